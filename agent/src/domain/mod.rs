@@ -1,0 +1,13 @@
+//! The nouns and the decisions: no input, no output, no clock, no runtime.
+
+pub mod ids;
+pub mod keys;
+pub mod name;
+pub mod order;
+pub mod params;
+pub mod plan;
+pub mod run;
+pub mod span;
+pub mod task;
+pub mod template;
+pub mod yaml;

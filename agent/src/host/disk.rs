@@ -1,0 +1,147 @@
+//! Files that are still there after a power cut.
+//!
+//! Every write that a promise rests on goes through this module, and each function here returns only
+//! when what it promises is on the disk: temp file in the same folder, fsync, rename, fsync of the folder.
+//! Its error is an error of the caller: what could not be written did not happen.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Something went wrong with one file; says which and at what.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {source}", path.display())]
+pub struct DiskError {
+    /// What was tried, as a verb.
+    pub action: &'static str,
+    /// Where.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Adds the place to an I/O error.
+pub trait At<T> {
+    /// Says what was tried (a verb) and where.
+    fn at(self, action: &'static str, path: &Path) -> Result<T, DiskError>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T, DiskError> {
+        self.map_err(|source| DiskError { action, path: path.to_owned(), source })
+    }
+}
+
+/// Makes the entries of a folder durable: what was created, renamed or removed in it stays so.
+pub fn sync_dir(dir: &Path) -> Result<(), DiskError> {
+    File::open(dir).and_then(|file| file.sync_all()).at("sync", dir)
+}
+
+/// Creates a folder with mode 0700 and makes its entry durable; one that exists is left alone.
+pub fn make_dir(dir: &Path) -> Result<(), DiskError> {
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Ok(()) => sync_dir(parent(dir)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error).at("create", dir),
+    }
+}
+
+/// Creates a folder and all that lead to it, each with mode 0700.
+pub fn make_dirs(dir: &Path) -> Result<(), DiskError> {
+    if !dir.is_dir() {
+        if let Some(up) = dir.parent().filter(|up| !up.as_os_str().is_empty()) {
+            make_dirs(up)?;
+        }
+        make_dir(dir)?;
+    }
+    Ok(())
+}
+
+/// Writes a new file and makes its contents durable, but not its entry: for several files of one folder,
+/// which is synced once at the end. Fails where the file exists.
+pub fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<File, DiskError> {
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).at("create", path)?;
+    file.write_all(contents).at("write", path)?;
+    file.sync_all().at("sync", path)?;
+    Ok(file)
+}
+
+/// Replaces a file as a whole: after a crash it holds the old contents or the new, never a part.
+pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), DiskError> {
+    let temp = temp_name(path);
+    match fs::remove_file(&temp) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("remove", &temp),
+        _ => {}
+    }
+    write_new(&temp, contents, mode)?;
+    fs::rename(&temp, path).at("replace", path)?;
+    sync_dir(parent(path))
+}
+
+/// Reads a whole file of at most `limit` bytes; `None` where there is none.
+pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, DiskError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).at("open", path),
+    };
+    let mut contents = Vec::new();
+    file.take(limit + 1).read_to_end(&mut contents).at("read", path)?;
+    if contents.len() as u64 > limit {
+        let error = io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes"));
+        return Err(error).at("read", path);
+    }
+    Ok(Some(contents))
+}
+
+/// Removes a file and makes that durable; one that is not there is no error.
+pub fn remove(path: &Path) -> Result<(), DiskError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_dir(parent(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).at("remove", path),
+    }
+}
+
+/// The folder that holds `path`.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(up) if !up.as_os_str().is_empty() => up,
+        _ => Path::new("."),
+    }
+}
+
+fn temp_name(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replace_leaves_the_new_contents_and_no_temp_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        replace(&path, b"one", 0o600).unwrap();
+        fs::write(dir.path().join("x.tmp"), b"left by a crash").unwrap();
+        replace(&path, b"two", 0o600).unwrap();
+        assert_eq!(read(&path, 10).unwrap().unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn reading_has_a_bound_and_says_where() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        assert!(read(&path, 10).unwrap().is_none());
+        fs::write(&path, b"12345").unwrap();
+        let error = read(&path, 4).unwrap_err().to_string();
+        assert!(error.contains("x: more than 4 bytes"), "{error}");
+    }
+}

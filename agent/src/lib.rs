@@ -1,0 +1,21 @@
+//! Hostler: an operator changes a key in Consul, the agent on the host carries the order out once,
+//! and the result stands in Consul.
+//!
+//! ```text
+//! cli -> app -> { store, catalog, ledger, exec, report, config } -> host -> domain
+//! ```
+//!
+//! Arrows go down only; the folders in braces do not know one another, `app` joins them.
+//! `domain` decides and touches nothing; `host` is the ground that the others stand on: durable files,
+//! clock, facts, signals. `tests/tidy.rs` holds the code against this picture.
+
+pub mod app;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod domain;
+pub mod exec;
+pub mod host;
+pub mod ledger;
+pub mod report;
+pub mod store;
