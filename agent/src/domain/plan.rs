@@ -1,1 +1,158 @@
-//! To come.
+//! What one run will do, decided before it starts and never changed afterwards.
+//!
+//! The agent writes the plan into the run's folder; the executor needs nothing else. Everything that could
+//! change meanwhile (parameters, templates, scripts) is already rendered or copied.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::ids::{Identity, RunId};
+use super::name::Name;
+use super::source::Source;
+use super::span::Span;
+use super::task::{Effect, Limits, LockMode, OnCancel, OnTimeout, Retry};
+
+/// The version of the plan's format that this program writes.
+pub const PLAN_VERSION: u32 = 1;
+
+/// Why an order is carried out; with the order's key and identity it names an occasion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Cause {
+    /// The order was written.
+    Placed,
+}
+
+impl From<Cause> for String {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Placed => "placed".to_owned(),
+        }
+    }
+}
+
+impl TryFrom<String> for Cause {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "placed" => Ok(Self::Placed),
+            _ => Err(format!("{text:?} is not a cause that this version knows")),
+        }
+    }
+}
+
+/// A read-only or undoing command, rendered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// How long it may take; `None`: whatever is left of the run's time.
+    pub timeout: Option<Span>,
+    /// Who runs it; `None`: root.
+    pub user: Option<String>,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// A program and its arguments.
+    Run(Vec<String>),
+    /// A playbook of the task's copy.
+    Ansible(String),
+}
+
+/// One step, rendered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name, for people.
+    pub name: String,
+    /// What it does.
+    pub action: Action,
+    /// Who runs it; `None`: root.
+    pub user: Option<String>,
+    /// What may be done after it was interrupted.
+    pub effect: Effect,
+    /// Tells whether it is done.
+    pub done: Option<Command>,
+    /// Takes it back.
+    pub undo: Option<Command>,
+    /// What a cancel does to it.
+    pub on_cancel: OnCancel,
+    /// What the deadline does to it, if it is final.
+    pub on_timeout: OnTimeout,
+    /// Whether what it leaves running may stay.
+    pub leaves: bool,
+    /// How long it may take; `None`: whatever is left of the run's time.
+    pub timeout: Option<Span>,
+    /// Between TERM and KILL.
+    pub grace: Span,
+}
+
+/// A lock on something of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// What is locked, such as `postgres:main`.
+    pub name: String,
+    /// Shared or exclusive.
+    pub mode: LockMode,
+}
+
+/// Where on this host the run takes place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The task's copy.
+    pub task_dir: PathBuf,
+    /// Folders of running steps are made below it: `/run/hostler`.
+    pub runtime_dir: PathBuf,
+    /// Whether the executor is a systemd unit, so that its cgroup holds all its processes.
+    pub systemd: bool,
+}
+
+/// The whole plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`PLAN_VERSION`]
+    pub version: u32,
+    /// Whose plan this is.
+    pub run: RunId,
+    /// The order's name.
+    pub order: Name,
+    /// Where the order stands.
+    pub source: Source,
+    /// The order's identity.
+    pub identity: Identity,
+    /// Why it is carried out.
+    pub cause: Cause,
+    /// This host.
+    pub host: Name,
+    /// `name@version`
+    pub task: String,
+    /// `sha256:…` of the task's copy.
+    pub task_digest: String,
+    /// Checked parameters, defaults filled in.
+    pub params: Value,
+    /// Probe only.
+    pub dry_run: bool,
+    /// How long the run may execute in all; undoing has its own time.
+    pub timeout: Span,
+    /// Tells whether the wanted state holds.
+    pub probe: Option<Command>,
+    /// What to do.
+    pub steps: Vec<Step>,
+    /// Tells whether it worked.
+    pub verify: Option<Command>,
+    /// What the run may use.
+    pub limits: Limits,
+    /// What exit status 75 means.
+    pub retry: Option<Retry>,
+    /// How many times a step may answer 194.
+    pub reboots: u32,
+    /// What is locked meanwhile.
+    pub resources: Vec<Lock>,
+    /// Where it takes place.
+    pub place: Place,
+}

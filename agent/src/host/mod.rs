@@ -1,3 +1,7 @@
-//! The ground: durable files, the record log, clock, facts about this host, signals.
+//! The ground: durable files, the record log, clock, facts about this host, crash points.
 
+pub mod clock;
+pub mod crash;
 pub mod disk;
+pub mod facts;
+pub mod log;

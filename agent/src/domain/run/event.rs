@@ -1,0 +1,119 @@
+//! What can happen to a run: the records of its journal.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One command of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Act {
+    /// The probe before the first step.
+    Probe,
+    /// Step `i`, counted from 0.
+    Step(usize),
+    /// The question whether step `i`, which was interrupted, is done.
+    Done(usize),
+    /// The undo of step `i`.
+    Undo(usize),
+    /// The probe after the last step.
+    Reprobe,
+    /// The verification.
+    Verify,
+}
+
+impl Act {
+    /// Whether it only reads, so that it may be repeated and ended at any time.
+    pub fn reads_only(self) -> bool {
+        !matches!(self, Self::Step(_) | Self::Undo(_))
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// By itself, with this status.
+    Code(i32),
+    /// By a signal that the executor did not send.
+    Signal(i32),
+    /// Ended by the executor: its time was up.
+    TimedOut,
+    /// Ended by the kernel: the run's memory was used up.
+    Oom,
+    /// Ended by the executor: the run was cancelled.
+    Cancelled,
+    /// It could not be started.
+    NotStarted(String),
+}
+
+/// What is known of a command that has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// How.
+    pub exit: Exit,
+    /// Executing time in milliseconds.
+    pub spent_ms: u64,
+    /// What it wants the report to hold.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+    /// Its last message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Processes that it left running without leave, which were ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<String>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// An executor took the run up.
+    Begun {
+        /// Counted from 1.
+        epoch: u32,
+        /// The boot id of the kernel.
+        boot: String,
+    },
+    /// The command is about to be started. On disk before it is.
+    Intended {
+        /// Which.
+        act: Act,
+    },
+    /// The command has ended. On disk before anything follows from it.
+    Finished {
+        /// Which.
+        act: Act,
+        /// How.
+        #[serde(flatten)]
+        ending: Ending,
+    },
+    /// The host is stopping: a TERM that nobody announced.
+    Stopping,
+    /// The command was under way when the host stopped; how it ended means nothing.
+    Interrupted {
+        /// Which.
+        act: Act,
+    },
+    /// Somebody wants the run to end.
+    CancelAsked {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The run's time was up between two commands.
+    Expired,
+}
+
+/// One record of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}

@@ -1,0 +1,227 @@
+//! Where a run stands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::event::Act;
+
+/// What has become of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Never intended.
+    Untouched,
+    /// Intended, and not known to be done.
+    Started,
+    /// Done.
+    Done,
+    /// Taken back.
+    Undone,
+}
+
+/// Why a run rests without an executor, and goes on in its next epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// The first step said "not now": everything is asked again.
+    Retry {
+        /// Not before.
+        until: Timestamp,
+    },
+    /// A later step said "not now": locks are kept.
+    Paused {
+        /// Which.
+        step: usize,
+        /// Not before.
+        until: Timestamp,
+    },
+    /// A step wants the host rebooted.
+    Rebooting {
+        /// Which.
+        step: usize,
+        /// The boot that has to end.
+        boot: String,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The host was stopped in the middle of a command.
+    Stopped {
+        /// Which.
+        act: Act,
+    },
+}
+
+/// The kinds of failure, as they stand in a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// A step.
+    Step,
+    /// The run's or a step's time was up.
+    Timeout,
+    /// The run's memory was used up.
+    Oom,
+    /// The verification, or the probe after the last step.
+    Verify,
+    /// The probe before the first step could not tell.
+    Probe,
+    /// The host was not rebooted.
+    NoReboot,
+    /// Not a failure: somebody wanted the run to end.
+    Cancel,
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Step => "step",
+            Self::Timeout => "timeout",
+            Self::Oom => "oom",
+            Self::Verify => "verify",
+            Self::Probe => "probe",
+            Self::NoReboot => "no reboot",
+            Self::Cancel => "cancel",
+        })
+    }
+}
+
+/// Why a run did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its kind.
+    pub kind: FailureKind,
+    /// One line for the operator.
+    pub text: String,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The probe says that the wanted state already holds.
+    Unchanged,
+    /// A dry run: the probe says what would be done.
+    Planned,
+    /// All steps are done and verified.
+    Succeeded,
+    /// It failed; there was nothing to undo.
+    Failed(Failure),
+    /// It failed and was undone.
+    Undone(Failure),
+    /// It failed, and so did an undo.
+    UndoFailed {
+        /// The first failure.
+        failure: Failure,
+        /// What the undo said.
+        undo: String,
+    },
+    /// It was cancelled, and undone before.
+    Cancelled(Failure),
+    /// Only a person can tell what is true.
+    NeedsOperator(Failure),
+}
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No executor has taken it up yet.
+    New,
+    /// This command is next.
+    At(Act),
+    /// This command is intended; whether it was started, and how it ended, is not known.
+    Doing(Act),
+    /// Goes on in the next epoch.
+    Resting(Rest),
+    /// Over.
+    Ended(Outcome),
+}
+
+/// Everything that a journal says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Where it stands.
+    pub phase: Phase,
+    /// The newest epoch; 0 before the first.
+    pub epoch: u32,
+    /// The boot id of that epoch.
+    pub boot: String,
+    /// What has become of each step.
+    pub marks: Vec<Mark>,
+    /// Once true, nothing is undone.
+    pub final_started: bool,
+    /// Why it is being undone.
+    pub failure: Option<Failure>,
+    /// Somebody wants it to end.
+    pub cancel: Option<Failure>,
+    /// How many times a step said "not now".
+    pub retries: u32,
+    /// How many times a step wanted a reboot.
+    pub reboots: u32,
+    /// Executing time, undos not counted.
+    pub spent: Duration,
+    /// How many times in a row an executor was lost in the middle of a command.
+    pub interruptions: u32,
+    /// The host is stopping, or stopped the newest epoch.
+    pub stopping: bool,
+    /// What the steps want the report to hold.
+    pub outputs: BTreeMap<String, String>,
+    /// The last message of a step.
+    pub message: Option<String>,
+    /// The status of the last step that exited.
+    pub exit_code: Option<i32>,
+    /// Processes that were left running without leave, and ended.
+    pub left_behind: Vec<String>,
+    /// When the first epoch began.
+    pub started: Option<Timestamp>,
+    /// When the newest record was written.
+    pub updated: Option<Timestamp>,
+}
+
+impl State {
+    /// A run of so many steps that nobody has taken up.
+    pub fn new(steps: usize) -> Self {
+        Self {
+            phase: Phase::New,
+            epoch: 0,
+            boot: String::new(),
+            marks: vec![Mark::Untouched; steps],
+            final_started: false,
+            failure: None,
+            cancel: None,
+            retries: 0,
+            reboots: 0,
+            spent: Duration::ZERO,
+            interruptions: 0,
+            stopping: false,
+            outputs: BTreeMap::new(),
+            message: None,
+            exit_code: None,
+            left_behind: Vec::new(),
+            started: None,
+            updated: None,
+        }
+    }
+
+    /// The step that the run is at, for a report.
+    pub fn step(&self) -> Option<usize> {
+        match &self.phase {
+            Phase::At(act) | Phase::Doing(act) | Phase::Resting(Rest::Stopped { act }) => match act {
+                Act::Step(i) | Act::Done(i) | Act::Undo(i) => Some(*i),
+                Act::Probe | Act::Reprobe | Act::Verify => None,
+            },
+            Phase::Resting(Rest::Paused { step, .. } | Rest::Rebooting { step, .. }) => Some(*step),
+            Phase::Resting(Rest::Retry { .. }) => Some(0),
+            Phase::New | Phase::Ended(_) => self.marks.iter().rposition(|mark| *mark != Mark::Untouched),
+        }
+    }
+
+    /// How it ended, if it has.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.phase {
+            Phase::Ended(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! The transitions of a run: one table, used by the executor and by the replay of a journal.
+//!
+//! | where | what happens | then |
+//! | --- | --- | --- |
+//! | new | begun | the probe, or the first step |
+//! | at *a* | intended *a* | doing *a* |
+//! | at *a* | begun | at *a*: nothing had happened |
+//! | doing the probe | exit 0 / 1 / else | unchanged / first step / failed{probe} |
+//! | doing step *i* | exit 0 | the next step, or the checks after the last |
+//! | doing step *i* | 75 with `retry` | rests: everything again (first step), or paused |
+//! | doing step *i* | 194 with `reboots` | rests: rebooting |
+//! | doing step *i* | anything else | failed: its own undo, then those of the steps before |
+//! | doing step *i* | begun, or interrupted and begun | `done` is asked; without one: repeatable again, undoable undone, else needs_operator |
+//! | doing done *i* | 0 / 1 / else | next step / again, undone or needs_operator by effect / needs_operator |
+//! | doing undo *i* | 0 / else / begun | the undo before it, or the end / undo_failed / again |
+//! | doing a check | 0 / else | the next check, or succeeded / failed{verify} |
+//! | at or doing | cancel asked | undone from here; refused once a final step has started |
+//!
+//! A pair that is not in the table is an error, never a guess.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::event::{Act, Ending, Event, Exit, Record};
+use super::state::{Failure, FailureKind, Mark, Outcome, Phase, Rest, State};
+use crate::domain::plan::{Plan, Step};
+use crate::domain::task::Effect;
+
+/// "Not now": where the task declares `retry` (`EX_TEMPFAIL` of sysexits).
+const NOT_NOW: i32 = 75;
+/// "Reboot, then this step again": where the task declares `reboots` (as systemd and Ansible collections use it).
+const REBOOT: i32 = 194;
+
+/// A record that does not follow from what stands before it: the journal was written by something else.
+#[derive(Debug, thiserror::Error)]
+#[error("record {event:?} cannot follow {phase:?}")]
+pub struct Illegal {
+    /// Where the run stood.
+    pub phase: Phase,
+    /// What should have happened there.
+    pub event: Event,
+}
+
+/// What the executor does now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Intends and starts this command.
+    Do(Act),
+    /// Records that the run's time is up.
+    Expire,
+    /// Ends; a later epoch goes on.
+    Rest,
+    /// Ends; the run is over.
+    End,
+}
+
+/// What the executor of this run does now.
+pub fn next(plan: &Plan, state: &State) -> Next {
+    match &state.phase {
+        Phase::At(act) => {
+            let undoing = matches!(act, Act::Undo(_));
+            let expired = state.spent >= plan.timeout.0 && !state.final_started;
+            if expired && !undoing { Next::Expire } else { Next::Do(*act) }
+        }
+        Phase::Ended(_) => Next::End,
+        Phase::New | Phase::Doing(_) | Phase::Resting(_) => Next::Rest,
+    }
+}
+
+/// The state that a journal leads to.
+pub fn replay<'a>(plan: &Plan, records: impl IntoIterator<Item = &'a Record>) -> Result<State, Illegal> {
+    let mut state = State::new(plan.steps.len());
+    for record in records {
+        apply(plan, &mut state, record)?;
+    }
+    Ok(state)
+}
+
+/// Takes one record in. On an error the state is as it was.
+pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Illegal> {
+    let run = Run { plan, at: record.at };
+    match (&state.phase, &record.event) {
+        (Phase::Ended(_), _) => return Err(illegal(state, record)),
+        (_, Event::Begun { epoch, boot }) if *epoch > state.epoch => run.begin(state, *epoch, boot),
+        (Phase::At(at), Event::Intended { act }) if at == act => run.intend(state, *act),
+        (Phase::Doing(doing), Event::Finished { act, ending }) if doing == act => {
+            run.finish(state, *act, ending);
+        }
+        (Phase::Doing(doing), Event::Interrupted { act }) if doing == act => {
+            state.phase = Phase::Resting(Rest::Stopped { act: *act });
+        }
+        (Phase::At(_) | Phase::Doing(_), Event::Stopping) => state.stopping = true,
+        (Phase::At(_) | Phase::Doing(_), Event::CancelAsked { by, reason }) => run.cancel(state, by, reason),
+        (Phase::At(act), Event::Expired) if !matches!(act, Act::Undo(_)) => {
+            let text = format!("the run's time of {} was up", plan.timeout);
+            run.fail(state, None, Failure { kind: FailureKind::Timeout, text });
+        }
+        _ => return Err(illegal(state, record)),
+    }
+    state.updated = Some(record.at);
+    Ok(())
+}
+
+fn illegal(state: &State, record: &Record) -> Illegal {
+    Illegal { phase: state.phase.clone(), event: record.event.clone() }
+}
+
+/// One record's worth of context.
+struct Run<'a> {
+    plan: &'a Plan,
+    at: Timestamp,
+}
+
+impl Run<'_> {
+    fn begin(&self, state: &mut State, epoch: u32, boot: &str) {
+        if matches!(state.phase, Phase::Doing(_)) {
+            state.interruptions += 1;
+        }
+        let same_boot = state.boot == boot;
+        state.epoch = epoch;
+        state.boot = boot.to_owned();
+        state.stopping = false;
+        state.started = state.started.or(Some(self.at));
+        match state.phase.clone() {
+            Phase::New | Phase::Resting(Rest::Retry { .. }) => state.phase = self.start(),
+            Phase::Doing(act) | Phase::Resting(Rest::Stopped { act }) => self.settle(state, act),
+            Phase::Resting(Rest::Paused { step, .. }) => state.phase = Phase::At(Act::Step(step)),
+            Phase::Resting(Rest::Rebooting { step, .. }) if same_boot => {
+                let text = format!("step {} wanted a reboot, and none came", self.name(step));
+                self.fail(state, Some(step), Failure { kind: FailureKind::NoReboot, text });
+            }
+            Phase::Resting(Rest::Rebooting { step, .. }) => state.phase = Phase::At(Act::Step(step)),
+            Phase::At(_) | Phase::Ended(_) => {}
+        }
+    }
+
+    /// The first thing that a run does.
+    fn start(&self) -> Phase {
+        match (&self.plan.probe, self.plan.dry_run) {
+            (Some(_), _) => Phase::At(Act::Probe),
+            (None, true) => Phase::Ended(Outcome::Planned),
+            (None, false) => self.step(0),
+        }
+    }
+
+    fn step(&self, i: usize) -> Phase {
+        if i < self.plan.steps.len() {
+            Phase::At(Act::Step(i))
+        } else if self.plan.probe.is_some() {
+            Phase::At(Act::Reprobe)
+        } else {
+            self.verification()
+        }
+    }
+
+    fn verification(&self) -> Phase {
+        match self.plan.verify {
+            Some(_) => Phase::At(Act::Verify),
+            None => Phase::Ended(Outcome::Succeeded),
+        }
+    }
+
+    fn intend(&self, state: &mut State, act: Act) {
+        if let Act::Step(i) = act {
+            self.mark(state, i, Mark::Started);
+            state.final_started = self.final_started(state);
+        }
+        state.phase = Phase::Doing(act);
+    }
+
+    /// An interrupted command: what is known of it, and what may be done.
+    fn settle(&self, state: &mut State, act: Act) {
+        match act {
+            Act::Step(i) if self.plan.steps.get(i).is_some_and(|step| step.done.is_some()) => {
+                state.phase = Phase::At(Act::Done(i));
+            }
+            Act::Step(i) if self.effect(i) == Effect::Repeatable => state.phase = Phase::At(act),
+            Act::Step(i) => {
+                let text =
+                    format!("step {} was interrupted, and nothing tells whether it is done", self.name(i));
+                self.not_done(state, i, text);
+            }
+            // Reading and undoing may be repeated.
+            Act::Probe | Act::Done(_) | Act::Undo(_) | Act::Reprobe | Act::Verify => {
+                state.phase = Phase::At(act);
+            }
+        }
+    }
+
+    /// An interrupted step that is not done, or not known to be: never repeated on a guess.
+    fn not_done(&self, state: &mut State, i: usize, text: String) {
+        let failure = Failure { kind: FailureKind::Step, text };
+        if self.effect(i) == Effect::Undoable && !state.final_started {
+            self.fail(state, Some(i), failure);
+        } else {
+            state.phase = Phase::Ended(Outcome::NeedsOperator(failure));
+        }
+    }
+
+    fn finish(&self, state: &mut State, act: Act, ending: &Ending) {
+        if !matches!(act, Act::Undo(_)) {
+            state.spent += Duration::from_millis(ending.spent_ms);
+        }
+        state.interruptions = 0;
+        state.outputs.extend(ending.outputs.clone());
+        state.message = ending.message.clone().or(state.message.take());
+        state.left_behind.extend(ending.left_behind.iter().cloned());
+        if let (Act::Step(_), Exit::Code(code)) = (act, &ending.exit) {
+            state.exit_code = Some(*code);
+        }
+        let code = if let Exit::Code(code) = ending.exit { Some(code) } else { None };
+        let ending = ending.clone();
+        match act {
+            Act::Undo(i) => self.undone(state, i, &ending),
+            _ if state.cancel.is_some() && !state.final_started => {
+                if let (Act::Step(i), Some(0)) = (act, code) {
+                    self.mark(state, i, Mark::Done);
+                }
+                let failure = state.cancel.clone().unwrap_or_else(|| self.failed(act, &ending));
+                self.fail(state, None, failure);
+            }
+            Act::Probe => match code {
+                Some(0) => state.phase = Phase::Ended(Outcome::Unchanged),
+                Some(1) if self.plan.dry_run => state.phase = Phase::Ended(Outcome::Planned),
+                Some(1) => state.phase = self.step(0),
+                _ => state.phase = Phase::Ended(Outcome::Failed(self.failed(act, &ending))),
+            },
+            Act::Step(i) => self.step_finished(state, i, code, &ending),
+            Act::Done(i) => match code {
+                Some(0) => self.step_done(state, i),
+                Some(1) if self.effect(i) == Effect::Repeatable => state.phase = Phase::At(Act::Step(i)),
+                Some(1) => {
+                    let text = format!("step {} was interrupted and is not done", self.name(i));
+                    self.not_done(state, i, text);
+                }
+                _ => state.phase = Phase::Ended(Outcome::NeedsOperator(self.failed(act, &ending))),
+            },
+            Act::Reprobe | Act::Verify if code == Some(0) => {
+                let verification = self.verification();
+                state.phase =
+                    if act == Act::Reprobe { verification } else { Phase::Ended(Outcome::Succeeded) };
+            }
+            Act::Reprobe | Act::Verify => self.fail(state, None, self.failed(act, &ending)),
+        }
+    }
+
+    fn step_finished(&self, state: &mut State, i: usize, code: Option<i32>, ending: &Ending) {
+        match (code, &self.plan.retry) {
+            (Some(0), _) => self.step_done(state, i),
+            (Some(NOT_NOW), Some(retry)) if state.retries < retry.max => {
+                // The step's own word that nothing was done which a repetition would do twice.
+                self.mark(state, i, Mark::Untouched);
+                state.final_started = self.final_started(state);
+                state.retries += 1;
+                let until = self.at + retry.every.delay(state.retries);
+                let rest = if i == 0 { Rest::Retry { until } } else { Rest::Paused { step: i, until } };
+                state.phase = Phase::Resting(rest);
+            }
+            (Some(REBOOT), _) if state.reboots < self.plan.reboots => {
+                state.reboots += 1;
+                let boot = state.boot.clone();
+                state.phase = Phase::Resting(Rest::Rebooting { step: i, boot, since: self.at });
+            }
+            _ => self.fail(state, Some(i), self.failed(Act::Step(i), ending)),
+        }
+    }
+
+    fn step_done(&self, state: &mut State, i: usize) {
+        self.mark(state, i, Mark::Done);
+        state.phase = self.step(i + 1);
+    }
+
+    fn cancel(&self, state: &mut State, by: &str, reason: &str) {
+        if state.final_started || state.failure.is_some() {
+            return; // Past the point of no return, or on the way back already.
+        }
+        let failure = Failure { kind: FailureKind::Cancel, text: format!("cancelled by {by}: {reason}") };
+        state.cancel = Some(failure.clone());
+        if matches!(state.phase, Phase::At(_)) {
+            self.fail(state, None, failure);
+        }
+    }
+
+    /// Leads back: the undo of the newest step that has one, or the end.
+    fn fail(&self, state: &mut State, step: Option<usize>, failure: Failure) {
+        if state.final_started {
+            let at_final = step.is_some_and(|i| self.effect(i) == Effect::Final);
+            let outcome = if at_final { Outcome::NeedsOperator(failure) } else { Outcome::Failed(failure) };
+            state.phase = Phase::Ended(outcome);
+            return;
+        }
+        state.failure = Some(failure.clone());
+        state.phase = match self.to_undo(state) {
+            Some(i) => Phase::At(Act::Undo(i)),
+            None if failure.kind == FailureKind::Cancel => Phase::Ended(Outcome::Cancelled(failure)),
+            None => Phase::Ended(Outcome::Failed(failure)),
+        };
+    }
+
+    fn undone(&self, state: &mut State, i: usize, ending: &Ending) {
+        let failure = state.failure.clone().unwrap_or_else(|| self.failed(Act::Undo(i), ending));
+        if ending.exit != Exit::Code(0) {
+            let undo = self.failed(Act::Undo(i), ending).text;
+            state.phase = Phase::Ended(Outcome::UndoFailed { failure, undo });
+            return;
+        }
+        self.mark(state, i, Mark::Undone);
+        state.phase = match self.to_undo(state) {
+            Some(earlier) => Phase::At(Act::Undo(earlier)),
+            None if failure.kind == FailureKind::Cancel => Phase::Ended(Outcome::Cancelled(failure)),
+            None => Phase::Ended(Outcome::Undone(failure)),
+        };
+    }
+
+    fn to_undo(&self, state: &State) -> Option<usize> {
+        let touched = |mark: &Mark| matches!(mark, Mark::Started | Mark::Done);
+        let marks = state.marks.iter().enumerate().rev();
+        marks.filter(|(i, mark)| touched(mark) && self.effect(*i) == Effect::Undoable).map(|(i, _)| i).next()
+    }
+
+    fn final_started(&self, state: &State) -> bool {
+        let mut marks = state.marks.iter().enumerate();
+        marks.any(|(i, mark)| *mark != Mark::Untouched && self.effect(i) == Effect::Final)
+    }
+
+    fn mark(&self, state: &mut State, i: usize, mark: Mark) {
+        if let Some(slot) = state.marks.get_mut(i) {
+            *slot = mark;
+        }
+    }
+
+    fn effect(&self, i: usize) -> Effect {
+        self.plan.steps.get(i).map(|step: &Step| step.effect).unwrap_or_default()
+    }
+
+    fn name(&self, i: usize) -> String {
+        self.plan.steps.get(i).map_or_else(|| (i + 1).to_string(), |step| step.name.clone())
+    }
+
+    fn failed(&self, act: Act, ending: &Ending) -> Failure {
+        let what = match act {
+            Act::Probe => "the probe".to_owned(),
+            Act::Step(i) => format!("step {}", self.name(i)),
+            Act::Done(i) => format!("the question whether step {} is done", self.name(i)),
+            Act::Undo(i) => format!("the undo of step {}", self.name(i)),
+            Act::Reprobe => "the probe after the last step".to_owned(),
+            Act::Verify => "the verification".to_owned(),
+        };
+        let how = match &ending.exit {
+            Exit::Code(NOT_NOW) if matches!(act, Act::Step(_)) && self.plan.retry.is_some() => {
+                "said \"not now\" more often than the task allows".to_owned()
+            }
+            Exit::Code(code) => format!("ended with status {code}"),
+            Exit::Signal(signal) => format!("was ended by signal {signal}"),
+            Exit::TimedOut => "took too long and was ended".to_owned(),
+            Exit::Oom => "was ended by the kernel: the run's memory was used up".to_owned(),
+            Exit::Cancelled => "was cancelled".to_owned(),
+            Exit::NotStarted(why) => format!("could not be started: {why}"),
+        };
+        let kind = match (&ending.exit, act) {
+            (_, Act::Probe) => FailureKind::Probe,
+            (Exit::TimedOut, _) => FailureKind::Timeout,
+            (Exit::Oom, _) => FailureKind::Oom,
+            (_, Act::Reprobe | Act::Verify) => FailureKind::Verify,
+            (_, Act::Step(_) | Act::Done(_) | Act::Undo(_)) => FailureKind::Step,
+        };
+        Failure { kind, text: format!("{what} {how}") }
+    }
+}
+
+#[cfg(test)]
+#[path = "transition_tests.rs"]
+mod tests;

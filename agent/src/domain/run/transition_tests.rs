@@ -1,0 +1,264 @@
+//! Rows of the table, each as a line: the plan in short, what happens, where it leads.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::domain::plan::{Action, Cause, Command, PLAN_VERSION, Place};
+use crate::domain::span::{Span, SpanRange};
+use crate::domain::task::{Limits, OnCancel, OnTimeout, Retry};
+
+/// A plan in short: `p` a probe, `v` a verification, then the steps: `o`nce, `r`epeatable, `u`ndoable, `f`inal;
+/// a capital letter has a `done`.
+pub(crate) fn plan(short: &str) -> Plan {
+    let command = || Some(Command { argv: vec!["true".into()], timeout: None, user: None });
+    let steps = short.chars().filter(|c| !"pv".contains(*c)).enumerate().map(|(i, c)| Step {
+        name: format!("s{i}"),
+        action: Action::Run(vec!["true".into()]),
+        user: None,
+        effect: match c.to_ascii_lowercase() {
+            'r' => Effect::Repeatable,
+            'u' => Effect::Undoable,
+            'f' => Effect::Final,
+            _ => Effect::Once,
+        },
+        done: command().filter(|_| c.is_ascii_uppercase()),
+        undo: command().filter(|_| c.eq_ignore_ascii_case(&'u')),
+        on_cancel: OnCancel::Kill,
+        on_timeout: OnTimeout::Report,
+        leaves: false,
+        timeout: None,
+        grace: Span::secs(1),
+    });
+    Plan {
+        version: PLAN_VERSION,
+        run: crate::domain::ids::RunId::new(1, 1),
+        order: "o".parse().unwrap(),
+        source: "hosts/h".parse().unwrap(),
+        identity: crate::domain::ids::Identity::new([0; 32]),
+        cause: Cause::Placed,
+        host: "h".parse().unwrap(),
+        task: "t@1".into(),
+        task_digest: "sha256:0".into(),
+        params: serde_json::Value::Null,
+        dry_run: false,
+        timeout: Span::secs(60),
+        probe: command().filter(|_| short.contains('p')),
+        steps: steps.collect(),
+        verify: command().filter(|_| short.contains('v')),
+        limits: Limits::default(),
+        retry: Some(Retry { max: 2, every: SpanRange { from: Span::secs(60), to: Span::secs(600) } }),
+        reboots: 1,
+        resources: Vec::new(),
+        place: Place { task_dir: "/".into(), runtime_dir: "/".into(), systemd: false },
+    }
+}
+
+/// Events in short, separated by blanks: `b` begun (`b!` under a new boot), `stop`, `cancel`, `expired`, `cut`
+/// (the act under way is interrupted), an exit status (intends what is next and ends it so), `do` (intends it only),
+/// `late` (timed out), `oom`.
+fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
+    let mut state = State::new(plan.steps.len());
+    let mut boot = 0;
+    let mut time = Timestamp::from_second(1_700_000_000).unwrap();
+    let mut take = |state: &mut State, event| {
+        time += Duration::from_secs(1);
+        apply(plan, state, &Record { at: time, event })
+    };
+    for word in script.split_whitespace() {
+        let act = match &state.phase {
+            Phase::At(act) | Phase::Doing(act) => *act,
+            _ => Act::Probe,
+        };
+        match word {
+            "b" | "b!" => {
+                boot += u32::from(word == "b!");
+                let epoch = state.epoch + 1;
+                take(&mut state, Event::Begun { epoch, boot: boot.to_string() })?;
+            }
+            "stop" => take(&mut state, Event::Stopping)?,
+            "cut" => take(&mut state, Event::Interrupted { act })?,
+            "cancel" => take(&mut state, Event::CancelAsked { by: "alice".into(), reason: "test".into() })?,
+            "expired" => take(&mut state, Event::Expired)?,
+            "do" => take(&mut state, Event::Intended { act })?,
+            exit => {
+                if matches!(state.phase, Phase::At(_)) {
+                    take(&mut state, Event::Intended { act })?;
+                }
+                let exit = match exit {
+                    "late" => Exit::TimedOut,
+                    "oom" => Exit::Oom,
+                    code => Exit::Code(code.parse().unwrap()),
+                };
+                let ending = Ending {
+                    exit,
+                    spent_ms: 1000,
+                    outputs: BTreeMap::new(),
+                    message: None,
+                    left_behind: Vec::new(),
+                };
+                take(&mut state, Event::Finished { act, ending })?;
+            }
+        }
+    }
+    Ok(state)
+}
+
+fn leads_to(state: &State) -> String {
+    match &state.phase {
+        Phase::New => "new".into(),
+        Phase::At(act) => format!("at {act:?}"),
+        Phase::Doing(act) => format!("doing {act:?}"),
+        Phase::Resting(Rest::Retry { .. }) => "retry".into(),
+        Phase::Resting(Rest::Paused { step, .. }) => format!("paused {step}"),
+        Phase::Resting(Rest::Rebooting { step, .. }) => format!("rebooting {step}"),
+        Phase::Resting(Rest::Stopped { act }) => format!("stopped {act:?}"),
+        Phase::Ended(outcome) => match outcome {
+            Outcome::Unchanged => "unchanged".into(),
+            Outcome::Planned => "planned".into(),
+            Outcome::Succeeded => "succeeded".into(),
+            Outcome::Failed(failure) => format!("failed {}", failure.kind),
+            Outcome::Undone(failure) => format!("undone {}", failure.kind),
+            Outcome::UndoFailed { failure, .. } => format!("undo_failed {}", failure.kind),
+            Outcome::Cancelled(_) => "cancelled".into(),
+            Outcome::NeedsOperator(_) => "needs_operator".into(),
+        },
+    }
+}
+
+#[test]
+fn every_row_of_the_table() {
+    let rows = [
+        // A run that goes well.
+        ("oo", "b 0 0", "succeeded"),
+        ("po", "b 0", "unchanged"),
+        ("po", "b 1 0 0", "succeeded"),
+        ("po", "b 1 0 1", "failed verify"),
+        ("pvo", "b 1 0 0 0", "succeeded"),
+        ("pvo", "b 1 0 0 1", "failed verify"),
+        ("vu", "b 0 1 0", "undone verify"),
+        // The probe decides only when it can tell.
+        ("po", "b 2", "failed probe"),
+        ("po", "b late", "failed probe"),
+        ("po", "b do b", "at Probe"),
+        // A failing step: its own undo first, then those before it, in reverse; the rest is left alone.
+        ("oo", "b 0 1", "failed step"),
+        ("uo", "b 0 1", "at Undo(0)"),
+        ("uo", "b 0 1 0", "undone step"),
+        ("uu", "b 0 1", "at Undo(1)"),
+        ("uu", "b 0 1 0", "at Undo(0)"),
+        ("uu", "b 0 1 0 0", "undone step"),
+        ("uru", "b 0 0 late 0", "at Undo(0)"),
+        ("uru", "b 0 0 late 0 0", "undone timeout"),
+        ("uu", "b 0 1 3", "undo_failed step"),
+        ("uu", "b 0 1 late", "undo_failed step"),
+        ("o", "b oom", "failed oom"),
+        ("u", "b oom 0", "undone oom"),
+        // An undo may be repeated.
+        ("uu", "b 0 1 do b", "at Undo(1)"),
+        ("uu", "b 0 1 do stop cut b! 0 0", "undone step"),
+        // The point of no return.
+        ("uf", "b 0 1", "needs_operator"),
+        ("uf", "b 0 late", "needs_operator"),
+        ("ufo", "b 0 0 1", "failed step"),
+        ("ufv", "b 0 0 1", "failed verify"),
+        ("uf", "b 0 do b", "needs_operator"),
+        ("uF", "b 0 do b 0", "succeeded"),
+        ("uF", "b 0 do b 1", "needs_operator"),
+        ("uf", "b 0 75 b cancel", "at Undo(0)"),
+        ("uf", "b 0 do cancel 0", "succeeded"),
+        // An executor that was lost in the middle of a step.
+        ("oo", "b do b", "needs_operator"),
+        ("ro", "b do b", "at Step(0)"),
+        ("uo", "b do b", "at Undo(0)"),
+        ("uo", "b do b 0", "undone step"),
+        ("Oo", "b do b", "at Done(0)"),
+        ("Oo", "b do b 0", "at Step(1)"),
+        ("Oo", "b do b 1", "needs_operator"),
+        ("Ro", "b do b 1", "at Step(0)"),
+        ("Uo", "b do b 1", "at Undo(0)"),
+        ("Ro", "b do b 2", "needs_operator"),
+        ("Uo", "b do b late", "needs_operator"),
+        ("Oo", "b do b do b", "at Done(0)"),
+        ("oo", "b b", "at Step(0)"),
+        ("oo", "b 0 b b", "at Step(1)"),
+        // The host was stopped: no undo begins, `done` decides after the boot.
+        ("uo", "b do stop cut", "stopped Step(0)"),
+        ("oo", "b do stop cut b!", "needs_operator"),
+        ("ro", "b do stop cut b!", "at Step(0)"),
+        ("Oo", "b do stop cut b! 0", "at Step(1)"),
+        ("oo", "b stop b!", "at Step(0)"),
+        // Not now.
+        ("oo", "b 75", "retry"),
+        ("oo", "b 75 b", "at Step(0)"),
+        ("po", "b 1 75 b", "at Probe"),
+        ("oo", "b 0 75", "paused 1"),
+        ("oo", "b 0 75 b", "at Step(1)"),
+        ("oo", "b 75 b 75 b 75", "failed step"),
+        ("uo", "b 0 75 b 75 b 75 0", "undone step"),
+        // Reboots: only a new boot id counts, and only so many.
+        ("oo", "b 0 194", "rebooting 1"),
+        ("oo", "b 0 194 b!", "at Step(1)"),
+        ("oo", "b 0 194 b! 194", "failed step"),
+        ("oo", "b 0 194 b", "failed no reboot"),
+        ("uo", "b 0 194 b 0", "undone no reboot"),
+        // Cancelled: undone first.
+        ("oo", "b cancel", "cancelled"),
+        ("uo", "b 0 cancel", "at Undo(0)"),
+        ("uo", "b 0 cancel 0", "cancelled"),
+        ("uo", "b 0 do cancel 0 0", "cancelled"),
+        ("uo", "b 0 do cancel 143 0", "cancelled"),
+        ("uu", "b 0 1 cancel 0 0", "undone step"),
+        // The run's time.
+        ("uo", "b 0 expired", "at Undo(0)"),
+        ("uo", "b 0 expired 0", "undone timeout"),
+    ];
+    for (short, script, expected) in rows {
+        let state = play(&plan(short), script).unwrap_or_else(|error| panic!("{short} {script}: {error}"));
+        assert_eq!(leads_to(&state), expected, "{short}: {script}");
+    }
+}
+
+#[test]
+fn what_is_not_in_the_table_is_an_error_and_changes_nothing() {
+    for (short, before, last) in [
+        ("o", "", "do"),
+        ("o", "b 0", "b"),
+        ("o", "b", "cut"),
+        ("o", "b 75", "expired"),
+        ("o", "b 75", "cancel"),
+        ("u", "b 1", "expired"),
+    ] {
+        let plan = plan(short);
+        let before_state = play(&plan, before).unwrap();
+        assert!(play(&plan, &format!("{before} {last}")).is_err(), "{short}: {before} {last}");
+        assert_eq!(before_state, play(&plan, before).unwrap());
+    }
+    let plan = plan("oo");
+    let mut state = play(&plan, "b do").unwrap();
+    let clone = state.clone();
+    let event = Event::Intended { act: Act::Step(1) };
+    assert!(apply(&plan, &mut state, &Record { at: Timestamp::UNIX_EPOCH, event }).is_err());
+    assert_eq!(state, clone);
+}
+
+#[test]
+fn a_spent_budget_expires_the_run_but_not_its_undos_nor_what_follows_a_final_step() {
+    let mut undoable = plan("uo");
+    undoable.timeout = Span::secs(1);
+    assert_eq!(next(&undoable, &play(&undoable, "b 0").unwrap()), Next::Expire);
+    assert_eq!(next(&undoable, &play(&undoable, "b 0 expired").unwrap()), Next::Do(Act::Undo(0)));
+    let mut last = plan("fo");
+    last.timeout = Span::secs(1);
+    assert_eq!(next(&last, &play(&last, "b 0").unwrap()), Next::Do(Act::Step(1)));
+}
+
+#[test]
+fn a_dry_run_probes_and_does_nothing() {
+    for (short, script, expected) in
+        [("o", "b", "planned"), ("po", "b 1", "planned"), ("po", "b 0", "unchanged")]
+    {
+        let mut plan = plan(short);
+        plan.dry_run = true;
+        assert_eq!(leads_to(&play(&plan, script).unwrap()), expected, "{short}");
+    }
+}
