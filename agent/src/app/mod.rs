@@ -1,1 +1,3 @@
-//! To come.
+//! What joins the parts: the agent's loop and the executor's.
+
+pub mod executor;

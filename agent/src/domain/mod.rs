@@ -2,6 +2,7 @@
 
 pub mod ids;
 pub mod keys;
+pub mod memory;
 pub mod name;
 pub mod order;
 pub mod params;

@@ -1,1 +1,14 @@
-//! To come.
+//! Processes: the only place that starts, finds and ends them.
+//!
+//! ```text
+//!  agent --launcher--> executor (a unit or a session of its own)
+//!                        \--step--> command (a session of its own)  --pipe--> output
+//! ```
+
+pub mod feedback;
+pub mod launcher;
+pub mod oom;
+pub mod output;
+pub mod processes;
+pub mod step;
+pub mod user;

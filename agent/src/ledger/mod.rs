@@ -1,1 +1,26 @@
-//! To come.
+//! What the host remembers: the ledger of orders, and a folder for each run.
+//!
+//! ```text
+//! state_dir/
+//!   ledger              which identities each order had, and what became of its newest occasion
+//!   runs/<ulid>/
+//!     order             the document as it stood in the store           written by the agent
+//!     plan              what the run does, rendered and checked          written by the agent
+//!     claim.<epoch>     who may act in this epoch: one process only      by whoever gets it
+//!     journal           what happened                                    by the executor alone
+//!     output …          what the steps printed                           by the executor alone
+//!     result            how it ended, for people                         by the executor alone
+//!   tasks/<sha256>/     the copies of tasks that runs use
+//! ```
+//!
+//! The agent never writes a journal: a dead executor's run is continued by a new epoch.
+
+pub mod claim;
+pub mod folder;
+pub mod journal;
+pub mod orders;
+
+pub use claim::{Claim, ClaimState};
+pub use folder::{Folder, FolderError};
+pub use journal::Journal;
+pub use orders::Ledger;

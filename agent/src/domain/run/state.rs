@@ -217,6 +217,11 @@ impl State {
         }
     }
 
+    /// Whether a cancel has been taken in, or comes too late to matter.
+    pub fn cancel_is_known(&self) -> bool {
+        self.cancel.is_some() || self.final_started || self.failure.is_some()
+    }
+
     /// How it ended, if it has.
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.phase {

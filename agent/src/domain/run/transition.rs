@@ -14,6 +14,7 @@
 //! | doing done *i* | 0 / 1 / else | next step / again, undone or needs_operator by effect / needs_operator |
 //! | doing undo *i* | 0 / else / begun | the undo before it, or the end / undo_failed / again |
 //! | doing a check | 0 / else | the next check, or succeeded / failed{verify} |
+//! | doing anything | ended, but for survivors | needs_operator: nothing may run beside them |
 //! | at or doing | cancel asked | undone from here; refused once a final step has started |
 //!
 //! A pair that is not in the table is an error, never a guess.
@@ -212,6 +213,10 @@ impl Run<'_> {
         let code = if let Exit::Code(code) = ending.exit { Some(code) } else { None };
         let ending = ending.clone();
         match act {
+            _ if matches!(ending.exit, Exit::Survived(_)) => {
+                // Nothing may run beside a survivor, not even an undo.
+                state.phase = Phase::Ended(Outcome::NeedsOperator(self.failed(act, &ending)));
+            }
             Act::Undo(i) => self.undone(state, i, &ending),
             _ if state.cancel.is_some() && !state.final_started => {
                 if let (Act::Step(i), Some(0)) = (act, code) {
@@ -357,6 +362,7 @@ impl Run<'_> {
             Exit::Oom => "was ended by the kernel: the run's memory was used up".to_owned(),
             Exit::Cancelled => "was cancelled".to_owned(),
             Exit::NotStarted(why) => format!("could not be started: {why}"),
+            Exit::Survived(who) => format!("could not be ended: {who} still lives"),
         };
         let kind = match (&ending.exit, act) {
             (_, Act::Probe) => FailureKind::Probe,

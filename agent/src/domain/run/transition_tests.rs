@@ -87,6 +87,7 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
                 let exit = match exit {
                     "late" => Exit::TimedOut,
                     "oom" => Exit::Oom,
+                    "alive" => Exit::Survived("x (7)".into()),
                     code => Exit::Code(code.parse().unwrap()),
                 };
                 let ending = Ending {
@@ -153,6 +154,8 @@ fn every_row_of_the_table() {
         ("uu", "b 0 1 late", "undo_failed step"),
         ("o", "b oom", "failed oom"),
         ("u", "b oom 0", "undone oom"),
+        ("uu", "b 0 alive", "needs_operator"),
+        ("uu", "b 0 1 alive", "needs_operator"),
         // An undo may be repeated.
         ("uu", "b 0 1 do b", "at Undo(1)"),
         ("uu", "b 0 1 do stop cut b! 0 0", "undone step"),

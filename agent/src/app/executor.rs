@@ -1,0 +1,397 @@
+//! The executor: carries out one epoch of a run, and needs the agent for nothing.
+//!
+//! ```text
+//! claim -> journal: begun -> [ next? -> journal: intended -> command -> journal: outcome ]* -> result
+//! ```
+//!
+//! What to do next is decided by `domain::run`, from the journal alone. Without the claim it leaves silently:
+//! somebody else has the epoch.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::domain::plan::{Action, Command, Plan};
+use crate::domain::run::{Act, Ending, Event, Exit, Next, Outcome, next};
+use crate::domain::task::{Effect, OnCancel, OnTimeout};
+use crate::exec::feedback::Feedback;
+use crate::exec::launcher::Launcher;
+use crate::exec::oom;
+use crate::exec::output::Output;
+use crate::exec::processes::{self, Mark};
+use crate::exec::step::{self, Ended, Interrupt, Job, Moment};
+use crate::exec::user::User;
+use crate::host::crash::{CrashPoint, here};
+use crate::host::{clock, disk, facts};
+use crate::ledger::claim::Holder;
+use crate::ledger::folder::Progress;
+use crate::ledger::journal::JournalError;
+use crate::ledger::{Claim, Folder, FolderError, Journal};
+
+/// How often the folder is looked at for a request of the agent.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why an epoch ended before its time. The journal stands as it is, and a later epoch goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// The run's folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] disk::DiskError),
+    /// The journal could not be written: nothing more is done.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Something of the system.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// What the agent asks of an executor: the file `request.<n>` in the run's folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "lowercase")]
+pub enum Request {
+    /// The run shall end.
+    Cancel {
+        /// Who wants it.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Carries out one epoch of the run in `folder`.
+pub async fn execute(folder: &Path, epoch: u32) -> Result<(), ExecutorError> {
+    here(CrashPoint::ExecutorStarted);
+    let folder = Folder::at(folder)?;
+    let plan = folder.plan()?;
+    let Some(_claim) = Claim::take(folder.path(), epoch, &holder())? else { return Ok(()) };
+    here(CrashPoint::Claimed);
+    if !plan.place.systemd {
+        // Orphans of the steps become this process's children, so that they are found by descent.
+        nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)?;
+    }
+    let mut journal = Journal::open(&folder.journal(), &plan)?;
+    journal.record(clock::now(), vec![Event::Begun { epoch, boot: facts::boot_id() }])?;
+    here(CrashPoint::Begun);
+    let (sender, interrupts) = watch::channel(Interrupt::None);
+    let (cancel, cancelled) = watch::channel(None);
+    tokio::spawn(listen(sender, cancel, folder.path().to_owned()));
+    let place = plan.place.runtime_dir.join("runs").join(plan.run.to_string());
+    let mut executor = Executor {
+        mark: Mark::of(folder.path(), plan.run, plan.place.systemd),
+        output: Output::open(folder.path())?,
+        epoch,
+        plan: &plan,
+        folder: &folder,
+        place,
+        interrupts,
+        cancelled,
+    };
+    let outcome = executor.work(&mut journal).await;
+    let _ = fs::remove_dir_all(&executor.place);
+    if let Some(outcome) = journal.state().outcome() {
+        executor.write_result(outcome);
+        here(CrashPoint::ResultWritten);
+    }
+    outcome
+}
+
+fn holder() -> Holder {
+    let me = processes::myself();
+    let invocation = std::env::var("INVOCATION_ID").ok();
+    Holder { boot: facts::boot_id(), pid: me.pid, start: me.start, invocation, void: false }
+}
+
+/// Turns a TERM and the agent's requests into interrupts. The channels keep the latest only; a stop outlives a cancel.
+async fn listen(sender: watch::Sender<Interrupt>, cancel: watch::Sender<Option<Request>>, folder: PathBuf) {
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return };
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = term.recv() => {
+                sender.send_replace(Interrupt::Stop);
+                return;
+            }
+            _ = look.tick(), if cancel.borrow().is_none() => {
+                let request = disk::read(&folder.join("request.1"), 16 << 10).ok().flatten();
+                if let Some(request) = request.and_then(|json| serde_json::from_slice(&json).ok()) {
+                    cancel.send_replace(Some(request));
+                    sender.send_replace(Interrupt::Cancel);
+                }
+            }
+        }
+    }
+}
+
+struct Executor<'a> {
+    plan: &'a Plan,
+    folder: &'a Folder,
+    epoch: u32,
+    place: PathBuf,
+    mark: Mark,
+    output: Output,
+    interrupts: watch::Receiver<Interrupt>,
+    cancelled: watch::Receiver<Option<Request>>,
+}
+
+impl Executor<'_> {
+    async fn work(&mut self, journal: &mut Journal<'_>) -> Result<(), ExecutorError> {
+        loop {
+            let act = match next(self.plan, journal.state()) {
+                Next::Do(act) => act,
+                Next::Expire => {
+                    journal.record(clock::now(), vec![Event::Expired])?;
+                    continue;
+                }
+                Next::Rest | Next::End => return Ok(()),
+            };
+            let interrupt = *self.interrupts.borrow();
+            if interrupt == Interrupt::Stop {
+                journal.record(clock::now(), vec![Event::Stopping])?;
+                return Ok(());
+            }
+            if interrupt == Interrupt::Cancel && !journal.state().cancel_is_known() {
+                journal.record(clock::now(), vec![self.cancel_event()])?;
+                continue;
+            }
+            journal.record(clock::now(), vec![Event::Intended { act }])?;
+            here(CrashPoint::Intended);
+            let event = self.perform(act, journal).await?;
+            here(CrashPoint::CommandEnded);
+            let stopped = matches!(event, Event::Interrupted { .. });
+            journal.record(clock::now(), vec![event])?;
+            here(CrashPoint::Finished);
+            if stopped {
+                return Ok(());
+            }
+        }
+    }
+
+    fn cancel_event(&self) -> Event {
+        match self.cancelled.borrow().clone() {
+            Some(Request::Cancel { by, reason }) => Event::CancelAsked { by, reason },
+            None => Event::CancelAsked { by: "somebody".into(), reason: "not said".into() },
+        }
+    }
+
+    /// Carries out one command and says what to record.
+    async fn perform(&mut self, act: Act, journal: &mut Journal<'_>) -> Result<Event, ExecutorError> {
+        let command = self.command(act);
+        let prepared = User::look_up(command.user.as_deref())
+            .and_then(|user| self.prepare(&user).map(|feedback| (user, feedback)).map_err(|e| e.to_string()));
+        let (user, mut feedback) = match prepared {
+            Ok(prepared) => prepared,
+            Err(why) => return Ok(not_started(act, why)),
+        };
+        let env = self.environment(&user);
+        let final_started = journal.state().final_started;
+        let step = if let Act::Step(i) = act { self.plan.steps.get(i) } else { None };
+        let job = Job {
+            argv: &command.argv,
+            env: &env,
+            cwd: &self.plan.place.task_dir,
+            user: &user,
+            deadline: self.deadline(act, &command, journal),
+            grace: step.map_or(Duration::from_secs(5), |step| step.grace.0),
+            ends_on_cancel: !final_started
+                && (act.reads_only() || step.is_some_and(|step| step.on_cancel == OnCancel::Kill)),
+            leaves: step.is_some_and(|step| step.leaves),
+        };
+        // A full disk costs the heading, not the step.
+        let _ = self.output.write(format!("==> {}\n", self.title(act)).as_bytes());
+        let kills_before = oom::kills();
+        let cancel = self.cancel_event();
+        let (folder, systemd) = (self.folder, self.plan.place.systemd);
+        let mut recorded = Ok(());
+        let mut tell = |moment: Moment<'_>| match moment {
+            Moment::Started(id) => {
+                here(CrashPoint::Started);
+                if !systemd && let Err(error) = processes::list(&folder.path().join("sessions"), id) {
+                    tracing::warn!("the session of a step is not listed: {error}");
+                }
+            }
+            Moment::Said(feedback) => {
+                let progress = Progress { progress: feedback.progress, message: feedback.message.clone() };
+                if let Err(error) = folder.set_progress(&progress) {
+                    tracing::warn!("the progress of a step is not written: {error}");
+                }
+            }
+            Moment::Interrupted(Interrupt::Stop) => {
+                recorded = journal.record(clock::now(), vec![Event::Stopping]);
+            }
+            Moment::Interrupted(Interrupt::Cancel) if !journal.state().cancel_is_known() => {
+                recorded = journal.record(clock::now(), vec![cancel.clone()]);
+            }
+            Moment::Interrupted(_) => {}
+        };
+        let ran =
+            step::run(&job, &mut self.mark, &mut self.output, &mut feedback, &mut self.interrupts, &mut tell)
+                .await;
+        recorded?;
+        match ran {
+            Err(error) => Ok(not_started(act, format!("{}: {error}", command.argv.join(" ")))),
+            Ok(ended) if ended.interrupt == Interrupt::Stop => Ok(Event::Interrupted { act }),
+            Ok(ended) => {
+                let oom = oom::kills() > kills_before && !ended.status.success();
+                self.let_go(act, &ended).await;
+                Ok(Event::Finished { act, ending: ending_of(ended, oom, feedback) })
+            }
+        }
+    }
+
+    /// What a step was allowed to leave is let go before anything else is started, or could end it.
+    async fn let_go(&mut self, act: Act, ended: &Ended) {
+        let Act::Step(i) = act else { return };
+        if ended.left.is_empty() {
+            return;
+        }
+        for id in &ended.left {
+            if let Err(error) = processes::list(&self.folder.path().join("left"), *id) {
+                tracing::warn!("a process that may stay is not listed: {error}");
+            }
+        }
+        self.mark.left.extend(&ended.left);
+        let launcher = if self.plan.place.systemd { Launcher::Systemd } else { Launcher::Detached };
+        let left = Mark { left: ended.left.iter().copied().collect(), ..self.mark.clone() };
+        if let Err(error) = launcher.let_go(&left, i).await {
+            tracing::error!("processes that may stay could not be moved out of the run's unit: {error}");
+        }
+    }
+
+    fn command(&self, act: Act) -> Command {
+        let step = |i: usize| self.plan.steps.get(i);
+        let found = match act {
+            Act::Probe | Act::Reprobe => self.plan.probe.clone(),
+            Act::Verify => self.plan.verify.clone(),
+            Act::Done(i) => step(i).and_then(|step| step.done.clone()),
+            Act::Undo(i) => step(i).and_then(|step| step.undo.clone()),
+            Act::Step(i) => step(i).map(|step| {
+                let argv = match &step.action {
+                    Action::Run(argv) => argv.clone(),
+                    Action::Ansible(playbook) => vec!["ansible-playbook".into(), playbook.clone()],
+                };
+                Command { argv, timeout: step.timeout, user: step.user.clone() }
+            }),
+        };
+        // The transitions never ask for what the plan does not have; an empty command cannot be started.
+        found.unwrap_or(Command { argv: Vec::new(), timeout: None, user: None })
+    }
+
+    /// The time that a command has. A final step, and what follows it, is ended only if it says so.
+    fn deadline(&self, act: Act, command: &Command, journal: &Journal<'_>) -> Option<Duration> {
+        let own = command.timeout.map(|span| span.0);
+        let left = self.plan.timeout.0.saturating_sub(journal.state().spent);
+        let step = if let Act::Step(i) = act { self.plan.steps.get(i) } else { None };
+        match act {
+            Act::Undo(_) => Some(own.unwrap_or(self.plan.timeout.0)),
+            Act::Step(_)
+                if step.is_some_and(|s| s.effect == Effect::Final && s.on_timeout == OnTimeout::Report) =>
+            {
+                None
+            }
+            _ if journal.state().final_started && step.is_none_or(|s| s.effect != Effect::Final) => {
+                Some(own.unwrap_or(self.plan.timeout.0))
+            }
+            _ => Some(own.map_or(left, |own| own.min(left))),
+        }
+    }
+
+    fn title(&self, act: Act) -> String {
+        let name = |i: usize| self.plan.steps.get(i).map_or("?", |step| step.name.as_str());
+        let what = match act {
+            Act::Probe => "probe".to_owned(),
+            Act::Step(i) => format!("step {} of {}: {}", i + 1, self.plan.steps.len(), name(i)),
+            Act::Done(i) => format!("is step {} done?", name(i)),
+            Act::Undo(i) => format!("undo of step {}", name(i)),
+            Act::Reprobe => "probe after the last step".to_owned(),
+            Act::Verify => "verify".to_owned(),
+        };
+        format!("{what} (epoch {}, {})", self.epoch, clock::now().strftime("%Y-%m-%dT%H:%M:%SZ"))
+    }
+
+    /// The folder that a step sees, with what it is given; made anew for each command, because its user may be another.
+    fn prepare(&self, user: &User) -> io::Result<Feedback> {
+        let _ = fs::remove_dir_all(&self.place);
+        let mut parents = fs::DirBuilder::new();
+        parents.recursive(true).mode(0o755).create(&self.plan.place.runtime_dir.join("runs"))?;
+        // Its user can enter it, and see by name only what it is told of.
+        fs::DirBuilder::new().mode(0o711).create(&self.place)?;
+        let params = self.place.join("params");
+        disk::write_new(&params, self.plan.params.to_string().as_bytes(), 0o400).map_err(|e| e.source)?;
+        user.own(&params)?;
+        let secrets = self.place.join("secrets");
+        fs::DirBuilder::new().mode(0o500).create(&secrets)?;
+        user.own(&secrets)?;
+        let report = self.place.join("report");
+        let feedback = Feedback::create(&report)?;
+        user.own(&report)?;
+        Ok(feedback)
+    }
+
+    fn environment(&self, user: &User) -> Vec<(String, String)> {
+        let plan = self.plan;
+        let file = |name: &str| self.place.join(name).to_string_lossy().into_owned();
+        [
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("HOME", user.home.to_string_lossy().into_owned()),
+            ("HOSTLER_RUN", plan.run.to_string()),
+            ("HOSTLER_ORDER", plan.order.to_string()),
+            ("HOSTLER_TASK", plan.task.clone()),
+            ("HOSTLER_HOST", plan.host.to_string()),
+            ("HOSTLER_EPOCH", self.epoch.to_string()),
+            ("HOSTLER_PARAMS", file("params")),
+            ("HOSTLER_SECRETS", file("secrets")),
+            ("HOSTLER_REPORT", file("report")),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    /// For people who look into the folder; the journal is the truth, so it is not synced.
+    fn write_result(&self, outcome: &Outcome) {
+        let path = self.folder.path().join("result");
+        let json = serde_json::to_vec_pretty(outcome).unwrap_or_default();
+        if let Err(error) = fs::write(&path, json) {
+            tracing::warn!("cannot write {}: {error}", path.display());
+        }
+    }
+}
+
+fn not_started(act: Act, why: String) -> Event {
+    let exit = Exit::NotStarted(why);
+    let (outputs, left_behind) = (BTreeMap::new(), Vec::new());
+    Event::Finished { act, ending: Ending { exit, spent_ms: 0, outputs, message: None, left_behind } }
+}
+
+fn ending_of(ended: Ended, oom: bool, feedback: Feedback) -> Ending {
+    let exit = if let Some(survivor) = ended.unkillable.first() {
+        Exit::Survived(format!("process {}", survivor.pid))
+    } else if ended.timed_out {
+        Exit::TimedOut
+    } else if ended.interrupt == Interrupt::Cancel {
+        Exit::Cancelled
+    } else if oom {
+        Exit::Oom
+    } else {
+        step::exit_of(ended.status)
+    };
+    Ending {
+        exit,
+        spent_ms: u64::try_from(ended.spent.as_millis()).unwrap_or(u64::MAX),
+        outputs: feedback.outputs,
+        message: feedback.message,
+        left_behind: ended.left_behind,
+    }
+}

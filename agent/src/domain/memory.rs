@@ -1,0 +1,501 @@
+//! What the agent remembers of orders, and the facts that change it.
+//!
+//! The ledger on disk is the list of [`Fact`]s; [`Memory`] is what they add up to. A fact is on the disk
+//! before anything follows from it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::ids::{Identity, RunId};
+use super::name::Name;
+use super::plan::Cause;
+use super::source::{OrderKey, Source};
+
+/// How many identities are remembered for each key.
+pub const MAX_IDENTITIES: usize = 1000;
+
+/// How many keys that are gone from the store are remembered, newest first.
+pub const MAX_GONE: usize = 4096;
+
+/// Why an order is not carried out until an operator says more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// The key had this identity before.
+    Repeated,
+    /// Another identity under an index that is not higher.
+    Regressed,
+    /// Effective only because a nearer order went away.
+    Uncovered,
+}
+
+/// An order that is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Why.
+    pub why: Hold,
+    /// What is held.
+    pub identity: Identity,
+    /// Under which index it was seen.
+    pub index: u64,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// A document that cannot be read, so that it has no identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// What is wrong with it, and where.
+    pub message: String,
+    /// Under which index it was seen.
+    pub index: u64,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// How an occasion ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The task or the parameters are wrong here.
+    Refused,
+    /// Not started in time.
+    Expired,
+    /// A newer order took its place.
+    Superseded,
+    /// The order went away.
+    Withdrawn,
+    /// The order says `skip`.
+    Skipped,
+    /// The wanted state already held.
+    Unchanged,
+    /// Done.
+    Succeeded,
+    /// Not done, nothing to undo.
+    Failed,
+    /// Not done, and undone.
+    Undone,
+    /// Not done, and not undone.
+    UndoFailed,
+    /// Ended by an operator.
+    Cancelled,
+    /// Only a person can tell.
+    NeedsOperator,
+}
+
+impl End {
+    /// As it stands in a report.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+            Self::Superseded => "superseded",
+            Self::Withdrawn => "withdrawn",
+            Self::Skipped => "skipped",
+            Self::Unchanged => "unchanged",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Undone => "undone",
+            Self::UndoFailed => "undo_failed",
+            Self::Cancelled => "cancelled",
+            Self::NeedsOperator => "needs_operator",
+        }
+    }
+
+    /// Whether the wanted state holds.
+    pub fn is_good(self) -> bool {
+        matches!(self, Self::Unchanged | Self::Succeeded | Self::Skipped)
+    }
+
+    /// Whether a person has to say what is true before anything else happens to the order.
+    pub fn keeps_its_place(self) -> bool {
+        matches!(self, Self::NeedsOperator | Self::UndoFailed)
+    }
+}
+
+/// How an occasion ended, in a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// How.
+    pub end: End,
+    /// Why, for the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// How far an occasion has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It waits.
+    Open,
+    /// Its run's folder is made; an executor may have it.
+    Prepared,
+    /// It is over.
+    Closed(Closing),
+}
+
+/// One occasion: what is carried out at most once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occasion {
+    /// The id of its run, given before there is one.
+    pub run: RunId,
+    /// Of the order.
+    pub identity: Identity,
+    /// Why.
+    pub cause: Cause,
+    /// When it was seen.
+    pub at: Timestamp,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// What is remembered of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The identity that it had last.
+    pub last: Option<Identity>,
+    /// The index that goes with it.
+    pub index: u64,
+    /// The identities before, oldest first.
+    pub older: VecDeque<Identity>,
+    /// Not carried out until an operator says more.
+    pub held: Option<Held>,
+    /// The present document has no identity.
+    pub unreadable: Option<Unreadable>,
+    /// The newest occasion.
+    pub current: Option<Occasion>,
+    /// An older one that still has a run; the newest waits for it.
+    pub previous: Option<Occasion>,
+    /// When the key was seen to be gone.
+    pub gone: Option<Timestamp>,
+}
+
+impl Occasion {
+    /// Whether it has a run that newer occasions have to wait for.
+    pub fn has_run(&self) -> bool {
+        match &self.stage {
+            Stage::Open => false,
+            Stage::Prepared => true,
+            Stage::Closed(closing) => closing.end.keeps_its_place(),
+        }
+    }
+}
+
+impl Remembered {
+    /// Whether the key had this identity before, but not last.
+    pub fn had(&self, identity: Identity) -> bool {
+        self.older.contains(&identity)
+    }
+
+    /// The occasions whose run has a folder that an executor may have.
+    pub fn prepared(&self) -> impl Iterator<Item = &Occasion> {
+        let all = self.current.iter().chain(&self.previous);
+        all.filter(|occasion| occasion.stage == Stage::Prepared)
+    }
+}
+
+/// One thing that the agent found or decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// A new occasion.
+    Occasion {
+        /// Of this order.
+        key: OrderKey,
+        /// The id of its run.
+        run: RunId,
+        /// The order's identity.
+        identity: Identity,
+        /// The index under which it was seen.
+        index: u64,
+        /// Why.
+        cause: Cause,
+        /// When.
+        at: Timestamp,
+    },
+    /// The known identity has another index.
+    Index {
+        /// Of this order.
+        key: OrderKey,
+        /// The new one.
+        index: u64,
+    },
+    /// The order is held.
+    Held {
+        /// Which.
+        key: OrderKey,
+        /// Why, and what.
+        held: Held,
+    },
+    /// The document cannot be read.
+    Unreadable {
+        /// Of this order.
+        key: OrderKey,
+        /// Why.
+        unreadable: Unreadable,
+    },
+    /// The run's folder is made, and an executor is about to be launched.
+    Prepared {
+        /// Of this order.
+        key: OrderKey,
+        /// Which.
+        run: RunId,
+    },
+    /// The prepared run was taken back before any executor had it.
+    Voided {
+        /// Of this order.
+        key: OrderKey,
+        /// Which.
+        run: RunId,
+        /// The id under which it is tried again.
+        next: RunId,
+    },
+    /// An occasion is over.
+    Closed {
+        /// Of this order.
+        key: OrderKey,
+        /// Which.
+        run: RunId,
+        /// How.
+        closing: Closing,
+    },
+    /// The key is gone from the store.
+    Gone {
+        /// Which.
+        key: OrderKey,
+        /// When.
+        at: Timestamp,
+    },
+    /// Which place an order's name is effective from now.
+    Effective {
+        /// The name.
+        order: Name,
+        /// The place; none any more.
+        source: Option<Source>,
+    },
+    /// A key of which nothing needs to be known any more.
+    Forgotten {
+        /// Which.
+        key: OrderKey,
+    },
+    /// The whole of a key at once: what a compacted ledger holds.
+    Whole {
+        /// Which.
+        key: OrderKey,
+        /// All that is remembered of it.
+        order: Box<Remembered>,
+    },
+}
+
+/// What all facts add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// By key.
+    pub orders: BTreeMap<OrderKey, Remembered>,
+    /// The place that each order's name is effective from.
+    pub effective: BTreeMap<Name, Source>,
+}
+
+impl Memory {
+    /// Takes a fact in.
+    pub fn take(&mut self, fact: Fact) {
+        match fact {
+            Fact::Occasion { key, run, identity, index, cause, at } => {
+                let order = self.present(key);
+                if let Some(last) = order.last.replace(identity).filter(|last| *last != identity) {
+                    order.older.retain(|older| *older != identity);
+                    order.older.push_back(last);
+                    while order.older.len() > MAX_IDENTITIES {
+                        order.older.pop_front();
+                    }
+                }
+                order.index = index;
+                order.held = None;
+                order.unreadable = None;
+                let newest = Occasion { run, identity, cause, at, stage: Stage::Open };
+                let before = order.current.replace(newest);
+                // At most one older occasion has a run: newer ones wait for it, and are superseded waiting.
+                if let Some(before) = before.filter(|before| before.has_run()) {
+                    order.previous = Some(before);
+                }
+            }
+            Fact::Index { key, index } => {
+                let order = self.present(key);
+                order.index = index;
+                order.held = None;
+                order.unreadable = None;
+            }
+            Fact::Held { key, held } => {
+                let order = self.present(key);
+                order.unreadable = None;
+                order.held = Some(held);
+            }
+            Fact::Unreadable { key, unreadable } => {
+                let order = self.present(key);
+                order.held = None;
+                order.unreadable = Some(unreadable);
+            }
+            Fact::Prepared { key, run } => self.stage(&key, run, Stage::Prepared),
+            Fact::Voided { key, run, next } => {
+                self.stage(&key, run, Stage::Open);
+                if let Some(occasion) = self.occasion(&key, run) {
+                    occasion.run = next;
+                }
+            }
+            Fact::Closed { key, run, closing } => {
+                let place_kept = closing.end.keeps_its_place();
+                self.stage(&key, run, Stage::Closed(closing));
+                if let Some(order) = self.orders.get_mut(&key)
+                    && order.previous.as_ref().is_some_and(|previous| previous.run == run && !place_kept)
+                {
+                    order.previous = None;
+                }
+            }
+            Fact::Gone { key, at } => {
+                let order = self.orders.entry(key).or_default();
+                order.gone = Some(at);
+                order.held = None;
+                order.unreadable = None;
+            }
+            Fact::Effective { order, source: Some(source) } => {
+                self.effective.insert(order, source);
+            }
+            Fact::Effective { order, source: None } => {
+                self.effective.remove(&order);
+            }
+            Fact::Forgotten { key } => {
+                self.orders.remove(&key);
+            }
+            Fact::Whole { key, order } => {
+                self.orders.insert(key, *order);
+            }
+        }
+    }
+
+    /// The shortest list of facts that adds up to the same.
+    pub fn facts(&self) -> Vec<Fact> {
+        let whole = |(key, order): (&OrderKey, &Remembered)| Fact::Whole {
+            key: key.clone(),
+            order: Box::new(order.clone()),
+        };
+        let effective = |(order, source): (&Name, &Source)| Fact::Effective {
+            order: order.clone(),
+            source: Some(source.clone()),
+        };
+        self.orders.iter().map(whole).chain(self.effective.iter().map(effective)).collect()
+    }
+
+    /// The keys to forget so that no more than [`MAX_GONE`] that are gone stay: those gone longest.
+    pub fn forgettable(&self) -> Vec<OrderKey> {
+        let free = |order: &Remembered| order.previous.is_none() && order.prepared().next().is_none();
+        let mut gone: Vec<_> = self
+            .orders
+            .iter()
+            .filter(|(_, order)| free(order))
+            .filter_map(|(key, order)| order.gone.map(|at| (at, key)))
+            .collect();
+        gone.sort_unstable_by(|a, b| b.cmp(a));
+        gone.into_iter().skip(MAX_GONE).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// All occasions whose run an executor may have.
+    pub fn prepared(&self) -> impl Iterator<Item = (&OrderKey, &Occasion)> {
+        self.orders.iter().flat_map(|(key, order)| order.prepared().map(move |occasion| (key, occasion)))
+    }
+
+    fn present(&mut self, key: OrderKey) -> &mut Remembered {
+        let order = self.orders.entry(key).or_default();
+        order.gone = None;
+        order
+    }
+
+    fn occasion(&mut self, key: &OrderKey, run: RunId) -> Option<&mut Occasion> {
+        let order = self.orders.get_mut(key)?;
+        order.current.iter_mut().chain(&mut order.previous).find(|occasion| occasion.run == run)
+    }
+
+    fn stage(&mut self, key: &OrderKey, run: RunId, stage: Stage) {
+        if let Some(occasion) = self.occasion(key, run) {
+            occasion.stage = stage;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(n: u8) -> Identity {
+        Identity::new([n; 32])
+    }
+
+    fn occasion(n: u8, index: u64) -> Fact {
+        Fact::Occasion {
+            key: key(),
+            run: RunId::new(u64::from(n), 1),
+            identity: identity(n),
+            index,
+            cause: Cause::Placed,
+            at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn key() -> OrderKey {
+        "hosts/db1/backup".parse().unwrap()
+    }
+
+    #[test]
+    fn a_compacted_ledger_says_the_same() {
+        let mut memory = Memory::default();
+        let run = RunId::new(1, 1);
+        let order: Name = "backup".parse().unwrap();
+        memory.take(Fact::Effective { order, source: Some("hosts/db1".parse().unwrap()) });
+        memory.take(occasion(1, 5));
+        memory.take(Fact::Prepared { key: key(), run });
+        memory.take(occasion(2, 7));
+        let at = Timestamp::UNIX_EPOCH;
+        let held = Held { why: Hold::Repeated, identity: identity(1), index: 9, at };
+        memory.take(Fact::Held { key: key(), held });
+        let mut again = Memory::default();
+        for fact in memory.facts() {
+            let json = serde_json::to_string(&fact).unwrap();
+            again.take(serde_json::from_str(&json).unwrap());
+        }
+        assert_eq!(again, memory);
+        assert!(memory.orders[&key()].had(identity(1)) && !memory.orders[&key()].had(identity(2)));
+    }
+
+    #[test]
+    fn the_older_run_keeps_its_place_until_it_is_closed() {
+        let mut memory = Memory::default();
+        memory.take(occasion(1, 1));
+        memory.take(Fact::Prepared { key: key(), run: RunId::new(1, 1) });
+        for n in 2..200 {
+            memory.take(occasion(n, u64::from(n)));
+        }
+        let order = &memory.orders[&key()];
+        assert_eq!(order.previous.as_ref().unwrap().run, RunId::new(1, 1));
+        assert_eq!(order.current.as_ref().unwrap().run, RunId::new(199, 1));
+        let closing = Closing { end: End::Succeeded, error: None, at: Timestamp::UNIX_EPOCH };
+        memory.take(Fact::Closed { key: key(), run: RunId::new(1, 1), closing });
+        assert!(memory.orders[&key()].previous.is_none());
+    }
+
+    #[test]
+    fn no_more_than_a_thousand_identities_are_kept() {
+        let mut memory = Memory::default();
+        for n in 0..1500_u32 {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&n.to_be_bytes());
+            let Fact::Occasion { key, run, cause, at, .. } = occasion(1, 1) else { unreachable!() };
+            let index = u64::from(n);
+            memory.take(Fact::Occasion { key, run, identity: Identity::new(bytes), index, cause, at });
+        }
+        assert_eq!(memory.orders[&key()].older.len(), MAX_IDENTITIES);
+    }
+}

@@ -1,0 +1,157 @@
+//! Starts executors so that they outlive the agent: as units of systemd, or as sessions of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::processes::{Mark, unit_name};
+use crate::domain::ids::RunId;
+use crate::domain::plan::Plan;
+use crate::domain::task::Limits;
+
+/// How long systemd may take to start a unit or to answer.
+const SYSTEMD_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// Added to the longest grace of a step before systemd kills the unit of a stopping host.
+const STOP_MARGIN: Duration = Duration::from_secs(15);
+
+/// How executors are started on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Launcher {
+    /// `hostler-run-<run>.service`, a transient unit in `hostler.slice`.
+    Systemd,
+    /// A process in a session of its own; for containers and development.
+    Detached,
+}
+
+/// An executor could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("the executor of run {run} could not be started: {why}")]
+pub struct LaunchError {
+    /// Whose.
+    pub run: RunId,
+    /// What the system said.
+    pub why: String,
+}
+
+impl Launcher {
+    /// Starts the executor for one epoch of a run and returns as soon as it was started.
+    pub async fn launch(
+        &self,
+        program: &Path,
+        folder: &Path,
+        epoch: u32,
+        plan: &Plan,
+    ) -> Result<(), LaunchError> {
+        let failed = |why: String| LaunchError { run: plan.run, why };
+        let arguments = ["executor".into(), folder.to_owned(), PathBuf::from(epoch.to_string())];
+        match self {
+            Self::Detached => {
+                let mut command = std::process::Command::new(program);
+                command.args(&arguments).current_dir("/");
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+                super::step::on_start(&mut command, None);
+                let mut command = Command::from(command);
+                let mut child =
+                    command.kill_on_drop(false).spawn().map_err(|error| failed(error.to_string()))?;
+                tokio::spawn(async move { child.wait().await });
+                Ok(())
+            }
+            Self::Systemd => {
+                let mut command = Command::new("systemd-run");
+                command.args(unit_arguments(plan)).arg("--").arg(program).args(&arguments);
+                ask(command).await.map(drop).map_err(failed)
+            }
+        }
+    }
+
+    /// Whether the launcher still holds anything of a run, beside its processes: a unit that is not yet inactive.
+    pub async fn is_active(&self, run: RunId) -> bool {
+        if *self == Self::Detached {
+            return false;
+        }
+        let mut command = Command::new("systemctl");
+        command.args(["show", "--property=ActiveState", "--value", &unit_name(run)]);
+        let answer = ask(command).await.unwrap_or_default();
+        !matches!(answer.trim(), "inactive" | "failed" | "")
+    }
+
+    /// Lets processes that a step may leave behind go on after the run: under systemd in a scope of their own.
+    pub async fn let_go(&self, mark: &Mark, step: usize) -> Result<(), String> {
+        if *self == Self::Detached || mark.left.is_empty() {
+            return Ok(()); // They are told from others by `Mark::left`.
+        }
+        let pids: Vec<String> = mark.left.iter().map(|id| id.pid.to_string()).collect();
+        let scope = format!("hostler-left-{}-{step}.scope", mark.run);
+        let count = pids.len().to_string();
+        let mut command = Command::new("busctl");
+        let manager =
+            ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
+        command.arg("call").args(manager).args([
+            "StartTransientUnit",
+            "ssa(sv)a(sa(sv))",
+            &scope,
+            "fail",
+            "2",
+        ]);
+        command.args(["PIDs", "au", &count]).args(&pids);
+        command.args(["Description", "s", "Processes that a step of Hostler was allowed to leave", "0"]);
+        ask(command).await.map(drop)
+    }
+
+    /// Reboots the host in order. Without systemd this is a person's work: the executor's host may be a container.
+    pub async fn reboot(&self) -> Result<(), String> {
+        match self {
+            Self::Detached => Err("the host is not run by systemd: reboot it by hand".to_owned()),
+            Self::Systemd => {
+                let mut command = Command::new("systemctl");
+                command.arg("reboot");
+                ask(command).await.map(drop)
+            }
+        }
+    }
+}
+
+fn unit_arguments(plan: &Plan) -> Vec<String> {
+    let grace = plan.steps.iter().map(|step| step.grace.0).max().unwrap_or_default() + STOP_MARGIN;
+    let mut properties = vec![
+        "Type=exec".to_owned(),
+        "KillMode=mixed".to_owned(),
+        "OOMPolicy=continue".to_owned(),
+        // Last in line; the steps put themselves back to 0.
+        "OOMScoreAdjust=-900".to_owned(),
+        format!("TimeoutStopSec={}", grace.as_secs()),
+        "LimitCORE=0".to_owned(),
+    ];
+    let Limits { memory, cpu_weight, io_weight, tasks } = &plan.limits;
+    properties.extend(memory.map(|bytes| format!("MemoryMax={}", bytes.0)));
+    properties.extend(cpu_weight.map(|weight| format!("CPUWeight={weight}")));
+    properties.extend(io_weight.map(|weight| format!("IOWeight={weight}")));
+    properties.extend(tasks.map(|tasks| format!("TasksMax={tasks}")));
+    let unit = unit_name(plan.run);
+    let mut arguments: Vec<String> = vec![
+        "--quiet".into(),
+        "--collect".into(),
+        format!("--unit={unit}"),
+        "--slice=hostler.slice".into(),
+        format!("--description=Hostler run of order {} ({})", plan.order, plan.task),
+    ];
+    arguments.extend(properties.into_iter().map(|property| format!("--property={property}")));
+    arguments
+}
+
+async fn ask(mut command: Command) -> Result<String, String> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let name = command.as_std().get_program().to_string_lossy().into_owned();
+    match timeout(SYSTEMD_ANSWERS_WITHIN, command.output()).await {
+        Err(_) => Err(format!("{name} did not answer within {} s", SYSTEMD_ANSWERS_WITHIN.as_secs())),
+        Ok(Err(error)) => Err(format!("{name} could not be run: {error}")),
+        Ok(Ok(output)) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Ok(Ok(output)) => {
+            let said = super::output::clean(&output.stderr, 300).trim().replace('\n', "; ");
+            Err(format!("{name} ended with {}: {said}", output.status))
+        }
+    }
+}

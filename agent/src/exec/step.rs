@@ -1,0 +1,312 @@
+//! One command of a run, from its start until nothing of it is left that may not stay.
+//!
+//! ```text
+//! start -> running -> exited --------------------------------> drain -> clear -> ended
+//!             \-> deadline, cancel, stop -> TERM -> grace -> KILL -/
+//! ```
+//!
+//! The command is a program with arguments, never a shell; its environment is cleared, it leads a session of its own,
+//! and its standard output and error are one pipe, which is read for at most a second after it has ended,
+//! whoever still holds the other end.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::{Pid, pipe2, setgid, setgroups, setsid, setuid};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::feedback::Feedback;
+use super::output::Output;
+use super::processes::{self, Mark, ProcessId};
+use super::user::User;
+use crate::host::clock;
+
+/// How long the pipe is read after the command has ended.
+const DRAIN: Duration = Duration::from_secs(1);
+/// What a command leaves running without leave gets between TERM and KILL.
+const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(1);
+/// How often a running step's report is read: a report a second is all that the store gets.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What may end a command before its time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interrupt {
+    /// Nothing.
+    #[default]
+    None,
+    /// The run is cancelled.
+    Cancel,
+    /// The host is stopping.
+    Stop,
+}
+
+/// What is to be started.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// Program and arguments.
+    pub argv: &'a [String],
+    /// The whole environment.
+    pub env: &'a [(String, String)],
+    /// The folder that it is started in.
+    pub cwd: &'a Path,
+    /// Who runs it.
+    pub user: &'a User,
+    /// How long it may take.
+    pub deadline: Option<Duration>,
+    /// Between TERM and KILL.
+    pub grace: Duration,
+    /// Whether a cancel ends it.
+    pub ends_on_cancel: bool,
+    /// Whether what it leaves running may stay.
+    pub leaves: bool,
+}
+
+/// What happened while a command ran, for whom it may concern at once.
+#[derive(Debug)]
+pub enum Moment<'a> {
+    /// It was started.
+    Started(ProcessId),
+    /// It said something.
+    Said(&'a Feedback),
+    /// It is about to be ended.
+    Interrupted(Interrupt),
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// Ended because its time was up.
+    pub timed_out: bool,
+    /// Ended by this.
+    pub interrupt: Interrupt,
+    /// How long it took.
+    pub spent: Duration,
+    /// Processes that it left running without leave, which were ended.
+    pub left_behind: Vec<String>,
+    /// Processes that it left running with leave.
+    pub left: Vec<ProcessId>,
+    /// Processes that could not be ended.
+    pub unkillable: Vec<ProcessId>,
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// Only where it could not be started; nothing has happened then.
+pub async fn run(
+    job: &Job<'_>,
+    mark: &mut Mark,
+    output: &mut Output,
+    feedback: &mut Feedback,
+    interrupts: &mut watch::Receiver<Interrupt>,
+    tell: &mut dyn FnMut(Moment<'_>),
+) -> io::Result<Ended> {
+    let began = clock::since_boot();
+    let (mut child, mut pipe) = start(job)?;
+    let id = child.id().and_then(processes::process).map(|process| process.id);
+    if let Some(id) = id {
+        mark.sessions.insert(id);
+        tell(Moment::Started(id));
+    }
+    let deadline = job.deadline.map(|span| Instant::now() + span);
+    let mut ending = Ending { deadline, ..Ending::default() };
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut buffer = vec![0; 64 << 10];
+    let mut open = true;
+    let status = loop {
+        // Each arm is cancel-safe: a read that is not chosen has read nothing, a wait can be waited again.
+        tokio::select! {
+            biased;
+            status = child.wait() => break status?,
+            read = pipe.read(&mut buffer), if open => open = keep(read, &buffer, output),
+            () = until(ending.deadline), if ending.asked.is_none() => {
+                ending.timed_out = true;
+                ending.ask(id, job.grace);
+            }
+            () = until(ending.kill_at), if !ending.killed => {
+                ending.killed = true;
+                mark.end_all(Duration::ZERO).await;
+            }
+            changed = interrupts.changed(), if ending.listens => {
+                ending.listens = changed.is_ok();
+                let interrupt = *interrupts.borrow_and_update();
+                if interrupt == Interrupt::Stop || interrupt == Interrupt::Cancel {
+                    tell(Moment::Interrupted(interrupt));
+                }
+                if interrupt == Interrupt::Stop || (interrupt == Interrupt::Cancel && job.ends_on_cancel) {
+                    ending.interrupt = interrupt;
+                    ending.ask(id, job.grace);
+                }
+            }
+            _ = look.tick() => {
+                reap_orphans(child.id());
+                if feedback.read() {
+                    tell(Moment::Said(feedback));
+                }
+            }
+        }
+    };
+    let spent = clock::since_boot().saturating_sub(began);
+    let drained = Instant::now() + DRAIN;
+    while open {
+        tokio::select! {
+            read = pipe.read(&mut buffer) => open = keep(read, &buffer, output),
+            () = sleep_until(drained) => break,
+        }
+    }
+    feedback.read();
+    let may_stay = job.leaves && status.success();
+    let remaining = mark.processes();
+    let left = if may_stay { remaining.iter().map(|process| process.id).collect() } else { Vec::new() };
+    let (left_behind, unkillable) = if may_stay || remaining.is_empty() {
+        (Vec::new(), Vec::new())
+    } else {
+        let names = remaining.iter().map(|process| format!("{} ({})", process.name, process.id.pid));
+        let alive = mark.end_all(LEFT_BEHIND_GRACE).await;
+        (names.take(20).collect(), alive.iter().map(|process| process.id).collect())
+    };
+    reap_orphans(None);
+    let Ending { timed_out, interrupt, .. } = ending;
+    Ok(Ended { status, timed_out, interrupt, spent, left_behind, left, unkillable })
+}
+
+/// How a command is being ended.
+#[derive(Debug)]
+struct Ending {
+    deadline: Option<Instant>,
+    asked: Option<Instant>,
+    kill_at: Option<Instant>,
+    killed: bool,
+    timed_out: bool,
+    interrupt: Interrupt,
+    listens: bool,
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self {
+            deadline: None,
+            asked: None,
+            kill_at: None,
+            killed: false,
+            timed_out: false,
+            interrupt: Interrupt::None,
+            listens: true,
+        }
+    }
+}
+
+impl Ending {
+    /// TERM for the command's process group, once; KILL for everything after the grace.
+    fn ask(&mut self, id: Option<ProcessId>, grace: Duration) {
+        if self.asked.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        self.asked = Some(now);
+        self.kill_at = Some(now + grace);
+        // The child is not yet waited for, so its pid cannot be anybody else's.
+        if let Some(pid) = id.and_then(|id| i32::try_from(id.pid).ok()) {
+            let _ = kill(Pid::from_raw(-pid), Signal::SIGTERM);
+        }
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn keep(read: io::Result<usize>, buffer: &[u8], output: &mut Output) -> bool {
+    match read {
+        Ok(0) | Err(_) => false,
+        Ok(n) => {
+            // A full disk costs the output, not the step.
+            let _ = output.write(buffer.get(..n).unwrap_or_default());
+            true
+        }
+    }
+}
+
+/// Waits for ended processes that became this process's children; the command itself is left to its own wait.
+fn reap_orphans(child: Option<u32>) {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    while let Ok(status) = waitid(Id::All, flags) {
+        let Some(pid) = status.pid().filter(|_| status != WaitStatus::StillAlive) else { return };
+        if u32::try_from(pid.as_raw()).ok() == child {
+            return;
+        }
+        let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
+    }
+}
+
+fn start(job: &Job<'_>) -> io::Result<(tokio::process::Child, Receiver)> {
+    let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    let pipe = Receiver::from_owned_fd(nonblocking(reader)?)?;
+    let (program, arguments) = job.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    // A relative program is one of the task's copy. It is looked up behind the change of folder, which root makes,
+    // so that a step's user needs no way through the folders above the copy.
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).env_clear().envs(job.env.iter().map(|(k, v)| (k, v))).current_dir(job.cwd);
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    on_start(&mut command, (!job.user.is_me()).then(|| job.user.clone()));
+    let mut command = tokio::process::Command::from(command);
+    Ok((command.kill_on_drop(false).spawn()?, pipe))
+}
+
+fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(&fd, nix::fcntl::F_GETFL)?);
+    nix::fcntl::fcntl(&fd, nix::fcntl::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(fd)
+}
+
+/// What the child does between fork and exec: its own session, an ordinary place in the kernel's list of what to
+/// end when memory is short (the executor stands last), and the step's user.
+#[expect(unsafe_code, reason = "the standard library has no other way to open a session before exec")]
+pub(super) fn on_start(command: &mut std::process::Command, user: Option<User>) {
+    const OOM: &CStr = c"/proc/self/oom_score_adj";
+    let prepare = move || {
+        setsid()?;
+        if let Ok(file) =
+            nix::fcntl::open(OOM, OFlag::O_WRONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
+        {
+            let _ = nix::unistd::write(&file, b"0");
+        }
+        if let Some(user) = &user {
+            setgroups(&user.groups)?;
+            setgid(user.gid)?;
+            setuid(user.uid)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only; everything that allocates or takes locks (the look-up of the
+    // user and of its groups) was done before the fork.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+}
+
+/// The signal that ended it, or its status.
+pub fn exit_of(status: ExitStatus) -> crate::domain::run::Exit {
+    use crate::domain::run::Exit;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+    }
+}

@@ -1,0 +1,160 @@
+//! The folder of one run.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::claim::{Claim, ClaimState};
+use super::journal::{self, JournalError};
+use crate::domain::ids::RunId;
+use crate::domain::plan::{PLAN_VERSION, Plan};
+use crate::domain::run::State;
+use crate::host::disk::{self, At, DiskError};
+
+/// A plan is made from an order of at most 64 KiB and a task of at most 1 MiB.
+const MAX_PLAN: u64 = 4 << 20;
+
+/// Why a run's folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The journal.
+    #[error("run {run}: {source}")]
+    Journal {
+        /// Whose.
+        run: RunId,
+        /// What is wrong with it.
+        #[source]
+        source: JournalError,
+    },
+    /// There is no readable plan.
+    #[error("run {run}: its plan cannot be read: {why}")]
+    Plan {
+        /// Whose.
+        run: RunId,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// How far a step under way has come; a hint for people, lost without harm.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// In percent.
+    #[serde(default)]
+    pub progress: Option<u8>,
+    /// What it says.
+    #[serde(default)]
+    pub message: Option<String>,
+}
+
+/// The folder of one run.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    run: RunId,
+    path: PathBuf,
+}
+
+impl Folder {
+    /// The folder of `run` below `runs`; it need not exist.
+    pub fn new(runs: &Path, run: RunId) -> Self {
+        Self { run, path: runs.join(run.to_string()) }
+    }
+
+    /// Takes the folder at `path`, whose name is the run's id.
+    pub fn at(path: &Path) -> Result<Self, FolderError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let run = name.parse().map_err(io::Error::other).at("use", path)?;
+        Ok(Self { run, path: path.to_owned() })
+    }
+
+    /// Which run.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Where.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The journal's file.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// Makes the folder with order and plan, all on the disk when this returns. A folder that an earlier,
+    /// never recorded attempt left is replaced.
+    pub fn create(&self, order: &[u8], plan: &Plan) -> Result<(), FolderError> {
+        self.remove()?;
+        let json = serde_json::to_vec_pretty(plan).map_err(|error| self.bad_plan(&error))?;
+        fs::create_dir(&self.path).at("create", &self.path)?;
+        disk::write_new(&self.path.join("order"), order, 0o600)?;
+        disk::write_new(&self.path.join("plan"), &json, 0o600)?;
+        disk::sync_dir(&self.path)?;
+        disk::sync_dir(disk::parent(&self.path))?;
+        Ok(())
+    }
+
+    /// Removes the folder with all that is in it; the caller knows that nobody needs it.
+    pub fn remove(&self) -> Result<(), FolderError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).at("remove", &self.path).map_err(Into::into)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> Result<Plan, FolderError> {
+        let path = self.path.join("plan");
+        let json = disk::read(&path, MAX_PLAN)?.ok_or_else(|| self.bad_plan(&"it is missing"))?;
+        let plan: Plan = serde_json::from_slice(&json).map_err(|error| self.bad_plan(&error))?;
+        if plan.version > PLAN_VERSION {
+            return Err(self.bad_plan(&format!("its format {} is newer than this program", plan.version)));
+        }
+        if plan.run != self.run {
+            return Err(self.bad_plan(&format!("it is the plan of run {}", plan.run)));
+        }
+        Ok(plan)
+    }
+
+    fn bad_plan(&self, why: &dyn std::fmt::Display) -> FolderError {
+        FolderError::Plan { run: self.run, why: why.to_string() }
+    }
+
+    /// Where the run stands.
+    pub fn state(&self, plan: &Plan) -> Result<State, FolderError> {
+        journal::read(&self.journal(), plan).map_err(|source| FolderError::Journal { run: self.run, source })
+    }
+
+    /// The newest epoch that somebody has or had, and its claim; epoch 0 where there is none.
+    pub fn newest_claim(&self) -> Result<(u32, ClaimState), FolderError> {
+        let mut newest = 0;
+        for entry in fs::read_dir(&self.path).at("list", &self.path)? {
+            let name = entry.at("list", &self.path)?.file_name();
+            let epoch = name.to_str().and_then(|name| name.strip_prefix("claim.")?.parse().ok());
+            newest = newest.max(epoch.unwrap_or(0));
+        }
+        let claim = if newest == 0 { ClaimState::None } else { Claim::look(&self.path, newest)? };
+        Ok((newest, claim))
+    }
+
+    /// How far the step under way has come.
+    pub fn progress(&self) -> Progress {
+        let json = disk::read(&self.path.join("progress"), 16 << 10).ok().flatten().unwrap_or_default();
+        serde_json::from_slice(&json).unwrap_or_default()
+    }
+
+    /// Says how far the step has come: renamed into place, but not synced.
+    pub fn set_progress(&self, progress: &Progress) -> io::Result<()> {
+        let temp = self.path.join("progress.tmp");
+        fs::write(&temp, serde_json::to_vec(progress)?)?;
+        fs::rename(&temp, self.path.join("progress"))
+    }
+}

@@ -1,0 +1,184 @@
+//! The ledger: the facts about orders, on disk before anything follows from them.
+//!
+//! The first line names the format and its version. When the file has grown far beyond what it says, it is
+//! written anew as a whole and replaced at once. A ledger that cannot be read is an error, never an empty one:
+//! whoever took it for empty would carry out again what was done long ago.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::memory::{Fact, Memory};
+use crate::host::disk::{self, DiskError};
+use crate::host::log::{self, Log, LogError};
+
+/// The version of the ledger that this program writes.
+pub const LEDGER_VERSION: u32 = 1;
+
+/// A ledger below this size is never compacted.
+const SMALL: u64 = 256 << 10;
+
+/// Why the ledger cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The file.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// It was written by a newer program.
+    #[error("{} has format {version}, and this program knows {LEDGER_VERSION}: install the newer hostler again", path.display())]
+    Newer {
+        /// Where.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// A record that is none.
+    #[error("{} cannot be read in line {line}: {why}", path.display())]
+    Unreadable {
+        /// Where.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        why: serde_json::Error,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    ledger: u32,
+}
+
+/// The open ledger, and what it adds up to.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    log: Log,
+    memory: Memory,
+    compacted: u64,
+}
+
+/// The memory that the lines of a ledger add up to; pure, so that it can be tested on any text.
+pub fn parse(path: &Path, lines: &[String]) -> Result<Memory, LedgerError> {
+    let unreadable =
+        |line: usize, why| LedgerError::Unreadable { path: path.to_owned(), line: line + 1, why };
+    let mut memory = Memory::default();
+    for (i, line) in lines.iter().enumerate() {
+        if i == 0 {
+            let header: Header = serde_json::from_str(line).map_err(|why| unreadable(i, why))?;
+            if header.ledger > LEDGER_VERSION {
+                return Err(LedgerError::Newer { path: path.to_owned(), version: header.ledger });
+            }
+        } else {
+            let facts: Vec<Fact> = serde_json::from_str(line).map_err(|why| unreadable(i, why))?;
+            facts.into_iter().for_each(|fact| memory.take(fact));
+        }
+    }
+    Ok(memory)
+}
+
+impl Ledger {
+    /// Opens the ledger, or begins one where there is none.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        let (mut log, lines) = Log::open(path)?;
+        let memory = parse(path, &lines)?;
+        if lines.is_empty() {
+            log.append(&json(&Header { ledger: LEDGER_VERSION }))?;
+        }
+        let mut ledger = Self { path: path.to_owned(), log, memory, compacted: 0 };
+        ledger.compact_if_grown()?;
+        Ok(ledger)
+    }
+
+    /// What is remembered.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Adds facts, all of them or none; when this returns they are on the disk.
+    pub fn record(&mut self, facts: Vec<Fact>) -> Result<(), LedgerError> {
+        self.log.append(&json(&facts))?;
+        facts.into_iter().for_each(|fact| self.memory.take(fact));
+        self.compact_if_grown()
+    }
+
+    fn compact_if_grown(&mut self) -> Result<(), LedgerError> {
+        if self.log.length() < SMALL.max(4 * self.compacted) {
+            return Ok(());
+        }
+        for key in self.memory.forgettable() {
+            self.memory.take(Fact::Forgotten { key });
+        }
+        let mut contents = log::line(&json(&Header { ledger: LEDGER_VERSION }));
+        for fact in self.memory.facts() {
+            contents.push_str(&log::line(&json(&[fact])));
+        }
+        disk::replace(&self.path, contents.as_bytes(), 0o600)?;
+        self.log = Log::open(&self.path)?.0;
+        self.compacted = self.log.length();
+        Ok(())
+    }
+}
+
+/// Facts hold texts and numbers only, which cannot fail to be written as JSON.
+fn json<T: Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::ids::{Identity, RunId};
+    use crate::domain::plan::Cause;
+
+    fn flip(n: u32) -> Fact {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&n.to_be_bytes());
+        Fact::Occasion {
+            key: "hosts/db1/backup".parse().unwrap(),
+            run: RunId::new(u64::from(n), 1),
+            identity: Identity::new(bytes),
+            index: u64::from(n),
+            cause: Cause::Placed,
+            at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn ten_thousand_flips_leave_a_small_file_that_says_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let mut ledger = Ledger::open(&path).unwrap();
+        for n in 0..10_000 {
+            ledger.record(vec![flip(n)]).unwrap();
+        }
+        assert!(std::fs::metadata(&path).unwrap().len() < 1 << 20);
+        let again = Ledger::open(&path).unwrap();
+        assert_eq!(again.memory(), ledger.memory());
+    }
+
+    #[test]
+    fn a_ledger_of_a_newer_program_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        std::fs::write(&path, log::line("{\"ledger\":2}")).unwrap();
+        assert!(matches!(Ledger::open(&path), Err(LedgerError::Newer { version: 2, .. })));
+    }
+
+    #[test]
+    fn a_damaged_ledger_is_never_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        Ledger::open(&path).unwrap().record(vec![flip(1)]).unwrap();
+        let mut contents = std::fs::read(&path).unwrap();
+        contents[12] ^= 1;
+        std::fs::write(&path, contents).unwrap();
+        let error = Ledger::open(&path).unwrap_err().to_string();
+        assert!(error.contains("damaged in line 1"), "{error}");
+    }
+}
