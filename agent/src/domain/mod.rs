@@ -7,6 +7,7 @@ pub mod order;
 pub mod params;
 pub mod plan;
 pub mod run;
+pub mod secret;
 pub mod span;
 pub mod task;
 pub mod template;
