@@ -8,6 +8,7 @@ pub mod order;
 pub mod params;
 pub mod plan;
 pub mod run;
+pub mod secret;
 pub mod source;
 pub mod span;
 pub mod task;

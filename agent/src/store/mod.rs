@@ -4,14 +4,25 @@
 //! consistent, with a known leader. It never turns trouble into an empty answer, because an absence that
 //! is only apparent would be read as a withdrawn order.
 
+pub mod consul;
+pub mod watch;
+
 use std::future::Future;
 use std::pin::Pin;
+
+use crate::domain::keys::Keys;
 
 /// What a store answers, some time later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// The largest value that is read or written, in bytes: Consul's own limit.
 pub const MAX_VALUE: usize = 524_288;
+
+/// The longest key, in bytes: names are short, and a path on disk has an end.
+pub const MAX_KEY: usize = 512;
+
+/// The most reads in one [`Store::look`]: Consul's own limit.
+pub const MAX_READS: usize = 64;
 
 /// One key with its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +42,46 @@ pub struct Listing {
     pub index: u64,
     /// Sorted by key.
     pub entries: Vec<Entry>,
+}
+
+impl Listing {
+    /// The listing without the marker of `prefix`; `None` where the marker is missing.
+    ///
+    /// Consul leaves out of a listing what the token may not read, so an answer proves something only
+    /// when it holds the marker.
+    pub fn without_marker(mut self, prefix: &str) -> Option<Self> {
+        let marker = Keys::marker(prefix);
+        let at = self.entries.iter().position(|entry| entry.key == marker)?;
+        self.entries.remove(at);
+        Some(self)
+    }
+}
+
+/// Why a key cannot stand in a store: `None` for a good one.
+///
+/// An empty part, `.` and `..` mean something else to an HTTP path and to a folder than to Consul, so no
+/// adapter takes them.
+pub(crate) fn bad_key(key: &str) -> Option<&'static str> {
+    if key.is_empty() {
+        return Some("the key is empty");
+    }
+    bad_prefix(key).or_else(|| key.ends_with('/').then_some("a key does not end in '/'"))
+}
+
+/// As [`bad_key`], for a prefix: it may be empty and may end in `/`.
+pub(crate) fn bad_prefix(prefix: &str) -> Option<&'static str> {
+    let parts = prefix.strip_suffix('/').unwrap_or(prefix);
+    if prefix.is_empty() {
+        None
+    } else if prefix.len() > MAX_KEY {
+        Some("a key has at most 512 bytes")
+    } else if prefix.contains(char::is_control) {
+        Some("a key has no control characters")
+    } else if parts.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        Some("no part of a key is empty, '.' or '..'")
+    } else {
+        None
+    }
 }
 
 /// What to read in one look.
@@ -60,7 +111,9 @@ pub trait Store: Send + Sync {
     /// An answer with the same index means that nothing happened. `None`: answers at once.
     fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>) -> Answer<'a, Listing>;
 
-    /// One consistent look at several places, at one moment; reads only. In the order asked.
+    /// One consistent look at several places, at one moment; reads only. In the order asked, at most
+    /// [`MAX_READS`]. A key that does not exist is an empty listing; the index of each listing is the
+    /// greatest `modify_index` in it and of no use for [`Store::changed`].
     fn look<'a>(&'a self, reads: &'a [Read]) -> Answer<'a, Vec<Listing>>;
 
     /// Writes a value; false: the condition did not hold and nothing was written.
@@ -129,4 +182,34 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_mean_something_else_on_the_way_are_refused() {
+        for good in ["a", "a/b", "hostler/orders/hosts/db 1/_hostler", "a/..b"] {
+            assert_eq!(bad_key(good), None, "{good}");
+        }
+        for bad in ["", "/", "/a", "a/", "a//b", "a/../b", "..", "./a", "a/.", "a\nb", &"x".repeat(513)] {
+            assert!(bad_key(bad).is_some(), "{bad}");
+        }
+        for good in ["", "a/", "a/b/", "a"] {
+            assert_eq!(bad_prefix(good), None, "{good}");
+        }
+        for bad in ["/", "//", "a//", "../"] {
+            assert!(bad_prefix(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_listing_without_its_marker_proves_nothing() {
+        let entry = |key: &str| Entry { key: key.to_owned(), value: vec![], modify_index: 3 };
+        let blind = Listing { index: 3, entries: vec![entry("p/x"), entry("p/q/_hostler")] };
+        assert_eq!(blind.without_marker("p/"), None);
+        let seen = Listing { index: 3, entries: vec![entry("p/_hostler"), entry("p/x")] };
+        assert_eq!(seen.without_marker("p/").unwrap().entries, vec![entry("p/x")]);
+    }
 }

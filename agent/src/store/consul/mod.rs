@@ -1,0 +1,447 @@
+//! The adapter for Consul: the few routes that the agent needs, over HTTP/1.1.
+//!
+//! It promises that each request ends by its deadline, that no body grows past its bound, and that an answer
+//! is given only when it is consistent, with a known leader and a usable index: a 404 with its index is an
+//! empty listing, everything else that looks empty is an error. The token shows in no message.
+//! There are no proxies, no redirects and no retries here: the watch knows when to ask again.
+
+mod settings;
+mod wire;
+
+use std::fs;
+use std::path::Path;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Certificate, Client, Identity, Method, Response, redirect};
+
+use self::wire::Verdict;
+use super::{Answer, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When, bad_key, bad_prefix};
+use crate::domain::secret::Secret;
+
+pub use self::settings::{Address, BadConsulSettings, ClientCert, ConsulLayer, ConsulSettings, Timeouts};
+
+/// The largest answer, in bytes. A listing of the thousand orders of a large fleet group, each of a few KiB,
+/// has a fifth of it; forty values of the largest size still fit.
+const MAX_BODY: usize = 32 * 1024 * 1024;
+
+/// The largest body that is read of an answer that is only looked at for its message.
+const MAX_ERROR_BODY: usize = 4096;
+
+/// Connections that are kept for the next request. One a watch is in use anyway; more would only count
+/// against the server's limit for one client address.
+const IDLE_CONNECTIONS: usize = 4;
+
+/// How long a connection without a request is kept: shorter than what firewalls grant.
+const IDLE_FOR: Duration = Duration::from_secs(50);
+
+/// A client certificate, its key or a bundle of authorities is not larger than this, in bytes.
+const MAX_PEM: u64 = 4 * 1024 * 1024;
+
+/// A client of one Consul agent.
+pub struct Consul {
+    client: Client,
+    base: String,
+    /// `dc=…` and `ns=…`, encoded; empty or each starting with `&`.
+    scope: String,
+    place: String,
+    timeouts: Timeouts,
+    token: RwLock<Option<Secret>>,
+}
+
+/// An answer whose status is one that the request expects.
+struct Got {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Consul {
+    /// Makes a client; connects to nothing yet. Reads the certificates that the settings name.
+    pub fn new(settings: ConsulSettings) -> Result<Self, BadConsulSettings> {
+        let mut scope = String::new();
+        for (name, value) in [("dc", &settings.datacenter), ("ns", &settings.namespace)] {
+            if let Some(value) = value {
+                scope.push_str(&format!("&{name}={}", wire::encode_query(value)));
+            }
+        }
+        let consul = Self {
+            client: client(&settings)?,
+            base: settings.address.base(),
+            scope,
+            place: format!("Consul at {}", settings.address),
+            timeouts: settings.timeouts,
+            token: RwLock::new(None),
+        };
+        consul.set_token(settings.token)?;
+        Ok(consul)
+    }
+
+    /// Takes another token from the next request on; for a token file that changed. A token that cannot be
+    /// sent is an error, and the former one stays.
+    pub fn set_token(&self, token: Option<Secret>) -> Result<(), BadConsulSettings> {
+        let token = token.as_ref().and_then(Secret::trimmed);
+        header(token.as_ref())?;
+        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+        Ok(())
+    }
+
+    fn token(&self) -> Option<Secret> {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One request with all its bounds; `action` names it in errors, `expected` lists the good statuses.
+    async fn ask(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        body: Option<Vec<u8>>,
+        deadline: Duration,
+        action: &str,
+        expected: &[u16],
+    ) -> Result<Got, StoreError> {
+        let token = self.token();
+        let exchange = async {
+            let url = format!("{}/v1/{path_and_query}{}", self.base, self.scope);
+            let mut request = self.client.request(method, url);
+            if let Some(value) = header(token.as_ref()).map_err(|error| self.unreadable(error.to_string()))? {
+                request = request.header(HeaderName::from_static("x-consul-token"), value);
+            }
+            if let Some(body) = body {
+                request = request.body(body);
+            }
+            let mut response = request.send().await.map_err(|error| self.unreachable(error))?;
+            let status = response.status().as_u16();
+            let good = expected.contains(&status);
+            let headers = std::mem::take(response.headers_mut());
+            let body = self.body(response, good).await?;
+            if good { Ok(Got { status, headers, body }) } else { Err(self.refusal(status, &body, action)) }
+        };
+        let answer = match tokio::time::timeout(deadline, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::Unreachable {
+                place: self.place.clone(),
+                why: format!("no answer within {} s", deadline.as_secs().max(1)),
+            }),
+        };
+        answer.map_err(|error| hide(error, token.as_ref()))
+    }
+
+    /// Reads a body within its bound; that of an error is cut instead.
+    async fn body(&self, mut response: Response, good: bool) -> Result<Vec<u8>, StoreError> {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+            let limit = if good { MAX_BODY } else { MAX_ERROR_BODY };
+            let room = limit.saturating_sub(body.len());
+            if chunk.len() > room {
+                if good {
+                    return Err(self.unreadable(format!("the answer has more than {MAX_BODY} bytes")));
+                }
+                body.extend(chunk.iter().take(room));
+                break;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn refusal(&self, status: u16, body: &[u8], action: &str) -> StoreError {
+        let place = self.place.clone();
+        let action = action.to_owned();
+        let why = format!("{status} {}", wire::message(body));
+        match wire::verdict(status, body) {
+            Verdict::NoLeader => StoreError::NoLeader { place },
+            Verdict::Busy => StoreError::Busy { place, why },
+            Verdict::Denied => StoreError::Denied { place, action, why },
+            Verdict::Refused => StoreError::Refused { place, action, why },
+            Verdict::Unreadable => StoreError::Unreadable { place, why: format!("to {action}: {why}") },
+        }
+    }
+
+    fn unreachable(&self, error: reqwest::Error) -> StoreError {
+        // The outermost texts only repeat that a request failed; the innermost says why.
+        let error = error.without_url();
+        let mut inner: &dyn std::error::Error = &error;
+        while let Some(source) = inner.source() {
+            inner = source;
+        }
+        StoreError::Unreachable {
+            place: self.place.clone(),
+            why: wire::message(inner.to_string().as_bytes()),
+        }
+    }
+
+    fn unreadable(&self, why: String) -> StoreError {
+        StoreError::Unreadable { place: self.place.clone(), why }
+    }
+
+    fn refused(&self, action: &str, why: &str) -> StoreError {
+        StoreError::Refused { place: self.place.clone(), action: action.to_owned(), why: why.to_owned() }
+    }
+
+    /// Only an answer that a leader stands behind counts.
+    fn led(&self, headers: &HeaderMap) -> Result<(), StoreError> {
+        match wire::known_leader(headers) {
+            Some(true) => Ok(()),
+            Some(false) => Err(StoreError::NoLeader { place: self.place.clone() }),
+            None => Err(self.unreadable("the answer does not say whether there is a leader".to_owned())),
+        }
+    }
+
+    async fn get(&self, prefix: &str, seen: Option<u64>) -> Result<Listing, StoreError> {
+        let action = format!("to list {prefix:?}");
+        if let Some(why) = bad_prefix(prefix) {
+            return Err(self.refused(&action, why));
+        }
+        let mut path = format!("kv/{}?recurse&consistent", wire::encode_path(prefix));
+        let mut deadline = self.timeouts.request;
+        if let Some(seen) = seen {
+            let wait = self.timeouts.wait;
+            // An index of 0 would not wait at all.
+            path.push_str(&format!("&index={}&wait={}s", seen.max(1), wait.as_secs().max(1)));
+            deadline = wait + wait / 16 + self.timeouts.margin;
+        }
+        let got = self.ask(Method::GET, &path, None, deadline, &action, &[200, 404]).await?;
+        self.led(&got.headers)?;
+        let index = wire::index(&got.headers).map_err(|why| self.unreadable(why))?;
+        let entries = match got.status {
+            404 => Vec::new(),
+            _ => wire::entries(&got.body, prefix).map_err(|why| self.unreadable(why))?,
+        };
+        Ok(Listing { index, entries })
+    }
+
+    async fn transact(&self, reads: &[Read]) -> Result<Vec<Listing>, StoreError> {
+        let action = "to look at several keys";
+        if reads.is_empty() {
+            return Ok(Vec::new());
+        }
+        if reads.len() > MAX_READS {
+            return Err(self.refused(action, "more than 64 reads"));
+        }
+        for read in reads {
+            let bad = match read {
+                Read::Key(key) => bad_key(key),
+                Read::Prefix(prefix) => bad_prefix(prefix),
+            };
+            if let Some(why) = bad {
+                return Err(self.refused(action, why));
+            }
+        }
+        let body = wire::transaction(reads).map_err(|why| self.unreadable(why))?;
+        let deadline = self.timeouts.request;
+        let got = self.ask(Method::PUT, "txn?consistent", Some(body), deadline, action, &[200]).await?;
+        self.led(&got.headers)?;
+        wire::looked(&got.body, reads).map_err(|why| self.unreadable(why))
+    }
+
+    /// Writes and deletes answer `true` or `false`.
+    async fn write(
+        &self,
+        method: Method,
+        key: &str,
+        query: &str,
+        body: Option<Vec<u8>>,
+        action: &str,
+    ) -> Result<bool, StoreError> {
+        if let Some(why) = bad_key(key) {
+            return Err(self.refused(action, why));
+        }
+        let path = format!("kv/{}?{query}", wire::encode_path(key));
+        let got = self.ask(method, &path, body, self.timeouts.request, action, &[200]).await?;
+        match got.body.trim_ascii() {
+            b"true" => Ok(true),
+            b"false" => Ok(false),
+            other => Err(self.unreadable(format!("{action}: {}", wire::message(other)))),
+        }
+    }
+}
+
+impl Store for Consul {
+    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing> {
+        Box::pin(self.get(prefix, None))
+    }
+
+    fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>) -> Answer<'a, Listing> {
+        Box::pin(self.get(prefix, seen))
+    }
+
+    fn look<'a>(&'a self, reads: &'a [Read]) -> Answer<'a, Vec<Listing>> {
+        Box::pin(self.transact(reads))
+    }
+
+    fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, when: When) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let action = format!("to write {key:?}");
+            if value.len() > MAX_VALUE {
+                return Err(self.refused(&action, "a value has at most 524288 bytes"));
+            }
+            let query = match when {
+                When::Always => String::new(),
+                When::Unchanged(index) => format!("cas={index}"),
+            };
+            let written = self.write(Method::PUT, key, &query, Some(value), &action).await?;
+            match when {
+                When::Always if !written => Err(self.unreadable(format!("{action}: false, unasked"))),
+                _ => Ok(written),
+            }
+        })
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let action = format!("to delete {key:?}");
+            match self.write(Method::DELETE, key, "", None, &action).await? {
+                true => Ok(()),
+                false => Err(self.unreadable(format!("{action}: false, unasked"))),
+            }
+        })
+    }
+
+    fn place(&self) -> String {
+        self.place.clone()
+    }
+}
+
+/// The token as a header that no debug output shows.
+fn header(token: Option<&Secret>) -> Result<Option<HeaderValue>, BadConsulSettings> {
+    let Some(token) = token else { return Ok(None) };
+    if token.reveal().contains(|c: char| c.is_control()) {
+        return Err(BadConsulSettings::Token);
+    }
+    let mut value = HeaderValue::from_str(token.reveal()).map_err(|_| BadConsulSettings::Token)?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// Takes the token out of what a server wrote.
+fn hide(error: StoreError, token: Option<&Secret>) -> StoreError {
+    let Some(token) = token else { return error };
+    let clean = |why: String| why.replace(token.reveal(), "(token)");
+    match error {
+        StoreError::Unreachable { place, why } => StoreError::Unreachable { place, why: clean(why) },
+        StoreError::Busy { place, why } => StoreError::Busy { place, why: clean(why) },
+        StoreError::Denied { place, action, why } => StoreError::Denied { place, action, why: clean(why) },
+        StoreError::Refused { place, action, why } => StoreError::Refused { place, action, why: clean(why) },
+        StoreError::Unreadable { place, why } => StoreError::Unreadable { place, why: clean(why) },
+        other @ StoreError::NoLeader { .. } => other,
+    }
+}
+
+/// The HTTP client with every default that reaches outside switched off.
+fn client(settings: &ConsulSettings) -> Result<Client, BadConsulSettings> {
+    let failed = |error: reqwest::Error| {
+        let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        BadConsulSettings::Client(why)
+    };
+    let mut builder = Client::builder()
+        .user_agent(concat!("hostler/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(settings.timeouts.connect)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_idle_timeout(IDLE_FOR)
+        .http1_only();
+    match &settings.address {
+        Address::Unix(path) => builder = builder.unix_socket(path.clone()),
+        Address::Tcp { tls: false, .. } => {}
+        Address::Tcp { tls: true, .. } => return tls(builder, settings)?.build().map_err(failed),
+    }
+    // Without TLS nothing must be paid for it: the system's authorities alone are half a megabyte.
+    let provider = rustls::crypto::ring::default_provider();
+    let none = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| BadConsulSettings::Client(error.to_string()))?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    builder.tls_backend_preconfigured(none).build().map_err(failed)
+}
+
+fn tls(
+    mut builder: reqwest::ClientBuilder,
+    settings: &ConsulSettings,
+) -> Result<reqwest::ClientBuilder, BadConsulSettings> {
+    // An error only says that the process has one already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    if let Some(path) = &settings.ca_file {
+        let bad = || BadConsulSettings::Pem { path: path.clone(), what: "certificates" };
+        let authorities = Certificate::from_pem_bundle(&pem(path)?).map_err(|_| bad())?;
+        if authorities.is_empty() {
+            return Err(bad());
+        }
+        builder = builder.tls_certs_only(authorities);
+    }
+    if let Some(client) = &settings.client {
+        let mut both = zeroize::Zeroizing::new(pem(&client.key)?);
+        both.push(b'\n');
+        both.extend_from_slice(&pem(&client.cert)?);
+        let identity = Identity::from_pem(&both).map_err(|_| BadConsulSettings::Pem {
+            path: client.cert.clone(),
+            what: "a certificate that goes with its key",
+        })?;
+        builder = builder.identity(identity);
+    }
+    if !settings.verify {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    }
+    Ok(builder)
+}
+
+fn pem(path: &Path) -> Result<Vec<u8>, BadConsulSettings> {
+    use std::io::Read as _;
+    let read = || {
+        let mut contents = Vec::new();
+        fs::File::open(path)?.take(MAX_PEM).read_to_end(&mut contents)?;
+        Ok(contents)
+    };
+    read().map_err(|source| BadConsulSettings::File { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> ConsulSettings {
+        ConsulLayer::default().settle().unwrap()
+    }
+
+    #[test]
+    fn a_token_with_a_newline_inside_is_an_error_and_one_at_its_end_is_not() {
+        let consul = Consul::new(settings()).unwrap();
+        let token = |text: &str| Some(Secret::new(text.to_owned()));
+        consul.set_token(token("first\n")).unwrap();
+        assert!(consul.set_token(token("a\nb")).is_err());
+        assert!(consul.set_token(token("a\u{0}b")).is_err());
+        assert_eq!(consul.token().unwrap().reveal(), "first");
+        consul.set_token(token(" \n")).unwrap();
+        assert!(consul.token().is_none());
+    }
+
+    #[test]
+    fn the_token_is_taken_out_of_every_message() {
+        let token = Secret::new("s3cret".to_owned());
+        let consul = Consul::new(settings()).unwrap();
+        for status in [403, 429, 400, 404, 500] {
+            let error = hide(consul.refusal(status, b"token s3cret is bad", "to list \"x\""), Some(&token));
+            assert!(!error.to_string().contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn bad_certificates_are_errors_that_name_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let with = |ca: &Path| ConsulSettings {
+            address: "https://localhost:1".parse().unwrap(),
+            ca_file: Some(ca.to_owned()),
+            ..settings()
+        };
+        let error = Consul::new(with(&path)).err().unwrap().to_string();
+        assert!(error.contains("ca.pem: No such file"), "{error}");
+        fs::write(&path, "not a certificate").unwrap();
+        let error = Consul::new(with(&path)).err().unwrap().to_string();
+        assert!(error.contains("ca.pem does not hold certificates"), "{error}");
+    }
+}

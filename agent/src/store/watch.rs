@@ -1,0 +1,411 @@
+//! Keeps one prefix in sight: what to ask next, what an answer means, how long to wait between.
+//!
+//! [`Watch`] is the machine: no store, no clock, no chance; time and jitter are handed in. [`watch`] drives
+//! it and shows the latest [`Seen`], which can say "I do not know" in three ways. Of all states only
+//! [`Sight::Visible`] speaks of keys: an absence that is only apparent never gets that far.
+//!
+//! ```text
+//!              answer with marker           the same again: no news
+//!  Unknown ─────────────────────► Visible ◄──────────────────────┐
+//!     │                           ▲  │  └────────────────────────┘
+//!     │  answer without marker    │  ▼
+//!     ├──────────────────────► NotVisible     (asks again after a while, not at once)
+//!     │  no answer                ▲  │
+//!     └──────────────────────► Trouble        (backs off, then asks without an index)
+//! ```
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch::Sender;
+
+use super::{Listing, Store, StoreError};
+
+/// Answers a second that are asked for in the long run. A store that answers every question at once, for
+/// whatever reason, costs no more than this.
+pub const ANSWERS_A_SECOND: u32 = 5;
+
+/// Answers that may come in a row before that limit holds: several orders placed one after the other are
+/// seen at once.
+pub const BURST: u32 = 10;
+
+/// The first pause after a failure; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause: what an operator waits at most after the servers are back.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The pause after an answer without marker. An empty prefix is woken by every unrelated write, and a host
+/// that may not see it must not load the servers for that.
+const BLIND_PAUSE: Duration = Duration::from_secs(5);
+
+/// What is known of a prefix at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight {
+    /// Not asked yet.
+    Unknown,
+    /// All keys below the prefix, without the marker.
+    Visible(Arc<Listing>),
+    /// The store answers, but without the marker: the agent may not see the prefix, or nobody enrolled it.
+    NotVisible,
+    /// The store gives no answer that counts; says why.
+    Trouble(String),
+}
+
+/// What a watch shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// What is known at present.
+    pub sight: Sight,
+    /// The last visible listing, also when it is not the present one: for messages and reports, never for
+    /// a decision that rests on an absence.
+    pub last: Option<Arc<Listing>>,
+    /// When the store gave the last answer that counts, with or without marker.
+    pub contact: Option<Instant>,
+    /// The store's index in that answer, for the report.
+    pub index: Option<u64>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { sight: Sight::Unknown, last: None, contact: None, index: None }
+    }
+}
+
+/// What follows from an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Next {
+    /// Whether [`Watch::seen`] differs in more than the moment of contact.
+    pub news: bool,
+    /// How long to wait before the next question.
+    pub pause: Duration,
+}
+
+/// The machine that watches one prefix.
+#[derive(Debug)]
+pub struct Watch {
+    prefix: String,
+    /// The index to ask with; `None`: ask for an answer at once.
+    index: Option<u64>,
+    failures: u32,
+    /// When the answers so far are used up at the permitted rate.
+    paid: Option<Instant>,
+    seen: Seen,
+}
+
+impl Watch {
+    /// Watches `prefix`, which ends in `/`.
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), index: None, failures: 0, paid: None, seen: Seen::default() }
+    }
+
+    /// What [`Store::changed`] is asked with next.
+    pub fn ask(&self) -> Option<u64> {
+        self.index
+    }
+
+    /// What is known now.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Takes an answer in that came at `now`; `jitter` is a number from 0 to 1, new for each call.
+    pub fn answered(&mut self, answer: Result<Listing, StoreError>, now: Instant, jitter: f64) -> Next {
+        match answer {
+            Ok(listing) => self.heard(listing, now, jitter),
+            Err(error) => self.failed(&error, now, jitter),
+        }
+    }
+
+    fn heard(&mut self, listing: Listing, now: Instant, jitter: f64) -> Next {
+        self.failures = 0;
+        self.seen.contact = Some(now);
+        self.seen.index = Some(listing.index);
+        // An index that goes backwards belongs to a store that was rebuilt or restored: asking on with the
+        // old one, or even the new one, may hide changes, so the next question has none.
+        let backwards = self.index.is_some_and(|asked| listing.index < asked);
+        self.index = if backwards { None } else { Some(listing.index.max(1)) };
+        let mut pause = self.toll(now);
+        let sight = match listing.without_marker(&self.prefix) {
+            None => {
+                pause = pause.max(spread(BLIND_PAUSE, jitter));
+                Sight::NotVisible
+            }
+            Some(listing) => match &self.seen.last {
+                // The same keys: keep the one that readers hold, so that equal means the same memory.
+                Some(last) if last.entries == listing.entries => Sight::Visible(Arc::clone(last)),
+                _ => Sight::Visible(Arc::new(listing)),
+            },
+        };
+        Next { news: self.show(sight), pause }
+    }
+
+    fn failed(&mut self, error: &StoreError, now: Instant, jitter: f64) -> Next {
+        // Behind a broken connection may be another server, with another past.
+        self.index = None;
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        let pause = self.toll(now).max(spread(pause, jitter));
+        Next { news: self.show(Sight::Trouble(error.to_string())), pause }
+    }
+
+    fn show(&mut self, sight: Sight) -> bool {
+        if let Sight::Visible(listing) = &sight {
+            self.seen.last = Some(Arc::clone(listing));
+        }
+        let news = sight != self.seen.sight;
+        self.seen.sight = sight;
+        news
+    }
+
+    /// Counts an answer; the pause that keeps the rate.
+    fn toll(&mut self, now: Instant) -> Duration {
+        let each = Duration::from_secs(1) / ANSWERS_A_SECOND;
+        let paid = self.paid.map_or(now, |paid| paid.max(now)) + each;
+        self.paid = Some(paid);
+        paid.saturating_duration_since(now).saturating_sub(each * BURST)
+    }
+}
+
+/// From half of `pause` to the whole of it: a fleet that lost its servers must not come back as one.
+fn spread(pause: Duration, jitter: f64) -> Duration {
+    let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 1.0 };
+    pause.mul_f64(0.5 + jitter / 2.0)
+}
+
+/// Watches `prefix` until nobody listens any more; the receiver always holds the latest, and is woken only
+/// by news. Safe to drop at any point: everything that it holds is in the store.
+pub async fn watch(store: Arc<dyn Store>, prefix: &str, sender: &Sender<Seen>) {
+    let mut machine = Watch::new(prefix);
+    loop {
+        let answer = tokio::select! {
+            answer = store.changed(prefix, machine.ask()) => answer,
+            () = sender.closed() => return,
+        };
+        let now = tokio::time::Instant::now().into_std();
+        let next = machine.answered(answer, now, chance());
+        sender.send_if_modified(|shown| {
+            shown.clone_from(machine.seen());
+            next.news
+        });
+        if !next.pause.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep(next.pause) => {}
+                () = sender.closed() => return,
+            }
+        }
+    }
+}
+
+/// A number from 0 to 1 out of the standard library's random hash keys: good enough to spread a fleet.
+fn chance() -> f64 {
+    let bits = RandomState::new().hash_one(0_u8);
+    f64::from(u32::try_from(bits >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::super::{Answer, Entry, Read, When};
+    use super::*;
+
+    fn listing(index: u64, keys: &[(&str, u64)]) -> Listing {
+        let entries = keys
+            .iter()
+            .map(|(key, modify_index)| Entry {
+                key: format!("p/{key}"),
+                value: b"v".to_vec(),
+                modify_index: *modify_index,
+            })
+            .collect();
+        Listing { index, entries }
+    }
+
+    fn broken() -> StoreError {
+        StoreError::NoLeader { place: "there".to_owned() }
+    }
+
+    const MARK: (&str, u64) = ("_hostler", 1);
+
+    /// What one answer does: (answer, next index asked with, news, sight).
+    type Row = (Result<Listing, StoreError>, Option<u64>, bool, &'static str);
+
+    fn name(sight: &Sight) -> String {
+        match sight {
+            Sight::Unknown => "unknown".to_owned(),
+            Sight::Visible(listing) => format!("visible {}", listing.entries.len()),
+            Sight::NotVisible => "not visible".to_owned(),
+            Sight::Trouble(_) => "trouble".to_owned(),
+        }
+    }
+
+    fn play(rows: Vec<Row>) {
+        let mut watch = Watch::new("p/");
+        assert_eq!(watch.ask(), None, "the first question has no index");
+        let mut now = Instant::now();
+        for (at, (answer, ask, news, sight)) in rows.into_iter().enumerate() {
+            now += Duration::from_secs(10);
+            let next = watch.answered(answer, now, 0.0);
+            assert_eq!((watch.ask(), next.news), (ask, news), "row {at}");
+            assert_eq!(name(&watch.seen().sight), sight, "row {at}");
+        }
+    }
+
+    #[test]
+    fn the_index_is_carried_and_equal_content_is_no_news() {
+        play(vec![
+            (Ok(listing(5, &[MARK])), Some(5), true, "visible 0"),
+            (Ok(listing(5, &[MARK])), Some(5), false, "visible 0"),
+            (Ok(listing(9, &[MARK])), Some(9), false, "visible 0"),
+            (Ok(listing(12, &[MARK, ("a", 12)])), Some(12), true, "visible 1"),
+            (Ok(listing(14, &[MARK, ("a", 14)])), Some(14), true, "visible 1"),
+            (Ok(listing(15, &[MARK])), Some(15), true, "visible 0"),
+        ]);
+    }
+
+    #[test]
+    fn an_index_backwards_starts_again_and_its_content_counts() {
+        play(vec![
+            (Ok(listing(50, &[MARK, ("a", 50)])), Some(50), true, "visible 1"),
+            (Ok(listing(20, &[MARK, ("a", 20)])), None, true, "visible 1"),
+            (Ok(listing(20, &[MARK, ("a", 20)])), Some(20), false, "visible 1"),
+        ]);
+    }
+
+    #[test]
+    fn an_index_is_at_least_one() {
+        play(vec![(Ok(listing(0, &[MARK])), Some(1), true, "visible 0")]);
+    }
+
+    #[test]
+    fn an_answer_without_marker_is_no_empty_listing_and_keeps_the_last() {
+        play(vec![
+            (Ok(listing(5, &[])), Some(5), true, "not visible"),
+            (Ok(listing(6, &[("a", 6)])), Some(6), false, "not visible"),
+            (Ok(listing(7, &[MARK, ("a", 6)])), Some(7), true, "visible 1"),
+            (Ok(listing(8, &[])), Some(8), true, "not visible"),
+            (Ok(listing(9, &[MARK, ("a", 6)])), Some(9), true, "visible 1"),
+        ]);
+    }
+
+    #[test]
+    fn a_failure_starts_again_without_an_index_and_keeps_the_last_listing() {
+        play(vec![
+            (Err(broken()), None, true, "trouble"),
+            (Ok(listing(5, &[MARK, ("a", 4)])), Some(5), true, "visible 1"),
+            (Err(broken()), None, true, "trouble"),
+            (Err(broken()), None, false, "trouble"),
+            (Ok(listing(5, &[MARK, ("a", 4)])), Some(5), true, "visible 1"),
+        ]);
+        let mut watch = Watch::new("p/");
+        let start = Instant::now();
+        watch.answered(Ok(listing(5, &[MARK, ("a", 4)])), start, 0.0);
+        watch.answered(Err(broken()), start + Duration::from_secs(60), 0.0);
+        let seen = watch.seen();
+        assert_eq!(seen.last.as_ref().unwrap().entries.len(), 1);
+        assert_eq!(seen.contact, Some(start), "a failure is no contact");
+        watch.answered(Ok(listing(9, &[])), start + Duration::from_secs(70), 0.0);
+        assert!(watch.seen().last.is_some());
+        assert_eq!(watch.seen().contact, Some(start + Duration::from_secs(70)));
+    }
+
+    #[test]
+    fn the_pause_after_failures_doubles_has_an_end_and_is_reset_by_contact() {
+        let mut watch = Watch::new("p/");
+        let mut now = Instant::now();
+        let mut pause = |watch: &mut Watch, answer, jitter| {
+            now += Duration::from_secs(100);
+            watch.answered(answer, now, jitter).pause
+        };
+        let whole: Vec<u64> = (0..9).map(|_| pause(&mut watch, Err(broken()), 1.0).as_secs()).collect();
+        assert_eq!(whole, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(pause(&mut watch, Err(broken()), 0.0), Duration::from_secs(30));
+        for _ in 0..10_000 {
+            assert!(pause(&mut watch, Err(broken()), f64::NAN) <= LONGEST_PAUSE);
+        }
+        assert_eq!(pause(&mut watch, Ok(listing(1, &[MARK])), 1.0), Duration::ZERO);
+        assert_eq!(pause(&mut watch, Err(broken()), 1.0), Duration::from_secs(1));
+        assert_eq!(pause(&mut watch, Ok(listing(1, &[])), 1.0), BLIND_PAUSE);
+    }
+
+    #[test]
+    fn nothing_can_make_it_spin() {
+        let mut watch = Watch::new("p/");
+        let start = Instant::now();
+        let mut now = start;
+        let mut answers = 0;
+        while now < start + Duration::from_secs(60) {
+            // Each answer comes at once, and is always news.
+            now += watch.answered(Ok(listing(answers + 1, &[MARK, ("a", answers + 1)])), now, 0.5).pause;
+            answers += 1;
+        }
+        assert!(answers <= u64::from(60 * ANSWERS_A_SECOND + BURST + 1), "{answers} answers in a minute");
+        assert!(answers >= u64::from(60 * ANSWERS_A_SECOND));
+    }
+
+    /// Gives its answers one after the other, then nothing for ever.
+    struct Script {
+        answers: Mutex<Vec<Result<Listing, StoreError>>>,
+        asked: AtomicU32,
+    }
+
+    impl Store for Script {
+        fn list<'a>(&'a self, _: &'a str) -> Answer<'a, Listing> {
+            Box::pin(std::future::pending())
+        }
+        fn changed<'a>(&'a self, _: &'a str, _: Option<u64>) -> Answer<'a, Listing> {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let mut answers = self.answers.lock().unwrap();
+            if answers.is_empty() {
+                return Box::pin(std::future::pending());
+            }
+            let answer = answers.remove(0);
+            Box::pin(async move { answer })
+        }
+        fn look<'a>(&'a self, _: &'a [Read]) -> Answer<'a, Vec<Listing>> {
+            Box::pin(std::future::pending())
+        }
+        fn put<'a>(&'a self, _: &'a str, _: Vec<u8>, _: When) -> Answer<'a, bool> {
+            Box::pin(std::future::pending())
+        }
+        fn delete<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+            Box::pin(std::future::pending())
+        }
+        fn place(&self) -> String {
+            "a script".to_owned()
+        }
+    }
+
+    #[test]
+    fn the_driver_wakes_for_news_only_and_ends_with_its_last_reader() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let store = Arc::new(Script {
+                answers: Mutex::new(vec![
+                    Ok(listing(5, &[MARK])),
+                    Ok(listing(5, &[MARK])),
+                    Ok(listing(6, &[MARK])),
+                    Ok(listing(7, &[MARK, ("a", 7)])),
+                ]),
+                asked: AtomicU32::new(0),
+            });
+            let (sender, mut receiver) = tokio::sync::watch::channel(Seen::default());
+            let driver = tokio::spawn({
+                let store = Arc::clone(&store);
+                async move { watch(store, "p/", &sender).await }
+            });
+            let mut sights = Vec::new();
+            while sights.last().map(String::as_str) != Some("visible 1") {
+                receiver.changed().await.unwrap();
+                sights.push(name(&receiver.borrow_and_update().sight));
+            }
+            assert!(sights.len() <= 2, "{sights:?}");
+            drop(receiver);
+            tokio::time::timeout(Duration::from_secs(10), driver).await.unwrap().unwrap();
+            assert_eq!(store.asked.load(Ordering::Relaxed), 5);
+        });
+    }
+}
