@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::ids::{Identity, RunId};
 use super::name::Name;
 use super::plan::Cause;
+use super::run::Outcome;
 use super::source::{OrderKey, Source};
+use super::summary::Summary;
 
 /// How many identities are remembered for each key.
 pub const MAX_IDENTITIES: usize = 1000;
@@ -125,6 +127,9 @@ pub struct Closing {
     pub error: Option<String>,
     /// When.
     pub at: Timestamp,
+    /// What its run did, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Box<Summary>>,
 }
 
 /// How far an occasion has come.
@@ -426,6 +431,21 @@ impl Memory {
     }
 }
 
+/// How the outcome of a run stands in the ledger and in reports, with one line for the operator.
+pub fn end_of(outcome: &Outcome) -> (End, Option<String>) {
+    match outcome {
+        Outcome::Unchanged => (End::Unchanged, None),
+        Outcome::Planned | Outcome::Succeeded => (End::Succeeded, None),
+        Outcome::Failed(failure) => (End::Failed, Some(failure.text.clone())),
+        Outcome::Undone(failure) => (End::Undone, Some(failure.text.clone())),
+        Outcome::UndoFailed { failure, undo } => {
+            (End::UndoFailed, Some(format!("{}; then {undo}", failure.text)))
+        }
+        Outcome::Cancelled(failure) => (End::Cancelled, Some(failure.text.clone())),
+        Outcome::NeedsOperator(failure) => (End::NeedsOperator, Some(failure.text.clone())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -481,7 +501,7 @@ mod tests {
         let order = &memory.orders[&key()];
         assert_eq!(order.previous.as_ref().unwrap().run, RunId::new(1, 1));
         assert_eq!(order.current.as_ref().unwrap().run, RunId::new(199, 1));
-        let closing = Closing { end: End::Succeeded, error: None, at: Timestamp::UNIX_EPOCH };
+        let closing = Closing { end: End::Succeeded, error: None, at: Timestamp::UNIX_EPOCH, run: None };
         memory.take(Fact::Closed { key: key(), run: RunId::new(1, 1), closing });
         assert!(memory.orders[&key()].previous.is_none());
     }

@@ -1,5 +1,7 @@
 //! The nouns and the decisions: no input, no output, no clock, no runtime.
 
+pub mod decide;
+pub mod draft;
 pub mod ids;
 pub mod keys;
 pub mod memory;
@@ -11,6 +13,8 @@ pub mod run;
 pub mod secret;
 pub mod source;
 pub mod span;
+pub mod summary;
 pub mod task;
 pub mod template;
+pub mod text;
 pub mod yaml;

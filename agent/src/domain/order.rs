@@ -1,1 +1,229 @@
-//! To come.
+//! An order: what an operator writes in the store.
+//!
+//! `task`, `params`, `revision` and `dry_run`, as they are written, make its identity: the same instruction is
+//! carried out once. Everything else is a term, which may change while the order waits.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use super::ids::Identity;
+use super::name::Name;
+use super::span::Span;
+use super::yaml::{self, Seg, YamlError};
+
+/// The largest order, in bytes.
+pub const MAX_ORDER: usize = 64 << 10;
+
+/// The spread of a group's order that does not say another.
+pub const DEFAULT_SPREAD: Span = Span::secs(600);
+
+/// An order, read and checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    /// Which task.
+    pub task: Name,
+    /// Its parameters as written; null where there are none.
+    pub params: Value,
+    /// Probe only.
+    pub dry_run: bool,
+    /// What makes it the same instruction.
+    pub identity: Identity,
+    /// Not started before.
+    pub not_before: Option<Timestamp>,
+    /// Not started after: expired.
+    pub not_after: Option<Timestamp>,
+    /// Over how long the hosts of a group spread their starts.
+    pub spread: Option<Span>,
+    /// At most the task's own.
+    pub timeout: Option<Span>,
+    /// Who wrote it.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// What a document in the place of an order says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Document {
+    /// An order.
+    Order(Box<Order>),
+    /// `skip: true`: this host is exempt from a group's order of this name.
+    Skip,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    task: Option<Name>,
+    params: Option<Value>,
+    revision: Option<Value>,
+    dry_run: Option<bool>,
+    not_before: Option<Timestamp>,
+    not_after: Option<Timestamp>,
+    spread: Option<Span>,
+    timeout: Option<Span>,
+    #[serde(default)]
+    skip: bool,
+    by: Option<String>,
+    reason: Option<String>,
+    // Known, so that they are not called unknown; none of them may be passed over in silence.
+    window: Option<Value>,
+    schedule: Option<Value>,
+    timezone: Option<Value>,
+    catch_up: Option<Value>,
+    reconcile: Option<Value>,
+    on_secret_change: Option<Value>,
+    on_join: Option<Value>,
+}
+
+impl Document {
+    /// Reads a document, YAML or JSON.
+    pub fn read(text: &[u8]) -> Result<Self, YamlError> {
+        let file: File = yaml::parse(text, MAX_ORDER)?;
+        let whole = std::str::from_utf8(text).unwrap_or_default();
+        let fault = |field: &str, message: String| yaml::fault(whole, &[Seg::from(field)], message);
+        let later = [
+            ("window", &file.window),
+            ("schedule", &file.schedule),
+            ("timezone", &file.timezone),
+            ("catch_up", &file.catch_up),
+            ("reconcile", &file.reconcile),
+            ("on_secret_change", &file.on_secret_change),
+            ("on_join", &file.on_join),
+        ];
+        if let Some((field, _)) = later.iter().find(|(_, value)| value.is_some()) {
+            return Err(fault(field, format!("this version cannot do `{field}` yet: leave it out")));
+        }
+        if file.skip {
+            return Ok(Self::Skip);
+        }
+        let Some(task) = file.task.clone() else {
+            return Err(yaml::fault(whole, &[], "`task` is missing: say which task to carry out"));
+        };
+        match &file.revision {
+            None | Some(Value::String(_)) => {}
+            Some(Value::Number(number)) if number.is_i64() => {}
+            Some(_) => return Err(fault("revision", "`revision` is a text: put it in quotes".into())),
+        }
+        match &file.params {
+            None | Some(Value::Object(_)) => {}
+            Some(_) => return Err(fault("params", "`params` is a map of names and values".into())),
+        }
+        if let (Some(before), Some(after)) = (file.not_before, file.not_after)
+            && before >= after
+        {
+            return Err(fault("not_after", "`not_after` must be later than `not_before`".into()));
+        }
+        let identity = identity(&task, &file)
+            .map_err(|error| fault("params", format!("cannot be brought into canonical form: {error}")))?;
+        Ok(Self::Order(Box::new(Order {
+            task,
+            params: file.params.unwrap_or_default(),
+            dry_run: file.dry_run.unwrap_or_default(),
+            identity,
+            not_before: file.not_before,
+            not_after: file.not_after,
+            spread: file.spread,
+            timeout: file.timeout,
+            by: file.by,
+            reason: file.reason,
+        })))
+    }
+}
+
+/// SHA-256 over the RFC 8785 form of what is written; what is not written is not in it.
+fn identity(task: &Name, file: &File) -> Result<Identity, serde_json::Error> {
+    let mut document = Map::new();
+    document.insert("task".into(), task.as_str().into());
+    let fields = [("params", &file.params), ("revision", &file.revision)];
+    for (name, value) in fields {
+        document.extend(value.clone().map(|value| (name.to_owned(), value)));
+    }
+    document.extend(file.dry_run.map(|dry_run| ("dry_run".to_owned(), dry_run.into())));
+    let canonical = serde_json_canonicalizer::to_vec(&Value::Object(document))?;
+    Ok(Identity::new(Sha256::digest(canonical).into()))
+}
+
+/// Where in the spread this host starts: between zero and the spread, the same whenever it is asked.
+pub fn offset(spread: Span, host: &Name, identity: &Identity) -> std::time::Duration {
+    let digest = Sha256::new().chain_update(host.as_str()).chain_update(identity.bytes()).finalize();
+    let share = digest.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    spread.0.mul_f64(f64::from(share) / 2_f64.powi(32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(text: &str) -> Order {
+        match Document::read(text.as_bytes()).unwrap() {
+            Document::Order(order) => *order,
+            Document::Skip => panic!("an order was expected"),
+        }
+    }
+
+    #[test]
+    fn the_identity_is_that_of_the_instruction() {
+        let identity = order("task: backup\nparams: {b: 1, a: [x]}\nrevision: '1'").identity;
+        for same in [
+            "{\"revision\":\"1\",\"params\":{\"a\":[\"x\"],\"b\":1.0},\"task\":\"backup\"}",
+            "task: backup\nparams: {a: [x], b: 1}\nrevision: '1'\nreason: why\nspread: 0s\nnot_after: 2030-01-01T00:00:00Z",
+        ] {
+            assert_eq!(order(same).identity, identity, "{same}");
+        }
+        for other in [
+            "task: backup2\nparams: {b: 1, a: [x]}\nrevision: '1'",
+            "task: backup\nparams: {b: 2, a: [x]}\nrevision: '1'",
+            "task: backup\nparams: {b: 1, a: [x]}",
+            "task: backup\nparams: {b: 1, a: [x]}\nrevision: '1'\ndry_run: true",
+        ] {
+            assert_ne!(order(other).identity, identity, "{other}");
+        }
+        // The published form: whoever computes it elsewhere must get the same.
+        let expected = Sha256::digest(br#"{"params":{"a":["x"],"b":1},"revision":"1","task":"backup"}"#);
+        assert_eq!(identity, Identity::new(expected.into()));
+    }
+
+    #[test]
+    fn every_wrong_document_gets_one_line_with_the_place_and_the_cure() {
+        for (text, expected) in [
+            ("tsk: hello", "task"),
+            ("params: {}", "`task` is missing"),
+            ("task: hello\nschedule: '* * * * *'", "cannot do `schedule` yet"),
+            ("task: hello\nrevision: [1]", "put it in quotes"),
+            ("task: hello\nparams: 5", "map of names"),
+            ("task: hello\nspread: 5", "spread"),
+            ("task: hello\nspread: 5 minutes", "length of time"),
+            ("task: hello\nnot_before: tomorrow", "not_before"),
+            ("task: ../../etc", "is not a name"),
+            ("task: hello\ntask: hello", "task"),
+            ("task: hello\nnot_before: 2030-01-02T00:00:00Z\nnot_after: 2030-01-01T00:00:00Z", "later"),
+            ("[]", ""),
+            ("", ""),
+        ] {
+            let error = Document::read(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains('\n'), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_skip_needs_no_task() {
+        assert_eq!(Document::read(b"skip: true").unwrap(), Document::Skip);
+    }
+
+    #[test]
+    fn offsets_spread_and_stay() {
+        let identity = order("task: hello").identity;
+        let offsets: Vec<_> = (0..200)
+            .map(|n| offset(Span::secs(600), &format!("host{n}").parse().unwrap(), &identity).as_secs())
+            .collect();
+        assert!(offsets.iter().all(|offset| *offset < 600));
+        for part in 0..4 {
+            let count = offsets.iter().filter(|offset| **offset / 150 == part).count();
+            assert!(count > 25, "part {part} has {count} of 200 hosts");
+        }
+        assert_eq!(offset(Span::secs(0), &"h".parse().unwrap(), &identity).as_secs(), 0);
+    }
+}

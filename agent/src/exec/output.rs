@@ -101,11 +101,7 @@ pub fn clean(bytes: &[u8], most: usize) -> String {
         .map(|c| if c == '\t' { ' ' } else { c })
         .filter(|c| *c == '\n' || !c.is_control())
         .collect();
-    let mut from = text.len().saturating_sub(most);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    text.get(from..).unwrap_or_default().to_owned()
+    crate::domain::text::tail(&text, most)
 }
 
 #[cfg(test)]

@@ -1,0 +1,271 @@
+//! The decision: from what is seen and remembered to what is done next.
+//!
+//! [`decide`] is pure. It is asked again after everything that happens, and says the same as long as nothing has;
+//! what it wants remembered is on the disk before it is asked again, so that nothing rests on a fact
+//! that a crash could take back.
+//!
+//! ```text
+//!  orders.rs   what is seen of a key against what is remembered of it: new, known, held, gone
+//!  starts.rs   an occasion that waits: may it start now, and if not, why not and until when
+//!  runs.rs     a run whose executor is not there: resumed, closed, or its survivors ended first
+//! ```
+
+mod orders;
+mod runs;
+mod starts;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::ids::RunId;
+use super::memory::{Fact, Memory};
+use super::name::Name;
+use super::order::Document;
+use super::plan::{Lock, Plan};
+use super::run::State;
+use super::source::{OrderKey, Source};
+use super::task::LockMode;
+
+/// An order as it stands in the store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeenOrder {
+    /// Its `ModifyIndex`.
+    pub index: u64,
+    /// What it says, or one line on what is wrong with it.
+    pub document: Result<Document, String>,
+}
+
+/// What an order needs, found out from its task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Needs {
+    /// Whether each of its steps may be carried out again at any time.
+    pub repeatable: bool,
+    /// What it locks.
+    pub locks: Vec<Lock>,
+    /// Why one of its gates is closed at present.
+    pub closed: Option<String>,
+}
+
+/// An order held against its task: what it needs, or why it is refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Examined {
+    /// Of the order under this index.
+    pub index: u64,
+    /// The finding.
+    pub finding: Result<Needs, String>,
+}
+
+/// Whether a run has an executor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Nobody has this epoch, which was or will be launched.
+    Unclaimed {
+        /// Counted from 1.
+        epoch: u32,
+    },
+    /// It lives.
+    Alive,
+    /// The one of this epoch is gone.
+    Dead {
+        /// Counted from 1.
+        epoch: u32,
+    },
+}
+
+/// A run that an executor may have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunView {
+    /// What it does.
+    pub plan: Arc<Plan>,
+    /// Where it stands, or why its folder cannot be read.
+    pub state: Result<State, String>,
+    /// Whether it has an executor.
+    pub life: Life,
+    /// When this agent launched it last.
+    pub launched: Option<Timestamp>,
+    /// How many processes of a dead executor live on; `None`: nobody has looked.
+    pub survivors: Option<usize>,
+    /// How far the step under way has come, in percent, and what it says.
+    pub progress: (Option<u8>, Option<String>),
+    /// The end of what it printed, once it is over and did not succeed.
+    pub tail: Option<String>,
+}
+
+/// Everything that a decision rests on.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// The boot id.
+    pub boot: &'a str,
+    /// This host.
+    pub host: &'a Name,
+    /// The places of orders, the nearest first.
+    pub sources: &'a [Source],
+    /// All orders in them; `None`: they are not all in sight.
+    pub orders: Option<&'a BTreeMap<OrderKey, SeenOrder>>,
+    /// What is remembered.
+    pub memory: &'a Memory,
+    /// What was found out of orders.
+    pub examined: &'a BTreeMap<OrderKey, Examined>,
+    /// The runs that an executor may have.
+    pub runs: &'a BTreeMap<RunId, RunView>,
+    /// Runs that are being started, with what they lock.
+    pub starting: &'a BTreeMap<RunId, Vec<Lock>>,
+    /// How many runs may execute at once.
+    pub parallel: usize,
+    /// Not before this, after an outage or a start.
+    pub calm_until: Option<Timestamp>,
+}
+
+/// Something to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Put it into the ledger.
+    Remember(Fact),
+    /// Hold the order against its task.
+    Examine(OrderKey),
+    /// Look once more, make the run's folder, launch its first epoch.
+    Start {
+        /// The order.
+        key: OrderKey,
+        /// The run.
+        run: RunId,
+        /// What it locks.
+        locks: Vec<Lock>,
+    },
+    /// Launch an epoch of a run that has a folder.
+    Launch {
+        /// The order.
+        key: OrderKey,
+        /// The run.
+        run: RunId,
+        /// Which epoch.
+        epoch: u32,
+        /// Whether the order has to be looked at once more: nothing of the run has happened yet.
+        look: bool,
+    },
+    /// End what a dead executor left running.
+    EndSurvivors {
+        /// Whose.
+        run: RunId,
+    },
+    /// Reboot the host.
+    Reboot {
+        /// Who wants it.
+        run: RunId,
+    },
+}
+
+/// Why an occasion waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// For its time.
+    Schedule,
+    /// For its place in the spread.
+    Spread,
+    /// For a lock.
+    Resource,
+    /// For a gate of its task.
+    Gate,
+    /// A step said "not now".
+    Retry,
+    /// For the store.
+    Store,
+    /// For a run of an older identity.
+    OlderRun,
+    /// For a place among the runs at once.
+    Parallel,
+    /// Being examined or started.
+    Starting,
+}
+
+impl Reason {
+    /// As it stands in a report.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Spread => "spread",
+            Self::Resource => "resource",
+            Self::Gate => "gate",
+            Self::Retry => "retry",
+            Self::Store => "store",
+            Self::OlderRun => "older run",
+            Self::Parallel => "parallel",
+            Self::Starting => "starting",
+        }
+    }
+}
+
+/// How an order waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Why.
+    pub reason: Reason,
+    /// Until when, if that is known.
+    pub until: Option<Timestamp>,
+    /// More, for the operator.
+    pub detail: Option<String>,
+}
+
+impl Wait {
+    fn new(reason: Reason, until: Option<Timestamp>) -> Self {
+        Self { reason, until, detail: None }
+    }
+}
+
+/// What follows.
+#[derive(Debug, Default, PartialEq)]
+pub struct Decision {
+    /// To be done now, in this order.
+    pub actions: Vec<Action>,
+    /// Orders that wait.
+    pub waits: BTreeMap<OrderKey, Wait>,
+    /// Orders of which this host is exempt.
+    pub skipped: BTreeSet<OrderKey>,
+    /// When to ask again even if nothing happens.
+    pub wake: Option<Timestamp>,
+}
+
+impl Decision {
+    fn remember(&mut self, fact: Fact) {
+        self.actions.push(Action::Remember(fact));
+    }
+
+    fn wake_at(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    fn wait(&mut self, key: &OrderKey, wait: Wait) {
+        if let Some(until) = wait.until {
+            self.wake_at(until);
+        }
+        self.waits.insert(key.clone(), wait);
+    }
+}
+
+/// What is to be done now. `new_run` gives the id of a new run.
+pub fn decide(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId) -> Decision {
+    let mut decision = Decision::default();
+    let mut places = starts::Places::of(view);
+    runs::decide(view, &mut places, &mut decision);
+    if let Some(orders) = view.orders {
+        orders::decide(view, orders, new_run, &mut decision);
+    }
+    if decision.actions.iter().any(|action| matches!(action, Action::Remember(_))) {
+        // What is to be remembered changes what is asked below: the next decision, a moment later, rests on it.
+        return decision;
+    }
+    starts::decide(view, &mut places, &mut decision);
+    decision
+}
+
+/// Whether two locks exclude one another.
+fn conflict(a: &Lock, b: &Lock) -> bool {
+    a.name == b.name && (a.mode == LockMode::Exclusive || b.mode == LockMode::Exclusive)
+}
+
+#[cfg(test)]
+mod tests;

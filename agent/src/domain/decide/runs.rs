@@ -1,0 +1,158 @@
+//! A run whose executor is not there: closed, resumed in its next epoch, or its survivors ended first.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::starts::{Not, Places, may_go_on};
+use super::{Action, Decision, Life, Reason, RunView, View, Wait};
+use crate::domain::memory::{Closing, End, Fact, Occasion, end_of};
+use crate::domain::run::{Phase, Rest, State};
+use crate::domain::source::OrderKey;
+use crate::domain::summary::Summary;
+
+/// A launched executor has its claim within this; otherwise the same epoch is launched again, which is safe,
+/// because only one can get the claim.
+const CLAIMS_WITHIN: Duration = Duration::from_secs(30);
+/// A host that is stopping is down by then; otherwise only the run was stopped, and it goes on.
+const STOPPED_WITHIN: Duration = Duration::from_secs(60);
+/// A reboot that has not come by then does not come.
+const REBOOT_WITHIN: Duration = Duration::from_secs(15 * 60);
+/// So often in a row an executor may be lost in the middle of a command before the next epoch has to wait.
+const LOST_AT_ONCE: u32 = 3;
+/// The longest pause between two epochs of a run that loses its executors.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+pub(super) fn decide(view: &View<'_>, places: &mut Places, decision: &mut Decision) {
+    for (key, occasion) in view.memory.prepared() {
+        if view.starting.contains_key(&occasion.run) {
+            decision.wait(key, Wait::new(Reason::Starting, None));
+            continue;
+        }
+        let Some(run) = view.runs.get(&occasion.run) else { continue };
+        Run { view, key, occasion, run }.decide(places, decision);
+    }
+}
+
+struct Run<'a> {
+    view: &'a View<'a>,
+    key: &'a OrderKey,
+    occasion: &'a Occasion,
+    run: &'a RunView,
+}
+
+impl Run<'_> {
+    fn decide(&self, places: &mut Places, decision: &mut Decision) {
+        let state = match &self.run.state {
+            Ok(state) => state,
+            // Whatever happened in it, nobody can tell.
+            Err(why) if self.run.life != Life::Alive => {
+                return self.close(decision, End::NeedsOperator, Some(why.clone()));
+            }
+            Err(_) => return,
+        };
+        if let Phase::Ended(outcome) = &state.phase {
+            let (end, error) = end_of(outcome);
+            return self.close(decision, end, error);
+        }
+        match self.run.life {
+            Life::Alive => {}
+            Life::Unclaimed { epoch } => self.launch_unless_just_launched(state, epoch, decision),
+            Life::Dead { epoch } => self.resume(state, epoch + 1, places, decision),
+        }
+    }
+
+    fn resume(&self, state: &State, epoch: u32, places: &mut Places, decision: &mut Decision) {
+        match &state.phase {
+            Phase::Resting(Rest::Retry { until }) => {
+                if *until > self.view.now {
+                    return decision.wait(self.key, Wait::new(Reason::Retry, Some(*until)));
+                }
+                match may_go_on(self.view, self.key, self.run, places) {
+                    Ok(()) => self.launch(state, epoch, decision),
+                    Err(Not::Yet(wait)) => decision.wait(self.key, wait),
+                    Err(Not::Examined) => {}
+                    Err(Not::Ever(end, error)) => self.close(decision, end, Some(error)),
+                }
+            }
+            Phase::Resting(Rest::Paused { until, .. }) => {
+                if *until > self.view.now {
+                    decision.wake_at(*until);
+                } else if places.take_place().is_ok() {
+                    self.launch(state, epoch, decision);
+                }
+            }
+            Phase::Resting(Rest::Rebooting { boot, since, .. }) => {
+                let waited_enough = self.wait_from(*since, REBOOT_WITHIN, decision);
+                if boot != self.view.boot || waited_enough {
+                    self.launch(state, epoch, decision);
+                } else if !places.others_execute() {
+                    decision.actions.push(Action::Reboot { run: self.occasion.run });
+                }
+            }
+            Phase::Resting(Rest::Stopped { .. }) => self.after_a_stop(state, epoch, decision),
+            Phase::At(_) if state.stopping => self.after_a_stop(state, epoch, decision),
+            Phase::New | Phase::At(_) | Phase::Doing(_) => self.after_a_loss(state, epoch, decision),
+            Phase::Ended(_) => {}
+        }
+    }
+
+    fn after_a_stop(&self, state: &State, epoch: u32, decision: &mut Decision) {
+        let stopped = state.updated.unwrap_or(self.view.now);
+        if state.boot != self.view.boot || self.wait_from(stopped, STOPPED_WITHIN, decision) {
+            self.after_a_loss(state, epoch, decision);
+        }
+    }
+
+    /// A lost executor is not a lost step: nothing goes on while a process of it lives.
+    fn after_a_loss(&self, state: &State, epoch: u32, decision: &mut Decision) {
+        match self.run.survivors {
+            None => decision.actions.push(Action::EndSurvivors { run: self.occasion.run }),
+            Some(0) => {
+                let again = state.interruptions.saturating_sub(LOST_AT_ONCE);
+                let pause =
+                    Duration::from_secs(30).saturating_mul(1_u32.checked_shl(again).unwrap_or(u32::MAX));
+                let pause = if again == 0 { Duration::ZERO } else { pause.min(LONGEST_PAUSE) };
+                if self.wait_from(state.updated.unwrap_or(self.view.now), pause, decision) {
+                    self.launch(state, epoch, decision);
+                }
+            }
+            Some(n) => {
+                let why = format!("{n} processes of a lost executor could not be ended");
+                self.close(decision, End::NeedsOperator, Some(why));
+            }
+        }
+    }
+
+    fn launch_unless_just_launched(&self, state: &State, epoch: u32, decision: &mut Decision) {
+        let launched = self.run.launched.unwrap_or(Timestamp::UNIX_EPOCH);
+        if self.wait_from(launched, CLAIMS_WITHIN, decision) {
+            self.launch(state, epoch, decision);
+        }
+    }
+
+    fn launch(&self, state: &State, epoch: u32, decision: &mut Decision) {
+        let look = matches!(state.phase, Phase::New | Phase::Resting(Rest::Retry { .. }));
+        let (key, run) = (self.key.clone(), self.occasion.run);
+        decision.actions.push(Action::Launch { key, run, epoch, look });
+    }
+
+    /// Whether so much time has gone by since; asks to be woken when it will have.
+    fn wait_from(&self, since: Timestamp, span: Duration, decision: &mut Decision) -> bool {
+        let until = since + span;
+        // A clock that was set back must not make a wait last longer than the span.
+        let due = until <= self.view.now || since > self.view.now + span;
+        if !due {
+            decision.wake_at(until);
+        }
+        due
+    }
+
+    fn close(&self, decision: &mut Decision, end: End, error: Option<String>) {
+        let state = self.run.state.as_ref().ok();
+        let tail = if end.is_good() { None } else { self.run.tail.clone() };
+        let summary = state.map(|state| Summary { tail, ..Summary::of(&self.run.plan, state) });
+        let closing = Closing { end, error, at: self.view.now, run: summary.map(Box::new) };
+        decision.remember(Fact::Closed { key: self.key.clone(), run: self.occasion.run, closing });
+    }
+}

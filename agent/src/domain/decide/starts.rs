@@ -1,0 +1,214 @@
+//! An occasion that waits: may it start now, and if not, why not and until when.
+
+use std::time::Duration;
+
+use super::{Action, Decision, Reason, RunView, SeenOrder, View, Wait, conflict};
+use crate::domain::memory::{Closing, End, Fact, Occasion, Stage};
+use crate::domain::order::{DEFAULT_SPREAD, Document, Order, offset};
+use crate::domain::plan::Lock;
+use crate::domain::run::{Phase, Rest};
+use crate::domain::source::{OrderKey, Source};
+
+/// A gate is asked again so often.
+const GATE_AGAIN: Duration = Duration::from_secs(60);
+
+/// What is taken on this host: locks, and places among the runs at once.
+pub(super) struct Places {
+    held: Vec<Lock>,
+    taken: usize,
+    parallel: usize,
+    rebooting: bool,
+}
+
+impl Places {
+    pub(super) fn of(view: &View<'_>) -> Self {
+        let mut held: Vec<Lock> = view.starting.values().flatten().cloned().collect();
+        let mut taken = view.starting.len();
+        let mut rebooting = false;
+        for (_, occasion) in view.memory.prepared() {
+            let Some(run) =
+                view.runs.get(&occasion.run).filter(|_| !view.starting.contains_key(&occasion.run))
+            else {
+                continue;
+            };
+            held.extend(locks_kept(run));
+            taken += usize::from(takes_a_place(run));
+            rebooting |= is_rebooting(run);
+        }
+        // What an operator has to settle keeps its locks, also when its run is closed.
+        for remembered in view.memory.orders.values() {
+            let kept = remembered.current.iter().chain(&remembered.previous);
+            for occasion in kept.filter(|o| o.stage != Stage::Prepared && o.has_run()) {
+                held.extend(
+                    view.runs.get(&occasion.run).into_iter().flat_map(|run| run.plan.resources.clone()),
+                );
+            }
+        }
+        Self { held, taken, parallel: view.parallel, rebooting }
+    }
+
+    /// Takes what a run needs, or says what is missing.
+    pub(super) fn take(&mut self, locks: &[Lock]) -> Result<(), Wait> {
+        if self.rebooting {
+            let detail = Some("the host is about to be rebooted".to_owned());
+            return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
+        }
+        if let Some(lock) = locks.iter().find(|lock| self.held.iter().any(|held| conflict(lock, held))) {
+            let detail = Some(format!("{} is taken by another run", lock.name));
+            return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
+        }
+        self.take_place()?;
+        self.held.extend_from_slice(locks);
+        Ok(())
+    }
+
+    /// Takes a place among the runs at once, for a run that has kept its locks.
+    pub(super) fn take_place(&mut self) -> Result<(), Wait> {
+        if self.taken >= self.parallel {
+            return Err(Wait::new(Reason::Parallel, None));
+        }
+        self.taken += 1;
+        Ok(())
+    }
+
+    pub(super) fn others_execute(&self) -> bool {
+        self.taken > 0
+    }
+}
+
+fn locks_kept(run: &RunView) -> Vec<Lock> {
+    match run.state.as_ref().map(|state| &state.phase) {
+        Ok(Phase::Resting(Rest::Retry { .. })) => Vec::new(),
+        _ => run.plan.resources.clone(),
+    }
+}
+
+fn takes_a_place(run: &RunView) -> bool {
+    !matches!(run.state.as_ref().map(|state| &state.phase), Ok(Phase::Resting(_) | Phase::Ended(_)))
+}
+
+fn is_rebooting(run: &RunView) -> bool {
+    let phase = run.state.as_ref().map(|state| &state.phase);
+    matches!(phase, Ok(Phase::Resting(Rest::Rebooting { .. })))
+}
+
+pub(super) fn decide(view: &View<'_>, places: &mut Places, decision: &mut Decision) {
+    // The oldest first: ids sort by the time of their making.
+    let mut open: Vec<(&OrderKey, &Occasion)> = view
+        .memory
+        .orders
+        .iter()
+        .filter_map(|(key, order)| Some((key, order.current.as_ref()?)))
+        .filter(|(_, occasion)| occasion.stage == Stage::Open)
+        .collect();
+    open.sort_unstable_by_key(|(_, occasion)| occasion.run);
+    for (key, occasion) in open {
+        if view.starting.contains_key(&occasion.run) {
+            decision.wait(key, Wait::new(Reason::Starting, None));
+            continue;
+        }
+        match may_start(view, key, occasion, places) {
+            Ok(locks) => {
+                decision.wait(key, Wait::new(Reason::Starting, None));
+                decision.actions.push(Action::Start { key: key.clone(), run: occasion.run, locks });
+            }
+            Err(Not::Yet(wait)) => decision.wait(key, wait),
+            Err(Not::Examined) => {
+                decision.wait(key, Wait::new(Reason::Starting, None));
+                decision.actions.push(Action::Examine(key.clone()));
+            }
+            Err(Not::Ever(end, error)) => {
+                let closing = Closing { end, error: Some(error), at: view.now, run: None };
+                decision.remember(Fact::Closed { key: key.clone(), run: occasion.run, closing });
+            }
+        }
+    }
+}
+
+/// Why an occasion does not start.
+pub(super) enum Not {
+    Yet(Wait),
+    Examined,
+    Ever(End, String),
+}
+
+fn may_start(
+    view: &View<'_>,
+    key: &OrderKey,
+    occasion: &Occasion,
+    places: &mut Places,
+) -> Result<Vec<Lock>, Not> {
+    let not_yet = |reason, until| Err(Not::Yet(Wait::new(reason, until)));
+    let Some(seen) = view.orders.and_then(|orders| orders.get(key)) else {
+        return not_yet(Reason::Store, None);
+    };
+    let Ok(Document::Order(order)) = &seen.document else { return not_yet(Reason::Store, None) };
+    let locks = needs(view, key, seen)?;
+    in_time(view, order)?;
+    if let Some(until) = order.not_before.filter(|until| *until > view.now) {
+        return not_yet(Reason::Schedule, Some(until));
+    }
+    let starts = occasion.at.max(order.not_before.unwrap_or(occasion.at)) + spread(view, key, order);
+    if starts > view.now {
+        return not_yet(Reason::Spread, Some(starts));
+    }
+    if view.memory.orders.get(key).is_some_and(|order| order.previous.is_some()) {
+        return not_yet(Reason::OlderRun, None);
+    }
+    if let Some(until) = view.calm_until.filter(|until| *until > view.now) {
+        return not_yet(Reason::Store, Some(until));
+    }
+    open_gates(view, key)?;
+    places.take(&locks).map_err(Not::Yet)?;
+    Ok(locks)
+}
+
+/// May a run whose first step said "not now" go on: everything but its spread is asked again.
+pub(super) fn may_go_on(
+    view: &View<'_>,
+    key: &OrderKey,
+    run: &RunView,
+    places: &mut Places,
+) -> Result<(), Not> {
+    let not_yet = |reason| Err(Not::Yet(Wait::new(reason, None)));
+    let seen = view.orders.and_then(|orders| orders.get(key));
+    let Some(Ok(Document::Order(order))) = seen.map(|seen| &seen.document) else {
+        return not_yet(Reason::Store);
+    };
+    in_time(view, order)?;
+    places.take(&run.plan.resources).map_err(Not::Yet)
+}
+
+fn in_time(view: &View<'_>, order: &Order) -> Result<(), Not> {
+    match order.not_after {
+        Some(end) if end < view.now => Err(Not::Ever(End::Expired, format!("not started by {end}"))),
+        _ => Ok(()),
+    }
+}
+
+fn needs(view: &View<'_>, key: &OrderKey, seen: &SeenOrder) -> Result<Vec<Lock>, Not> {
+    let examined = view.examined.get(key).filter(|examined| examined.index == seen.index);
+    match examined.map(|examined| &examined.finding) {
+        None => Err(Not::Examined),
+        Some(Err(why)) => Err(Not::Ever(End::Refused, why.clone())),
+        Some(Ok(needs)) => Ok(needs.locks.clone()),
+    }
+}
+
+fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), Not> {
+    let needs = view.examined.get(key).and_then(|examined| examined.finding.as_ref().ok());
+    match needs.and_then(|needs| needs.closed.clone()) {
+        None => Ok(()),
+        detail => {
+            let until = Some(view.now + GATE_AGAIN);
+            Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Gate, until) }))
+        }
+    }
+}
+
+fn spread(view: &View<'_>, key: &OrderKey, order: &Order) -> Duration {
+    match key.source {
+        Source::Host(_) => Duration::ZERO,
+        Source::Group(_) => offset(order.spread.unwrap_or(DEFAULT_SPREAD), view.host, &order.identity),
+    }
+}

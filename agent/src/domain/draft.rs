@@ -1,0 +1,114 @@
+//! From an order and a task to a plan: parameters checked, every argument rendered.
+
+use super::ids::RunId;
+use super::name::Name;
+use super::order::Order;
+use super::plan::{Action, Cause, Command, Lock, PLAN_VERSION, Place, Plan, Step};
+use super::source::OrderKey;
+use super::task::{self, Task, Work};
+use super::template::{self, Context, Template, TemplateError};
+
+/// What a plan says besides order and task.
+#[derive(Clone, Debug)]
+pub struct About<'a> {
+    /// The run's id.
+    pub run: RunId,
+    /// Where the order stands.
+    pub key: &'a OrderKey,
+    /// Why it is carried out.
+    pub cause: Cause,
+    /// This host.
+    pub host: &'a Name,
+    /// The digest of the task's copy.
+    pub digest: String,
+    /// Where it takes place.
+    pub place: Place,
+}
+
+/// The plan for an order, or why it is refused: one line that an operator can act on.
+pub fn plan(order: &Order, task: &Task, about: &About<'_>) -> Result<Plan, String> {
+    let params = task
+        .schema
+        .check(&order.params)
+        .map_err(|faults| format!("the parameters do not fit task {}: {}", task.name, faults.join("; ")))?;
+    let run = about.run.to_string();
+    let context =
+        Context { params: &params, host: about.host.as_str(), order: about.key.order.as_str(), run: &run };
+    let render = Render { context };
+    render
+        .draft(order, task, about)
+        .map_err(|error| format!("task {}: {error}", task.name))
+        .map(|plan| Plan { params: params.clone(), ..plan })
+}
+
+struct Render<'a> {
+    context: Context<'a>,
+}
+
+impl Render<'_> {
+    fn draft(&self, order: &Order, task: &Task, about: &About<'_>) -> Result<Plan, TemplateError> {
+        let own = task.timeout;
+        Ok(Plan {
+            version: PLAN_VERSION,
+            run: about.run,
+            order: about.key.order.clone(),
+            source: about.key.source.clone(),
+            identity: order.identity,
+            cause: about.cause.clone(),
+            host: about.host.clone(),
+            task: format!("{}@{}", task.name, task.version),
+            task_digest: about.digest.clone(),
+            params: serde_json::Value::Null,
+            dry_run: order.dry_run,
+            timeout: order.timeout.map_or(own, |span| span.min(own)),
+            probe: self.command(task.probe.as_ref(), None)?,
+            steps: task.steps.iter().map(|step| self.step(step)).collect::<Result<_, _>>()?,
+            verify: self.command(task.verify.as_ref(), None)?,
+            limits: task.limits.clone(),
+            retry: task.retry,
+            reboots: task.reboots,
+            resources: task.resources.iter().map(|lock| self.lock(lock)).collect::<Result<_, _>>()?,
+            place: about.place.clone(),
+        })
+    }
+
+    fn step(&self, step: &task::Step) -> Result<Step, TemplateError> {
+        let user = step.user.as_deref();
+        Ok(Step {
+            name: step.name.to_string(),
+            action: match &step.work {
+                Work::Run(argv) => Action::Run(self.argv(argv)?),
+                Work::Ansible(playbook) => Action::Ansible(playbook.clone()),
+            },
+            user: step.user.clone(),
+            effect: step.effect,
+            done: self.command(step.done.as_ref(), user)?,
+            undo: self.command(step.undo.as_ref(), user)?,
+            on_cancel: step.on_cancel,
+            on_timeout: step.on_timeout.unwrap_or_default(),
+            leaves: step.leaves,
+            timeout: step.timeout,
+            grace: step.grace,
+        })
+    }
+
+    fn command(
+        &self,
+        command: Option<&task::Command>,
+        user: Option<&str>,
+    ) -> Result<Option<Command>, TemplateError> {
+        let render = |command: &task::Command| {
+            let user = command.user.clone().or_else(|| user.map(str::to_owned));
+            Ok(Command { argv: self.argv(&command.run)?, timeout: command.timeout, user })
+        };
+        command.map(render).transpose()
+    }
+
+    fn argv(&self, argv: &[Template]) -> Result<Vec<String>, TemplateError> {
+        argv.iter().map(|argument| template::render(argument, &self.context)).collect()
+    }
+
+    fn lock(&self, lock: &task::Resource) -> Result<Lock, TemplateError> {
+        Ok(Lock { name: template::render(&lock.name, &self.context)?, mode: lock.mode })
+    }
+}

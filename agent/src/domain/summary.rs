@@ -1,0 +1,97 @@
+//! What is worth knowing of a run in a few lines: for reports, and for the ledger when the run is over.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::plan::Plan;
+use super::run::{Act, Outcome, Phase, Rest, State};
+
+/// Which step of how many.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepSummary {
+    /// Counted from 1.
+    pub index: usize,
+    /// How many there are.
+    pub count: usize,
+    /// Its name.
+    pub name: String,
+}
+
+/// A run in a few lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The newest epoch.
+    pub epoch: u32,
+    /// `name@version`
+    pub task: String,
+    /// `sha256:…`
+    pub task_digest: String,
+    /// The step that it is at or came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepSummary>,
+    /// The last thing that a step said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// The status of the last step that exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// What the steps wanted to be known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+    /// The end of what it printed; only for those that did not succeed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<String>,
+    /// Processes that were left running without leave, and ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_behind: Vec<String>,
+}
+
+impl Summary {
+    /// The summary of a run that stands where its journal says.
+    pub fn of(plan: &Plan, state: &State) -> Self {
+        let planned = matches!(state.phase, Phase::Ended(Outcome::Planned)).then(|| {
+            let names: Vec<&str> = plan.steps.iter().map(|step| step.name.as_str()).collect();
+            format!("dry run: would carry out {}", names.join(", "))
+        });
+        Self {
+            epoch: state.epoch,
+            task: plan.task.clone(),
+            task_digest: plan.task_digest.clone(),
+            step: state.step().and_then(|i| {
+                let name = plan.steps.get(i)?.name.clone();
+                Some(StepSummary { index: i + 1, count: plan.steps.len(), name })
+            }),
+            message: planned.or_else(|| state.message.clone()),
+            started: state.started,
+            exit_code: state.exit_code,
+            outputs: state.outputs.clone(),
+            tail: None,
+            left_behind: state.left_behind.clone(),
+        }
+    }
+}
+
+/// The phase of a run that is not over, as it stands in a report, with a reason where there is one.
+pub fn phase(state: &State, alive: bool) -> (&'static str, Option<&'static str>) {
+    match &state.phase {
+        Phase::Resting(Rest::Retry { .. }) => ("waiting", Some("retry")),
+        Phase::Resting(Rest::Paused { .. }) => ("paused", None),
+        Phase::Resting(Rest::Rebooting { .. }) => ("rebooting", None),
+        Phase::Resting(Rest::Stopped { .. }) => ("interrupted", Some("stopped")),
+        Phase::At(_) | Phase::Doing(_) if !alive && state.stopping => ("interrupted", Some("stopped")),
+        Phase::At(_) | Phase::Doing(_) if !alive => ("interrupted", None),
+        Phase::At(act) | Phase::Doing(act) => match act {
+            Act::Undo(_) if state.cancel.is_some() => ("cancelling", None),
+            Act::Undo(_) => ("undoing", None),
+            Act::Reprobe | Act::Verify => ("verifying", None),
+            Act::Probe | Act::Step(_) | Act::Done(_) => ("running", None),
+        },
+        Phase::New => ("waiting", Some("starting")),
+        Phase::Ended(_) => ("running", None),
+    }
+}

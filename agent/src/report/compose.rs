@@ -1,0 +1,240 @@
+//! From what the host keeps to what the store should say of it. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::document::{OrderReport, REPORT_VERSION, RUN_TAIL, RunReport};
+use crate::domain::decide::{Decision, Life, RunView};
+use crate::domain::ids::RunId;
+use crate::domain::memory::{Hold, Memory, Occasion, Remembered, Stage, end_of};
+use crate::domain::name::Name;
+use crate::domain::plan::Plan;
+use crate::domain::run::{Phase, Rest, State};
+use crate::domain::source::OrderKey;
+use crate::domain::summary::{Summary, phase};
+use crate::domain::text;
+
+/// The longest error in the report of a run, in bytes.
+const ERROR: usize = 200;
+
+/// Everything that a host has to say of its orders.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// This host.
+    pub host: &'a Name,
+    /// What is remembered.
+    pub memory: &'a Memory,
+    /// What was decided last.
+    pub decision: &'a Decision,
+    /// The runs that an executor may have.
+    pub runs: &'a BTreeMap<RunId, RunView>,
+}
+
+impl Sources<'_> {
+    /// The report of each order that this host has or had.
+    pub fn orders(&self) -> BTreeMap<Name, OrderReport> {
+        let mut shown: BTreeMap<&Name, (&OrderKey, &Remembered)> = BTreeMap::new();
+        for (key, remembered) in &self.memory.orders {
+            let effective = self.memory.effective.get(&key.order) == Some(&key.source);
+            let newer = shown.get(&key.order).is_none_or(|(_, other)| {
+                self.memory.effective.get(&key.order).is_none() && remembered.gone > other.gone
+            });
+            if effective || newer {
+                shown.insert(&key.order, (key, remembered));
+            }
+        }
+        let mut reports: BTreeMap<Name, OrderReport> = BTreeMap::new();
+        for (order, (key, remembered)) in shown {
+            reports.extend(self.order(key, remembered).map(|report| (order.clone(), report)));
+        }
+        for key in &self.decision.skipped {
+            let report = OrderReport { phase: "skipped".into(), ..self.blank(key) };
+            reports.insert(key.order.clone(), report);
+        }
+        reports
+    }
+
+    fn blank(&self, key: &OrderKey) -> OrderReport {
+        OrderReport {
+            version: REPORT_VERSION,
+            host: self.host.to_string(),
+            order: key.order.to_string(),
+            source: Some(key.source.clone()),
+            ..OrderReport::default()
+        }
+    }
+
+    fn order(&self, key: &OrderKey, remembered: &Remembered) -> Option<OrderReport> {
+        let blank = self.blank(key);
+        if let Some(unreadable) = &remembered.unreadable {
+            return Some(OrderReport {
+                phase: "refused".into(),
+                error: Some(unreadable.message.clone()),
+                since: Some(unreadable.at),
+                ..blank
+            });
+        }
+        if let Some(held) = &remembered.held {
+            let (reason, error) = hold(held.why, key);
+            return Some(OrderReport {
+                phase: "held".into(),
+                reason: Some(reason.into()),
+                identity: Some(held.identity),
+                error: Some(error),
+                since: Some(held.at),
+                ..blank
+            });
+        }
+        let occasion = remembered.current.as_ref()?;
+        let blank = OrderReport {
+            identity: Some(occasion.identity),
+            cause: Some(occasion.cause.clone().into()),
+            since: Some(occasion.at),
+            ..blank
+        };
+        Some(match &occasion.stage {
+            Stage::Open => self.waiting(key, remembered, blank),
+            Stage::Prepared => self.running(key, occasion, blank),
+            Stage::Closed(closing) => {
+                let report = OrderReport {
+                    phase: closing.end.as_str().into(),
+                    run: closing.run.is_some().then_some(occasion.run),
+                    error: closing.error.clone(),
+                    since: Some(closing.at),
+                    ended: Some(closing.at),
+                    ..blank
+                };
+                match &closing.run {
+                    Some(summary) => summarised(report, summary),
+                    None => report,
+                }
+            }
+        })
+    }
+
+    fn waiting(&self, key: &OrderKey, remembered: &Remembered, blank: OrderReport) -> OrderReport {
+        let wait = self.decision.waits.get(key);
+        OrderReport {
+            phase: "waiting".into(),
+            reason: Some(wait.map_or("store", |wait| wait.reason.as_str()).into()),
+            message: wait.and_then(|wait| wait.detail.clone()),
+            until: wait.and_then(|wait| wait.until),
+            run: remembered.previous.as_ref().map(|older| older.run),
+            ..blank
+        }
+    }
+
+    fn running(&self, key: &OrderKey, occasion: &Occasion, blank: OrderReport) -> OrderReport {
+        let blank = OrderReport { run: Some(occasion.run), ..blank };
+        let starting =
+            OrderReport { phase: "waiting".into(), reason: Some("starting".into()), ..blank.clone() };
+        let Some(run) = self.runs.get(&occasion.run) else { return starting };
+        let Ok(state) = &run.state else { return starting };
+        let wait = self.decision.waits.get(key);
+        let (phase, reason) = phase(state, run.life == Life::Alive);
+        let lost = run.survivors.filter(|n| *n > 0).map(|n| format!("lost: {n} processes"));
+        let waiting = wait.filter(|_| phase == "waiting").map(|wait| wait.reason.as_str());
+        let summary = Summary::of(&run.plan, state);
+        let (progress, message) = run.progress.clone();
+        let report = OrderReport {
+            phase: phase.into(),
+            reason: lost.or_else(|| waiting.or(reason).map(Into::into)),
+            until: until(state).or_else(|| wait.and_then(|wait| wait.until)),
+            since: state.updated.or(blank.since),
+            deadline: deadline(run, state),
+            ..blank
+        };
+        let report = summarised(report, &summary);
+        let error = state.failure.as_ref().map(|failure| failure.text.clone());
+        OrderReport { progress, message: message.or(report.message.clone()), error, ..report }
+    }
+}
+
+fn summarised(report: OrderReport, summary: &Summary) -> OrderReport {
+    let summary = summary.clone();
+    OrderReport {
+        epoch: summary.epoch,
+        task: Some(summary.task),
+        task_digest: Some(summary.task_digest),
+        step: summary.step,
+        message: summary.message,
+        started: summary.started,
+        exit_code: summary.exit_code,
+        outputs: summary.outputs,
+        tail: summary.tail,
+        left_behind: summary.left_behind,
+        ..report
+    }
+}
+
+fn until(state: &State) -> Option<Timestamp> {
+    match &state.phase {
+        Phase::Resting(Rest::Retry { until } | Rest::Paused { until, .. }) => Some(*until),
+        _ => None,
+    }
+}
+
+/// A forecast: the time that is left, from the last record on, if the run goes on executing.
+fn deadline(run: &RunView, state: &State) -> Option<Timestamp> {
+    let executing = run.life == Life::Alive && matches!(state.phase, Phase::At(_) | Phase::Doing(_));
+    let left = run.plan.timeout.0.saturating_sub(state.spent);
+    state.updated.filter(|_| executing).map(|at| at + left)
+}
+
+/// A hold in a word, and in a line that says what was seen, what was kept from happening, and what resolves it.
+fn hold(why: Hold, key: &OrderKey) -> (&'static str, String) {
+    let OrderKey { order, .. } = key;
+    match why {
+        Hold::Repeated => (
+            "repeated",
+            format!(
+                "{key} holds an instruction that it held before; it was not carried out again: \
+                 change `revision` in order {order} if it should be"
+            ),
+        ),
+        Hold::Regressed => (
+            "regressed",
+            format!(
+                "{key} holds another instruction under an older index, as after a restored snapshot; it was not \
+                 carried out: write order {order} again with another `revision` if it should be"
+            ),
+        ),
+        Hold::Uncovered => (
+            "uncovered",
+            format!(
+                "{key} counts only because a nearer order went away; it was not carried out: \
+                 edit order {order} if it should be"
+            ),
+        ),
+    }
+}
+
+/// The report of one run, from what its folder says.
+pub fn run(plan: &Plan, state: &State, alive: bool, tail: Option<&str>) -> RunReport {
+    let blank = RunReport {
+        version: REPORT_VERSION,
+        order: plan.order.to_string(),
+        source: Some(plan.source.clone()),
+        cause: Some(plan.cause.clone().into()),
+        task: plan.task.clone(),
+        phase: phase(state, alive).0.into(),
+        epoch: state.epoch,
+        started: state.started,
+        exit_code: state.exit_code,
+        ..RunReport::default()
+    };
+    match state.outcome() {
+        None => blank,
+        Some(outcome) => {
+            let (end, error) = end_of(outcome);
+            RunReport {
+                phase: end.as_str().into(),
+                ended: state.updated,
+                error: error.map(|error| text::head(&error, ERROR)),
+                tail: tail.filter(|_| !end.is_good()).map(|tail| text::tail(tail, RUN_TAIL)),
+                ..blank
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The reports as they stand in the store.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::ids::{Identity, RunId};
+use crate::domain::name::Name;
+use crate::domain::source::Source;
+use crate::domain::summary::StepSummary;
+
+/// The version of all reports that this program writes.
+pub const REPORT_VERSION: u32 = 1;
+
+/// The longest tail in a report of an order, in bytes.
+pub const TAIL: usize = 2 << 10;
+
+/// The longest tail in a report of a run, in bytes: the whole report is to stay below a kibibyte.
+pub const RUN_TAIL: usize = 400;
+
+/// Where an order stands on a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OrderReport {
+    /// [`REPORT_VERSION`]
+    pub version: u32,
+    /// The host.
+    pub host: String,
+    /// The order.
+    pub order: String,
+    /// Where the order stands: `hosts/db1`.
+    pub source: Option<Source>,
+    /// What it says.
+    pub identity: Option<Identity>,
+    /// Where it stands.
+    pub phase: String,
+    /// Why it stands there.
+    pub reason: Option<String>,
+    /// Its run.
+    pub run: Option<RunId>,
+    /// The run's newest epoch.
+    pub epoch: u32,
+    /// Why it is carried out.
+    pub cause: Option<String>,
+    /// `name@version`
+    pub task: Option<String>,
+    /// `sha256:…`
+    pub task_digest: Option<String>,
+    /// The step that the run is at.
+    pub step: Option<StepSummary>,
+    /// In percent, of the step.
+    pub progress: Option<u8>,
+    /// What the step says.
+    pub message: Option<String>,
+    /// In this phase since.
+    pub since: Option<Timestamp>,
+    /// Until then, where it is known.
+    pub until: Option<Timestamp>,
+    /// When the run began.
+    pub started: Option<Timestamp>,
+    /// When it was over.
+    pub ended: Option<Timestamp>,
+    /// When its time will be up, if it goes on executing.
+    pub deadline: Option<Timestamp>,
+    /// The status of the last step that exited.
+    pub exit_code: Option<i32>,
+    /// One line for the operator.
+    pub error: Option<String>,
+    /// What the steps wanted to be known.
+    pub outputs: BTreeMap<String, String>,
+    /// The end of what the run printed.
+    pub tail: Option<String>,
+    /// Processes that were left running without leave, and ended.
+    pub left_behind: Vec<String>,
+    /// When this report was written.
+    pub updated: Option<Timestamp>,
+    /// When it must have been renewed: after that the host is silent, whatever the phase says.
+    pub next_by: Option<Timestamp>,
+}
+
+/// One of the newest runs of a host; at most a kibibyte.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunReport {
+    /// [`REPORT_VERSION`]
+    pub version: u32,
+    /// Its order.
+    pub order: String,
+    /// Where the order stands.
+    pub source: Option<Source>,
+    /// Why.
+    pub cause: Option<String>,
+    /// `name@version`
+    pub task: String,
+    /// Where it stands.
+    pub phase: String,
+    /// The newest epoch.
+    pub epoch: u32,
+    /// When it began.
+    pub started: Option<Timestamp>,
+    /// When it was over.
+    pub ended: Option<Timestamp>,
+    /// The status of the last step that exited.
+    pub exit_code: Option<i32>,
+    /// One line for the operator.
+    pub error: Option<String>,
+    /// The end of what it printed; only for those that did not succeed.
+    pub tail: Option<String>,
+}
+
+/// What an agent says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentReport {
+    /// [`REPORT_VERSION`]
+    pub version: u32,
+    /// The host.
+    pub host: String,
+    /// The program's version.
+    pub hostler: String,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// Its groups.
+    pub groups: Vec<Name>,
+    /// What is wrong, a line each.
+    pub conditions: Vec<String>,
+    /// The index seen of each watched prefix.
+    pub seen: BTreeMap<String, u64>,
+    /// Each order with its phase; the first hundred.
+    pub orders: BTreeMap<String, String>,
+    /// When this report was written.
+    pub updated: Option<Timestamp>,
+    /// When it must have been renewed.
+    pub next_by: Option<Timestamp>,
+}

@@ -1,0 +1,231 @@
+//! Brings the store to what it should say, by comparing.
+//!
+//! The agent shows the latest [`Wanted`]; the writer knows what the store holds, writes the difference, and after every
+//! trouble looks again at what the store really holds. So nothing that was reported can be lost by an
+//! outage, and nothing piles up in one: of many changes the last is written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::document::{AgentReport, OrderReport, RunReport};
+use crate::domain::keys::Keys;
+use crate::domain::name::Name;
+use crate::host::clock;
+use crate::host::crash::{CrashPoint, here};
+use crate::store::{Entry, Store, StoreError, When};
+
+/// A report of something that still goes on is renewed so often, with a jitter of a fifth.
+const RENEW: Duration = Duration::from_secs(300);
+/// How much later than that a reader may think that the host is silent.
+const SILENT_AFTER: Duration = Duration::from_secs(90);
+/// A report whose phase has not changed is written at most so often.
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// How many runs of a host the store holds.
+pub const NEWEST_RUNS: usize = 20;
+/// The first pause after a failure; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// One report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Report {
+    /// Of an order.
+    Order(Box<OrderReport>),
+    /// Of a run.
+    Run(Box<RunReport>),
+    /// Of the agent.
+    Agent(Box<AgentReport>),
+}
+
+impl Report {
+    fn phase(&self) -> &str {
+        match self {
+            Self::Order(report) => &report.phase,
+            Self::Run(report) => &report.phase,
+            Self::Agent(_) => "",
+        }
+    }
+
+    /// Whether what it tells of still goes on, so that silence would mean something.
+    fn goes_on(&self) -> bool {
+        match self {
+            Self::Order(report) => report.ended.is_none(),
+            Self::Run(_) => false,
+            Self::Agent(_) => true,
+        }
+    }
+
+    fn stamped(&self, updated: Timestamp, renewed_by: Option<Timestamp>) -> Self {
+        let mut report = self.clone();
+        match &mut report {
+            Self::Order(order) => (order.updated, order.next_by) = (Some(updated), renewed_by),
+            Self::Agent(agent) => (agent.updated, agent.next_by) = (Some(updated), renewed_by),
+            Self::Run(_) => {}
+        }
+        report
+    }
+}
+
+/// Everything that the store should hold of this host, by key.
+pub type Wanted = BTreeMap<String, Report>;
+
+struct Written {
+    report: Report,
+    at: Instant,
+    renew: Option<Instant>,
+}
+
+/// Writes reports until the channel closes.
+pub async fn write(store: Arc<dyn Store>, keys: Keys, host: Name, mut wanted: watch::Receiver<Arc<Wanted>>) {
+    let mut writer = Writer { store, keys, host, written: None, failures: 0, failing_since: None };
+    loop {
+        let now = wanted.borrow_and_update().clone();
+        let again = match writer.bring(&now).await {
+            Ok(again) => {
+                writer.failures = 0;
+                writer.failing_since = None;
+                again
+            }
+            Err(error) => {
+                tracing::debug!("reports are not written: {error}");
+                Some(Instant::now() + writer.pause())
+            }
+        };
+        let failing = writer.failing_since.is_some();
+        tokio::select! {
+            changed = wanted.changed(), if !failing => if changed.is_err() { return },
+            () = until(again) => {}
+        }
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Writer {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    host: Name,
+    /// What the store holds; `None`: not known any more.
+    written: Option<BTreeMap<String, Written>>,
+    failures: u32,
+    failing_since: Option<Instant>,
+}
+
+impl Writer {
+    /// Writes what differs; says when to come again even if nothing changes.
+    async fn bring(&mut self, wanted: &Wanted) -> Result<Option<Instant>, StoreError> {
+        let mut written = match self.written.take() {
+            Some(written) => written,
+            None => self.look(wanted).await?,
+        };
+        let mut again: Option<Instant> = None;
+        for (key, report) in wanted {
+            let now = Instant::now();
+            let before = written.get(key);
+            let due = match before {
+                None => now,
+                Some(before) if before.report != *report => {
+                    let same_phase = before.report.phase() == report.phase();
+                    if same_phase { before.at + AT_MOST_EVERY } else { now }
+                }
+                Some(before) => match before.renew {
+                    Some(renew) => renew,
+                    None => continue,
+                },
+            };
+            if due > now {
+                again = Some(again.map_or(due, |again| again.min(due)));
+                continue;
+            }
+            let renew = report.goes_on().then(|| RENEW.mul_f64(0.8) + clock::jitter(RENEW.mul_f64(0.2)));
+            self.put(key, report, renew).await?;
+            here(CrashPoint::Reported);
+            let renew = renew.map(|span| now + span);
+            again = renew.map_or(again, |renew| Some(again.map_or(renew, |again| again.min(renew))));
+            written.insert(key.clone(), Written { report: report.clone(), at: now, renew });
+        }
+        let runs = self.keys.run_reports(&self.host);
+        let unwanted: Vec<String> =
+            written.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+        for key in unwanted {
+            written.remove(&key);
+            // The report of an order stays when the order goes; of the runs only the newest stay.
+            if key.starts_with(&runs) {
+                self.store.delete(&key).await?;
+            }
+        }
+        self.written = Some(written);
+        Ok(again)
+    }
+
+    async fn put(&self, key: &str, report: &Report, renew: Option<Duration>) -> Result<(), StoreError> {
+        let now = clock::now();
+        let stamped = report.stamped(now, renew.map(|_| now + RENEW + SILENT_AFTER));
+        let json = serde_json::to_vec(&stamped).map_err(|error| StoreError::Refused {
+            place: self.store.place(),
+            action: format!("the report {key}"),
+            why: error.to_string(),
+        })?;
+        self.store.put(key, json, When::Always).await.map(drop)
+    }
+
+    /// What the store holds of this host. After an outage all agents look at once, so each waits a while first.
+    async fn look(&mut self, wanted: &Wanted) -> Result<BTreeMap<String, Written>, StoreError> {
+        if let Some(since) = self.failing_since {
+            // One cheap question tells whether the store is back.
+            self.store.list(&self.keys.run_reports(&self.host)).await?;
+            sleep(clock::jitter(since.elapsed().min(LONGEST_PAUSE))).await;
+        }
+        let orders = self.store.list(&self.keys.order_reports(&self.host)).await?;
+        let runs = self.store.list(&self.keys.run_reports(&self.host)).await?;
+        let mut written = BTreeMap::new();
+        let at = Instant::now().checked_sub(AT_MOST_EVERY).unwrap_or_else(Instant::now);
+        for entry in &orders.entries {
+            let report = read::<OrderReport>(entry).map(|report| {
+                Report::Order(Box::new(OrderReport { updated: None, next_by: None, ..report }))
+            });
+            // One that still goes on is written again: its promise to be renewed was made by an earlier agent.
+            if let Some(report) = report.filter(|report| !report.goes_on()) {
+                written.insert(entry.key.clone(), Written { report, at, renew: None });
+            }
+        }
+        let newest = runs.entries.len().saturating_sub(NEWEST_RUNS);
+        for (i, entry) in runs.entries.iter().enumerate() {
+            if i < newest && !wanted.contains_key(&entry.key) {
+                self.store.delete(&entry.key).await?;
+            } else if let Some(report) = read::<RunReport>(entry).filter(|_| wanted.contains_key(&entry.key))
+            {
+                let report = Report::Run(Box::new(report));
+                written.insert(entry.key.clone(), Written { report, at, renew: None });
+            }
+        }
+        Ok(written)
+    }
+
+    fn pause(&mut self) -> Duration {
+        self.written = None;
+        self.failing_since.get_or_insert_with(Instant::now);
+        self.failures = self.failures.saturating_add(1);
+        let factor = 1_u32.checked_shl(self.failures - 1).unwrap_or(u32::MAX);
+        let pause = FIRST_PAUSE.checked_mul(factor).map_or(LONGEST_PAUSE, |pause| pause.min(LONGEST_PAUSE));
+        pause.mul_f64(0.75) + clock::jitter(pause.mul_f64(0.25))
+    }
+}
+
+fn read<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
+    serde_json::from_slice(&entry.value).ok()
+}
