@@ -29,7 +29,15 @@ const BRANCHES: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 #[derive(Clone)]
 pub struct Schema {
     value: Value,
-    validator: Arc<Validator>,
+    /// None for a task that takes no parameters.
+    validator: Option<Arc<Validator>>,
+}
+
+impl Default for Schema {
+    /// Admits no parameter.
+    fn default() -> Self {
+        Self { value: json!({"type": "object", "additionalProperties": false}), validator: None }
+    }
 }
 
 impl fmt::Debug for Schema {
@@ -57,7 +65,8 @@ pub struct BadSchema {
 impl Schema {
     /// Compiles a schema as it stands in `task.yml`; none at all admits no parameter.
     pub fn compile(written: Option<&Value>) -> Result<Self, BadSchema> {
-        let mut value = written.cloned().unwrap_or_else(|| json!({"type": "object"}));
+        let Some(written) = written else { return Ok(Self::default()) };
+        let mut value = written.clone();
         let bad = |path: Vec<Seg>, message: String| BadSchema { path, message };
         if value.get("type").and_then(Value::as_str) != Some("object") {
             return Err(bad(Vec::new(), "the parameters are a map: write `type: object`".to_owned()));
@@ -77,7 +86,7 @@ impl Schema {
                 let path = segments(&error.instance_path().to_string());
                 bad(path, format!("not a JSON Schema: {}", one_line(&error.to_string())))
             })?;
-        let schema = Self { value, validator: Arc::new(validator) };
+        let schema = Self { value, validator: Some(Arc::new(validator)) };
         schema.check_defaults()?;
         Ok(schema)
     }
@@ -89,6 +98,9 @@ impl Schema {
 
     /// Checks an order's parameters and fills in the defaults; a fault is one line that begins with the place.
     pub fn check(&self, params: &Value) -> Result<Value, Vec<String>> {
+        if self.validator.is_none() && params.as_object().map_or(!params.is_null(), |map| !map.is_empty()) {
+            return Err(vec!["this task takes no parameters: remove `params`".to_owned()]);
+        }
         let mut filled = if params.is_null() { Value::Object(Map::new()) } else { params.clone() };
         fill(&mut filled, &self.value, &self.value, 0);
         let faults: Vec<String> = self
@@ -127,8 +139,10 @@ impl Schema {
     }
 
     fn faults<'a>(&'a self, params: &'a Value) -> impl Iterator<Item = (String, String)> + 'a {
-        self.validator
-            .iter_errors(params)
+        let validator = self.validator.as_deref();
+        validator
+            .into_iter()
+            .flat_map(|validator| validator.iter_errors(params))
             .map(|error| (error.instance_path().to_string(), one_line(&error.to_string())))
     }
 

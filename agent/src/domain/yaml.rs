@@ -75,6 +75,25 @@ pub fn fault(text: &str, path: &[Seg], message: impl Into<String>) -> YamlError 
     Fault { message: message.into(), at: None, path: path.to_vec() }.place(Form::of(text), text)
 }
 
+/// Whether a document that was read before has a place.
+pub fn has(text: &str, path: &[Seg]) -> bool {
+    let mut node = &match parse::<serde_json::Value>(text, text.len()) {
+        Ok(value) => value,
+        Err(_) => return false,
+    };
+    for seg in path {
+        let next = match seg {
+            Seg::Key(key) => node.get(key.as_str()),
+            Seg::Index(index) => node.get(index),
+        };
+        match next {
+            Some(next) => node = next,
+            None => return false,
+        }
+    }
+    true
+}
+
 /// The way to a place, as `steps[0].run`.
 pub fn path_text(path: &[Seg]) -> String {
     let mut out = String::new();
