@@ -5,6 +5,7 @@
 //! is only apparent would be read as a withdrawn order.
 
 pub mod consul;
+pub mod dir;
 pub mod watch;
 
 use std::future::Future;

@@ -1,0 +1,66 @@
+//! What the tests stand on: real servers, nasty servers and patience.
+//!
+//! Every server runs on ports that were free a moment ago, in a temporary folder, and ends with its fixture.
+//! A failure here is a failure of the test: this crate panics, with a text that says what to do.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "a fixture that fails must fail its test at once")]
+
+mod consul;
+mod fake;
+mod http;
+mod proxy;
+mod tls;
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+pub use consul::{Consul, Options, cluster};
+pub use fake::{Fake, Reply};
+pub use http::{Response, request};
+pub use proxy::Proxy;
+pub use tls::Certificates;
+
+/// Asks `probe` again and again until it answers `Ok`; panics with its last complaint when `deadline` has
+/// passed. The only place of the tests that sleeps.
+#[track_caller]
+pub fn eventually<T>(deadline: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(last) if start.elapsed() >= deadline => {
+                panic!("not within {deadline:?}; the last thing seen: {last}")
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Ports of the loopback address that are free now, all different. Another process may take one before it
+/// is used, so whoever starts a server tries again with others.
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let held: [TcpListener; N] =
+        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port of 127.0.0.1"));
+    std::array::from_fn(|at| held[at].local_addr().expect("a bound port").port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eventually_asks_until_it_holds() {
+        let mut asked = 0;
+        let answer = eventually(Duration::from_secs(5), || {
+            asked += 1;
+            if asked == 3 { Ok(asked) } else { Err(format!("{asked}")) }
+        });
+        assert_eq!(answer, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "the last thing seen: still 1")]
+    fn eventually_says_what_it_saw_last() {
+        eventually(Duration::ZERO, || Err::<(), _>("still 1".to_owned()));
+    }
+}
