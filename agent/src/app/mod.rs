@@ -1,3 +1,5 @@
-//! What joins the parts: the agent's loop and the executor's.
+//! What joins the parts: the agent's loop, the executor's, and the store that both kinds of commands open.
 
+pub mod agent;
 pub mod executor;
+pub mod open;

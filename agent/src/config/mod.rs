@@ -1,1 +1,251 @@
-//! To come.
+//! The settings: fragments as they are written, merged, and checked once.
+//!
+//! ```text
+//! /etc/hostler/hostler.yml  <  /etc/hostler/conf.d/*.yml (by name)     each a Fragment, all optional
+//!                    \______ merged ______/ --settle--> Settings       nothing optional that is needed
+//! ```
+//!
+//! Defaults stand in `settle` and nowhere else. The environment is handed in, never read here.
+
+mod fragment;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub use fragment::Fragment;
+
+use crate::domain::keys::Keys;
+use crate::domain::name::Name;
+use crate::domain::span::Bytes;
+use crate::domain::yaml::YamlError;
+use crate::host::disk::{self, At, DiskError};
+use crate::store::consul::{BadConsulSettings, ConsulLayer};
+
+/// Where the configuration is, unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/hostler/hostler.yml";
+
+/// The largest configuration file, in bytes.
+const MAX_FILE: u64 = 256 << 10;
+
+/// The group that every host is in.
+pub const ALL: &str = "all";
+
+/// What is wrong with the configuration, and where.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A file is not what it should be.
+    #[error("{}:{source}", path.display())]
+    Yaml {
+        /// Which.
+        path: PathBuf,
+        /// Where, and what.
+        #[source]
+        source: YamlError,
+    },
+    /// A value is out of its range.
+    #[error("configuration: {0}")]
+    Value(String),
+    /// The settings for Consul, in a file or in the environment.
+    #[error(transparent)]
+    Consul(#[from] BadConsulSettings),
+}
+
+/// Where orders and reports stand.
+pub enum StoreSettings {
+    /// In Consul.
+    Consul(Box<ConsulLayer>),
+    /// In a folder.
+    Dir(PathBuf),
+}
+
+/// How executors are to be started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LauncherChoice {
+    /// systemd where it runs, else detached.
+    #[default]
+    Auto,
+    /// Units of systemd.
+    Systemd,
+    /// Sessions of their own.
+    Detached,
+}
+
+/// What is kept of runs, and how many may execute at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunSettings {
+    /// At once.
+    pub parallel: usize,
+    /// Folders at most.
+    pub keep: usize,
+    /// Days at most.
+    pub keep_days: u32,
+    /// Bytes at most, of all folders together.
+    pub keep_bytes: Bytes,
+}
+
+/// Everything that the program needs to know.
+pub struct Settings {
+    /// This host; `None`: to be found out at the first start.
+    pub host: Option<Name>,
+    /// Its groups, the nearest first; `all` is always the last.
+    pub groups: Vec<Name>,
+    /// What must outlive a reboot.
+    pub state_dir: PathBuf,
+    /// What must not.
+    pub runtime_dir: PathBuf,
+    /// Where tasks are installed; the first wins.
+    pub task_dirs: Vec<PathBuf>,
+    /// Which tasks orders may name: names, and `*` for any part of one.
+    pub allow: Vec<String>,
+    /// The store.
+    pub store: StoreSettings,
+    /// Its keys.
+    pub keys: Keys,
+    /// How executors are started.
+    pub launcher: LauncherChoice,
+    /// Runs.
+    pub runs: RunSettings,
+    /// The level of the log: error, warn, info, debug, trace.
+    pub log_level: String,
+}
+
+impl From<RunSettings> for crate::ledger::trim::Keep {
+    fn from(runs: RunSettings) -> Self {
+        Self { count: runs.keep, days: runs.keep_days, bytes: runs.keep_bytes.0 }
+    }
+}
+
+impl Settings {
+    /// The kind of store, for a line of status.
+    pub fn store_word(&self) -> &'static str {
+        match self.store {
+            StoreSettings::Consul(_) => "watching Consul for orders",
+            StoreSettings::Dir(_) => "watching a folder for orders",
+        }
+    }
+}
+
+/// Reads the configuration at `path` with its `conf.d`; a missing main file is no error unless it was asked for.
+pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Settings, ConfigError> {
+    let main = path.unwrap_or(Path::new(DEFAULT_PATH));
+    let mut merged = match read(main)? {
+        Some(fragment) => fragment,
+        None if path.is_some() => {
+            return Err(ConfigError::Value(format!("there is no file {}", main.display())));
+        }
+        None => Fragment::default(),
+    };
+    for path in drop_ins(&disk::parent(main).join("conf.d"))? {
+        if let Some(fragment) = read(&path)? {
+            merged = fragment.over(merged);
+        }
+    }
+    merged.settle(ConsulLayer::from_env(env)?)
+}
+
+fn read(path: &Path) -> Result<Option<Fragment>, ConfigError> {
+    let Some(text) = disk::read(path, MAX_FILE)? else { return Ok(None) };
+    let fragment = Fragment::read(&text);
+    fragment.map(Some).map_err(|source| ConfigError::Yaml { path: path.to_owned(), source })
+}
+
+fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        let path = entry.at("list", dir)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.extension().is_some_and(|extension| extension == "yml") && !hidden {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether orders may name this task on this host.
+pub fn allows(patterns: &[String], task: &Name) -> bool {
+    patterns.iter().any(|pattern| matches(pattern, task.as_str()))
+}
+
+/// `*` stands for any part of a name.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((before, after)) => name.strip_prefix(before).is_some_and(|rest| {
+            (0..=rest.len()).any(|i| rest.get(i..).is_some_and(|rest| matches(after, rest)))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_env(_: &str) -> Option<String> {
+        None
+    }
+
+    fn settings(files: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("conf.d")).unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        load(Some(&dir.path().join("hostler.yml")), &no_env)
+    }
+
+    #[test]
+    fn later_files_win_and_defaults_fill_the_rest() {
+        let settings = settings(&[
+            ("hostler.yml", "host: db1\ngroups: [hana]\nruns: {parallel: 2, keep: 50}"),
+            ("conf.d/10-a.yml", "runs: {parallel: 8}\nstore: dir\ndir: {path: /x}"),
+            ("conf.d/.hidden.yml", "host: no"),
+            ("conf.d/20-b.yml", "groups: [pg]"),
+        ])
+        .unwrap();
+        assert_eq!(settings.host.unwrap().as_str(), "db1");
+        let groups: Vec<_> = settings.groups.iter().map(Name::as_str).collect();
+        assert_eq!(groups, ["pg", "all"]);
+        assert_eq!((settings.runs.parallel, settings.runs.keep), (8, 50));
+        assert!(matches!(settings.store, StoreSettings::Dir(path) if path == Path::new("/x")));
+        assert_eq!(settings.state_dir, Path::new("/var/lib/hostler"));
+    }
+
+    #[test]
+    fn a_wrong_file_is_told_with_its_place() {
+        for (text, expected) in [
+            ("hots: db1", "did you mean `host`"),
+            ("host: DB1", "is not a name"),
+            ("runs: {parallel: 0}", "runs.parallel"),
+            ("store: etcd", "store"),
+            ("groups: [a]\ngroups: [b]", "groups"),
+        ] {
+            let error = settings(&[("hostler.yml", text)]).err().expect(text).to_string();
+            assert!(error.contains(expected) && !error.contains('\n'), "{text}: {error}");
+        }
+        let missing = load(Some(Path::new("/nonexistent/hostler.yml")), &no_env);
+        assert!(missing.err().unwrap().to_string().contains("there is no file"));
+    }
+
+    #[test]
+    fn patterns_of_tasks() {
+        let name: Name = "postgres-backup".parse().unwrap();
+        for (pattern, expected) in [
+            ("*", true),
+            ("postgres-*", true),
+            ("*-backup", true),
+            ("p*b*p", true),
+            ("hana-*", false),
+            ("", false),
+        ] {
+            assert_eq!(allows(&[pattern.to_owned()], &name), expected, "{pattern}");
+        }
+    }
+}

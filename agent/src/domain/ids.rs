@@ -16,6 +16,11 @@ impl RunId {
     pub fn new(millis: u64, random: u128) -> Self {
         Self(Ulid::from_parts(millis, random))
     }
+
+    /// When it was made, in milliseconds since 1970.
+    pub fn millis(&self) -> u64 {
+        self.0.timestamp_ms()
+    }
 }
 
 impl fmt::Display for RunId {

@@ -5,3 +5,4 @@ pub mod crash;
 pub mod disk;
 pub mod facts;
 pub mod log;
+pub mod notify;

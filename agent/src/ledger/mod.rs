@@ -19,6 +19,7 @@ pub mod claim;
 pub mod folder;
 pub mod journal;
 pub mod orders;
+pub mod trim;
 
 pub use claim::{Claim, ClaimState};
 pub use folder::{Folder, FolderError};

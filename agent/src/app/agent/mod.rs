@@ -1,0 +1,705 @@
+//! The agent: receives what happens, applies it, decides, dispatches what was decided, and shows the result.
+//!
+//! ```text
+//!  watches ──┐                                          ┌─> ledger (before anything else)
+//!  folders ──┼─> receive -> apply -> decide -> dispatch ┼─> work.rs: look, make, launch, end survivors
+//!  work.rs ──┘                                  |       └─> a moment later: an Event again
+//!                                               └─> publish -> report writer
+//! ```
+//!
+//! One task owns all state; whatever takes time is done elsewhere and comes back as an [`Event`]. Nothing here
+//! decides: that is `domain::decide`.
+
+mod runs;
+mod sights;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::catalog::trust::OwnerRule;
+use crate::catalog::{Catalog, copy};
+use crate::config::{self, ConfigError, Settings};
+use crate::domain::decide::{Action, Decision, Examined, Needs, View, decide};
+use crate::domain::ids::RunId;
+use crate::domain::memory::{Fact, Stage};
+use crate::domain::name::Name;
+use crate::domain::order::Document;
+use crate::domain::plan::{Lock, Place, Plan};
+use crate::domain::source::{OrderKey, Source};
+use crate::domain::task::{Free, Gate};
+use crate::exec::launcher::Launcher;
+use crate::host::crash::{CrashPoint, here};
+use crate::host::disk::DiskError;
+use crate::host::{clock, disk, facts, notify};
+use crate::ledger::orders::LedgerError;
+use crate::ledger::{Folder, Ledger, trim};
+use crate::report::compose::Sources;
+use crate::report::document::{AgentReport, REPORT_VERSION};
+use crate::report::writer::{self, Report, Wanted};
+use crate::store::Store;
+
+/// While a run executes, its folder is looked at so often, should a notice of the kernel be lost.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A start that a last look or a full disk kept from happening is tried again after this.
+const START_AGAIN: Duration = Duration::from_secs(1);
+/// What the ledger could not take is decided again after this.
+const LEDGER_AGAIN: Duration = Duration::from_secs(10);
+/// One decision can lead to the next, but never so often without anything happening between.
+const MOST_DECISIONS: usize = 64;
+/// Events that wait to be applied; a full queue makes whoever has something to say wait.
+const EVENTS: usize = 256;
+/// How many orders the agent's own report names.
+const ORDERS_NAMED: usize = 100;
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// There is no name for the host.
+    #[error("this host has no usable name: set `host:` in the configuration")]
+    NoHost,
+    /// Another agent has the state folder.
+    #[error("another agent runs on {}", .0.display())]
+    Running(PathBuf),
+    /// Something of the system.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A prefix shows something else.
+    Sight,
+    /// A run's folder has changed.
+    Folder(RunId),
+    /// A run's folder is made, and the order is as it was: the run may start.
+    Made {
+        /// Of this order.
+        key: OrderKey,
+        /// Which.
+        run: RunId,
+        /// The plan; or why there is none.
+        result: Result<Arc<Plan>, NotMade>,
+    },
+    /// The last look at the order of a run without effect found it changed.
+    Changed {
+        /// Of this order.
+        key: OrderKey,
+        /// Which.
+        run: RunId,
+        /// Its epoch that nobody may have any more.
+        epoch: u32,
+    },
+    /// An executor was launched.
+    Launched {
+        /// Whose.
+        run: RunId,
+        /// Whether it was.
+        launched: bool,
+    },
+    /// What was kept from happening may be tried again.
+    Again(RunId),
+    /// A dead executor's processes were ended, but for so many.
+    Survivors {
+        /// Whose.
+        run: RunId,
+        /// How many live on.
+        count: usize,
+    },
+}
+
+/// Why a run was not made.
+#[derive(Debug)]
+pub enum NotMade {
+    /// Its order is refused: one line for the operator.
+    Refused(String),
+    /// Not now: the store, the order or the disk.
+    NotNow(String),
+}
+
+/// The agent.
+pub struct Agent {
+    settings: Settings,
+    host: Name,
+    boot: String,
+    program: PathBuf,
+    rule: OwnerRule,
+    launcher: Launcher,
+    store: Arc<dyn Store>,
+    sources: Vec<Source>,
+    sights: Vec<sights::Sight>,
+    orders: BTreeMap<OrderKey, crate::domain::decide::SeenOrder>,
+    ledger: Result<Ledger, LedgerError>,
+    ledger_full: Option<String>,
+    catalog: Catalog,
+    examined: BTreeMap<OrderKey, Examined>,
+    runs: runs::Runs,
+    starting: BTreeMap<RunId, Vec<Lock>>,
+    ending: BTreeSet<RunId>,
+    rebooting: bool,
+    calm_until: Option<Timestamp>,
+    decision: Decision,
+    events: mpsc::Sender<Event>,
+    inbox: mpsc::Receiver<Event>,
+    wanted: watch::Sender<Arc<Wanted>>,
+    _lock: nix::fcntl::Flock<std::fs::File>,
+}
+
+impl Agent {
+    /// Puts an agent together: reads the ledger and the tasks, but starts nothing and asks no store yet.
+    pub fn build(settings: Settings, store: Arc<dyn Store>) -> Result<Self, AgentError> {
+        let host = host_name(&settings)?;
+        disk::make_dirs(&settings.state_dir)?;
+        let lock = only_one(&settings)?;
+        let runs_dir = settings.state_dir.join("runs");
+        disk::make_dir(&runs_dir)?;
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let ledger = Ledger::open(&settings.state_dir.join("ledger"));
+        if let Err(error) = &ledger {
+            tracing::error!("safe mode, nothing is started: {error}");
+        }
+        let mut sources = vec![Source::Host(host.clone())];
+        sources.extend(settings.groups.iter().cloned().map(Source::Group));
+        let rule = OwnerRule::of_process();
+        let catalog = Catalog::load(&settings.task_dirs, rule);
+        let runs = runs::Runs::open(&runs_dir, events.clone());
+        let launcher = super::open::launcher(settings.launcher);
+        let (wanted, _) = watch::channel(Arc::new(Wanted::new()));
+        Ok(Self {
+            host,
+            boot: facts::boot_id(),
+            program: std::env::current_exe()?,
+            rule,
+            launcher,
+            store,
+            sources,
+            sights: Vec::new(),
+            orders: BTreeMap::new(),
+            ledger,
+            ledger_full: None,
+            catalog,
+            examined: BTreeMap::new(),
+            runs,
+            starting: BTreeMap::new(),
+            ending: BTreeSet::new(),
+            rebooting: false,
+            calm_until: None,
+            decision: Decision::default(),
+            events,
+            inbox,
+            wanted,
+            settings,
+            _lock: lock,
+        })
+    }
+
+    /// The host that this agent acts for.
+    pub fn host(&self) -> &Name {
+        &self.host
+    }
+
+    /// Works until `shutdown` is done. Runs go on without the agent.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+        self.tidy();
+        self.load_runs();
+        self.sights = sights::watch(&self.store, &self.settings.keys, &self.sources, &self.events);
+        let writer = writer::write(
+            Arc::clone(&self.store),
+            self.settings.keys.clone(),
+            self.host.clone(),
+            self.wanted.subscribe(),
+        );
+        tokio::spawn(writer);
+        let mut reload = signal(SignalKind::hangup())?;
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::pin!(shutdown);
+        let mut ready = notify::Ready::default();
+        loop {
+            self.decide_and_dispatch();
+            self.publish();
+            if self.has_answer() {
+                ready.say(&format!("{} of {}", self.settings.store_word(), self.host));
+            }
+            let wake = self.decision.wake.map(until);
+            // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.
+            tokio::select! {
+                event = self.inbox.recv() => if let Some(event) = event {
+                    self.apply(event);
+                    while let Ok(event) = self.inbox.try_recv() {
+                        self.apply(event);
+                    }
+                },
+                () = wake_up(wake) => {}
+                _ = look.tick(), if self.runs.any() => self.runs.look(),
+                _ = reload.recv() => self.reload(),
+                () = &mut shutdown => return Ok(()),
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Sight => {
+                if sights::take(&self.sights, &mut self.orders) {
+                    here(CrashPoint::OrderSeen);
+                    self.examined.retain(|key, seen| {
+                        self.orders.get(key).is_some_and(|order| order.index == seen.index)
+                    });
+                }
+            }
+            Event::Folder(run) => self.runs.look_at(run),
+            Event::Made { key, run, result } => self.made(&key, run, result),
+            Event::Changed { key, run, epoch } => {
+                self.starting.remove(&run);
+                self.void(&key, run, epoch);
+            }
+            Event::Launched { run, launched } => {
+                self.starting.remove(&run);
+                here(CrashPoint::Launched);
+                self.runs.launched(run, launched.then(clock::now));
+            }
+            Event::Again(run) => {
+                self.starting.remove(&run);
+            }
+            Event::Survivors { run, count } => {
+                self.ending.remove(&run);
+                self.runs.survivors(run, count);
+            }
+        }
+    }
+
+    /// Decides and does what was decided, until nothing more is to be remembered.
+    fn decide_and_dispatch(&mut self) {
+        for _ in 0..MOST_DECISIONS {
+            let Ok(ledger) = &self.ledger else { return };
+            let view = View {
+                now: clock::now(),
+                boot: &self.boot,
+                host: &self.host,
+                sources: &self.sources,
+                orders: sights::all_visible(&self.sights).then_some(&self.orders),
+                memory: ledger.memory(),
+                examined: &self.examined,
+                runs: self.runs.views(),
+                starting: &self.starting,
+                parallel: self.settings.runs.parallel,
+                calm_until: self.calm_until,
+            };
+            let mut decision = decide(&view, &mut clock::new_run);
+            let actions = std::mem::take(&mut decision.actions);
+            let again = self.dispatch(actions, &mut decision);
+            self.decision = decision;
+            if !again {
+                return;
+            }
+        }
+        tracing::error!("decisions lead in a circle; going on at the next event");
+    }
+
+    /// Does what was decided; true if that changes what is to be decided.
+    fn dispatch(&mut self, actions: Vec<Action>, decision: &mut Decision) -> bool {
+        let mut facts = Vec::new();
+        let mut again = false;
+        for action in actions {
+            match action {
+                Action::Remember(fact) => facts.push(fact),
+                Action::Examine(key) => again |= self.examine(&key),
+                Action::Start { key, run, locks } => self.start(&key, run, locks),
+                Action::Launch { key, run, epoch, look } => self.launch(&key, run, epoch, look),
+                Action::EndSurvivors { run } => self.end_survivors(run),
+                Action::Reboot { run } => self.reboot(run),
+            }
+        }
+        if facts.is_empty() {
+            return again;
+        }
+        match self.remember(facts) {
+            true => true,
+            false => {
+                let later = clock::now() + LEDGER_AGAIN;
+                decision.wake = Some(decision.wake.map_or(later, |wake| wake.min(later)));
+                false
+            }
+        }
+    }
+
+    fn remember(&mut self, facts: Vec<Fact>) -> bool {
+        let Ok(ledger) = &mut self.ledger else { return false };
+        let closed: Vec<(OrderKey, RunId)> = facts
+            .iter()
+            .filter_map(|fact| match fact {
+                Fact::Closed { key, run, closing } => {
+                    tracing::info!(order = %key, run = %run, "{}", closing.end.as_str());
+                    Some((key.clone(), *run))
+                }
+                _ => None,
+            })
+            .collect();
+        let occasions = facts.iter().any(|fact| matches!(fact, Fact::Occasion { .. }));
+        if !closed.is_empty() {
+            here(CrashPoint::EndSeen);
+        }
+        match ledger.record(facts) {
+            Ok(()) => {
+                self.ledger_full = None;
+                if occasions {
+                    here(CrashPoint::OccasionRecorded);
+                }
+                if !closed.is_empty() {
+                    here(CrashPoint::Closed);
+                }
+                for (_, run) in closed {
+                    self.runs.close(run, &self.kept_open());
+                }
+                true
+            }
+            Err(error) => {
+                tracing::error!("the ledger cannot be written, nothing is started: {error}");
+                self.ledger_full = Some(error.to_string());
+                false
+            }
+        }
+    }
+
+    /// Runs that are over and keep their place until a person has spoken.
+    fn kept_open(&self) -> BTreeSet<RunId> {
+        let Ok(ledger) = &self.ledger else { return BTreeSet::new() };
+        let orders = ledger.memory().orders.values();
+        let occasions = orders.flat_map(|order| order.current.iter().chain(&order.previous));
+        occasions.filter(|occasion| occasion.has_run()).map(|occasion| occasion.run).collect()
+    }
+
+    fn examine(&mut self, key: &OrderKey) -> bool {
+        let Some(seen) = self.orders.get(key) else { return false };
+        let Ok(Document::Order(order)) = &seen.document else { return false };
+        let finding = if !config::allows(&self.settings.allow, &order.task) {
+            Err(format!(
+                "task {} is not allowed on this host: see `tasks.allow` in its configuration",
+                order.task
+            ))
+        } else {
+            let place = self.place(PathBuf::new());
+            let work = work::About { key, host: &self.host, run: RunId::new(0, 0), place };
+            self.catalog.refresh(&order.task).map_err(|error| error.to_string()).and_then(|loaded| {
+                let plan = work.plan(order, &loaded.task, String::new())?;
+                let closed = loaded.task.gates.iter().find_map(closed);
+                Ok(Needs { repeatable: loaded.task.is_repeatable(), locks: plan.resources, closed })
+            })
+        };
+        self.examined.insert(key.clone(), Examined { index: seen.index, finding });
+        true
+    }
+
+    fn place(&self, task_dir: PathBuf) -> Place {
+        let systemd = self.launcher == Launcher::Systemd;
+        Place { task_dir, runtime_dir: self.settings.runtime_dir.clone(), systemd }
+    }
+
+    fn start(&mut self, key: &OrderKey, run: RunId, locks: Vec<Lock>) {
+        let Some(seen) = self.orders.get(key) else { return };
+        let Ok(Document::Order(order)) = &seen.document else { return };
+        let Ok(loaded) = self.catalog.get(order.task.as_str()) else { return };
+        let job = work::Making {
+            store: Arc::clone(&self.store),
+            keys: self.settings.keys.clone(),
+            host: self.host.clone(),
+            key: key.clone(),
+            run,
+            index: seen.index,
+            task_folder: loaded.folder.clone(),
+            state_dir: self.settings.state_dir.clone(),
+            place: self.place(PathBuf::new()),
+            rule: self.rule,
+        };
+        self.starting.insert(run, locks);
+        self.send(async move {
+            let result = job.make().await;
+            Event::Made { key: job.key, run, result }
+        });
+    }
+
+    fn made(&mut self, key: &OrderKey, run: RunId, result: Result<Arc<Plan>, NotMade>) {
+        let still_open = self.ledger.as_ref().ok().and_then(|ledger| {
+            let occasion = ledger.memory().orders.get(key)?.current.as_ref()?;
+            (occasion.run == run && occasion.stage == Stage::Open).then_some(())
+        });
+        match result {
+            Ok(plan) if still_open.is_some() => {
+                here(CrashPoint::FolderMade);
+                if self.remember(vec![Fact::Prepared { key: key.clone(), run }]) {
+                    here(CrashPoint::Prepared);
+                    tracing::info!(order = %key, run = %run, task = %plan.task, "starting");
+                    self.runs.add(run, Arc::clone(&plan));
+                    self.send_launch(plan, 1);
+                } else {
+                    self.again_later(run);
+                }
+            }
+            Ok(_) => {
+                self.starting.remove(&run);
+                // A newer order came first; nobody knows of the folder.
+                if let Err(error) = Folder::new(&self.settings.state_dir.join("runs"), run).remove() {
+                    tracing::warn!("{error}");
+                }
+            }
+            Err(NotMade::Refused(why)) => {
+                self.starting.remove(&run);
+                if let Some(seen) = self.orders.get(key) {
+                    self.examined.insert(key.clone(), Examined { index: seen.index, finding: Err(why) });
+                }
+            }
+            Err(NotMade::NotNow(why)) => {
+                tracing::info!(order = %key, "not started yet: {why}");
+                self.again_later(run);
+            }
+        }
+    }
+
+    fn again_later(&self, run: RunId) {
+        self.send(async move {
+            sleep(START_AGAIN).await;
+            Event::Again(run)
+        });
+    }
+
+    fn launch(&mut self, key: &OrderKey, run: RunId, epoch: u32, look: bool) {
+        let Some(plan) = self.runs.plan(run) else { return };
+        self.starting.insert(run, plan.resources.clone());
+        let seen = self.orders.get(key).map(|seen| seen.index);
+        if !look {
+            return self.send_launch(plan, epoch);
+        }
+        let Some(index) = seen else {
+            // The order is gone, and nothing of the run has happened.
+            let key = key.clone();
+            return self.send(async move { Event::Changed { key, run, epoch } });
+        };
+        let (store, keys, host) = (Arc::clone(&self.store), self.settings.keys.clone(), self.host.clone());
+        let (key, launching) = (key.clone(), self.launching(plan, epoch));
+        self.send(async move {
+            match work::look(&*store, &keys, &host, &key, index).await {
+                Ok(_) => launching.launch().await,
+                Err(work::Look::Changed(_)) => Event::Changed { key, run, epoch },
+                Err(work::Look::Trouble(error)) => {
+                    tracing::debug!("the last look failed: {error}");
+                    sleep(START_AGAIN).await;
+                    Event::Again(run)
+                }
+            }
+        });
+    }
+
+    fn launching(&self, plan: Arc<Plan>, epoch: u32) -> work::Launching {
+        let folder = Folder::new(&self.settings.state_dir.join("runs"), plan.run);
+        work::Launching {
+            launcher: self.launcher.clone(),
+            program: self.program.clone(),
+            folder,
+            epoch,
+            plan,
+        }
+    }
+
+    fn send_launch(&mut self, plan: Arc<Plan>, epoch: u32) {
+        self.runs.launching(plan.run, epoch);
+        let launching = self.launching(plan, epoch);
+        self.send(async move { launching.launch().await });
+    }
+
+    /// Takes an epoch away from every executor, and opens the occasion again.
+    fn void(&mut self, key: &OrderKey, run: RunId, epoch: u32) {
+        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
+        match work::void(&folder, epoch) {
+            Ok(true) => {
+                let next = clock::new_run();
+                if self.remember(vec![Fact::Voided { key: key.clone(), run, next }]) {
+                    self.runs.close(run, &BTreeSet::new());
+                }
+            }
+            Ok(false) => self.runs.look_at(run),
+            Err(error) => tracing::warn!("run {run} cannot be taken back: {error}"),
+        }
+    }
+
+    fn end_survivors(&mut self, run: RunId) {
+        if !self.ending.insert(run) {
+            return;
+        }
+        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
+        let launcher = self.launcher.clone();
+        self.send(async move {
+            let count = work::end_survivors(&launcher, &folder).await;
+            Event::Survivors { run, count }
+        });
+    }
+
+    fn reboot(&mut self, run: RunId) {
+        if std::mem::replace(&mut self.rebooting, true) {
+            return;
+        }
+        tracing::warn!(run = %run, "rebooting the host, as the run asks");
+        let launcher = self.launcher.clone();
+        tokio::spawn(async move {
+            nix::unistd::sync();
+            if let Err(error) = launcher.reboot().await {
+                tracing::error!("the host is not rebooted: {error}");
+            }
+        });
+    }
+
+    /// Does something elsewhere, and takes its end as an event.
+    fn send(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let event = work.await;
+            // A closed queue means that the agent is stopping.
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn reload(&mut self) {
+        tracing::info!("reading the tasks anew");
+        self.catalog.reload();
+        self.examined.clear();
+    }
+
+    fn load_runs(&mut self) {
+        let Ok(ledger) = &self.ledger else { return };
+        let kept = self.kept_open();
+        for run in kept {
+            self.runs.load(run);
+        }
+        let prepared: Vec<RunId> = ledger.memory().prepared().map(|(_, occasion)| occasion.run).collect();
+        for run in prepared {
+            self.runs.load(run);
+        }
+        self.runs.load_newest();
+    }
+
+    /// Removes what is not needed any more; a failure costs space, nothing else.
+    fn tidy(&self) {
+        let Ok(ledger) = &self.ledger else { return };
+        let mut spared = self.kept_open();
+        spared.extend(ledger.memory().prepared().map(|(_, occasion)| occasion.run));
+        let runs = self.settings.state_dir.join("runs");
+        if let Err(error) = trim::trim(&runs, &spared, &self.settings.runs.into(), clock::now()) {
+            tracing::warn!("old runs are not removed: {error}");
+        }
+        let tasks = self.settings.state_dir.join("tasks");
+        match trim::digests(&runs) {
+            Ok(needed) => {
+                if let Err(error) = copy::remove_unneeded(&tasks, &needed) {
+                    tracing::warn!("old copies of tasks are not removed: {error}");
+                }
+            }
+            Err(error) => tracing::warn!("old copies of tasks are not removed: {error}"),
+        }
+    }
+
+    fn has_answer(&self) -> bool {
+        self.sights.iter().all(|sight| sight.has_answer())
+    }
+
+    fn publish(&mut self) {
+        let mut wanted = Wanted::new();
+        let keys = &self.settings.keys;
+        let mut phases = BTreeMap::new();
+        if let Ok(ledger) = &self.ledger {
+            let sources = Sources {
+                host: &self.host,
+                memory: ledger.memory(),
+                decision: &self.decision,
+                runs: self.runs.views(),
+            };
+            for (order, report) in sources.orders() {
+                if phases.len() < ORDERS_NAMED {
+                    phases.insert(order.to_string(), report.phase.clone());
+                }
+                wanted.insert(keys.order_report(&self.host, &order), Report::Order(Box::new(report)));
+            }
+            for (run, report) in self.runs.reports() {
+                wanted.insert(keys.run_report(&self.host, run), Report::Run(Box::new(report)));
+            }
+        }
+        let agent = AgentReport {
+            version: REPORT_VERSION,
+            host: self.host.to_string(),
+            hostler: env!("CARGO_PKG_VERSION").to_owned(),
+            boot: self.boot.clone(),
+            groups: self.settings.groups.clone(),
+            conditions: self.conditions(),
+            orders: phases,
+            ..AgentReport::default()
+        };
+        wanted.insert(keys.agent_report(&self.host), Report::Agent(Box::new(agent)));
+        self.wanted.send_if_modified(|shown| {
+            let news = **shown != wanted;
+            if news {
+                *shown = Arc::new(wanted);
+            }
+            news
+        });
+    }
+
+    fn conditions(&self) -> Vec<String> {
+        let mut conditions: Vec<String> = self.sights.iter().filter_map(|sight| sight.condition()).collect();
+        conditions.extend(self.ledger.as_ref().err().map(|error| format!("safe mode: {error}")));
+        conditions.extend(self.ledger_full.iter().map(|error| format!("ledger: {error}")));
+        conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
+        conditions.truncate(20);
+        conditions
+    }
+}
+
+fn closed(gate: &Gate) -> Option<String> {
+    let Gate::DiskFree { path, free } = gate;
+    let (percent, bytes) = match facts::disk_free(path) {
+        Ok(free) => free,
+        Err(error) => return Some(format!("the free space of {} is not known: {error}", path.display())),
+    };
+    let (open, wanted) = match free {
+        Free::Percent(wanted) => (percent >= u64::from(*wanted), format!("{wanted} %")),
+        Free::Bytes(wanted) => (bytes >= wanted.0, wanted.to_string()),
+    };
+    (!open).then(|| format!("{} has {percent} % free, the task wants {wanted}", path.display()))
+}
+
+fn host_name(settings: &Settings) -> Result<Name, AgentError> {
+    let own = || facts::hostname().split('.').next()?.to_ascii_lowercase().parse().ok();
+    settings.host.clone().or_else(own).ok_or(AgentError::NoHost)
+}
+
+fn only_one(settings: &Settings) -> Result<nix::fcntl::Flock<std::fs::File>, AgentError> {
+    use crate::host::disk::At;
+    let path = settings.state_dir.join("lock");
+    let file = std::fs::File::create(&path).at("create", &path)?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+        .map_err(|_| AgentError::Running(settings.state_dir.clone()))
+}
+
+fn until(at: Timestamp) -> Instant {
+    let left = at.duration_since(clock::now());
+    Instant::now() + Duration::try_from(left).unwrap_or_default()
+}
+
+async fn wake_up(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

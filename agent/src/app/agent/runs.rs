@@ -1,0 +1,210 @@
+//! What the agent sees of the runs' folders: of those that an executor may have, and of the newest for the reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+
+use super::Event;
+use crate::domain::decide::{Life, RunView};
+use crate::domain::ids::RunId;
+use crate::domain::plan::Plan;
+use crate::exec::output;
+use crate::ledger::{ClaimState, Folder, FolderError, trim};
+use crate::report::compose;
+use crate::report::document::{RunReport, TAIL};
+use crate::report::writer::NEWEST_RUNS;
+
+/// The runs of this host.
+pub struct Runs {
+    dir: PathBuf,
+    views: BTreeMap<RunId, RunView>,
+    /// The epoch that this agent launched last.
+    epochs: BTreeMap<RunId, u32>,
+    /// Runs that are over and keep their place.
+    kept: BTreeSet<RunId>,
+    reports: BTreeMap<RunId, RunReport>,
+    watcher: Option<RecommendedWatcher>,
+}
+
+impl Runs {
+    /// Looks at nothing yet.
+    pub fn open(dir: &Path, events: mpsc::Sender<Event>) -> Self {
+        let notice = move |notice: notify::Result<notify::Event>| {
+            let Ok(notice) = notice else { return };
+            let changes = notice.kind.is_create() || notice.kind.is_modify();
+            // The output is not looked at; whatever is lost in a full queue is seen by the next regular look.
+            let of = |path: &PathBuf| {
+                let name = path.file_name()?.to_str()?;
+                let counts = name == "journal" || name == "progress" || name.starts_with("claim.");
+                path.parent()?.file_name()?.to_str()?.parse().ok().filter(|_| counts)
+            };
+            if let Some(run) = notice.paths.iter().find_map(of).filter(|_| changes) {
+                let _ = events.try_send(Event::Folder(run));
+            }
+        };
+        let watcher = notify::recommended_watcher(notice)
+            .inspect_err(|error| tracing::warn!("runs are looked at once a second only: {error}"))
+            .ok();
+        let (views, epochs, kept) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self { dir: dir.to_owned(), views, epochs, kept, reports: BTreeMap::new(), watcher }
+    }
+
+    /// The runs that an executor may have, and those that keep their place.
+    pub fn views(&self) -> &BTreeMap<RunId, RunView> {
+        &self.views
+    }
+
+    /// Whether there is any run that may change.
+    pub fn any(&self) -> bool {
+        self.views.keys().any(|run| !self.kept.contains(run))
+    }
+
+    /// The reports of the newest runs.
+    pub fn reports(&self) -> BTreeMap<RunId, RunReport> {
+        self.reports.iter().rev().take(NEWEST_RUNS).map(|(run, report)| (*run, report.clone())).collect()
+    }
+
+    /// The plan of a run.
+    pub fn plan(&self, run: RunId) -> Option<Arc<Plan>> {
+        self.views.get(&run).map(|view| Arc::clone(&view.plan))
+    }
+
+    /// Takes a run in that was just made.
+    pub fn add(&mut self, run: RunId, plan: Arc<Plan>) {
+        let view = RunView {
+            state: Ok(crate::domain::run::State::new(plan.steps.len())),
+            plan,
+            life: Life::Unclaimed { epoch: 1 },
+            launched: None,
+            survivors: None,
+            progress: (None, None),
+            tail: None,
+        };
+        self.views.insert(run, view);
+        if let Some(watcher) = &mut self.watcher {
+            let folder = Folder::new(&self.dir, run);
+            if let Err(error) = watcher.watch(folder.path(), RecursiveMode::NonRecursive) {
+                tracing::debug!("run {run} is looked at once a second only: {error}");
+            }
+        }
+        self.look_at(run);
+    }
+
+    /// Takes a run in whose folder an earlier agent made.
+    pub fn load(&mut self, run: RunId) {
+        match Folder::new(&self.dir, run).plan() {
+            Ok(plan) => self.add(run, Arc::new(plan)),
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+
+    /// Reads the newest folders for the reports.
+    pub fn load_newest(&mut self) {
+        let newest = trim::folders(&self.dir).unwrap_or_default();
+        for run in newest.into_iter().rev().take(NEWEST_RUNS) {
+            let folder = Folder::new(&self.dir, run);
+            let Ok(plan) = folder.plan() else { continue };
+            let Ok(state) = folder.state(&plan) else { continue };
+            if state.epoch > 0 {
+                let tail = output::tail(folder.path(), TAIL);
+                let alive = self.views.get(&run).is_some_and(|view| view.life == Life::Alive);
+                self.reports.insert(run, compose::run(&plan, &state, alive, Some(&tail)));
+            }
+        }
+    }
+
+    /// An epoch is about to be launched.
+    pub fn launching(&mut self, run: RunId, epoch: u32) {
+        self.epochs.insert(run, epoch);
+        if let Some(view) = self.views.get_mut(&run) {
+            view.survivors = None;
+            view.life = Life::Unclaimed { epoch };
+        }
+    }
+
+    /// The launch was made; `None`: it failed, and may be tried again at once when it is due.
+    pub fn launched(&mut self, run: RunId, at: Option<Timestamp>) {
+        if let Some(view) = self.views.get_mut(&run) {
+            view.launched = at.or(Some(crate::host::clock::now()));
+        }
+        self.look_at(run);
+    }
+
+    /// A dead executor's processes were ended, but for so many.
+    pub fn survivors(&mut self, run: RunId, count: usize) {
+        if let Some(view) = self.views.get_mut(&run) {
+            view.survivors = Some(count);
+        }
+    }
+
+    /// A run is over; it is looked at no more, unless it keeps its place.
+    pub fn close(&mut self, run: RunId, kept: &BTreeSet<RunId>) {
+        self.look_at(run);
+        self.epochs.remove(&run);
+        if let Some(watcher) = &mut self.watcher {
+            // It may never have been watched.
+            let _ = watcher.unwatch(Folder::new(&self.dir, run).path());
+        }
+        if kept.contains(&run) {
+            self.kept.insert(run);
+        } else {
+            self.views.remove(&run);
+        }
+        self.kept.retain(|run| kept.contains(run));
+        let (kept, views) = (&self.kept, &mut self.views);
+        views
+            .retain(|run, view| kept.contains(run) || !matches!(&view.state, Ok(s) if s.outcome().is_some()));
+        while self.reports.len() > NEWEST_RUNS {
+            self.reports.pop_first();
+        }
+    }
+
+    /// Looks at all runs.
+    pub fn look(&mut self) {
+        let runs: Vec<RunId> = self.views.keys().filter(|run| !self.kept.contains(run)).copied().collect();
+        runs.into_iter().for_each(|run| self.look_at(run));
+    }
+
+    /// Looks at one run.
+    pub fn look_at(&mut self, run: RunId) {
+        let Some(view) = self.views.get_mut(&run) else { return };
+        let folder = Folder::new(&self.dir, run);
+        let launched = self.epochs.get(&run).copied().unwrap_or(0);
+        // First who lives, then what is written: a result that came between is not taken for a loss.
+        match life(&folder, launched) {
+            Ok(life) => {
+                if view.life != life {
+                    view.survivors = None;
+                }
+                view.life = life;
+            }
+            Err(error) => tracing::error!("run {run}: {error}"),
+        }
+        view.state = folder.state(&view.plan).map_err(|error| error.to_string());
+        let progress = folder.progress();
+        view.progress = (progress.progress, progress.message);
+        if let Ok(state) = &view.state {
+            if state.outcome().is_some() {
+                view.tail = Some(output::tail(folder.path(), TAIL));
+            }
+            if state.epoch > 0 {
+                let alive = view.life == Life::Alive;
+                self.reports.insert(run, compose::run(&view.plan, state, alive, view.tail.as_deref()));
+            }
+        }
+    }
+}
+
+fn life(folder: &Folder, launched: u32) -> Result<Life, FolderError> {
+    let (epoch, claim) = folder.newest_claim()?;
+    Ok(match claim {
+        ClaimState::Held(_) => Life::Alive,
+        ClaimState::None => Life::Unclaimed { epoch: launched.max(1) },
+        ClaimState::Dead(_) if launched > epoch => Life::Unclaimed { epoch: launched },
+        ClaimState::Dead(_) => Life::Dead { epoch },
+    })
+}

@@ -1,0 +1,104 @@
+//! The prefixes that the agent watches, and the orders that they show.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::Event;
+use crate::domain::decide::SeenOrder;
+use crate::domain::keys::Keys;
+use crate::domain::order::Document;
+use crate::domain::source::{OrderKey, Source};
+use crate::store::watch::{Seen, Sight as State};
+use crate::store::{Listing, Store};
+
+/// One watched place of orders.
+pub struct Sight {
+    source: Source,
+    prefix: String,
+    seen: watch::Receiver<Seen>,
+}
+
+impl Sight {
+    /// Whether the store has answered, or was found not to.
+    pub fn has_answer(&self) -> bool {
+        self.seen.borrow().sight != State::Unknown
+    }
+
+    /// What an operator should know of this prefix.
+    pub fn condition(&self) -> Option<String> {
+        match &self.seen.borrow().sight {
+            State::Unknown | State::Visible(_) => None,
+            State::NotVisible => Some(format!(
+                "not visible: {} has no marker or may not be read; run hostler enroll, check the token",
+                self.prefix
+            )),
+            State::Trouble(why) => Some(format!("store: {why}")),
+        }
+    }
+
+    fn listing(&self) -> Option<Arc<Listing>> {
+        match &self.seen.borrow().sight {
+            State::Visible(listing) => Some(Arc::clone(listing)),
+            State::Unknown | State::NotVisible | State::Trouble(_) => None,
+        }
+    }
+}
+
+/// Starts to watch the places of orders; each change is an event.
+pub fn watch(
+    store: &Arc<dyn Store>,
+    keys: &Keys,
+    sources: &[Source],
+    events: &mpsc::Sender<Event>,
+) -> Vec<Sight> {
+    let start = |source: &Source| {
+        let prefix = match source {
+            Source::Host(host) => keys.host_orders(host),
+            Source::Group(group) => keys.group_orders(group),
+        };
+        let (sender, seen) = watch::channel(Seen::default());
+        let (store, watched) = (Arc::clone(store), prefix.clone());
+        tokio::spawn(async move { crate::store::watch::watch(store, &watched, &sender).await });
+        let (mut changes, events) = (seen.clone(), events.clone());
+        tokio::spawn(async move {
+            while changes.changed().await.is_ok() && events.send(Event::Sight).await.is_ok() {}
+        });
+        Sight { source: source.clone(), prefix, seen }
+    };
+    sources.iter().map(start).collect()
+}
+
+/// Whether every place is in sight at this moment.
+pub fn all_visible(sights: &[Sight]) -> bool {
+    !sights.is_empty() && sights.iter().all(|sight| sight.listing().is_some())
+}
+
+/// Takes in what is in sight; true if an order came, went or changed. A place out of sight keeps its orders.
+pub fn take(sights: &[Sight], orders: &mut BTreeMap<OrderKey, SeenOrder>) -> bool {
+    let mut changed = false;
+    for sight in sights {
+        let Some(listing) = sight.listing() else { continue };
+        let mut here = BTreeMap::new();
+        for entry in &listing.entries {
+            let name = entry.key.strip_prefix(&sight.prefix).and_then(|name| name.parse().ok());
+            let Some(order) = name else { continue }; // Not an order's name: nothing that a host could report on.
+            let key = OrderKey { source: sight.source.clone(), order };
+            let known = orders.get(&key).filter(|known| known.index == entry.modify_index);
+            let seen = known.cloned().unwrap_or_else(|| SeenOrder {
+                index: entry.modify_index,
+                document: Document::read(&entry.value).map_err(|error| error.to_string()),
+            });
+            here.insert(key, seen);
+        }
+        let before = orders.len();
+        orders.retain(|key, _| key.source != sight.source || here.contains_key(key));
+        changed |= orders.len() != before;
+        for (key, seen) in here {
+            changed |= orders.get(&key) != Some(&seen);
+            orders.insert(key, seen);
+        }
+    }
+    changed
+}

@@ -1,0 +1,177 @@
+//! What takes time: done beside the loop, and back in it as an event.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{Event, NotMade};
+use crate::catalog::trust::OwnerRule;
+use crate::catalog::{TASK_FILE, copy};
+use crate::domain::draft;
+use crate::domain::ids::RunId;
+use crate::domain::keys::Keys;
+use crate::domain::name::Name;
+use crate::domain::order::{Document, Order};
+use crate::domain::plan::{Cause, Place, Plan};
+use crate::domain::source::{OrderKey, Source};
+use crate::domain::task::Task;
+use crate::exec::launcher::Launcher;
+use crate::exec::processes::{self, Mark};
+use crate::host::crash::{CrashPoint, here};
+use crate::host::{clock, disk, facts};
+use crate::ledger::claim::Holder;
+use crate::ledger::{Claim, Folder, FolderError};
+use crate::store::{Entry, Read, Store, StoreError};
+
+/// The largest `task.yml` in a copy, in bytes.
+const MAX_TASK: u64 = 1 << 20;
+/// What a dead executor left running gets between TERM and KILL.
+const SURVIVORS_GRACE: Duration = Duration::from_secs(10);
+/// How long systemd may take to see that a unit is over.
+const UNIT_ENDS_WITHIN: Duration = Duration::from_secs(30);
+
+/// What a plan says besides order and task.
+pub struct About<'a> {
+    pub key: &'a OrderKey,
+    pub host: &'a Name,
+    pub run: RunId,
+    pub place: Place,
+}
+
+impl About<'_> {
+    /// The plan, or one line on why the order is refused.
+    pub fn plan(&self, order: &Order, task: &Task, digest: String) -> Result<Plan, String> {
+        let (run, key, host, place) = (self.run, self.key, self.host, self.place.clone());
+        draft::plan(order, task, &draft::About { run, key, cause: Cause::Placed, host, digest, place })
+    }
+}
+
+/// What the last look found, if not the order as it was.
+pub enum Look {
+    /// Another order, or none.
+    Changed(String),
+    /// No answer that counts.
+    Trouble(StoreError),
+}
+
+/// The last look: one consistent reading of the order, the freezes and the controls.
+pub async fn look(
+    store: &dyn Store,
+    keys: &Keys,
+    host: &Name,
+    key: &OrderKey,
+    index: u64,
+) -> Result<Entry, Look> {
+    let prefix = match &key.source {
+        Source::Host(host) => keys.host_orders(host),
+        Source::Group(group) => keys.group_orders(group),
+    };
+    let order = format!("{prefix}{}", key.order);
+    let reads = [Read::Key(order), Read::Prefix(keys.freezes()), Read::Prefix(keys.controls(host))];
+    let mut found = store.look(&reads).await.map_err(Look::Trouble)?.into_iter();
+    let entry = found.next().and_then(|listing| listing.entries.into_iter().next());
+    match entry {
+        Some(entry) if entry.modify_index == index => Ok(entry),
+        Some(_) => Err(Look::Changed("the order has changed".into())),
+        None => Err(Look::Changed("the order is gone".into())),
+    }
+}
+
+/// Everything that making a run needs.
+pub struct Making {
+    pub store: Arc<dyn Store>,
+    pub keys: Keys,
+    pub host: Name,
+    pub key: OrderKey,
+    pub run: RunId,
+    pub index: u64,
+    pub task_folder: PathBuf,
+    pub state_dir: PathBuf,
+    pub place: Place,
+    pub rule: OwnerRule,
+}
+
+impl Making {
+    /// Looks once more, copies the task, and makes the run's folder.
+    pub async fn make(&self) -> Result<Arc<Plan>, NotMade> {
+        let not_now = |why: String| NotMade::NotNow(why);
+        let entry = look(&*self.store, &self.keys, &self.host, &self.key, self.index).await;
+        let entry = entry.map_err(|look| match look {
+            Look::Changed(why) => NotMade::NotNow(why),
+            Look::Trouble(error) => NotMade::NotNow(error.to_string()),
+        })?;
+        here(CrashPoint::Looked);
+        let (folder, tasks) = (self.task_folder.clone(), self.state_dir.join("tasks"));
+        let (runs, key, host) = (self.state_dir.join("runs"), self.key.clone(), self.host.clone());
+        let (run, rule, place) = (self.run, self.rule, self.place.clone());
+        let disk_work = move || {
+            let copied = copy::store(&folder, &tasks, rule).map_err(|error| match error {
+                copy::CopyError::Disk(error) => not_now(error.to_string()),
+                other => NotMade::Refused(format!("task {}: {other}", folder.display())),
+            })?;
+            let text =
+                disk::read(&copied.path.join(TASK_FILE), MAX_TASK).map_err(|e| not_now(e.to_string()))?;
+            let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+            let task = Task::read(&text).map_err(|faults| {
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                NotMade::Refused(format!("task {}: {}", folder.display(), faults.join("; ")))
+            })?;
+            let Ok(Document::Order(order)) = Document::read(&entry.value) else {
+                return Err(not_now("the order cannot be read".into()));
+            };
+            let about =
+                About { key: &key, host: &host, run, place: Place { task_dir: copied.path, ..place } };
+            let plan = about.plan(&order, &task, copied.digest).map_err(NotMade::Refused)?;
+            Folder::new(&runs, run).create(&entry.value, &plan).map_err(|e| not_now(e.to_string()))?;
+            Ok(Arc::new(plan))
+        };
+        let made = tokio::task::spawn_blocking(disk_work).await;
+        made.unwrap_or_else(|error| Err(NotMade::NotNow(error.to_string())))
+    }
+}
+
+/// Everything that launching an executor needs.
+pub struct Launching {
+    pub launcher: Launcher,
+    pub program: PathBuf,
+    pub folder: Folder,
+    pub epoch: u32,
+    pub plan: Arc<Plan>,
+}
+
+impl Launching {
+    pub async fn launch(self) -> Event {
+        let run = self.plan.run;
+        let launched = self.launcher.launch(&self.program, self.folder.path(), self.epoch, &self.plan).await;
+        if let Err(error) = &launched {
+            tracing::error!("{error}");
+        }
+        Event::Launched { run, launched: launched.is_ok() }
+    }
+}
+
+/// Takes an epoch so that no executor can; false: one has it.
+pub fn void(folder: &Folder, epoch: u32) -> Result<bool, FolderError> {
+    let me = processes::myself();
+    let holder =
+        Holder { boot: facts::boot_id(), pid: me.pid, start: me.start, invocation: None, void: true };
+    Ok(Claim::take(folder.path(), epoch, &holder)?.is_some())
+}
+
+/// Ends what a dead executor left running; how many could not be ended.
+pub async fn end_survivors(launcher: &Launcher, folder: &Folder) -> usize {
+    let mark = Mark::of(folder.path(), folder.run(), *launcher == Launcher::Systemd);
+    let alive = mark.end_all(SURVIVORS_GRACE).await.len();
+    let asked = Instant::now();
+    let mut pause = Duration::from_millis(10);
+    while launcher.is_active(folder.run()).await && asked.elapsed() < UNIT_ENDS_WITHIN {
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+    if alive > 0 {
+        tracing::error!("{alive} processes of run {} cannot be ended at {}", folder.run(), clock::now());
+    }
+    alive
+}

@@ -1,0 +1,193 @@
+//! One configuration file as it is written: everything may be left out, nothing unknown may stand in it.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{ALL, ConfigError, LauncherChoice, RunSettings, Settings, StoreSettings};
+use crate::domain::keys::Keys;
+use crate::domain::name::Name;
+use crate::domain::span::Bytes;
+use crate::domain::yaml::{self, YamlError};
+use crate::store::consul::ConsulLayer;
+
+const MAX: usize = 256 << 10;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StoreKind {
+    Consul,
+    Dir,
+}
+
+/// One file.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fragment {
+    host: Option<Name>,
+    groups: Option<Vec<Name>>,
+    state_dir: Option<PathBuf>,
+    runtime_dir: Option<PathBuf>,
+    task_dirs: Option<Vec<PathBuf>>,
+    tasks: Tasks,
+    store: Option<StoreKind>,
+    dir: Dir,
+    consul: Consul,
+    /// Read by a later version; known, so that a file written for it is not refused.
+    vault: Option<Value>,
+    launcher: Option<LauncherChoice>,
+    runs: Runs,
+    telemetry: Option<Value>,
+    log: Log,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Tasks {
+    allow: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Dir {
+    path: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Consul {
+    address: Option<String>,
+    prefix: Option<String>,
+    token_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    verify: Option<bool>,
+    datacenter: Option<String>,
+    namespace: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Runs {
+    parallel: Option<usize>,
+    keep: Option<usize>,
+    keep_days: Option<u32>,
+    keep_bytes: Option<Bytes>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Log {
+    level: Option<String>,
+    format: Option<String>,
+}
+
+/// Fields of `self` where they are set, of `lower` where they are not.
+macro_rules! first {
+    ($upper:expr, $lower:expr, $type:ident { $($field:ident),+ $(,)? }) => {
+        $type { $($field: $upper.$field.or($lower.$field)),+ }
+    };
+}
+
+impl Fragment {
+    /// Reads a file's contents.
+    pub fn read(text: &[u8]) -> Result<Self, YamlError> {
+        yaml::parse(text, MAX)
+    }
+
+    /// This file over an earlier one.
+    pub fn over(self, lower: Self) -> Self {
+        Self {
+            host: self.host.or(lower.host),
+            groups: self.groups.or(lower.groups),
+            state_dir: self.state_dir.or(lower.state_dir),
+            runtime_dir: self.runtime_dir.or(lower.runtime_dir),
+            task_dirs: self.task_dirs.or(lower.task_dirs),
+            tasks: Tasks { allow: self.tasks.allow.or(lower.tasks.allow) },
+            store: self.store.or(lower.store),
+            dir: Dir { path: self.dir.path.or(lower.dir.path) },
+            consul: first!(
+                self.consul,
+                lower.consul,
+                Consul {
+                    address,
+                    prefix,
+                    token_file,
+                    ca_file,
+                    client_cert,
+                    client_key,
+                    verify,
+                    datacenter,
+                    namespace,
+                }
+            ),
+            vault: self.vault.or(lower.vault),
+            launcher: self.launcher.or(lower.launcher),
+            runs: first!(self.runs, lower.runs, Runs { parallel, keep, keep_days, keep_bytes }),
+            telemetry: self.telemetry.or(lower.telemetry),
+            log: first!(self.log, lower.log, Log { level, format }),
+        }
+    }
+
+    /// The settings, with the defaults for what no file says; `env` lies below the files.
+    pub fn settle(self, env: ConsulLayer) -> Result<Settings, ConfigError> {
+        let all: Name = ALL.parse().map_err(|error| ConfigError::Value(format!("{error}")))?;
+        let mut groups = self.groups.unwrap_or_default();
+        groups.retain(|group| *group != all);
+        groups.push(all);
+        let keys = Keys::new(self.consul.prefix.as_deref().unwrap_or("hostler/"));
+        let state_dir = self.state_dir.unwrap_or_else(|| "/var/lib/hostler".into());
+        let store = match self.store.unwrap_or(StoreKind::Consul) {
+            StoreKind::Dir => StoreSettings::Dir(self.dir.path.unwrap_or_else(|| state_dir.join("store"))),
+            StoreKind::Consul => {
+                let consul = self.consul;
+                let address = consul.address.map(|text| text.parse()).transpose()?;
+                let layer = ConsulLayer {
+                    address,
+                    token: None,
+                    token_file: consul.token_file,
+                    ca_file: consul.ca_file,
+                    client_cert: consul.client_cert,
+                    client_key: consul.client_key,
+                    verify: consul.verify,
+                    datacenter: consul.datacenter,
+                    namespace: consul.namespace,
+                };
+                StoreSettings::Consul(Box::new(layer.over(env)))
+            }
+        };
+        let runs = RunSettings {
+            parallel: self.runs.parallel.unwrap_or(4),
+            keep: self.runs.keep.unwrap_or(200),
+            keep_days: self.runs.keep_days.unwrap_or(90),
+            keep_bytes: self.runs.keep_bytes.unwrap_or(Bytes(2 << 30)),
+        };
+        if !(1..=1000).contains(&runs.parallel) {
+            return Err(ConfigError::Value("`runs.parallel` is 1 to 1000".into()));
+        }
+        if runs.keep < 20 {
+            return Err(ConfigError::Value("`runs.keep` is at least 20: so many runs are reported".into()));
+        }
+        if let Some(format) =
+            self.log.format.filter(|format| !["journald", "text"].contains(&format.as_str()))
+        {
+            return Err(ConfigError::Value(format!("`log.format` is journald or text, not {format}")));
+        }
+        let dirs = || vec!["/etc/hostler/tasks".into(), "/usr/share/hostler/tasks".into()];
+        Ok(Settings {
+            host: self.host,
+            groups,
+            runtime_dir: self.runtime_dir.unwrap_or_else(|| "/run/hostler".into()),
+            task_dirs: self.task_dirs.unwrap_or_else(dirs),
+            allow: self.tasks.allow.unwrap_or_else(|| vec!["*".into()]),
+            store,
+            keys,
+            state_dir,
+            launcher: self.launcher.unwrap_or_default(),
+            runs,
+            log_level: self.log.level.unwrap_or_else(|| "info".into()),
+        })
+    }
+}
