@@ -3,12 +3,7 @@
 //! Every server runs on ports that were free a moment ago, in a temporary folder, and ends with its fixture.
 //! A failure here is a failure of the test: this crate panics, with a text that says what to do.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a fixture that fails must fail its test at once"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a fixture that fails must fail its test at once")]
 
 mod consul;
 mod fake;
