@@ -1,5 +1,7 @@
 //! What the client for Consul makes of answers that a healthy Consul never gives.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests that fails must fail its test at once")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

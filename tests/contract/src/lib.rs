@@ -3,7 +3,7 @@
 //!
 //! The tests are in `tests/`; each is named after the rule that it holds against a real Consul.
 
-#![allow(
+#![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
@@ -30,7 +30,8 @@ pub const LONG: Duration = Duration::from_secs(60);
 /// Waits that are short enough for a test, in the proportions of the real ones.
 pub const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(2),
-    request: Duration::from_secs(5),
+    // Longer than a server waits for a leader before it says that there is none (7 s).
+    request: Duration::from_secs(12),
     wait: Duration::from_secs(2),
     margin: Duration::from_secs(3),
 };
@@ -41,15 +42,20 @@ pub fn settings(address: &str) -> ConsulSettings {
     ConsulSettings { timeouts: TIMEOUTS, ..layer.settle().unwrap() }
 }
 
+/// A client with these settings.
+pub fn open(settings: ConsulSettings) -> Consul {
+    Consul::new(settings).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// A client with the short waits.
 pub fn client(address: &str) -> Consul {
-    Consul::new(settings(address)).unwrap_or_else(|error| panic!("{error}"))
+    open(settings(address))
 }
 
 /// A client with a token.
 pub fn client_with(address: &str, token: &str) -> Consul {
     let token = Some(Secret::new(token.to_owned()));
-    Consul::new(ConsulSettings { token, ..settings(address) }).unwrap_or_else(|error| panic!("{error}"))
+    open(ConsulSettings { token, ..settings(address) })
 }
 
 /// Runs one future to its end, which must come.

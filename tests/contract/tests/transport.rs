@@ -1,13 +1,13 @@
 //! The ways to a real Consul: a socket with a token, TLS with certificates on both sides.
 
 use hostler::domain::secret::Secret;
-use hostler::store::consul::{ClientCert, Consul as Client, ConsulSettings};
+use hostler::store::consul::{ClientCert, ConsulSettings};
 use hostler::store::{Store, StoreError};
-use hostler_contract::{block, settings};
+use hostler_contract::{block, open, settings};
 use hostler_testkit::{Consul, Options};
 
 fn list(settings: ConsulSettings) -> Result<usize, StoreError> {
-    let store = Client::new(settings).unwrap_or_else(|error| panic!("{error}"));
+    let store = open(settings);
     block(store.list("p/")).map(|listing| listing.entries.len())
 }
 

@@ -495,8 +495,8 @@ impl Agent {
             match work::look(&*store, &keys, &host, &key, index).await {
                 Ok(_) => launching.launch().await,
                 Err(work::Look::Changed(_)) => Event::Changed { key, run, epoch },
-                Err(work::Look::Trouble(error)) => {
-                    tracing::debug!("the last look failed: {error}");
+                Err(look) => {
+                    tracing::debug!("the last look failed: {look}");
                     sleep(START_AGAIN).await;
                     Event::Again(run)
                 }

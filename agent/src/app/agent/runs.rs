@@ -19,7 +19,7 @@ use crate::report::document::{RunReport, TAIL};
 use crate::report::writer::NEWEST_RUNS;
 
 /// The runs of this host.
-pub struct Runs {
+pub(super) struct Runs {
     dir: PathBuf,
     views: BTreeMap<RunId, RunView>,
     /// The epoch that this agent launched last.
@@ -32,7 +32,7 @@ pub struct Runs {
 
 impl Runs {
     /// Looks at nothing yet.
-    pub fn open(dir: &Path, events: mpsc::Sender<Event>) -> Self {
+    pub(super) fn open(dir: &Path, events: mpsc::Sender<Event>) -> Self {
         let notice = move |notice: notify::Result<notify::Event>| {
             let Ok(notice) = notice else { return };
             let changes = notice.kind.is_create() || notice.kind.is_modify();
@@ -54,27 +54,27 @@ impl Runs {
     }
 
     /// The runs that an executor may have, and those that keep their place.
-    pub fn views(&self) -> &BTreeMap<RunId, RunView> {
+    pub(super) fn views(&self) -> &BTreeMap<RunId, RunView> {
         &self.views
     }
 
     /// Whether there is any run that may change.
-    pub fn any(&self) -> bool {
+    pub(super) fn any(&self) -> bool {
         self.views.keys().any(|run| !self.kept.contains(run))
     }
 
     /// The reports of the newest runs.
-    pub fn reports(&self) -> BTreeMap<RunId, RunReport> {
+    pub(super) fn reports(&self) -> BTreeMap<RunId, RunReport> {
         self.reports.iter().rev().take(NEWEST_RUNS).map(|(run, report)| (*run, report.clone())).collect()
     }
 
     /// The plan of a run.
-    pub fn plan(&self, run: RunId) -> Option<Arc<Plan>> {
+    pub(super) fn plan(&self, run: RunId) -> Option<Arc<Plan>> {
         self.views.get(&run).map(|view| Arc::clone(&view.plan))
     }
 
     /// Takes a run in that was just made.
-    pub fn add(&mut self, run: RunId, plan: Arc<Plan>) {
+    pub(super) fn add(&mut self, run: RunId, plan: Arc<Plan>) {
         let view = RunView {
             state: Ok(crate::domain::run::State::new(plan.steps.len())),
             plan,
@@ -95,7 +95,7 @@ impl Runs {
     }
 
     /// Takes a run in whose folder an earlier agent made.
-    pub fn load(&mut self, run: RunId) {
+    pub(super) fn load(&mut self, run: RunId) {
         match Folder::new(&self.dir, run).plan() {
             Ok(plan) => self.add(run, Arc::new(plan)),
             Err(error) => tracing::error!("{error}"),
@@ -103,7 +103,7 @@ impl Runs {
     }
 
     /// Reads the newest folders for the reports.
-    pub fn load_newest(&mut self) {
+    pub(super) fn load_newest(&mut self) {
         let newest = trim::folders(&self.dir).unwrap_or_default();
         for run in newest.into_iter().rev().take(NEWEST_RUNS) {
             let folder = Folder::new(&self.dir, run);
@@ -118,7 +118,7 @@ impl Runs {
     }
 
     /// An epoch is about to be launched.
-    pub fn launching(&mut self, run: RunId, epoch: u32) {
+    pub(super) fn launching(&mut self, run: RunId, epoch: u32) {
         self.epochs.insert(run, epoch);
         if let Some(view) = self.views.get_mut(&run) {
             view.survivors = None;
@@ -127,7 +127,7 @@ impl Runs {
     }
 
     /// The launch was made; `None`: it failed, and may be tried again at once when it is due.
-    pub fn launched(&mut self, run: RunId, at: Option<Timestamp>) {
+    pub(super) fn launched(&mut self, run: RunId, at: Option<Timestamp>) {
         if let Some(view) = self.views.get_mut(&run) {
             view.launched = at.or(Some(crate::host::clock::now()));
         }
@@ -135,14 +135,14 @@ impl Runs {
     }
 
     /// A dead executor's processes were ended, but for so many.
-    pub fn survivors(&mut self, run: RunId, count: usize) {
+    pub(super) fn survivors(&mut self, run: RunId, count: usize) {
         if let Some(view) = self.views.get_mut(&run) {
             view.survivors = Some(count);
         }
     }
 
     /// A run is over; it is looked at no more, unless it keeps its place.
-    pub fn close(&mut self, run: RunId, kept: &BTreeSet<RunId>) {
+    pub(super) fn close(&mut self, run: RunId, kept: &BTreeSet<RunId>) {
         self.look_at(run);
         self.epochs.remove(&run);
         if let Some(watcher) = &mut self.watcher {
@@ -164,13 +164,13 @@ impl Runs {
     }
 
     /// Looks at all runs.
-    pub fn look(&mut self) {
+    pub(super) fn look(&mut self) {
         let runs: Vec<RunId> = self.views.keys().filter(|run| !self.kept.contains(run)).copied().collect();
         runs.into_iter().for_each(|run| self.look_at(run));
     }
 
     /// Looks at one run.
-    pub fn look_at(&mut self, run: RunId) {
+    pub(super) fn look_at(&mut self, run: RunId) {
         let Some(view) = self.views.get_mut(&run) else { return };
         let folder = Folder::new(&self.dir, run);
         let launched = self.epochs.get(&run).copied().unwrap_or(0);

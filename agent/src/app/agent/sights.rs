@@ -14,7 +14,7 @@ use crate::store::watch::{Seen, Sight as State};
 use crate::store::{Listing, Store};
 
 /// One watched place of orders.
-pub struct Sight {
+pub(super) struct Sight {
     source: Source,
     prefix: String,
     seen: watch::Receiver<Seen>,
@@ -22,12 +22,12 @@ pub struct Sight {
 
 impl Sight {
     /// Whether the store has answered, or was found not to.
-    pub fn has_answer(&self) -> bool {
+    pub(super) fn has_answer(&self) -> bool {
         self.seen.borrow().sight != State::Unknown
     }
 
     /// What an operator should know of this prefix.
-    pub fn condition(&self) -> Option<String> {
+    pub(super) fn condition(&self) -> Option<String> {
         match &self.seen.borrow().sight {
             State::Unknown | State::Visible(_) => None,
             State::NotVisible => Some(format!(
@@ -47,7 +47,7 @@ impl Sight {
 }
 
 /// Starts to watch the places of orders; each change is an event.
-pub fn watch(
+pub(super) fn watch(
     store: &Arc<dyn Store>,
     keys: &Keys,
     sources: &[Source],
@@ -71,12 +71,12 @@ pub fn watch(
 }
 
 /// Whether every place is in sight at this moment.
-pub fn all_visible(sights: &[Sight]) -> bool {
+pub(super) fn all_visible(sights: &[Sight]) -> bool {
     !sights.is_empty() && sights.iter().all(|sight| sight.listing().is_some())
 }
 
 /// Takes in what is in sight; true if an order came, went or changed. A place out of sight keeps its orders.
-pub fn take(sights: &[Sight], orders: &mut BTreeMap<OrderKey, SeenOrder>) -> bool {
+pub(super) fn take(sights: &[Sight], orders: &mut BTreeMap<OrderKey, SeenOrder>) -> bool {
     let mut changed = false;
     for sight in sights {
         let Some(listing) = sight.listing() else { continue };

@@ -33,31 +33,37 @@ const SURVIVORS_GRACE: Duration = Duration::from_secs(10);
 const UNIT_ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a plan says besides order and task.
-pub struct About<'a> {
-    pub key: &'a OrderKey,
-    pub host: &'a Name,
-    pub run: RunId,
-    pub place: Place,
+pub(super) struct About<'a> {
+    pub(super) key: &'a OrderKey,
+    pub(super) host: &'a Name,
+    pub(super) run: RunId,
+    pub(super) place: Place,
 }
 
 impl About<'_> {
     /// The plan, or one line on why the order is refused.
-    pub fn plan(&self, order: &Order, task: &Task, digest: String) -> Result<Plan, String> {
+    pub(super) fn plan(&self, order: &Order, task: &Task, digest: String) -> Result<Plan, String> {
         let (run, key, host, place) = (self.run, self.key, self.host, self.place.clone());
         draft::plan(order, task, &draft::About { run, key, cause: Cause::Placed, host, digest, place })
     }
 }
 
 /// What the last look found, if not the order as it was.
-pub enum Look {
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Look {
     /// Another order, or none.
+    #[error("{0}")]
     Changed(String),
+    /// A prefix is not in sight.
+    #[error("{0}")]
+    Blind(String),
     /// No answer that counts.
+    #[error(transparent)]
     Trouble(StoreError),
 }
 
 /// The last look: one consistent reading of the order, the freezes and the controls.
-pub async fn look(
+pub(super) async fn look(
     store: &dyn Store,
     keys: &Keys,
     host: &Name,
@@ -72,6 +78,12 @@ pub async fn look(
     let reads = [Read::Key(order), Read::Prefix(keys.freezes()), Read::Prefix(keys.controls(host))];
     let mut found = store.look(&reads).await.map_err(Look::Trouble)?.into_iter();
     let entry = found.next().and_then(|listing| listing.entries.into_iter().next());
+    // Lost rights look like an empty prefix: without its marker nothing follows from what is not there.
+    for (prefix, listing) in [keys.freezes(), keys.controls(host)].iter().zip(found) {
+        if listing.without_marker(prefix).is_none() {
+            return Err(Look::Blind(format!("{prefix} has no marker or may not be read: run hostler enroll")));
+        }
+    }
     match entry {
         Some(entry) if entry.modify_index == index => Ok(entry),
         Some(_) => Err(Look::Changed("the order has changed".into())),
@@ -80,28 +92,25 @@ pub async fn look(
 }
 
 /// Everything that making a run needs.
-pub struct Making {
-    pub store: Arc<dyn Store>,
-    pub keys: Keys,
-    pub host: Name,
-    pub key: OrderKey,
-    pub run: RunId,
-    pub index: u64,
-    pub task_folder: PathBuf,
-    pub state_dir: PathBuf,
-    pub place: Place,
-    pub rule: OwnerRule,
+pub(super) struct Making {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) keys: Keys,
+    pub(super) host: Name,
+    pub(super) key: OrderKey,
+    pub(super) run: RunId,
+    pub(super) index: u64,
+    pub(super) task_folder: PathBuf,
+    pub(super) state_dir: PathBuf,
+    pub(super) place: Place,
+    pub(super) rule: OwnerRule,
 }
 
 impl Making {
     /// Looks once more, copies the task, and makes the run's folder.
-    pub async fn make(&self) -> Result<Arc<Plan>, NotMade> {
+    pub(super) async fn make(&self) -> Result<Arc<Plan>, NotMade> {
         let not_now = |why: String| NotMade::NotNow(why);
         let entry = look(&*self.store, &self.keys, &self.host, &self.key, self.index).await;
-        let entry = entry.map_err(|look| match look {
-            Look::Changed(why) => NotMade::NotNow(why),
-            Look::Trouble(error) => NotMade::NotNow(error.to_string()),
-        })?;
+        let entry = entry.map_err(|look| NotMade::NotNow(look.to_string()))?;
         here(CrashPoint::Looked);
         let (folder, tasks) = (self.task_folder.clone(), self.state_dir.join("tasks"));
         let (runs, key, host) = (self.state_dir.join("runs"), self.key.clone(), self.host.clone());
@@ -133,16 +142,16 @@ impl Making {
 }
 
 /// Everything that launching an executor needs.
-pub struct Launching {
-    pub launcher: Launcher,
-    pub program: PathBuf,
-    pub folder: Folder,
-    pub epoch: u32,
-    pub plan: Arc<Plan>,
+pub(super) struct Launching {
+    pub(super) launcher: Launcher,
+    pub(super) program: PathBuf,
+    pub(super) folder: Folder,
+    pub(super) epoch: u32,
+    pub(super) plan: Arc<Plan>,
 }
 
 impl Launching {
-    pub async fn launch(self) -> Event {
+    pub(super) async fn launch(self) -> Event {
         let run = self.plan.run;
         let launched = self.launcher.launch(&self.program, self.folder.path(), self.epoch, &self.plan).await;
         if let Err(error) = &launched {
@@ -153,7 +162,7 @@ impl Launching {
 }
 
 /// Takes an epoch so that no executor can; false: one has it.
-pub fn void(folder: &Folder, epoch: u32) -> Result<bool, FolderError> {
+pub(super) fn void(folder: &Folder, epoch: u32) -> Result<bool, FolderError> {
     let me = processes::myself();
     let holder =
         Holder { boot: facts::boot_id(), pid: me.pid, start: me.start, invocation: None, void: true };
@@ -161,7 +170,7 @@ pub fn void(folder: &Folder, epoch: u32) -> Result<bool, FolderError> {
 }
 
 /// Ends what a dead executor left running; how many could not be ended.
-pub async fn end_survivors(launcher: &Launcher, folder: &Folder) -> usize {
+pub(super) async fn end_survivors(launcher: &Launcher, folder: &Folder) -> usize {
     let mark = Mark::of(folder.path(), folder.run(), *launcher == Launcher::Systemd);
     let alive = mark.end_all(SURVIVORS_GRACE).await.len();
     let asked = Instant::now();

@@ -259,6 +259,8 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     /// A minute of waiting: an index above the present one hides changes for that long at most.
+    /// Request and margin are longer than the 7 s for which a server looks for a leader before it says
+    /// that there is none, so that the message is "no leader" and not "no answer".
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
