@@ -81,7 +81,9 @@ pub(super) async fn look(
     // Lost rights look like an empty prefix: without its marker nothing follows from what is not there.
     for (prefix, listing) in [keys.freezes(), keys.controls(host)].iter().zip(found) {
         if listing.without_marker(prefix).is_none() {
-            return Err(Look::Blind(format!("{prefix} has no marker or may not be read: run hostler enroll")));
+            return Err(Look::Blind(format!(
+                "{prefix} has no marker or may not be read: run hostler enroll"
+            )));
         }
     }
     match entry {
