@@ -324,7 +324,7 @@ impl Executor<'_> {
     fn prepare(&self, user: &User) -> io::Result<Feedback> {
         let _ = fs::remove_dir_all(&self.place);
         let mut parents = fs::DirBuilder::new();
-        parents.recursive(true).mode(0o755).create(&self.plan.place.runtime_dir.join("runs"))?;
+        parents.recursive(true).mode(0o755).create(self.plan.place.runtime_dir.join("runs"))?;
         // Its user can enter it, and see by name only what it is told of.
         fs::DirBuilder::new().mode(0o711).create(&self.place)?;
         let params = self.place.join("params");

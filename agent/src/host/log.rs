@@ -189,7 +189,7 @@ mod tests {
         let (mut log, records) = Log::open(&path).unwrap();
         assert!(records.is_empty());
         log.append("{\"a\":1}").unwrap();
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"deadbeef {\"b\"").unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"deadbeef {\"b\"").unwrap();
         let (mut log, records) = Log::open(&path).unwrap();
         assert_eq!(records, ["{\"a\":1}"]);
         log.append("{\"c\":1}").unwrap();

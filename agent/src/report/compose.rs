@@ -38,7 +38,7 @@ impl Sources<'_> {
         for (key, remembered) in &self.memory.orders {
             let effective = self.memory.effective.get(&key.order) == Some(&key.source);
             let newer = shown.get(&key.order).is_none_or(|(_, other)| {
-                self.memory.effective.get(&key.order).is_none() && remembered.gone > other.gone
+                !self.memory.effective.contains_key(&key.order) && remembered.gone > other.gone
             });
             if effective || newer {
                 shown.insert(&key.order, (key, remembered));

@@ -38,9 +38,9 @@ const REBOOT: i32 = 194;
 #[error("record {event:?} cannot follow {phase:?}")]
 pub struct Illegal {
     /// Where the run stood.
-    pub phase: Phase,
+    pub phase: Box<Phase>,
     /// What should have happened there.
-    pub event: Event,
+    pub event: Box<Event>,
 }
 
 /// What the executor does now.
@@ -104,7 +104,7 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
 }
 
 fn illegal(state: &State, record: &Record) -> Illegal {
-    Illegal { phase: state.phase.clone(), event: record.event.clone() }
+    Illegal { phase: Box::new(state.phase.clone()), event: Box::new(record.event.clone()) }
 }
 
 /// One record's worth of context.
