@@ -22,6 +22,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::domain::plan::{Action, Command, Plan};
 use crate::domain::run::{Act, Ending, Event, Exit, Next, Outcome, next};
 use crate::domain::task::{Effect, OnCancel, OnTimeout};
+use crate::exec::ansible;
 use crate::exec::feedback::Feedback;
 use crate::exec::launcher::Launcher;
 use crate::exec::oom;
@@ -194,11 +195,24 @@ impl Executor<'_> {
             Ok(prepared) => prepared,
             Err(why) => return Ok(not_started(act, why)),
         };
-        let env = self.environment(&user);
+        let mut env = self.environment(&user);
+        let mut argv = command.argv.clone();
+        if let Some(playbook) = self.playbook(act) {
+            match self.prepare_playbook(playbook, &user) {
+                Ok(play) => {
+                    argv = play.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+                    let more = play.env.into_iter();
+                    env.extend(
+                        more.map(|(name, value)| (name.to_owned(), value.to_string_lossy().into_owned())),
+                    );
+                }
+                Err(error) => return Ok(not_started(act, error.to_string())),
+            }
+        }
         let final_started = journal.state().final_started;
         let step = if let Act::Step(i) = act { self.plan.steps.get(i) } else { None };
         let job = Job {
-            argv: &command.argv,
+            argv: &argv,
             env: &env,
             cwd: &self.plan.place.task_dir,
             user: &user,
@@ -240,7 +254,7 @@ impl Executor<'_> {
                 .await;
         recorded?;
         match ran {
-            Err(error) => Ok(not_started(act, format!("{}: {error}", command.argv.join(" ")))),
+            Err(error) => Ok(not_started(act, format!("{}: {error}", argv.join(" ")))),
             Ok(ended) if ended.interrupt == Interrupt::Stop => Ok(Event::Interrupted { act }),
             Ok(ended) => {
                 let oom = oom::kills() > kills_before && !ended.status.success();
@@ -279,7 +293,7 @@ impl Executor<'_> {
             Act::Step(i) => step(i).map(|step| {
                 let argv = match &step.action {
                     Action::Run(argv) => argv.clone(),
-                    Action::Ansible(playbook) => vec!["ansible-playbook".into(), playbook.clone()],
+                    Action::Ansible(_) => Vec::new(),
                 };
                 Command { argv, timeout: step.timeout, user: step.user.clone() }
             }),
@@ -337,6 +351,27 @@ impl Executor<'_> {
         let feedback = Feedback::create(&report)?;
         user.own(&report)?;
         Ok(feedback)
+    }
+
+    fn playbook(&self, act: Act) -> Option<&str> {
+        let Act::Step(i) = act else { return None };
+        match &self.plan.steps.get(i)?.action {
+            Action::Ansible(playbook) => Some(playbook),
+            Action::Run(_) => None,
+        }
+    }
+
+    fn prepare_playbook(&self, playbook: &str, user: &User) -> io::Result<ansible::Play> {
+        let play = ansible::play(playbook, &self.plan.params, &self.place.join("ansible"));
+        for folder in &play.folders {
+            fs::DirBuilder::new().mode(0o700).create(folder)?;
+        }
+        for file in &play.files {
+            disk::write_new(&file.path, file.contents.as_bytes(), 0o400).map_err(|error| error.source)?;
+            user.own(&file.path)?;
+        }
+        play.folders.iter().try_for_each(|folder| user.own(folder))?;
+        Ok(play)
     }
 
     fn environment(&self, user: &User) -> Vec<(String, String)> {

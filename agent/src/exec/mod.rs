@@ -5,6 +5,7 @@
 //!                        \--step--> command (a session of its own)  --pipe--> output
 //! ```
 
+pub mod ansible;
 pub mod feedback;
 pub mod launcher;
 pub mod oom;

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Something went wrong with one file; says which and at what.
@@ -57,6 +57,11 @@ pub fn make_dirs(dir: &Path) -> Result<(), DiskError> {
         make_dir(dir)?;
     }
     Ok(())
+}
+
+/// Sets the mode of a file or folder.
+pub fn set_mode(path: &Path, mode: u32) -> Result<(), DiskError> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("set the mode of", path)
 }
 
 /// Writes a new file and makes its contents durable, but not its entry: for several files of one folder,

@@ -164,6 +164,8 @@ impl Agent {
     pub fn build(settings: Settings, store: Arc<dyn Store>) -> Result<Self, AgentError> {
         let host = host_name(&settings)?;
         disk::make_dirs(&settings.state_dir)?;
+        // Passed through, not listed: a step's user finds its scripts by their full path in the task's copy.
+        disk::set_mode(&settings.state_dir, 0o711)?;
         let lock = only_one(&settings)?;
         let runs_dir = settings.state_dir.join("runs");
         disk::make_dir(&runs_dir)?;

@@ -1,0 +1,185 @@
+//! `hostler dev`: the whole loop in one command, on a folder below the current one, without a server.
+//!
+//! Nothing outside that folder is written. It goes on until Ctrl-C, so that more orders can be placed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::agent::stopped;
+use super::{Failure, env, log, runtime};
+use crate::app::agent::Agent;
+use crate::app::open;
+use crate::config::{ALL, Settings, load};
+use crate::domain::keys::Keys;
+use crate::domain::name::Name;
+use crate::host::clock;
+use crate::report::document::OrderReport;
+use crate::store::{Store, When};
+
+/// The task that every binary brings along, so that `dev` needs nothing else.
+const HELLO: [(&str, &str, u32); 2] = [
+    ("task.yml", include_str!("../../../tasks/hello/task.yml"), 0o644),
+    ("greet", include_str!("../../../tasks/hello/greet"), 0o755),
+];
+
+/// How long the first run takes for a breath, so that its progress can be seen.
+const SECONDS: u64 = 3;
+
+/// How long `--once` waits for the result.
+const RESULT_WITHIN: Duration = Duration::from_secs(60);
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// End after the first result, with its status.
+    #[arg(long)]
+    once: bool,
+    /// The folder that everything is kept in.
+    #[arg(long, value_name = "FOLDER", default_value = "hostler-dev")]
+    dir: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    log("warn");
+    let config = set_up(&arguments.dir)?;
+    let settings = load(Some(&config), &env)?;
+    let runtime = runtime()?;
+    let code = runtime.block_on(work(settings, &config, arguments.once))?;
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+/// The folder with its configuration and the task; what is there already is left alone, but for the task.
+fn set_up(dir: &Path) -> io::Result<PathBuf> {
+    let task = dir.join("tasks/hello");
+    fs::create_dir_all(&task)?;
+    let dir = fs::canonicalize(dir)?;
+    for (name, contents, mode) in HELLO {
+        let path = task.join(name);
+        fs::write(&path, contents)?;
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+    }
+    for folder in [&dir, &dir.join("tasks"), &dir.join("tasks/hello")] {
+        fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    let config = dir.join("hostler.yml");
+    if !config.exists() {
+        let at = |name: &str| serde_json::Value::from(dir.join(name).to_string_lossy().into_owned());
+        let text = format!(
+            "# Made by `hostler dev`; yours to change.\nhost: dev\nstate_dir: {}\nruntime_dir: {}\n\
+             task_dirs: [{}]\nstore: dir\ndir: {{path: {}}}\nlauncher: detached\n",
+            at("state"),
+            at("run"),
+            at("tasks"),
+            at("store")
+        );
+        fs::write(&config, text)?;
+    }
+    Ok(config)
+}
+
+async fn work(settings: Settings, config: &Path, once: bool) -> Result<ExitCode, Failure> {
+    let store = open::store(&settings)?;
+    let keys = settings.keys.clone();
+    let agent = Agent::build(settings, Arc::clone(&store))?;
+    let host = agent.host().clone();
+    enroll(&*store, &keys, &host).await?;
+    let order: Name = "hello".parse()?;
+    let revision = clock::now().to_string();
+    let document = format!(
+        "task: hello\nparams: {{name: you, seconds: {SECONDS}}}\nrevision: \"{revision}\"\nby: hostler dev\n"
+    );
+    let key = format!("{}{order}", keys.host_orders(&host));
+    println!("An agent for host {host} starts here, on the folder {}.", store_path(config).display());
+    println!("Placing an order, as an operator would:\n\n  {key}");
+    document.lines().for_each(|line| println!("    {line}"));
+    println!();
+    store.put(&key, document.into_bytes(), When::Always).await?;
+    let (stop, stopping) = oneshot::channel::<()>();
+    let agent = tokio::spawn(agent.run(async move {
+        // A sender that is gone means the same as a word from it.
+        let _ = stopping.await;
+    }));
+    let report = keys.order_report(&host, &order);
+    let shown = tokio::select! {
+        shown = timeout(RESULT_WITHIN, show(&*store, &report, &revision)) => {
+            shown.map_err(|_| format!("no result within {} s", RESULT_WITHIN.as_secs()))??
+        }
+        () = stopped() => return Ok(ExitCode::FAILURE),
+    };
+    if !once {
+        what_next(config, &host);
+        stopped().await;
+    }
+    let _ = stop.send(());
+    agent.await??;
+    let good = matches!(shown.phase.as_str(), "succeeded" | "unchanged");
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn store_path(config: &Path) -> PathBuf {
+    config.parent().unwrap_or(Path::new(".")).join("store")
+}
+
+async fn enroll(store: &dyn Store, keys: &Keys, host: &Name) -> Result<(), Failure> {
+    let all: Name = ALL.parse()?;
+    let prefixes = [keys.host_orders(host), keys.group_orders(&all), keys.controls(host), keys.freezes()];
+    for prefix in prefixes {
+        store.put(&Keys::marker(&prefix), b"{}".to_vec(), When::Unchanged(0)).await?;
+    }
+    Ok(())
+}
+
+/// Shows the report as it changes, until the order that was placed now is over.
+async fn show(store: &dyn Store, key: &str, revision: &str) -> Result<OrderReport, Failure> {
+    let mut last = String::new();
+    let begun: jiff::Timestamp = revision.parse()?;
+    loop {
+        let listing = store.list(key).await?;
+        let report = listing.entries.first().and_then(|entry| serde_json::from_slice(&entry.value).ok());
+        let report: OrderReport = report.unwrap_or_default();
+        // One from an earlier time that the folder was used is not the answer to this order.
+        if report.since.is_some_and(|since| since >= begun) {
+            let line = line(&report);
+            if line != last {
+                println!("  {line}");
+                last = line;
+            }
+            if report.ended.is_some() {
+                println!();
+                return Ok(report);
+            }
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn line(report: &OrderReport) -> String {
+    let step = report.step.as_ref().map(|step| format!("step {}/{} {}", step.index, step.count, step.name));
+    let parts = [
+        report.reason.clone(),
+        step,
+        report.progress.map(|percent| format!("{percent} %")),
+        report.message.clone(),
+        report.error.clone(),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    format!("{:<10} {}", report.phase, parts.join(", "))
+}
+
+fn what_next(config: &Path, host: &Name) {
+    let program = std::env::args().next().unwrap_or_else(|| "hostler".into());
+    let config = config.display();
+    println!("The agent goes on until Ctrl-C. In another terminal:\n");
+    println!("  {program} status --config {config}");
+    println!("  {program} run hello --host {host} --param name=again --config {config}");
+    println!("  {program} order put greeting --host {host} --task hello --config {config}");
+    println!("\nYour own tasks: docs/writing-tasks.md. With Consul: README.md.");
+}

@@ -1,0 +1,25 @@
+//! `hostler executor`: one epoch of a run; started by the agent.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{Failure, log, runtime};
+use crate::app::executor::execute;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The run's folder.
+    folder: PathBuf,
+    /// Which epoch.
+    epoch: u32,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    log("info");
+    let runtime = runtime()?;
+    runtime.block_on(execute(&arguments.folder, arguments.epoch))?;
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}

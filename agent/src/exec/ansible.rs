@@ -1,0 +1,164 @@
+//! A step that is an Ansible playbook: what to write, what to start, in which environment.
+//!
+//! Nothing is started here; the executor starts it as any other step, and writes the files for the step's user.
+//!
+//! **A parameter is data.** Ansible renders a variable's text again wherever it is used, so that a parameter
+//! `{{ lookup('pipe', …) }}` would be a command. Each text of the parameters, the keys of maps too, is marked
+//! `!unsafe`, and all of them stand below the one variable `params`, so that none becomes a variable that
+//! Ansible itself obeys, such as `ansible_python_interpreter`.
+//!
+//! **Nothing from around.** The host's `ansible.cfg`, inventory and home do not count: the same task does the
+//! same on each host.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// The plugin that turns Ansible's tasks into the step's progress.
+const CALLBACK: &str = include_str!("ansible/hostler_report.py");
+
+/// Its name.
+const CALLBACK_NAME: &str = "hostler_report";
+
+/// One file that must be there before the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct File {
+    /// Where.
+    pub path: PathBuf,
+    /// What is in it.
+    pub contents: String,
+}
+
+/// How a playbook is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Play {
+    /// Folders to make, mode 0700, owned by the step's user, in this order.
+    pub folders: Vec<PathBuf>,
+    /// Files to write, mode 0400, owned by the step's user.
+    pub files: Vec<File>,
+    /// The program and its arguments; the working folder is the task's copy.
+    pub argv: Vec<OsString>,
+    /// What the step's environment has besides that of every step.
+    pub env: Vec<(&'static str, OsString)>,
+}
+
+/// Prepares a playbook, named by its path in the task's copy, in `folder`, a full path that is the step's own.
+pub fn play(playbook: &str, params: &Value, folder: &Path) -> Play {
+    let plugins = folder.join("callback");
+    let config = folder.join("ansible.cfg");
+    let vars = folder.join("params.yml");
+    let mut at_vars = OsString::from("@");
+    at_vars.push(&vars);
+    let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+    let mut argv = words(&["ansible-playbook", "-i", "localhost,", "-c", "local", "-e"]);
+    argv.push(at_vars);
+    // With ./ in front no name is an option.
+    argv.push(format!("./{playbook}").into());
+    let temp = folder.join("tmp");
+    let env = vec![
+        ("ANSIBLE_CONFIG", config.clone().into()),
+        ("ANSIBLE_HOME", folder.into()),
+        ("ANSIBLE_LOCAL_TEMP", temp.clone().into()),
+        ("ANSIBLE_REMOTE_TEMP", temp.clone().into()),
+        ("ANSIBLE_CALLBACK_PLUGINS", plugins.clone().into()),
+        ("ANSIBLE_CALLBACKS_ENABLED", CALLBACK_NAME.into()),
+        ("ANSIBLE_NOCOLOR", "1".into()),
+        ("ANSIBLE_RETRY_FILES_ENABLED", "0".into()),
+        ("ANSIBLE_LOCALHOST_WARNING", "0".into()),
+        ("ANSIBLE_PYTHON_INTERPRETER", "auto_silent".into()),
+        // Ansible does not start without a UTF-8 locale.
+        ("LC_ALL", "C.UTF-8".into()),
+        ("PYTHONDONTWRITEBYTECODE", "1".into()),
+    ];
+    let file = |path: PathBuf, contents: String| File { path, contents };
+    let files = vec![
+        file(config, "[defaults]\n".to_owned()),
+        file(plugins.join(format!("{CALLBACK_NAME}.py")), CALLBACK.to_owned()),
+        file(vars, extra_vars(params)),
+    ];
+    Play { folders: vec![folder.into(), plugins, temp], files, argv, env }
+}
+
+/// The variables file: one variable, `params`, with each text marked unsafe.
+pub fn extra_vars(params: &Value) -> String {
+    let mut out = String::from("params: ");
+    write(&mut out, params);
+    out.push('\n');
+    out
+}
+
+fn write(out: &mut String, value: &Value) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(yes) => out.push_str(if *yes { "true" } else { "false" }),
+        // Without the tag, Ansible's YAML reads 1e-7 as text.
+        Value::Number(number) if number.is_f64() => out.push_str(&format!("!!float \"{number}\"")),
+        Value::Number(number) => out.push_str(&number.to_string()),
+        Value::String(text) => write_text(out, text),
+        Value::Array(list) => {
+            out.push('[');
+            for item in list {
+                write(out, item);
+                out.push_str(", ");
+            }
+            out.push(']');
+        }
+        Value::Object(map) => {
+            out.push('{');
+            for (key, item) in map {
+                // With `?` in front a key may be longer than 1024 characters.
+                out.push_str("? ");
+                write_text(out, key);
+                out.push_str(" : ");
+                write(out, item);
+                out.push_str(", ");
+            }
+            out.push('}');
+        }
+    }
+}
+
+/// A text in double quotes, all but plain ASCII escaped: YAML folds and refuses more than it says.
+fn write_text(out: &mut String, text: &str) {
+    if text.is_empty() {
+        // Nothing to render, and Ansible 2.19 makes null of an empty text that is marked.
+        return out.push_str("\"\"");
+    }
+    out.push_str("!unsafe \"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                out.push('\\');
+                out.push(c);
+            }
+            ' '..='~' => out.push(c),
+            _ => out.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_text_is_marked_unsafe() {
+        let params = json!({"a": "x\"\\\n", "l": [1, 1e-7, true, null, "é"], "m": {"{{ k }}": "v"}});
+        assert_eq!(
+            extra_vars(&params),
+            "params: {? !unsafe \"a\" : !unsafe \"x\\\"\\\\\\U0000000a\", \
+             ? !unsafe \"l\" : [1, !!float \"1e-7\", true, null, !unsafe \"\\U000000e9\", ], \
+             ? !unsafe \"m\" : {? !unsafe \"{{ k }}\" : !unsafe \"v\", }, }\n"
+        );
+    }
+
+    #[test]
+    fn a_playbook_is_never_an_option() {
+        let play = play("--version", &json!({}), Path::new("/run/x"));
+        assert_eq!(play.argv.last().unwrap(), "./--version");
+        assert!(play.argv.contains(&"@/run/x/params.yml".into()));
+    }
+}
