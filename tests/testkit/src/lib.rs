@@ -7,6 +7,7 @@
 
 mod consul;
 mod fake;
+mod host;
 mod http;
 mod proxy;
 mod tls;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use consul::{Consul, Options, cluster};
 pub use fake::{Fake, Reply};
+pub use host::{Host, SOON, lives, program, signal};
 pub use http::{Response, request};
 pub use proxy::Proxy;
 pub use tls::Certificates;

@@ -1,0 +1,148 @@
+//! What is left of a run's processes, and what a run survives (promises P1, P4 and P6), without systemd.
+
+use std::fs;
+
+use hostler_testkit::{Host, SOON, eventually, lives, signal};
+use nix::sys::signal::Signal;
+
+/// Forks twice, opens sessions of its own and ignores TERM; the marks are in `pids`.
+const STUBBORN: &str = "#!/bin/bash\n\
+    trap '' TERM\n\
+    (trap '' TERM; setsid bash -c 'trap \"\" TERM; echo $$ >> PIDS; while :; do sleep 1; done' & \
+     bash -c 'trap \"\" TERM; echo $$ >> PIDS; while :; do sleep 1; done' &)\n\
+    echo $$ >> PIDS\n\
+    while :; do sleep 1; done\n";
+
+fn pids(host: &Host) -> Vec<u32> {
+    let text = fs::read_to_string(host.path("pids")).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+fn stubborn(host: &Host) -> String {
+    STUBBORN.replace("PIDS", &host.path("pids").display().to_string())
+}
+
+#[test]
+fn p6_nothing_is_left_of_a_step_that_forks_opens_sessions_and_ignores_term() {
+    let mut host = Host::on_dir("p6");
+    let yaml = "name: stubborn\nversion: 1\nsteps:\n  - {name: s, run: [./s], timeout: 2s, grace: 1s}\n";
+    host.task("stubborn", yaml, &[("s", &stubborn(&host))]);
+    host.start();
+    host.order("o", "task: stubborn");
+    let report = host.wait_for("o", &["failed"]);
+    assert_eq!(report["error"], "step s took too long and was ended");
+    let pids = pids(&host);
+    assert_eq!(pids.len(), 3, "all three had started");
+    assert!(!pids.iter().any(|pid| lives(*pid)), "survivors of {pids:?}");
+}
+
+#[test]
+fn p6_what_a_finished_step_leaves_behind_is_ended_and_named() {
+    let mut host = Host::on_dir("left");
+    let script = "#!/bin/sh\nsetsid sleep 1000 &\necho $! >> PIDS\n";
+    let script = script.replace("PIDS", &host.path("pids").display().to_string());
+    host.task("leaver", "name: leaver\nversion: 1\nsteps:\n  - {name: s, run: [./s]}\n", &[("s", &script)]);
+    host.start();
+    host.order("o", "task: leaver");
+    let report = host.wait_for("o", &["succeeded"]);
+    let named = report["left_behind"].to_string();
+    assert!(named.contains("sleep ("), "{report}");
+    assert!(!pids(&host).into_iter().any(lives));
+}
+
+#[test]
+fn p4_a_survivor_of_a_lost_executor_is_ended_before_the_next_epoch() {
+    let mut host = Host::on_dir("survivor");
+    let yaml = "name: stubborn\nversion: 1\nsteps:\n  - {name: s, run: [./s], effect: repeatable}\n";
+    // In the second epoch it looks for the first one's processes, and says what it found.
+    let script = format!(
+        "#!/bin/bash\nif [ \"$HOSTLER_EPOCH\" != 1 ]; then for p in $(cat PIDS); do kill -0 $p && exit 9; done; exit 0; fi\n{}",
+        STUBBORN.trim_start_matches("#!/bin/bash\n")
+    );
+    let script = script.replace("PIDS", &host.path("pids").display().to_string());
+    host.task("stubborn", yaml, &[("s", &script)]);
+    host.start();
+    host.order("o", "task: stubborn");
+    let executor = eventually(SOON, || match (host.executors().first(), pids(&host).len()) {
+        (Some(executor), 3) => Ok(*executor),
+        other => Err(format!("not under way: {other:?}")),
+    });
+    signal(executor, Signal::SIGKILL);
+    let report = host.wait_for("o", &["succeeded", "failed"]);
+    assert_eq!(
+        (report["phase"].as_str(), report["epoch"].as_u64()),
+        (Some("succeeded"), Some(2)),
+        "{report}"
+    );
+    assert!(!pids(&host).into_iter().any(lives));
+}
+
+#[test]
+fn p1_a_run_outlives_its_agent() {
+    let mut host = Host::on_dir("p1");
+    host.counting_task("slow", "once:a once:b", "1");
+    host.start();
+    host.order("o", "task: slow");
+    host.wait_for("o", &["running"]);
+    host.kill();
+    // The run ends while there is no agent; nobody reports it, and nothing is lost.
+    eventually(SOON, || match host.effects("o") {
+        effects if effects == ["a", "b"] => Ok(()),
+        effects => Err(format!("{effects:?}")),
+    });
+    assert_eq!(host.report("o").unwrap()["phase"], "running");
+    host.start();
+    let report = host.wait_for("o", &["succeeded"]);
+    assert_eq!(report["epoch"], 1, "nobody took it up again: {report}");
+    host.stop();
+    host.start();
+    host.order("o2", "task: slow");
+    host.wait_for("o2", &["succeeded"]);
+    assert_eq!(host.effects("o"), ["a", "b"], "a restart starts nothing");
+}
+
+#[test]
+fn a_term_that_nobody_announced_means_that_the_host_is_stopping() {
+    let mut host = Host::on_dir("stopping");
+    host.counting_task("undo", "undoable:a!", "20");
+    host.start();
+    host.order("o", "task: undo");
+    host.wait_until("o", "a step", |report| report["step"]["name"] == "a");
+    let executor = eventually(SOON, || host.executors().first().copied().ok_or("no executor".into()));
+    signal(executor, Signal::SIGTERM);
+    let report = host.wait_for("o", &["interrupted stopped"]);
+    assert!(report["ended"].is_null());
+    assert!(host.effects("o").is_empty(), "no undo begins: {:?}", host.effects("o"));
+    let journal = fs::read_to_string(host.runs()[0].join("journal")).unwrap();
+    assert!(journal.contains("\"stopping\"") && journal.contains("\"interrupted\""), "{journal}");
+}
+
+#[test]
+fn a_cancel_ends_the_step_and_undoes_what_was_done() {
+    let mut host = Host::on_dir("cancel");
+    host.counting_task("undo", "undoable:a", "20");
+    host.start();
+    host.order("o", "task: undo");
+    host.wait_until("o", "a step", |report| report["step"]["name"] == "a");
+    let request = "{\"act\": \"cancel\", \"by\": \"alice\", \"reason\": \"a test\"}";
+    fs::write(host.runs()[0].join("request.1"), request).unwrap();
+    let report = host.wait_for("o", &["cancelled"]);
+    assert_eq!(report["error"], "cancelled by alice: a test");
+    assert_eq!(host.effects("o"), ["undo-a"]);
+}
+
+#[test]
+fn the_output_of_a_chatty_step_is_bounded_and_its_ends_are_kept() {
+    let mut host = Host::on_dir("chatty");
+    let script = "#!/bin/sh\necho first\nhead -c 20000000 /dev/zero | tr '\\0' x\necho\necho last\nexit 1\n";
+    host.task("chatty", "name: chatty\nversion: 1\nsteps:\n  - {name: s, run: [./s]}\n", &[("s", script)]);
+    host.start();
+    host.order("o", "task: chatty");
+    let report = host.wait_for("o", &["failed"]);
+    assert!(report["tail"].as_str().unwrap().ends_with("x\nlast\n"));
+    assert!(report.to_string().len() < 8192);
+    let folder = &host.runs()[0];
+    let size: u64 = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(size < 3 << 20, "{size} bytes");
+    assert!(fs::read_to_string(folder.join("output")).unwrap().contains("\nfirst\n"));
+}
