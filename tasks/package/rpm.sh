@@ -17,25 +17,30 @@ newest() {
 held() {
     list=$(dnf -q versionlock list 2>/dev/null) || return 2
     # A line is NAME-EPOCH:VERSION-RELEASE.*, in dnf 5 a heading with the name.
-    if printf '%s\n' "$list" | grep -Fq -e "$1-" -e "Package name: $1"; then echo yes; else echo no; fi
+    pattern=$(printf '%s' "$1" | sed 's/[.+]/\\&/g')
+    if printf '%s\n' "$list" | grep -Eq -e "^$pattern-[0-9]+:" -e "^Package name: $pattern\$"; then echo yes; else echo no; fi
 }
 
 hold() {
-    # A second lock on another version would admit both.
+    # The name alone would lock each version that a repository offers, and a second lock would admit both.
     dnf -q versionlock delete "$1" >/dev/null 2>&1 || true
-    run 0 dnf -q -y versionlock add "$1"
+    run 0 dnf -q -y versionlock add "$1-$(installed "$1")"
 }
 
 unhold() {
-    run 0 dnf -q -y versionlock delete "$1"
+    [ "$(held "$1")" = no ] || run 0 dnf -q -y versionlock delete "$1"
 }
 
 # run SECONDS COMMAND…: 75 when the lock was not to be had; dnf ends with 200 then, as it was told to.
 run() {
     wait=$1
     shift
+    log=$(mktemp)
     status=0
-    "$@" >&2 </dev/null || status=$?
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    cat "$log" >&2
+    reason=$(grep '^Error:' "$log" | tail -n 1) || true
+    rm -f "$log"
     [ "$status" -eq 200 ] && status=75
     if [ "$status" -eq 75 ] && [ "$wait" -gt 0 ]; then
         sleep 5
