@@ -3,7 +3,7 @@
 //! Nothing is started here; the executor starts it as any other step, and writes the files for the step's user.
 //!
 //! **A parameter is data.** Ansible renders a variable's text again wherever it is used, so that a parameter
-//! `{{ lookup('pipe', …) }}` would be a command. Each text of the parameters, the keys of maps too, is marked
+//! `{{ lookup('pipe', …) }}` would be a command. Each text that could be rendered, the keys of maps too, is marked
 //! `!unsafe`, and all of them stand below the one variable `params`, so that none becomes a variable that
 //! Ansible itself obeys, such as `ansible_python_interpreter`.
 //!
@@ -80,7 +80,7 @@ pub fn play(playbook: &str, params: &Value, folder: &Path) -> Play {
     Play { folders: vec![folder.into(), plugins, temp], files, argv, env }
 }
 
-/// The variables file: one variable, `params`, with each text marked unsafe.
+/// The variables file: one variable, `params`, with each text marked unsafe that could be rendered.
 pub fn extra_vars(params: &Value) -> String {
     let mut out = String::from("params: ");
     write(&mut out, params);
@@ -121,11 +121,9 @@ fn write(out: &mut String, value: &Value) {
 
 /// A text in double quotes, all but plain ASCII escaped: YAML folds and refuses more than it says.
 fn write_text(out: &mut String, text: &str) {
-    if text.is_empty() {
-        // Nothing to render, and Ansible 2.19 makes null of an empty text that is marked.
-        return out.push_str("\"\"");
-    }
-    out.push_str("!unsafe \"");
+    // Only what holds `{` can be rendered. The rest stays unmarked: Ansible 2.19 looks again at what a marked
+    // text could be, and makes null of an empty one and false of "no".
+    out.push_str(if text.contains('{') { "!unsafe \"" } else { "\"" });
     for c in text.chars() {
         match c {
             '"' | '\\' => {
@@ -145,13 +143,13 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn each_text_is_marked_unsafe() {
-        let params = json!({"a": "x\"\\\n", "l": [1, 1e-7, true, null, "é"], "m": {"{{ k }}": "v"}});
+    fn what_could_be_rendered_is_marked_unsafe() {
+        let params = json!({"a": "{x\"\\\n", "l": [1, 1e-7, true, null, "é", "no"], "m": {"{{ k }}": "v"}});
         assert_eq!(
             extra_vars(&params),
-            "params: {? !unsafe \"a\" : !unsafe \"x\\\"\\\\\\U0000000a\", \
-             ? !unsafe \"l\" : [1, !!float \"1e-7\", true, null, !unsafe \"\\U000000e9\", ], \
-             ? !unsafe \"m\" : {? !unsafe \"{{ k }}\" : !unsafe \"v\", }, }\n"
+            "params: {? \"a\" : !unsafe \"{x\\\"\\\\\\U0000000a\", \
+             ? \"l\" : [1, !!float \"1e-7\", true, null, \"\\U000000e9\", \"no\", ], \
+             ? \"m\" : {? !unsafe \"{{ k }}\" : \"v\", }, }\n"
         );
     }
 

@@ -53,7 +53,8 @@ fn a_parameter_is_never_executed_and_arrives_as_it_was_written() {
         "map": {attack.clone(): "under an evil key"},
         "statement": format!("{{% set x = {} %}}", attack),
         "tag": "!unsafe x", "quotes": "a \" b ' c \\ d", "lines": "one\ntwo\r\n\ttab \u{2028}\u{85} end ",
-        "colon": "a: b # c", "star": "*alias", "unicode": "grüße 😀", "empty": "", "": "", "long": "x".repeat(5000),
+        "colon": "a: b # c", "star": "*alias", "unicode": "grüße 😀", "empty": "", "": "", "digits": "0123", "five": "5", "nothing": "null", "tilde": "~", "date": "2026-11-21",
+        "brace": "{", "5": "x", "octal": "0o17", "colons": "12:30:45", "equals": "=", "merge": "<<", "<<": "y", "long": "x".repeat(5000),
         "number": 5, "small": 1e-7, "yes": true, "no": "no", "null": null,
         "ansible_python_interpreter": "/bin/false",
     });
@@ -93,6 +94,29 @@ fn a_parameter_is_never_executed_and_arrives_as_it_was_written() {
     assert!(!trap.exists(), "a parameter was executed:\n{}", text(&output));
     let seen: Value = serde_json::from_str(&fs::read_to_string(dir.path().join("out")).unwrap()).unwrap();
     assert_eq!(seen, params);
+}
+
+#[test]
+fn a_key_alone_is_never_executed() {
+    let dir = tempfile::tempdir().unwrap();
+    let trap = dir.path().join("trap");
+    let attack = format!("{{{{ lookup('pipe', 'touch {}') }}}}", trap.display());
+    let params = json!({"map": {attack: 1}});
+    let playbook = r#"
+- hosts: all
+  gather_facts: false
+  tasks:
+    - set_fact: {whole: "{{ params.map.keys() | first }}", part: "key {{ params.map.keys() | first }}"}
+    - debug: {msg: "{{ whole }} {{ part }}"}
+    - debug: {msg: "{{ item.key }} and {{ inner }}"}
+      loop: "{{ params.map | dict2items }}"
+      vars: {inner: "{{ item.key | lower }}", later: "{{ inner }}"}
+    - debug: {msg: "{{ params.map | to_json }} {{ list }}"}
+      vars: {list: "{{ params.map | list }}"}
+"#;
+    let output = run(dir.path(), playbook, &params);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(!trap.exists(), "a key was executed:\n{}", text(&output));
 }
 
 #[test]

@@ -1,0 +1,97 @@
+# Fedora, Red Hat and their kin.
+
+# The installed version with its release, and its epoch where it has one; or nothing.
+installed() {
+    rpm -q --qf '%{EVR}\n' "$1" 2>/dev/null | grep -v ' is not installed$' | head -n 1 || true
+}
+
+# A wanted version may leave out the release.
+matches() {
+    [ "$1" = "$2" ] || [ "$1" = "${2%-*}" ]
+}
+
+newest() {
+    dnf -q repoquery --latest-limit=1 --qf '%{evr}\n' "$1" 2>/dev/null | grep -v '^$' | sed 's/^0://' | head -n 1 || true
+}
+
+held() {
+    list=$(dnf -q versionlock list 2>/dev/null) || return 2
+    # A line is NAME-EPOCH:VERSION-RELEASE.*, in dnf 5 a heading with the name.
+    pattern=$(printf '%s' "$1" | sed 's/[.+]/\\&/g')
+    if printf '%s\n' "$list" | grep -Eq -e "^$pattern-[0-9]+:" -e "^Package name: $pattern\$"; then echo yes; else echo no; fi
+}
+
+hold() {
+    # The name alone would lock each version that a repository offers, and a second lock would admit both.
+    dnf -q versionlock delete "$1" >/dev/null 2>&1 || true
+    run 0 dnf -q -y versionlock add "$1-$(installed "$1")"
+}
+
+unhold() {
+    [ "$(held "$1")" = no ] || run 0 dnf -q -y versionlock delete "$1"
+}
+
+# run SECONDS COMMAND…: 75 when the lock was not to be had; dnf ends with 200 then, as it was told to.
+run() {
+    wait=$1
+    shift
+    log=$(mktemp)
+    status=0
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    cat "$log" >&2
+    reason=$(grep '^Error:' "$log" | tail -n 1) || true
+    rm -f "$log"
+    [ "$status" -eq 200 ] && status=75
+    if [ "$status" -eq 75 ] && [ "$wait" -gt 0 ]; then
+        sleep 5
+        run "$((wait - 5))" "$@"
+        return
+    fi
+    return "$status"
+}
+
+manager() {
+    wait=$1
+    shift
+    run "$wait" dnf -q -y --setopt=exit_on_lock=True "$@"
+}
+
+refresh() {
+    status=0
+    manager "$1" makecache || status=$?
+    [ "$status" -eq 75 ] && return 75
+    [ "$status" -eq 0 ] || say "the lists of the repositories could not all be refreshed: going on with what is there"
+}
+
+# A transaction that was cut short leaves doubled packages, which the transaction below replaces.
+repair() {
+    return 0
+}
+
+keep() {
+    (cd "$STATE" && manager 0 download "$1-$2") >/dev/null 2>&1 && sync "$STATE"/*.rpm "$STATE" && return 0
+    say "version $2 of $1 is in no repository: an undo will need it from elsewhere"
+}
+
+# change SECONDS NAME VERSION: install takes a lower version too when it is named.
+change() {
+    dnf -q versionlock delete "$2" >/dev/null 2>&1 || true
+    manager "$1" install "$2-$3"
+}
+
+restore() {
+    dnf -q versionlock delete "$2" >/dev/null 2>&1 || true
+    for file in "$STATE"/*.rpm; do
+        [ -f "$file" ] && manager "$1" install "$file" && return 0
+    done
+    change "$1" "$2" "$3"
+}
+
+remove() {
+    dnf -q versionlock delete "$2" >/dev/null 2>&1 || true
+    manager "$1" remove "$2"
+}
+
+sound() {
+    [ "$(rpm -q "$1" | wc -l)" -eq 1 ]
+}
