@@ -32,7 +32,11 @@ fn p10_of_a_hundred_orders_five_are_bad_and_the_others_succeed() {
         |n: u32| host.report(&format!("o{n}")).map(|report| report["phase"].as_str().unwrap().to_owned());
     eventually(SOON * 2, || {
         let bad: Vec<u32> = (0..100).filter(|n| phase(*n).as_deref() != Some("succeeded")).collect();
-        if bad == [13, 31, 47, 62, 88] { Ok(()) } else { Err(format!("not succeeded: {bad:?}; {}", host.log_tail())) }
+        if bad == [13, 31, 47, 62, 88] {
+            Ok(())
+        } else {
+            Err(format!("not succeeded: {bad:?}; {}", host.log_tail()))
+        }
     });
     for (n, expected) in [(13, "refused"), (31, "refused"), (47, "refused"), (62, "failed"), (88, "running")]
     {

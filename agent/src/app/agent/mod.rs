@@ -295,6 +295,7 @@ impl Agent {
                 host: &self.host,
                 sources: &self.sources,
                 orders: sights::all_visible(&self.sights).then_some(&self.orders),
+                indexes: &sights::indexes(&self.sights),
                 memory: ledger.memory(),
                 examined: &self.examined,
                 runs: self.runs.views(),
