@@ -16,7 +16,7 @@ mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -149,6 +149,7 @@ pub struct Agent {
     examined: BTreeMap<OrderKey, Examined>,
     runs: runs::Runs,
     starting: BTreeMap<RunId, Vec<Lock>>,
+    copying: Arc<Mutex<()>>,
     ending: BTreeSet<RunId>,
     rebooting: bool,
     calm_until: Option<Timestamp>,
@@ -197,6 +198,7 @@ impl Agent {
             examined: BTreeMap::new(),
             runs,
             starting: BTreeMap::new(),
+            copying: Arc::default(),
             ending: BTreeSet::new(),
             rebooting: false,
             calm_until: None,
@@ -428,6 +430,7 @@ impl Agent {
             state_dir: self.settings.state_dir.clone(),
             place: self.place(PathBuf::new()),
             rule: self.rule,
+            copying: Arc::clone(&self.copying),
         };
         self.starting.insert(run, locks);
         self.send(async move {
