@@ -126,6 +126,7 @@ impl Making {
                 copy::CopyError::Disk(_) | copy::CopyError::Changed(_) => not_now(error.to_string()),
                 other => NotMade::Refused(format!("task {}: {other}", folder.display())),
             })?;
+            drop(turn);
             let text =
                 disk::read(&copied.path.join(TASK_FILE), MAX_TASK).map_err(|e| not_now(e.to_string()))?;
             let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
