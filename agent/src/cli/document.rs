@@ -83,7 +83,8 @@ impl OrderArgs {
     }
 }
 
-fn params(written: &[String]) -> Result<Map<String, Value>, Failure> {
+/// Parameters from their options.
+pub(super) fn params(written: &[String]) -> Result<Map<String, Value>, Failure> {
     let mut params = Map::new();
     for text in written {
         let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {

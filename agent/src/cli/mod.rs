@@ -7,13 +7,18 @@ mod enroll;
 mod executor;
 mod exit;
 mod fleet;
+mod follow;
+mod history;
 mod live;
+mod logs;
 mod order;
 mod place;
 mod run;
+mod runs;
 mod show;
 mod status;
 mod table;
+mod task;
 
 pub use enroll::policy;
 
@@ -45,6 +50,12 @@ enum Command {
     Run(Box<run::Arguments>),
     /// Show hosts and where orders stand.
     Status(status::Arguments),
+    /// List the newest runs.
+    Runs(runs::Arguments),
+    /// Print what a run printed.
+    Logs(logs::Arguments),
+    /// List, show, check and try tasks.
+    Task(task::Arguments),
     /// Carry out one epoch of a run; started by the agent only.
     #[command(hide = true)]
     Executor(executor::Arguments),
@@ -60,6 +71,9 @@ pub fn main() -> ExitCode {
         Command::Order(arguments) => order::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Runs(arguments) => runs::run(&arguments),
+        Command::Logs(arguments) => logs::run(&arguments),
+        Command::Task(arguments) => task::run(&arguments),
         Command::Executor(arguments) => executor::run(&arguments),
     };
     match done {

@@ -48,6 +48,11 @@ impl PlaceArgs {
         Ok(settings)
     }
 
+    /// Whether there is nothing but a store: then no run's folder belongs to it.
+    pub(super) fn is_folder_only(&self) -> bool {
+        self.store_dir.is_some()
+    }
+
     /// The store, which must be there: a mistyped folder is not made.
     pub(super) fn open(&self) -> Result<Place, Failure> {
         let settings = self.settings()?;
