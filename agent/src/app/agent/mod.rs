@@ -142,6 +142,8 @@ pub struct Agent {
     store: Arc<dyn Store>,
     sources: Vec<Source>,
     sights: Vec<sights::Sight>,
+    was_visible: bool,
+    sightings: u64,
     orders: BTreeMap<OrderKey, crate::domain::decide::SeenOrder>,
     ledger: Result<Ledger, LedgerError>,
     ledger_full: Option<String>,
@@ -181,7 +183,7 @@ impl Agent {
         let catalog = Catalog::load(&settings.task_dirs, rule);
         let runs = runs::Runs::open(&runs_dir, events.clone());
         let launcher = super::open::launcher(settings.launcher);
-        let (wanted, _) = watch::channel(Arc::new(Wanted::new()));
+        let (wanted, _) = watch::channel(Arc::new(Wanted::default()));
         Ok(Self {
             host,
             boot: facts::boot_id(),
@@ -191,6 +193,8 @@ impl Agent {
             store,
             sources,
             sights: Vec::new(),
+            was_visible: false,
+            sightings: 0,
             orders: BTreeMap::new(),
             ledger,
             ledger_full: None,
@@ -259,6 +263,9 @@ impl Agent {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Sight => {
+                let visible = sights::all_visible(&self.sights);
+                self.sightings += u64::from(visible && !self.was_visible);
+                self.was_visible = visible;
                 if sights::take(&self.sights, &mut self.orders) {
                     here(CrashPoint::OrderSeen);
                     self.examined.retain(|key, seen| {
@@ -622,7 +629,7 @@ impl Agent {
     }
 
     fn publish(&mut self) {
-        let mut wanted = Wanted::new();
+        let mut wanted = BTreeMap::new();
         let keys = &self.settings.keys;
         let mut phases = BTreeMap::new();
         if let Ok(ledger) = &self.ledger {
@@ -653,6 +660,7 @@ impl Agent {
             ..AgentReport::default()
         };
         wanted.insert(keys.agent_report(&self.host), Report::Agent(Box::new(agent)));
+        let wanted = Wanted { reports: wanted, sightings: self.sightings };
         self.wanted.send_if_modified(|shown| {
             let news = **shown != wanted;
             if news {
