@@ -77,6 +77,7 @@ impl Bench {
         fs::write(bench.path("hostler.yml"), config).unwrap();
         bench.task("good", "echo fine\necho '{\"output\": {\"answer\": \"42\"}}' >> \"$HOSTLER_REPORT\"");
         bench.task("bad", "printf 'so \\033[31mbad\\n'\nexit 3");
+        bench.task("loud", "echo first\nyes 0123456789 | head -n 300000\necho last");
         bench.task("slow", "echo begin\nwhile [ ! -e \"$1\" ]; do sleep 0.1; done\necho end");
         bench.run(&["enroll", "db1", "--group", "hana"]).ends(0);
         bench
@@ -223,6 +224,40 @@ fn run_waits_for_its_own_instruction_and_ends_as_the_run_did() {
 }
 
 #[test]
+fn ctrl_c_and_a_reader_that_goes_away_leave_the_order_in_place() {
+    let mut bench = Bench::new();
+    bench.start();
+    let mut run = bench.command(&["run", "slow", "--host", "db1"]);
+    let run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    bench.until(&["status", "slow"], "running", |done| done.out.contains("running"));
+    let pid = nix::unistd::Pid::from_raw(run.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let interrupted = Done::from(run.wait_with_output().unwrap()).ends(130);
+    interrupted.says("hosts/db1/slow stays in place: hostler status slow --host db1");
+    fs::write(bench.path("flag"), "").unwrap();
+    bench.until(&["status", "slow"], "done", |done| done.code == 0);
+
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let gone = bench.command(&["status"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(gone.status.code(), Some(141));
+    assert!(gone.stderr.is_empty(), "{}", String::from_utf8_lossy(&gone.stderr));
+}
+
+#[test]
+fn of_a_long_output_the_beginning_and_the_end_are_shown_and_the_gap_is_told() {
+    let mut bench = Bench::new();
+    bench.start();
+    let run = bench.run(&["run", "loud", "--host", "db1", "--json"]).ends(0).json();
+    let run = run["report"]["run"].as_str().unwrap().to_owned();
+    for follow in [&["logs", &run][..], &["logs", &run, "-f"]] {
+        let done = bench.run(follow).ends(0);
+        assert!(done.out.contains("\nfirst\n") && done.out.ends_with("\nlast\n"));
+        assert_eq!(done.out.matches("may be left out here").count(), 1);
+    }
+}
+
+#[test]
 fn a_group_is_asked_for_by_its_number_and_done_when_each_member_is() {
     let mut bench = Bench::new();
     bench.start();
@@ -317,7 +352,7 @@ fn authors_see_faults_and_can_try_a_task() {
     assert!(!faults[0]["faults"].as_array().unwrap().is_empty(), "{faults}");
     bench.run(&["task", "list"]).ends(0).says("broken").says("ready");
     let list = bench.run(&["task", "list", "--json"]).ends(0).json();
-    assert_eq!(list.as_array().unwrap().len(), 3);
+    assert_eq!(list.as_array().unwrap().len(), 4);
     bench.run(&["task", "show", "good"]).ends(0).says("step 1   go (once): ./go");
     bench.run(&["task", "show", "god"]).ends(5).says("did you mean good?");
 
