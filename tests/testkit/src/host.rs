@@ -94,6 +94,12 @@ impl Host {
         fs::write(self.path("hostler.yml"), text).expect("the configuration");
     }
 
+    /// Lets the host speak to another server from the next start on.
+    pub fn move_to(&mut self, consul: &Consul) {
+        self.place = Place::Consul { port: consul.port(), token: None };
+        self.configure("");
+    }
+
     /// Writes the markers.
     pub fn enroll(&self) {
         for prefix in [

@@ -16,7 +16,7 @@ mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -142,6 +142,8 @@ pub struct Agent {
     store: Arc<dyn Store>,
     sources: Vec<Source>,
     sights: Vec<sights::Sight>,
+    was_visible: bool,
+    sightings: u64,
     orders: BTreeMap<OrderKey, crate::domain::decide::SeenOrder>,
     ledger: Result<Ledger, LedgerError>,
     ledger_full: Option<String>,
@@ -149,6 +151,7 @@ pub struct Agent {
     examined: BTreeMap<OrderKey, Examined>,
     runs: runs::Runs,
     starting: BTreeMap<RunId, Vec<Lock>>,
+    copying: Arc<Mutex<()>>,
     ending: BTreeSet<RunId>,
     rebooting: bool,
     calm_until: Option<Timestamp>,
@@ -180,7 +183,7 @@ impl Agent {
         let catalog = Catalog::load(&settings.task_dirs, rule);
         let runs = runs::Runs::open(&runs_dir, events.clone());
         let launcher = super::open::launcher(settings.launcher);
-        let (wanted, _) = watch::channel(Arc::new(Wanted::new()));
+        let (wanted, _) = watch::channel(Arc::new(Wanted::default()));
         Ok(Self {
             host,
             boot: facts::boot_id(),
@@ -190,6 +193,8 @@ impl Agent {
             store,
             sources,
             sights: Vec::new(),
+            was_visible: false,
+            sightings: 0,
             orders: BTreeMap::new(),
             ledger,
             ledger_full: None,
@@ -197,6 +202,7 @@ impl Agent {
             examined: BTreeMap::new(),
             runs,
             starting: BTreeMap::new(),
+            copying: Arc::default(),
             ending: BTreeSet::new(),
             rebooting: false,
             calm_until: None,
@@ -257,6 +263,9 @@ impl Agent {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Sight => {
+                let visible = sights::all_visible(&self.sights);
+                self.sightings += u64::from(visible && !self.was_visible);
+                self.was_visible = visible;
                 if sights::take(&self.sights, &mut self.orders) {
                     here(CrashPoint::OrderSeen);
                     self.examined.retain(|key, seen| {
@@ -295,6 +304,7 @@ impl Agent {
                 host: &self.host,
                 sources: &self.sources,
                 orders: sights::all_visible(&self.sights).then_some(&self.orders),
+                indexes: &sights::indexes(&self.sights),
                 memory: ledger.memory(),
                 examined: &self.examined,
                 runs: self.runs.views(),
@@ -427,6 +437,7 @@ impl Agent {
             state_dir: self.settings.state_dir.clone(),
             place: self.place(PathBuf::new()),
             rule: self.rule,
+            copying: Arc::clone(&self.copying),
         };
         self.starting.insert(run, locks);
         self.send(async move {
@@ -618,7 +629,7 @@ impl Agent {
     }
 
     fn publish(&mut self) {
-        let mut wanted = Wanted::new();
+        let mut wanted = BTreeMap::new();
         let keys = &self.settings.keys;
         let mut phases = BTreeMap::new();
         if let Ok(ledger) = &self.ledger {
@@ -649,6 +660,7 @@ impl Agent {
             ..AgentReport::default()
         };
         wanted.insert(keys.agent_report(&self.host), Report::Agent(Box::new(agent)));
+        let wanted = Wanted { reports: wanted, sightings: self.sightings };
         self.wanted.send_if_modified(|shown| {
             let news = **shown != wanted;
             if news {
