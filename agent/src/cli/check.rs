@@ -11,7 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::exit::Exit;
-use super::place::PlaceArgs;
+use super::place::{Place, PlaceArgs};
 use super::{Failure, block, show};
 
 /// How a check ended.
@@ -85,17 +85,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 async fn all(arguments: &Arguments) -> Vec<Check> {
-    let settings = match arguments.place.settings() {
+    let local = !arguments.store_only && !arguments.place.is_folder_only();
+    // On the host the question is what its agent may do, whoever asks.
+    let settings = if local { arguments.place.host_settings() } else { arguments.place.settings() };
+    let settings = match settings {
         Ok(settings) => settings,
         // Without settings there is nothing else to look at.
         Err(error) => return vec![fail("configuration", error.to_string(), "correct it, then check again")],
     };
     let mut checks = vec![ok("configuration", "no faults")];
-    let local = !arguments.store_only && !arguments.place.is_folder_only();
     if local {
         checks.extend(host::checks(&settings));
     }
-    match arguments.place.open() {
+    match Place::existing(&settings) {
         Ok(place) => checks.extend(store::checks(&place, &settings, local).await),
         Err(error) => checks.push(fail("store", error.to_string(), "see the configuration of the store")),
     }
