@@ -71,8 +71,15 @@ fn next(file: &File, path: &Path, dir: &Path) -> io::Result<Option<PathBuf>> {
         let next = [prev, last].into_iter().find(|path| path.exists());
         return Ok(next.filter(|_| full));
     }
-    let is_last = last.metadata().is_ok_and(|meta| meta.ino() == held.ino());
-    Ok((!is_last && last.exists()).then_some(last))
+    let is = |path: &Path| path.metadata().is_ok_and(|meta| meta.ino() == held.ino());
+    if is(&last) || !last.exists() {
+        Ok(None)
+    } else if is(&prev) {
+        Ok(Some(last))
+    } else {
+        // Renamed twice since: what is there now comes after a gap.
+        Ok(Some(prev))
+    }
 }
 
 fn drain(file: &mut File, printer: &mut Printer) -> io::Result<()> {
@@ -157,5 +164,8 @@ mod tests {
         std::fs::write(at("output.last"), "c").unwrap();
         assert_eq!(next(&last, &at("output.last"), dir.path()).unwrap(), Some(at("output.last")));
         assert_eq!(next(&first, &at("output"), dir.path()).unwrap(), Some(at("output.prev")));
+        std::fs::rename(at("output.last"), at("output.prev")).unwrap();
+        std::fs::write(at("output.last"), "d").unwrap();
+        assert_eq!(next(&last, &at("output.last"), dir.path()).unwrap(), Some(at("output.prev")), "a gap");
     }
 }

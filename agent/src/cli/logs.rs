@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let folder = here.map(|dir| Folder::new(&dir, arguments.run)).filter(|folder| folder.path().is_dir());
         match folder {
             Some(folder) => whole(arguments, &folder).await?,
-            None => afar(arguments, &Place::of(&settings)?).await?,
+            None => afar(arguments, &Place::existing(&settings)?).await?,
         }
         Ok(Exit::Good.into())
     })

@@ -1,6 +1,7 @@
 //! The commands: one file each.
 
 mod agent;
+mod check;
 mod dev;
 mod document;
 mod enroll;
@@ -42,6 +43,8 @@ enum Command {
     Agent(agent::Arguments),
     /// Try Hostler here and now: an agent on a folder, with an order for the task hello.
     Dev(dev::Arguments),
+    /// Say everything that is wrong with this host, each with its cure.
+    Check(check::Arguments),
     /// Prepare the store for a host, and print the rights that its agent needs.
     Enroll(enroll::Arguments),
     /// Write, show, list and remove orders.
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Enroll(arguments) => enroll::run(&arguments),
         Command::Order(arguments) => order::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),

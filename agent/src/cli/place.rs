@@ -34,18 +34,23 @@ pub(super) struct Place {
 impl PlaceArgs {
     /// The settings; the environment names the token of the person who types, so it wins over the host's own.
     pub(super) fn settings(&self) -> Result<Settings, Failure> {
-        if let Some(dir) = &self.store_dir {
-            let mut settings = Fragment::default().settle(ConsulLayer::default())?;
-            settings.store = StoreSettings::Dir(dir.clone());
-            return Ok(settings);
-        }
-        let mut settings = load(self.config.as_deref(), &env)?;
+        let mut settings = self.host_settings()?;
         if let StoreSettings::Consul(layer) = &mut settings.store {
             let ConsulLayer { token, token_file, .. } = ConsulLayer::from_env(&env)?;
             let person = ConsulLayer { token, token_file, ..ConsulLayer::default() };
             **layer = person.over(layer.as_ref().clone());
         }
         Ok(settings)
+    }
+
+    /// The settings as the agent has them: for looking at what the agent may do.
+    pub(super) fn host_settings(&self) -> Result<Settings, Failure> {
+        if let Some(dir) = &self.store_dir {
+            let mut settings = Fragment::default().settle(ConsulLayer::default())?;
+            settings.store = StoreSettings::Dir(dir.clone());
+            return Ok(settings);
+        }
+        Ok(load(self.config.as_deref(), &env)?)
     }
 
     /// Whether there is nothing but a store: then no run's folder belongs to it.
@@ -55,13 +60,7 @@ impl PlaceArgs {
 
     /// The store, which must be there: a mistyped folder is not made.
     pub(super) fn open(&self) -> Result<Place, Failure> {
-        let settings = self.settings()?;
-        if let StoreSettings::Dir(dir) = &settings.store
-            && !dir.is_dir()
-        {
-            return Err(no_folder(dir));
-        }
-        Place::of(&settings)
+        Place::existing(&self.settings()?)
     }
 
     /// The store, which may be made.
@@ -76,8 +75,15 @@ fn no_folder(dir: &Path) -> Failure {
 }
 
 impl Place {
-    /// The store of these settings.
-    pub(super) fn of(settings: &Settings) -> Result<Self, Failure> {
+    /// The store of these settings, which must be there.
+    pub(super) fn existing(settings: &Settings) -> Result<Self, Failure> {
+        match &settings.store {
+            StoreSettings::Dir(dir) if !dir.is_dir() => Err(no_folder(dir)),
+            _ => Self::of(settings),
+        }
+    }
+
+    fn of(settings: &Settings) -> Result<Self, Failure> {
         Ok(Self { store: open::store(settings)?, keys: settings.keys.clone() })
     }
 }

@@ -33,6 +33,8 @@ use crate::store::{Listing, StoreError};
 const AGENT_EVERY: Duration = Duration::from_secs(15);
 /// After trouble with the store.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Between two questions: a store that answers at once, for whatever reason, is not asked without end.
+const REST: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -254,6 +256,9 @@ impl Waiting<'_> {
 
 /// The next listing; after trouble with a pause before.
 async fn next(place: &Place, prefix: &str, seen: Option<u64>) -> Result<Listing, StoreError> {
+    if seen.is_some() {
+        sleep(REST).await;
+    }
     let listing = place.store.changed(prefix, seen).await;
     if listing.is_err() {
         sleep(AGAIN).await;

@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let (from, mut runs) = match &here {
             Some(dir) => ("folders", newest_here(dir, arguments.count)?),
             None => {
-                let place = Place::of(&settings)?;
+                let place = Place::existing(&settings)?;
                 let runs = reported(&place, host).await?;
                 if runs.is_empty()
                     && let Some(host) = host

@@ -91,9 +91,9 @@ fn overview(place: &Place, fleet: &Fleet, json: bool) -> Result<ExitCode, Failur
     }
     if !fleet.orders.is_empty() {
         show::line("")?;
-        let mut table = Table::new(&["PLACE", "ORDER", "HOSTS", "WHERE THEY STAND"]);
+        let mut table = Table::new(&["PLACE", "ORDER", "HOSTS", "AS LAST REPORTED"]);
         for key in fleet.orders.keys() {
-            let (count, phases) = phases(fleet, key);
+            let (count, phases) = phases(fleet, key, now);
             table.row([key.source.to_string(), key.order.to_string(), count.to_string(), phases]);
         }
         table.print()?;
@@ -102,7 +102,7 @@ fn overview(place: &Place, fleet: &Fleet, json: bool) -> Result<ExitCode, Failur
 }
 
 /// What the agents' own reports say of an order, counted; what each says in detail is a question of its own.
-fn phases(fleet: &Fleet, key: &OrderKey) -> (usize, String) {
+fn phases(fleet: &Fleet, key: &OrderKey, now: Timestamp) -> (usize, String) {
     let members = match &key.source {
         Source::Host(host) => BTreeSet::from([host]),
         Source::Group(group) => fleet.members(group),
@@ -113,8 +113,15 @@ fn phases(fleet: &Fleet, key: &OrderKey) -> (usize, String) {
     let mut hosts = 0;
     for host in members.iter().filter(counts_here) {
         hosts += 1;
-        let phase = fleet.agents.get(*host).and_then(|agent| agent.orders.get(key.order.as_str()));
-        *counts.entry(phase.map_or("not seen", String::as_str)).or_default() += 1;
+        let agent = fleet.agents.get(*host);
+        let phase = match agent {
+            // What it said may be of an older instruction.
+            Some(agent) if is_late(agent.next_by, now) => "silent",
+            _ => agent
+                .and_then(|agent| agent.orders.get(key.order.as_str()))
+                .map_or("not seen", String::as_str),
+        };
+        *counts.entry(phase).or_default() += 1;
     }
     let words: Vec<String> = counts.iter().map(|(phase, count)| format!("{count} {phase}")).collect();
     (hosts, words.join(", "))

@@ -55,15 +55,22 @@ impl Table {
     }
 }
 
-/// Takes from the widest column until all fit, or none may become shorter.
+/// Takes from the last column, which explains, then from the widest. The first one names what the row is about,
+/// and a name that is cut is of no use.
 fn fit(widths: &mut [usize], most: usize) {
-    loop {
-        let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-        let Some(widest) = widths.iter_mut().max() else { return };
-        if total <= most || *widest <= LEAST {
-            return;
+    let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+    let mut over = total.saturating_sub(most);
+    if let [_, .., last] = widths {
+        let taken = over.min(last.saturating_sub(LEAST));
+        *last -= taken;
+        over -= taken;
+    }
+    for _ in 0..over {
+        let widest = widths.iter_mut().skip(1).max();
+        match widest.filter(|widest| **widest > LEAST) {
+            Some(widest) => *widest -= 1,
+            None => return,
         }
-        *widest -= 1;
     }
 }
 
@@ -97,10 +104,10 @@ mod tests {
     }
 
     #[test]
-    fn the_widest_column_gives_way_first() {
+    fn the_last_column_gives_way_first_and_the_first_one_never() {
         let text = table().text(Some(30));
         assert_eq!(text, "HOST         ERROR\ndb1          one two three fo…\ndatabase-22\n");
-        assert!(table().text(Some(1)).lines().all(|line| line.chars().count() <= 2 * LEAST + GAP));
+        assert_eq!(table().text(Some(1)), "HOST         ERROR\ndb1          one two…\ndatabase-22\n");
     }
 
     #[test]
