@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The system calls that are recorded.
 pub const CALLS: &str = "openat,write,writev,pwrite64,fsync,fdatasync,rename,renameat,renameat2,link,linkat,\
-                         unlink,unlinkat,rmdir,mkdir,mkdirat,ftruncate,execve";
+                         unlink,unlinkat,rmdir,mkdir,mkdirat,ftruncate,chmod,fchmod,fchmodat,execve";
 
 /// One system call that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +20,8 @@ pub enum Op {
     Open {
         /// Which.
         path: PathBuf,
-        /// Whether it may have been made.
-        create: bool,
+        /// The mode of a file that may have been made.
+        create: Option<u32>,
         /// Whether it was emptied.
         truncate: bool,
     },
@@ -38,6 +39,8 @@ pub enum Op {
     MakeDir(PathBuf),
     /// A file was cut or stretched.
     Truncate(PathBuf, usize),
+    /// A file got a mode.
+    Mode(PathBuf, u32),
     /// A program was started.
     Exec(PathBuf),
 }
@@ -65,6 +68,8 @@ pub fn parse(text: &str) -> Vec<Op> {
 fn call(text: &str) -> Option<Op> {
     let (name, rest) = text.split_once('(')?;
     let (arguments, result) = rest.rsplit_once(" = ")?;
+    // A call that was interrupted is padded.
+    let arguments = arguments.trim_end();
     if result.starts_with('-') || result.starts_with('?') {
         return None;
     }
@@ -75,7 +80,7 @@ fn call(text: &str) -> Option<Op> {
     Some(match name {
         "openat" if arguments.contains("O_WRONLY") || arguments.contains("O_RDWR") => Op::Open {
             path: descriptor(result)?,
-            create: arguments.contains("O_CREAT"),
+            create: arguments.contains("O_CREAT").then(|| mode(arguments)).flatten(),
             truncate: arguments.contains("O_TRUNC"),
         },
         "write" | "pwrite64" => Op::Write(of_fd()?, strings.into_iter().next()?),
@@ -88,9 +93,17 @@ fn call(text: &str) -> Option<Op> {
         "ftruncate" => {
             Op::Truncate(of_fd()?, arguments.rsplit(", ").next()?.trim_end_matches(')').parse().ok()?)
         }
+        "chmod" | "fchmodat" => Op::Mode(first()?, mode(arguments)?),
+        "fchmod" => Op::Mode(of_fd()?, mode(arguments)?),
         "execve" => Op::Exec(first()?),
         _ => return None,
     })
+}
+
+/// The last octal argument of a call.
+fn mode(arguments: &str) -> Option<u32> {
+    let words = arguments.trim_end_matches(')').rsplit(", ");
+    words.filter(|word| word.starts_with('0')).find_map(|word| u32::from_str_radix(word, 8).ok())
 }
 
 /// `unlinkat` of a name below a folder that is given by its descriptor.
@@ -139,6 +152,7 @@ fn unescape(text: &str) -> Vec<u8> {
 
 #[derive(Clone, Default)]
 struct File {
+    mode: u32,
     now: Vec<u8>,
     durable: Vec<u8>,
 }
@@ -150,13 +164,15 @@ pub struct Disk {
     /// Name to file; `None`: a folder.
     now: BTreeMap<PathBuf, Option<usize>>,
     durable: BTreeMap<PathBuf, Option<usize>>,
+    /// Folders that have another name, which is not durable yet.
+    moved: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Disk {
     /// An empty folder.
     pub fn new(root: &Path) -> Self {
         let (now, durable) = (BTreeMap::new(), BTreeMap::new());
-        Self { root: root.to_owned(), files: Vec::new(), now, durable }
+        Self { root: root.to_owned(), files: Vec::new(), now, durable, moved: Vec::new() }
     }
 
     /// Takes a call in; true if it concerned this folder.
@@ -164,8 +180,10 @@ impl Disk {
         let inside = |path: &PathBuf| path.starts_with(&self.root);
         match op {
             Op::Open { path, create, truncate } if inside(path) => {
-                if *create && !self.now.contains_key(path) {
-                    self.files.push(File::default());
+                if let Some(mode) = create
+                    && !self.now.contains_key(path)
+                {
+                    self.files.push(File { mode: *mode, ..File::default() });
                     self.now.insert(path.clone(), Some(self.files.len() - 1));
                 }
                 if *truncate && let Some(file) = self.file(path) {
@@ -184,7 +202,16 @@ impl Disk {
                 }
             }
             Op::Sync(path) if inside(path) => self.sync(path),
+            // A mode goes to the disk with the entry that needs it: no promise rests on one alone.
+            Op::Mode(path, mode) if inside(path) => {
+                if let Some(file) = self.file(path) {
+                    file.mode = *mode;
+                }
+            }
             Op::Rename(from, to) if inside(to) => {
+                if self.now.get(from) == Some(&None) {
+                    self.moved.push((from.clone(), to.clone()));
+                }
                 let moved: Vec<PathBuf> =
                     self.now.keys().filter(|path| path.starts_with(from)).cloned().collect();
                 for path in moved {
@@ -220,6 +247,16 @@ impl Disk {
             self.durable.retain(|name, _| !child(name));
             let entries = self.now.iter().filter(|(name, _)| child(name));
             self.durable.extend(entries.map(|(name, file)| (name.clone(), *file)));
+            // What is in a renamed folder belongs to the folder, not to its name.
+            let (now, later) = self.moved.drain(..).partition(|(_, to)| to.parent() == Some(path));
+            self.moved = later;
+            let now: Vec<(PathBuf, PathBuf)> = now;
+            for (from, to) in now {
+                let below = |name: &PathBuf| name.strip_prefix(&from).ok().map(|below| to.join(below));
+                let renamed =
+                    self.durable.iter().map(|(name, file)| (below(name).unwrap_or(name.clone()), *file));
+                self.durable = renamed.collect();
+            }
         } else if let Some(file) = self.file(path) {
             file.durable = file.now.clone();
         }
@@ -237,7 +274,10 @@ impl Disk {
             }
             match file.and_then(|file| self.files.get(file)) {
                 None => fs::create_dir_all(&target)?,
-                Some(file) => fs::write(&target, &file.durable)?,
+                Some(file) => {
+                    fs::write(&target, &file.durable)?;
+                    fs::set_permissions(&target, fs::Permissions::from_mode(file.mode))?;
+                }
             }
         }
         Ok(())
@@ -261,7 +301,7 @@ mod tests {
     #[test]
     fn what_was_not_synced_is_lost() {
         let mut disk = Disk::new(Path::new("/s"));
-        let open = |path: &str| Op::Open { path: path.into(), create: true, truncate: false };
+        let open = |path: &str| Op::Open { path: path.into(), create: Some(0o600), truncate: false };
         for op in [
             open("/s/kept"),
             Op::Write("/s/kept".into(), b"one".to_vec()),

@@ -96,7 +96,8 @@ fn go_on_from_every_image(task: &str) {
         });
         host.stop();
         let found = host.effects("o");
-        let place = format!("image {images} after call {at}: {found:?}; {report}");
+        let journal = host.runs().pop().and_then(|run| fs::read_to_string(run.join("journal")).ok());
+        let place = format!("image {images} after call {at} ({op:?}): {found:?}; {report}; {journal:?}");
         match (task, report["phase"].as_str()) {
             ("exact", Some("succeeded")) => assert_eq!(found, ["a", "b"], "{place}"),
             ("blind", Some("succeeded")) => assert_eq!(found, ["a"], "{place}"),
