@@ -1,5 +1,11 @@
 //! Holds the code against the picture in ARCHITECTURE.md: layers, headers, and the size of files.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of tests that fails must fail its test at once"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

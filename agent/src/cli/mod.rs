@@ -116,10 +116,14 @@ fn env(name: &str) -> Option<String> {
 
 /// Logs to standard error, without the time that the journal adds itself.
 fn log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(std::env::var("HOSTLER_LOG").unwrap_or_else(|_| format!("warn,hostler={level}")))
-        .unwrap_or_default();
-    let plain = tracing_subscriber::fmt().with_env_filter(filter).without_time().with_target(false);
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let wish = std::env::var("HOSTLER_LOG").unwrap_or_else(|_| format!("warn,hostler={level}"));
+    let filter: Targets = wish.parse().unwrap_or_default();
+    let plain = tracing_subscriber::fmt::layer().without_time().with_target(false).with_ansi(false);
+    let plain = plain.with_writer(std::io::stderr).with_filter(filter);
     // A second call, in a test, changes nothing.
-    let _ = plain.with_ansi(false).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::registry().with(plain).try_init();
 }

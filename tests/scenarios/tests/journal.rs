@@ -1,11 +1,7 @@
 //! A real journal, cut after every record and inside each: the replay reaches only states that were reached before,
 //! and the real agent goes on from each of them to an end that the effects allow.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a helper of tests that fails must fail its test at once"
-)]
+#![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
