@@ -10,6 +10,7 @@
 //! One task owns all state; whatever takes time is done elsewhere and comes back as an [`Event`]. Nothing here
 //! decides: that is `domain::decide`.
 
+mod publish;
 mod runs;
 mod sights;
 mod work;
@@ -41,9 +42,7 @@ use crate::host::disk::DiskError;
 use crate::host::{clock, disk, facts, notify};
 use crate::ledger::orders::LedgerError;
 use crate::ledger::{Folder, Ledger, trim};
-use crate::report::compose::Sources;
-use crate::report::document::{AgentReport, REPORT_VERSION};
-use crate::report::writer::{self, Report, Wanted};
+use crate::report::writer::{self, Wanted};
 use crate::store::Store;
 
 /// While a run executes, its folder is looked at so often, should a notice of the kernel be lost.
@@ -56,8 +55,6 @@ const LEDGER_AGAIN: Duration = Duration::from_secs(10);
 const MOST_DECISIONS: usize = 64;
 /// Events that wait to be applied; a full queue makes whoever has something to say wait.
 const EVENTS: usize = 256;
-/// How many orders the agent's own report names.
-const ORDERS_NAMED: usize = 100;
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -375,7 +372,8 @@ impl Agent {
                 if !closed.is_empty() {
                     here(CrashPoint::Closed);
                 }
-                for (_, run) in closed {
+                for (key, run) in closed {
+                    self.examined.remove(&key);
                     self.runs.close(run, &self.kept_open());
                 }
                 true
@@ -626,57 +624,6 @@ impl Agent {
 
     fn has_answer(&self) -> bool {
         self.sights.iter().all(|sight| sight.has_answer())
-    }
-
-    fn publish(&mut self) {
-        let mut wanted = BTreeMap::new();
-        let keys = &self.settings.keys;
-        let mut phases = BTreeMap::new();
-        if let Ok(ledger) = &self.ledger {
-            let sources = Sources {
-                host: &self.host,
-                memory: ledger.memory(),
-                decision: &self.decision,
-                runs: self.runs.views(),
-            };
-            for (order, report) in sources.orders() {
-                if phases.len() < ORDERS_NAMED {
-                    phases.insert(order.to_string(), report.phase.clone());
-                }
-                wanted.insert(keys.order_report(&self.host, &order), Report::Order(Box::new(report)));
-            }
-            for (run, report) in self.runs.reports() {
-                wanted.insert(keys.run_report(&self.host, run), Report::Run(Box::new(report)));
-            }
-        }
-        let agent = AgentReport {
-            version: REPORT_VERSION,
-            host: self.host.to_string(),
-            hostler: env!("CARGO_PKG_VERSION").to_owned(),
-            boot: self.boot.clone(),
-            groups: self.settings.groups.clone(),
-            conditions: self.conditions(),
-            orders: phases,
-            ..AgentReport::default()
-        };
-        wanted.insert(keys.agent_report(&self.host), Report::Agent(Box::new(agent)));
-        let wanted = Wanted { reports: wanted, sightings: self.sightings };
-        self.wanted.send_if_modified(|shown| {
-            let news = **shown != wanted;
-            if news {
-                *shown = Arc::new(wanted);
-            }
-            news
-        });
-    }
-
-    fn conditions(&self) -> Vec<String> {
-        let mut conditions: Vec<String> = self.sights.iter().filter_map(|sight| sight.condition()).collect();
-        conditions.extend(self.ledger.as_ref().err().map(|error| format!("safe mode: {error}")));
-        conditions.extend(self.ledger_full.iter().map(|error| format!("ledger: {error}")));
-        conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
-        conditions.truncate(20);
-        conditions
     }
 }
 
