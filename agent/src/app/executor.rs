@@ -270,8 +270,7 @@ impl Executor<'_> {
         }
         self.mark.left.extend(&ended.left);
         let launcher = if self.plan.place.systemd { Launcher::Systemd } else { Launcher::Detached };
-        let left = Mark { left: ended.left.iter().copied().collect(), ..self.mark.clone() };
-        if let Err(error) = launcher.let_go(&left, i).await {
+        if let Err(error) = launcher.let_go(&self.mark, i).await {
             tracing::error!("processes that may stay could not be moved out of the run's unit: {error}");
         }
     }

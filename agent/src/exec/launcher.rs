@@ -1,19 +1,22 @@
 //! Starts executors so that they outlive the agent: as units of systemd, or as sessions of their own.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::Command;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::processes::{Mark, unit_name};
+use super::processes::{self, Mark, Process, unit_name};
 use crate::domain::ids::RunId;
 use crate::domain::plan::Plan;
 use crate::domain::task::Limits;
 
 /// How long systemd may take to start a unit or to answer.
 const SYSTEMD_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// Between two attempts to move a process into a scope.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// Added to the longest grace of a step before systemd kills the unit of a stopping host.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
 
@@ -79,26 +82,37 @@ impl Launcher {
     }
 
     /// Lets processes that a step may leave behind go on after the run: under systemd in a scope of their own.
+    ///
+    /// They fork and end while they are moved, so each is moved by itself, until none is in the run's unit.
     pub async fn let_go(&self, mark: &Mark, step: usize) -> Result<(), String> {
-        if *self == Self::Detached || mark.left.is_empty() {
+        if *self == Self::Detached {
             return Ok(()); // They are told from others by `Mark::left`.
         }
-        let pids: Vec<String> = mark.left.iter().map(|id| id.pid.to_string()).collect();
+        // All that is in the unit: what has been started meanwhile as well.
+        let mark = Mark { left: BTreeSet::new(), ..mark.clone() };
         let scope = format!("hostler-left-{}-{step}.scope", mark.run);
-        let count = pids.len().to_string();
-        let mut command = Command::new("busctl");
-        let manager =
-            ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"];
-        command.arg("call").args(manager).args([
-            "StartTransientUnit",
-            "ssa(sv)a(sa(sv))",
-            &scope,
-            "fail",
-            "2",
-        ]);
-        command.args(["PIDs", "au", &count]).args(&pids);
-        command.args(["Description", "s", "Processes that a step of Hostler was allowed to leave", "0"]);
-        ask(command).await.map(drop)
+        let asked = Instant::now();
+        let mut has_scope = false;
+        loop {
+            let mut here = mark.processes();
+            if here.is_empty() {
+                return Ok(());
+            }
+            // The oldest first: what a moved parent starts is in the scope from its beginning.
+            here.sort_by_key(|process| process.id.start);
+            for Process { id, .. } in here {
+                match ask(into_scope(&scope, has_scope, id.pid)).await {
+                    Ok(_) => has_scope = true,
+                    Err(_) if processes::process(id.pid).is_none_or(|now| now.id != id || now.zombie) => {}
+                    Err(why) if asked.elapsed() > SYSTEMD_ANSWERS_WITHIN => return Err(why),
+                    // A scope goes away with the last process in it, and is there if an earlier epoch made it.
+                    Err(_) => {
+                        has_scope = !has_scope;
+                        sleep(ASK_AGAIN).await;
+                    }
+                }
+            }
+        }
     }
 
     /// Reboots the host in order. Without systemd this is a person's work: the executor's host may be a container.
@@ -112,6 +126,26 @@ impl Launcher {
             }
         }
     }
+}
+
+/// Makes a scope of one process, or moves the process into a scope that is there.
+fn into_scope(scope: &str, is_there: bool, pid: u32) -> Command {
+    let mut command = Command::new("busctl");
+    command.arg("call").args([
+        "org.freedesktop.systemd1",
+        "/org/freedesktop/systemd1",
+        "org.freedesktop.systemd1.Manager",
+    ]);
+    let pid = pid.to_string();
+    if is_there {
+        command.args(["AttachProcessesToUnit", "ssau", scope, "", "1", &pid]);
+    } else {
+        command.args(["StartTransientUnit", "ssa(sv)a(sa(sv))", scope, "fail", "3", "PIDs", "au", "1", &pid]);
+        // systemd moves processes into a unit only if it is delegated.
+        command.args(["Delegate", "b", "true"]);
+        command.args(["Description", "s", "Processes that a step of Hostler was allowed to leave", "0"]);
+    }
+    command
 }
 
 fn unit_arguments(plan: &Plan) -> Vec<String> {

@@ -67,20 +67,20 @@ impl Mark {
     pub fn processes(&self) -> Vec<Process> {
         let all = all();
         let me = std::process::id();
+        // A session's number is not given to another process while the session lasts, but it is after a reboot.
+        let in_session_of = |process: &Process, opener: &ProcessId| {
+            let leader = all.get(&process.session).map(|leader| leader.id);
+            opener.pid == process.session && leader.is_none_or(|leader| leader == *opener)
+        };
         let left = self.descending(&all, |process| {
-            self.left.contains(&process.id) || self.left.iter().any(|left| left.pid == process.session)
+            self.left.contains(&process.id) || self.left.iter().any(|left| in_session_of(process, left))
         });
         let ours: BTreeSet<u32> = if self.systemd {
             let unit = format!("/{}", unit_name(self.run));
             all.keys().copied().filter(|pid| in_unit(*pid, &unit)).collect()
         } else {
             let variable = format!("HOSTLER_RUN={}", self.run);
-            let opened = |process: &Process| {
-                let leader = all.get(&process.session).map(|leader| leader.id);
-                self.sessions.iter().any(|session| {
-                    session.pid == process.session && leader.is_none_or(|leader| leader == *session)
-                })
-            };
+            let opened = |process: &Process| self.sessions.iter().any(|id| in_session_of(process, id));
             self.descending(&all, |process| opened(process) || has_variable(process.id.pid, &variable))
         };
         let keep = |process: &Process| {
