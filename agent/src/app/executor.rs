@@ -163,7 +163,7 @@ impl Executor<'_> {
                 return Ok(());
             }
             if interrupt == Interrupt::Cancel && !journal.state().cancel_is_known() {
-                journal.record(clock::now(), vec![self.cancel_event()])?;
+                journal.record(clock::now(), vec![cancel_event(&self.cancelled)])?;
                 continue;
             }
             journal.record(clock::now(), vec![Event::Intended { act }])?;
@@ -176,13 +176,6 @@ impl Executor<'_> {
             if stopped {
                 return Ok(());
             }
-        }
-    }
-
-    fn cancel_event(&self) -> Event {
-        match self.cancelled.borrow().clone() {
-            Some(Request::Cancel { by, reason }) => Event::CancelAsked { by, reason },
-            None => Event::CancelAsked { by: "somebody".into(), reason: "not said".into() },
         }
     }
 
@@ -225,7 +218,7 @@ impl Executor<'_> {
         // A full disk costs the heading, not the step.
         let _ = self.output.write(format!("==> {}\n", self.title(act)).as_bytes());
         let kills_before = oom::kills();
-        let cancel = self.cancel_event();
+        let cancelled = self.cancelled.clone();
         let (folder, systemd) = (self.folder, self.plan.place.systemd);
         let mut recorded = Ok(());
         let mut tell = |moment: Moment<'_>| match moment {
@@ -245,7 +238,7 @@ impl Executor<'_> {
                 recorded = journal.record(clock::now(), vec![Event::Stopping]);
             }
             Moment::Interrupted(Interrupt::Cancel) if !journal.state().cancel_is_known() => {
-                recorded = journal.record(clock::now(), vec![cancel.clone()]);
+                recorded = journal.record(clock::now(), vec![cancel_event(&cancelled)]);
             }
             Moment::Interrupted(_) => {}
         };
@@ -400,6 +393,13 @@ impl Executor<'_> {
         if let Err(error) = fs::write(&path, json) {
             tracing::warn!("cannot write {}: {error}", path.display());
         }
+    }
+}
+
+fn cancel_event(cancelled: &watch::Receiver<Option<Request>>) -> Event {
+    match cancelled.borrow().clone() {
+        Some(Request::Cancel { by, reason }) => Event::CancelAsked { by, reason },
+        None => Event::CancelAsked { by: "somebody".into(), reason: "not said".into() },
     }
 }
 

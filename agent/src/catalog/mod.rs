@@ -143,6 +143,11 @@ impl Catalog {
     }
 }
 
+/// Loads one task from its folder, wherever it is: for the one who writes it.
+pub fn load_one(folder: &Path, rule: OwnerRule) -> Result<Loaded, Broken> {
+    load(&folder.file_name().unwrap_or_default().to_string_lossy(), folder, rule)
+}
+
 fn load(name: &str, folder: &Path, rule: OwnerRule) -> Result<Loaded, Broken> {
     read(name, folder, rule).map_err(|faults| Broken {
         name: yaml::one_line(name),

@@ -1,12 +1,33 @@
 //! The commands: one file each.
 
 mod agent;
+mod check;
 mod dev;
+mod document;
+mod enroll;
 mod executor;
+mod exit;
+mod fleet;
+mod follow;
+mod history;
+mod live;
+mod logs;
+mod order;
+mod place;
+mod run;
+mod runs;
+mod show;
+mod status;
+mod table;
+mod task;
+
+pub use enroll::policy;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use exit::Exit;
 
 /// Carries out orders from Consul on this host, each once, and reports the result.
 #[derive(Parser)]
@@ -22,6 +43,22 @@ enum Command {
     Agent(agent::Arguments),
     /// Try Hostler here and now: an agent on a folder, with an order for the task hello.
     Dev(dev::Arguments),
+    /// Say everything that is wrong with this host, each with its cure.
+    Check(check::Arguments),
+    /// Prepare the store for a host, and print the rights that its agent needs.
+    Enroll(enroll::Arguments),
+    /// Write, show, list and remove orders.
+    Order(order::Arguments),
+    /// Have a task carried out on a host now, and wait for its end.
+    Run(Box<run::Arguments>),
+    /// Show hosts and where orders stand.
+    Status(status::Arguments),
+    /// List the newest runs.
+    Runs(runs::Arguments),
+    /// Print what a run printed.
+    Logs(logs::Arguments),
+    /// List, show, check and try tasks.
+    Task(task::Arguments),
     /// Carry out one epoch of a run; started by the agent only.
     #[command(hide = true)]
     Executor(executor::Arguments),
@@ -33,13 +70,24 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Enroll(arguments) => enroll::run(&arguments),
+        Command::Order(arguments) => order::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Runs(arguments) => runs::run(&arguments),
+        Command::Logs(arguments) => logs::run(&arguments),
+        Command::Task(arguments) => task::run(&arguments),
         Command::Executor(arguments) => executor::run(&arguments),
     };
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("hostler: {error}");
-            ExitCode::FAILURE
+            let exit = Exit::of_failure(&error);
+            if exit != Exit::Pipe {
+                show::note(show::inline(&error.to_string()));
+            }
+            exit.into()
         }
     }
 }
@@ -52,6 +100,15 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()
 }
 
+/// Runs one command's work to its end; whatever still waits in a thread does not keep it.
+fn block(work: impl Future<Output = Result<ExitCode, Failure>>) -> Result<ExitCode, Failure> {
+    log("warn");
+    let runtime = runtime()?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
 /// The environment, as the configuration reads it.
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -59,10 +116,14 @@ fn env(name: &str) -> Option<String> {
 
 /// Logs to standard error, without the time that the journal adds itself.
 fn log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(std::env::var("HOSTLER_LOG").unwrap_or_else(|_| format!("warn,hostler={level}")))
-        .unwrap_or_default();
-    let plain = tracing_subscriber::fmt().with_env_filter(filter).without_time().with_target(false);
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::util::SubscriberInitExt;
+    let wish = std::env::var("HOSTLER_LOG").unwrap_or_else(|_| format!("warn,hostler={level}"));
+    let filter: Targets = wish.parse().unwrap_or_default();
+    let plain = tracing_subscriber::fmt::layer().without_time().with_target(false).with_ansi(false);
+    let plain = plain.with_writer(std::io::stderr).with_filter(filter);
     // A second call, in a test, changes nothing.
-    let _ = plain.with_ansi(false).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::registry().with(plain).try_init();
 }

@@ -282,6 +282,9 @@ pub enum Fact {
         order: Name,
         /// The place; none any more.
         source: Option<Source>,
+        /// The store's index when there was none any more.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<u64>,
     },
     /// A key of which nothing needs to be known any more.
     Forgotten {
@@ -304,6 +307,9 @@ pub struct Memory {
     pub orders: BTreeMap<OrderKey, Remembered>,
     /// The place that each order's name is effective from.
     pub effective: BTreeMap<Name, Source>,
+    /// The place that a name was effective from last, and the store's index when it was not any more: an order
+    /// elsewhere that is not newer was only uncovered.
+    pub left: BTreeMap<Name, (Source, u64)>,
 }
 
 impl Memory {
@@ -367,11 +373,17 @@ impl Memory {
                 order.held = None;
                 order.unreadable = None;
             }
-            Fact::Effective { order, source: Some(source) } => {
+            Fact::Effective { order, source: Some(source), .. } => {
+                self.left.remove(&order);
                 self.effective.insert(order, source);
             }
-            Fact::Effective { order, source: None } => {
-                self.effective.remove(&order);
+            Fact::Effective { order, source: None, index } => {
+                if let (Some(before), Some(index)) = (self.effective.remove(&order), index) {
+                    self.left.insert(order, (before, index));
+                }
+                if self.left.len() > MAX_GONE {
+                    self.left.pop_first();
+                }
             }
             Fact::Forgotten { key } => {
                 self.orders.remove(&key);
@@ -391,8 +403,14 @@ impl Memory {
         let effective = |(order, source): (&Name, &Source)| Fact::Effective {
             order: order.clone(),
             source: Some(source.clone()),
+            index: None,
         };
-        self.orders.iter().map(whole).chain(self.effective.iter().map(effective)).collect()
+        let left = |(order, (source, index)): (&Name, &(Source, u64))| {
+            let not_any_more = Fact::Effective { order: order.clone(), source: None, index: Some(*index) };
+            [effective((order, source)), not_any_more]
+        };
+        let orders = self.orders.iter().map(whole);
+        orders.chain(self.effective.iter().map(effective)).chain(self.left.iter().flat_map(left)).collect()
     }
 
     /// The keys to forget so that no more than [`MAX_GONE`] that are gone stay: those gone longest.
@@ -474,7 +492,12 @@ mod tests {
         let mut memory = Memory::default();
         let run = RunId::new(1, 1);
         let order: Name = "backup".parse().unwrap();
-        memory.take(Fact::Effective { order, source: Some("hosts/db1".parse().unwrap()) });
+        memory.take(Fact::Effective { order, source: Some("hosts/db1".parse().unwrap()), index: None });
+        let order: Name = "gone".parse().unwrap();
+        let source = Some("groups/all".parse().unwrap());
+        memory.take(Fact::Effective { order: order.clone(), source, index: None });
+        memory.take(Fact::Effective { order, source: None, index: Some(7) });
+        assert_eq!(memory.left.len(), 1);
         memory.take(occasion(1, 5));
         memory.take(Fact::Prepared { key: key(), run });
         memory.take(occasion(2, 7));

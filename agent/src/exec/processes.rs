@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_hostile_name_does_not_confuse_the_reader() {
-        let stat = "7 (a) S 1 (b) R 5 6 7 0 -1 1 2 3 4 5 6 7 8 9 10 11 12 13 14 4242 99";
+        let stat = "7 (a) S 1 (b) R 5 6 7 0 -1 1 2 3 4 5 6 7 8 9 10 11 12 13 4242 99";
         let process = parse(stat).unwrap();
         assert_eq!((process.name.as_str(), process.parent, process.session), ("a) S 1 (b", 5, 7));
         assert_eq!(process.id, ProcessId { pid: 7, start: 4242 });

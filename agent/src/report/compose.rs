@@ -32,8 +32,8 @@ pub struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// The report of each order that this host has or had.
-    pub fn orders(&self) -> BTreeMap<Name, OrderReport> {
+    /// Composes the report of each order that this host has or had, one after the other.
+    pub fn each_order(&self, mut take: impl FnMut(&Name, OrderReport)) {
         let mut shown: BTreeMap<&Name, (&OrderKey, &Remembered)> = BTreeMap::new();
         for (key, remembered) in &self.memory.orders {
             let effective = self.memory.effective.get(&key.order) == Some(&key.source);
@@ -44,15 +44,15 @@ impl Sources<'_> {
                 shown.insert(&key.order, (key, remembered));
             }
         }
-        let mut reports: BTreeMap<Name, OrderReport> = BTreeMap::new();
         for (order, (key, remembered)) in shown {
-            reports.extend(self.order(key, remembered).map(|report| (order.clone(), report)));
+            if let Some(report) = self.order(key, remembered).filter(|_| !self.decision.skipped.contains(key))
+            {
+                take(order, report);
+            }
         }
         for key in &self.decision.skipped {
-            let report = OrderReport { phase: "skipped".into(), ..self.blank(key) };
-            reports.insert(key.order.clone(), report);
+            take(&key.order, OrderReport { phase: "skipped".into(), ..self.blank(key) });
         }
-        reports
     }
 
     fn blank(&self, key: &OrderKey) -> OrderReport {

@@ -75,21 +75,34 @@ impl Report {
     }
 }
 
-/// Everything that the store should hold of this host, by key.
-pub type Wanted = BTreeMap<String, Report>;
+/// Everything that the store should hold of this host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// By key; a report that has not changed stays the same one, so that a thousand of them are kept once.
+    pub reports: BTreeMap<String, Arc<Report>>,
+    /// How many times the store came back in sight: each time it may hold something else.
+    pub sightings: u64,
+}
 
 struct Written {
-    report: Report,
+    report: Arc<Report>,
     at: Instant,
     renew: Option<Instant>,
 }
 
 /// Writes reports until the channel closes.
 pub async fn write(store: Arc<dyn Store>, keys: Keys, host: Name, mut wanted: watch::Receiver<Arc<Wanted>>) {
-    let mut writer = Writer { store, keys, host, written: None, failures: 0, failing_since: None };
+    let mut writer =
+        Writer { store, keys, host, written: None, looked: None, failures: 0, failing_since: None };
+    let mut sightings = 0;
     loop {
         let now = wanted.borrow_and_update().clone();
-        let again = match writer.bring(&now).await {
+        // A store that was restored or rebuilt gives no error, so it is looked at again every now and then, too.
+        if now.sightings != sightings || writer.looked.is_none_or(|looked| looked.elapsed() > RENEW) {
+            sightings = now.sightings;
+            writer.written = None;
+        }
+        let again = match writer.bring(&now.reports).await {
             Ok(again) => {
                 writer.failures = 0;
                 writer.failing_since = None;
@@ -121,13 +134,15 @@ struct Writer {
     host: Name,
     /// What the store holds; `None`: not known any more.
     written: Option<BTreeMap<String, Written>>,
+    /// When that was found out.
+    looked: Option<Instant>,
     failures: u32,
     failing_since: Option<Instant>,
 }
 
 impl Writer {
     /// Writes what differs; says when to come again even if nothing changes.
-    async fn bring(&mut self, wanted: &Wanted) -> Result<Option<Instant>, StoreError> {
+    async fn bring(&mut self, wanted: &BTreeMap<String, Arc<Report>>) -> Result<Option<Instant>, StoreError> {
         let mut written = match self.written.take() {
             Some(written) => written,
             None => self.look(wanted).await?,
@@ -138,7 +153,7 @@ impl Writer {
             let before = written.get(key);
             let due = match before {
                 None => now,
-                Some(before) if before.report != *report => {
+                Some(before) if !Arc::ptr_eq(&before.report, report) && before.report != *report => {
                     let same_phase = before.report.phase() == report.phase();
                     if same_phase { before.at + AT_MOST_EVERY } else { now }
                 }
@@ -156,7 +171,7 @@ impl Writer {
             here(CrashPoint::Reported);
             let renew = renew.map(|span| now + span);
             again = renew.map_or(again, |renew| Some(again.map_or(renew, |again| again.min(renew))));
-            written.insert(key.clone(), Written { report: report.clone(), at: now, renew });
+            written.insert(key.clone(), Written { report: Arc::clone(report), at: now, renew });
         }
         let runs = self.keys.run_reports(&self.host);
         let unwanted: Vec<String> =
@@ -184,7 +199,10 @@ impl Writer {
     }
 
     /// What the store holds of this host. After an outage all agents look at once, so each waits a while first.
-    async fn look(&mut self, wanted: &Wanted) -> Result<BTreeMap<String, Written>, StoreError> {
+    async fn look(
+        &mut self,
+        wanted: &BTreeMap<String, Arc<Report>>,
+    ) -> Result<BTreeMap<String, Written>, StoreError> {
         if let Some(since) = self.failing_since {
             // One cheap question tells whether the store is back.
             self.store.list(&self.keys.run_reports(&self.host)).await?;
@@ -192,6 +210,7 @@ impl Writer {
         }
         let orders = self.store.list(&self.keys.order_reports(&self.host)).await?;
         let runs = self.store.list(&self.keys.run_reports(&self.host)).await?;
+        self.looked = Some(Instant::now());
         let mut written = BTreeMap::new();
         let at = Instant::now().checked_sub(AT_MOST_EVERY).unwrap_or_else(Instant::now);
         for entry in &orders.entries {
@@ -200,6 +219,9 @@ impl Writer {
             });
             // One that still goes on is written again: its promise to be renewed was made by an earlier agent.
             if let Some(report) = report.filter(|report| !report.goes_on()) {
+                // One that is as it should be is the one that is wanted.
+                let same = wanted.get(&entry.key).filter(|wanted| ***wanted == report).cloned();
+                let report = same.unwrap_or_else(|| Arc::new(report));
                 written.insert(entry.key.clone(), Written { report, at, renew: None });
             }
         }
@@ -209,7 +231,7 @@ impl Writer {
                 self.store.delete(&entry.key).await?;
             } else if let Some(report) = read::<RunReport>(entry).filter(|_| wanted.contains_key(&entry.key))
             {
-                let report = Report::Run(Box::new(report));
+                let report = Arc::new(Report::Run(Box::new(report)));
                 written.insert(entry.key.clone(), Written { report, at, renew: None });
             }
         }

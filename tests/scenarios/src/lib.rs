@@ -1,1 +1,3 @@
-//! Scenarios that need other programs on the machine; they stand in `tests/`, one file a neighbour.
+//! Scenarios with the real binary, and with other programs on the machine; they stand in `tests/`.
+
+pub mod trace;

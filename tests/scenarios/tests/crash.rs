@@ -1,6 +1,12 @@
 //! Agent and executor are ended by SIGKILL at every crash point, and at random moments; the oracle is the count of
 //! effects and the end states that are allowed (promises P1, P2 and P4).
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of tests that fails must fail its test at once"
+)]
+
 use std::time::{Duration, Instant};
 
 use hostler::host::crash::CrashPoint;

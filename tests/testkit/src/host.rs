@@ -38,6 +38,7 @@ pub struct Host {
     place: Place,
     agent: Option<Child>,
     env: Vec<(String, String)>,
+    program: PathBuf,
 }
 
 impl Host {
@@ -66,7 +67,8 @@ impl Host {
         let dir = tempfile::Builder::new().prefix("hostler-").tempdir().expect("a temporary folder");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         fs::create_dir(dir.path().join("tasks")).expect("the folder of tasks");
-        let host = Self { dir, name: name.to_owned(), place, agent: None, env: Vec::new() };
+        let host =
+            Self { dir, name: name.to_owned(), place, agent: None, env: Vec::new(), program: program() };
         host.configure("");
         host
     }
@@ -94,6 +96,12 @@ impl Host {
         fs::write(self.path("hostler.yml"), text).expect("the configuration");
     }
 
+    /// Lets the host speak to another server from the next start on.
+    pub fn move_to(&mut self, consul: &Consul) {
+        self.place = Place::Consul { port: consul.port(), token: None };
+        self.configure("");
+    }
+
     /// Writes the markers.
     pub fn enroll(&self) {
         for prefix in [
@@ -118,6 +126,14 @@ impl Host {
     /// A path below its folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// Takes the program that another variable names than `HOSTLER_BIN`.
+    #[track_caller]
+    pub fn use_program(&mut self, variable: &str) {
+        let path = std::env::var_os(variable);
+        self.program =
+            path.unwrap_or_else(|| panic!("{variable} is not set: run tests/run, which builds it")).into();
     }
 
     /// Sets a variable of the agent's environment for the next start.
@@ -251,7 +267,7 @@ impl Host {
     #[track_caller]
     pub fn start(&mut self) {
         let log = fs::File::options().append(true).create(true).open(self.path("log")).expect("the log");
-        let mut command = Command::new(program());
+        let mut command = Command::new(&self.program);
         command.arg("agent").arg("--config").arg(self.path("hostler.yml"));
         command.env("HOSTLER_CRASH_FILE", self.path("crash")).env("HOSTLER_LOG", "hostler=debug");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));

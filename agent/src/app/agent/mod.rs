@@ -10,13 +10,14 @@
 //! One task owns all state; whatever takes time is done elsewhere and comes back as an [`Event`]. Nothing here
 //! decides: that is `domain::decide`.
 
+mod publish;
 mod runs;
 mod sights;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -41,9 +42,7 @@ use crate::host::disk::DiskError;
 use crate::host::{clock, disk, facts, notify};
 use crate::ledger::orders::LedgerError;
 use crate::ledger::{Folder, Ledger, trim};
-use crate::report::compose::Sources;
-use crate::report::document::{AgentReport, REPORT_VERSION};
-use crate::report::writer::{self, Report, Wanted};
+use crate::report::writer::{self, Wanted};
 use crate::store::Store;
 
 /// While a run executes, its folder is looked at so often, should a notice of the kernel be lost.
@@ -56,8 +55,6 @@ const LEDGER_AGAIN: Duration = Duration::from_secs(10);
 const MOST_DECISIONS: usize = 64;
 /// Events that wait to be applied; a full queue makes whoever has something to say wait.
 const EVENTS: usize = 256;
-/// How many orders the agent's own report names.
-const ORDERS_NAMED: usize = 100;
 
 /// Why the agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +139,8 @@ pub struct Agent {
     store: Arc<dyn Store>,
     sources: Vec<Source>,
     sights: Vec<sights::Sight>,
+    was_visible: bool,
+    sightings: u64,
     orders: BTreeMap<OrderKey, crate::domain::decide::SeenOrder>,
     ledger: Result<Ledger, LedgerError>,
     ledger_full: Option<String>,
@@ -149,6 +148,7 @@ pub struct Agent {
     examined: BTreeMap<OrderKey, Examined>,
     runs: runs::Runs,
     starting: BTreeMap<RunId, Vec<Lock>>,
+    copying: Arc<Mutex<()>>,
     ending: BTreeSet<RunId>,
     rebooting: bool,
     calm_until: Option<Timestamp>,
@@ -180,7 +180,7 @@ impl Agent {
         let catalog = Catalog::load(&settings.task_dirs, rule);
         let runs = runs::Runs::open(&runs_dir, events.clone());
         let launcher = super::open::launcher(settings.launcher);
-        let (wanted, _) = watch::channel(Arc::new(Wanted::new()));
+        let (wanted, _) = watch::channel(Arc::new(Wanted::default()));
         Ok(Self {
             host,
             boot: facts::boot_id(),
@@ -190,6 +190,8 @@ impl Agent {
             store,
             sources,
             sights: Vec::new(),
+            was_visible: false,
+            sightings: 0,
             orders: BTreeMap::new(),
             ledger,
             ledger_full: None,
@@ -197,6 +199,7 @@ impl Agent {
             examined: BTreeMap::new(),
             runs,
             starting: BTreeMap::new(),
+            copying: Arc::default(),
             ending: BTreeSet::new(),
             rebooting: false,
             calm_until: None,
@@ -257,6 +260,9 @@ impl Agent {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Sight => {
+                let visible = sights::all_visible(&self.sights);
+                self.sightings += u64::from(visible && !self.was_visible);
+                self.was_visible = visible;
                 if sights::take(&self.sights, &mut self.orders) {
                     here(CrashPoint::OrderSeen);
                     self.examined.retain(|key, seen| {
@@ -295,6 +301,7 @@ impl Agent {
                 host: &self.host,
                 sources: &self.sources,
                 orders: sights::all_visible(&self.sights).then_some(&self.orders),
+                indexes: &sights::indexes(&self.sights),
                 memory: ledger.memory(),
                 examined: &self.examined,
                 runs: self.runs.views(),
@@ -365,7 +372,8 @@ impl Agent {
                 if !closed.is_empty() {
                     here(CrashPoint::Closed);
                 }
-                for (_, run) in closed {
+                for (key, run) in closed {
+                    self.examined.remove(&key);
                     self.runs.close(run, &self.kept_open());
                 }
                 true
@@ -427,6 +435,7 @@ impl Agent {
             state_dir: self.settings.state_dir.clone(),
             place: self.place(PathBuf::new()),
             rule: self.rule,
+            copying: Arc::clone(&self.copying),
         };
         self.starting.insert(run, locks);
         self.send(async move {
@@ -615,56 +624,6 @@ impl Agent {
 
     fn has_answer(&self) -> bool {
         self.sights.iter().all(|sight| sight.has_answer())
-    }
-
-    fn publish(&mut self) {
-        let mut wanted = Wanted::new();
-        let keys = &self.settings.keys;
-        let mut phases = BTreeMap::new();
-        if let Ok(ledger) = &self.ledger {
-            let sources = Sources {
-                host: &self.host,
-                memory: ledger.memory(),
-                decision: &self.decision,
-                runs: self.runs.views(),
-            };
-            for (order, report) in sources.orders() {
-                if phases.len() < ORDERS_NAMED {
-                    phases.insert(order.to_string(), report.phase.clone());
-                }
-                wanted.insert(keys.order_report(&self.host, &order), Report::Order(Box::new(report)));
-            }
-            for (run, report) in self.runs.reports() {
-                wanted.insert(keys.run_report(&self.host, run), Report::Run(Box::new(report)));
-            }
-        }
-        let agent = AgentReport {
-            version: REPORT_VERSION,
-            host: self.host.to_string(),
-            hostler: env!("CARGO_PKG_VERSION").to_owned(),
-            boot: self.boot.clone(),
-            groups: self.settings.groups.clone(),
-            conditions: self.conditions(),
-            orders: phases,
-            ..AgentReport::default()
-        };
-        wanted.insert(keys.agent_report(&self.host), Report::Agent(Box::new(agent)));
-        self.wanted.send_if_modified(|shown| {
-            let news = **shown != wanted;
-            if news {
-                *shown = Arc::new(wanted);
-            }
-            news
-        });
-    }
-
-    fn conditions(&self) -> Vec<String> {
-        let mut conditions: Vec<String> = self.sights.iter().filter_map(|sight| sight.condition()).collect();
-        conditions.extend(self.ledger.as_ref().err().map(|error| format!("safe mode: {error}")));
-        conditions.extend(self.ledger_full.iter().map(|error| format!("ledger: {error}")));
-        conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
-        conditions.truncate(20);
-        conditions
     }
 }
 

@@ -154,10 +154,11 @@ impl Runs {
         } else {
             self.views.remove(&run);
         }
-        self.kept.retain(|run| kept.contains(run));
-        let (kept, views) = (&self.kept, &mut self.views);
-        views
-            .retain(|run, view| kept.contains(run) || !matches!(&view.state, Ok(s) if s.outcome().is_some()));
+        let settled: Vec<RunId> = self.kept.iter().filter(|run| !kept.contains(run)).copied().collect();
+        for run in settled {
+            self.kept.remove(&run);
+            self.views.remove(&run);
+        }
         while self.reports.len() > NEWEST_RUNS {
             self.reports.pop_first();
         }

@@ -75,6 +75,12 @@ pub(super) fn all_visible(sights: &[Sight]) -> bool {
     !sights.is_empty() && sights.iter().all(|sight| sight.listing().is_some())
 }
 
+/// The store's index of each place in sight.
+pub(super) fn indexes(sights: &[Sight]) -> BTreeMap<Source, u64> {
+    let index = |sight: &Sight| Some((sight.source.clone(), sight.listing()?.index));
+    sights.iter().filter_map(index).collect()
+}
+
 /// Takes in what is in sight; true if an order came, went or changed. A place out of sight keeps its orders.
 pub(super) fn take(sights: &[Sight], orders: &mut BTreeMap<OrderKey, SeenOrder>) -> bool {
     let mut changed = false;

@@ -1,7 +1,7 @@
 //! What takes time: done beside the loop, and back in it as an event.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -105,6 +105,8 @@ pub(super) struct Making {
     pub(super) state_dir: PathBuf,
     pub(super) place: Place,
     pub(super) rule: OwnerRule,
+    /// Held while a task is copied: two starts at once may want the same copy.
+    pub(super) copying: Arc<Mutex<()>>,
 }
 
 impl Making {
@@ -117,11 +119,14 @@ impl Making {
         let (folder, tasks) = (self.task_folder.clone(), self.state_dir.join("tasks"));
         let (runs, key, host) = (self.state_dir.join("runs"), self.key.clone(), self.host.clone());
         let (run, rule, place) = (self.run, self.rule, self.place.clone());
+        let copying = Arc::clone(&self.copying);
         let disk_work = move || {
+            let turn = copying.lock().unwrap_or_else(PoisonError::into_inner);
             let copied = copy::store(&folder, &tasks, rule).map_err(|error| match error {
-                copy::CopyError::Disk(error) => not_now(error.to_string()),
+                copy::CopyError::Disk(_) | copy::CopyError::Changed(_) => not_now(error.to_string()),
                 other => NotMade::Refused(format!("task {}: {other}", folder.display())),
             })?;
+            drop(turn);
             let text =
                 disk::read(&copied.path.join(TASK_FILE), MAX_TASK).map_err(|e| not_now(e.to_string()))?;
             let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();

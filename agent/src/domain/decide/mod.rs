@@ -106,6 +106,8 @@ pub struct View<'a> {
     pub sources: &'a [Source],
     /// All orders in them; `None`: they are not all in sight.
     pub orders: Option<&'a BTreeMap<OrderKey, SeenOrder>>,
+    /// The store's index of each place.
+    pub indexes: &'a BTreeMap<Source, u64>,
     /// What is remembered.
     pub memory: &'a Memory,
     /// What was found out of orders.

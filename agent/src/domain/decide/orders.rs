@@ -34,7 +34,9 @@ pub(super) fn decide(
     }
     for (name, before) in &view.memory.effective {
         if !effective.contains_key(name) {
-            decision.remember(Fact::Effective { order: name.clone(), source: None });
+            let newest = || view.indexes.values().max();
+            let index = view.indexes.get(before).or_else(newest).copied();
+            decision.remember(Fact::Effective { order: name.clone(), source: None, index });
         } else if let Some(now) = effective.get(name)
             && now != before
         {
@@ -49,10 +51,13 @@ pub(super) fn decide(
         let key = OrderKey { source: source.clone(), order: order.clone() };
         let before = view.memory.effective.get(&order);
         if let Some(seen) = orders.get(&key) {
+            // Places are watched one by one: the nearer order can be seen to go before the other is seen to come.
+            let left = view.memory.left.get(&order).filter(|(_, index)| seen.index <= *index);
+            let before = before.or(left.map(|(source, _)| source));
             judge(view, &key, seen, uncovered(view, before, &source), new_run, decision);
         }
-        if before != Some(&source) {
-            decision.remember(Fact::Effective { order, source: Some(source) });
+        if view.memory.effective.get(&order) != Some(&source) {
+            decision.remember(Fact::Effective { order, source: Some(source), index: None });
         }
     }
 }

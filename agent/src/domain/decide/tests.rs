@@ -1,1 +1,443 @@
+//! The decision as a model test: histories of what is seen, row by row, against what may be carried out.
 
+use super::*;
+use crate::domain::memory::{End, Hold};
+use crate::domain::order::Document;
+
+/// A host without disk, store or clock: it carries out at once what is decided, and counts it.
+struct Model {
+    now: Timestamp,
+    host: Name,
+    sources: Vec<Source>,
+    orders: BTreeMap<OrderKey, SeenOrder>,
+    visible: bool,
+    index: u64,
+    memory: Memory,
+    repeatable: bool,
+    ids: u64,
+    started: Vec<String>,
+    decision: Decision,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            now: Timestamp::from_second(1_700_000_000).unwrap(),
+            host: "h".parse().unwrap(),
+            sources: ["hosts/h", "groups/a", "groups/all"].map(|text| text.parse().unwrap()).into(),
+            orders: BTreeMap::new(),
+            visible: true,
+            index: 100,
+            memory: Memory::default(),
+            repeatable: false,
+            ids: 0,
+            started: Vec::new(),
+            decision: Decision::default(),
+        }
+    }
+
+    fn put_at(&mut self, key: &str, text: &str, index: u64) {
+        let document = Document::read(text.as_bytes()).map_err(|error| error.to_string());
+        self.orders.insert(key.parse().unwrap(), SeenOrder { index, document });
+    }
+
+    /// Writes an order under the next index.
+    fn put(&mut self, key: &str, revision: &str) {
+        self.index += 10;
+        self.put_at(key, &text(revision), self.index);
+    }
+
+    fn delete(&mut self, key: &str) {
+        self.index += 10;
+        self.orders.remove(&key.parse().unwrap());
+    }
+
+    /// What the model does with a decision; `hold_back` keeps started runs from being over.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let examined: BTreeMap<OrderKey, Examined> = self
+                .orders
+                .iter()
+                .map(|(key, seen)| {
+                    let needs = Needs { repeatable: self.repeatable, locks: Vec::new(), closed: None };
+                    (key.clone(), Examined { index: seen.index, finding: Ok(needs) })
+                })
+                .collect();
+            let indexes = self.sources.iter().map(|source| (source.clone(), self.index)).collect();
+            let view = View {
+                now: self.now,
+                boot: "b",
+                host: &self.host,
+                sources: &self.sources,
+                orders: self.visible.then_some(&self.orders),
+                indexes: &indexes,
+                memory: &self.memory,
+                examined: &examined,
+                runs: &BTreeMap::new(),
+                starting: &BTreeMap::new(),
+                parallel: 4,
+                calm_until: None,
+            };
+            let ids = &mut self.ids;
+            let mut new_run = || {
+                *ids += 1;
+                RunId::new(*ids, 0)
+            };
+            self.decision = decide(&view, &mut new_run);
+            let actions = std::mem::take(&mut self.decision.actions);
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                match action {
+                    Action::Remember(fact) => self.memory.take(fact),
+                    Action::Start { key, run, .. } => {
+                        let Ok(Document::Order(order)) = &self.orders[&key].document else {
+                            panic!("no order")
+                        };
+                        self.started.push(format!("{key} {}", order.by.clone().unwrap()));
+                        let closing = crate::domain::memory::Closing {
+                            end: End::Succeeded,
+                            error: None,
+                            at: self.now,
+                            run: None,
+                        };
+                        self.memory.take(Fact::Prepared { key: key.clone(), run });
+                        self.memory.take(Fact::Closed { key, run, closing });
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        panic!("decisions lead in a circle");
+    }
+
+    /// A restart: what is remembered comes from the ledger.
+    fn restart(&mut self) {
+        let mut memory = Memory::default();
+        for fact in self.memory.facts() {
+            let json = serde_json::to_string(&fact).unwrap();
+            memory.take(serde_json::from_str(&json).unwrap());
+        }
+        assert_eq!(memory, self.memory);
+        self.memory = memory;
+        self.settle();
+    }
+
+    fn started(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.started)
+    }
+
+    fn held(&self, key: &str) -> Option<Hold> {
+        self.memory.orders.get(&key.parse().unwrap())?.held.as_ref().map(|held| held.why)
+    }
+}
+
+/// `by` is a term: it tells in the tests which revision was carried out.
+fn text(revision: &str) -> String {
+    format!("{{task: t, revision: {revision}, by: {revision}, spread: 0s}}")
+}
+
+const HOST: &str = "hosts/h/o";
+const NEAR: &str = "groups/a/o";
+const ALL: &str = "groups/all/o";
+
+#[test]
+fn a_new_identity_under_a_higher_index_is_carried_out_once() {
+    let mut model = Model::new();
+    model.put(HOST, "r1");
+    model.settle();
+    model.settle();
+    model.restart();
+    assert_eq!(model.started(), ["hosts/h/o r1"]);
+    model.put(HOST, "r2");
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r2"]);
+}
+
+#[test]
+fn the_identity_that_the_key_had_last_starts_nothing_whatever_its_index() {
+    for index in [1, 50, 110, 500] {
+        let mut model = Model::new();
+        model.put(HOST, "r1");
+        model.settle();
+        model.started();
+        model.put_at(HOST, &text("r1"), index);
+        model.settle();
+        model.restart();
+        assert!(model.started().is_empty(), "index {index}");
+        assert_eq!(model.memory.orders[&HOST.parse().unwrap()].index, index);
+    }
+}
+
+#[test]
+fn a_deleted_and_re_created_order_starts_nothing() {
+    let mut model = Model::new();
+    model.put(HOST, "r1");
+    model.settle();
+    model.delete(HOST);
+    model.settle();
+    model.restart();
+    model.put(HOST, "r1");
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r1"]);
+}
+
+#[test]
+fn an_identity_from_before_is_held_unless_every_step_is_repeatable() {
+    for repeatable in [false, true] {
+        let mut model = Model::new();
+        model.repeatable = repeatable;
+        for revision in ["r1", "r2", "r1"] {
+            model.put(HOST, revision);
+            model.settle();
+        }
+        model.restart();
+        assert_eq!(model.started().len(), if repeatable { 3 } else { 2 });
+        assert_eq!(model.held(HOST), (!repeatable).then_some(Hold::Repeated));
+        // A new one under a higher index goes on as ever.
+        model.put(HOST, "r3");
+        model.settle();
+        assert_eq!(model.started(), ["hosts/h/o r3"]);
+        assert_eq!(model.held(HOST), None);
+    }
+}
+
+#[test]
+fn a_restored_snapshot_is_held() {
+    let mut model = Model::new();
+    model.put(HOST, "r1");
+    model.settle();
+    let (old, index) = (text("r1"), model.index);
+    model.put(HOST, "r2");
+    model.settle();
+    model.started();
+    model.put_at(HOST, &old, index);
+    model.settle();
+    assert_eq!(model.held(HOST), Some(Hold::Regressed));
+    // An identity that was never seen here, under an index from before the restore: the same.
+    model.put_at(HOST, &text("never"), index + 1);
+    model.settle();
+    model.restart();
+    assert_eq!(model.held(HOST), Some(Hold::Regressed));
+    assert!(model.started().is_empty());
+    // Edited afterwards: Consul counts on from above.
+    model.put(HOST, "r3");
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r3"]);
+}
+
+#[test]
+fn keys_imported_into_a_new_cluster_at_higher_indexes_start_nothing() {
+    let mut model = Model::new();
+    for n in 0..5 {
+        model.put(&format!("hosts/h/o{n}"), "r1");
+    }
+    model.settle();
+    assert_eq!(model.started().len(), 5);
+    for n in 0..5 {
+        model.put_at(&format!("hosts/h/o{n}"), &text("r1"), 10_000 + n);
+    }
+    model.settle();
+    assert!(model.started().is_empty());
+}
+
+#[test]
+fn the_nearest_place_wins_and_what_it_uncovers_is_held_until_it_is_edited() {
+    let mut model = Model::new();
+    model.put(ALL, "all1");
+    model.settle();
+    model.put(NEAR, "near1");
+    model.settle();
+    model.put(HOST, "host1");
+    model.settle();
+    assert_eq!(model.started(), ["groups/all/o all1", "groups/a/o near1", "hosts/h/o host1"]);
+    // While they are covered, they change.
+    model.put(NEAR, "near2");
+    model.put(ALL, "all2");
+    model.settle();
+    model.delete(HOST);
+    model.settle();
+    model.restart();
+    assert_eq!(model.held(NEAR), Some(Hold::Uncovered));
+    model.delete(NEAR);
+    model.settle();
+    assert_eq!(model.held(ALL), Some(Hold::Uncovered));
+    assert!(model.started().is_empty());
+    model.put(ALL, "all3");
+    model.settle();
+    assert_eq!(model.started(), ["groups/all/o all3"]);
+}
+
+#[test]
+fn what_is_uncovered_is_held_also_when_it_is_seen_after_the_nearer_one_went() {
+    let mut model = Model::new();
+    model.put(HOST, "host1");
+    model.settle();
+    model.started();
+    model.index += 10;
+    let written_before = model.index;
+    model.delete(HOST);
+    model.settle();
+    model.restart();
+    model.put_at(ALL, &text("all1"), written_before);
+    model.settle();
+    assert_eq!((model.held(ALL), model.started().len()), (Some(Hold::Uncovered), 0));
+    // Written after the nearer one had gone: an order as any other.
+    let mut model = Model::new();
+    model.put(HOST, "host1");
+    model.settle();
+    model.delete(HOST);
+    model.settle();
+    model.put(ALL, "all1");
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o host1", "groups/all/o all1"]);
+}
+
+#[test]
+fn leaving_a_group_uncovers_and_joining_it_again_starts_nothing_twice() {
+    let mut model = Model::new();
+    model.put(NEAR, "near1");
+    model.settle();
+    model.put(ALL, "all1");
+    model.settle();
+    assert_eq!(model.started(), ["groups/a/o near1"]);
+    model.sources.remove(1);
+    model.restart();
+    assert_eq!(model.held(ALL), Some(Hold::Uncovered));
+    model.sources.insert(1, "groups/a".parse().unwrap());
+    model.restart();
+    assert!(model.started().is_empty());
+}
+
+#[test]
+fn p5_out_of_sight_nothing_follows() {
+    let mut model = Model::new();
+    model.put(HOST, "r1");
+    model.settle();
+    model.started();
+    let before = model.memory.clone();
+    let orders = std::mem::take(&mut model.orders);
+    model.visible = false;
+    model.settle();
+    model.restart();
+    assert_eq!(model.memory, before);
+    model.orders = orders;
+    model.visible = true;
+    model.settle();
+    assert!(model.started().is_empty());
+    assert_eq!(model.memory, before);
+}
+
+#[test]
+fn a_waiting_order_is_withdrawn_superseded_expired_or_skipped() {
+    let later = |revision: &str| {
+        format!("{{task: t, revision: {revision}, by: {revision}, not_before: 2999-01-01T00:00:00Z}}")
+    };
+    let end =
+        |model: &Model| match &model.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap().stage {
+            crate::domain::memory::Stage::Closed(closing) => Some(closing.end),
+            _ => None,
+        };
+    let waiting = || {
+        let mut model = Model::new();
+        model.put_at(HOST, &later("r1"), 110);
+        model.settle();
+        assert_eq!(model.decision.waits[&HOST.parse().unwrap()].reason, Reason::Schedule);
+        model
+    };
+    let mut model = waiting();
+    model.delete(HOST);
+    model.settle();
+    assert_eq!(end(&model), Some(End::Withdrawn));
+    let mut model = waiting();
+    model.put_at(HOST, "skip: true", 120);
+    model.settle();
+    assert_eq!(end(&model), Some(End::Skipped));
+    let mut model = waiting();
+    model.put_at(HOST, "{task: t, revision: r1, not_after: 2000-01-01T00:00:00Z}", 120);
+    model.settle();
+    assert_eq!(end(&model), Some(End::Expired));
+    let mut model = waiting();
+    model.put_at(HOST, "task: [", 120);
+    model.settle();
+    assert_eq!(end(&model), Some(End::Superseded));
+    // Changed terms let the same instruction start, once.
+    let mut model = waiting();
+    model.put_at(HOST, &text("r1"), 120);
+    model.settle();
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r1"]);
+}
+
+#[test]
+fn a_broken_document_in_between_starts_nothing_twice() {
+    let mut model = Model::new();
+    model.put(HOST, "r1");
+    model.settle();
+    model.put_at(HOST, "task: [", model.index + 1);
+    model.settle();
+    assert!(model.memory.orders[&HOST.parse().unwrap()].unreadable.is_some());
+    model.index += 10;
+    model.put(HOST, "r1");
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r1"]);
+    assert!(model.memory.orders[&HOST.parse().unwrap()].unreadable.is_none());
+}
+
+/// Any history of a few operations: each occasion starts once, and nothing starts that is not in sight.
+#[test]
+fn p2_no_occasion_starts_twice_in_any_short_history() {
+    const OPERATIONS: [&str; 9] =
+        ["put r1", "put r2", "old r1", "delete", "restart", "blind", "group", "ungroup", "same"];
+    let histories = OPERATIONS.len().pow(4);
+    for n in 0..histories {
+        let mut model = Model::new();
+        let mut code = n;
+        let mut last = None;
+        for _ in 0..4 {
+            let operation = OPERATIONS[code % OPERATIONS.len()];
+            code /= OPERATIONS.len();
+            match operation {
+                "put r1" => {
+                    model.put(HOST, "r1");
+                    last = Some("r1");
+                }
+                "put r2" => {
+                    model.put(HOST, "r2");
+                    last = Some("r2");
+                }
+                "old r1" => model.put_at(HOST, &text("r1"), 50),
+                "delete" => model.delete(HOST),
+                "restart" => model.restart(),
+                "blind" => {
+                    model.visible = false;
+                    model.settle();
+                    model.visible = true;
+                }
+                "group" => model.put(ALL, "g1"),
+                "ungroup" => model.delete(ALL),
+                _ => {
+                    if let Some(revision) = last {
+                        model.put(HOST, revision);
+                    }
+                }
+            }
+            model.settle();
+        }
+        let mut started = model.started();
+        let all = started.len();
+        started.sort();
+        started.dedup();
+        assert_eq!(started.len(), all, "history {n} starts one twice: {started:?}");
+    }
+}
+
+#[test]
+fn locks_and_places_decide_who_goes_first() {
+    let lock = |mode| Lock { name: "db".into(), mode };
+    assert!(conflict(&lock(LockMode::Exclusive), &lock(LockMode::Shared)));
+    assert!(!conflict(&lock(LockMode::Shared), &lock(LockMode::Shared)));
+    let other = Lock { name: "other".into(), mode: LockMode::Exclusive };
+    assert!(!conflict(&lock(LockMode::Exclusive), &other));
+}

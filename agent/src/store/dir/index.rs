@@ -66,12 +66,14 @@ impl Index {
     /// Compares with what stands below `prefix` now (key and digest); true: something was counted.
     pub(super) fn update(&mut self, prefix: &str, now: &BTreeMap<String, String>) -> bool {
         let before = self.counter;
+        // Of what changed between two looks, what came is counted before what went: an order that was there
+        // when a nearer one went away must not seem to have come after it.
         let gone: Vec<String> = self.gone(prefix, now).cloned().collect();
-        for key in gone {
-            self.count(&key, None);
-        }
         for (key, digest) in now {
             self.count(key, Some(digest));
+        }
+        for key in gone {
+            self.count(&key, None);
         }
         self.forget();
         self.counter != before

@@ -195,16 +195,18 @@ struct Held<'a> {
 impl Held<'_> {
     /// Counts what changed below `prefix`, and tells it only when the count is on the disk.
     fn list(&mut self, prefix: &str) -> Result<Listing, Trouble> {
-        let mut found = tree::scan(&self.root, prefix)?;
+        let scope = scope(prefix);
+        let mut found = tree::scan(&self.root, scope)?;
         let mut digests = digests(&found);
-        if self.index.misses(prefix, &digests) {
+        if self.index.misses(scope, &digests) {
             // An editor that renames while the folder is read can hide a key that is there all the time.
-            found = tree::scan(&self.root, prefix)?;
+            found = tree::scan(&self.root, scope)?;
             digests = self::digests(&found);
         }
-        if self.index.update(prefix, &digests) {
+        if self.index.update(scope, &digests) {
             self.save()?;
         }
+        found.retain(|(key, _)| key.starts_with(prefix));
         let entry = |(key, value): (String, Vec<u8>)| {
             let modify_index = self.index.of_key(&key)?;
             Some(Entry { key, value, modify_index })
@@ -257,6 +259,19 @@ impl Held<'_> {
     fn save(&self) -> Result<(), Trouble> {
         let text = self.index.write().map_err(Trouble::Index)?;
         Ok(disk::replace(&self.path.join(".index"), &text, 0o600)?)
+    }
+}
+
+/// What is counted together with a prefix: orders of hosts and of groups are, so that their counts tell which
+/// came first.
+fn scope(prefix: &str) -> &str {
+    const ORDERS: &str = "orders/";
+    let orders = ["orders/hosts/", "orders/groups/"].iter().find_map(|part| prefix.find(part));
+    match orders {
+        Some(at) if !prefix.get(..at).is_some_and(|before| before.ends_with("reports/")) => {
+            prefix.get(..at + ORDERS.len()).unwrap_or(prefix)
+        }
+        _ => prefix,
     }
 }
 

@@ -1,3 +1,5 @@
+//! The folder as a store: what counts as a key, what a change counts, and what is refused.
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 

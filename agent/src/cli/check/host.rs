@@ -1,0 +1,145 @@
+//! What is to be checked on the host itself: folders, disk, clock, launcher, tasks.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use super::{Check, fail, ok, warn};
+use crate::app::open;
+use crate::catalog::Catalog;
+use crate::catalog::trust::OwnerRule;
+use crate::config::{Settings, StoreSettings};
+use crate::domain::span::Bytes;
+use crate::exec::launcher::Launcher;
+
+/// With less than this a run's records could not be written: twice the reserve of a full disk.
+const LEAST_BYTES: u64 = 32 << 20;
+/// A run needs a dozen files.
+const LEAST_INODES: u64 = 1000;
+/// From here on somebody should look.
+const LOW_PERCENT: u64 = 10;
+
+pub(super) fn checks(settings: &Settings) -> Vec<Check> {
+    let mut checks = vec![state(&settings.state_dir)];
+    checks.extend(disk(&settings.state_dir));
+    checks.push(clock());
+    checks.push(launcher(settings));
+    if matches!(settings.store, StoreSettings::Dir(_)) {
+        checks.push(warn(
+            "dir store",
+            "a folder cannot tell a restored copy from an edit",
+            "after a restore of the folder look at hostler status before the agent starts",
+        ));
+    }
+    checks.extend(tasks(settings));
+    checks
+}
+
+fn state(dir: &Path) -> Check {
+    let (name, shown) = ("state folder", dir.display());
+    let meta = match fs::metadata(dir) {
+        Ok(meta) if meta.is_dir() => meta,
+        Ok(_) => return fail(name, format!("{shown} is no folder"), "remove it, or set `state_dir`"),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return warn(name, format!("{shown} is not there"), "the agent makes it when it first starts");
+        }
+        Err(error) => return fail(name, format!("{shown}: {error}"), "run this as root"),
+    };
+    let me = nix::unistd::geteuid().as_raw();
+    let mode = meta.permissions().mode() & 0o7777;
+    if meta.uid() != 0 && meta.uid() != me {
+        fail(name, format!("{shown} belongs to user {}", meta.uid()), format!("chown root {shown}"))
+    } else if mode & 0o066 != 0 {
+        // To go through it to a task's copy is allowed to the users of steps.
+        fail(name, format!("{shown} has mode {mode:04o}: others can look in"), format!("chmod 0711 {shown}"))
+    } else {
+        ok(name, format!("{shown}, mode {mode:04o}"))
+    }
+}
+
+fn disk(dir: &Path) -> [Check; 2] {
+    // What is not there yet will be made in the nearest folder that is.
+    let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let stat = match nix::sys::statvfs::statvfs(there) {
+        Ok(stat) => stat,
+        Err(error) => {
+            let why = || format!("{}: {error}", there.display());
+            return ["disk", "inodes"].map(|name| fail(name, why(), "look at the file system"));
+        }
+    };
+    let free = stat.blocks_free().saturating_mul(stat.fragment_size());
+    let cure = format!("free some space on the file system of {}", there.display());
+    let percent = |free: u64, all: u64| free.saturating_mul(100) / all.max(1);
+    let of_bytes = percent(stat.blocks_free(), stat.blocks());
+    let unit = if free >> 30 > 0 { 30 } else { 20 };
+    let bytes = format!("{} free ({of_bytes} %)", Bytes(free >> unit << unit));
+    let disk = if free < LEAST_BYTES {
+        fail("disk", bytes, cure.clone())
+    } else if of_bytes < LOW_PERCENT {
+        warn("disk", bytes, cure.clone())
+    } else {
+        ok("disk", bytes)
+    };
+    let of_inodes = percent(stat.files_free(), stat.files());
+    let inodes = format!("{} inodes free ({of_inodes} %)", stat.files_free());
+    let inodes = match stat.files() {
+        // Some file systems do not count them.
+        0 => ok("inodes", "not counted by this file system"),
+        _ if stat.files_free() < LEAST_INODES => fail("inodes", inodes, cure),
+        _ if of_inodes < LOW_PERCENT => warn("inodes", inodes, cure),
+        _ => ok("inodes", inodes),
+    };
+    [disk, inodes]
+}
+
+/// What the two usual services leave behind; the kernel's own word needs a call that no safe interface gives.
+fn clock() -> Check {
+    if Path::new("/run/systemd/timesync/synchronized").exists() {
+        ok("clock", "synchronised by systemd-timesyncd")
+    } else if ["/run/chrony/chronyd.pid", "/run/chronyd.pid", "/run/ntpd.pid"]
+        .iter()
+        .any(|p| Path::new(p).exists())
+    {
+        ok("clock", "a time service runs; whether it is synchronised is not known here")
+    } else {
+        warn(
+            "clock",
+            "whether it is synchronised is not known",
+            "schedules and not_before need a right clock: run a time service, see timedatectl",
+        )
+    }
+}
+
+fn launcher(settings: &Settings) -> Check {
+    match open::launcher(settings.launcher) {
+        Launcher::Systemd => ok("launcher", "each run is a unit of systemd"),
+        Launcher::Detached => warn(
+            "launcher",
+            "runs are detached processes: a stopped run could leave processes behind (promise P6 is weaker)",
+            "run under systemd with launcher: auto",
+        ),
+    }
+}
+
+fn tasks(settings: &Settings) -> Vec<Check> {
+    let catalog = Catalog::load(&settings.task_dirs, OwnerRule::of_process());
+    let mut checks: Vec<Check> =
+        catalog.unreadable().iter().map(|why| fail("tasks", why.clone(), "see `task_dirs`")).collect();
+    let mut good = 0;
+    for (name, task) in catalog.iter() {
+        match task {
+            Ok(_) => good += 1,
+            Err(broken) => checks.push(fail(
+                "tasks",
+                format!("{name} is broken: {}", broken.faults.join("; ")),
+                format!("correct it, then: hostler task lint {name}"),
+            )),
+        }
+    }
+    let dirs: Vec<String> = settings.task_dirs.iter().map(|dir| dir.display().to_string()).collect();
+    checks.push(match good {
+        0 => warn("tasks", format!("none can be run from {}", dirs.join(", ")), "install one there"),
+        _ => ok("tasks", format!("{good} can be run from {}", dirs.join(", "))),
+    });
+    checks
+}

@@ -1,0 +1,145 @@
+//! What is to be checked of the store: that it answers, what is seen of it, and what may be written.
+
+use super::{Check, fail, ok, warn};
+use crate::cli::fleet::is_late;
+use crate::cli::history::this_host;
+use crate::cli::place::Place;
+use crate::cli::show;
+use crate::config::{Settings, StoreSettings};
+use crate::domain::keys::Keys;
+use crate::domain::name::Name;
+use crate::host::clock;
+use crate::report::document::AgentReport;
+use crate::store::{StoreError, When};
+
+/// No key ever has this index, so a write under it is refused by the condition, if it is not by the rights.
+const NEVER: When = When::Unchanged(i64::MAX as u64);
+
+/// A last part that no order, run or host can have.
+const PROBE: &str = "_check";
+
+pub(super) async fn checks(place: &Place, settings: &Settings, local: bool) -> Vec<Check> {
+    let shown = place.store.place();
+    let mut checks = Vec::new();
+    match place.store.list(&place.keys.freezes()).await {
+        Err(error @ StoreError::Unreachable { .. }) => {
+            return vec![fail("store", error.to_string(), "is it running, and is the address right?")];
+        }
+        Err(error @ StoreError::NoLeader { .. }) => {
+            checks.push(ok("store", format!("{shown} answers")));
+            checks.push(fail("leader", error.to_string(), "see consul operator raft list-peers"));
+            return checks;
+        }
+        Err(error) => return vec![fail("store", error.to_string(), "see the token and the store's own log")],
+        Ok(_) => {
+            checks.push(ok("store", format!("{shown} answers")));
+            if matches!(settings.store, StoreSettings::Consul(_)) {
+                checks.push(ok("leader", "known"));
+            }
+        }
+    }
+    if local {
+        match this_host(settings) {
+            Some(host) => checks.extend(of_host(place, settings, &host).await),
+            None => {
+                checks.push(fail("host", "this host has no usable name", "set `host:` in the configuration"))
+            }
+        }
+    } else {
+        checks.push(orders(place).await);
+        checks.push(may(place, "write orders", &format!("{}{PROBE}", place.keys.all_orders()), true).await);
+    }
+    checks
+}
+
+/// What an operator sees.
+async fn orders(place: &Place) -> Check {
+    let cure = "hostler enroll HOST, or a token that may read orders";
+    match place.store.list(&place.keys.all_orders()).await {
+        Err(error) => fail("orders", error.to_string(), cure),
+        Ok(listing) => {
+            let marker = Keys::marker("");
+            let markers =
+                listing.entries.iter().filter(|entry| entry.key.ends_with(&format!("/{marker}"))).count();
+            match markers {
+                0 => fail("orders", "no enrolled host or group is seen", cure),
+                _ => ok("orders", format!("{markers} enrolled hosts and groups are seen")),
+            }
+        }
+    }
+}
+
+async fn of_host(place: &Place, settings: &Settings, host: &Name) -> Vec<Check> {
+    let keys = &place.keys;
+    let mut checks = vec![ok("host", host.as_str())];
+    let mut prefixes = vec![keys.host_orders(host), keys.controls(host), keys.freezes()];
+    prefixes.extend(settings.groups.iter().map(|group| keys.group_orders(group)));
+    let groups: Vec<String> = settings.groups.iter().map(|group| format!(" --group {group}")).collect();
+    let cure = format!("hostler enroll {host}{}, and its policy for the agent's token", groups.concat());
+    for prefix in prefixes {
+        checks.push(match place.store.list(&prefix).await {
+            Err(error) => fail("visible", error.to_string(), &*cure),
+            Ok(listing) => match listing.without_marker(&prefix) {
+                Some(listing) => ok("visible", format!("{prefix} with {} keys", listing.entries.len())),
+                None => fail("visible", format!("{prefix} has no marker, or may not be read"), &*cure),
+            },
+        });
+    }
+    let own = [
+        keys.agent_report(host),
+        format!("{}{PROBE}", keys.order_reports(host)),
+        format!("{}{PROBE}", keys.run_reports(host)),
+    ];
+    for key in own {
+        checks.push(may(place, "report", &key, true).await);
+    }
+    if matches!(settings.store, StoreSettings::Consul(_)) {
+        let order = format!("{}{PROBE}", keys.host_orders(host));
+        checks.push(may(place, "write its own orders", &order, false).await);
+        let other = format!("{}{PROBE}", keys.agent_reports());
+        checks.push(may(place, "write other hosts' reports", &other, false).await);
+    }
+    checks.push(agent(place, host).await);
+    checks
+}
+
+/// Whether the token may do something: tried with a write that cannot happen.
+async fn may(place: &Place, what: &str, key: &str, wanted: bool) -> Check {
+    let answer = place.store.put(key, Vec::new(), NEVER).await;
+    let cure = "give the token the policy that hostler enroll prints";
+    match (answer, wanted) {
+        (Ok(_), true) => ok("rights", format!("may {what} ({key})")),
+        (Ok(_), false) => warn("rights", format!("may {what}, which no agent needs"), cure),
+        (Err(StoreError::Denied { .. }), false) => ok("rights", format!("may not {what}")),
+        (Err(error @ StoreError::Denied { .. }), true) => {
+            fail("rights", format!("may not {what}: {error}"), cure)
+        }
+        (Err(error), _) => fail("rights", error.to_string(), "check again"),
+    }
+}
+
+async fn agent(place: &Place, host: &Name) -> Check {
+    let key = place.keys.agent_report(host);
+    let cure = "see systemctl status hostler";
+    let listing = match place.store.list(&key).await {
+        Ok(listing) => listing,
+        Err(error) => return fail("agent", error.to_string(), cure),
+    };
+    let Some(entry) = listing.entries.iter().find(|entry| entry.key == key) else {
+        return warn("agent", "it has never reported", cure);
+    };
+    let Ok(agent) = serde_json::from_slice::<AgentReport>(&entry.value) else {
+        return warn(
+            "agent",
+            "its report cannot be read",
+            "is a newer version of hostler installed elsewhere?",
+        );
+    };
+    if is_late(agent.next_by, clock::now()) {
+        warn("agent", format!("silent since {}", show::time(agent.next_by)), cure)
+    } else if agent.conditions.is_empty() {
+        ok("agent", format!("reported at {}", show::time(agent.updated)))
+    } else {
+        warn("agent", agent.conditions.join("; "), "see the other checks and its journal")
+    }
+}

@@ -1,0 +1,114 @@
+//! `hostler enroll`: the markers of a host, and the rights that its agent needs.
+
+use clap::Args;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::exit::Exit;
+use super::place::PlaceArgs;
+use super::{Failure, block, show};
+use crate::config::ALL;
+use crate::domain::keys::Keys;
+use crate::domain::name::Name;
+use crate::store::When;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The host
+    host: Name,
+    /// A group that the host is in; each host is in `all`
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<Name>,
+    /// Print the policy only, write nothing
+    #[arg(long)]
+    policy_only: bool,
+    /// Print a document for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    block(async {
+        let (host, mut groups) = (&arguments.host, arguments.group.clone());
+        groups.push(ALL.parse()?);
+        groups.sort_unstable();
+        groups.dedup();
+        let mut written = Vec::new();
+        let mut there = Vec::new();
+        let keys = if arguments.policy_only {
+            arguments.place.settings()?.keys
+        } else {
+            let place = arguments.place.make()?;
+            for prefix in read(&place.keys, host, &groups) {
+                let marker = Keys::marker(&prefix);
+                let new = place.store.put(&marker, b"{}".to_vec(), When::Unchanged(0)).await?;
+                if new { written.push(marker) } else { there.push(marker) }
+            }
+            place.keys
+        };
+        let policy = policy(&keys, host, &groups);
+        if arguments.json {
+            show::json(&json!({"host": host, "groups": groups, "written": written, "there": there,
+                "policy": policy}))?;
+        } else {
+            written.iter().for_each(|marker| show::note(format!("wrote {marker}")));
+            there.iter().for_each(|marker| show::note(format!("{marker} is there")));
+            show::raw(policy.as_bytes())?;
+        }
+        Ok(Exit::Good.into())
+    })
+}
+
+/// What a host's agent reads; each has a marker.
+fn read(keys: &Keys, host: &Name, groups: &[Name]) -> Vec<String> {
+    let mut prefixes = vec![keys.host_orders(host), keys.controls(host), keys.freezes()];
+    prefixes.extend(groups.iter().map(|group| keys.group_orders(group)));
+    prefixes
+}
+
+/// The policy for a host's token: the rights that its agent needs, and no others. Consul reads it as HCL.
+pub fn policy(keys: &Keys, host: &Name, groups: &[Name]) -> String {
+    let rule = |kind: &str, key: &str, right: &str| {
+        format!("{kind} {} {{\n  policy = \"{right}\"\n}}\n", serde_json::Value::from(key))
+    };
+    let mut policy =
+        format!("# Hostler's agent on {host}: consul acl policy create -name hostler-{host} -rules @FILE\n");
+    for prefix in read(keys, host, groups) {
+        policy.push_str(&rule("key_prefix", &prefix, "read"));
+    }
+    // One key and no prefix: that of db1 would be that of db10 too.
+    policy.push_str(&rule("key", &keys.agent_report(host), "write"));
+    for prefix in [keys.order_reports(host), keys.run_reports(host)] {
+        policy.push_str(&rule("key_prefix", &prefix, "write"));
+    }
+    policy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_names_this_host_alone() {
+        let groups = ["all".parse().unwrap(), "hana".parse().unwrap()];
+        let policy = policy(&Keys::new("t/"), &"db1".parse().unwrap(), &groups);
+        let rules: Vec<&str> = policy.lines().filter(|line| line.starts_with("key")).collect();
+        assert_eq!(
+            rules,
+            [
+                "key_prefix \"t/orders/hosts/db1/\" {",
+                "key_prefix \"t/control/hosts/db1/\" {",
+                "key_prefix \"t/freeze/\" {",
+                "key_prefix \"t/orders/groups/all/\" {",
+                "key_prefix \"t/orders/groups/hana/\" {",
+                "key \"t/reports/agents/db1\" {",
+                "key_prefix \"t/reports/orders/db1/\" {",
+                "key_prefix \"t/reports/runs/db1/\" {",
+            ]
+        );
+        assert_eq!(policy.matches("write").count(), 3);
+    }
+}

@@ -1,0 +1,319 @@
+//! What the store says of hosts and orders, as the commands need it: who is known, which order counts where, and
+//! where each stands.
+//!
+//! Reports are read leniently: one that cannot be read, or is of a newer program, costs its own line alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Failure;
+use super::exit::{Exit, end_of_phase, fault};
+use super::place::Place;
+use crate::config::ALL;
+use crate::domain::ids::Identity;
+use crate::domain::keys::MARKER;
+use crate::domain::memory::End;
+use crate::domain::name::Name;
+use crate::domain::order::Document;
+use crate::domain::source::{OrderKey, Source};
+use crate::domain::yaml::{YamlError, nearest};
+use crate::report::document::{AgentReport, OrderReport};
+use crate::store::{MAX_READS, Read};
+
+/// An order as it stands.
+pub(super) struct Placed {
+    /// Its index.
+    pub(super) index: u64,
+    /// Its text.
+    pub(super) value: Vec<u8>,
+    /// What it says.
+    pub(super) document: Result<Document, YamlError>,
+}
+
+impl Placed {
+    /// Its identity, where it has one.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        match &self.document {
+            Ok(Document::Order(order)) => Some(order.identity),
+            Ok(Document::Skip) | Err(_) => None,
+        }
+    }
+}
+
+/// Who is known, and what is ordered.
+pub(super) struct Fleet {
+    /// What each agent says of itself.
+    pub(super) agents: BTreeMap<Name, AgentReport>,
+    /// Each order in its place.
+    pub(super) orders: BTreeMap<OrderKey, Placed>,
+    /// The places that are enrolled.
+    markers: BTreeSet<Source>,
+}
+
+impl Fleet {
+    /// Two listings; reports of orders are read when it is known which are needed.
+    pub(super) async fn read(place: &Place) -> Result<Self, Failure> {
+        let orders_prefix = place.keys.all_orders();
+        let agents_prefix = place.keys.agent_reports();
+        let mut fleet = Self { agents: BTreeMap::new(), orders: BTreeMap::new(), markers: BTreeSet::new() };
+        for entry in place.store.list(&orders_prefix).await?.entries {
+            let Some(path) = entry.key.strip_prefix(&orders_prefix) else { continue };
+            if let Some(source) = path.strip_suffix(MARKER).and_then(|path| path.strip_suffix('/')) {
+                fleet.markers.extend(source.parse::<Source>());
+            } else if let Ok(key) = path.parse::<OrderKey>() {
+                let document = Document::read(&entry.value);
+                fleet.orders.insert(key, Placed { index: entry.modify_index, value: entry.value, document });
+            }
+        }
+        for entry in place.store.list(&agents_prefix).await?.entries {
+            let host = entry.key.strip_prefix(&agents_prefix).and_then(|host| host.parse::<Name>().ok());
+            let Some(host) = host else { continue };
+            let unreadable = |_| AgentReport {
+                conditions: vec!["its report cannot be read".into()],
+                ..AgentReport::default()
+            };
+            fleet.agents.insert(host, serde_json::from_slice(&entry.value).unwrap_or_else(unreadable));
+        }
+        Ok(fleet)
+    }
+
+    /// All hosts that are enrolled or have reported.
+    pub(super) fn hosts(&self) -> BTreeSet<&Name> {
+        let enrolled = self.markers.iter().filter_map(|source| match source {
+            Source::Host(host) => Some(host),
+            Source::Group(_) => None,
+        });
+        enrolled.chain(self.agents.keys()).collect()
+    }
+
+    /// The known hosts of a group: those that say so of themselves; in `all` is each.
+    pub(super) fn members(&self, group: &Name) -> BTreeSet<&Name> {
+        if group.as_str() == ALL {
+            return self.hosts();
+        }
+        let members = self.agents.iter().filter(|(_, agent)| agent.groups.contains(group));
+        members.map(|(host, _)| host).collect()
+    }
+
+    /// All groups that are enrolled or that a host says it is in.
+    fn groups(&self) -> BTreeSet<&Name> {
+        let enrolled = self.markers.iter().filter_map(|source| match source {
+            Source::Group(group) => Some(group),
+            Source::Host(_) => None,
+        });
+        enrolled.chain(self.agents.values().flat_map(|agent| &agent.groups)).collect()
+    }
+
+    /// Refuses a place that nobody watches: most probably it is mistyped.
+    pub(super) fn check(&self, source: &Source) -> Result<(), Failure> {
+        if self.markers.contains(source) {
+            return Ok(());
+        }
+        let (kind, name, known) = match source {
+            Source::Host(name) => ("host", name, self.hosts()),
+            Source::Group(name) => ("group", name, self.groups()),
+        };
+        let enroll = match source {
+            Source::Host(name) => format!("hostler enroll {name}"),
+            Source::Group(name) => format!("hostler enroll HOST --group {name}"),
+        };
+        let known = known.into_iter().filter(|other| *other != name).map(Name::as_str);
+        let message = match nearest(name.as_str(), known) {
+            Some(meant) => format!("no {kind} {name} is enrolled: did you mean {meant}? Otherwise: {enroll}"),
+            None => format!("no {kind} {name} is enrolled, or the token may not see it: {enroll}"),
+        };
+        Err(fault(Exit::NotFound, message))
+    }
+
+    /// Refuses a host that is neither enrolled nor has reported.
+    pub(super) fn check_host(&self, host: &Name) -> Result<(), Failure> {
+        if self.agents.contains_key(host) { Ok(()) } else { self.check(&Source::Host(host.clone())) }
+    }
+
+    /// The order that counts on a host under a name: its own, or that of its nearest group.
+    pub(super) fn effective(&self, host: &Name, order: &Name) -> Option<(OrderKey, &Placed)> {
+        let all: Option<Name> = ALL.parse().ok();
+        let groups = self.agents.get(host).map(|agent| agent.groups.as_slice()).unwrap_or_default();
+        let mut sources = vec![Source::Host(host.clone())];
+        sources.extend(groups.iter().chain(&all).cloned().map(Source::Group));
+        sources.into_iter().find_map(|source| {
+            let key = OrderKey { source, order: order.clone() };
+            self.orders.get(&key).map(|placed| (key, placed))
+        })
+    }
+
+    /// What there is of an order name, for the message about one that is mistyped.
+    pub(super) fn no_order(&self, order: &Name, source: Option<&Source>) -> Failure {
+        let in_place = |key: &&OrderKey| source.is_none_or(|source| key.source == *source);
+        let known = self.orders.keys().filter(in_place).map(|key| key.order.as_str());
+        let place = source.map(|source| format!(" in {source}")).unwrap_or_default();
+        let elsewhere = self.orders.keys().find(|key| key.order == *order);
+        let message = match (nearest(order.as_str(), known), elsewhere) {
+            (_, Some(key)) => format!("there is no order {order}{place}, but there is {key}"),
+            (Some(meant), None) => format!("there is no order {order}{place}: did you mean {meant}?"),
+            (None, None) => format!("there is no order {order}{place}: see hostler order list"),
+        };
+        fault(Exit::NotFound, message)
+    }
+}
+
+/// The reports of orders on hosts; those that are not there are left out.
+pub(super) async fn reports(
+    place: &Place,
+    wanted: &[(Name, Name)],
+) -> Result<BTreeMap<(Name, Name), OrderReport>, Failure> {
+    let mut found = BTreeMap::new();
+    for pairs in wanted.chunks(MAX_READS) {
+        let read = |(host, order): &(Name, Name)| Read::Key(place.keys.order_report(host, order));
+        let reads: Vec<Read> = pairs.iter().map(read).collect();
+        for (pair, listing) in pairs.iter().zip(place.store.look(&reads).await?) {
+            if let Some(entry) = listing.entries.first() {
+                found.insert(pair.clone(), report_of(&entry.value));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A report, also where it cannot be read.
+pub(super) fn report_of(value: &[u8]) -> OrderReport {
+    let unreadable = |error: serde_json::Error| OrderReport {
+        phase: "unreadable".into(),
+        error: Some(format!("the report cannot be read: {error}")),
+        ..OrderReport::default()
+    };
+    serde_json::from_slice(value).unwrap_or_else(unreadable)
+}
+
+/// Where an order stands on a host, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Standing {
+    /// The wanted state holds.
+    Done,
+    /// Over, and not done.
+    Failed,
+    /// Waits for an operator's word.
+    Held,
+    /// Waits.
+    Waiting,
+    /// Under way.
+    Running,
+    /// The host has not said anything of this instruction.
+    NotSeen,
+    /// The host should have said something by now.
+    Silent,
+}
+
+impl Standing {
+    /// As people read it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Held => "held",
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::NotSeen => "not seen",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+/// Whether a promise to say something by then is broken.
+pub(super) fn is_late(next_by: Option<Timestamp>, now: Timestamp) -> bool {
+    next_by.is_some_and(|by| by < now)
+}
+
+/// Where an order stands on a host. `wanted`: the order that counts there now.
+pub(super) fn standing(
+    wanted: Option<&Placed>,
+    report: Option<&OrderReport>,
+    agent: Option<&AgentReport>,
+    now: Timestamp,
+) -> Standing {
+    let not_seen = if agent.is_some_and(|agent| is_late(agent.next_by, now)) {
+        Standing::Silent
+    } else {
+        Standing::NotSeen
+    };
+    let Some(report) = report else { return not_seen };
+    let end = end_of_phase(&report.phase);
+    let skips = wanted.is_some_and(|placed| placed.document == Ok(Document::Skip));
+    let told_of_this = match wanted {
+        // What is not ordered any more is told as it was.
+        None => true,
+        Some(_) if skips => end == Some(End::Skipped),
+        Some(placed) => end != Some(End::Skipped) && report.identity == placed.identity(),
+    };
+    if !told_of_this {
+        return not_seen;
+    }
+    match end {
+        Some(end) if end.is_good() => Standing::Done,
+        Some(_) => Standing::Failed,
+        None if is_late(report.next_by, now) => Standing::Silent,
+        None => match report.phase.as_str() {
+            "held" => Standing::Held,
+            "waiting" => Standing::Waiting,
+            "unreadable" => Standing::NotSeen,
+            _ => Standing::Running,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(text: &str) -> Placed {
+        Placed { index: 1, value: text.into(), document: Document::read(text.as_bytes()) }
+    }
+
+    fn at(text: &str) -> Option<Timestamp> {
+        Some(text.parse().unwrap())
+    }
+
+    #[test]
+    fn only_a_report_of_the_present_instruction_counts() {
+        let now = at("2030-01-01T12:00:00Z").unwrap();
+        let (order, other) = (placed("task: a"), placed("task: a\nrevision: '2'"));
+        let broken = placed("tsk: a");
+        let skip = placed("skip: true");
+        let report = |phase: &str, identity: Option<Identity>, next_by: &str| OrderReport {
+            phase: phase.into(),
+            identity,
+            next_by: at(next_by),
+            ..OrderReport::default()
+        };
+        let (later, before) = ("2030-01-01T12:05:00Z", "2030-01-01T11:00:00Z");
+        let this = order.identity();
+        for (wanted, phase, identity, next_by, expected) in [
+            (Some(&order), "succeeded", this, before, Standing::Done),
+            (Some(&order), "unchanged", this, later, Standing::Done),
+            (Some(&order), "failed", this, before, Standing::Failed),
+            (Some(&order), "refused", this, later, Standing::Failed),
+            (Some(&order), "held", this, later, Standing::Held),
+            (Some(&order), "waiting", this, later, Standing::Waiting),
+            (Some(&order), "undoing", this, later, Standing::Running),
+            (Some(&order), "running", this, before, Standing::Silent),
+            (Some(&other), "succeeded", this, later, Standing::NotSeen),
+            (Some(&order), "succeeded", None, later, Standing::NotSeen),
+            (Some(&order), "skipped", None, later, Standing::NotSeen),
+            (Some(&skip), "skipped", None, later, Standing::Done),
+            (Some(&skip), "succeeded", this, later, Standing::NotSeen),
+            (Some(&broken), "refused", None, later, Standing::Failed),
+            (Some(&order), "unreadable", None, later, Standing::NotSeen),
+            (None, "succeeded", this, later, Standing::Done),
+        ] {
+            let report = report(phase, identity, next_by);
+            let found = standing(wanted, Some(&report), None, now);
+            assert_eq!(found, expected, "{phase} {identity:?} {next_by}");
+        }
+        let agent = AgentReport { next_by: at(before), ..AgentReport::default() };
+        assert_eq!(standing(Some(&order), None, Some(&agent), now), Standing::Silent);
+        assert_eq!(standing(Some(&order), None, None, now), Standing::NotSeen);
+    }
+}

@@ -1,0 +1,85 @@
+//! Runs, from the folders on the host itself or, from afar, from what the host reported of the newest.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Failure;
+use super::place::Place;
+use crate::config::Settings;
+use crate::domain::ids::RunId;
+use crate::domain::name::Name;
+use crate::host::facts;
+use crate::ledger::{ClaimState, Folder, FolderError, trim};
+use crate::report::compose;
+use crate::report::document::{RUN_TAIL, RunReport};
+
+/// A run, wherever it is known from.
+#[derive(Serialize)]
+pub(super) struct Known {
+    /// Which.
+    pub(super) run: RunId,
+    /// Where.
+    pub(super) host: String,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub(super) report: RunReport,
+}
+
+/// This host, as the agent would name it.
+pub(super) fn this_host(settings: &Settings) -> Option<Name> {
+    let own = || facts::hostname().split('.').next()?.to_ascii_lowercase().parse().ok();
+    settings.host.clone().or_else(own)
+}
+
+/// The folder of the runs, if this is the host that was asked for and it may be read.
+pub(super) fn folders(settings: &Settings, host: Option<&Name>) -> Option<PathBuf> {
+    let here = host.is_none_or(|host| this_host(settings).as_ref() == Some(host));
+    let dir = settings.state_dir.join("runs");
+    (here && std::fs::read_dir(&dir).is_ok()).then_some(dir)
+}
+
+/// A run from its folder.
+pub(super) fn of_folder(folder: &Folder) -> Result<Known, FolderError> {
+    let plan = folder.plan()?;
+    // First who lives, then what is written: an end that came between is not taken for a loss.
+    let alive = matches!(folder.newest_claim()?.1, ClaimState::Held(_));
+    let state = folder.state(&plan)?;
+    let tail = crate::exec::output::tail(folder.path(), RUN_TAIL);
+    let report = compose::run(&plan, &state, alive, Some(&tail));
+    Ok(Known { run: folder.run(), host: plan.host.to_string(), report })
+}
+
+/// The newest runs from their folders, the newest first; one that cannot be read is told of as such.
+pub(super) fn newest_here(dir: &Path, count: usize) -> Result<Vec<Known>, Failure> {
+    let runs = trim::folders(dir)?.into_iter().rev().take(count);
+    let unreadable = |run: RunId, error: FolderError| {
+        let report =
+            RunReport { phase: "unreadable".into(), error: Some(error.to_string()), ..RunReport::default() };
+        Known { run, host: String::new(), report }
+    };
+    let known = |run| of_folder(&Folder::new(dir, run)).unwrap_or_else(|error| unreadable(run, error));
+    Ok(runs.map(known).collect())
+}
+
+/// The runs that hosts reported, the newest first.
+pub(super) async fn reported(place: &Place, host: Option<&Name>) -> Result<Vec<Known>, Failure> {
+    let all = place.keys.all_run_reports();
+    let prefix = host.map_or_else(|| all.clone(), |host| place.keys.run_reports(host));
+    let mut found = Vec::new();
+    for entry in place.store.list(&prefix).await?.entries {
+        let Some((host, run)) = entry.key.strip_prefix(&all).and_then(|path| path.split_once('/')) else {
+            continue;
+        };
+        let Ok(run) = run.parse::<RunId>() else { continue };
+        let unreadable = |error: serde_json::Error| RunReport {
+            phase: "unreadable".into(),
+            error: Some(error.to_string()),
+            ..RunReport::default()
+        };
+        let report = serde_json::from_slice(&entry.value).unwrap_or_else(unreadable);
+        found.push(Known { run, host: host.to_owned(), report });
+    }
+    found.sort_by_key(|known| std::cmp::Reverse(known.run));
+    Ok(found)
+}

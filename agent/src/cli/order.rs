@@ -1,0 +1,312 @@
+//! `hostler order`: writes, shows, lists and removes orders.
+//!
+//! A document is checked here before it is written, so that a mistake costs the operator a line and no host
+//! anything. What is replaced is what was looked at: a change in between is never overwritten.
+
+use std::io::{IsTerminal, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::document::OrderArgs;
+use super::exit::{Exit, fault};
+use super::fleet::{Fleet, Placed};
+use super::place::{Place, PlaceArgs, SourceArgs};
+use super::table::Table;
+use super::{Failure, block, show};
+use crate::domain::keys::Keys;
+use crate::domain::name::Name;
+use crate::domain::order::{DEFAULT_SPREAD, Document, MAX_ORDER};
+use crate::domain::source::{OrderKey, Source};
+use crate::domain::span::Span;
+use crate::host::disk;
+use crate::store::When;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// Write an order, from a file or from options
+    Put(Box<Put>),
+    /// Print an order as it stands
+    Get(One),
+    /// List the orders
+    List(List),
+    /// Remove an order; what was done stays done, and a run under way goes on
+    Delete(One),
+}
+
+#[derive(Args)]
+struct Put {
+    /// The order's name
+    name: Name,
+    /// The document, YAML or JSON; - reads standard input
+    #[arg(value_name = "FILE", required_unless_present = "task", conflicts_with = "task")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// The task, in place of a file
+    #[arg(long, value_name = "TASK", help_heading = "Order")]
+    task: Option<Name>,
+    /// Any text: another one makes it another instruction
+    #[arg(long, value_name = "TEXT", requires = "task", help_heading = "Order")]
+    revision: Option<String>,
+    /// Over how long the hosts of a group spread their starts, such as 10m
+    #[arg(long, value_name = "SPAN", requires = "task", help_heading = "Order")]
+    spread: Option<Span>,
+    #[command(flatten)]
+    order: OrderArgs,
+    /// The number of known hosts of the group, so that no question is asked
+    #[arg(long, value_name = "N")]
+    yes_to: Option<usize>,
+    /// Print a document for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Args)]
+struct One {
+    /// The order's name
+    name: Name,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Print a document for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Args)]
+struct List {
+    /// Of this host only
+    #[arg(long, value_name = "HOST", conflicts_with = "group")]
+    host: Option<Name>,
+    /// Of this group only
+    #[arg(long, value_name = "GROUP")]
+    group: Option<Name>,
+    /// Print a document for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    match &arguments.act {
+        Act::Put(put) => block(self::put(put)),
+        Act::Get(one) => block(get(one)),
+        Act::List(list) => block(self::list(list)),
+        Act::Delete(one) => block(delete(one)),
+    }
+}
+
+/// The key of an order in the store.
+pub(super) fn store_key(keys: &Keys, key: &OrderKey) -> String {
+    let prefix = match &key.source {
+        Source::Host(host) => keys.host_orders(host),
+        Source::Group(group) => keys.group_orders(group),
+    };
+    format!("{prefix}{}", key.order)
+}
+
+async fn put(put: &Put) -> Result<ExitCode, Failure> {
+    let (text, origin) = text(put)?;
+    let document = Document::read(&text).map_err(|error| fault(Exit::Trouble, format!("{origin}{error}")))?;
+    let key = OrderKey { source: put.source.source()?, order: put.name.clone() };
+    let place = put.place.open()?;
+    let fleet = Fleet::read(&place).await?;
+    fleet.check(&key.source)?;
+    if let Source::Group(group) = &key.source {
+        confirm(&key, &document, fleet.members(group).len(), put.yes_to)?;
+    }
+    let before = fleet.orders.get(&key);
+    write(&place, &key, text, before).await?;
+    let did = match (before.map(Placed::identity), identity(&document)) {
+        (None, _) => "created",
+        (Some(old), new) if old == new && old.is_some() => "same instruction, other terms at most",
+        (Some(_), _) => "changed",
+    };
+    if put.json {
+        show::json(&json!({"order": key, "did": did, "identity": identity(&document)}))?;
+    } else {
+        show::line(format!("{key}: {did}"))?;
+        show::line(format!("hostler status {} shows how it goes", key.order))?;
+    }
+    Ok(Exit::Good.into())
+}
+
+fn identity(document: &Document) -> Option<crate::domain::ids::Identity> {
+    match document {
+        Document::Order(order) => Some(order.identity),
+        Document::Skip => None,
+    }
+}
+
+/// The document, and what to put before a fault in it.
+fn text(put: &Put) -> Result<(Vec<u8>, String), Failure> {
+    if let Some(task) = &put.task {
+        let text = put.order.text(task, put.revision.as_deref(), put.spread)?;
+        return Ok((text.into_bytes(), "the options make no order: ".to_owned()));
+    }
+    if put.order.any() {
+        return Err(fault(Exit::Usage, "options that make an order go with --task, not with a file"));
+    }
+    let Some(file) = put.file.as_deref() else {
+        return Err(fault(Exit::Usage, "say --task or a file"));
+    };
+    // One byte too many is enough for the reader of orders to refuse the rest.
+    let limit = MAX_ORDER as u64 + 1;
+    if file == Path::new("-") {
+        let mut text = Vec::new();
+        std::io::stdin().lock().take(limit).read_to_end(&mut text)?;
+        return Ok((text, "-:".to_owned()));
+    }
+    let missing = || fault(Exit::NotFound, format!("there is no file {}", file.display()));
+    let text = disk::read(file, limit)?.ok_or_else(missing)?;
+    Ok((text, format!("{}:", file.display())))
+}
+
+/// Writes an order over what was seen in its place, and over nothing else.
+pub(super) async fn write(
+    place: &Place,
+    key: &OrderKey,
+    text: Vec<u8>,
+    before: Option<&Placed>,
+) -> Result<(), Failure> {
+    let when = When::Unchanged(before.map_or(0, |placed| placed.index));
+    if place.store.put(&store_key(&place.keys, key), text, when).await? {
+        return Ok(());
+    }
+    let message =
+        format!("{key} was changed by somebody else just now; nothing was written: look, and try again");
+    Err(fault(Exit::NotConfirmed, message))
+}
+
+/// An order for a group is for many hosts: whoever places it says how many.
+fn confirm(key: &OrderKey, document: &Document, hosts: usize, yes_to: Option<usize>) -> Result<(), Failure> {
+    let not = |why: String| Err(fault(Exit::NotConfirmed, format!("{why}; nothing was written")));
+    if let Some(said) = yes_to {
+        return if said == hosts {
+            Ok(())
+        } else {
+            not(format!("{} has {hosts} known hosts, not {said}", key.source))
+        };
+    }
+    if !std::io::stdin().is_terminal() {
+        return not(format!("{} has {hosts} known hosts: say --yes-to {hosts}", key.source));
+    }
+    let spread = match document {
+        Document::Order(order) => format!(", spread over {}", order.spread.unwrap_or(DEFAULT_SPREAD)),
+        Document::Skip => String::new(),
+    };
+    eprint!("{key} is for {hosts} known hosts{spread}. Type their number to place it: ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if answer.trim() == hosts.to_string() { Ok(()) } else { not("not confirmed".to_owned()) }
+}
+
+async fn get(one: &One) -> Result<ExitCode, Failure> {
+    let (_, key, _, placed) = find(one).await?;
+    let text = String::from_utf8_lossy(&placed.value);
+    if one.json {
+        let mut document = described(&key, &placed);
+        document["document"] = text.into();
+        show::json(&document)?;
+    } else if show::terminal() {
+        show::line(show::lines(text.trim_end()))?;
+    } else {
+        show::raw(&placed.value)?;
+    }
+    Ok(Exit::Good.into())
+}
+
+async fn find(one: &One) -> Result<(Place, OrderKey, String, Placed), Failure> {
+    let key = OrderKey { source: one.source.source()?, order: one.name.clone() };
+    let place = one.place.open()?;
+    let mut fleet = Fleet::read(&place).await?;
+    let store_key = store_key(&place.keys, &key);
+    match fleet.orders.remove(&key) {
+        Some(placed) => Ok((place, key, store_key, placed)),
+        None => {
+            fleet.check(&key.source)?;
+            Err(fleet.no_order(&key.order, Some(&key.source)))
+        }
+    }
+}
+
+async fn delete(one: &One) -> Result<ExitCode, Failure> {
+    let (place, key, store_key, _) = find(one).await?;
+    place.store.delete(&store_key).await?;
+    if one.json {
+        show::json(&json!({"order": key, "did": "deleted"}))?;
+    } else {
+        show::line(format!("{key}: deleted; what was done stays done, and a run under way goes on"))?;
+    }
+    Ok(Exit::Good.into())
+}
+
+fn described(key: &OrderKey, placed: &Placed) -> Value {
+    let mut described = json!({"order": key, "index": placed.index, "identity": placed.identity()});
+    match &placed.document {
+        Ok(Document::Order(order)) => {
+            described["task"] = order.task.as_str().into();
+            described["dry_run"] = order.dry_run.into();
+            described["by"] = order.by.clone().into();
+            described["reason"] = order.reason.clone().into();
+        }
+        Ok(Document::Skip) => described["skip"] = true.into(),
+        Err(error) => described["fault"] = error.to_string().into(),
+    }
+    described
+}
+
+async fn list(list: &List) -> Result<ExitCode, Failure> {
+    let place = list.place.open()?;
+    let fleet = Fleet::read(&place).await?;
+    let wanted = match (&list.host, &list.group) {
+        (Some(host), _) => Some(Source::Host(host.clone())),
+        (None, Some(group)) => Some(Source::Group(group.clone())),
+        (None, None) => None,
+    };
+    if let Some(source) = &wanted {
+        fleet.check(source)?;
+    }
+    let orders =
+        fleet.orders.iter().filter(|(key, _)| wanted.as_ref().is_none_or(|source| key.source == *source));
+    if list.json {
+        let all: Vec<Value> = orders.map(|(key, placed)| described(key, placed)).collect();
+        show::json(&all)?;
+        return Ok(Exit::Good.into());
+    }
+    let mut table = Table::new(&["PLACE", "ORDER", "TASK", "INSTRUCTION", "BY", "REASON"]);
+    let mut any = false;
+    for (key, placed) in orders {
+        any = true;
+        let (task, by, reason) = match &placed.document {
+            Ok(Document::Order(order)) => {
+                (order.task.to_string(), order.by.clone(), order.reason.clone().unwrap_or_default())
+            }
+            Ok(Document::Skip) => ("(skip)".to_owned(), None, String::new()),
+            Err(error) => ("(broken)".to_owned(), None, error.to_string()),
+        };
+        let identity = placed.identity().map_or_else(|| "-".to_owned(), |identity| identity.short());
+        let by = by.unwrap_or_else(|| "-".to_owned());
+        table.row([key.source.to_string(), key.order.to_string(), task, identity, by, reason]);
+    }
+    if any {
+        table.print()?;
+    } else {
+        show::note("there are no orders, or the token may not see them");
+    }
+    Ok(Exit::Good.into())
+}

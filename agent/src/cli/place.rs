@@ -1,0 +1,113 @@
+//! Where the operators' commands work: the configured store with its keys, opened once a command.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::exit::{Exit, fault};
+use super::{Failure, env};
+use crate::app::open;
+use crate::config::{Fragment, Settings, StoreSettings, load};
+use crate::domain::keys::Keys;
+use crate::domain::name::Name;
+use crate::store::Store;
+use crate::store::consul::ConsulLayer;
+
+/// Options of each command that asks a store.
+#[derive(Args)]
+pub(super) struct PlaceArgs {
+    /// The configuration file; without it /etc/hostler/hostler.yml, if it is there
+    #[arg(long, short, value_name = "FILE", help_heading = "Where")]
+    pub(super) config: Option<PathBuf>,
+    /// A folder that is the store, in place of the configured one
+    #[arg(long, value_name = "DIR", help_heading = "Where", conflicts_with = "config")]
+    store_dir: Option<PathBuf>,
+}
+
+/// An open store.
+pub(super) struct Place {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) keys: Keys,
+}
+
+impl PlaceArgs {
+    /// The settings; the environment names the token of the person who types, so it wins over the host's own.
+    pub(super) fn settings(&self) -> Result<Settings, Failure> {
+        let mut settings = self.host_settings()?;
+        if let StoreSettings::Consul(layer) = &mut settings.store {
+            let ConsulLayer { token, token_file, .. } = ConsulLayer::from_env(&env)?;
+            let person = ConsulLayer { token, token_file, ..ConsulLayer::default() };
+            **layer = person.over(layer.as_ref().clone());
+        }
+        Ok(settings)
+    }
+
+    /// The settings as the agent has them: for looking at what the agent may do.
+    pub(super) fn host_settings(&self) -> Result<Settings, Failure> {
+        if let Some(dir) = &self.store_dir {
+            let mut settings = Fragment::default().settle(ConsulLayer::default())?;
+            settings.store = StoreSettings::Dir(dir.clone());
+            return Ok(settings);
+        }
+        Ok(load(self.config.as_deref(), &env)?)
+    }
+
+    /// Whether there is nothing but a store: then no run's folder belongs to it.
+    pub(super) fn is_folder_only(&self) -> bool {
+        self.store_dir.is_some()
+    }
+
+    /// The store, which must be there: a mistyped folder is not made.
+    pub(super) fn open(&self) -> Result<Place, Failure> {
+        Place::existing(&self.settings()?)
+    }
+
+    /// The store, which may be made.
+    pub(super) fn make(&self) -> Result<Place, Failure> {
+        Place::of(&self.settings()?)
+    }
+}
+
+fn no_folder(dir: &Path) -> Failure {
+    let message = format!("there is no store in {}: hostler enroll makes one", dir.display());
+    fault(Exit::NotFound, message)
+}
+
+impl Place {
+    /// The store of these settings, which must be there.
+    pub(super) fn existing(settings: &Settings) -> Result<Self, Failure> {
+        match &settings.store {
+            StoreSettings::Dir(dir) if !dir.is_dir() => Err(no_folder(dir)),
+            _ => Self::of(settings),
+        }
+    }
+
+    fn of(settings: &Settings) -> Result<Self, Failure> {
+        Ok(Self { store: open::store(settings)?, keys: settings.keys.clone() })
+    }
+}
+
+/// A host or a group: where an order stands.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct SourceArgs {
+    /// The host
+    #[arg(long, value_name = "HOST")]
+    host: Option<Name>,
+    /// The group
+    #[arg(long, value_name = "GROUP")]
+    group: Option<Name>,
+}
+
+impl SourceArgs {
+    /// The place; clap sees to it that there is exactly one.
+    pub(super) fn source(&self) -> Result<crate::domain::source::Source, Failure> {
+        use crate::domain::source::Source;
+        match (&self.host, &self.group) {
+            (Some(host), None) => Ok(Source::Host(host.clone())),
+            (None, Some(group)) => Ok(Source::Group(group.clone())),
+            _ => Err(fault(Exit::Usage, "say --host or --group")),
+        }
+    }
+}

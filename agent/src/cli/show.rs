@@ -1,0 +1,124 @@
+//! What commands print: every text from outside is escaped once more, and a reader that goes away is no panic.
+
+use std::io::{self, IsTerminal, Write};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+/// The time as people read it; in UTC, as in reports and logs.
+const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
+
+/// Whether standard output is a terminal.
+pub(super) fn terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// The width of the terminal on standard output; `None`: it is not one, and nothing is cut.
+pub(super) fn width() -> Option<usize> {
+    if !terminal() {
+        return None;
+    }
+    Some(terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0)).max(40))
+}
+
+/// Prints a line.
+pub(super) fn line(text: impl AsRef<str>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_ref().as_bytes())?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// Prints bytes as they are.
+pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Tells the person something that is not part of the answer.
+pub(super) fn note(text: impl AsRef<str>) {
+    // Without anybody who reads it there is nobody to tell.
+    let _ = writeln!(io::stderr(), "hostler: {}", text.as_ref());
+}
+
+/// Prints a document for programs.
+pub(super) fn json(document: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(document).map_err(io::Error::other)?;
+    line(ascii_controls(&text))
+}
+
+/// In JSON a character can always be written as its number; those stand only in texts.
+fn ascii_controls(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if c != '\n' && is_bad(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A character that could change what else is on a terminal.
+fn is_bad(c: char) -> bool {
+    // Besides control characters: what turns the direction of writing, and the line ends of Unicode.
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text in one line.
+pub(super) fn inline(text: &str) -> String {
+    text.chars().map(|c| if is_bad(c) { escaped(c) } else { c.to_string() }).collect()
+}
+
+/// A text of several lines; a tab is no harm.
+pub(super) fn lines(text: &str) -> String {
+    let one = |c: char| if is_bad(c) && !matches!(c, '\n' | '\t') { escaped(c) } else { c.to_string() };
+    text.chars().map(one).collect()
+}
+
+fn escaped(c: char) -> String {
+    match c {
+        '\n' | '\t' => " ".to_owned(),
+        _ => c.escape_default().to_string(),
+    }
+}
+
+/// A time, or a dash.
+pub(super) fn time(at: Option<Timestamp>) -> String {
+    at.map_or_else(|| "-".to_owned(), |at| at.strftime(TIME).to_string())
+}
+
+/// A length of time in its two greatest units.
+pub(super) fn length(span: SignedDuration) -> String {
+    let secs = span.as_secs().max(0);
+    match (secs / 86_400, secs / 3600 % 24, secs / 60 % 60, secs % 60) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m{s}s"),
+        (0, h, m, _) => format!("{h}h{m}m"),
+        (d, h, ..) => format!("{d}d{h}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_from_outside_reaches_a_terminal_as_a_command() {
+        assert_eq!(inline("a\x1b[2Jb\nc\u{202e}d\u{9b}e"), "a\\u{1b}[2Jb c\\u{202e}d\\u{9b}e");
+        assert_eq!(lines("a\x07\n\tb"), "a\\u{7}\n\tb");
+        let json = ascii_controls("{\n  \"a\": \"x\u{9b}\u{202e}\"\n}");
+        assert_eq!(json, "{\n  \"a\": \"x\\u009b\\u202e\"\n}");
+        let back: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(back["a"], "x\u{9b}\u{202e}");
+    }
+
+    #[test]
+    fn lengths_have_two_units() {
+        for (secs, expected) in [(-5, "0s"), (0, "0s"), (61, "1m1s"), (3_700, "1h1m"), (90_000, "1d1h")] {
+            assert_eq!(length(SignedDuration::from_secs(secs)), expected);
+        }
+    }
+}

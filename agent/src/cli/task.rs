@@ -1,0 +1,247 @@
+//! `hostler task`: the installed tasks, and what their authors need: faults with their places, and a run by hand.
+
+mod attempt;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::exit::{Exit, fault};
+use super::place::PlaceArgs;
+use super::table::Table;
+use super::{Failure, show};
+use crate::catalog::trust::OwnerRule;
+use crate::catalog::{self, Broken, Catalog, Loaded, NoTask};
+use crate::config::{Settings, allows};
+use crate::domain::name::Name;
+use crate::domain::task::Work;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    act: Act,
+}
+
+#[derive(Subcommand)]
+enum Act {
+    /// List the installed tasks, the broken ones too
+    List(List),
+    /// Show what a task does and which parameters it takes
+    Show(Show),
+    /// Look for faults in tasks; ends with 1 if there are any
+    Lint(Lint),
+    /// Run a task by hand, here and now, without store or agent
+    Try(Box<attempt::Arguments>),
+}
+
+#[derive(Args)]
+struct List {
+    /// Print a document for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Args)]
+struct Show {
+    /// The task's name, or its folder
+    #[arg(value_name = "NAME|FOLDER")]
+    task: String,
+    /// Print a document for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Args)]
+struct Lint {
+    /// A task's name or folder; all installed ones when not said
+    #[arg(value_name = "NAME|FOLDER")]
+    task: Option<String>,
+    /// Print a document for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    match &arguments.act {
+        Act::List(arguments) => list(arguments),
+        Act::Show(arguments) => show(arguments),
+        Act::Lint(arguments) => lint(arguments),
+        Act::Try(arguments) => attempt::run(arguments),
+    }
+}
+
+fn installed(settings: &Settings) -> Catalog {
+    let catalog = Catalog::load(&settings.task_dirs, OwnerRule::of_process());
+    catalog.unreadable().iter().for_each(|why| show::note(show::inline(why)));
+    catalog
+}
+
+fn list(arguments: &List) -> Result<ExitCode, Failure> {
+    let settings = arguments.place.settings()?;
+    let catalog = installed(&settings);
+    if arguments.json {
+        let all: Vec<Value> = catalog
+            .iter()
+            .map(|(name, task)| match task {
+                Ok(loaded) => described(loaded, &settings),
+                Err(broken) => json!({"name": name, "folder": broken.folder, "faults": broken.faults}),
+            })
+            .collect();
+        show::json(&all)?;
+        return Ok(Exit::Good.into());
+    }
+    let mut table = Table::new(&["TASK", "VERSION", "STATE", "FOLDER", "DESCRIPTION"]);
+    let mut any = false;
+    for (name, task) in catalog.iter() {
+        any = true;
+        table.row(match task {
+            Ok(Loaded { task, folder }) => [
+                name.to_owned(),
+                task.version.to_string(),
+                if allows(&settings.allow, &task.name) { "ready" } else { "not allowed" }.to_owned(),
+                folder.display().to_string(),
+                task.description.clone(),
+            ],
+            Err(broken) => [
+                name.to_owned(),
+                "-".to_owned(),
+                "broken".to_owned(),
+                broken.folder.display().to_string(),
+                broken.faults.join("; "),
+            ],
+        });
+    }
+    if any {
+        table.print()?;
+    } else {
+        let dirs: Vec<String> = settings.task_dirs.iter().map(|dir| dir.display().to_string()).collect();
+        show::note(format!("no tasks are installed in {}", dirs.join(", ")));
+    }
+    Ok(Exit::Good.into())
+}
+
+fn described(loaded: &Loaded, settings: &Settings) -> Value {
+    let task = &loaded.task;
+    let step = |step: &crate::domain::task::Step| {
+        let work = match &step.work {
+            Work::Run(argv) => json!({"run": argv.iter().map(|a| a.source()).collect::<Vec<_>>()}),
+            Work::Ansible(playbook) => json!({"ansible": playbook}),
+        };
+        json!({"name": step.name, "effect": step.effect, "user": step.user, "work": work,
+            "done": step.done.is_some(), "undo": step.undo.is_some()})
+    };
+    json!({
+        "name": task.name, "version": task.version, "description": task.description, "folder": loaded.folder,
+        "allowed": allows(&settings.allow, &task.name), "params": task.schema.value(), "timeout": task.timeout,
+        "probe": task.probe.is_some(), "verify": task.verify.is_some(),
+        "steps": task.steps.iter().map(step).collect::<Vec<_>>(), "faults": [],
+    })
+}
+
+/// A task by its folder, or by its name among those that are installed.
+fn find(task: &str, settings: impl FnOnce() -> Result<Settings, Failure>) -> Result<Loaded, Failure> {
+    let broken = |broken: Broken| fault(Exit::Trouble, broken.to_string());
+    if let Some(folder) = as_folder(task) {
+        return catalog::load_one(&folder, OwnerRule::of_process()).map_err(broken);
+    }
+    match installed(&settings()?).get(task) {
+        Ok(loaded) => Ok(loaded.clone()),
+        Err(NoTask::Broken(error)) => Err(broken(error)),
+        Err(error @ NoTask::Unknown { .. }) => {
+            Err(fault(Exit::NotFound, format!("{error}{}", folder_hint(task))))
+        }
+    }
+}
+
+fn folder_hint(task: &str) -> &'static str {
+    if task.contains('/') {
+        "; there is no such folder either"
+    } else {
+        " (a folder is written with a slash)"
+    }
+}
+
+/// The folder that is meant, if one is; `.` and `..` have names of their own only in full.
+fn as_folder(task: &str) -> Option<PathBuf> {
+    let path = Path::new(task);
+    let meant = task.contains('/') || task == "." || task == ".." || task.parse::<Name>().is_err();
+    if meant { path.canonicalize().ok().filter(|path| path.is_dir()) } else { None }
+}
+
+fn show(arguments: &Show) -> Result<ExitCode, Failure> {
+    let loaded = find(&arguments.task, || arguments.place.settings())?;
+    let settings = arguments.place.settings()?;
+    if arguments.json {
+        show::json(&described(&loaded, &settings))?;
+        return Ok(Exit::Good.into());
+    }
+    let task = &loaded.task;
+    show::line(format!("{}@{}  {}", task.name, task.version, show::inline(&task.description)))?;
+    show::line(format!("folder   {}", loaded.folder.display()))?;
+    if !allows(&settings.allow, &task.name) {
+        show::line("allowed  no: see `tasks.allow` in the configuration")?;
+    }
+    show::line(format!("timeout  {}", task.timeout))?;
+    show::line(format!("probe    {}", if task.probe.is_some() { "yes" } else { "no" }))?;
+    show::line(format!("verify   {}", if task.verify.is_some() { "yes" } else { "no" }))?;
+    for (i, step) in task.steps.iter().enumerate() {
+        let work = match &step.work {
+            Work::Run(argv) => argv.iter().map(|a| a.source()).collect::<Vec<_>>().join(" "),
+            Work::Ansible(playbook) => format!("playbook {playbook}"),
+        };
+        let effect = serde_json::to_value(step.effect)?;
+        let effect = effect.as_str().unwrap_or_default().to_owned();
+        show::line(format!("step {:<3} {} ({effect}): {}", i + 1, step.name, show::inline(&work)))?;
+    }
+    show::line("params   (JSON Schema)")?;
+    show::json(task.schema.value())?;
+    Ok(Exit::Good.into())
+}
+
+fn lint(arguments: &Lint) -> Result<ExitCode, Failure> {
+    let mut looked = Vec::new();
+    let mut add = |name: String, result: Result<&Loaded, &Broken>| {
+        looked.push((name, result.err().map(|broken| broken.faults.clone()).unwrap_or_default()));
+    };
+    match &arguments.task {
+        None => {
+            let catalog = installed(&arguments.place.settings()?);
+            catalog.iter().for_each(|(name, task)| add(name.to_owned(), task));
+        }
+        Some(task) => match as_folder(task) {
+            Some(folder) => {
+                let loaded = catalog::load_one(&folder, OwnerRule::of_process());
+                add(task.clone(), loaded.as_ref());
+            }
+            None => match installed(&arguments.place.settings()?).get(task) {
+                Ok(loaded) => add(task.clone(), Ok(loaded)),
+                Err(NoTask::Broken(broken)) => add(task.clone(), Err(&broken)),
+                Err(error) => return Err(fault(Exit::NotFound, format!("{error}{}", folder_hint(task)))),
+            },
+        },
+    }
+    let good = looked.iter().all(|(_, faults)| faults.is_empty());
+    if arguments.json {
+        let all: Vec<Value> =
+            looked.iter().map(|(name, faults)| json!({"task": name, "faults": faults})).collect();
+        show::json(&all)?;
+    } else {
+        for (name, faults) in &looked {
+            if faults.is_empty() {
+                show::line(format!("{}: no faults", show::inline(name)))?;
+            }
+            for fault in faults {
+                show::line(show::inline(fault))?;
+            }
+        }
+    }
+    Ok(if good { Exit::Good } else { Exit::No }.into())
+}

@@ -1,0 +1,187 @@
+//! `hostler task try`: one run of a task by hand, with the executor that the agent would start.
+//!
+//! The run has a state folder of its own below the system's temporary folder, which goes with it. What the task
+//! does to the host is real, unless it is a dry run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use nix::sys::signal::{Signal, raise};
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::app::executor::{Request, execute};
+use crate::catalog::copy;
+use crate::catalog::trust::OwnerRule;
+use crate::cli::document::params;
+use crate::cli::exit::{Exit, fault};
+use crate::cli::follow::Follower;
+use crate::cli::history::this_host;
+use crate::cli::place::PlaceArgs;
+use crate::cli::{Failure, block, show};
+use crate::domain::draft::{About, plan};
+use crate::domain::memory::end_of;
+use crate::domain::order::{Document, MAX_ORDER};
+use crate::domain::plan::{Cause, Place};
+use crate::domain::run::Phase;
+use crate::domain::source::{OrderKey, Source};
+use crate::domain::yaml;
+use crate::host::{clock, disk};
+use crate::ledger::Folder;
+
+/// How often the output is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Args)]
+pub(in crate::cli) struct Arguments {
+    /// The task's folder, or its name
+    #[arg(value_name = "FOLDER|NAME")]
+    task: String,
+    /// A file with the parameters, YAML or JSON
+    #[arg(long, value_name = "FILE")]
+    params: Option<PathBuf>,
+    /// A parameter; wins over the file
+    #[arg(long, value_name = "NAME=VALUE")]
+    param: Vec<String>,
+    /// Probe and plan only
+    #[arg(long)]
+    dry_run: bool,
+    /// Leave the run's folder in place
+    #[arg(long)]
+    keep: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// A folder that goes with this value.
+struct Temporary {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if self.keep {
+            show::note(format!("the run's folder is in {}", self.path.display()));
+        } else if let Err(error) = remove(&self.path) {
+            show::note(format!("{} is left behind: {error}", self.path.display()));
+        }
+    }
+}
+
+/// Removes a folder with copies of tasks in it, which nobody may write.
+fn remove(path: &Path) -> std::io::Result<()> {
+    fn open_up(dir: &Path) {
+        // What cannot be changed is told by the removal.
+        let _ = disk::set_mode(dir, 0o700);
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open_up(&entry.path());
+            }
+        }
+    }
+    open_up(path);
+    fs::remove_dir_all(path)
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    block(async {
+        let loaded = super::find(&arguments.task, || arguments.place.settings())?;
+        let task = &loaded.task;
+        let settings = arguments.place.settings()?;
+        let text = json!({"task": task.name, "params": all_params(arguments)?, "dry_run": arguments.dry_run});
+        let text = text.to_string();
+        let read = Document::read(text.as_bytes());
+        let Document::Order(order) = read.map_err(|error| fault(Exit::Trouble, error.to_string()))? else {
+            return Err(fault(Exit::Trouble, "the parameters make no order"));
+        };
+        if !task.secrets.is_empty() {
+            show::note("the task wants secrets: a run by hand has none of them");
+        }
+        let run = clock::new_run();
+        let temporary =
+            Temporary { path: std::env::temp_dir().join(format!("hostler-try-{run}")), keep: arguments.keep };
+        // Its user must be able to go through it to the task's copy.
+        disk::make_dir(&temporary.path)?;
+        let at = |name: &str| temporary.path.join(name);
+        for name in ["tasks", "runs", "run"] {
+            disk::make_dir(&at(name))?;
+        }
+        for dir in [temporary.path.clone(), at("tasks"), at("run")] {
+            disk::set_mode(&dir, 0o711)?;
+        }
+        let copied = copy::store(&loaded.folder, &at("tasks"), OwnerRule::of_process())?;
+        let host = this_host(&settings).map_or_else(|| "localhost".parse(), Ok)?;
+        let key = OrderKey { source: Source::Host(host.clone()), order: task.name.clone() };
+        let place = Place { task_dir: copied.path, runtime_dir: at("run"), systemd: false };
+        let about = About { run, key: &key, cause: Cause::Placed, host: &host, digest: copied.digest, place };
+        let plan = plan(&order, task, &about).map_err(|why| fault(Exit::Refused, why))?;
+        let folder = Folder::new(&at("runs"), run);
+        folder.create(text.as_bytes(), &plan)?;
+        carry_out(&folder).await?;
+        let state = folder.state(&plan)?;
+        let Some(outcome) = state.outcome() else {
+            let why = match &state.phase {
+                Phase::Resting(rest) => format!("the run rests: {rest:?}"),
+                phase => format!("the run was left at {phase:?}"),
+            };
+            show::note(format!("{why}; an agent would go on with it later"));
+            return Ok(Exit::GoesOn.into());
+        };
+        let (end, error) = end_of(outcome);
+        for (name, value) in &state.outputs {
+            show::line(format!("  {} = {}", show::inline(name), show::inline(value)))?;
+        }
+        let error = error.map(|error| format!(": {error}")).unwrap_or_default();
+        show::line(show::inline(&format!("{}{error}", end.as_str())))?;
+        Ok(Exit::of_end(end).into())
+    })
+}
+
+fn all_params(arguments: &Arguments) -> Result<Value, Failure> {
+    let mut all = serde_json::Map::new();
+    if let Some(path) = &arguments.params {
+        let missing = || fault(Exit::NotFound, format!("there is no file {}", path.display()));
+        let text = disk::read(path, MAX_ORDER as u64 + 1)?.ok_or_else(missing)?;
+        let wrong = |error: yaml::YamlError| fault(Exit::Trouble, format!("{}:{error}", path.display()));
+        all = yaml::parse(&text, MAX_ORDER).map_err(wrong)?;
+    }
+    all.extend(params(&arguments.param)?);
+    Ok(all.into())
+}
+
+/// Runs the executor and prints what it prints. The first Ctrl-C cancels, as an operator would; a second one stops
+/// the run as a host that goes down does.
+async fn carry_out(folder: &Folder) -> Result<(), Failure> {
+    let mut follower = Follower::new(folder.path());
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked = false;
+    let executor = execute(folder.path(), 1);
+    tokio::pin!(executor);
+    loop {
+        tokio::select! {
+            done = &mut executor => {
+                follower.end()?;
+                return Ok(done?);
+            }
+            // Nobody who reads: the run goes on to its end, and only then this is told.
+            _ = look.tick() => if let Err(error) = follower.print() {
+                executor.as_mut().await?;
+                return Err(error.into());
+            },
+            _ = tokio::signal::ctrl_c() => {
+                if std::mem::replace(&mut asked, true) {
+                    raise(Signal::SIGTERM)?;
+                } else {
+                    show::note("cancelling; Ctrl-C again stops it at once");
+                    let cancel = Request::Cancel { by: "hostler task try".into(), reason: "Ctrl-C".into() };
+                    disk::write_new(&folder.path().join("request.1"), &serde_json::to_vec(&cancel)?, 0o600)?;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Holds the code against the picture in ARCHITECTURE.md: layers, headers, and the size of files.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of tests that fails must fail its test at once"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The rooms from the ground up; a room may use those of a lower rank only.
+const RANKS: [(&str, u32); 10] = [
+    ("domain", 0),
+    ("host", 1),
+    ("store", 2),
+    ("catalog", 2),
+    ("ledger", 2),
+    ("exec", 2),
+    ("report", 2),
+    ("config", 2),
+    ("app", 3),
+    ("cli", 4),
+];
+
+/// Neighbours of one rank that know one another, each with its reason.
+const NEIGHBOURS: [(&str, &str, &str); 3] = [
+    ("report", "store", "the writer writes through the port"),
+    ("config", "store", "settings of Consul are read where they are used"),
+    ("config", "ledger", "what is kept of runs is said in the configuration"),
+];
+
+/// A file with more lines than this before its tests is more than one room.
+const MOST_LINES: usize = 700;
+
+fn files() -> Vec<PathBuf> {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    assert!(files.len() > 50, "the sources are found");
+    files
+}
+
+fn room(path: &Path) -> Option<&str> {
+    let below = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).ok()?;
+    below.parent()?.iter().next()?.to_str()
+}
+
+fn rank(room: &str) -> u32 {
+    RANKS.iter().find(|(name, _)| *name == room).unwrap_or_else(|| panic!("{room} has no rank")).1
+}
+
+#[test]
+fn arrows_go_down_only() {
+    let mut wrong = Vec::new();
+    for path in files() {
+        let Some(here) = room(&path) else { continue };
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for (other, _) in RANKS {
+            let uses = code.contains(&format!("crate::{other}::"));
+            let allowed = other == here
+                || rank(other) < rank(here)
+                || NEIGHBOURS.iter().any(|(from, to, _)| (*from, *to) == (here, other));
+            if uses && !allowed {
+                wrong.push(format!("{} uses {other}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    for path in files() {
+        let text = fs::read_to_string(&path).unwrap();
+        let headed = text.starts_with("//! ") && !text.starts_with("//! To come");
+        assert!(headed, "{} has no header", path.display());
+    }
+}
+
+#[test]
+fn no_file_is_more_than_one_room() {
+    for path in files() {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.split("#[cfg(test)]").next().unwrap().lines().count();
+        assert!(lines <= MOST_LINES, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn the_domain_touches_nothing() {
+    for path in files().iter().filter(|path| room(path) == Some("domain")) {
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        for banned in
+            ["std::fs", "std::net", "std::process", "tokio::", "Timestamp::now", "Instant::now", "std::env"]
+        {
+            assert!(!code.contains(banned), "{} uses {banned}", path.display());
+        }
+    }
+}
+
+#[test]
+fn only_exec_starts_processes() {
+    for path in files().iter().filter(|path| room(path) != Some("exec")) {
+        let text = fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let starts = code.contains("process::Command") || code.contains("Command::new(");
+        assert!(!starts, "{} starts a process", path.display());
+    }
+}

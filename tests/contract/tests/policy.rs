@@ -1,0 +1,78 @@
+//! The policy that `hostler enroll` prints: with it a host can do all that its agent does, and nothing to others.
+
+use hostler::cli::policy;
+use hostler::domain::ids::RunId;
+use hostler::domain::keys::Keys;
+use hostler::domain::name::Name;
+use hostler::store::{Read, Store, StoreError, When};
+use hostler_contract::{block, client_with};
+use hostler_testkit::{Consul, Options};
+
+#[test]
+fn a_host_can_do_its_work_and_touch_no_other() {
+    let consul = Consul::with(Options { acl: true, ..Options::default() });
+    let keys = Keys::new("hostler/");
+    let name = |text: &str| text.parse::<Name>().unwrap();
+    // One name is the beginning of the other: a prefix without its slash would take in both.
+    let (host, other, order) = (name("db1"), name("db10"), name("backup"));
+    let groups = [name("all"), name("hana")];
+    let mut reads = vec![keys.host_orders(&host), keys.controls(&host), keys.freezes()];
+    reads.extend(groups.iter().map(|group| keys.group_orders(group)));
+    let foreign = [keys.host_orders(&other), keys.controls(&other), keys.group_orders(&name("hana2"))];
+    for prefix in reads.iter().chain(&foreign) {
+        consul.put(&Keys::marker(prefix), "{}");
+    }
+    let run = RunId::new(1, 1);
+    let own = [keys.agent_report(&host), keys.order_report(&host, &order), keys.run_report(&host, run)];
+    let others = [keys.agent_report(&other), keys.order_report(&other, &order), keys.run_report(&other, run)];
+    others.iter().for_each(|key| consul.put(key, "theirs"));
+
+    let token = consul.token("db1", &policy(&keys, &host, &groups));
+    let store = client_with(&consul.address(), &token);
+
+    // What the agent reads: each prefix with its marker, listed, watched and in one transaction.
+    for prefix in &reads {
+        assert!(block(store.list(prefix)).unwrap().without_marker(prefix).is_some(), "{prefix}");
+        assert!(block(store.changed(prefix, None)).unwrap().without_marker(prefix).is_some(), "{prefix}");
+    }
+    let look: Vec<Read> = reads.iter().cloned().map(Read::Prefix).collect();
+    for (prefix, listing) in reads.iter().zip(block(store.look(&look)).unwrap()) {
+        assert!(listing.without_marker(prefix).is_some(), "{prefix} in a transaction");
+    }
+    // What it writes, and reads again after a restart: its own reports.
+    for key in &own {
+        assert!(block(store.put(key, b"mine".to_vec(), When::Unchanged(0))).unwrap(), "{key}");
+        let listing = block(store.list(key)).unwrap();
+        assert!(listing.entries.iter().any(|entry| entry.key == *key && entry.value == b"mine"), "{key}");
+        assert!(block(store.put(key, b"new".to_vec(), When::Always)).unwrap(), "{key}");
+        block(store.delete(key)).unwrap();
+        assert_eq!(consul.get(key), None);
+    }
+
+    // Nothing else is seen, and nothing else can be written.
+    for prefix in &foreign {
+        assert!(block(store.list(prefix)).unwrap().entries.is_empty(), "{prefix} is seen");
+    }
+    for key in &others {
+        assert!(block(store.list(key)).unwrap().entries.is_empty(), "{key} is seen");
+    }
+    let orders = reads.iter().chain(&foreign).map(|prefix| format!("{prefix}{order}"));
+    let markers = reads.iter().map(|prefix| Keys::marker(prefix));
+    let beside = [format!("{}x", keys.agent_report(&host)), "elsewhere".to_owned()];
+    for key in orders.chain(markers).chain(others).chain(beside) {
+        let before = consul.get(&key);
+        let answers = [
+            block(store.put(&key, b"bad".to_vec(), When::Always)).map(drop),
+            // The condition that `hostler check` tries rights with: rights are asked first.
+            block(store.put(&key, b"bad".to_vec(), When::Unchanged(i64::MAX as u64))).map(drop),
+            block(store.delete(&key)),
+        ];
+        for answer in answers {
+            assert!(matches!(answer, Err(StoreError::Denied { .. })), "{key}: {answer:?}");
+        }
+        assert_eq!(consul.get(&key), before, "{key}");
+    }
+    // With the rights, the same condition says no and leaves nothing.
+    assert!(!block(store.put(&own[0], b"x".to_vec(), When::Unchanged(i64::MAX as u64))).unwrap());
+    assert_eq!(consul.get(&own[0]), None);
+}
