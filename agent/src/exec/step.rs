@@ -143,6 +143,10 @@ pub async fn run(
             }
             changed = interrupts.changed(), if ending.listens => {
                 ending.listens = changed.is_ok();
+                // Nobody is left to interrupt; the last word was heard before.
+                if !ending.listens {
+                    continue;
+                }
                 let interrupt = *interrupts.borrow_and_update();
                 if interrupt == Interrupt::Stop || interrupt == Interrupt::Cancel {
                     tell(Moment::Interrupted(interrupt));
