@@ -4,5 +4,6 @@ pub mod clock;
 pub mod crash;
 pub mod disk;
 pub mod facts;
+pub mod heap;
 pub mod log;
 pub mod notify;

@@ -39,7 +39,7 @@ use crate::domain::task::{Free, Gate};
 use crate::exec::launcher::Launcher;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::disk::DiskError;
-use crate::host::{clock, disk, facts, notify};
+use crate::host::{clock, disk, facts, heap, notify};
 use crate::ledger::orders::LedgerError;
 use crate::ledger::{Folder, Ledger, trim};
 use crate::report::writer::{self, Wanted};
@@ -234,11 +234,16 @@ impl Agent {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
         let mut ready = notify::Ready::default();
+        let mut was_busy = true;
         loop {
             self.decide_and_dispatch();
             self.publish();
             if self.has_answer() {
                 ready.say(&format!("{} of {}", self.settings.store_word(), self.host));
+            }
+            let busy = self.runs.any() || !self.starting.is_empty();
+            if std::mem::replace(&mut was_busy, busy) && !busy {
+                heap::give_back();
             }
             let wake = self.decision.wake.map(until);
             // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.
