@@ -1,12 +1,11 @@
-//! Any bytes in the place of a configuration file: a fragment, or one line on what is wrong with it.
+//! Fragments of the configuration.
 #![no_main]
 
 use hostler::config::Fragment;
-use libfuzzer_sys::fuzz_target;
+use hostler_fuzz::readable;
 
-fuzz_target!(|bytes: &[u8]| {
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Err(error) = Fragment::read(bytes) {
-        let line = error.to_string();
-        assert!(!line.is_empty() && !line.contains('\n') && line.len() < 8192, "{line:?}");
+        readable(&error);
     }
 });

@@ -1,0 +1,154 @@
+//! From the write of a key to the start of a command, and to its report, for Hostler and three others by turns.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use hostler_testkit::{Consul, Host};
+use serde_json::Value;
+
+use crate::raw::{answer, wait};
+use crate::syncs::{self, Syncs};
+
+/// Milliseconds to the start, and to the report where there is one.
+#[derive(Default)]
+struct Lags {
+    started: Vec<f64>,
+    reported: Vec<f64>,
+}
+
+/// Measures and prints.
+pub(crate) fn measure(consul: &Consul, rounds: usize) {
+    let me = std::env::current_exe().expect("the bench's own path");
+    let port = consul.port();
+    let mut host = Host::on_consul("bench", consul);
+    let mark = host.path("mark");
+    let task = format!(
+        "name: mark\nversion: 1\ntimeout: 60s\nsteps:\n  - name: mark\n    effect: repeatable\n    run: [{}, mark, {}]\n",
+        me.display(),
+        mark.display()
+    );
+    host.task("mark", &task, &[]);
+    host.set_env("HOSTLER_LOG", "info");
+    host.start();
+    let report = "hostler/reports/orders/bench/flip";
+    let mut last = String::new();
+    let mut revision = 0;
+    let mut hostler = || {
+        revision += 1;
+        let key = "hostler/orders/hosts/bench/flip";
+        let lag = time(consul, &mark, key, &format!("{{task: mark, revision: \"{revision}\"}}"), || {
+            let index = wait(port, report, 1, |text| succeeded(text).is_some_and(|run| run != last));
+            index
+        });
+        last = consul.get(report).as_deref().and_then(succeeded).unwrap_or_default();
+        lag
+    };
+    hostler();
+    let syncs = syncs::count(&host, || _ = hostler());
+
+    let folder = host.path("raw");
+    fs::create_dir(&folder).expect("a folder");
+    let watched = host.path("watched");
+    consul.put("bench/watch/order", "start");
+    let mut watch = Command::new("consul")
+        .args(["watch", &format!("-http-addr=127.0.0.1:{port}"), "-type=keyprefix", "-prefix=bench/watch/"])
+        .args(["-shell=false"])
+        .arg(&me)
+        .arg("mark")
+        .arg(&watched)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("consul watch");
+    let mut all: [Lags; 4] = Default::default();
+    std::thread::scope(|scope| {
+        let (me, folder) = (&me, &folder);
+        scope.spawn(move || answer(port, "bench/raw", rounds, me, folder, Syncs::default()));
+        scope.spawn(move || answer(port, "bench/synced", rounds, me, folder, syncs));
+        for round in 0..rounds {
+            let text = round.to_string();
+            for (at, name) in ["raw", "synced"].into_iter().enumerate() {
+                let (order, report) = (format!("bench/{name}/order"), format!("bench/{name}/report"));
+                let lag = time(consul, &folder.join(format!("bench-{name}")), &order, &text, || {
+                    wait(port, &report, 1, |found| found == text)
+                });
+                all[at].add(lag);
+            }
+            let (started, _) = time(consul, &watched, "bench/watch/order", &text, || 0);
+            all[2].started.push(started);
+            all[3].add(hostler());
+        }
+    });
+    drop(watch.kill());
+    drop(watch.wait());
+    print(&mut all, syncs, rounds);
+}
+
+impl Lags {
+    fn add(&mut self, (started, reported): (f64, f64)) {
+        self.started.push(started);
+        self.reported.push(reported);
+    }
+}
+
+/// Writes the key, waits for the report and for the mark.
+fn time(consul: &Consul, mark: &Path, key: &str, value: &str, report: impl FnOnce() -> u64) -> (f64, f64) {
+    // Whoever watches has to be waiting again.
+    std::thread::sleep(Duration::from_millis(60));
+    drop(fs::remove_file(mark));
+    let (clock, begun) = (crate::now(), Instant::now());
+    consul.put(key, value);
+    report();
+    let reported = begun.elapsed().as_secs_f64() * 1e3;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let text = fs::read_to_string(mark).unwrap_or_default();
+        if let Ok(at) = text.parse::<u128>() {
+            return (at.saturating_sub(clock) as f64 / 1e6, reported);
+        }
+        assert!(Instant::now() < deadline, "{key}: nothing was started");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The run of a report that says so.
+fn succeeded(text: &str) -> Option<String> {
+    let report: Value = serde_json::from_str(text).ok()?;
+    (report["phase"] == "succeeded").then(|| report["run"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The value below which this part of the sample lies.
+fn part(sample: &mut [f64], part: f64) -> f64 {
+    sample.sort_by(f64::total_cmp);
+    let at = ((sample.len() as f64 * part).ceil() as usize).saturating_sub(1);
+    sample.get(at).copied().unwrap_or(f64::NAN)
+}
+
+fn print(all: &mut [Lags; 4], syncs: Syncs, rounds: usize) {
+    println!("\nmilliseconds from the write of the key, {rounds} interleaved rounds:");
+    println!("{:<34} {:>22}   {:>22}", "", "started: median, p95", "reported: median, p95");
+    let names = [
+        "a  raw: wait, command, report".to_owned(),
+        format!("b  the same with {} syncs", syncs.data + syncs.whole),
+        "c  consul watch with a handler".to_owned(),
+        "d  hostler, detached".to_owned(),
+    ];
+    let mut medians = Vec::new();
+    for (name, lags) in names.iter().zip(all) {
+        let [a, b, c, d] = [
+            part(&mut lags.started, 0.5),
+            part(&mut lags.started, 0.95),
+            part(&mut lags.reported, 0.5),
+            part(&mut lags.reported, 0.95),
+        ];
+        println!("{name:<34} {a:>11.1} {b:>10.1}   {c:>11.1} {d:>10.1}");
+        medians.push((a, c));
+    }
+    if let [(raw, raw_end), (_, synced_end), (watch, _), (started, ended)] = medians.as_slice() {
+        println!("hostler / b, to the report: {:.2}", ended / synced_end);
+        println!("hostler / a: to the start {:.2}, to the report {:.2}", started / raw, ended / raw_end);
+        println!("hostler / c, to the start: {:.2}", started / watch);
+    }
+}
