@@ -146,3 +146,18 @@ fn the_output_of_a_chatty_step_is_bounded_and_its_ends_are_kept() {
     assert!(size < 3 << 20, "{size} bytes");
     assert!(fs::read_to_string(folder.join("output")).unwrap().contains("\nfirst\n"));
 }
+
+#[test]
+fn an_agent_that_is_started_while_a_killed_one_is_still_going_takes_its_place() {
+    let mut host = Host::on_dir("heir");
+    host.counting_task("count", "once:x", "0");
+    host.start();
+    host.order("o1", "task: count");
+    host.wait_for("o1", &["succeeded"]);
+    // The kill is not waited for, as at a shell.
+    signal(host.agent_pid().unwrap(), Signal::SIGKILL);
+    let mut killed = host.replace_agent().unwrap();
+    host.order("o2", "task: count");
+    host.wait_for("o2", &["succeeded"]);
+    assert!(!killed.wait().unwrap().success());
+}

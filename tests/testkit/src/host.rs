@@ -296,6 +296,14 @@ impl Host {
         }
     }
 
+    /// Starts another agent and gives the former back, whatever has become of it.
+    #[track_caller]
+    pub fn replace_agent(&mut self) -> Option<Child> {
+        let former = self.agent.take();
+        self.start();
+        former
+    }
+
     /// Whether the agent lives.
     pub fn is_up(&mut self) -> bool {
         self.agent.as_mut().is_some_and(|agent| matches!(agent.try_wait(), Ok(None)))

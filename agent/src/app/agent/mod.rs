@@ -16,11 +16,13 @@ mod sights;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -38,7 +40,7 @@ use crate::domain::source::{OrderKey, Source};
 use crate::domain::task::{Free, Gate};
 use crate::exec::launcher::Launcher;
 use crate::host::crash::{CrashPoint, here};
-use crate::host::disk::DiskError;
+use crate::host::disk::{At, DiskError};
 use crate::host::{clock, disk, facts, heap, notify};
 use crate::ledger::orders::LedgerError;
 use crate::ledger::{Folder, Ledger, trim};
@@ -53,6 +55,8 @@ const START_AGAIN: Duration = Duration::from_secs(1);
 const LEDGER_AGAIN: Duration = Duration::from_secs(10);
 /// One decision can lead to the next, but never so often without anything happening between.
 const MOST_DECISIONS: usize = 64;
+/// An agent that was killed is gone within this, and its lock with it.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
 /// Events that wait to be applied; a full queue makes whoever has something to say wait.
 const EVENTS: usize = 256;
 
@@ -156,7 +160,7 @@ pub struct Agent {
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
     wanted: watch::Sender<Arc<Wanted>>,
-    _lock: nix::fcntl::Flock<std::fs::File>,
+    _lock: Flock<File>,
 }
 
 impl Agent {
@@ -650,12 +654,18 @@ fn host_name(settings: &Settings) -> Result<Name, AgentError> {
     settings.host.clone().or_else(own).ok_or(AgentError::NoHost)
 }
 
-fn only_one(settings: &Settings) -> Result<nix::fcntl::Flock<std::fs::File>, AgentError> {
-    use crate::host::disk::At;
+/// Only one agent works on a state folder. One that was just killed may still be about to be gone.
+fn only_one(settings: &Settings) -> Result<Flock<File>, AgentError> {
     let path = settings.state_dir.join("lock");
-    let file = std::fs::File::create(&path).at("create", &path)?;
-    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
-        .map_err(|_| AgentError::Running(settings.state_dir.clone()))
+    let until = Instant::now() + GONE_WITHIN;
+    loop {
+        let file = File::create(&path).at("create", &path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err(_) if Instant::now() >= until => return Err(AgentError::Running(settings.state_dir.clone())),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
 }
 
 fn until(at: Timestamp) -> Instant {
