@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::document::{AgentReport, OrderReport, RunReport};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
-use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
+use crate::host::{clock, heap};
 use crate::store::{Entry, Store, StoreError, When};
 
 /// A report of something that still goes on is renewed so often, with a jitter of a fifth.
@@ -27,6 +27,8 @@ const RENEW: Duration = Duration::from_secs(300);
 const SILENT_AFTER: Duration = Duration::from_secs(90);
 /// A report whose phase has not changed is written at most so often.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// Without anything to write for so long, the writer is at rest.
+const QUIET: Duration = Duration::from_secs(2);
 /// How many runs of a host the store holds.
 pub const NEWEST_RUNS: usize = 20;
 /// The first pause after a failure; each further one doubles it.
@@ -92,8 +94,16 @@ struct Written {
 
 /// Writes reports until the channel closes.
 pub async fn write(store: Arc<dyn Store>, keys: Keys, host: Name, mut wanted: watch::Receiver<Arc<Wanted>>) {
-    let mut writer =
-        Writer { store, keys, host, written: None, looked: None, failures: 0, failing_since: None };
+    let mut writer = Writer {
+        store,
+        keys,
+        host,
+        written: None,
+        looked: None,
+        wrote: false,
+        failures: 0,
+        failing_since: None,
+    };
     let mut sightings = 0;
     loop {
         let now = wanted.borrow_and_update().clone();
@@ -114,9 +124,15 @@ pub async fn write(store: Arc<dyn Store>, keys: Keys, host: Name, mut wanted: wa
             }
         };
         let failing = writer.failing_since.is_some();
+        let quiet = writer.wrote.then(|| Instant::now() + QUIET);
         tokio::select! {
             changed = wanted.changed(), if !failing => if changed.is_err() { return },
             () = until(again) => {}
+            () = until(quiet) => {
+                // Writing a thousand reports, or comparing them, leaves as much memory free as it took.
+                writer.wrote = false;
+                heap::give_back();
+            }
         }
     }
 }
@@ -136,6 +152,8 @@ struct Writer {
     written: Option<BTreeMap<String, Written>>,
     /// When that was found out.
     looked: Option<Instant>,
+    /// Whether anything was written or read since memory was given back.
+    wrote: bool,
     failures: u32,
     failing_since: Option<Instant>,
 }
@@ -168,6 +186,7 @@ impl Writer {
             }
             let renew = report.goes_on().then(|| RENEW.mul_f64(0.8) + clock::jitter(RENEW.mul_f64(0.2)));
             self.put(key, report, renew).await?;
+            self.wrote = true;
             here(CrashPoint::Reported);
             let renew = renew.map(|span| now + span);
             again = renew.map_or(again, |renew| Some(again.map_or(renew, |again| again.min(renew))));
@@ -211,6 +230,7 @@ impl Writer {
         let orders = self.store.list(&self.keys.order_reports(&self.host)).await?;
         let runs = self.store.list(&self.keys.run_reports(&self.host)).await?;
         self.looked = Some(Instant::now());
+        self.wrote = true;
         let mut written = BTreeMap::new();
         let at = Instant::now().checked_sub(AT_MOST_EVERY).unwrap_or_else(Instant::now);
         for entry in &orders.entries {
