@@ -336,8 +336,25 @@ impl Consul {
     }
 
     /// Freezes it: connections are accepted by the system and never answered.
+    ///
+    /// A signal stops one thread after the other, and one that still runs answers; so all of them are waited for.
+    #[track_caller]
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
+        let Some(child) = &self.child else { return };
+        let tasks = format!("/proc/{}/task", child.id());
+        eventually(Duration::from_secs(10), || {
+            let threads = std::fs::read_dir(&tasks).map_err(|error| error.to_string())?;
+            let stands =
+                |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']));
+            let runs = threads
+                .flatten()
+                .filter(|thread| !std::fs::read_to_string(thread.path().join("stat")).is_ok_and(stands));
+            match runs.count() {
+                0 => Ok(()),
+                n => Err(format!("{n} threads of consul still run")),
+            }
+        });
     }
 
     /// Ends a freeze.
