@@ -344,12 +344,12 @@ impl Consul {
         let Some(child) = &self.child else { return };
         let tasks = format!("/proc/{}/task", child.id());
         eventually(Duration::from_secs(10), || {
-            let threads = std::fs::read_dir(&tasks).map_err(|error| error.to_string())?;
+            let threads = fs::read_dir(&tasks).map_err(|error| error.to_string())?;
             let stands =
                 |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']));
             let runs = threads
                 .flatten()
-                .filter(|thread| !std::fs::read_to_string(thread.path().join("stat")).is_ok_and(stands));
+                .filter(|thread| !fs::read_to_string(thread.path().join("stat")).is_ok_and(stands));
             match runs.count() {
                 0 => Ok(()),
                 n => Err(format!("{n} threads of consul still run")),
