@@ -39,8 +39,7 @@ pub(crate) fn measure(consul: &Consul, rounds: usize) {
         revision += 1;
         let key = "hostler/orders/hosts/bench/flip";
         let lag = time(consul, &mark, key, &format!("{{task: mark, revision: \"{revision}\"}}"), || {
-            let index = wait(port, report, 1, |text| succeeded(text).is_some_and(|run| run != last));
-            index
+            wait(port, report, 1, |text| succeeded(text).is_some_and(|run| run != last))
         });
         last = consul.get(report).as_deref().and_then(succeeded).unwrap_or_default();
         lag
