@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::domain::plan::Plan;
 use crate::domain::run::{Event, Illegal, Record, State, apply, replay};
+use crate::domain::yaml::one_line;
 use crate::host::log::{self, Log, LogError};
 
 /// Why a journal cannot be read or written.
@@ -15,7 +16,7 @@ pub enum JournalError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// A line that is not a record; a newer format, perhaps.
-    #[error("the journal holds a record that this version cannot read: {0}")]
+    #[error("the journal holds a record that this version cannot read: {}", one_line(&.0.to_string()))]
     Unreadable(#[from] serde_json::Error),
     /// Records that do not follow from one another.
     #[error("the journal is not one of this run: {0}")]
@@ -66,4 +67,23 @@ fn state_of(plan: &Plan, lines: &[String]) -> Result<State, JournalError> {
         records.append(&mut serde_json::from_str(line)?);
     }
     Ok(replay(plan, &records)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_about_a_hostile_record_is_one_short_line() {
+        let name = "x\\n".repeat(9000);
+        let text = format!("[{{\"at\":\"2026-01-01T00:00:00Z\",\"event\":\"{name}\"}}]");
+        let unknown = serde_json::from_str::<Vec<Record>>(&text).unwrap_err();
+        let boot = name.replace('\\', " ");
+        let event = Box::new(Event::Begun { epoch: 2, boot });
+        let illegal = Illegal { phase: Box::new(State::new(0).phase), event };
+        for error in [JournalError::from(unknown), JournalError::from(illegal)] {
+            let error = error.to_string();
+            assert!(!error.contains('\n') && error.len() < 2000, "{error}");
+        }
+    }
 }

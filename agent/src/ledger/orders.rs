@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::memory::{Fact, Memory};
+use crate::domain::yaml::one_line;
 use crate::host::disk::{self, DiskError};
 use crate::host::log::{self, Log, LogError};
 
@@ -36,7 +37,7 @@ pub enum LedgerError {
         version: u32,
     },
     /// A record that is none.
-    #[error("{} cannot be read in line {line}: {why}", path.display())]
+    #[error("{} cannot be read in line {line}: {}", path.display(), one_line(&why.to_string()))]
     Unreadable {
         /// Where.
         path: PathBuf,
@@ -168,6 +169,13 @@ mod tests {
         let path = dir.path().join("ledger");
         std::fs::write(&path, log::line("{\"ledger\":2}")).unwrap();
         assert!(matches!(Ledger::open(&path), Err(LedgerError::Newer { version: 2, .. })));
+    }
+
+    #[test]
+    fn an_error_about_a_hostile_fact_is_one_short_line() {
+        let fact = format!("[{{\"fact\":\"{}\"}}]", "x\\n".repeat(9000));
+        let error = parse(Path::new("ledger"), &["{\"ledger\":1}".to_owned(), fact]).unwrap_err().to_string();
+        assert!(!error.contains('\n') && error.len() < 2000, "{error}");
     }
 
     #[test]

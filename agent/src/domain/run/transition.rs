@@ -27,6 +27,7 @@ use super::event::{Act, Ending, Event, Exit, Record};
 use super::state::{Failure, FailureKind, Mark, Outcome, Phase, Rest, State};
 use crate::domain::plan::{Plan, Step};
 use crate::domain::task::Effect;
+use crate::domain::yaml::one_line;
 
 /// "Not now": where the task declares `retry` (`EX_TEMPFAIL` of sysexits).
 const NOT_NOW: i32 = 75;
@@ -35,7 +36,7 @@ const REBOOT: i32 = 194;
 
 /// A record that does not follow from what stands before it: the journal was written by something else.
 #[derive(Debug, thiserror::Error)]
-#[error("record {event:?} cannot follow {phase:?}")]
+#[error("record {} cannot follow {}", one_line(&format!("{event:?}")), one_line(&format!("{phase:?}")))]
 pub struct Illegal {
     /// Where the run stood.
     pub phase: Box<Phase>,
