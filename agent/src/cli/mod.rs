@@ -27,6 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::host::heap;
 use exit::Exit;
 
 /// Carries out orders from Consul on this host, each once, and reports the result.
@@ -66,6 +67,7 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    heap::share();
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Agent(arguments) => agent::run(&arguments),

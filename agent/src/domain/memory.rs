@@ -159,7 +159,7 @@ pub struct Occasion {
     pub stage: Stage,
 }
 
-/// What is remembered of one key.
+/// What is remembered of one key. What few keys have is boxed: a host may have a thousand of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
     /// The identity that it had last.
@@ -169,13 +169,13 @@ pub struct Remembered {
     /// The identities before, oldest first.
     pub older: VecDeque<Identity>,
     /// Not carried out until an operator says more.
-    pub held: Option<Held>,
+    pub held: Option<Box<Held>>,
     /// The present document has no identity.
-    pub unreadable: Option<Unreadable>,
+    pub unreadable: Option<Box<Unreadable>>,
     /// The newest occasion.
     pub current: Option<Occasion>,
     /// An older one that still has a run; the newest waits for it.
-    pub previous: Option<Occasion>,
+    pub previous: Option<Box<Occasion>>,
     /// When the key was seen to be gone.
     pub gone: Option<Timestamp>,
 }
@@ -199,7 +199,7 @@ impl Remembered {
 
     /// The occasions whose run has a folder that an executor may have.
     pub fn prepared(&self) -> impl Iterator<Item = &Occasion> {
-        let all = self.current.iter().chain(&self.previous);
+        let all = self.current.iter().chain(self.previous.as_deref());
         all.filter(|occasion| occasion.stage == Stage::Prepared)
     }
 }
@@ -332,7 +332,7 @@ impl Memory {
                 let before = order.current.replace(newest);
                 // At most one older occasion has a run: newer ones wait for it, and are superseded waiting.
                 if let Some(before) = before.filter(|before| before.has_run()) {
-                    order.previous = Some(before);
+                    order.previous = Some(Box::new(before));
                 }
             }
             Fact::Index { key, index } => {
@@ -344,12 +344,12 @@ impl Memory {
             Fact::Held { key, held } => {
                 let order = self.present(key);
                 order.unreadable = None;
-                order.held = Some(held);
+                order.held = Some(Box::new(held));
             }
             Fact::Unreadable { key, unreadable } => {
                 let order = self.present(key);
                 order.held = None;
-                order.unreadable = Some(unreadable);
+                order.unreadable = Some(Box::new(unreadable));
             }
             Fact::Prepared { key, run } => self.stage(&key, run, Stage::Prepared),
             Fact::Voided { key, run, next } => {
@@ -439,7 +439,7 @@ impl Memory {
 
     fn occasion(&mut self, key: &OrderKey, run: RunId) -> Option<&mut Occasion> {
         let order = self.orders.get_mut(key)?;
-        order.current.iter_mut().chain(&mut order.previous).find(|occasion| occasion.run == run)
+        order.current.iter_mut().chain(order.previous.as_deref_mut()).find(|occasion| occasion.run == run)
     }
 
     fn stage(&mut self, key: &OrderKey, run: RunId, stage: Stage) {

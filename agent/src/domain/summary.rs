@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::run::{Act, Outcome, Phase, Rest, State};
 
 /// Which step of how many.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StepSummary {
     /// Counted from 1.
     pub index: usize,

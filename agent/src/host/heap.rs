@@ -1,4 +1,21 @@
-//! Gives memory back that a burst of work has left free in the heap.
+//! Keeps the heap small: one for all threads, and given back after a burst of work.
+
+/// To be called before any second thread: all threads then share one heap.
+///
+/// The C library's default gives a thread a heap of its own when two want memory at once. Here the second one only
+/// ever helps out for a moment (a task's copy, a name's address), and what it leaves behind in its heap would stay.
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "the C library's own function, declared unsafe as all of them")]
+pub fn share() {
+    // SAFETY: mallopt(3) sets a number; it may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Other C libraries do so by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn share() {}
 
 /// Returns free pages to the system; the allocator alone keeps them for the next burst, which may never come.
 #[cfg(target_env = "gnu")]

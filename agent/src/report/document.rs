@@ -20,7 +20,7 @@ pub const TAIL: usize = 2 << 10;
 pub const RUN_TAIL: usize = 400;
 
 /// Where an order stands on a host.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OrderReport {
     /// [`REPORT_VERSION`]
@@ -73,14 +73,16 @@ pub struct OrderReport {
     pub tail: Option<String>,
     /// Processes that were left running without leave, and ended.
     pub left_behind: Vec<String>,
-    /// When this report was written.
+    /// When this report was written; put at the end by the writer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub updated: Option<Timestamp>,
-    /// When it must have been renewed: after that the host is silent, whatever the phase says.
+    /// When it must have been renewed: after that the host is silent, whatever the phase says. As `updated`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub next_by: Option<Timestamp>,
 }
 
 /// One of the newest runs of a host; at most a kibibyte.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunReport {
     /// [`REPORT_VERSION`]
@@ -110,7 +112,7 @@ pub struct RunReport {
 }
 
 /// What an agent says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AgentReport {
     /// [`REPORT_VERSION`]
@@ -129,8 +131,10 @@ pub struct AgentReport {
     pub seen: BTreeMap<String, u64>,
     /// Each order with its phase; the first hundred.
     pub orders: BTreeMap<String, String>,
-    /// When this report was written.
+    /// When this report was written; put at the end by the writer.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub updated: Option<Timestamp>,
-    /// When it must have been renewed.
+    /// When it must have been renewed. As `updated`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub next_by: Option<Timestamp>,
 }

@@ -9,4 +9,5 @@
 
 pub mod compose;
 pub mod document;
+pub mod wanted;
 pub mod writer;

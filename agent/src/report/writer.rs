@@ -8,13 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::document::{AgentReport, OrderReport, RunReport};
+use super::document::{OrderReport, RunReport};
+use super::wanted::{Report, Reports, Wanted};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::host::crash::{CrashPoint, here};
@@ -35,56 +34,6 @@ pub const NEWEST_RUNS: usize = 20;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// One report.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Report {
-    /// Of an order.
-    Order(Box<OrderReport>),
-    /// Of a run.
-    Run(Box<RunReport>),
-    /// Of the agent.
-    Agent(Box<AgentReport>),
-}
-
-impl Report {
-    fn phase(&self) -> &str {
-        match self {
-            Self::Order(report) => &report.phase,
-            Self::Run(report) => &report.phase,
-            Self::Agent(_) => "",
-        }
-    }
-
-    /// Whether what it tells of still goes on, so that silence would mean something.
-    fn goes_on(&self) -> bool {
-        match self {
-            Self::Order(report) => report.ended.is_none(),
-            Self::Run(_) => false,
-            Self::Agent(_) => true,
-        }
-    }
-
-    fn stamped(&self, updated: Timestamp, renewed_by: Option<Timestamp>) -> Self {
-        let mut report = self.clone();
-        match &mut report {
-            Self::Order(order) => (order.updated, order.next_by) = (Some(updated), renewed_by),
-            Self::Agent(agent) => (agent.updated, agent.next_by) = (Some(updated), renewed_by),
-            Self::Run(_) => {}
-        }
-        report
-    }
-}
-
-/// Everything that the store should hold of this host.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wanted {
-    /// By key; a report that has not changed stays the same one, so that a thousand of them are kept once.
-    pub reports: BTreeMap<String, Arc<Report>>,
-    /// How many times the store came back in sight: each time it may hold something else.
-    pub sightings: u64,
-}
 
 struct Written {
     report: Arc<Report>,
@@ -149,7 +98,7 @@ struct Writer {
     keys: Keys,
     host: Name,
     /// What the store holds; `None`: not known any more.
-    written: Option<BTreeMap<String, Written>>,
+    written: Option<BTreeMap<Arc<str>, Written>>,
     /// When that was found out.
     looked: Option<Instant>,
     /// Whether anything was written or read since memory was given back.
@@ -160,7 +109,7 @@ struct Writer {
 
 impl Writer {
     /// Writes what differs; says when to come again even if nothing changes.
-    async fn bring(&mut self, wanted: &BTreeMap<String, Arc<Report>>) -> Result<Option<Instant>, StoreError> {
+    async fn bring(&mut self, wanted: &Reports) -> Result<Option<Instant>, StoreError> {
         let mut written = match self.written.take() {
             Some(written) => written,
             None => self.look(wanted).await?,
@@ -172,8 +121,7 @@ impl Writer {
             let due = match before {
                 None => now,
                 Some(before) if !Arc::ptr_eq(&before.report, report) && before.report != *report => {
-                    let same_phase = before.report.phase() == report.phase();
-                    if same_phase { before.at + AT_MOST_EVERY } else { now }
+                    if before.report.same_phase(report) { before.at + AT_MOST_EVERY } else { now }
                 }
                 Some(before) => match before.renew {
                     Some(renew) => renew,
@@ -190,10 +138,10 @@ impl Writer {
             here(CrashPoint::Reported);
             let renew = renew.map(|span| now + span);
             again = renew.map_or(again, |renew| Some(again.map_or(renew, |again| again.min(renew))));
-            written.insert(key.clone(), Written { report: Arc::clone(report), at: now, renew });
+            written.insert(Arc::clone(key), Written { report: Arc::clone(report), at: now, renew });
         }
         let runs = self.keys.run_reports(&self.host);
-        let unwanted: Vec<String> =
+        let unwanted: Vec<Arc<str>> =
             written.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
         for key in unwanted {
             written.remove(&key);
@@ -208,20 +156,12 @@ impl Writer {
 
     async fn put(&self, key: &str, report: &Report, renew: Option<Duration>) -> Result<(), StoreError> {
         let now = clock::now();
-        let stamped = report.stamped(now, renew.map(|_| now + RENEW + SILENT_AFTER));
-        let json = serde_json::to_vec(&stamped).map_err(|error| StoreError::Refused {
-            place: self.store.place(),
-            action: format!("the report {key}"),
-            why: error.to_string(),
-        })?;
+        let json = report.stamped(now, renew.map(|_| now + RENEW + SILENT_AFTER));
         self.store.put(key, json, When::Always).await.map(drop)
     }
 
     /// What the store holds of this host. After an outage all agents look at once, so each waits a while first.
-    async fn look(
-        &mut self,
-        wanted: &BTreeMap<String, Arc<Report>>,
-    ) -> Result<BTreeMap<String, Written>, StoreError> {
+    async fn look(&mut self, wanted: &Reports) -> Result<BTreeMap<Arc<str>, Written>, StoreError> {
         if let Some(since) = self.failing_since {
             // One cheap question tells whether the store is back.
             self.store.list(&self.keys.run_reports(&self.host)).await?;
@@ -234,25 +174,26 @@ impl Writer {
         let mut written = BTreeMap::new();
         let at = Instant::now().checked_sub(AT_MOST_EVERY).unwrap_or_else(Instant::now);
         for entry in &orders.entries {
-            let report = read::<OrderReport>(entry).map(|report| {
-                Report::Order(Box::new(OrderReport { updated: None, next_by: None, ..report }))
-            });
+            let Some((key, report)) = wanted.get_key_value(entry.key.as_str()) else {
+                // The report of an order stays when the order goes.
+                continue;
+            };
+            let held =
+                read::<OrderReport>(entry).map(|held| OrderReport { updated: None, next_by: None, ..held });
             // One that still goes on is written again: its promise to be renewed was made by an earlier agent.
-            if let Some(report) = report.filter(|report| !report.goes_on()) {
-                // One that is as it should be is the one that is wanted.
-                let same = wanted.get(&entry.key).filter(|wanted| ***wanted == report).cloned();
-                let report = same.unwrap_or_else(|| Arc::new(report));
-                written.insert(entry.key.clone(), Written { report, at, renew: None });
+            if held.is_some_and(|held| report.is_of(&held)) && !report.goes_on() {
+                written.insert(Arc::clone(key), Written { report: Arc::clone(report), at, renew: None });
             }
         }
         let newest = runs.entries.len().saturating_sub(NEWEST_RUNS);
         for (i, entry) in runs.entries.iter().enumerate() {
-            if i < newest && !wanted.contains_key(&entry.key) {
-                self.store.delete(&entry.key).await?;
-            } else if let Some(report) = read::<RunReport>(entry).filter(|_| wanted.contains_key(&entry.key))
-            {
-                let report = Arc::new(Report::Run(Box::new(report)));
-                written.insert(entry.key.clone(), Written { report, at, renew: None });
+            match wanted.get_key_value(entry.key.as_str()) {
+                Some((key, report)) if read::<RunReport>(entry).is_some_and(|held| report.is_of(&held)) => {
+                    written.insert(Arc::clone(key), Written { report: Arc::clone(report), at, renew: None });
+                }
+                Some(_) => {}
+                None if i < newest => self.store.delete(&entry.key).await?,
+                None => {}
             }
         }
         Ok(written)

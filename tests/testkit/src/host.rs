@@ -172,7 +172,9 @@ impl Host {
         }
         let add = "#!/bin/sh\nset -e\n[ \"$1\" != fail ] || exit 3\n\
                    sleep \"$2\"\necho \"$HOSTLER_ORDER $HOSTLER_RUN $1\" >> EFFECTS\nsleep \"$2\"\n";
-        let has = "#!/bin/sh\ngrep -qxF \"$HOSTLER_ORDER $HOSTLER_RUN $1\" EFFECTS 2>/dev/null\n";
+        // Before the first effect there is no file: that is "not done", and not grep's "cannot tell".
+        let has =
+            "#!/bin/sh\n[ -e EFFECTS ] || exit 1\ngrep -qxF \"$HOSTLER_ORDER $HOSTLER_RUN $1\" EFFECTS\n";
         self.task(name, &yaml, &[("add", add), ("has", has)]);
     }
 

@@ -44,7 +44,8 @@ use crate::host::disk::{At, DiskError};
 use crate::host::{clock, disk, facts, heap, notify};
 use crate::ledger::orders::LedgerError;
 use crate::ledger::{Folder, Ledger, trim};
-use crate::report::writer::{self, Wanted};
+use crate::report::wanted::Wanted;
+use crate::report::writer;
 use crate::store::Store;
 
 /// While a run executes, its folder is looked at so often, should a notice of the kernel be lost.
@@ -399,7 +400,7 @@ impl Agent {
     fn kept_open(&self) -> BTreeSet<RunId> {
         let Ok(ledger) = &self.ledger else { return BTreeSet::new() };
         let orders = ledger.memory().orders.values();
-        let occasions = orders.flat_map(|order| order.current.iter().chain(&order.previous));
+        let occasions = orders.flat_map(|order| order.current.iter().chain(order.previous.as_deref()));
         occasions.filter(|occasion| occasion.has_run()).map(|occasion| occasion.run).collect()
     }
 

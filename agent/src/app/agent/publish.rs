@@ -1,12 +1,13 @@
 //! What the agent shows the writer: the reports of its orders, of its newest runs, and of itself.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use super::Agent;
 use crate::report::compose::Sources;
 use crate::report::document::{AgentReport, REPORT_VERSION};
-use crate::report::writer::{Report, Wanted};
+use crate::report::wanted::{Report, Reports, Wanted};
 
 /// How many orders the agent's own report names.
 const ORDERS_NAMED: usize = 100;
@@ -17,11 +18,7 @@ impl Agent {
     /// Shows what the store should hold now; what has not changed stays the same.
     pub(super) fn publish(&mut self) {
         let before = self.wanted.borrow().clone();
-        let mut wanted = BTreeMap::new();
-        let mut add = |key: String, report: Report| {
-            let same = before.reports.get(&key).filter(|before| ***before == report).cloned();
-            wanted.insert(key, same.unwrap_or_else(|| Arc::new(report)));
-        };
+        let mut wanted = Reports::new();
         let keys = &self.settings.keys;
         let mut phases = BTreeMap::new();
         if let Ok(ledger) = &self.ledger {
@@ -30,10 +27,10 @@ impl Agent {
                 if phases.len() < ORDERS_NAMED {
                     phases.insert(order.to_string(), report.phase.clone());
                 }
-                add(keys.order_report(&self.host, order), Report::Order(Box::new(report)));
+                add(&before, &mut wanted, &keys.order_report(&self.host, order), &report, Report::order);
             });
             for (run, report) in self.runs.reports() {
-                add(keys.run_report(&self.host, run), Report::Run(Box::new(report)));
+                add(&before, &mut wanted, &keys.run_report(&self.host, run), &report, Report::run);
             }
         }
         let agent = AgentReport {
@@ -46,7 +43,7 @@ impl Agent {
             orders: phases,
             ..AgentReport::default()
         };
-        add(keys.agent_report(&self.host), Report::Agent(Box::new(agent)));
+        add(&before, &mut wanted, &keys.agent_report(&self.host), &agent, Report::agent);
         let wanted = Wanted { reports: wanted, sightings: self.sightings };
         if *before != wanted {
             self.wanted.send_replace(Arc::new(wanted));
@@ -60,5 +57,23 @@ impl Agent {
         conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
         conditions.truncate(CONDITIONS);
         conditions
+    }
+}
+
+/// Adds a report; one that has not changed stays the same.
+fn add<T: Hash>(
+    before: &Wanted,
+    wanted: &mut Reports,
+    key: &str,
+    value: &T,
+    new: impl FnOnce(&T) -> Result<Report, serde_json::Error>,
+) {
+    if let Some((key, report)) = before.reports.get_key_value(key).filter(|(_, report)| report.is_of(value)) {
+        wanted.insert(Arc::clone(key), Arc::clone(report));
+        return;
+    }
+    match new(value) {
+        Ok(report) => drop(wanted.insert(key.into(), Arc::new(report))),
+        Err(error) => tracing::error!("the report {key} cannot be written as JSON: {error}"),
     }
 }

@@ -1,6 +1,6 @@
 //! The prefixes that the agent watches, and the orders that they show.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -86,25 +86,22 @@ pub(super) fn take(sights: &[Sight], orders: &mut BTreeMap<OrderKey, SeenOrder>)
     let mut changed = false;
     for sight in sights {
         let Some(listing) = sight.listing() else { continue };
-        let mut here = BTreeMap::new();
+        let mut here = BTreeSet::new();
         for entry in &listing.entries {
             let name = entry.key.strip_prefix(&sight.prefix).and_then(|name| name.parse().ok());
             let Some(order) = name else { continue }; // Not an order's name: nothing that a host could report on.
             let key = OrderKey { source: sight.source.clone(), order };
-            let known = orders.get(&key).filter(|known| known.index == entry.modify_index);
-            let seen = known.cloned().unwrap_or_else(|| SeenOrder {
-                index: entry.modify_index,
-                document: Document::read(&entry.value).map_err(|error| error.to_string()),
-            });
-            here.insert(key, seen);
+            here.insert(key.clone());
+            let index = entry.modify_index;
+            if orders.get(&key).is_none_or(|known| known.index != index) {
+                let document = Document::read(&entry.value).map_err(|error| error.to_string());
+                orders.insert(key, SeenOrder { index, document });
+                changed = true;
+            }
         }
         let before = orders.len();
-        orders.retain(|key, _| key.source != sight.source || here.contains_key(key));
+        orders.retain(|key, _| key.source != sight.source || here.contains(key));
         changed |= orders.len() != before;
-        for (key, seen) in here {
-            changed |= orders.get(&key) != Some(&seen);
-            orders.insert(key, seen);
-        }
     }
     changed
 }

@@ -37,7 +37,7 @@ impl Places {
         }
         // What an operator has to settle keeps its locks, also when its run is closed.
         for remembered in view.memory.orders.values() {
-            let kept = remembered.current.iter().chain(&remembered.previous);
+            let kept = remembered.current.iter().chain(remembered.previous.as_deref());
             for occasion in kept.filter(|o| o.stage != Stage::Prepared && o.has_run()) {
                 held.extend(
                     view.runs.get(&occasion.run).into_iter().flat_map(|run| run.plan.resources.clone()),
