@@ -77,10 +77,8 @@ pub async fn execute(folder: &Path, epoch: u32) -> Result<(), ExecutorError> {
     let plan = folder.plan()?;
     let Some(_claim) = Claim::take(folder.path(), epoch, &holder())? else { return Ok(()) };
     here(CrashPoint::Claimed);
-    if !plan.place.systemd {
-        // Orphans of the steps become this process's children, so that they are found by descent.
-        nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)?;
-    }
+    // Orphans of the steps become this process's children, so that they are found by descent.
+    nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)?;
     let mut journal = Journal::open(&folder.journal(), &plan)?;
     journal.record(clock::now(), vec![Event::Begun { epoch, boot: facts::boot_id() }])?;
     here(CrashPoint::Begun);
@@ -334,7 +332,7 @@ impl Executor<'_> {
         // Its user can enter it, and see by name only what it is told of.
         fs::DirBuilder::new().mode(0o711).create(&self.place)?;
         let params = self.place.join("params");
-        disk::write_new(&params, self.plan.params.to_string().as_bytes(), 0o400).map_err(|e| e.source)?;
+        disk::create(&params, self.plan.params.to_string().as_bytes(), 0o400).map_err(|e| e.source)?;
         user.own(&params)?;
         let secrets = self.place.join("secrets");
         fs::DirBuilder::new().mode(0o500).create(&secrets)?;
@@ -359,7 +357,7 @@ impl Executor<'_> {
             fs::DirBuilder::new().mode(0o700).create(folder)?;
         }
         for file in &play.files {
-            disk::write_new(&file.path, file.contents.as_bytes(), 0o400).map_err(|error| error.source)?;
+            disk::create(&file.path, file.contents.as_bytes(), 0o400).map_err(|error| error.source)?;
             user.own(&file.path)?;
         }
         play.folders.iter().try_for_each(|folder| user.own(folder))?;

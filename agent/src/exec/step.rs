@@ -174,7 +174,7 @@ pub async fn run(
     }
     feedback.read();
     let may_stay = job.leaves && status.success();
-    let remaining = mark.processes();
+    let remaining = if has_children() { mark.processes() } else { Vec::new() };
     let left = if may_stay { remaining.iter().map(|process| process.id).collect() } else { Vec::new() };
     let (left_behind, unkillable) = if may_stay || remaining.is_empty() {
         (Vec::new(), Vec::new())
@@ -258,6 +258,16 @@ fn reap_orphans(child: Option<u32>) {
         }
         let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
     }
+}
+
+/// Whether anything of the steps is left at all, asked without looking at each process of the host.
+///
+/// This process is a sub-reaper: whatever descends from a step is its child or descends from one, whichever sessions
+/// it opened and whoever started it is gone. What has no child has no descendants.
+fn has_children() -> bool {
+    reap_orphans(None);
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, flags) != Err(nix::errno::Errno::ECHILD)
 }
 
 fn start(job: &Job<'_>) -> io::Result<(tokio::process::Child, Receiver)> {

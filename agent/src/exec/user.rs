@@ -13,7 +13,7 @@ pub struct User {
     pub uid: Uid,
     /// Its first group.
     pub gid: Gid,
-    /// All its groups.
+    /// All its groups; none for the user that this process runs as.
     pub groups: Vec<Gid>,
     /// Its home.
     pub home: PathBuf,
@@ -29,10 +29,14 @@ impl User {
         let who = name.map_or_else(|| Uid::effective().to_string(), str::to_owned);
         let account = account.map_err(|errno| format!("user {who} cannot be looked up: {errno}"))?;
         let account = account.ok_or_else(|| format!("there is no user {who} on this host"))?;
-        let text = CString::new(account.name.as_str()).map_err(|error| error.to_string())?;
-        let groups = getgrouplist(&text, account.gid)
-            .map_err(|errno| format!("the groups of user {who} cannot be looked up: {errno}"))?;
-        Ok(Self { uid: account.uid, gid: account.gid, groups, home: account.dir })
+        let mut user = Self { uid: account.uid, gid: account.gid, groups: Vec::new(), home: account.dir };
+        // The groups of whoever this process runs as are not touched, and asking for them takes a millisecond.
+        if !user.is_me() {
+            let text = CString::new(account.name.as_str()).map_err(|error| error.to_string())?;
+            user.groups = getgrouplist(&text, account.gid)
+                .map_err(|errno| format!("the groups of user {who} cannot be looked up: {errno}"))?;
+        }
+        Ok(user)
     }
 
     /// Whether this process runs as that user already.

@@ -67,10 +67,16 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), DiskError> {
 /// Writes a new file and makes its contents durable, but not its entry: for several files of one folder,
 /// which is synced once at the end. Fails where the file exists.
 pub fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<File, DiskError> {
+    let file = create(path, contents, mode)?;
+    file.sync_all().at("sync", path)?;
+    Ok(file)
+}
+
+/// Writes a new file that need not outlive the host's next boot.
+pub fn create(path: &Path, contents: &[u8], mode: u32) -> Result<File, DiskError> {
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(mode).open(path).at("create", path)?;
     file.write_all(contents).at("write", path)?;
-    file.sync_all().at("sync", path)?;
     Ok(file)
 }
 
