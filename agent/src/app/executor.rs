@@ -14,11 +14,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::domain::memory::Asked;
 use crate::domain::plan::{Action, Command, Plan};
 use crate::domain::run::{Act, Ending, Event, Exit, Next, Outcome, next};
 use crate::domain::task::{Effect, OnCancel, OnTimeout};
@@ -57,19 +57,6 @@ pub enum ExecutorError {
     System(#[from] io::Error),
 }
 
-/// What the agent asks of an executor: the file `request.<n>` in the run's folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "act", rename_all = "lowercase")]
-pub enum Request {
-    /// The run shall end.
-    Cancel {
-        /// Who wants it.
-        by: String,
-        /// Why.
-        reason: String,
-    },
-}
-
 /// Carries out one epoch of the run in `folder`.
 pub async fn execute(folder: &Path, epoch: u32) -> Result<(), ExecutorError> {
     here(CrashPoint::ExecutorStarted);
@@ -82,9 +69,17 @@ pub async fn execute(folder: &Path, epoch: u32) -> Result<(), ExecutorError> {
     let mut journal = Journal::open(&folder.journal(), &plan)?;
     journal.record(clock::now(), vec![Event::Begun { epoch, boot: facts::boot_id() }])?;
     here(CrashPoint::Begun);
+    if journal.state().outcome().is_some()
+        && let Some(Asked::Undo { by, reason, .. }) = folder.undo(journal.state().undos)
+    {
+        journal.record(clock::now(), vec![Event::UndoAsked { by, reason }])?;
+    }
     let (sender, interrupts) = watch::channel(Interrupt::None);
-    let (cancel, cancelled) = watch::channel(None);
-    tokio::spawn(listen(sender, cancel, folder.path().to_owned()));
+    if folder.cancel().is_some() {
+        // Asked for before this epoch began: no command is started that would have to be ended again.
+        sender.send_replace(Interrupt::Cancel);
+    }
+    tokio::spawn(listen(sender, folder.clone()));
     let place = plan.place.runtime_dir.join("runs").join(plan.run.to_string());
     let mut executor = Executor {
         mark: Mark::of(folder.path(), plan.run, plan.place.systemd),
@@ -94,7 +89,6 @@ pub async fn execute(folder: &Path, epoch: u32) -> Result<(), ExecutorError> {
         folder: &folder,
         place,
         interrupts,
-        cancelled,
     };
     let outcome = executor.work(&mut journal).await;
     let _ = fs::remove_dir_all(&executor.place);
@@ -111,8 +105,8 @@ fn holder() -> Holder {
     Holder { boot: facts::boot_id(), pid: me.pid, start: me.start, invocation, void: false }
 }
 
-/// Turns a TERM and the agent's requests into interrupts. The channels keep the latest only; a stop outlives a cancel.
-async fn listen(sender: watch::Sender<Interrupt>, cancel: watch::Sender<Option<Request>>, folder: PathBuf) {
+/// Turns a TERM and the agent's request into interrupts. The channel keeps the latest only; a stop outlives a cancel.
+async fn listen(sender: watch::Sender<Interrupt>, folder: Folder) {
     let Ok(mut term) = signal(SignalKind::terminate()) else { return };
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,12 +116,8 @@ async fn listen(sender: watch::Sender<Interrupt>, cancel: watch::Sender<Option<R
                 sender.send_replace(Interrupt::Stop);
                 return;
             }
-            _ = look.tick(), if cancel.borrow().is_none() => {
-                let request = disk::read(&folder.join("request.1"), 16 << 10).ok().flatten();
-                if let Some(request) = request.and_then(|json| serde_json::from_slice(&json).ok()) {
-                    cancel.send_replace(Some(request));
-                    sender.send_replace(Interrupt::Cancel);
-                }
+            _ = look.tick(), if *sender.borrow() == Interrupt::None => if folder.cancel().is_some() {
+                sender.send_replace(Interrupt::Cancel);
             }
         }
     }
@@ -141,7 +131,6 @@ struct Executor<'a> {
     mark: Mark,
     output: Output,
     interrupts: watch::Receiver<Interrupt>,
-    cancelled: watch::Receiver<Option<Request>>,
 }
 
 impl Executor<'_> {
@@ -161,7 +150,7 @@ impl Executor<'_> {
                 return Ok(());
             }
             if interrupt == Interrupt::Cancel && !journal.state().cancel_is_known() {
-                journal.record(clock::now(), vec![cancel_event(&self.cancelled)])?;
+                journal.record(clock::now(), vec![cancel_event(self.folder)])?;
                 continue;
             }
             journal.record(clock::now(), vec![Event::Intended { act }])?;
@@ -216,7 +205,6 @@ impl Executor<'_> {
         // A full disk costs the heading, not the step.
         let _ = self.output.write(format!("==> {}\n", self.title(act)).as_bytes());
         let kills_before = oom::kills();
-        let cancelled = self.cancelled.clone();
         let (folder, systemd) = (self.folder, self.plan.place.systemd);
         let mut recorded = Ok(());
         let mut tell = |moment: Moment<'_>| match moment {
@@ -236,7 +224,7 @@ impl Executor<'_> {
                 recorded = journal.record(clock::now(), vec![Event::Stopping]);
             }
             Moment::Interrupted(Interrupt::Cancel) if !journal.state().cancel_is_known() => {
-                recorded = journal.record(clock::now(), vec![cancel_event(&cancelled)]);
+                recorded = journal.record(clock::now(), vec![cancel_event(folder)]);
             }
             Moment::Interrupted(_) => {}
         };
@@ -394,10 +382,11 @@ impl Executor<'_> {
     }
 }
 
-fn cancel_event(cancelled: &watch::Receiver<Option<Request>>) -> Event {
-    match cancelled.borrow().clone() {
-        Some(Request::Cancel { by, reason }) => Event::CancelAsked { by, reason },
-        None => Event::CancelAsked { by: "somebody".into(), reason: "not said".into() },
+fn cancel_event(folder: &Folder) -> Event {
+    match folder.cancel() {
+        Some(Asked::Cancel { by, reason }) => Event::CancelAsked { by, reason },
+        // Gone again, which nobody does: that it was asked is what counts.
+        _ => Event::CancelAsked { by: "somebody".into(), reason: "not said".into() },
     }
 }
 

@@ -8,6 +8,12 @@ use super::exit::{Exit, fault};
 use crate::domain::name::Name;
 use crate::domain::span::Span;
 
+/// The name of the user who types; that of whoever became root to do so.
+pub(super) fn user() -> Option<String> {
+    let name = |variable: &str| std::env::var(variable).ok().filter(|user| !user.is_empty());
+    name("SUDO_USER").or_else(|| name("USER"))
+}
+
 /// Options that make up an order.
 #[derive(Args, Default)]
 pub(super) struct OrderArgs {
@@ -65,7 +71,6 @@ impl OrderArgs {
         if self.dry_run {
             line("dry_run", true.into());
         }
-        let user = || std::env::var("USER").ok().filter(|user| !user.is_empty());
         let terms = [
             ("not_before", self.not_before.map(|at| at.to_string())),
             ("not_after", self.not_after.map(|at| at.to_string())),

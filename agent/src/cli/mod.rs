@@ -2,6 +2,8 @@
 
 mod agent;
 mod check;
+mod confirm;
+mod control;
 mod dev;
 mod document;
 mod enroll;
@@ -9,6 +11,7 @@ mod executor;
 mod exit;
 mod fleet;
 mod follow;
+mod freeze;
 mod history;
 mod live;
 mod logs;
@@ -27,6 +30,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::domain::control::Act;
 use crate::host::heap;
 use exit::Exit;
 
@@ -52,6 +56,22 @@ enum Command {
     Order(order::Arguments),
     /// Have a task carried out on a host now, and wait for its end.
     Run(Box<run::Arguments>),
+    /// End a run, undone first; or keep one that waits from starting.
+    Cancel(Box<control::Arguments>),
+    /// Carry out what a host holds back.
+    Release(Box<control::Arguments>),
+    /// Carry the same instruction out once more.
+    Retry(Box<control::Arguments>),
+    /// Settle a run of which only a person can tell what is true: as done or as failed.
+    Acknowledge(Box<control::Acknowledge>),
+    /// Take back what can be taken back of such a run.
+    Undo(Box<control::Arguments>),
+    /// Accept what a host holds back as what stands, without carrying it out.
+    Rebase(Box<control::Arguments>),
+    /// Keep anything new from starting in a group; what runs goes on.
+    Freeze(freeze::Arguments),
+    /// End a freeze.
+    Thaw(freeze::Thaw),
     /// Show hosts and where orders stand.
     Status(status::Arguments),
     /// List the newest runs.
@@ -76,6 +96,14 @@ pub fn main() -> ExitCode {
         Command::Enroll(arguments) => enroll::run(&arguments),
         Command::Order(arguments) => order::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Cancel(arguments) => control::run(&arguments, Act::Cancel, None),
+        Command::Release(arguments) => control::run(&arguments, Act::Release, None),
+        Command::Retry(arguments) => control::run(&arguments, Act::Retry, None),
+        Command::Acknowledge(arguments) => control::acknowledge(&arguments),
+        Command::Undo(arguments) => control::run(&arguments, Act::Undo, None),
+        Command::Rebase(arguments) => control::run(&arguments, Act::Rebase, None),
+        Command::Freeze(arguments) => freeze::freeze(&arguments),
+        Command::Thaw(arguments) => freeze::thaw(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),

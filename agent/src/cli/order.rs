@@ -3,13 +3,14 @@
 //! A document is checked here before it is written, so that a mistake costs the operator a line and no host
 //! anything. What is replaced is what was looked at: a change in between is never overwritten.
 
-use std::io::{IsTerminal, Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::confirm::confirm_number;
 use super::document::OrderArgs;
 use super::exit::{Exit, fault};
 use super::fleet::{Fleet, Placed};
@@ -191,28 +192,13 @@ pub(super) async fn write(
     Err(fault(Exit::NotConfirmed, message))
 }
 
-/// An order for a group is for many hosts: whoever places it says how many.
+/// An order for a group is confirmed by the number of the hosts that it is for.
 fn confirm(key: &OrderKey, document: &Document, hosts: usize, yes_to: Option<usize>) -> Result<(), Failure> {
-    let not = |why: String| Err(fault(Exit::NotConfirmed, format!("{why}; nothing was written")));
-    if let Some(said) = yes_to {
-        return if said == hosts {
-            Ok(())
-        } else {
-            not(format!("{} has {hosts} known hosts, not {said}", key.source))
-        };
-    }
-    if !std::io::stdin().is_terminal() {
-        return not(format!("{} has {hosts} known hosts: say --yes-to {hosts}", key.source));
-    }
     let spread = match document {
         Document::Order(order) => format!(", spread over {}", order.spread.unwrap_or(DEFAULT_SPREAD)),
         Document::Skip => String::new(),
     };
-    eprint!("{key} is for {hosts} known hosts{spread}. Type their number to place it: ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if answer.trim() == hosts.to_string() { Ok(()) } else { not("not confirmed".to_owned()) }
+    confirm_number(&format!("{key}{spread}"), &key.source.to_string(), hosts, yes_to)
 }
 
 async fn get(one: &One) -> Result<ExitCode, Failure> {

@@ -1,5 +1,6 @@
 //! Where everything stands in the store: the one place that spells a key.
 
+use super::control::ControlId;
 use super::ids::RunId;
 use super::name::Name;
 
@@ -38,6 +39,16 @@ impl Keys {
     /// The control documents for one host: a prefix.
     pub fn controls(&self, host: &Name) -> String {
         format!("{}control/hosts/{host}/", self.prefix)
+    }
+
+    /// One control for an order of a host.
+    pub fn control(&self, host: &Name, order: &Name, id: ControlId) -> String {
+        format!("{}{order}/{id}", self.controls(host))
+    }
+
+    /// The freeze of one group.
+    pub fn freeze(&self, group: &Name) -> String {
+        format!("{}{group}", self.freezes())
     }
 
     /// The freezes of all groups: a prefix.

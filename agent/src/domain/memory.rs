@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::control::{Act, ControlId};
 use super::ids::{Identity, RunId};
 use super::name::Name;
 use super::plan::Cause;
@@ -20,6 +21,9 @@ pub const MAX_IDENTITIES: usize = 1000;
 
 /// How many keys that are gone from the store are remembered, newest first.
 pub const MAX_GONE: usize = 4096;
+
+/// How many controls are remembered, newest first.
+pub const MAX_ACTS: usize = 1000;
 
 /// Why an order is not carried out until an operator says more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +148,45 @@ pub enum Stage {
     Closed(Closing),
 }
 
+/// What an operator wants of a run, and what its executor is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "lowercase")]
+pub enum Asked {
+    /// That it ends.
+    Cancel {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// That it is taken back, after it ended so that only a person can tell.
+    Undo {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// How many times that was asked before.
+        before: u32,
+    },
+}
+
+/// A control that was taken in: done, or why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acted {
+    /// Which order it was about.
+    pub order: Name,
+    /// What was to be done; none where the control could not be read.
+    pub act: Option<Act>,
+    /// Who wanted it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When it was taken in.
+    pub at: Timestamp,
+    /// `done`, or `stale: …`, or `refused: …`.
+    pub answer: String,
+}
+
 /// One occasion: what is carried out at most once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Occasion {
@@ -157,6 +200,9 @@ pub struct Occasion {
     pub at: Timestamp,
     /// How far it has come.
     pub stage: Stage,
+    /// What an operator wants of its run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Box<Asked>>,
 }
 
 /// What is remembered of one key. What few keys have is boxed: a host may have a thousand of them.
@@ -195,6 +241,20 @@ impl Remembered {
     /// Whether the key had this identity before, but not last.
     pub fn had(&self, identity: Identity) -> bool {
         self.older.contains(&identity)
+    }
+
+    /// The key holds this instruction from now on.
+    fn stands(&mut self, identity: Identity, index: u64) {
+        if let Some(last) = self.last.replace(identity).filter(|last| *last != identity) {
+            self.older.retain(|older| *older != identity);
+            self.older.push_back(last);
+            while self.older.len() > MAX_IDENTITIES {
+                self.older.pop_front();
+            }
+        }
+        self.index = index;
+        self.held = None;
+        self.unreadable = None;
     }
 
     /// The occasions whose run has a folder that an executor may have.
@@ -286,6 +346,32 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         index: Option<u64>,
     },
+    /// A control was taken in. Stands in one record with the facts that it leads to.
+    Acted {
+        /// Its id.
+        control: ControlId,
+        /// What became of it.
+        #[serde(flatten)]
+        acted: Acted,
+    },
+    /// An operator wants something of a run; its executor is told next.
+    Asked {
+        /// Of this order.
+        key: OrderKey,
+        /// Which.
+        run: RunId,
+        /// What.
+        asked: Asked,
+    },
+    /// What is held is what stands, and is not carried out.
+    Rebased {
+        /// Of this order.
+        key: OrderKey,
+        /// What it says.
+        identity: Identity,
+        /// Under which index.
+        index: u64,
+    },
     /// A key of which nothing needs to be known any more.
     Forgotten {
         /// Which.
@@ -310,6 +396,8 @@ pub struct Memory {
     /// The place that a name was effective from last, and the store's index when it was not any more: an order
     /// elsewhere that is not newer was only uncovered.
     pub left: BTreeMap<Name, (Source, u64)>,
+    /// The newest controls that were taken in.
+    pub acts: BTreeMap<ControlId, Acted>,
 }
 
 impl Memory {
@@ -318,17 +406,8 @@ impl Memory {
         match fact {
             Fact::Occasion { key, run, identity, index, cause, at } => {
                 let order = self.present(key);
-                if let Some(last) = order.last.replace(identity).filter(|last| *last != identity) {
-                    order.older.retain(|older| *older != identity);
-                    order.older.push_back(last);
-                    while order.older.len() > MAX_IDENTITIES {
-                        order.older.pop_front();
-                    }
-                }
-                order.index = index;
-                order.held = None;
-                order.unreadable = None;
-                let newest = Occasion { run, identity, cause, at, stage: Stage::Open };
+                order.stands(identity, index);
+                let newest = Occasion { run, identity, cause, at, stage: Stage::Open, asked: None };
                 let before = order.current.replace(newest);
                 // At most one older occasion has a run: newer ones wait for it, and are superseded waiting.
                 if let Some(before) = before.filter(|before| before.has_run()) {
@@ -385,6 +464,21 @@ impl Memory {
                     self.left.pop_first();
                 }
             }
+            Fact::Acted { control, acted } => {
+                self.acts.insert(control, acted);
+                if self.acts.len() > MAX_ACTS {
+                    self.acts.pop_first();
+                }
+            }
+            Fact::Asked { key, run, asked } => {
+                if matches!(asked, Asked::Undo { .. }) {
+                    self.stage(&key, run, Stage::Prepared);
+                }
+                if let Some(occasion) = self.occasion(&key, run) {
+                    occasion.asked = Some(Box::new(asked));
+                }
+            }
+            Fact::Rebased { key, identity, index } => self.present(key).stands(identity, index),
             Fact::Forgotten { key } => {
                 self.orders.remove(&key);
             }
@@ -409,8 +503,16 @@ impl Memory {
             let not_any_more = Fact::Effective { order: order.clone(), source: None, index: Some(*index) };
             [effective((order, source)), not_any_more]
         };
-        let orders = self.orders.iter().map(whole);
+        let acted =
+            |(control, acted): (&ControlId, &Acted)| Fact::Acted { control: *control, acted: acted.clone() };
+        let orders = self.orders.iter().map(whole).chain(self.acts.iter().map(acted));
         orders.chain(self.effective.iter().map(effective)).chain(self.left.iter().flat_map(left)).collect()
+    }
+
+    /// Whether a control was taken in, or is older than all that are remembered of very many.
+    pub fn has_acted(&self, control: ControlId) -> bool {
+        let forgotten = |(oldest, _): (&ControlId, _)| self.acts.len() >= MAX_ACTS && control < *oldest;
+        self.acts.contains_key(&control) || self.acts.first_key_value().is_some_and(forgotten)
     }
 
     /// The keys to forget so that no more than [`MAX_GONE`] that are gone stay: those gone longest.

@@ -1,7 +1,9 @@
 //! The nouns and the decisions: no input, no output, no clock, no runtime.
 
+pub mod control;
 pub mod decide;
 pub mod draft;
+pub mod freeze;
 pub mod ids;
 pub mod keys;
 pub mod memory;

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::control::ControlId;
 use super::ids::{Identity, RunId};
-use super::name::Name;
+use super::name::{BadName, Name};
 use super::source::Source;
 use super::span::Span;
 use super::task::{Effect, Limits, LockMode, OnCancel, OnTimeout, Retry};
@@ -23,12 +24,15 @@ pub const PLAN_VERSION: u32 = 1;
 pub enum Cause {
     /// The order was written.
     Placed,
+    /// An operator's control of this id wants it.
+    Retry(ControlId),
 }
 
 impl From<Cause> for String {
     fn from(cause: Cause) -> Self {
         match cause {
             Cause::Placed => "placed".to_owned(),
+            Cause::Retry(control) => format!("retry {control}"),
         }
     }
 }
@@ -37,9 +41,10 @@ impl TryFrom<String> for Cause {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
+        let retry = || text.strip_prefix("retry ")?.parse().map(Self::Retry).ok();
         match text.as_str() {
             "placed" => Ok(Self::Placed),
-            _ => Err(format!("{text:?} is not a cause that this version knows")),
+            _ => retry().ok_or_else(|| format!("{text:?} is not a cause that this version knows")),
         }
     }
 }
@@ -155,4 +160,11 @@ pub struct Plan {
     pub resources: Vec<Lock>,
     /// Where it takes place.
     pub place: Place,
+}
+
+impl Plan {
+    /// The name of the task, without its version.
+    pub fn task_name(&self) -> Result<Name, BadName> {
+        self.task.split('@').next().unwrap_or_default().parse()
+    }
 }

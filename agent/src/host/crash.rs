@@ -40,6 +40,8 @@ points! {
     Closed = "closed",
     /// Agent: a report was written to the store.
     Reported = "reported",
+    /// Agent: what an operator wants of a run is in the ledger, its executor is not told.
+    OccasionAsked = "occasion-asked",
     /// Executor: started, without a claim.
     ExecutorStarted = "executor-started",
     /// Executor: has the claim, the journal does not say so.

@@ -9,12 +9,19 @@ use serde::{Deserialize, Serialize};
 use super::claim::{Claim, ClaimState};
 use super::journal::{self, JournalError};
 use crate::domain::ids::RunId;
+use crate::domain::memory::Asked;
 use crate::domain::plan::{PLAN_VERSION, Plan};
 use crate::domain::run::State;
 use crate::host::disk::{self, At, DiskError};
 
 /// A plan is made from an order of at most 64 KiB and a task of at most 1 MiB.
 const MAX_PLAN: u64 = 4 << 20;
+
+/// The request that the run shall end.
+const CANCEL: &str = "request.1";
+
+/// A request is a name, a reason, and little more.
+const MAX_REQUEST: u64 = 16 << 10;
 
 /// Why a run's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +152,35 @@ impl Folder {
         Ok((newest, claim))
     }
 
+    /// Writes what an operator wants of the run, on the disk when this returns; once for each wish.
+    pub fn request(&self, asked: &Asked) -> Result<(), FolderError> {
+        let path = self.path.join(match asked {
+            Asked::Cancel { .. } => CANCEL.to_owned(),
+            Asked::Undo { before, .. } => undo_name(*before),
+        });
+        if path.exists() {
+            return Ok(());
+        }
+        let json = serde_json::to_vec(asked).map_err(io::Error::other).at("write", &path)?;
+        disk::replace(&path, &json, 0o600)?;
+        Ok(())
+    }
+
+    /// Whether an operator wants the run to end.
+    pub fn cancel(&self) -> Option<Asked> {
+        self.requested(CANCEL).filter(|asked| matches!(asked, Asked::Cancel { .. }))
+    }
+
+    /// Whether an operator wants the run taken back, after so many times before.
+    pub fn undo(&self, before: u32) -> Option<Asked> {
+        self.requested(&undo_name(before)).filter(|asked| matches!(asked, Asked::Undo { .. }))
+    }
+
+    fn requested(&self, name: &str) -> Option<Asked> {
+        let json = disk::read(&self.path.join(name), MAX_REQUEST).ok().flatten()?;
+        serde_json::from_slice(&json).ok()
+    }
+
     /// How far the step under way has come.
     pub fn progress(&self) -> Progress {
         let json = disk::read(&self.path.join("progress"), 16 << 10).ok().flatten().unwrap_or_default();
@@ -157,4 +193,8 @@ impl Folder {
         fs::write(&temp, serde_json::to_vec(progress)?)?;
         fs::rename(&temp, self.path.join("progress"))
     }
+}
+/// The request that the run shall be taken back, after so many times before.
+fn undo_name(before: u32) -> String {
+    format!("request.{}", before.saturating_add(2))
 }

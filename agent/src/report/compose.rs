@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::document::{OrderReport, REPORT_VERSION, RUN_TAIL, RunReport};
 use crate::domain::decide::{Decision, Life, RunView};
 use crate::domain::ids::RunId;
-use crate::domain::memory::{Hold, Memory, Occasion, Remembered, Stage, end_of};
+use crate::domain::memory::{End, Hold, Memory, Occasion, Remembered, Stage, end_of};
 use crate::domain::name::Name;
 use crate::domain::plan::Plan;
 use crate::domain::run::{Phase, Rest, State};
@@ -76,7 +76,7 @@ impl Sources<'_> {
             });
         }
         if let Some(held) = &remembered.held {
-            let (reason, error) = hold(held.why, key);
+            let (reason, error) = hold(held.why, key, self.host);
             return Some(OrderReport {
                 phase: "held".into(),
                 reason: Some(reason.into()),
@@ -105,10 +105,12 @@ impl Sources<'_> {
                     ended: Some(closing.at),
                     ..blank
                 };
-                match &closing.run {
+                let report = match &closing.run {
                     Some(summary) => summarised(report, summary),
                     None => report,
-                }
+                };
+                let message = way_out(closing.end, key, self.host).or(report.message);
+                OrderReport { message, ..report }
             }
         })
     }
@@ -183,31 +185,43 @@ fn deadline(run: &RunView, state: &State) -> Option<Timestamp> {
 }
 
 /// A hold in a word, and in a line that says what was seen, what was kept from happening, and what resolves it.
-fn hold(why: Hold, key: &OrderKey) -> (&'static str, String) {
+fn hold(why: Hold, key: &OrderKey, host: &Name) -> (&'static str, String) {
     let OrderKey { order, .. } = key;
     match why {
         Hold::Repeated => (
             "repeated",
             format!(
                 "{key} holds an instruction that it held before; it was not carried out again: \
-                 change `revision` in order {order} if it should be"
+                 change `revision`, or hostler retry {order} --host {host}"
             ),
         ),
         Hold::Regressed => (
             "regressed",
             format!(
                 "{key} holds another instruction under an older index, as after a restored snapshot; it was not \
-                 carried out: write order {order} again with another `revision` if it should be"
+                 carried out: hostler release {order} --host {host} carries it out, \
+                 hostler rebase {order} --host {host} accepts it as what stands"
             ),
         ),
         Hold::Uncovered => (
             "uncovered",
             format!(
                 "{key} counts only because a nearer order went away; it was not carried out: \
-                 edit order {order} if it should be"
+                 edit it, or hostler release {order} --host {host}"
             ),
         ),
     }
+}
+
+/// What gets an order out of a state that only a person can leave.
+fn way_out(end: End, key: &OrderKey, host: &Name) -> Option<String> {
+    let OrderKey { order, .. } = key;
+    end.keeps_its_place().then(|| {
+        format!(
+            "look at the host, then: hostler acknowledge {order} --host {host} --as done (or failed), \
+             hostler undo, or hostler retry"
+        )
+    })
 }
 
 /// The report of one run, from what its folder says.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::control::ControlId;
 use crate::domain::ids::{Identity, RunId};
 use crate::domain::name::Name;
 use crate::domain::source::Source;
@@ -129,6 +130,8 @@ pub struct AgentReport {
     pub conditions: Vec<String>,
     /// The index seen of each watched prefix.
     pub seen: BTreeMap<String, u64>,
+    /// What became of the newest controls: `done`, `stale: …` or `refused: …`.
+    pub controls: BTreeMap<ControlId, String>,
     /// Each order with its phase; the first hundred.
     pub orders: BTreeMap<String, String>,
     /// When this report was written; put at the end by the writer.

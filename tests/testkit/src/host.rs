@@ -277,6 +277,16 @@ impl Host {
         self.agent = Some(command.spawn().expect("the agent"));
     }
 
+    /// Types a command, as an operator would on this host; its status, and what it printed.
+    #[track_caller]
+    pub fn hostler(&self, words: &[&str]) -> (i32, String) {
+        let mut command = Command::new(&self.program);
+        command.args(words).arg("--config").arg(self.path("hostler.yml")).env("USER", "alice");
+        let output = command.env_remove("SUDO_USER").stdin(Stdio::null()).output().expect("the command");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// Ends the agent by SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut agent) = self.agent.take() {

@@ -10,6 +10,8 @@
 //! One task owns all state; whatever takes time is done elsewhere and comes back as an [`Event`]. Nothing here
 //! decides: that is `domain::decide`.
 
+mod launch;
+mod look;
 mod publish;
 mod runs;
 mod sights;
@@ -146,7 +148,7 @@ pub struct Agent {
     sights: Vec<sights::Sight>,
     was_visible: bool,
     sightings: u64,
-    orders: BTreeMap<OrderKey, crate::domain::decide::SeenOrder>,
+    seeing: sights::Seeing,
     ledger: Result<Ledger, LedgerError>,
     ledger_full: Option<String>,
     catalog: Catalog,
@@ -197,7 +199,7 @@ impl Agent {
             sights: Vec::new(),
             was_visible: false,
             sightings: 0,
-            orders: BTreeMap::new(),
+            seeing: sights::Seeing::default(),
             ledger,
             ledger_full: None,
             catalog,
@@ -226,7 +228,8 @@ impl Agent {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
         self.tidy();
         self.load_runs();
-        self.sights = sights::watch(&self.store, &self.settings.keys, &self.sources, &self.events);
+        self.sights =
+            sights::watch(&self.store, &self.settings.keys, &self.host, &self.sources, &self.events);
         let writer = writer::write(
             Arc::clone(&self.store),
             self.settings.keys.clone(),
@@ -273,10 +276,10 @@ impl Agent {
                 let visible = sights::all_visible(&self.sights);
                 self.sightings += u64::from(visible && !self.was_visible);
                 self.was_visible = visible;
-                if sights::take(&self.sights, &mut self.orders) {
+                if sights::take(&self.sights, &mut self.seeing) {
                     here(CrashPoint::OrderSeen);
                     self.examined.retain(|key, seen| {
-                        self.orders.get(key).is_some_and(|order| order.index == seen.index)
+                        self.seeing.orders.get(key).is_some_and(|order| order.index == seen.index)
                     });
                 }
             }
@@ -310,7 +313,9 @@ impl Agent {
                 boot: &self.boot,
                 host: &self.host,
                 sources: &self.sources,
-                orders: sights::all_visible(&self.sights).then_some(&self.orders),
+                orders: sights::all_visible(&self.sights).then_some(&self.seeing.orders),
+                controls: &self.seeing.controls,
+                freezes: &self.seeing.freezes,
                 indexes: &sights::indexes(&self.sights),
                 memory: ledger.memory(),
                 examined: &self.examined,
@@ -340,6 +345,7 @@ impl Agent {
                 Action::Examine(key) => again |= self.examine(&key),
                 Action::Start { key, run, locks } => self.start(&key, run, locks),
                 Action::Launch { key, run, epoch, look } => self.launch(&key, run, epoch, look),
+                Action::Ask { run, asked } => again |= self.ask(run, asked),
                 Action::EndSurvivors { run } => self.end_survivors(run),
                 Action::Reboot { run } => self.reboot(run),
             }
@@ -405,7 +411,7 @@ impl Agent {
     }
 
     fn examine(&mut self, key: &OrderKey) -> bool {
-        let Some(seen) = self.orders.get(key) else { return false };
+        let Some(seen) = self.seeing.orders.get(key) else { return false };
         let Ok(Document::Order(order)) = &seen.document else { return false };
         let finding = if !config::allows(&self.settings.allow, &order.task) {
             Err(format!(
@@ -431,16 +437,14 @@ impl Agent {
     }
 
     fn start(&mut self, key: &OrderKey, run: RunId, locks: Vec<Lock>) {
-        let Some(seen) = self.orders.get(key) else { return };
+        let Some(seen) = self.seeing.orders.get(key) else { return };
         let Ok(Document::Order(order)) = &seen.document else { return };
         let Ok(loaded) = self.catalog.get(order.task.as_str()) else { return };
         let job = work::Making {
-            store: Arc::clone(&self.store),
-            keys: self.settings.keys.clone(),
             host: self.host.clone(),
             key: key.clone(),
+            last: self.last_look(key, seen.index, &order.task),
             run,
-            index: seen.index,
             task_folder: loaded.folder.clone(),
             state_dir: self.settings.state_dir.clone(),
             place: self.place(PathBuf::new()),
@@ -480,7 +484,7 @@ impl Agent {
             }
             Err(NotMade::Refused(why)) => {
                 self.starting.remove(&run);
-                if let Some(seen) = self.orders.get(key) {
+                if let Some(seen) = self.seeing.orders.get(key) {
                     self.examined.insert(key.clone(), Examined { index: seen.index, finding: Err(why) });
                 }
             }
@@ -495,91 +499,6 @@ impl Agent {
         self.send(async move {
             sleep(START_AGAIN).await;
             Event::Again(run)
-        });
-    }
-
-    fn launch(&mut self, key: &OrderKey, run: RunId, epoch: u32, look: bool) {
-        let Some(plan) = self.runs.plan(run) else { return };
-        self.starting.insert(run, plan.resources.clone());
-        let seen = self.orders.get(key).map(|seen| seen.index);
-        if !look {
-            return self.send_launch(plan, epoch);
-        }
-        let Some(index) = seen else {
-            // The order is gone, and nothing of the run has happened.
-            let key = key.clone();
-            return self.send(async move { Event::Changed { key, run, epoch } });
-        };
-        let (store, keys, host) = (Arc::clone(&self.store), self.settings.keys.clone(), self.host.clone());
-        let (key, launching) = (key.clone(), self.launching(plan, epoch));
-        self.send(async move {
-            match work::look(&*store, &keys, &host, &key, index).await {
-                Ok(_) => launching.launch().await,
-                Err(work::Look::Changed(_)) => Event::Changed { key, run, epoch },
-                Err(look) => {
-                    tracing::debug!("the last look failed: {look}");
-                    sleep(START_AGAIN).await;
-                    Event::Again(run)
-                }
-            }
-        });
-    }
-
-    fn launching(&self, plan: Arc<Plan>, epoch: u32) -> work::Launching {
-        let folder = Folder::new(&self.settings.state_dir.join("runs"), plan.run);
-        work::Launching {
-            launcher: self.launcher.clone(),
-            program: self.program.clone(),
-            folder,
-            epoch,
-            plan,
-        }
-    }
-
-    fn send_launch(&mut self, plan: Arc<Plan>, epoch: u32) {
-        self.runs.launching(plan.run, epoch);
-        let launching = self.launching(plan, epoch);
-        self.send(async move { launching.launch().await });
-    }
-
-    /// Takes an epoch away from every executor, and opens the occasion again.
-    fn void(&mut self, key: &OrderKey, run: RunId, epoch: u32) {
-        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
-        match work::void(&folder, epoch) {
-            Ok(true) => {
-                let next = clock::new_run();
-                if self.remember(vec![Fact::Voided { key: key.clone(), run, next }]) {
-                    self.runs.close(run, &BTreeSet::new());
-                }
-            }
-            Ok(false) => self.runs.look_at(run),
-            Err(error) => tracing::warn!("run {run} cannot be taken back: {error}"),
-        }
-    }
-
-    fn end_survivors(&mut self, run: RunId) {
-        if !self.ending.insert(run) {
-            return;
-        }
-        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
-        let launcher = self.launcher.clone();
-        self.send(async move {
-            let count = work::end_survivors(&launcher, &folder).await;
-            Event::Survivors { run, count }
-        });
-    }
-
-    fn reboot(&mut self, run: RunId) {
-        if std::mem::replace(&mut self.rebooting, true) {
-            return;
-        }
-        tracing::warn!(run = %run, "rebooting the host, as the run asks");
-        let launcher = self.launcher.clone();
-        tokio::spawn(async move {
-            nix::unistd::sync();
-            if let Err(error) = launcher.reboot().await {
-                tracing::error!("the host is not rebooted: {error}");
-            }
         });
     }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::Agent;
+use super::{Agent, sights};
+use crate::domain::control::ControlId;
+use crate::domain::text;
 use crate::report::compose::Sources;
 use crate::report::document::{AgentReport, REPORT_VERSION};
 use crate::report::wanted::{Report, Reports, Wanted};
@@ -13,6 +15,10 @@ use crate::report::wanted::{Report, Reports, Wanted};
 const ORDERS_NAMED: usize = 100;
 /// How many conditions it names.
 const CONDITIONS: usize = 20;
+/// How many controls it answers, the newest first.
+const CONTROLS: usize = 8;
+/// The longest answer, in bytes.
+const ANSWER: usize = 120;
 
 impl Agent {
     /// Shows what the store should hold now; what has not changed stays the same.
@@ -40,6 +46,8 @@ impl Agent {
             boot: self.boot.clone(),
             groups: self.settings.groups.clone(),
             conditions: self.conditions(),
+            seen: sights::seen(&self.sights),
+            controls: self.answers(),
             orders: phases,
             ..AgentReport::default()
         };
@@ -48,6 +56,13 @@ impl Agent {
         if *before != wanted {
             self.wanted.send_replace(Arc::new(wanted));
         }
+    }
+
+    /// What became of the newest controls.
+    fn answers(&self) -> BTreeMap<ControlId, String> {
+        let Ok(ledger) = &self.ledger else { return BTreeMap::new() };
+        let newest = ledger.memory().acts.iter().rev().take(CONTROLS);
+        newest.map(|(id, acted)| (*id, text::head(&acted.answer, ANSWER))).collect()
     }
 
     fn conditions(&self) -> Vec<String> {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::Event;
 use crate::domain::decide::{Life, RunView};
 use crate::domain::ids::RunId;
+use crate::domain::memory::Asked;
 use crate::domain::plan::Plan;
 use crate::exec::output;
 use crate::ledger::{ClaimState, Folder, FolderError, trim};
@@ -81,6 +82,7 @@ impl Runs {
             life: Life::Unclaimed { epoch: 1 },
             launched: None,
             survivors: None,
+            told: None,
             progress: (None, None),
             tail: None,
         };
@@ -132,6 +134,15 @@ impl Runs {
             view.launched = at.or(Some(crate::host::clock::now()));
         }
         self.look_at(run);
+    }
+
+    /// The executor finds in the run's folder what an operator wants of it.
+    pub(super) fn told(&mut self, run: RunId, asked: Asked) {
+        if let Some(view) = self.views.get_mut(&run) {
+            view.told = Some(asked);
+            // A run that is to be undone is looked at again.
+            self.kept.remove(&run);
+        }
     }
 
     /// A dead executor's processes were ended, but for so many.

@@ -1,4 +1,4 @@
-//! The prefixes that the agent watches, and the orders that they show.
+//! The prefixes that the agent watches, and what they show: orders, controls, freezes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,18 +6,43 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::Event;
-use crate::domain::decide::SeenOrder;
+use crate::domain::control::Control;
+use crate::domain::decide::{Controls, Freezes, SeenOrder};
+use crate::domain::freeze::Freeze;
 use crate::domain::keys::Keys;
+use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::source::{OrderKey, Source};
 use crate::store::watch::{Seen, Sight as State};
-use crate::store::{Listing, Store};
+use crate::store::{Entry, Listing, Store};
 
-/// One watched place of orders.
+/// What stands below a watched prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// Orders.
+    Orders(Source),
+    /// Controls for this host.
+    Controls,
+    /// Freezes of all groups.
+    Freezes,
+}
+
+/// One watched prefix.
 pub(super) struct Sight {
-    source: Source,
+    place: Place,
     prefix: String,
     seen: watch::Receiver<Seen>,
+}
+
+/// Everything that is in sight, read.
+#[derive(Default)]
+pub(super) struct Seeing {
+    /// Orders, by their place.
+    pub(super) orders: BTreeMap<OrderKey, SeenOrder>,
+    /// Controls for this host.
+    pub(super) controls: Controls,
+    /// Freezes of all groups.
+    pub(super) freezes: Freezes,
 }
 
 impl Sight {
@@ -46,17 +71,20 @@ impl Sight {
     }
 }
 
-/// Starts to watch the places of orders; each change is an event.
+/// Starts to watch everything that operators write for this host; each change is an event.
 pub(super) fn watch(
     store: &Arc<dyn Store>,
     keys: &Keys,
+    host: &Name,
     sources: &[Source],
     events: &mpsc::Sender<Event>,
 ) -> Vec<Sight> {
-    let start = |source: &Source| {
-        let prefix = match source {
-            Source::Host(host) => keys.host_orders(host),
-            Source::Group(group) => keys.group_orders(group),
+    let start = |place: Place| {
+        let prefix = match &place {
+            Place::Orders(Source::Host(host)) => keys.host_orders(host),
+            Place::Orders(Source::Group(group)) => keys.group_orders(group),
+            Place::Controls => keys.controls(host),
+            Place::Freezes => keys.freezes(),
         };
         let (sender, seen) = watch::channel(Seen::default());
         let (store, watched) = (Arc::clone(store), prefix.clone());
@@ -65,43 +93,88 @@ pub(super) fn watch(
         tokio::spawn(async move {
             while changes.changed().await.is_ok() && events.send(Event::Sight).await.is_ok() {}
         });
-        Sight { source: source.clone(), prefix, seen }
+        Sight { place, prefix, seen }
     };
-    sources.iter().map(start).collect()
+    let orders = sources.iter().cloned().map(Place::Orders);
+    orders.chain([Place::Controls, Place::Freezes]).map(start).collect()
 }
 
-/// Whether every place is in sight at this moment.
+/// Whether every prefix is in sight at this moment.
 pub(super) fn all_visible(sights: &[Sight]) -> bool {
     !sights.is_empty() && sights.iter().all(|sight| sight.listing().is_some())
 }
 
-/// The store's index of each place in sight.
+/// The store's index of each place of orders in sight.
 pub(super) fn indexes(sights: &[Sight]) -> BTreeMap<Source, u64> {
-    let index = |sight: &Sight| Some((sight.source.clone(), sight.listing()?.index));
+    let index = |sight: &Sight| match &sight.place {
+        Place::Orders(source) => Some((source.clone(), sight.listing()?.index)),
+        Place::Controls | Place::Freezes => None,
+    };
     sights.iter().filter_map(index).collect()
 }
 
-/// Takes in what is in sight; true if an order came, went or changed. A place out of sight keeps its orders.
-pub(super) fn take(sights: &[Sight], orders: &mut BTreeMap<OrderKey, SeenOrder>) -> bool {
+/// The store's index in the last answer for each prefix that is in sight, for the agent's report.
+pub(super) fn seen(sights: &[Sight]) -> BTreeMap<String, u64> {
+    let index = |sight: &Sight| Some((sight.prefix.clone(), sight.listing()?.index));
+    sights.iter().filter_map(index).collect()
+}
+
+/// Takes in what is in sight; true if an order came, went or changed. A place out of sight keeps what it had.
+pub(super) fn take(sights: &[Sight], seeing: &mut Seeing) -> bool {
     let mut changed = false;
     for sight in sights {
         let Some(listing) = sight.listing() else { continue };
-        let mut here = BTreeSet::new();
-        for entry in &listing.entries {
-            let name = entry.key.strip_prefix(&sight.prefix).and_then(|name| name.parse().ok());
-            let Some(order) = name else { continue }; // Not an order's name: nothing that a host could report on.
-            let key = OrderKey { source: sight.source.clone(), order };
-            here.insert(key.clone());
-            let index = entry.modify_index;
-            if orders.get(&key).is_none_or(|known| known.index != index) {
-                let document = Document::read(&entry.value).map_err(|error| error.to_string());
-                orders.insert(key, SeenOrder { index, document });
-                changed = true;
+        match &sight.place {
+            Place::Orders(source) => {
+                changed |= take_orders(source, &sight.prefix, &listing, &mut seeing.orders);
             }
+            Place::Controls => seeing.controls = controls(&sight.prefix, &listing),
+            Place::Freezes => seeing.freezes = freezes(&sight.prefix, &listing),
         }
-        let before = orders.len();
-        orders.retain(|key, _| key.source != sight.source || here.contains(key));
-        changed |= orders.len() != before;
     }
     changed
+}
+
+fn take_orders(
+    source: &Source,
+    prefix: &str,
+    listing: &Listing,
+    orders: &mut BTreeMap<OrderKey, SeenOrder>,
+) -> bool {
+    let mut changed = false;
+    let mut here = BTreeSet::new();
+    for entry in &listing.entries {
+        let name = entry.key.strip_prefix(prefix).and_then(|name| name.parse().ok());
+        let Some(order) = name else { continue }; // Not an order's name: nothing that a host could report on.
+        let key = OrderKey { source: source.clone(), order };
+        here.insert(key.clone());
+        let index = entry.modify_index;
+        if orders.get(&key).is_none_or(|known| known.index != index) {
+            let document = Document::read(&entry.value).map_err(|error| error.to_string());
+            orders.insert(key, SeenOrder { index, document });
+            changed = true;
+        }
+    }
+    let before = orders.len();
+    orders.retain(|key, _| key.source != *source || here.contains(key));
+    changed || orders.len() != before
+}
+
+/// The controls in a listing; a key that is not `<order>/<id>` is nobody's control.
+pub(super) fn controls(prefix: &str, listing: &Listing) -> Controls {
+    let read = |entry: &Entry| {
+        let (order, id) = entry.key.strip_prefix(prefix)?.split_once('/')?;
+        let control = Control::read(&entry.value).map_err(|error| error.to_string());
+        Some(((order.parse().ok()?, id.parse().ok()?), control))
+    };
+    listing.entries.iter().filter_map(read).collect()
+}
+
+/// The freezes in a listing.
+pub(super) fn freezes(prefix: &str, listing: &Listing) -> Freezes {
+    let read = |entry: &Entry| {
+        let group = entry.key.strip_prefix(prefix)?.parse().ok()?;
+        Some((group, Freeze::read(&entry.value).map_err(|error| error.to_string())))
+    };
+    listing.entries.iter().filter_map(read).collect()
 }

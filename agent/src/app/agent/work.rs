@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::look::LastLook;
 use super::{Event, NotMade};
 use crate::catalog::trust::OwnerRule;
 use crate::catalog::{TASK_FILE, copy};
 use crate::domain::draft;
 use crate::domain::ids::RunId;
-use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::order::{Document, Order};
 use crate::domain::plan::{Cause, Place, Plan};
-use crate::domain::source::{OrderKey, Source};
+use crate::domain::source::OrderKey;
 use crate::domain::task::Task;
 use crate::exec::launcher::Launcher;
 use crate::exec::processes::{self, Mark};
@@ -23,7 +23,6 @@ use crate::host::crash::{CrashPoint, here};
 use crate::host::{clock, disk, facts};
 use crate::ledger::claim::Holder;
 use crate::ledger::{Claim, Folder, FolderError};
-use crate::store::{Entry, Read, Store, StoreError};
 
 /// The largest `task.yml` in a copy, in bytes.
 const MAX_TASK: u64 = 1 << 20;
@@ -48,59 +47,12 @@ impl About<'_> {
     }
 }
 
-/// What the last look found, if not the order as it was.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Look {
-    /// Another order, or none.
-    #[error("{0}")]
-    Changed(String),
-    /// A prefix is not in sight.
-    #[error("{0}")]
-    Blind(String),
-    /// No answer that counts.
-    #[error(transparent)]
-    Trouble(StoreError),
-}
-
-/// The last look: one consistent reading of the order, the freezes and the controls.
-pub(super) async fn look(
-    store: &dyn Store,
-    keys: &Keys,
-    host: &Name,
-    key: &OrderKey,
-    index: u64,
-) -> Result<Entry, Look> {
-    let prefix = match &key.source {
-        Source::Host(host) => keys.host_orders(host),
-        Source::Group(group) => keys.group_orders(group),
-    };
-    let order = format!("{prefix}{}", key.order);
-    let reads = [Read::Key(order), Read::Prefix(keys.freezes()), Read::Prefix(keys.controls(host))];
-    let mut found = store.look(&reads).await.map_err(Look::Trouble)?.into_iter();
-    let entry = found.next().and_then(|listing| listing.entries.into_iter().next());
-    // Lost rights look like an empty prefix: without its marker nothing follows from what is not there.
-    for (prefix, listing) in [keys.freezes(), keys.controls(host)].iter().zip(found) {
-        if listing.without_marker(prefix).is_none() {
-            return Err(Look::Blind(format!(
-                "{prefix} has no marker or may not be read: run hostler enroll"
-            )));
-        }
-    }
-    match entry {
-        Some(entry) if entry.modify_index == index => Ok(entry),
-        Some(_) => Err(Look::Changed("the order has changed".into())),
-        None => Err(Look::Changed("the order is gone".into())),
-    }
-}
-
 /// Everything that making a run needs.
 pub(super) struct Making {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) keys: Keys,
+    pub(super) last: LastLook,
     pub(super) host: Name,
     pub(super) key: OrderKey,
     pub(super) run: RunId,
-    pub(super) index: u64,
     pub(super) task_folder: PathBuf,
     pub(super) state_dir: PathBuf,
     pub(super) place: Place,
@@ -113,8 +65,7 @@ impl Making {
     /// Looks once more, copies the task, and makes the run's folder.
     pub(super) async fn make(&self) -> Result<Arc<Plan>, NotMade> {
         let not_now = |why: String| NotMade::NotNow(why);
-        let entry = look(&*self.store, &self.keys, &self.host, &self.key, self.index).await;
-        let entry = entry.map_err(|look| NotMade::NotNow(look.to_string()))?;
+        let entry = self.last.look().await.map_err(|look| NotMade::NotNow(look.to_string()))?;
         here(CrashPoint::Looked);
         let (folder, tasks) = (self.task_folder.clone(), self.state_dir.join("tasks"));
         let (runs, key, host) = (self.state_dir.join("runs"), self.key.clone(), self.host.clone());

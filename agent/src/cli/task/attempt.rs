@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, raise};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::app::executor::{Request, execute};
+use crate::app::executor::execute;
 use crate::catalog::copy;
 use crate::catalog::trust::OwnerRule;
 use crate::cli::document::params;
@@ -23,6 +23,7 @@ use crate::cli::history::this_host;
 use crate::cli::place::PlaceArgs;
 use crate::cli::{Failure, block, show};
 use crate::domain::draft::{About, plan};
+use crate::domain::memory::Asked;
 use crate::domain::memory::end_of;
 use crate::domain::order::{Document, MAX_ORDER};
 use crate::domain::plan::{Cause, Place};
@@ -178,8 +179,7 @@ async fn carry_out(folder: &Folder) -> Result<(), Failure> {
                     raise(Signal::SIGTERM)?;
                 } else {
                     show::note("cancelling; Ctrl-C again stops it at once");
-                    let cancel = Request::Cancel { by: "hostler task try".into(), reason: "Ctrl-C".into() };
-                    disk::write_new(&folder.path().join("request.1"), &serde_json::to_vec(&cancel)?, 0o600)?;
+                    folder.request(&Asked::Cancel { by: "hostler task try".into(), reason: "Ctrl-C".into() })?;
                 }
             }
         }

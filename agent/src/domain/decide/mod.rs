@@ -5,11 +5,13 @@
 //! that a crash could take back.
 //!
 //! ```text
+//!  controls.rs what an operator wants of an order, against where it stands
 //!  orders.rs   what is seen of a key against what is remembered of it: new, known, held, gone
 //!  starts.rs   an occasion that waits: may it start now, and if not, why not and until when
 //!  runs.rs     a run whose executor is not there: resumed, closed, or its survivors ended first
 //! ```
 
+mod controls;
 mod orders;
 mod runs;
 mod starts;
@@ -17,10 +19,14 @@ mod starts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use starts::frozen;
+
 use jiff::Timestamp;
 
+use super::control::{Control, ControlId};
+use super::freeze::Freeze;
 use super::ids::RunId;
-use super::memory::{Fact, Memory};
+use super::memory::{Asked, Fact, Memory};
 use super::name::Name;
 use super::order::Document;
 use super::plan::{Lock, Plan};
@@ -89,9 +95,17 @@ pub struct RunView {
     pub survivors: Option<usize>,
     /// How far the step under way has come, in percent, and what it says.
     pub progress: (Option<u8>, Option<String>),
+    /// What its executor was told last of what an operator wants.
+    pub told: Option<Asked>,
     /// The end of what it printed, once it is over and did not succeed.
     pub tail: Option<String>,
 }
+
+/// The controls that are there, by their order and id; or why one cannot be read.
+pub type Controls = BTreeMap<(Name, ControlId), Result<Control, String>>;
+
+/// The freezes that are there, by their group; or why one cannot be read.
+pub type Freezes = BTreeMap<Name, Result<Freeze, String>>;
 
 /// Everything that a decision rests on.
 #[derive(Debug)]
@@ -106,6 +120,10 @@ pub struct View<'a> {
     pub sources: &'a [Source],
     /// All orders in them; `None`: they are not all in sight.
     pub orders: Option<&'a BTreeMap<OrderKey, SeenOrder>>,
+    /// All controls for this host.
+    pub controls: &'a Controls,
+    /// All freezes, of whatever group.
+    pub freezes: &'a Freezes,
     /// The store's index of each place.
     pub indexes: &'a BTreeMap<Source, u64>,
     /// What is remembered.
@@ -149,6 +167,13 @@ pub enum Action {
         /// Whether the order has to be looked at once more: nothing of the run has happened yet.
         look: bool,
     },
+    /// Tell the executor of a run what an operator wants of it.
+    Ask {
+        /// Which.
+        run: RunId,
+        /// What.
+        asked: Asked,
+    },
     /// End what a dead executor left running.
     EndSurvivors {
         /// Whose.
@@ -170,6 +195,8 @@ pub enum Reason {
     Spread,
     /// For a lock.
     Resource,
+    /// For the end of a freeze.
+    Freeze,
     /// For a gate of its task.
     Gate,
     /// A step said "not now".
@@ -191,6 +218,7 @@ impl Reason {
             Self::Schedule => "schedule",
             Self::Spread => "spread",
             Self::Resource => "resource",
+            Self::Freeze => "freeze",
             Self::Gate => "gate",
             Self::Retry => "retry",
             Self::Store => "store",
@@ -253,6 +281,7 @@ pub fn decide(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId) -> Decision {
     let mut decision = Decision::default();
     let mut places = starts::Places::of(view);
     runs::decide(view, &mut places, &mut decision);
+    controls::decide(view, view.controls, new_run, &mut decision);
     if let Some(orders) = view.orders {
         orders::decide(view, orders, new_run, &mut decision);
     }
@@ -269,5 +298,7 @@ fn conflict(a: &Lock, b: &Lock) -> bool {
     a.name == b.name && (a.mode == LockMode::Exclusive || b.mode == LockMode::Exclusive)
 }
 
+#[cfg(test)]
+mod control_tests;
 #[cfg(test)]
 mod tests;

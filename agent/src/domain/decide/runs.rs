@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::starts::{Not, Places, may_go_on};
 use super::{Action, Decision, Life, Reason, RunView, View, Wait};
-use crate::domain::memory::{Closing, End, Fact, Occasion, end_of};
+use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, end_of};
 use crate::domain::run::{Phase, Rest, State};
 use crate::domain::source::OrderKey;
 use crate::domain::summary::Summary;
@@ -51,7 +51,15 @@ impl Run<'_> {
             }
             Err(_) => return,
         };
-        if let Phase::Ended(outcome) = &state.phase {
+        if let Some(asked) =
+            self.occasion.asked.as_deref().filter(|asked| self.run.told.as_ref() != Some(asked))
+        {
+            let (run, asked) = (self.occasion.run, asked.clone());
+            decision.actions.push(Action::Ask { run, asked });
+        }
+        if let Phase::Ended(outcome) = &state.phase
+            && !self.is_to_be_undone(state)
+        {
             let (end, error) = end_of(outcome);
             return self.close(decision, end, error);
         }
@@ -62,8 +70,18 @@ impl Run<'_> {
         }
     }
 
+    /// Whether it has ended, and an operator wants it taken back all the same.
+    fn is_to_be_undone(&self, state: &State) -> bool {
+        matches!(self.occasion.asked.as_deref(), Some(Asked::Undo { before, .. }) if *before == state.undos)
+    }
+
     fn resume(&self, state: &State, epoch: u32, places: &mut Places, decision: &mut Decision) {
+        let cancelled = matches!(self.occasion.asked.as_deref(), Some(Asked::Cancel { .. }));
         match &state.phase {
+            // Whoever wants it to end does not want to wait until it would go on.
+            Phase::Resting(Rest::Retry { .. } | Rest::Paused { .. }) if cancelled => {
+                self.launch(state, epoch, decision);
+            }
             Phase::Resting(Rest::Retry { until }) => {
                 if *until > self.view.now {
                     return decision.wait(self.key, Wait::new(Reason::Retry, Some(*until)));
@@ -93,7 +111,8 @@ impl Run<'_> {
             Phase::Resting(Rest::Stopped { .. }) => self.after_a_stop(state, epoch, decision),
             Phase::At(_) if state.stopping => self.after_a_stop(state, epoch, decision),
             Phase::New | Phase::At(_) | Phase::Doing(_) => self.after_a_loss(state, epoch, decision),
-            Phase::Ended(_) => {}
+            // Only one that is to be undone comes here: nothing of it lives, or it would not have ended.
+            Phase::Ended(_) => self.launch(state, epoch, decision),
         }
     }
 
@@ -132,7 +151,8 @@ impl Run<'_> {
     }
 
     fn launch(&self, state: &State, epoch: u32, decision: &mut Decision) {
-        let look = matches!(state.phase, Phase::New | Phase::Resting(Rest::Retry { .. }));
+        let starts = matches!(state.phase, Phase::New | Phase::Resting(Rest::Retry { .. }));
+        let look = starts && self.occasion.asked.is_none();
         let (key, run) = (self.key.clone(), self.occasion.run);
         decision.actions.push(Action::Launch { key, run, epoch, look });
     }

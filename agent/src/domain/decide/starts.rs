@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Action, Decision, Reason, RunView, SeenOrder, View, Wait, conflict};
+use jiff::Timestamp;
+
+use super::{Action, Decision, Freezes, Reason, RunView, SeenOrder, View, Wait, conflict};
+use crate::domain::freeze::{Frozen, stops};
 use crate::domain::memory::{Closing, End, Fact, Occasion, Stage};
+use crate::domain::name::Name;
 use crate::domain::order::{DEFAULT_SPREAD, Document, Order, offset};
 use crate::domain::plan::Lock;
 use crate::domain::run::{Phase, Rest};
@@ -158,6 +162,7 @@ fn may_start(
     if let Some(until) = view.calm_until.filter(|until| *until > view.now) {
         return not_yet(Reason::Store, Some(until));
     }
+    not_frozen(view, &order.task)?;
     open_gates(view, key)?;
     places.take(&locks).map_err(Not::Yet)?;
     Ok(locks)
@@ -176,7 +181,26 @@ pub(super) fn may_go_on(
         return not_yet(Reason::Store);
     };
     in_time(view, order)?;
+    not_frozen(view, &order.task)?;
     places.take(&run.plan.resources).map_err(Not::Yet)
+}
+
+fn not_frozen(view: &View<'_>, task: &Name) -> Result<(), Not> {
+    match frozen(view.sources, view.freezes, task, view.now) {
+        None => Ok(()),
+        Some(Frozen { until, why }) => {
+            Err(Not::Yet(Wait { detail: Some(why), ..Wait::new(Reason::Freeze, until) }))
+        }
+    }
+}
+
+/// Whether one of the host's groups is frozen for a task.
+pub fn frozen(sources: &[Source], freezes: &Freezes, task: &Name, now: Timestamp) -> Option<Frozen> {
+    let groups = sources.iter().filter_map(|source| match source {
+        Source::Group(group) => Some(group),
+        Source::Host(_) => None,
+    });
+    groups.filter_map(|group| stops(group, freezes.get(group)?, task, now)).next()
 }
 
 fn in_time(view: &View<'_>, order: &Order) -> Result<(), Not> {

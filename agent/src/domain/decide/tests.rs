@@ -1,59 +1,66 @@
 //! The decision as a model test: histories of what is seen, row by row, against what may be carried out.
 
 use super::*;
-use crate::domain::memory::{End, Hold};
+use crate::domain::memory::{Closing, End, Hold};
 use crate::domain::order::Document;
 
 /// A host without disk, store or clock: it carries out at once what is decided, and counts it.
-struct Model {
-    now: Timestamp,
+pub(super) struct Model {
+    pub(super) now: Timestamp,
     host: Name,
     sources: Vec<Source>,
     orders: BTreeMap<OrderKey, SeenOrder>,
+    pub(super) controls: Controls,
+    pub(super) freezes: Freezes,
     visible: bool,
     index: u64,
-    memory: Memory,
+    pub(super) memory: Memory,
     repeatable: bool,
+    /// How its runs end; none: they go on.
+    pub(super) ends: Option<End>,
     ids: u64,
     started: Vec<String>,
-    decision: Decision,
+    pub(super) decision: Decision,
 }
 
 impl Model {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             now: Timestamp::from_second(1_700_000_000).unwrap(),
             host: "h".parse().unwrap(),
             sources: ["hosts/h", "groups/a", "groups/all"].map(|text| text.parse().unwrap()).into(),
             orders: BTreeMap::new(),
+            controls: Controls::new(),
+            freezes: Freezes::new(),
             visible: true,
             index: 100,
             memory: Memory::default(),
             repeatable: false,
+            ends: Some(End::Succeeded),
             ids: 0,
             started: Vec::new(),
             decision: Decision::default(),
         }
     }
 
-    fn put_at(&mut self, key: &str, text: &str, index: u64) {
+    pub(super) fn put_at(&mut self, key: &str, text: &str, index: u64) {
         let document = Document::read(text.as_bytes()).map_err(|error| error.to_string());
         self.orders.insert(key.parse().unwrap(), SeenOrder { index, document });
     }
 
     /// Writes an order under the next index.
-    fn put(&mut self, key: &str, revision: &str) {
+    pub(super) fn put(&mut self, key: &str, revision: &str) {
         self.index += 10;
         self.put_at(key, &text(revision), self.index);
     }
 
-    fn delete(&mut self, key: &str) {
+    pub(super) fn delete(&mut self, key: &str) {
         self.index += 10;
         self.orders.remove(&key.parse().unwrap());
     }
 
     /// What the model does with a decision; `hold_back` keeps started runs from being over.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..100 {
             let examined: BTreeMap<OrderKey, Examined> = self
                 .orders
@@ -70,6 +77,8 @@ impl Model {
                 host: &self.host,
                 sources: &self.sources,
                 orders: self.visible.then_some(&self.orders),
+                controls: &self.controls,
+                freezes: &self.freezes,
                 indexes: &indexes,
                 memory: &self.memory,
                 examined: &examined,
@@ -96,14 +105,11 @@ impl Model {
                             panic!("no order")
                         };
                         self.started.push(format!("{key} {}", order.by.clone().unwrap()));
-                        let closing = crate::domain::memory::Closing {
-                            end: End::Succeeded,
-                            error: None,
-                            at: self.now,
-                            run: None,
-                        };
                         self.memory.take(Fact::Prepared { key: key.clone(), run });
-                        self.memory.take(Fact::Closed { key, run, closing });
+                        if let Some(end) = self.ends {
+                            let closing = Closing { end, error: None, at: self.now, run: None };
+                            self.memory.take(Fact::Closed { key, run, closing });
+                        }
                     }
                     other => panic!("{other:?}"),
                 }
@@ -113,7 +119,7 @@ impl Model {
     }
 
     /// A restart: what is remembered comes from the ledger.
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         let mut memory = Memory::default();
         for fact in self.memory.facts() {
             let json = serde_json::to_string(&fact).unwrap();
@@ -124,21 +130,21 @@ impl Model {
         self.settle();
     }
 
-    fn started(&mut self) -> Vec<String> {
+    pub(super) fn started(&mut self) -> Vec<String> {
         std::mem::take(&mut self.started)
     }
 
-    fn held(&self, key: &str) -> Option<Hold> {
+    pub(super) fn held(&self, key: &str) -> Option<Hold> {
         self.memory.orders.get(&key.parse().unwrap())?.held.as_ref().map(|held| held.why)
     }
 }
 
 /// `by` is a term: it tells in the tests which revision was carried out.
-fn text(revision: &str) -> String {
+pub(super) fn text(revision: &str) -> String {
     format!("{{task: t, revision: {revision}, by: {revision}, spread: 0s}}")
 }
 
-const HOST: &str = "hosts/h/o";
+pub(super) const HOST: &str = "hosts/h/o";
 const NEAR: &str = "groups/a/o";
 const ALL: &str = "groups/all/o";
 

@@ -106,6 +106,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Somebody wants a run taken back that ended so that only a person can tell.
+    UndoAsked {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// The run's time was up between two commands.
     Expired,
 }

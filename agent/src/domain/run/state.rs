@@ -155,6 +155,8 @@ pub struct State {
     pub failure: Option<Failure>,
     /// Somebody wants it to end.
     pub cancel: Option<Failure>,
+    /// How many times an operator wanted it taken back.
+    pub undos: u32,
     /// How many times a step said "not now".
     pub retries: u32,
     /// How many times a step wanted a reboot.
@@ -179,6 +181,16 @@ pub struct State {
     pub updated: Option<Timestamp>,
 }
 
+impl Outcome {
+    /// The failure of a run that keeps its place until a person has settled it.
+    pub fn unsettled(&self) -> Option<&Failure> {
+        match self {
+            Self::NeedsOperator(failure) | Self::UndoFailed { failure, .. } => Some(failure),
+            _ => None,
+        }
+    }
+}
+
 impl State {
     /// A run of so many steps that nobody has taken up.
     pub fn new(steps: usize) -> Self {
@@ -190,6 +202,7 @@ impl State {
             final_started: false,
             failure: None,
             cancel: None,
+            undos: 0,
             retries: 0,
             reboots: 0,
             spent: Duration::ZERO,

@@ -16,6 +16,8 @@
 //! | doing a check | 0 / else | the next check, or succeeded / failed{verify} |
 //! | doing anything | ended, but for survivors | needs_operator: nothing may run beside them |
 //! | at or doing | cancel asked | undone from here; refused once a final step has started |
+//! | needs_operator, undo_failed | begun | the same: only what is asked next counts |
+//! | needs_operator, undo_failed | undo asked | the undo of the newest step that has one; never once a final step has started |
 //!
 //! A pair that is not in the table is an error, never a guess.
 
@@ -83,6 +85,15 @@ pub fn replay<'a>(plan: &Plan, records: impl IntoIterator<Item = &'a Record>) ->
 pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Illegal> {
     let run = Run { plan, at: record.at };
     match (&state.phase, &record.event) {
+        (Phase::Ended(outcome), Event::UndoAsked { by, reason }) if !state.final_started => {
+            let Some(failure) = outcome.unsettled().cloned() else { return Err(illegal(state, record)) };
+            run.undo(state, failure, by, reason);
+        }
+        (Phase::Ended(outcome), Event::Begun { epoch, boot })
+            if *epoch > state.epoch && outcome.unsettled().is_some() =>
+        {
+            run.begin(state, *epoch, boot);
+        }
         (Phase::Ended(_), _) => return Err(illegal(state, record)),
         (_, Event::Begun { epoch, boot }) if *epoch > state.epoch => run.begin(state, *epoch, boot),
         (Phase::At(at), Event::Intended { act }) if at == act => run.intend(state, *act),
@@ -286,6 +297,12 @@ impl Run<'_> {
         if matches!(state.phase, Phase::At(_)) {
             self.fail(state, None, failure);
         }
+    }
+
+    fn undo(&self, state: &mut State, failure: Failure, by: &str, reason: &str) {
+        state.undos += 1;
+        let text = format!("{}; taken back by {by}: {reason}", failure.text);
+        self.fail(state, None, Failure { kind: failure.kind, text });
     }
 
     /// Leads back: the undo of the newest step that has one, or the end.

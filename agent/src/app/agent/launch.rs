@@ -1,0 +1,139 @@
+//! What the agent does to runs that have a folder: launches their epochs, tells their executors what an operator
+//! wants, takes epochs back, ends survivors, reboots.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use super::{Agent, Event, START_AGAIN, look, work};
+use crate::domain::ids::RunId;
+use crate::domain::memory::{Asked, Fact};
+use crate::domain::name::Name;
+use crate::domain::plan::Plan;
+use crate::domain::source::OrderKey;
+use crate::host::clock;
+use crate::host::crash::{CrashPoint, here};
+use crate::ledger::Folder;
+
+impl Agent {
+    pub(super) fn launch(&mut self, key: &OrderKey, run: RunId, epoch: u32, look: bool) {
+        let Some(plan) = self.runs.plan(run) else { return };
+        let task = match plan.task_name() {
+            Ok(task) => task,
+            Err(error) => return tracing::error!("run {run}: its plan names no task: {error}"),
+        };
+        self.starting.insert(run, plan.resources.clone());
+        let seen = self.seeing.orders.get(key).map(|seen| seen.index);
+        if !look {
+            return self.send_launch(plan, epoch);
+        }
+        let Some(index) = seen else {
+            // The order is gone, and nothing of the run has happened.
+            let key = key.clone();
+            return self.send(async move { Event::Changed { key, run, epoch } });
+        };
+        let (last, key) = (self.last_look(key, index, &task), key.clone());
+        let launching = self.launching(plan, epoch);
+        self.send(async move {
+            match last.look().await {
+                Ok(_) => launching.launch().await,
+                Err(look::Look::Changed(_)) => Event::Changed { key, run, epoch },
+                Err(look) => {
+                    tracing::debug!("the last look failed: {look}");
+                    sleep(START_AGAIN).await;
+                    Event::Again(run)
+                }
+            }
+        });
+    }
+
+    pub(super) fn launching(&self, plan: Arc<Plan>, epoch: u32) -> work::Launching {
+        let folder = Folder::new(&self.settings.state_dir.join("runs"), plan.run);
+        work::Launching {
+            launcher: self.launcher.clone(),
+            program: self.program.clone(),
+            folder,
+            epoch,
+            plan,
+        }
+    }
+
+    pub(super) fn send_launch(&mut self, plan: Arc<Plan>, epoch: u32) {
+        self.runs.launching(plan.run, epoch);
+        let launching = self.launching(plan, epoch);
+        self.send(async move { launching.launch().await });
+    }
+
+    /// Takes an epoch away from every executor, and opens the occasion again.
+    pub(super) fn void(&mut self, key: &OrderKey, run: RunId, epoch: u32) {
+        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
+        match work::void(&folder, epoch) {
+            Ok(true) => {
+                let next = clock::new_run();
+                if self.remember(vec![Fact::Voided { key: key.clone(), run, next }]) {
+                    self.runs.close(run, &BTreeSet::new());
+                }
+            }
+            Ok(false) => self.runs.look_at(run),
+            Err(error) => tracing::warn!("run {run} cannot be taken back: {error}"),
+        }
+    }
+
+    /// Writes what an operator wants of a run where its executor, or the next one, finds it.
+    pub(super) fn ask(&mut self, run: RunId, asked: Asked) -> bool {
+        here(CrashPoint::OccasionAsked);
+        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
+        match folder.request(&asked) {
+            Ok(()) => {
+                tracing::info!(run = %run, "told: {asked:?}");
+                self.runs.told(run, asked);
+                true
+            }
+            Err(error) => {
+                tracing::error!("run {run} cannot be told what an operator wants: {error}");
+                false
+            }
+        }
+    }
+
+    pub(super) fn end_survivors(&mut self, run: RunId) {
+        if !self.ending.insert(run) {
+            return;
+        }
+        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
+        let launcher = self.launcher.clone();
+        self.send(async move {
+            let count = work::end_survivors(&launcher, &folder).await;
+            Event::Survivors { run, count }
+        });
+    }
+
+    pub(super) fn reboot(&mut self, run: RunId) {
+        if std::mem::replace(&mut self.rebooting, true) {
+            return;
+        }
+        tracing::warn!(run = %run, "rebooting the host, as the run asks");
+        let launcher = self.launcher.clone();
+        tokio::spawn(async move {
+            nix::unistd::sync();
+            if let Err(error) = launcher.reboot().await {
+                tracing::error!("the host is not rebooted: {error}");
+            }
+        });
+    }
+
+    pub(super) fn last_look(&self, key: &OrderKey, index: u64, task: &Name) -> look::LastLook {
+        let controls = self.seeing.controls.keys().filter(|(order, _)| *order == key.order);
+        look::LastLook {
+            store: Arc::clone(&self.store),
+            keys: self.settings.keys.clone(),
+            host: self.host.clone(),
+            sources: self.sources.clone(),
+            key: key.clone(),
+            index,
+            task: task.clone(),
+            known: controls.map(|(_, id)| *id).collect(),
+        }
+    }
+}

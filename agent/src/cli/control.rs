@@ -1,0 +1,224 @@
+//! `hostler cancel`, `release`, `retry`, `acknowledge`, `undo`, `rebase`: one act on an order of a host or of each
+//! host of a group.
+//!
+//! Each is a document of its own in the store, which names the very run or instruction that the host reports now:
+//! one that comes late does nothing. The command waits for the host's answer and takes the document away again;
+//! without an answer it stays, and counts for a week.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::confirm::confirm_number;
+use super::document::user;
+use super::exit::{Exit, end_of_phase, fault};
+use super::fleet::{Fleet, reports};
+use super::place::{Place, PlaceArgs, SourceArgs};
+use super::{Failure, block, show};
+use crate::domain::control::{Act, Control, ControlId, Names, Settled};
+use crate::domain::memory::End;
+use crate::domain::name::Name;
+use crate::domain::source::Source;
+use crate::domain::span::Span;
+use crate::host::clock;
+use crate::report::document::{AgentReport, OrderReport};
+use crate::store::{MAX_READS, Read, When};
+
+/// How often the hosts are asked for their answer.
+const ASK_EVERY: Duration = Duration::from_millis(300);
+
+/// What every act needs.
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The order's name
+    order: Name,
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Who wants it; the user's name when not said
+    #[arg(long, value_name = "WHO")]
+    by: Option<String>,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// How long to wait for the hosts' answers
+    #[arg(long, value_name = "SPAN", default_value = "30s")]
+    wait: Span,
+    /// With a group: the number of hosts that it is for, so that no question is asked
+    #[arg(long, value_name = "N")]
+    yes_to: Option<usize>,
+    /// Print a document for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// `acknowledge` alone says more.
+#[derive(Args)]
+pub(super) struct Acknowledge {
+    /// What is true on the host now
+    #[arg(long = "as", value_name = "WHAT")]
+    settled: Word,
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Word {
+    /// What the order wants holds
+    Done,
+    /// It does not
+    Failed,
+}
+
+pub(super) fn acknowledge(arguments: &Acknowledge) -> Result<ExitCode, Failure> {
+    let settled = match arguments.settled {
+        Word::Done => Settled::Done,
+        Word::Failed => Settled::Failed,
+    };
+    run(&arguments.arguments, Act::Acknowledge, Some(settled))
+}
+
+pub(super) fn run(arguments: &Arguments, act: Act, settled: Option<Settled>) -> Result<ExitCode, Failure> {
+    block(async {
+        let place = arguments.place.open()?;
+        let targets = targets(arguments, &place, act).await?;
+        let said = |text: &Option<String>| text.clone().unwrap_or_else(|| "not said".to_owned());
+        let mut waiting = BTreeMap::new();
+        for (host, names) in targets {
+            let by = arguments.by.clone().or_else(user).unwrap_or_else(|| "not said".to_owned());
+            let control = Control { act, names, settled, by, reason: said(&arguments.reason) };
+            let (id, now) = (clock::new_run(), clock::now());
+            let key = place.keys.control(&host, &arguments.order, id);
+            let text = control.write(now)?.to_string();
+            place.store.put(&key, text.into_bytes(), When::Unchanged(0)).await?;
+            waiting.insert(host, (id, key));
+        }
+        let answers = answers(&place, &waiting, arguments.wait.0).await?;
+        for (host, (_, key)) in &waiting {
+            if answers.contains_key(host) {
+                place.store.delete(key).await?;
+            }
+        }
+        conclude(arguments, act, &waiting, &answers)
+    })
+}
+
+/// The hosts, each with what the act is about there.
+async fn targets(arguments: &Arguments, place: &Place, act: Act) -> Result<Vec<(Name, Names)>, Failure> {
+    let source = arguments.source.source()?;
+    let fleet = Fleet::read(place).await?;
+    let hosts: Vec<Name> = match &source {
+        Source::Host(host) => {
+            fleet.check_host(host)?;
+            vec![host.clone()]
+        }
+        Source::Group(group) => {
+            fleet.check(&source)?;
+            fleet.members(group).into_iter().cloned().collect()
+        }
+    };
+    let order = &arguments.order;
+    let pairs: Vec<(Name, Name)> = hosts.into_iter().map(|host| (host, order.clone())).collect();
+    let reports = reports(place, &pairs).await?;
+    if reports.is_empty() {
+        return Err(fleet.no_order(order, None));
+    }
+    let names =
+        |((host, _), report): (&(Name, Name), &OrderReport)| Some((host.clone(), about(act, report)?));
+    let targets: Vec<(Name, Names)> = reports.iter().filter_map(names).collect();
+    if targets.is_empty() {
+        let stands = match &source {
+            Source::Host(_) => reports.values().next().map_or("", |report| report.phase.as_str()),
+            Source::Group(_) => "otherwise on each of its hosts",
+        };
+        let message = format!("nothing to {}: order {order} in {source} is {stands}", act.as_str());
+        return Err(fault(Exit::No, message));
+    }
+    if matches!(source, Source::Group(_)) {
+        let what = format!("{} {order} in {source}", act.as_str());
+        confirm_number(&what, &format!("order {order} in {source}"), targets.len(), arguments.yes_to)?;
+    }
+    Ok(targets)
+}
+
+/// What the act would be about where the order stands so; none: nothing there fits it.
+fn about(act: Act, report: &OrderReport) -> Option<Names> {
+    let run = report.run.map(Names::Run);
+    let identity = report.identity.map(Names::Identity);
+    let end = end_of_phase(&report.phase);
+    let held = report.phase == "held";
+    match act {
+        // What waits has no run of its own yet; a run that it names there is an older one.
+        Act::Cancel if report.phase == "waiting" && report.epoch == 0 => identity,
+        Act::Cancel => run.filter(|_| end.is_none() && !held),
+        Act::Release | Act::Rebase => identity.filter(|_| held),
+        Act::Retry if held => identity,
+        Act::Retry => run.or(identity).filter(|_| end.is_some()),
+        Act::Acknowledge | Act::Undo => run.filter(|_| end.is_some_and(End::keeps_its_place)),
+    }
+}
+
+/// What the hosts answered, as far as they did in time.
+async fn answers(
+    place: &Place,
+    waiting: &BTreeMap<Name, (ControlId, String)>,
+    span: Duration,
+) -> Result<BTreeMap<Name, String>, Failure> {
+    let until = Instant::now() + span;
+    let mut answers = BTreeMap::new();
+    let hosts: Vec<&Name> = waiting.keys().collect();
+    loop {
+        for hosts in hosts.chunks(MAX_READS) {
+            let reads: Vec<Read> =
+                hosts.iter().map(|host| Read::Key(place.keys.agent_report(host))).collect();
+            for (host, listing) in hosts.iter().zip(place.store.look(&reads).await?) {
+                let report = listing
+                    .entries
+                    .first()
+                    .and_then(|entry| serde_json::from_slice::<AgentReport>(&entry.value).ok());
+                let id = waiting.get(*host).map(|(id, _)| id);
+                let answer = report.as_ref().zip(id).and_then(|(report, id)| report.controls.get(id));
+                answers.extend(answer.map(|answer| ((*host).clone(), answer.clone())));
+            }
+        }
+        if answers.len() == waiting.len() || Instant::now() >= until {
+            return Ok(answers);
+        }
+        sleep(ASK_EVERY).await;
+    }
+}
+
+fn conclude(
+    arguments: &Arguments,
+    act: Act,
+    waiting: &BTreeMap<Name, (ControlId, String)>,
+    answers: &BTreeMap<Name, String>,
+) -> Result<ExitCode, Failure> {
+    let (order, word) = (&arguments.order, act.as_str());
+    if arguments.json {
+        let hosts: BTreeMap<&Name, Option<&String>> =
+            waiting.keys().map(|host| (host, answers.get(host))).collect();
+        show::json(&json!({"order": order, "act": word, "answers": hosts}))?;
+    } else {
+        for host in waiting.keys() {
+            let answer = answers.get(host).map_or_else(
+                || format!("no answer within {}; it stays in place", arguments.wait),
+                |answer| show::inline(answer),
+            );
+            show::line(format!("{order} on {host}: {word}: {answer}"))?;
+        }
+    }
+    Ok(if answers.values().any(|answer| answer != "done") {
+        Exit::No
+    } else if answers.len() < waiting.len() {
+        Exit::Silent
+    } else {
+        Exit::Good
+    }
+    .into())
+}

@@ -1,0 +1,244 @@
+//! Controls and freezes, each row against each state of an order.
+
+use super::tests::{HOST, Model, text};
+use super::*;
+use crate::domain::control::{Act, Names, Settled};
+use crate::domain::ids::Identity;
+use crate::domain::memory::{End, Hold, Occasion, Stage};
+
+impl Model {
+    /// Writes a control for the order; the id tells how many were written before.
+    fn control(&mut self, act: Act, names: Names, settled: Option<Settled>) -> ControlId {
+        let millis = u64::try_from(self.now.as_millisecond()).unwrap() + self.controls.len() as u64;
+        let id = ControlId::new(millis, 0);
+        let control = Control { act, names, settled, by: "alice".into(), reason: "CHG1".into() };
+        self.controls.insert(("o".parse().unwrap(), id), Ok(control));
+        self.settle();
+        id
+    }
+
+    fn answer(&self, id: ControlId) -> String {
+        self.memory.acts[&id].answer.clone()
+    }
+
+    fn current(&self) -> &Occasion {
+        self.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap()
+    }
+
+    fn end(&self) -> Option<(End, &str)> {
+        match &self.current().stage {
+            Stage::Closed(closing) => Some((closing.end, closing.error.as_deref().unwrap_or_default())),
+            Stage::Open | Stage::Prepared => None,
+        }
+    }
+
+    fn run(&self) -> Names {
+        Names::Run(self.current().run)
+    }
+
+    /// An order whose identity comes back: held.
+    fn repeated() -> (Self, Identity) {
+        let mut model = Self::new();
+        for revision in ["r1", "r2", "r1"] {
+            model.put(HOST, revision);
+            model.settle();
+        }
+        assert_eq!(model.held(HOST), Some(Hold::Repeated));
+        model.started();
+        let held = model.memory.orders[&HOST.parse().unwrap()].held.as_ref().unwrap().identity;
+        (model, held)
+    }
+}
+
+#[test]
+fn what_is_held_is_released_once() {
+    for act in [Act::Release, Act::Retry] {
+        let (mut model, held) = Model::repeated();
+        let id = model.control(act, Names::Identity(held), None);
+        assert_eq!((model.answer(id), model.started()), ("done".to_owned(), vec!["hosts/h/o r1".to_owned()]));
+        assert_eq!(model.current().cause, crate::domain::plan::Cause::Retry(id));
+        model.restart();
+        // The document of the control stays there, and comes again under any index.
+        model.settle();
+        let again = model.control(act, Names::Identity(held), None);
+        if act == Act::Release {
+            assert!(model.answer(again).starts_with("stale"), "{}", model.answer(again));
+            assert!(model.started().is_empty());
+        } else {
+            assert_eq!(model.started(), ["hosts/h/o r1"], "a second retry is another act");
+        }
+    }
+}
+
+#[test]
+fn what_is_rebased_stands_and_starts_nothing() {
+    let (mut model, held) = Model::repeated();
+    let id = model.control(Act::Rebase, Names::Identity(held), None);
+    model.restart();
+    assert_eq!((model.answer(id), model.held(HOST)), ("done".to_owned(), None));
+    assert!(model.started().is_empty());
+    model.put(HOST, "r3");
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r3"], "the next instruction is carried out as ever");
+}
+
+#[test]
+fn one_that_waits_is_cancelled_and_stays_so() {
+    let mut model = Model::new();
+    model.put_at(HOST, "{task: t, by: a, not_before: 2999-01-01T00:00:00Z}", 110);
+    model.settle();
+    let names = Names::Identity(model.current().identity);
+    model.control(Act::Cancel, names, None);
+    assert_eq!(model.end(), Some((End::Cancelled, "cancelled by alice: CHG1")));
+    model.restart();
+    model.now += std::time::Duration::from_secs(86_400);
+    model.settle();
+    assert!(model.started().is_empty());
+}
+
+#[test]
+fn the_executor_of_a_run_is_told_to_end_it() {
+    let mut model = Model::new();
+    model.ends = None;
+    model.put(HOST, "r1");
+    model.settle();
+    let (first, run) = (model.control(Act::Cancel, model.run(), None), model.run());
+    assert_eq!(model.answer(first), "done");
+    let (by, reason) = ("alice".to_owned(), "CHG1".to_owned());
+    assert_eq!(model.current().asked.as_deref(), Some(&Asked::Cancel { by, reason }));
+    let second = model.control(Act::Cancel, run, None);
+    assert!(model.answer(second).starts_with("stale"));
+    for act in [Act::Retry, Act::Undo, Act::Release, Act::Rebase] {
+        let id = model.control(act, run, None);
+        assert!(model.answer(id).starts_with("stale"), "{act:?}: {}", model.answer(id));
+    }
+}
+
+#[test]
+fn only_a_person_settles_what_only_a_person_can_tell() {
+    let rows = [
+        (Some(Settled::Done), End::Succeeded, "acknowledged as done by alice: CHG1"),
+        (Some(Settled::Failed), End::Failed, "acknowledged as failed by alice: CHG1"),
+    ];
+    for ended in [End::NeedsOperator, End::UndoFailed] {
+        for (settled, end, told) in rows {
+            let mut model = Model::new();
+            model.ends = Some(ended);
+            model.put(HOST, "r1");
+            model.settle();
+            assert!(model.current().has_run(), "a newer order would wait for it");
+            let id = model.control(Act::Acknowledge, model.run(), settled);
+            assert_eq!((model.answer(id), model.end()), ("done".to_owned(), Some((end, told))));
+            assert!(!model.current().has_run());
+            let late = model.control(Act::Acknowledge, model.run(), settled);
+            assert!(model.answer(late).starts_with("stale: it is over"));
+        }
+    }
+}
+
+#[test]
+fn a_retry_carries_out_once_more_what_still_stands() {
+    for ended in [End::Failed, End::NeedsOperator, End::Cancelled, End::Succeeded, End::Expired] {
+        let mut model = Model::new();
+        model.ends = Some(ended);
+        model.put(HOST, "r1");
+        model.settle();
+        model.started();
+        let run = model.run();
+        model.ends = Some(End::Succeeded);
+        let id = model.control(Act::Retry, run, None);
+        assert_eq!(
+            (model.answer(id), model.started()),
+            ("done".to_owned(), vec!["hosts/h/o r1".to_owned()]),
+            "{ended:?}"
+        );
+        model.restart();
+        assert!(model.started().is_empty());
+        let late = model.control(Act::Retry, run, None);
+        assert!(model.answer(late).starts_with("stale"), "it named the run before: {}", model.answer(late));
+    }
+}
+
+#[test]
+fn a_retry_of_what_is_gone_or_was_changed_is_refused() {
+    for change in ["gone", "changed"] {
+        let mut model = Model::new();
+        model.ends = Some(End::Failed);
+        model.put(HOST, "r1");
+        model.settle();
+        model.started();
+        let run = model.run();
+        if change == "gone" {
+            model.delete(HOST)
+        } else {
+            model.put_at(HOST, &text("r2"), 50)
+        }
+        model.settle();
+        let id = model.control(Act::Retry, run, None);
+        assert!(model.answer(id).starts_with("refused"), "{change}: {}", model.answer(id));
+        assert!(model.started().is_empty());
+    }
+}
+
+#[test]
+fn what_names_nothing_is_stale_and_what_is_old_or_broken_does_nothing() {
+    let mut model = Model::new();
+    model.ends = Some(End::NeedsOperator);
+    model.put(HOST, "r1");
+    model.settle();
+    model.started();
+    let names = [Names::Run(RunId::new(9, 9)), Names::Identity(Identity::new([9; 32]))];
+    for act in Act::ALL {
+        for names in names {
+            let id = model.control(act, names, Some(Settled::Done));
+            assert!(model.answer(id).starts_with("stale"), "{act:?}: {}", model.answer(id));
+        }
+    }
+    let broken = ControlId::new(u64::try_from(model.now.as_millisecond()).unwrap() + 500, 1);
+    model.controls.insert(("o".parse().unwrap(), broken), Err("act: what?".into()));
+    let old = ControlId::new(1, 1);
+    let (by, reason) = ("alice".into(), "late".into());
+    let retry = Control { act: Act::Retry, names: model.run(), settled: None, by, reason };
+    model.controls.insert(("o".parse().unwrap(), old), Ok(retry));
+    model.settle();
+    assert_eq!(model.answer(broken), "refused: act: what?");
+    assert!(!model.memory.acts.contains_key(&old), "older than a week: not even answered");
+    assert!(model.started().is_empty());
+}
+
+#[test]
+fn a_freeze_stops_starts_until_it_is_over_or_allows_the_task() {
+    let freeze = |text: &str| Freeze::read(text.as_bytes()).map_err(|error| error.to_string());
+    let later = "until: 2999-01-01T00:00:00Z\nby: bob\nreason: audit";
+    for (group, text, starts) in [
+        ("all", later, false),
+        ("a", later, false),
+        ("other", later, true),
+        ("all", "{by: bob}", false),
+        ("all", "until: 2001-01-01T00:00:00Z", true),
+        ("all", "{allow: [t]}", true),
+        ("all", "{allow: [u]}", false),
+        ("all", "nonsense: yes", false),
+    ] {
+        for freeze_first in [true, false] {
+            let mut model = Model::new();
+            if freeze_first {
+                model.freezes.insert(group.parse().unwrap(), freeze(text));
+            }
+            model.put_at(HOST, "{task: t, by: r1, not_before: 2023-11-15T00:00:00Z}", 110);
+            model.settle();
+            assert!(model.started().is_empty(), "before its time");
+            model.freezes.insert(group.parse().unwrap(), freeze(text));
+            model.now = "2023-11-15T00:00:01Z".parse().unwrap();
+            model.settle();
+            assert_eq!(!model.started().is_empty(), starts, "{group}: {text}");
+            if !starts {
+                let wait = &model.decision.waits[&HOST.parse().unwrap()];
+                assert_eq!(wait.reason, Reason::Freeze);
+                model.freezes.clear();
+                model.settle();
+                assert_eq!(model.started(), ["hosts/h/o r1"], "thawed");
+            }
+        }
+    }
+}
