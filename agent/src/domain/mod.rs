@@ -1,5 +1,6 @@
 //! The nouns and the decisions: no input, no output, no clock, no runtime.
 
+pub mod cron;
 pub mod decide;
 pub mod draft;
 pub mod ids;
@@ -9,7 +10,9 @@ pub mod name;
 pub mod order;
 pub mod params;
 pub mod plan;
+pub mod reconcile;
 pub mod run;
+pub mod schedule;
 pub mod secret;
 pub mod source;
 pub mod span;
@@ -17,4 +20,6 @@ pub mod summary;
 pub mod task;
 pub mod template;
 pub mod text;
+pub mod window;
 pub mod yaml;
+pub mod zone;
