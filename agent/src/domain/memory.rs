@@ -13,6 +13,7 @@ use super::name::Name;
 use super::plan::Cause;
 use super::run::Outcome;
 use super::source::{OrderKey, Source};
+use super::standing::{Confirmed, Standing};
 use super::summary::Summary;
 
 /// How many identities are remembered for each key.
@@ -31,6 +32,8 @@ pub enum Hold {
     Regressed,
     /// Effective only because a nearer order went away.
     Uncovered,
+    /// The state drifts away again and again.
+    NotConverging,
 }
 
 /// An order that is held.
@@ -178,6 +181,9 @@ pub struct Remembered {
     pub previous: Option<Occasion>,
     /// When the key was seen to be gone.
     pub gone: Option<Timestamp>,
+    /// Whether and how it comes again.
+    #[serde(default, skip_serializing_if = "Standing::is_blank")]
+    pub standing: Standing,
 }
 
 impl Occasion {
@@ -195,6 +201,25 @@ impl Remembered {
     /// Whether the key had this identity before, but not last.
     pub fn had(&self, identity: Identity) -> bool {
         self.older.contains(&identity)
+    }
+
+    /// Whether an occasion waits or has a run: another one of the same order has no place beside it.
+    pub fn is_under_way(&self) -> bool {
+        let waits = |occasion: &Occasion| occasion.stage == Stage::Open || occasion.has_run();
+        self.previous.is_some() || self.current.as_ref().is_some_and(waits)
+    }
+
+    fn know(&mut self, identity: Identity, index: u64) {
+        if let Some(last) = self.last.replace(identity).filter(|last| *last != identity) {
+            self.older.retain(|older| *older != identity);
+            self.older.push_back(last);
+            while self.older.len() > MAX_IDENTITIES {
+                self.older.pop_front();
+            }
+        }
+        self.index = index;
+        self.held = None;
+        self.unreadable = None;
     }
 
     /// The occasions whose run has a folder that an executor may have.
@@ -221,6 +246,66 @@ pub enum Fact {
         /// Why.
         cause: Cause,
         /// When.
+        at: Timestamp,
+    },
+    /// An identity that is no occasion of its own: the order has a schedule.
+    Taken {
+        /// Of this order.
+        key: OrderKey,
+        /// The order's identity.
+        identity: Identity,
+        /// The index under which it was seen.
+        index: u64,
+        /// When.
+        at: Timestamp,
+    },
+    /// From now on the order comes again by these terms.
+    Stands {
+        /// Which.
+        key: OrderKey,
+        /// Its terms.
+        terms: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// The order does not come again.
+    Rests {
+        /// Which.
+        key: OrderKey,
+    },
+    /// Instants that did not fire, and never will.
+    Passed {
+        /// Of this order.
+        key: OrderKey,
+        /// The newest of them.
+        until: Timestamp,
+        /// How many were missed.
+        missed: u32,
+        /// How many were skipped because one was still under way.
+        overlaps: u32,
+        /// When that was found.
+        at: Timestamp,
+    },
+    /// The document stands as the store showed it.
+    Confirmed {
+        /// Of this order.
+        key: OrderKey,
+        /// Under which index.
+        index: u64,
+        /// The document; not said where it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        document: Option<String>,
+        /// When.
+        at: Timestamp,
+    },
+    /// The state has held for long enough after its drifts.
+    Settled {
+        /// Of this order.
+        key: OrderKey,
+    },
+    /// What the clock said while something kept it right.
+    Clock {
+        /// That instant.
         at: Timestamp,
     },
     /// The known identity has another index.
@@ -310,24 +395,42 @@ pub struct Memory {
     /// The place that a name was effective from last, and the store's index when it was not any more: an order
     /// elsewhere that is not newer was only uncovered.
     pub left: BTreeMap<Name, (Source, u64)>,
+    /// The newest instant of a clock that something kept right: a clock that is behind it is wrong.
+    pub newest: Option<Timestamp>,
 }
 
 impl Memory {
     /// Takes a fact in.
     pub fn take(&mut self, fact: Fact) {
         match fact {
+            Fact::Taken { key, identity, index, .. } => self.present(key).know(identity, index),
+            Fact::Stands { key, terms, at } => self.present(key).standing.begin(terms, at),
+            Fact::Rests { key } => self.orders.entry(key).or_default().standing.rest(),
+            Fact::Passed { key, until, missed, overlaps, .. } => {
+                let standing = &mut self.orders.entry(key).or_default().standing;
+                standing.pass(until);
+                standing.missed = standing.missed.saturating_add(missed);
+                standing.overlaps = standing.overlaps.saturating_add(overlaps);
+            }
+            Fact::Confirmed { key, index, document, at } => {
+                let standing = &mut self.orders.entry(key).or_default().standing;
+                let known = standing.confirmed.take().map(|confirmed| confirmed.document);
+                let document = document.or(known);
+                standing.confirmed = document.map(|document| Confirmed { index, document, at });
+            }
+            Fact::Settled { key } => self.orders.entry(key).or_default().standing.unsettled = 0,
+            Fact::Clock { at } => self.newest = self.newest.max(Some(at)),
             Fact::Occasion { key, run, identity, index, cause, at } => {
                 let order = self.present(key);
-                if let Some(last) = order.last.replace(identity).filter(|last| *last != identity) {
-                    order.older.retain(|older| *older != identity);
-                    order.older.push_back(last);
-                    while order.older.len() > MAX_IDENTITIES {
-                        order.older.pop_front();
+                order.know(identity, index);
+                match &cause {
+                    Cause::Placed => {}
+                    Cause::Firing(instant) => order.standing.pass(*instant),
+                    Cause::Drift(n) => {
+                        order.standing.drifts = order.standing.drifts.max(*n);
+                        order.standing.unsettled = order.standing.unsettled.saturating_add(1);
                     }
                 }
-                order.index = index;
-                order.held = None;
-                order.unreadable = None;
                 let newest = Occasion { run, identity, cause, at, stage: Stage::Open };
                 let before = order.current.replace(newest);
                 // At most one older occasion has a run: newer ones wait for it, and are superseded waiting.
@@ -345,11 +448,13 @@ impl Memory {
                 let order = self.present(key);
                 order.unreadable = None;
                 order.held = Some(held);
+                order.standing.rest();
             }
             Fact::Unreadable { key, unreadable } => {
                 let order = self.present(key);
                 order.held = None;
                 order.unreadable = Some(unreadable);
+                order.standing.rest();
             }
             Fact::Prepared { key, run } => self.stage(&key, run, Stage::Prepared),
             Fact::Voided { key, run, next } => {
@@ -372,6 +477,7 @@ impl Memory {
                 order.gone = Some(at);
                 order.held = None;
                 order.unreadable = None;
+                order.standing.rest();
             }
             Fact::Effective { order, source: Some(source), .. } => {
                 self.left.remove(&order);
@@ -410,7 +516,8 @@ impl Memory {
             [effective((order, source)), not_any_more]
         };
         let orders = self.orders.iter().map(whole);
-        orders.chain(self.effective.iter().map(effective)).chain(self.left.iter().flat_map(left)).collect()
+        let places = self.effective.iter().map(effective).chain(self.left.iter().flat_map(left));
+        orders.chain(places).chain(self.newest.map(|at| Fact::Clock { at })).collect()
     }
 
     /// The keys to forget so that no more than [`MAX_GONE`] that are gone stay: those gone longest.

@@ -16,6 +16,7 @@ pub mod schedule;
 pub mod secret;
 pub mod source;
 pub mod span;
+pub mod standing;
 pub mod summary;
 pub mod task;
 pub mod template;

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,12 +24,18 @@ pub const PLAN_VERSION: u32 = 1;
 pub enum Cause {
     /// The order was written.
     Placed,
+    /// Its schedule came to this instant.
+    Firing(Timestamp),
+    /// The state that is to hold did not, for the so manieth time.
+    Drift(u32),
 }
 
 impl From<Cause> for String {
     fn from(cause: Cause) -> Self {
         match cause {
             Cause::Placed => "placed".to_owned(),
+            Cause::Firing(instant) => format!("firing {instant}"),
+            Cause::Drift(n) => format!("drift {n}"),
         }
     }
 }
@@ -37,10 +44,13 @@ impl TryFrom<String> for Cause {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        match text.as_str() {
-            "placed" => Ok(Self::Placed),
-            _ => Err(format!("{text:?} is not a cause that this version knows")),
-        }
+        let known = match text.split_once(' ') {
+            None if text == "placed" => Some(Self::Placed),
+            Some(("firing", instant)) => instant.parse().ok().map(Self::Firing),
+            Some(("drift", n)) => n.parse().ok().map(Self::Drift),
+            _ => None,
+        };
+        known.ok_or_else(|| format!("{text:?} is not a cause that this version knows"))
     }
 }
 

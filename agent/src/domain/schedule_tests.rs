@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use jiff::civil::DateTime;
-
 use super::*;
 
 /// Zones with clock changes of every kind: of an hour and of half an hour, north and south, at midnight, given up,
@@ -51,20 +49,26 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-/// Local minutes since 1970, which is all that the model knows of a calendar's arithmetic.
-fn wall(minutes: i64, cached: &mut (i64, DateTime)) -> Wall {
-    let day = minutes.div_euclid(1440);
-    if cached.0 != day {
-        let date = jiff::civil::date(1970, 1, 1).checked_add(Calendar::new().days(day)).unwrap();
-        *cached = (day, date.at(0, 0, 0, 0));
+impl Wall {
+    /// What it shows at so many local minutes since 1970.
+    fn at(minutes: i64) -> Self {
+        let days = Calendar::new().days(minutes.div_euclid(1440));
+        let date = jiff::civil::date(1970, 1, 1).checked_add(days).unwrap();
+        let of_day = minutes.rem_euclid(1440);
+        let weekday = date.weekday().to_sunday_zero_offset();
+        let (hour, minute) = (i8::try_from(of_day / 60).unwrap(), i8::try_from(of_day % 60).unwrap());
+        Self { minute, hour, day: date.day(), month: date.month(), weekday }
     }
-    let (of_day, date) = (minutes.rem_euclid(1440), cached.1);
-    Wall {
-        minute: i8::try_from(of_day % 60).unwrap(),
-        hour: i8::try_from(of_day / 60).unwrap(),
-        day: date.day(),
-        month: date.month(),
-        weekday: date.date().weekday().to_sunday_zero_offset(),
+
+    /// A minute later; `minutes` since 1970.
+    fn step(&mut self, minutes: i64) {
+        self.minute += 1;
+        if self.minute == 60 {
+            (self.minute, self.hour) = (0, self.hour + 1);
+        }
+        if self.hour == 24 {
+            *self = Self::at(minutes);
+        }
     }
 }
 
@@ -78,7 +82,7 @@ fn walk(zone: &str, from: Timestamp, to: Timestamp) -> Vec<Vec<Timestamp>> {
     let mut ahead = offset(second);
     let mut shown = (second + ahead).div_euclid(60) - 1;
     let mut found = vec![Vec::new(); EXPRESSIONS.len()];
-    let mut cached = (i64::MIN, DateTime::default());
+    let mut wall = Wall::at(shown);
     while second <= end {
         if changes.peek().is_some_and(|change| *change <= second) {
             changes.next();
@@ -87,11 +91,11 @@ fn walk(zone: &str, from: Timestamp, to: Timestamp) -> Vec<Vec<Timestamp>> {
         let now = (second + ahead).div_euclid(60);
         while shown < now {
             shown += 1;
-            let wall = wall(shown, &mut cached);
+            wall.step(shown);
             for ((_, names), found) in EXPRESSIONS.iter().zip(&mut found) {
-                let instant = Timestamp::from_second(second).unwrap();
-                if names(&wall) && found.last() != Some(&instant) {
-                    found.push(instant);
+                let instant = || Timestamp::from_second(second).unwrap();
+                if names(&wall) && found.last() != Some(&instant()) {
+                    found.push(instant());
                 }
             }
         }

@@ -60,7 +60,8 @@ impl Report {
     /// Whether what it tells of still goes on, so that silence would mean something.
     fn goes_on(&self) -> bool {
         match self {
-            Self::Order(report) => report.ended.is_none(),
+            // One that comes again is over and goes on.
+            Self::Order(report) => report.ended.is_none() || report.until.is_some(),
             Self::Run(_) => false,
             Self::Agent(_) => true,
         }

@@ -38,6 +38,14 @@ impl Sight {
         }
     }
 
+    /// What the store holds under an order's key, with its index.
+    pub(super) fn value(&self, key: &OrderKey) -> Option<(u64, Vec<u8>)> {
+        let listing = self.listing().filter(|_| key.source == self.source)?;
+        let wanted = format!("{}{}", self.prefix, key.order);
+        let entry = listing.entries.iter().find(|entry| entry.key == wanted)?;
+        Some((entry.modify_index, entry.value.clone()))
+    }
+
     fn listing(&self) -> Option<Arc<Listing>> {
         match &self.seen.borrow().sight {
             State::Visible(listing) => Some(Arc::clone(listing)),
@@ -73,6 +81,11 @@ pub(super) fn watch(
 /// Whether every place is in sight at this moment.
 pub(super) fn all_visible(sights: &[Sight]) -> bool {
     !sights.is_empty() && sights.iter().all(|sight| sight.listing().is_some())
+}
+
+/// Whether no place gets any answer at all. A refusal is an answer: lost rights are not an outage.
+pub(super) fn all_away(sights: &[Sight]) -> bool {
+    !sights.is_empty() && sights.iter().all(|sight| sight.seen.borrow().away)
 }
 
 /// The store's index of each place in sight.

@@ -10,6 +10,7 @@ struct Model {
     host: Name,
     sources: Vec<Source>,
     orders: BTreeMap<OrderKey, SeenOrder>,
+    texts: BTreeMap<OrderKey, String>,
     visible: bool,
     index: u64,
     memory: Memory,
@@ -17,7 +18,21 @@ struct Model {
     ids: u64,
     started: Vec<String>,
     decision: Decision,
+    clock: Clock,
+    /// No store at all.
+    unreachable: bool,
+    /// What the task says, and whether it is a good one.
+    offline: bool,
+    refused: Option<String>,
+    /// Started runs go on until they are ended.
+    lasting: bool,
+    running: Vec<(OrderKey, RunId)>,
+    answers: BTreeMap<OrderKey, Answers>,
+    asked: Vec<OrderKey>,
 }
+
+#[path = "standing_tests.rs"]
+mod standing_tests;
 
 impl Model {
     fn new() -> Self {
@@ -26,6 +41,7 @@ impl Model {
             host: "h".parse().unwrap(),
             sources: ["hosts/h", "groups/a", "groups/all"].map(|text| text.parse().unwrap()).into(),
             orders: BTreeMap::new(),
+            texts: BTreeMap::new(),
             visible: true,
             index: 100,
             memory: Memory::default(),
@@ -33,12 +49,21 @@ impl Model {
             ids: 0,
             started: Vec::new(),
             decision: Decision::default(),
+            clock: Clock::Synchronised,
+            unreachable: false,
+            offline: false,
+            refused: None,
+            lasting: false,
+            running: Vec::new(),
+            answers: BTreeMap::new(),
+            asked: Vec::new(),
         }
     }
 
     fn put_at(&mut self, key: &str, text: &str, index: u64) {
         let document = Document::read(text.as_bytes()).map_err(|error| error.to_string());
         self.orders.insert(key.parse().unwrap(), SeenOrder { index, document });
+        self.texts.insert(key.parse().unwrap(), text.to_owned());
     }
 
     /// Writes an order under the next index.
@@ -55,12 +80,20 @@ impl Model {
     /// What the model does with a decision; `hold_back` keeps started runs from being over.
     fn settle(&mut self) {
         for _ in 0..100 {
-            let examined: BTreeMap<OrderKey, Examined> = self
-                .orders
+            let copies = self.memory.orders.iter().filter_map(|(key, order)| {
+                let copy = order.standing.confirmed.as_ref()?;
+                let document = Document::read(copy.document.as_bytes()).map_err(|error| error.to_string());
+                Some((key.clone(), SeenOrder { index: copy.index, document }))
+            });
+            let confirmed: BTreeMap<OrderKey, SeenOrder> = copies.collect();
+            let known = if self.visible { &self.orders } else { &confirmed };
+            let examined: BTreeMap<OrderKey, Examined> = known
                 .iter()
                 .map(|(key, seen)| {
-                    let needs = Needs { repeatable: self.repeatable, locks: Vec::new(), closed: None };
-                    (key.clone(), Examined { index: seen.index, finding: Ok(needs) })
+                    let (repeatable, offline) = (self.repeatable, self.offline);
+                    let needs = Needs { repeatable, locks: Vec::new(), closed: None, offline };
+                    let finding = self.refused.clone().map_or(Ok(needs), Err);
+                    (key.clone(), Examined { index: seen.index, finding })
                 })
                 .collect();
             let indexes = self.sources.iter().map(|source| (source.clone(), self.index)).collect();
@@ -77,6 +110,10 @@ impl Model {
                 starting: &BTreeMap::new(),
                 parallel: 4,
                 calm_until: None,
+                clock: self.clock,
+                unreachable: self.unreachable,
+                confirmed: &confirmed,
+                answers: &self.answers,
             };
             let ids = &mut self.ids;
             let mut new_run = || {
@@ -85,17 +122,40 @@ impl Model {
             };
             self.decision = decide(&view, &mut new_run);
             let actions = std::mem::take(&mut self.decision.actions);
-            if actions.is_empty() {
+            if !actions.iter().any(|action| !matches!(action, Action::Ask(_))) {
+                self.asked = actions
+                    .into_iter()
+                    .filter_map(|action| if let Action::Ask(key) = action { Some(key) } else { None })
+                    .collect();
                 return;
             }
             for action in actions {
                 match action {
-                    Action::Remember(fact) => self.memory.take(fact),
+                    Action::Remember(fact) => {
+                        if let Fact::Occasion { key, .. } | Fact::Stands { key, .. } = &fact {
+                            self.answers.remove(key);
+                        }
+                        self.memory.take(fact);
+                    }
+                    Action::Ask(_) => {}
+                    Action::Confirm(key) => {
+                        let (index, at) = (self.orders[&key].index, self.now);
+                        let document = Some(self.texts[&key].clone());
+                        self.memory.take(Fact::Confirmed { key, index, document, at });
+                    }
                     Action::Start { key, run, .. } => {
-                        let Ok(Document::Order(order)) = &self.orders[&key].document else {
-                            panic!("no order")
+                        let cause = self.memory.orders[&key].current.as_ref().unwrap().cause.clone();
+                        let Ok(Document::Order(order)) = &known[&key].document else { panic!("no order") };
+                        let what = match cause {
+                            crate::domain::plan::Cause::Placed => order.by.clone().unwrap(),
+                            cause => String::from(cause),
                         };
-                        self.started.push(format!("{key} {}", order.by.clone().unwrap()));
+                        self.started.push(format!("{key} {what}"));
+                        if self.lasting {
+                            self.memory.take(Fact::Prepared { key: key.clone(), run });
+                            self.running.push((key, run));
+                            continue;
+                        }
                         let closing = crate::domain::memory::Closing {
                             end: End::Succeeded,
                             error: None,
