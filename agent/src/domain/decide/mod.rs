@@ -309,6 +309,7 @@ pub fn decide(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId) -> Decision {
         return decision;
     }
     starts::decide(view, &mut places, &mut decision);
+    standing::wake(view, &mut decision);
     decision
 }
 

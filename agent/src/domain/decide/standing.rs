@@ -30,6 +30,8 @@ use crate::domain::span::Span;
 
 /// Whether the clock is right is asked again so often.
 const CLOCK_AGAIN: Duration = Duration::from_secs(30);
+/// A window that opens at no time in sight is asked again so often.
+const WINDOW_AGAIN: Duration = Duration::from_secs(86_400);
 
 /// An order in its place, with what is remembered of it.
 #[derive(Clone, Copy)]
@@ -41,29 +43,34 @@ pub(super) struct Case<'a> {
     pub(super) remembered: &'a Remembered,
 }
 
-/// Why the clock does not count, with the cure.
+/// Why the clock does not count, with the cure. It says the same as long as nothing changes: a report follows from it.
 pub(super) fn clock_doubt(view: &View<'_>) -> Option<Wait> {
     let (until, detail) = match (view.clock, view.memory.newest) {
-        (Clock::Trusted, _) => return None,
         (Clock::Unsynchronised, _) => (
             None,
-            "the kernel says that the clock is not synchronised: see to chronyd or systemd-timesyncd, or say \
-             `clock: trusted` in the configuration"
+            "the kernel says that the clock is not synchronised: see to the time service, or configure `clock: trusted`"
                 .to_owned(),
         ),
         (Clock::Synchronised, Some(newest)) if newest > view.now => (
             Some(newest),
             format!(
-                "the clock says {:.0}, but the ledger knows {newest:.0}: set the clock, or say `clock: trusted` in the \
-                 configuration if it is right",
-                view.now
+                "the clock is behind {newest:.0}, which the ledger knows: set it, or configure `clock: trusted` if it is \
+                 right"
             ),
         ),
-        (Clock::Synchronised, _) => return None,
+        (Clock::Synchronised | Clock::Trusted, _) => return None,
     };
-    let again = view.now + CLOCK_AGAIN;
-    let until = Some(until.map_or(again, |until| until.min(again)));
     Some(Wait { detail: Some(detail), ..Wait::new(Reason::Clock, until) })
+}
+
+/// Asks to be woken for what comes without an instant.
+pub(super) fn wake(view: &View<'_>, decision: &mut Decision) {
+    if decision.waits.values().any(|wait| wait.reason == Reason::Clock) {
+        decision.wake_at(view.now + CLOCK_AGAIN);
+    }
+    if decision.waits.values().any(|wait| wait.reason == Reason::Window && wait.until.is_none()) {
+        decision.wake_at(view.now + WINDOW_AGAIN);
+    }
 }
 
 /// What fires although the store gives no answer at all.
@@ -110,9 +117,10 @@ impl Case<'_> {
         if self.order.schedule.is_some()
             && let Some(wait) = clock_doubt(self.view)
         {
-            match wait.until {
-                Some(until) if self.remembered.is_under_way() => decision.wake_at(until),
-                _ => decision.wait(self.key, wait),
+            if self.remembered.is_under_way() {
+                decision.wake_at(self.view.now + CLOCK_AGAIN);
+            } else {
+                decision.wait(self.key, wait);
             }
             return;
         }

@@ -16,9 +16,6 @@ use crate::domain::span::Span;
 /// A gate is asked again so often.
 const GATE_AGAIN: Duration = Duration::from_secs(60);
 
-/// A window that opens at no time in sight is asked again so often.
-const WINDOW_AGAIN: Duration = Duration::from_secs(86_400);
-
 /// What is taken on this host: locks, and places among the runs at once.
 pub(super) struct Places {
     held: Vec<Lock>,
@@ -224,7 +221,7 @@ fn in_window(view: &View<'_>, key: &OrderKey, order: &Order) -> Result<(), Not> 
     let Some(window) = &order.window else { return Ok(()) };
     let Some(opening) = window.opening(view.now) else {
         let detail = Some("the window does not open in the next two weeks".to_owned());
-        return Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Window, Some(view.now + WINDOW_AGAIN)) }));
+        return Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Window, None) }));
     };
     let length = Duration::try_from(opening.to.duration_since(opening.from)).unwrap_or_default();
     let opens = opening.from + spread_within(view, key, order, length / 2);
