@@ -160,6 +160,53 @@ fn a_state_that_drifts_away_is_brought_back_until_the_breaker_holds_it() {
     eventually(SOON, || if left() == 0 { Ok(()) } else { Err(format!("{} checks are left", left())) });
 }
 
+/// The agent and the executor are killed at each point on the way from an instant to its report: it fires once.
+#[test]
+fn p2_a_firing_happens_once_wherever_the_agent_is_killed() {
+    let mut host = Host::on_dir("killed");
+    host.counting_task("count", "repeatable:x!", "0");
+    let midnight = midnight_after_next();
+    host.set_clock(midnight, true);
+    host.start();
+    host.order("o", "task: count\nschedule: '0 12 * * *'");
+    host.wait_for("o", &["waiting schedule"]);
+    let points = [
+        "occasion-recorded",
+        "looked",
+        "folder-made",
+        "prepared",
+        "launched",
+        "claimed",
+        "begun",
+        "intended",
+        "finished",
+        "end-seen",
+        "closed",
+        "reported",
+    ];
+    for (n, point) in points.into_iter().enumerate() {
+        host.crash_at(point);
+        // It may be gone before the signal comes.
+        host.keep_up_until(|_| Ok::<_, String>(()));
+        host.set_clock(midnight + i64::try_from(n).unwrap() * DAY + 12 * HOUR + 60, true);
+        host.keep_up_until(|host| {
+            let fired = host.effects("o").len();
+            let report = host.report("o").unwrap_or_default();
+            let over = report["phase"] == "waiting" && report["cause"].is_string() && host.has_crashed();
+            let until = report["until"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+            let ahead = midnight + i64::try_from(n).unwrap() * DAY + 13 * HOUR;
+            let next =
+                until.is_some_and(|until| until.as_second() > jiff::Timestamp::now().as_second() + ahead);
+            if fired == n + 1 && over && next {
+                Ok(())
+            } else {
+                Err(format!("{point}: {fired} firings, {report}"))
+            }
+        });
+    }
+    assert_eq!(host.effects("o").len(), points.len());
+}
+
 /// A day without Consul, hour by hour, with a restart in the middle of it: the nightly backup ran once, and was reported.
 #[test]
 fn a_nightly_backup_runs_once_in_a_day_without_consul_and_is_reported_when_it_is_back() {
