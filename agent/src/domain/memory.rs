@@ -620,6 +620,37 @@ mod tests {
         assert!(memory.orders[&key()].had(identity(1)) && !memory.orders[&key()].had(identity(2)));
     }
 
+    /// Lines as a program wrote them that knew no schedules, and new facts beside them.
+    #[test]
+    fn facts_of_a_former_program_are_read_beside_new_ones() {
+        let identity = identity(7);
+        let lines = [
+            format!(
+                r#"{{"fact":"whole","key":"hosts/db1/backup","order":{{"last":"{identity}","index":5,"older":[],"held":null,"unreadable":null,"current":null,"previous":null,"gone":null}}}}"#
+            ),
+            format!(
+                r#"{{"fact":"occasion","key":"hosts/db1/backup","run":"{}","identity":"{identity}","index":6,"cause":"placed","at":"2026-11-20T00:00:00Z"}}"#,
+                RunId::new(1, 1)
+            ),
+            r#"{"fact":"stands","key":"hosts/db1/backup","terms":"30 2 * * * UTC","at":"2026-11-21T00:00:00Z"}"#.to_owned(),
+            r#"{"fact":"passed","key":"hosts/db1/backup","until":"2026-11-21T02:30:00Z","missed":1,"overlaps":0,"at":"2026-11-22T00:00:00Z"}"#.to_owned(),
+        ];
+        let mut memory = Memory::default();
+        for line in lines {
+            memory.take(serde_json::from_str(&line).unwrap());
+        }
+        let order = &memory.orders[&key()];
+        assert_eq!((order.last, order.index, order.standing.missed), (Some(identity), 6, 1));
+        assert_eq!(order.standing.handled.unwrap().to_string(), "2026-11-21T02:30:00Z");
+        // What comes again nowhere is written as it was.
+        let json = serde_json::to_string(&Remembered::default()).unwrap();
+        assert!(!json.contains("standing"), "{json}");
+        for cause in ["placed", "firing 2026-11-21T02:30:00Z", "drift 3"] {
+            assert_eq!(String::from(Cause::try_from(cause.to_owned()).unwrap()), cause);
+        }
+        assert!(Cause::try_from("firing soon".to_owned()).is_err());
+    }
+
     #[test]
     fn the_older_run_keeps_its_place_until_it_is_closed() {
         let mut memory = Memory::default();

@@ -15,6 +15,7 @@ mod publish;
 mod runs;
 mod sights;
 mod standing;
+mod tidy;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +30,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
-use crate::catalog::{Catalog, copy};
 use crate::config::{ConfigError, Settings};
 use crate::domain::decide::{Action, Decision, Examined, SeenOrder, View, decide};
 use crate::domain::ids::RunId;
@@ -45,7 +46,7 @@ use crate::host::crash::{CrashPoint, here};
 use crate::host::disk::{At, DiskError};
 use crate::host::{clock, disk, facts, heap, notify};
 use crate::ledger::orders::LedgerError;
-use crate::ledger::{Folder, Ledger, trim};
+use crate::ledger::{Folder, Ledger};
 use crate::report::writer::{self, Wanted};
 use crate::store::Store;
 
@@ -172,6 +173,7 @@ pub struct Agent {
     rebooting: bool,
     calm_until: Option<Timestamp>,
     standings: standing::Standings,
+    closed_since_trim: usize,
     decision: Decision,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
@@ -226,6 +228,7 @@ impl Agent {
             rebooting: false,
             calm_until: None,
             standings,
+            closed_since_trim: 0,
             decision: Decision::default(),
             events,
             inbox,
@@ -262,6 +265,7 @@ impl Agent {
         loop {
             self.decide_and_dispatch();
             self.publish();
+            self.trim_sometimes();
             if self.has_answer() {
                 ready.say(&format!("{} of {}", self.settings.store_word(), self.host));
             }
@@ -410,6 +414,7 @@ impl Agent {
                 if !closed.is_empty() {
                     here(CrashPoint::Closed);
                 }
+                self.closed_since_trim += closed.len();
                 for (key, run) in closed {
                     self.examined.remove(&key);
                     self.runs.close(run, &self.kept_open());
@@ -625,27 +630,6 @@ impl Agent {
             self.runs.load(run);
         }
         self.runs.load_newest();
-    }
-
-    /// Removes what is not needed any more; a failure costs space, nothing else.
-    fn tidy(&self) {
-        let Ok(ledger) = &self.ledger else { return };
-        let mut spared = self.kept_open();
-        spared.extend(ledger.memory().prepared().map(|(_, occasion)| occasion.run));
-        let runs = self.settings.state_dir.join("runs");
-        if let Err(error) = trim::trim(&runs, &spared, &self.settings.runs.into(), clock::now()) {
-            tracing::warn!("old runs are not removed: {error}");
-        }
-        let tasks = self.settings.state_dir.join("tasks");
-        match trim::digests(&runs) {
-            Ok(mut needed) => {
-                needed.extend(standing::digests(&self.settings.state_dir));
-                if let Err(error) = copy::remove_unneeded(&tasks, &needed) {
-                    tracing::warn!("old copies of tasks are not removed: {error}");
-                }
-            }
-            Err(error) => tracing::warn!("old copies of tasks are not removed: {error}"),
-        }
     }
 
     fn has_answer(&self) -> bool {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::orders::{close_waiting, hold, refuse};
-use super::starts::spread;
+use super::starts::{Places, spread};
 use super::{Action, Clock, Decision, Reason, SeenOrder, View, Wait};
 use crate::domain::ids::RunId;
 use crate::domain::memory::{Closing, End, Fact, Hold, Remembered, Stage};
@@ -224,11 +224,11 @@ impl Case<'_> {
         if self.remembered.is_under_way() || ended {
             return;
         }
-        match self.finding() {
+        let locks = match self.finding() {
             None => return decision.actions.push(Action::Examine(self.key.clone())),
             Some(Err(why)) => return refuse(view, self.key, self.index, why, self.remembered, decision),
-            Some(Ok(_)) => {}
-        }
+            Some(Ok(needs)) => &needs.locks,
+        };
         let standing = &self.remembered.standing;
         let run_ended = self.remembered.current.as_ref().and_then(|occasion| match &occasion.stage {
             Stage::Closed(Closing { at, .. }) => Some(*at),
@@ -240,6 +240,10 @@ impl Case<'_> {
             return decision.remember(Fact::Settled { key: self.key.clone() });
         }
         let (until, detail) = match answers.finding(view.now, every, run_ended) {
+            Finding::Ask | Finding::Drifted if Places::of(view).taken(locks).is_some() => {
+                // Whoever changes the same thing now may well have it in another state for a while.
+                (None, Some("a run that is under way has what this state is about".to_owned()))
+            }
             Finding::Drifted if standing.unsettled + 1 >= TOO_MANY => {
                 let fact = hold(view, self.key, Hold::NotConverging, self.order.identity, self.index);
                 return decision.remember(fact);

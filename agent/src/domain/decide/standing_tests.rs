@@ -524,6 +524,19 @@ fn nothing_is_asked_while_the_order_is_under_way_refused_or_out_of_sight() {
     assert!(model.asked.is_empty());
 }
 
+#[test]
+fn nothing_is_asked_while_another_run_has_what_the_state_is_about() {
+    let mut model = Model::with(HOST, "{task: t, revision: r1, by: r1, reconcile: 15m}");
+    model.started();
+    model.locks = vec![Lock { name: "db".into(), mode: LockMode::Exclusive }];
+    model.starting = BTreeMap::from([(RunId::new(9, 9), model.locks.clone())]);
+    model.go_to("2026-11-21T18:00:00Z");
+    assert!(model.asked.is_empty());
+    model.starting.clear();
+    model.settle();
+    assert_eq!(model.asked.len(), 1);
+}
+
 /// A day without Consul, in virtual time: what may fire offline does, once, from the ledger's copy, also after a restart.
 #[test]
 fn a_day_without_a_store_fires_only_what_may_once_and_for_seven_days() {

@@ -57,13 +57,18 @@ impl Places {
             let detail = Some("the host is about to be rebooted".to_owned());
             return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
         }
-        if let Some(lock) = locks.iter().find(|lock| self.held.iter().any(|held| conflict(lock, held))) {
+        if let Some(lock) = self.taken(locks) {
             let detail = Some(format!("{} is taken by another run", lock.name));
             return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
         }
         self.take_place()?;
         self.held.extend_from_slice(locks);
         Ok(())
+    }
+
+    /// A lock of these that another run has.
+    pub(super) fn taken<'a>(&self, locks: &'a [Lock]) -> Option<&'a Lock> {
+        locks.iter().find(|lock| self.held.iter().any(|held| conflict(lock, held)))
     }
 
     /// Takes a place among the runs at once, for a run that has kept its locks.

@@ -29,6 +29,9 @@ struct Model {
     running: Vec<(OrderKey, RunId)>,
     answers: BTreeMap<OrderKey, Answers>,
     asked: Vec<OrderKey>,
+    /// What each task locks, and what runs that are being started have.
+    locks: Vec<Lock>,
+    starting: BTreeMap<RunId, Vec<Lock>>,
 }
 
 #[path = "standing_tests.rs"]
@@ -57,6 +60,8 @@ impl Model {
             running: Vec::new(),
             answers: BTreeMap::new(),
             asked: Vec::new(),
+            locks: Vec::new(),
+            starting: BTreeMap::new(),
         }
     }
 
@@ -91,7 +96,7 @@ impl Model {
                 .iter()
                 .map(|(key, seen)| {
                     let (repeatable, offline) = (self.repeatable, self.offline);
-                    let needs = Needs { repeatable, locks: Vec::new(), closed: None, offline };
+                    let needs = Needs { repeatable, locks: self.locks.clone(), closed: None, offline };
                     let finding = self.refused.clone().map_or(Ok(needs), Err);
                     (key.clone(), Examined { index: seen.index, finding })
                 })
@@ -107,7 +112,7 @@ impl Model {
                 memory: &self.memory,
                 examined: &examined,
                 runs: &BTreeMap::new(),
-                starting: &BTreeMap::new(),
+                starting: &self.starting,
                 parallel: 4,
                 calm_until: None,
                 clock: self.clock,
