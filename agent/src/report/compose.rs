@@ -158,6 +158,7 @@ impl Sources<'_> {
                 (None, said) => said.unwrap_or_default(),
             }),
             error: None,
+            step: None,
             ended: None,
             identity,
             ..over

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Agent, sights, standing, work};
+use super::{Agent, standing, work};
 use crate::config;
 use crate::domain::decide::{Examined, Needs, SeenOrder};
 use crate::domain::ids::RunId;
@@ -15,7 +15,7 @@ use crate::host::facts;
 impl Agent {
     /// The order as the store shows it; while the store gives no answer at all, as the ledger has it.
     pub(super) fn known(&self, key: &OrderKey) -> Option<&SeenOrder> {
-        let copies = if sights::all_away(&self.sights) { Some(&self.standings.copies) } else { None };
+        let copies = self.sighted.away.then_some(&self.standings.copies);
         copies.map_or_else(|| self.orders.get(key), |copies| copies.get(key))
     }
 

@@ -159,7 +159,7 @@ pub struct Agent {
     store: Arc<dyn Store>,
     sources: Vec<Source>,
     sights: Vec<sights::Sight>,
-    was_visible: bool,
+    sighted: sights::Sighted,
     sightings: u64,
     orders: BTreeMap<OrderKey, SeenOrder>,
     ledger: Result<Ledger, LedgerError>,
@@ -214,7 +214,7 @@ impl Agent {
             store,
             sources,
             sights: Vec::new(),
-            was_visible: false,
+            sighted: sights::Sighted::default(),
             sightings: 0,
             orders: BTreeMap::new(),
             ledger,
@@ -293,9 +293,9 @@ impl Agent {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Sight => {
-                let visible = sights::all_visible(&self.sights);
-                self.sightings += u64::from(visible && !self.was_visible);
-                self.was_visible = visible;
+                let sighted = sights::Sighted::of(&self.sights);
+                self.sightings += u64::from(sighted.visible && !self.sighted.visible);
+                self.sighted = sighted;
                 if sights::take(&self.sights, &mut self.orders) {
                     here(CrashPoint::OrderSeen);
                     self.examined.retain(|key, seen| {
@@ -335,8 +335,8 @@ impl Agent {
                 boot: &self.boot,
                 host: &self.host,
                 sources: &self.sources,
-                orders: sights::all_visible(&self.sights).then_some(&self.orders),
-                indexes: &sights::indexes(&self.sights),
+                orders: self.sighted.visible.then_some(&self.orders),
+                indexes: &self.sighted.indexes,
                 memory: ledger.memory(),
                 examined: &self.examined,
                 runs: self.runs.views(),
@@ -344,7 +344,7 @@ impl Agent {
                 parallel: self.settings.runs.parallel,
                 calm_until: self.calm_until,
                 clock: self.clock(),
-                unreachable: sights::all_away(&self.sights),
+                unreachable: self.sighted.away,
                 confirmed: &self.standings.copies,
                 answers: &self.standings.answers,
             };
@@ -450,7 +450,7 @@ impl Agent {
         let remembered = ledger.memory().orders.get(key);
         let Some(occasion) = remembered.and_then(|order| order.current.as_ref()) else { return };
         // The last look is tried in any case; the copy counts only if the store gives no answer at all.
-        let away = sights::all_away(&self.sights) && loaded.task.offline;
+        let away = self.sighted.away && loaded.task.offline;
         let copy = remembered.and_then(|order| order.standing.confirmed.as_ref()).filter(|_| away);
         let job = work::Making {
             store: Arc::clone(&self.store),

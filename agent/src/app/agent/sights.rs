@@ -78,20 +78,28 @@ pub(super) fn watch(
     sources.iter().map(start).collect()
 }
 
-/// Whether every place is in sight at this moment.
-pub(super) fn all_visible(sights: &[Sight]) -> bool {
-    !sights.is_empty() && sights.iter().all(|sight| sight.listing().is_some())
+/// What was in sight when the orders were taken in.
+///
+/// A decision rests on this and on no later look: a place that has come in sight since, but whose orders are not taken
+/// in yet, would look like one whose orders are gone.
+#[derive(Debug, Default)]
+pub(super) struct Sighted {
+    /// Every place was in sight.
+    pub(super) visible: bool,
+    /// No place got any answer at all. A refusal is an answer: lost rights are not an outage.
+    pub(super) away: bool,
+    /// The store's index of each place in sight.
+    pub(super) indexes: BTreeMap<Source, u64>,
 }
 
-/// Whether no place gets any answer at all. A refusal is an answer: lost rights are not an outage.
-pub(super) fn all_away(sights: &[Sight]) -> bool {
-    !sights.is_empty() && sights.iter().all(|sight| sight.seen.borrow().away)
-}
-
-/// The store's index of each place in sight.
-pub(super) fn indexes(sights: &[Sight]) -> BTreeMap<Source, u64> {
-    let index = |sight: &Sight| Some((sight.source.clone(), sight.listing()?.index));
-    sights.iter().filter_map(index).collect()
+impl Sighted {
+    /// What is in sight now.
+    pub(super) fn of(sights: &[Sight]) -> Self {
+        let index = |sight: &Sight| Some((sight.source.clone(), sight.listing()?.index));
+        let indexes: BTreeMap<_, _> = sights.iter().filter_map(index).collect();
+        let away = !sights.is_empty() && sights.iter().all(|sight| sight.seen.borrow().away);
+        Self { visible: !sights.is_empty() && indexes.len() == sights.len(), away, indexes }
+    }
 }
 
 /// Takes in what is in sight; true if an order came, went or changed. A place out of sight keeps its orders.
