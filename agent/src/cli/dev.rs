@@ -74,7 +74,9 @@ fn set_up(dir: &Path) -> io::Result<PathBuf> {
         let at = |name: &str| serde_json::Value::from(dir.join(name).to_string_lossy().into_owned());
         let text = format!(
             "# Made by `hostler dev`; yours to change.\nhost: dev\nstate_dir: {}\nruntime_dir: {}\n\
-             task_dirs: [{}]\nstore: dir\ndir: {{path: {}}}\nlauncher: detached\n",
+             task_dirs: [{}]\nstore: dir\ndir: {{path: {}}}\nlauncher: detached\n\
+             # A laptop or a container rarely has a clock that the kernel calls synchronised; a schedule fires here anyway.\n\
+             clock: trusted\n",
             at("state"),
             at("run"),
             at("tasks"),

@@ -236,6 +236,7 @@ pub(super) fn detail_of(report: &OrderReport) -> String {
     let over = report.ended.is_some();
     let parts = [
         report.reason.clone(),
+        report.until.map(|_| format!("until {}", show::time(report.until))),
         step.filter(|_| !over),
         report.progress.filter(|_| !over).map(|percent| format!("{percent} %")),
         report.message.clone().filter(|_| report.error.is_none()),

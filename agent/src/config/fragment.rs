@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{ALL, ConfigError, LauncherChoice, RunSettings, Settings, StoreSettings};
+use super::{ALL, ClockChoice, ConfigError, LauncherChoice, RunSettings, Settings, StoreSettings};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::span::Bytes;
@@ -37,6 +37,7 @@ pub struct Fragment {
     /// Read by a later version; known, so that a file written for it is not refused.
     vault: Option<Value>,
     launcher: Option<LauncherChoice>,
+    clock: Option<ClockChoice>,
     runs: Runs,
     telemetry: Option<Value>,
     log: Log,
@@ -125,6 +126,7 @@ impl Fragment {
             ),
             vault: self.vault.or(lower.vault),
             launcher: self.launcher.or(lower.launcher),
+            clock: self.clock.or(lower.clock),
             runs: first!(self.runs, lower.runs, Runs { parallel, keep, keep_days, keep_bytes }),
             telemetry: self.telemetry.or(lower.telemetry),
             log: first!(self.log, lower.log, Log { level, format }),
@@ -186,6 +188,7 @@ impl Fragment {
             keys,
             state_dir,
             launcher: self.launcher.unwrap_or_default(),
+            clock: self.clock.unwrap_or_default(),
             runs,
             log_level: self.log.level.unwrap_or_else(|| "info".into()),
         })

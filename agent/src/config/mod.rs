@@ -74,6 +74,17 @@ pub enum LauncherChoice {
     Detached,
 }
 
+/// Whether what depends on the time of day waits for a clock that something keeps right.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClockChoice {
+    /// The kernel says that it is synchronised, and it is not older than the ledger.
+    #[default]
+    Synchronised,
+    /// It is right, whatever the kernel and the ledger say.
+    Trusted,
+}
+
 /// What is kept of runs, and how many may execute at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunSettings {
@@ -107,6 +118,8 @@ pub struct Settings {
     pub keys: Keys,
     /// How executors are started.
     pub launcher: LauncherChoice,
+    /// What is asked of the clock.
+    pub clock: ClockChoice,
     /// Runs.
     pub runs: RunSettings,
     /// The level of the log: error, warn, info, debug, trace.

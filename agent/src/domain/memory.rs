@@ -14,6 +14,7 @@ use super::name::Name;
 use super::plan::Cause;
 use super::run::Outcome;
 use super::source::{OrderKey, Source};
+use super::standing::{Confirmed, Standing};
 use super::summary::Summary;
 
 /// How many identities are remembered for each key.
@@ -35,6 +36,8 @@ pub enum Hold {
     Regressed,
     /// Effective only because a nearer order went away.
     Uncovered,
+    /// The state drifts away again and again.
+    NotConverging,
 }
 
 /// An order that is held.
@@ -224,6 +227,9 @@ pub struct Remembered {
     pub previous: Option<Box<Occasion>>,
     /// When the key was seen to be gone.
     pub gone: Option<Timestamp>,
+    /// Whether and how it comes again.
+    #[serde(default, skip_serializing_if = "Standing::is_blank")]
+    pub standing: Standing,
 }
 
 impl Occasion {
@@ -241,6 +247,12 @@ impl Remembered {
     /// Whether the key had this identity before, but not last.
     pub fn had(&self, identity: Identity) -> bool {
         self.older.contains(&identity)
+    }
+
+    /// Whether an occasion waits or has a run: another one of the same order has no place beside it.
+    pub fn is_under_way(&self) -> bool {
+        let waits = |occasion: &Occasion| occasion.stage == Stage::Open || occasion.has_run();
+        self.previous.is_some() || self.current.as_ref().is_some_and(waits)
     }
 
     /// The key holds this instruction from now on.
@@ -281,6 +293,66 @@ pub enum Fact {
         /// Why.
         cause: Cause,
         /// When.
+        at: Timestamp,
+    },
+    /// An identity that is no occasion of its own: the order has a schedule.
+    Taken {
+        /// Of this order.
+        key: OrderKey,
+        /// The order's identity.
+        identity: Identity,
+        /// The index under which it was seen.
+        index: u64,
+        /// When.
+        at: Timestamp,
+    },
+    /// From now on the order comes again by these terms.
+    Stands {
+        /// Which.
+        key: OrderKey,
+        /// Its terms.
+        terms: String,
+        /// When.
+        at: Timestamp,
+    },
+    /// The order does not come again.
+    Rests {
+        /// Which.
+        key: OrderKey,
+    },
+    /// Instants that did not fire, and never will.
+    Passed {
+        /// Of this order.
+        key: OrderKey,
+        /// The newest of them.
+        until: Timestamp,
+        /// How many were missed.
+        missed: u32,
+        /// How many were skipped because one was still under way.
+        overlaps: u32,
+        /// When that was found.
+        at: Timestamp,
+    },
+    /// The document stands as the store showed it.
+    Confirmed {
+        /// Of this order.
+        key: OrderKey,
+        /// Under which index.
+        index: u64,
+        /// The document; not said where it is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        document: Option<String>,
+        /// When.
+        at: Timestamp,
+    },
+    /// The state has held for long enough after its drifts.
+    Settled {
+        /// Of this order.
+        key: OrderKey,
+    },
+    /// What the clock said while something kept it right.
+    Clock {
+        /// That instant.
         at: Timestamp,
     },
     /// The known identity has another index.
@@ -398,15 +470,42 @@ pub struct Memory {
     pub left: BTreeMap<Name, (Source, u64)>,
     /// The newest controls that were taken in.
     pub acts: BTreeMap<ControlId, Acted>,
+    /// The newest instant of a clock that something kept right: a clock that is behind it is wrong.
+    pub newest: Option<Timestamp>,
 }
 
 impl Memory {
     /// Takes a fact in.
     pub fn take(&mut self, fact: Fact) {
         match fact {
+            Fact::Taken { key, identity, index, .. } => self.present(key).stands(identity, index),
+            Fact::Stands { key, terms, at } => self.present(key).standing.begin(terms, at),
+            Fact::Rests { key } => self.orders.entry(key).or_default().standing.rest(),
+            Fact::Passed { key, until, missed, overlaps, .. } => {
+                let standing = &mut self.orders.entry(key).or_default().standing;
+                standing.pass(until);
+                standing.missed = standing.missed.saturating_add(missed);
+                standing.overlaps = standing.overlaps.saturating_add(overlaps);
+            }
+            Fact::Confirmed { key, index, document, at } => {
+                let standing = &mut self.orders.entry(key).or_default().standing;
+                let known = standing.confirmed.take().map(|confirmed| confirmed.document);
+                let document = document.or(known);
+                standing.confirmed = document.map(|document| Confirmed { index, document, at });
+            }
+            Fact::Settled { key } => self.orders.entry(key).or_default().standing.unsettled = 0,
+            Fact::Clock { at } => self.newest = self.newest.max(Some(at)),
             Fact::Occasion { key, run, identity, index, cause, at } => {
                 let order = self.present(key);
                 order.stands(identity, index);
+                match &cause {
+                    Cause::Placed | Cause::Retry(_) => {}
+                    Cause::Firing(instant) => order.standing.pass(*instant),
+                    Cause::Drift(n) => {
+                        order.standing.drifts = order.standing.drifts.max(*n);
+                        order.standing.unsettled = order.standing.unsettled.saturating_add(1);
+                    }
+                }
                 let newest = Occasion { run, identity, cause, at, stage: Stage::Open, asked: None };
                 let before = order.current.replace(newest);
                 // At most one older occasion has a run: newer ones wait for it, and are superseded waiting.
@@ -424,11 +523,13 @@ impl Memory {
                 let order = self.present(key);
                 order.unreadable = None;
                 order.held = Some(Box::new(held));
+                order.standing.rest();
             }
             Fact::Unreadable { key, unreadable } => {
                 let order = self.present(key);
                 order.held = None;
                 order.unreadable = Some(Box::new(unreadable));
+                order.standing.rest();
             }
             Fact::Prepared { key, run } => self.stage(&key, run, Stage::Prepared),
             Fact::Voided { key, run, next } => {
@@ -451,6 +552,7 @@ impl Memory {
                 order.gone = Some(at);
                 order.held = None;
                 order.unreadable = None;
+                order.standing.rest();
             }
             Fact::Effective { order, source: Some(source), .. } => {
                 self.left.remove(&order);
@@ -506,7 +608,8 @@ impl Memory {
         let acted =
             |(control, acted): (&ControlId, &Acted)| Fact::Acted { control: *control, acted: acted.clone() };
         let orders = self.orders.iter().map(whole).chain(self.acts.iter().map(acted));
-        orders.chain(self.effective.iter().map(effective)).chain(self.left.iter().flat_map(left)).collect()
+        let places = self.effective.iter().map(effective).chain(self.left.iter().flat_map(left));
+        orders.chain(places).chain(self.newest.map(|at| Fact::Clock { at })).collect()
     }
 
     /// Whether a control was taken in, or is older than all that are remembered of very many.
@@ -613,6 +716,37 @@ mod tests {
         }
         assert_eq!(again, memory);
         assert!(memory.orders[&key()].had(identity(1)) && !memory.orders[&key()].had(identity(2)));
+    }
+
+    /// Lines as a program wrote them that knew no schedules, and new facts beside them.
+    #[test]
+    fn facts_of_a_former_program_are_read_beside_new_ones() {
+        let identity = identity(7);
+        let lines = [
+            format!(
+                r#"{{"fact":"whole","key":"hosts/db1/backup","order":{{"last":"{identity}","index":5,"older":[],"held":null,"unreadable":null,"current":null,"previous":null,"gone":null}}}}"#
+            ),
+            format!(
+                r#"{{"fact":"occasion","key":"hosts/db1/backup","run":"{}","identity":"{identity}","index":6,"cause":"placed","at":"2026-11-20T00:00:00Z"}}"#,
+                RunId::new(1, 1)
+            ),
+            r#"{"fact":"stands","key":"hosts/db1/backup","terms":"30 2 * * * UTC","at":"2026-11-21T00:00:00Z"}"#.to_owned(),
+            r#"{"fact":"passed","key":"hosts/db1/backup","until":"2026-11-21T02:30:00Z","missed":1,"overlaps":0,"at":"2026-11-22T00:00:00Z"}"#.to_owned(),
+        ];
+        let mut memory = Memory::default();
+        for line in lines {
+            memory.take(serde_json::from_str(&line).unwrap());
+        }
+        let order = &memory.orders[&key()];
+        assert_eq!((order.last, order.index, order.standing.missed), (Some(identity), 6, 1));
+        assert_eq!(order.standing.handled.unwrap().to_string(), "2026-11-21T02:30:00Z");
+        // What comes again nowhere is written as it was.
+        let json = serde_json::to_string(&Remembered::default()).unwrap();
+        assert!(!json.contains("standing"), "{json}");
+        for cause in ["placed", "firing 2026-11-21T02:30:00Z", "drift 3"] {
+            assert_eq!(String::from(Cause::try_from(cause.to_owned()).unwrap()), cause);
+        }
+        assert!(Cause::try_from("firing soon".to_owned()).is_err());
     }
 
     #[test]

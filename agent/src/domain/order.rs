@@ -10,8 +10,11 @@ use sha2::{Digest, Sha256};
 
 use super::ids::Identity;
 use super::name::Name;
+use super::schedule::Schedule;
 use super::span::Span;
+use super::window::Window;
 use super::yaml::{self, Seg, YamlError};
+use super::zone::Zone;
 
 /// The largest order, in bytes.
 pub const MAX_ORDER: usize = 64 << 10;
@@ -34,6 +37,12 @@ pub struct Order {
     pub not_before: Option<Timestamp>,
     /// Not started after: expired.
     pub not_after: Option<Timestamp>,
+    /// Not started outside.
+    pub window: Option<Window>,
+    /// When it fires; the order itself is not carried out then.
+    pub schedule: Option<Schedule>,
+    /// How often it is asked whether the wanted state holds.
+    pub reconcile: Option<Span>,
     /// Over how long the hosts of a group spread their starts.
     pub spread: Option<Span>,
     /// At most the task's own.
@@ -68,12 +77,12 @@ struct File {
     skip: bool,
     by: Option<String>,
     reason: Option<String>,
+    window: Option<String>,
+    schedule: Option<String>,
+    timezone: Option<String>,
+    catch_up: Option<Span>,
+    reconcile: Option<Span>,
     // Known, so that they are not called unknown; none of them may be passed over in silence.
-    window: Option<Value>,
-    schedule: Option<Value>,
-    timezone: Option<Value>,
-    catch_up: Option<Value>,
-    reconcile: Option<Value>,
     on_secret_change: Option<Value>,
     on_join: Option<Value>,
 }
@@ -84,15 +93,7 @@ impl Document {
         let file: File = yaml::parse(text, MAX_ORDER)?;
         let whole = std::str::from_utf8(text).unwrap_or_default();
         let fault = |field: &str, message: String| yaml::fault(whole, &[Seg::from(field)], message);
-        let later = [
-            ("window", &file.window),
-            ("schedule", &file.schedule),
-            ("timezone", &file.timezone),
-            ("catch_up", &file.catch_up),
-            ("reconcile", &file.reconcile),
-            ("on_secret_change", &file.on_secret_change),
-            ("on_join", &file.on_join),
-        ];
+        let later = [("on_secret_change", &file.on_secret_change), ("on_join", &file.on_join)];
         if let Some((field, _)) = later.iter().find(|(_, value)| value.is_some()) {
             return Err(fault(field, format!("this version cannot do `{field}` yet: leave it out")));
         }
@@ -116,6 +117,7 @@ impl Document {
         {
             return Err(fault("not_after", "`not_after` must be later than `not_before`".into()));
         }
+        let times = Times::read(&file).map_err(|(field, message)| fault(field, message))?;
         let identity = identity(&task, &file)
             .map_err(|error| fault("params", format!("cannot be brought into canonical form: {error}")))?;
         Ok(Self::Order(Box::new(Order {
@@ -125,11 +127,66 @@ impl Document {
             identity,
             not_before: file.not_before,
             not_after: file.not_after,
+            window: times.window,
+            schedule: times.schedule,
+            reconcile: file.reconcile,
             spread: file.spread,
             timeout: file.timeout,
             by: file.by,
             reason: file.reason,
         })))
+    }
+}
+
+impl Order {
+    /// What makes it carried out again by itself, if anything does.
+    pub fn standing_terms(&self) -> Option<String> {
+        let every = |every: &Span| format!("every {every}");
+        self.schedule.as_ref().map(Schedule::terms).or_else(|| self.reconcile.as_ref().map(every))
+    }
+}
+
+/// The terms that need a time zone.
+struct Times {
+    window: Option<Window>,
+    schedule: Option<Schedule>,
+}
+
+impl Times {
+    /// An error is the field and what is wrong with it.
+    fn read(file: &File) -> Result<Self, (&'static str, String)> {
+        let (window, schedule) = (&file.window, &file.schedule);
+        for (field, senseless, why) in [
+            (
+                "timezone",
+                file.timezone.is_some() && window.is_none() && schedule.is_none(),
+                "`window` or `schedule`",
+            ),
+            ("catch_up", file.catch_up.is_some() && schedule.is_none(), "`schedule`"),
+        ] {
+            if senseless {
+                return Err((field, format!("`{field}` says something only beside {why}: leave it out")));
+            }
+        }
+        if file.reconcile.is_some() && schedule.is_some() {
+            let why = "an order has `schedule` or `reconcile`, not both: write two orders";
+            return Err(("reconcile", why.to_owned()));
+        }
+        if file.reconcile.is_some_and(|every| every < Span::secs(1)) {
+            return Err(("reconcile", "`reconcile` is an interval of at least 1s".to_owned()));
+        }
+        if file.reconcile.is_some() && file.dry_run == Some(true) {
+            let why = "`reconcile` with `dry_run` would never change anything: leave one of them out";
+            return Err(("reconcile", why.to_owned()));
+        }
+        let zone = file.timezone.as_deref().map_or_else(|| Ok(Zone::utc()), Zone::find);
+        let zone = zone.map_err(|error| ("timezone", error.to_string()))?;
+        let window = window.as_deref().map(|text| Window::read(text, zone.clone())).transpose();
+        let schedule = schedule.as_deref().map(|text| Schedule::read(text, zone, file.catch_up)).transpose();
+        Ok(Self {
+            window: window.map_err(|error| ("window", error.to_string()))?,
+            schedule: schedule.map_err(|error| ("schedule", error.to_string()))?,
+        })
     }
 }
 
@@ -170,6 +227,9 @@ mod tests {
         for same in [
             "{\"revision\":\"1\",\"params\":{\"a\":[\"x\"],\"b\":1.0},\"task\":\"backup\"}",
             "task: backup\nparams: {a: [x], b: 1}\nrevision: '1'\nreason: why\nspread: 0s\nnot_after: 2030-01-01T00:00:00Z",
+            "task: backup\nparams: {a: [x], b: 1}\nrevision: '1'\nschedule: '@daily'\ntimezone: UTC\ncatch_up: 1h\n\
+             window: '01:00-05:00'",
+            "task: backup\nparams: {a: [x], b: 1}\nrevision: '1'\nreconcile: 15m",
         ] {
             assert_eq!(order(same).identity, identity, "{same}");
         }
@@ -191,7 +251,17 @@ mod tests {
         for (text, expected) in [
             ("tsk: hello", "task"),
             ("params: {}", "`task` is missing"),
-            ("task: hello\nschedule: '* * * * *'", "cannot do `schedule` yet"),
+            ("task: hello\non_secret_change: [a]", "cannot do `on_secret_change` yet"),
+            ("task: hello\nschedule: '61 * * * *'", "2:11"),
+            ("task: hello\nschedule: '61 * * * *'", "field 1 (minute)"),
+            ("task: hello\nschedule: 5", "schedule"),
+            ("task: hello\nschedule: '* * * * *'\ntimezone: Berlin", "Europe/Berlin"),
+            ("task: hello\nwindow: Sat", "Sat,Sun 01:00-05:00"),
+            ("task: hello\ntimezone: UTC", "only beside `window` or `schedule`"),
+            ("task: hello\nwindow: 01:00-02:00\ncatch_up: 1h", "only beside `schedule`"),
+            ("task: hello\nschedule: '@daily'\nreconcile: 15m", "not both"),
+            ("task: hello\nreconcile: 0s", "at least 1s"),
+            ("task: hello\nreconcile: 15m\ndry_run: true", "never change"),
             ("task: hello\nrevision: [1]", "put it in quotes"),
             ("task: hello\nparams: 5", "map of names"),
             ("task: hello\nspread: 5", "spread"),

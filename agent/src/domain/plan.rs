@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,6 +27,10 @@ pub enum Cause {
     Placed,
     /// An operator's control of this id wants it.
     Retry(ControlId),
+    /// Its schedule came to this instant.
+    Firing(Timestamp),
+    /// The state that is to hold did not, for the so manieth time.
+    Drift(u32),
 }
 
 impl From<Cause> for String {
@@ -33,6 +38,8 @@ impl From<Cause> for String {
         match cause {
             Cause::Placed => "placed".to_owned(),
             Cause::Retry(control) => format!("retry {control}"),
+            Cause::Firing(instant) => format!("firing {instant}"),
+            Cause::Drift(n) => format!("drift {n}"),
         }
     }
 }
@@ -41,11 +48,14 @@ impl TryFrom<String> for Cause {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let retry = || text.strip_prefix("retry ")?.parse().map(Self::Retry).ok();
-        match text.as_str() {
-            "placed" => Ok(Self::Placed),
-            _ => retry().ok_or_else(|| format!("{text:?} is not a cause that this version knows")),
-        }
+        let known = match text.split_once(' ') {
+            None if text == "placed" => Some(Self::Placed),
+            Some(("retry", control)) => control.parse().ok().map(Self::Retry),
+            Some(("firing", instant)) => instant.parse().ok().map(Self::Firing),
+            Some(("drift", n)) => n.parse().ok().map(Self::Drift),
+            _ => None,
+        };
+        known.ok_or_else(|| format!("{text:?} is not a cause that this version knows"))
     }
 }
 

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::document::{OrderReport, REPORT_VERSION, RUN_TAIL, RunReport};
-use crate::domain::decide::{Decision, Life, RunView};
+use crate::domain::decide::{Decision, Life, Reason, RunView};
 use crate::domain::ids::RunId;
 use crate::domain::memory::{End, Hold, Memory, Occasion, Remembered, Stage, end_of};
 use crate::domain::name::Name;
 use crate::domain::plan::Plan;
 use crate::domain::run::{Phase, Rest, State};
 use crate::domain::source::OrderKey;
+use crate::domain::standing::Standing;
 use crate::domain::summary::{Summary, phase};
 use crate::domain::text;
 
@@ -86,7 +87,7 @@ impl Sources<'_> {
                 ..blank
             });
         }
-        let occasion = remembered.current.as_ref()?;
+        let Some(occasion) = &remembered.current else { return self.comes(key, remembered, blank) };
         let blank = OrderReport {
             identity: Some(occasion.identity),
             cause: Some(occasion.cause.clone().into()),
@@ -110,9 +111,59 @@ impl Sources<'_> {
                     None => report,
                 };
                 let message = way_out(closing.end, key, self.host).or(report.message);
-                OrderReport { message, ..report }
+                self.comes_again(key, remembered, closing.end, OrderReport { message, ..report })
             }
         })
+    }
+
+    /// An order with a schedule that has not fired yet.
+    fn comes(&self, key: &OrderKey, remembered: &Remembered, blank: OrderReport) -> Option<OrderReport> {
+        let identity = Some(remembered.last?);
+        let since = remembered.standing.handled;
+        if remembered.standing.terms.is_none() && !self.decision.waits.contains_key(key) {
+            let message = Some(
+                "it had a schedule when it was placed, and has none now: change `revision` to have it carried out"
+                    .to_owned(),
+            );
+            let reason = Some("schedule".to_owned());
+            return Some(OrderReport { phase: "waiting".into(), reason, identity, since, message, ..blank });
+        }
+        let report = self.waiting(key, remembered, OrderReport { identity, since, ..blank });
+        let message = report.message.clone().or_else(|| counted(&remembered.standing));
+        Some(OrderReport { message, ..report })
+    }
+
+    /// The report of an order whose newest occasion is over, and which may come again.
+    fn comes_again(
+        &self,
+        key: &OrderKey,
+        remembered: &Remembered,
+        end: End,
+        over: OrderReport,
+    ) -> OrderReport {
+        let Some(wait) = self.decision.waits.get(key) else { return over };
+        let said = wait.detail.clone().or_else(|| counted(&remembered.standing)).or(over.message.clone());
+        let identity = remembered.last.or(over.identity);
+        // A state that holds, or what went wrong last, is more than that it is waited for the next time.
+        let failed = !end.is_good() && !matches!(end, End::Superseded | End::Withdrawn);
+        if wait.reason == Reason::Reconcile || failed {
+            return OrderReport { until: wait.until, message: said, identity, ..over };
+        }
+        OrderReport {
+            phase: "waiting".into(),
+            reason: Some(wait.reason.as_str().into()),
+            until: wait.until,
+            message: Some(match (&over.cause, said) {
+                (Some(cause), Some(said)) => format!("last: {cause}, {}; {said}", end.as_str()),
+                (Some(cause), None) => format!("last: {cause}, {}", end.as_str()),
+                (None, said) => said.unwrap_or_default(),
+            }),
+            error: None,
+            step: None,
+            ended: None,
+            identity,
+            ..over
+        }
     }
 
     fn waiting(&self, key: &OrderKey, remembered: &Remembered, blank: OrderReport) -> OrderReport {
@@ -150,6 +201,17 @@ impl Sources<'_> {
         let report = summarised(report, &summary);
         let error = state.failure.as_ref().map(|failure| failure.text.clone());
         OrderReport { progress, message: message.or(report.message.clone()), error, ..report }
+    }
+}
+
+/// Firings that did not take place, in words.
+fn counted(standing: &Standing) -> Option<String> {
+    let words = |n: u32, what: &str| (n > 0).then(|| format!("{n} {what}"));
+    let missed = words(standing.missed, "missed");
+    let overlaps = words(standing.overlaps, "skipped: overlap");
+    match (missed, overlaps) {
+        (Some(missed), Some(overlaps)) => Some(format!("firings {missed}, {overlaps}")),
+        (one, other) => one.or(other).map(|words| format!("firings {words}")),
     }
 }
 
@@ -201,6 +263,13 @@ fn hold(why: Hold, key: &OrderKey, host: &Name) -> (&'static str, String) {
                 "{key} holds another instruction under an older index, as after a restored snapshot; it was not \
                  carried out: hostler release {order} --host {host} carries it out, \
                  hostler rebase {order} --host {host} accepts it as what stands"
+            ),
+        ),
+        Hold::NotConverging => (
+            "not converging",
+            format!(
+                "{key}: its state drifted away three times and did not last between; nothing was started any more: \
+                 see what else changes it, then edit the order, or hostler release {order} --host {host}"
             ),
         ),
         Hold::Uncovered => (

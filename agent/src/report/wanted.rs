@@ -50,7 +50,9 @@ pub type Reports = BTreeMap<Arc<str>, Arc<Report>>;
 impl Report {
     /// The report of an order.
     pub fn order(report: &OrderReport) -> Result<Self, serde_json::Error> {
-        let kind = if report.ended.is_none() { Kind::GoesOn } else { Kind::Ended };
+        // One that comes again is over and goes on.
+        let goes_on = report.ended.is_none() || report.until.is_some();
+        let kind = if goes_on { Kind::GoesOn } else { Kind::Ended };
         Self::new(report, &report.phase, kind)
     }
 

@@ -185,6 +185,13 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the store gave no answer that it stands by: an outage, and not a refusal.
+    pub fn is_away(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::NoLeader { .. } | Self::Busy { .. })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

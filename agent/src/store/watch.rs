@@ -65,11 +65,13 @@ pub struct Seen {
     pub contact: Option<Instant>,
     /// The store's index in that answer, for the report.
     pub index: Option<u64>,
+    /// The last question got no answer at all, not even a refusal.
+    pub away: bool,
 }
 
 impl Default for Seen {
     fn default() -> Self {
-        Self { sight: Sight::Unknown, last: None, contact: None, index: None }
+        Self { sight: Sight::Unknown, last: None, contact: None, index: None, away: false }
     }
 }
 
@@ -120,6 +122,7 @@ impl Watch {
 
     fn heard(&mut self, listing: Listing, now: Instant, jitter: f64) -> Next {
         self.failures = 0;
+        self.seen.away = false;
         self.seen.contact = Some(now);
         self.seen.index = Some(listing.index);
         // An index that goes backwards belongs to a store that was rebuilt or restored: asking on with the
@@ -146,6 +149,7 @@ impl Watch {
         self.index = None;
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
+        self.seen.away = error.is_away();
         let pause = self.toll(now).max(spread(pause, jitter));
         Next { news: self.show(Sight::Trouble(error.to_string())), pause }
     }

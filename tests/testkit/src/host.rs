@@ -272,6 +272,7 @@ impl Host {
         let mut command = Command::new(&self.program);
         command.arg("agent").arg("--config").arg(self.path("hostler.yml"));
         command.env("HOSTLER_CRASH_FILE", self.path("crash")).env("HOSTLER_LOG", "hostler=debug");
+        command.env("HOSTLER_CLOCK_FILE", self.path("clock"));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.agent = Some(command.spawn().expect("the agent"));
@@ -340,6 +341,26 @@ impl Host {
     /// Wishes the process that passes this point next to end there; see `host/crash.rs`.
     pub fn crash_at(&self, point: &str) {
         fs::write(self.path("crash"), point).expect("the wish");
+    }
+
+    /// Sets the clock of this host's agent and executors by so many seconds, and says whether it is synchronised. The agent
+    /// looks at it at once.
+    pub fn set_clock(&self, ahead: i64, synchronised: bool) {
+        let word = if synchronised { "synchronised" } else { "unsynchronised" };
+        let temp = self.path("clock.tmp");
+        fs::write(&temp, format!("{ahead} {word}")).expect("the clock");
+        fs::rename(&temp, self.path("clock")).expect("the clock");
+        if let Some(pid) = self.agent_pid() {
+            // Before the agent listens to it, the signal would end it.
+            eventually(SOON, || {
+                let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+                let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+                let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+                let hangup = caught.is_some_and(|mask| mask & 1 == 1);
+                if hangup { Ok(()) } else { Err(format!("the agent is not up; {}", self.log_tail())) }
+            });
+            signal(pid, Signal::SIGHUP);
+        }
     }
 
     /// Whether the wish came true.

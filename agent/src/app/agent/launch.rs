@@ -81,7 +81,7 @@ impl Agent {
     }
 
     /// Writes what an operator wants of a run where its executor, or the next one, finds it.
-    pub(super) fn ask(&mut self, run: RunId, asked: Asked) -> bool {
+    pub(super) fn tell(&mut self, run: RunId, asked: Asked) -> bool {
         here(CrashPoint::OccasionAsked);
         let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
         match folder.request(&asked) {

@@ -10,11 +10,14 @@
 //! One task owns all state; whatever takes time is done elsewhere and comes back as an [`Event`]. Nothing here
 //! decides: that is `domain::decide`.
 
+mod examine;
 mod launch;
 mod look;
 mod publish;
 mod runs;
 mod sights;
+mod standing;
+mod tidy;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,23 +32,23 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
-use crate::catalog::{Catalog, copy};
-use crate::config::{self, ConfigError, Settings};
-use crate::domain::decide::{Action, Decision, Examined, Needs, View, decide};
+use crate::config::{ConfigError, Settings};
+use crate::domain::decide::{Action, Decision, Examined, View, decide};
 use crate::domain::ids::RunId;
 use crate::domain::memory::{Fact, Stage};
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::plan::{Lock, Place, Plan};
+use crate::domain::reconcile::Answer;
 use crate::domain::source::{OrderKey, Source};
-use crate::domain::task::{Free, Gate};
 use crate::exec::launcher::Launcher;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::disk::{At, DiskError};
 use crate::host::{clock, disk, facts, heap, notify};
 use crate::ledger::orders::LedgerError;
-use crate::ledger::{Folder, Ledger, trim};
+use crate::ledger::{Folder, Ledger};
 use crate::report::wanted::Wanted;
 use crate::report::writer;
 use crate::store::Store;
@@ -60,6 +63,8 @@ const LEDGER_AGAIN: Duration = Duration::from_secs(10);
 const MOST_DECISIONS: usize = 64;
 /// An agent that was killed is gone within this, and its lock with it.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// Nobody sleeps longer for an instant: the clock may be set, and the host may sleep.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// Events that wait to be applied; a full queue makes whoever has something to say wait.
 const EVENTS: usize = 256;
 
@@ -124,6 +129,17 @@ pub enum Event {
         /// How many live on.
         count: usize,
     },
+    /// A probe was asked whether an order's state holds.
+    Answered {
+        /// Of this order.
+        key: OrderKey,
+        /// Under this index.
+        index: u64,
+        /// When it was asked.
+        at: Timestamp,
+        /// What it said.
+        answer: Answer,
+    },
 }
 
 /// Why a run was not made.
@@ -146,7 +162,7 @@ pub struct Agent {
     store: Arc<dyn Store>,
     sources: Vec<Source>,
     sights: Vec<sights::Sight>,
-    was_visible: bool,
+    sighted: sights::Sighted,
     sightings: u64,
     seeing: sights::Seeing,
     ledger: Result<Ledger, LedgerError>,
@@ -159,6 +175,8 @@ pub struct Agent {
     ending: BTreeSet<RunId>,
     rebooting: bool,
     calm_until: Option<Timestamp>,
+    standings: standing::Standings,
+    closed_since_trim: usize,
     decision: Decision,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
@@ -181,6 +199,8 @@ impl Agent {
         if let Err(error) = &ledger {
             tracing::error!("safe mode, nothing is started: {error}");
         }
+        let standings =
+            ledger.as_ref().map(|ledger| standing::Standings::of(ledger.memory())).unwrap_or_default();
         let mut sources = vec![Source::Host(host.clone())];
         sources.extend(settings.groups.iter().cloned().map(Source::Group));
         let rule = OwnerRule::of_process();
@@ -197,7 +217,7 @@ impl Agent {
             store,
             sources,
             sights: Vec::new(),
-            was_visible: false,
+            sighted: sights::Sighted::default(),
             sightings: 0,
             seeing: sights::Seeing::default(),
             ledger,
@@ -210,6 +230,8 @@ impl Agent {
             ending: BTreeSet::new(),
             rebooting: false,
             calm_until: None,
+            standings,
+            closed_since_trim: 0,
             decision: Decision::default(),
             events,
             inbox,
@@ -228,6 +250,7 @@ impl Agent {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
         self.tidy();
         self.load_runs();
+        self.end_questions();
         self.sights =
             sights::watch(&self.store, &self.settings.keys, &self.host, &self.sources, &self.events);
         let writer = writer::write(
@@ -246,6 +269,7 @@ impl Agent {
         loop {
             self.decide_and_dispatch();
             self.publish();
+            self.trim_sometimes();
             if self.has_answer() {
                 ready.say(&format!("{} of {}", self.settings.store_word(), self.host));
             }
@@ -253,7 +277,7 @@ impl Agent {
             if std::mem::replace(&mut was_busy, busy) && !busy {
                 heap::give_back();
             }
-            let wake = self.decision.wake.map(until);
+            let wake = self.decision.wake.map(|at| until(at).min(Instant::now() + LONGEST_SLEEP));
             // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.
             tokio::select! {
                 event = self.inbox.recv() => if let Some(event) = event {
@@ -273,14 +297,15 @@ impl Agent {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Sight => {
-                let visible = sights::all_visible(&self.sights);
-                self.sightings += u64::from(visible && !self.was_visible);
-                self.was_visible = visible;
+                let sighted = sights::Sighted::of(&self.sights);
+                self.sightings += u64::from(sighted.visible && !self.sighted.visible);
+                self.sighted = sighted;
                 if sights::take(&self.sights, &mut self.seeing) {
                     here(CrashPoint::OrderSeen);
                     self.examined.retain(|key, seen| {
                         self.seeing.orders.get(key).is_some_and(|order| order.index == seen.index)
                     });
+                    self.forget_answers();
                 }
             }
             Event::Folder(run) => self.runs.look_at(run),
@@ -301,6 +326,7 @@ impl Agent {
                 self.ending.remove(&run);
                 self.runs.survivors(run, count);
             }
+            Event::Answered { key, index, at, answer } => self.answered(key, index, at, answer),
         }
     }
 
@@ -313,16 +339,20 @@ impl Agent {
                 boot: &self.boot,
                 host: &self.host,
                 sources: &self.sources,
-                orders: sights::all_visible(&self.sights).then_some(&self.seeing.orders),
+                orders: self.sighted.visible.then_some(&self.seeing.orders),
                 controls: &self.seeing.controls,
                 freezes: &self.seeing.freezes,
-                indexes: &sights::indexes(&self.sights),
+                indexes: &self.sighted.indexes,
                 memory: ledger.memory(),
                 examined: &self.examined,
                 runs: self.runs.views(),
                 starting: &self.starting,
                 parallel: self.settings.runs.parallel,
                 calm_until: self.calm_until,
+                clock: self.clock(),
+                unreachable: self.sighted.away,
+                confirmed: &self.standings.copies,
+                answers: &self.standings.answers,
             };
             let mut decision = decide(&view, &mut clock::new_run);
             let actions = std::mem::take(&mut decision.actions);
@@ -345,9 +375,11 @@ impl Agent {
                 Action::Examine(key) => again |= self.examine(&key),
                 Action::Start { key, run, locks } => self.start(&key, run, locks),
                 Action::Launch { key, run, epoch, look } => self.launch(&key, run, epoch, look),
-                Action::Ask { run, asked } => again |= self.ask(run, asked),
+                Action::Tell { run, asked } => again |= self.tell(run, asked),
                 Action::EndSurvivors { run } => self.end_survivors(run),
                 Action::Reboot { run } => self.reboot(run),
+                Action::Ask(key) => self.ask(&key),
+                Action::Confirm(key) => facts.extend(self.confirmation(&key)),
             }
         }
         if facts.is_empty() {
@@ -379,15 +411,17 @@ impl Agent {
         if !closed.is_empty() {
             here(CrashPoint::EndSeen);
         }
-        match ledger.record(facts) {
+        match ledger.record(facts.clone()) {
             Ok(()) => {
                 self.ledger_full = None;
+                self.standings.follow(&facts);
                 if occasions {
                     here(CrashPoint::OccasionRecorded);
                 }
                 if !closed.is_empty() {
                     here(CrashPoint::Closed);
                 }
+                self.closed_since_trim += closed.len();
                 for (key, run) in closed {
                     self.examined.remove(&key);
                     self.runs.close(run, &self.kept_open());
@@ -410,41 +444,28 @@ impl Agent {
         occasions.filter(|occasion| occasion.has_run()).map(|occasion| occasion.run).collect()
     }
 
-    fn examine(&mut self, key: &OrderKey) -> bool {
-        let Some(seen) = self.seeing.orders.get(key) else { return false };
-        let Ok(Document::Order(order)) = &seen.document else { return false };
-        let finding = if !config::allows(&self.settings.allow, &order.task) {
-            Err(format!(
-                "task {} is not allowed on this host: see `tasks.allow` in its configuration",
-                order.task
-            ))
-        } else {
-            let place = self.place(PathBuf::new());
-            let work = work::About { key, host: &self.host, run: RunId::new(0, 0), place };
-            self.catalog.refresh(&order.task).map_err(|error| error.to_string()).and_then(|loaded| {
-                let plan = work.plan(order, &loaded.task, String::new())?;
-                let closed = loaded.task.gates.iter().find_map(closed);
-                Ok(Needs { repeatable: loaded.task.is_repeatable(), locks: plan.resources, closed })
-            })
-        };
-        self.examined.insert(key.clone(), Examined { index: seen.index, finding });
-        true
-    }
-
     fn place(&self, task_dir: PathBuf) -> Place {
         let systemd = self.launcher == Launcher::Systemd;
         Place { task_dir, runtime_dir: self.settings.runtime_dir.clone(), systemd }
     }
 
     fn start(&mut self, key: &OrderKey, run: RunId, locks: Vec<Lock>) {
-        let Some(seen) = self.seeing.orders.get(key) else { return };
+        let Some(seen) = self.known(key) else { return };
         let Ok(Document::Order(order)) = &seen.document else { return };
         let Ok(loaded) = self.catalog.get(order.task.as_str()) else { return };
+        let Ok(ledger) = &self.ledger else { return };
+        let remembered = ledger.memory().orders.get(key);
+        let Some(occasion) = remembered.and_then(|order| order.current.as_ref()) else { return };
+        // The last look is tried in any case; the copy counts only if the store gives no answer at all.
+        let away = self.sighted.away && loaded.task.offline;
+        let copy = remembered.and_then(|order| order.standing.confirmed.as_ref()).filter(|_| away);
         let job = work::Making {
             host: self.host.clone(),
             key: key.clone(),
             last: self.last_look(key, seen.index, &order.task),
             run,
+            cause: occasion.cause.clone(),
+            copy: copy.map(|copy| copy.document.clone()),
             task_folder: loaded.folder.clone(),
             state_dir: self.settings.state_dir.clone(),
             place: self.place(PathBuf::new()),
@@ -484,8 +505,8 @@ impl Agent {
             }
             Err(NotMade::Refused(why)) => {
                 self.starting.remove(&run);
-                if let Some(seen) = self.seeing.orders.get(key) {
-                    self.examined.insert(key.clone(), Examined { index: seen.index, finding: Err(why) });
+                if let Some(index) = self.known(key).map(|seen| seen.index) {
+                    self.examined.insert(key.clone(), Examined { index, finding: Err(why) });
                 }
             }
             Err(NotMade::NotNow(why)) => {
@@ -531,42 +552,9 @@ impl Agent {
         self.runs.load_newest();
     }
 
-    /// Removes what is not needed any more; a failure costs space, nothing else.
-    fn tidy(&self) {
-        let Ok(ledger) = &self.ledger else { return };
-        let mut spared = self.kept_open();
-        spared.extend(ledger.memory().prepared().map(|(_, occasion)| occasion.run));
-        let runs = self.settings.state_dir.join("runs");
-        if let Err(error) = trim::trim(&runs, &spared, &self.settings.runs.into(), clock::now()) {
-            tracing::warn!("old runs are not removed: {error}");
-        }
-        let tasks = self.settings.state_dir.join("tasks");
-        match trim::digests(&runs) {
-            Ok(needed) => {
-                if let Err(error) = copy::remove_unneeded(&tasks, &needed) {
-                    tracing::warn!("old copies of tasks are not removed: {error}");
-                }
-            }
-            Err(error) => tracing::warn!("old copies of tasks are not removed: {error}"),
-        }
-    }
-
     fn has_answer(&self) -> bool {
         self.sights.iter().all(|sight| sight.has_answer())
     }
-}
-
-fn closed(gate: &Gate) -> Option<String> {
-    let Gate::DiskFree { path, free } = gate;
-    let (percent, bytes) = match facts::disk_free(path) {
-        Ok(free) => free,
-        Err(error) => return Some(format!("the free space of {} is not known: {error}", path.display())),
-    };
-    let (open, wanted) = match free {
-        Free::Percent(wanted) => (percent >= u64::from(*wanted), format!("{wanted} %")),
-        Free::Bytes(wanted) => (bytes >= wanted.0, wanted.to_string()),
-    };
-    (!open).then(|| format!("{} has {percent} % free, the task wants {wanted}", path.display()))
 }
 
 fn host_name(settings: &Settings) -> Result<Name, AgentError> {

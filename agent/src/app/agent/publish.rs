@@ -70,6 +70,7 @@ impl Agent {
         conditions.extend(self.ledger.as_ref().err().map(|error| format!("safe mode: {error}")));
         conditions.extend(self.ledger_full.iter().map(|error| format!("ledger: {error}")));
         conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
+        conditions.extend(self.standings.conditions());
         conditions.truncate(CONDITIONS);
         conditions
     }

@@ -63,6 +63,14 @@ impl Sight {
         }
     }
 
+    /// What the store holds under an order's key, with its index.
+    pub(super) fn value(&self, key: &OrderKey) -> Option<(u64, Vec<u8>)> {
+        let listing = self.listing().filter(|_| self.place == Place::Orders(key.source.clone()))?;
+        let wanted = format!("{}{}", self.prefix, key.order);
+        let entry = listing.entries.iter().find(|entry| entry.key == wanted)?;
+        Some((entry.modify_index, entry.value.clone()))
+    }
+
     fn listing(&self) -> Option<Arc<Listing>> {
         match &self.seen.borrow().sight {
             State::Visible(listing) => Some(Arc::clone(listing)),
@@ -99,18 +107,31 @@ pub(super) fn watch(
     orders.chain([Place::Controls, Place::Freezes]).map(start).collect()
 }
 
-/// Whether every prefix is in sight at this moment.
-pub(super) fn all_visible(sights: &[Sight]) -> bool {
-    !sights.is_empty() && sights.iter().all(|sight| sight.listing().is_some())
+/// What was in sight when it was taken in.
+///
+/// A decision rests on this and on no later look: a place that has come in sight since, but whose orders are not taken
+/// in yet, would look like one whose orders are gone.
+#[derive(Debug, Default)]
+pub(super) struct Sighted {
+    /// Every prefix was in sight.
+    pub(super) visible: bool,
+    /// No prefix got any answer at all. A refusal is an answer: lost rights are not an outage.
+    pub(super) away: bool,
+    /// The store's index of each place of orders in sight.
+    pub(super) indexes: BTreeMap<Source, u64>,
 }
 
-/// The store's index of each place of orders in sight.
-pub(super) fn indexes(sights: &[Sight]) -> BTreeMap<Source, u64> {
-    let index = |sight: &Sight| match &sight.place {
-        Place::Orders(source) => Some((source.clone(), sight.listing()?.index)),
-        Place::Controls | Place::Freezes => None,
-    };
-    sights.iter().filter_map(index).collect()
+impl Sighted {
+    /// What is in sight now.
+    pub(super) fn of(sights: &[Sight]) -> Self {
+        let index = |sight: &Sight| match &sight.place {
+            Place::Orders(source) => Some((source.clone(), sight.listing()?.index)),
+            Place::Controls | Place::Freezes => None,
+        };
+        let visible = !sights.is_empty() && sights.iter().all(|sight| sight.listing().is_some());
+        let away = !sights.is_empty() && sights.iter().all(|sight| sight.seen.borrow().away);
+        Self { visible, away, indexes: sights.iter().filter_map(index).collect() }
+    }
 }
 
 /// The store's index in the last answer for each prefix that is in sight, for the agent's report.

@@ -1,12 +1,12 @@
 //! What takes time: done beside the loop, and back in it as an event.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::look::LastLook;
+use super::look::{LastLook, Look};
 use super::{Event, NotMade};
 use crate::catalog::trust::OwnerRule;
 use crate::catalog::{TASK_FILE, copy};
@@ -36,6 +36,7 @@ pub(super) struct About<'a> {
     pub(super) key: &'a OrderKey,
     pub(super) host: &'a Name,
     pub(super) run: RunId,
+    pub(super) cause: Cause,
     pub(super) place: Place,
 }
 
@@ -43,7 +44,8 @@ impl About<'_> {
     /// The plan, or one line on why the order is refused.
     pub(super) fn plan(&self, order: &Order, task: &Task, digest: String) -> Result<Plan, String> {
         let (run, key, host, place) = (self.run, self.key, self.host, self.place.clone());
-        draft::plan(order, task, &draft::About { run, key, cause: Cause::Placed, host, digest, place })
+        let cause = self.cause.clone();
+        draft::plan(order, task, &draft::About { run, key, cause, host, digest, place })
     }
 }
 
@@ -53,6 +55,9 @@ pub(super) struct Making {
     pub(super) host: Name,
     pub(super) key: OrderKey,
     pub(super) run: RunId,
+    pub(super) cause: Cause,
+    /// The document that counts if the store gives no answer at all.
+    pub(super) copy: Option<String>,
     pub(super) task_folder: PathBuf,
     pub(super) state_dir: PathBuf,
     pub(super) place: Place,
@@ -65,38 +70,53 @@ impl Making {
     /// Looks once more, copies the task, and makes the run's folder.
     pub(super) async fn make(&self) -> Result<Arc<Plan>, NotMade> {
         let not_now = |why: String| NotMade::NotNow(why);
-        let entry = self.last.look().await.map_err(|look| NotMade::NotNow(look.to_string()))?;
+        let document = match (self.last.look().await, &self.copy) {
+            (Ok(entry), _) => entry.value,
+            (Err(Look::Trouble(error)), Some(copy)) if error.is_away() => copy.clone().into_bytes(),
+            (Err(look), _) => return Err(not_now(look.to_string())),
+        };
         here(CrashPoint::Looked);
         let (folder, tasks) = (self.task_folder.clone(), self.state_dir.join("tasks"));
         let (runs, key, host) = (self.state_dir.join("runs"), self.key.clone(), self.host.clone());
-        let (run, rule, place) = (self.run, self.rule, self.place.clone());
+        let (run, rule, place, cause) = (self.run, self.rule, self.place.clone(), self.cause.clone());
         let copying = Arc::clone(&self.copying);
         let disk_work = move || {
-            let turn = copying.lock().unwrap_or_else(PoisonError::into_inner);
-            let copied = copy::store(&folder, &tasks, rule).map_err(|error| match error {
-                copy::CopyError::Disk(_) | copy::CopyError::Changed(_) => not_now(error.to_string()),
-                other => NotMade::Refused(format!("task {}: {other}", folder.display())),
-            })?;
-            drop(turn);
-            let text =
-                disk::read(&copied.path.join(TASK_FILE), MAX_TASK).map_err(|e| not_now(e.to_string()))?;
-            let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
-            let task = Task::read(&text).map_err(|faults| {
-                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-                NotMade::Refused(format!("task {}: {}", folder.display(), faults.join("; ")))
-            })?;
-            let Ok(Document::Order(order)) = Document::read(&entry.value) else {
+            let (task, copied) = copy_of(&folder, &tasks, rule, &copying)?;
+            let Ok(Document::Order(order)) = Document::read(&document) else {
                 return Err(not_now("the order cannot be read".into()));
             };
-            let about =
-                About { key: &key, host: &host, run, place: Place { task_dir: copied.path, ..place } };
+            let place = Place { task_dir: copied.path, ..place };
+            let about = About { key: &key, host: &host, run, cause, place };
             let plan = about.plan(&order, &task, copied.digest).map_err(NotMade::Refused)?;
-            Folder::new(&runs, run).create(&entry.value, &plan).map_err(|e| not_now(e.to_string()))?;
+            Folder::new(&runs, run).create(&document, &plan).map_err(|e| not_now(e.to_string()))?;
             Ok(Arc::new(plan))
         };
         let made = tokio::task::spawn_blocking(disk_work).await;
         made.unwrap_or_else(|error| Err(NotMade::NotNow(error.to_string())))
     }
+}
+
+/// Copies a task by its digest, and reads the copy.
+pub(super) fn copy_of(
+    folder: &Path,
+    tasks: &Path,
+    rule: OwnerRule,
+    copying: &Mutex<()>,
+) -> Result<(Task, copy::Copied), NotMade> {
+    let not_now = |why: String| NotMade::NotNow(why);
+    let turn = copying.lock().unwrap_or_else(PoisonError::into_inner);
+    let copied = copy::store(folder, tasks, rule).map_err(|error| match error {
+        copy::CopyError::Disk(_) | copy::CopyError::Changed(_) => not_now(error.to_string()),
+        other => NotMade::Refused(format!("task {}: {other}", folder.display())),
+    })?;
+    drop(turn);
+    let text = disk::read(&copied.path.join(TASK_FILE), MAX_TASK).map_err(|e| not_now(e.to_string()))?;
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let task = Task::read(&text).map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        NotMade::Refused(format!("task {}: {}", folder.display(), faults.join("; ")))
+    })?;
+    Ok((task, copied))
 }
 
 /// Everything that launching an executor needs.

@@ -8,9 +8,10 @@ use super::{Check, fail, ok, warn};
 use crate::app::open;
 use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
-use crate::config::{Settings, StoreSettings};
+use crate::config::{ClockChoice, Settings, StoreSettings};
 use crate::domain::span::Bytes;
 use crate::exec::launcher::Launcher;
+use crate::host::clock;
 
 /// With less than this a run's records could not be written: twice the reserve of a full disk.
 const LEAST_BYTES: u64 = 32 << 20;
@@ -22,7 +23,7 @@ const LOW_PERCENT: u64 = 10;
 pub(super) fn checks(settings: &Settings) -> Vec<Check> {
     let mut checks = vec![state(&settings.state_dir)];
     checks.extend(disk(&settings.state_dir));
-    checks.push(clock());
+    checks.push(clock(settings));
     checks.push(launcher(settings));
     if matches!(settings.store, StoreSettings::Dir(_)) {
         checks.push(warn(
@@ -93,20 +94,18 @@ fn disk(dir: &Path) -> [Check; 2] {
 }
 
 /// What the two usual services leave behind; the kernel's own word needs a call that no safe interface gives.
-fn clock() -> Check {
-    if Path::new("/run/systemd/timesync/synchronized").exists() {
-        ok("clock", "synchronised by systemd-timesyncd")
-    } else if ["/run/chrony/chronyd.pid", "/run/chronyd.pid", "/run/ntpd.pid"]
-        .iter()
-        .any(|p| Path::new(p).exists())
-    {
-        ok("clock", "a time service runs; whether it is synchronised is not known here")
-    } else {
-        warn(
+/// The agent asks the same: what depends on the time of day waits while the kernel says no.
+fn clock(settings: &Settings) -> Check {
+    match settings.clock {
+        ClockChoice::Trusted => ok("clock", "trusted, as the configuration says"),
+        ClockChoice::Synchronised if clock::synchronised() => {
+            ok("clock", "the kernel says that it is synchronised")
+        }
+        ClockChoice::Synchronised => warn(
             "clock",
-            "whether it is synchronised is not known",
-            "schedules and not_before need a right clock: run a time service, see timedatectl",
-        )
+            "the kernel says that it is not synchronised: schedules, windows, not_before and not_after wait",
+            "run a time service, see timedatectl; or, if the clock is right without one, configure `clock: trusted`",
+        ),
     }
 }
 

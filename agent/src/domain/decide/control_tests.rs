@@ -91,7 +91,7 @@ fn one_that_waits_is_cancelled_and_stays_so() {
     model.control(Act::Cancel, names, None);
     assert_eq!(model.end(), Some((End::Cancelled, "cancelled by alice: CHG1")));
     model.restart();
-    model.now += std::time::Duration::from_secs(86_400);
+    model.now += Duration::from_secs(86_400);
     model.settle();
     assert!(model.started().is_empty());
 }
@@ -241,4 +241,22 @@ fn a_freeze_stops_starts_until_it_is_over_or_allows_the_task() {
             }
         }
     }
+}
+
+#[test]
+fn a_schedule_that_is_released_fires_at_its_times() {
+    let mut model = Model::new();
+    for by in ["r1", "r2", "r1"] {
+        let text = format!("{{task: t, revision: {by}, schedule: '0 * * * *', by: {by}}}");
+        model.put_text(HOST, &text);
+        model.settle();
+    }
+    assert_eq!(model.held(HOST), Some(Hold::Repeated));
+    let held = model.memory.orders[&HOST.parse().unwrap()].held.as_ref().unwrap().identity;
+    let id = model.control(Act::Release, Names::Identity(held), None);
+    assert_eq!((model.answer(id), model.held(HOST)), ("done".to_owned(), None));
+    assert!(model.started().is_empty(), "releasing starts nothing by itself");
+    model.now += Duration::from_secs(3600);
+    model.settle();
+    assert_eq!(model.started().len(), 1);
 }

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | cancel | what waits | closes it: cancelled |
 //! | cancel | what runs | tells the executor; refused once a final step has started |
-//! | release, retry | what is held | a new occasion |
+//! | release, retry | what is held | a new occasion; released with a schedule, it stands and fires at its times |
 //! | retry | what is over | a new occasion, if the order still says the same; settles what only a person can tell |
 //! | acknowledge | what only a person can tell | closes it as done or failed |
 //! | undo | what only a person can tell | tells the next executor; refused once a final step has started |
@@ -84,13 +84,11 @@ impl<'a> Case<'a> {
     fn act(&self, new_run: &mut dyn FnMut() -> RunId) -> Answer {
         if let Some((key, held)) = self.held() {
             return match self.control.act {
+                Act::Release if self.comes_by_schedule(key) => self.rebase(key, held),
                 Act::Release | Act::Retry => {
                     Answer::Done(vec![self.occasion(key, held.identity, held.index, new_run())])
                 }
-                Act::Rebase => {
-                    let (key, identity, index) = (key.clone(), held.identity, held.index);
-                    Answer::Done(vec![Fact::Rebased { key, identity, index }])
-                }
+                Act::Rebase => self.rebase(key, held),
                 Act::Cancel | Act::Acknowledge | Act::Undo => {
                     Answer::Stale("it names what is held: release or rebase it".into())
                 }
@@ -142,6 +140,19 @@ impl<'a> Case<'a> {
             (_, Stage::Closed(closing)) => Answer::Stale(format!("it is over: {}", closing.end.as_str())),
             (_, Stage::Open | Stage::Prepared) => Answer::Stale("it still waits or runs".into()),
         }
+    }
+
+    fn rebase(&self, key: &OrderKey, held: &Held) -> Answer {
+        let (key, identity, index) = (key.clone(), held.identity, held.index);
+        Answer::Done(vec![Fact::Rebased { key, identity, index }])
+    }
+
+    /// An order with a schedule fires at its times: to let it go is to let it stand.
+    fn comes_by_schedule(&self, key: &OrderKey) -> bool {
+        let seen = self.view.orders.and_then(|orders| orders.get(key));
+        seen.is_some_and(
+            |seen| matches!(&seen.document, Ok(Document::Order(order)) if order.schedule.is_some()),
+        )
     }
 
     /// Once more, if the order still says the same.

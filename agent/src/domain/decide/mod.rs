@@ -7,6 +7,7 @@
 //! ```text
 //!  controls.rs what an operator wants of an order, against where it stands
 //!  orders.rs   what is seen of a key against what is remembered of it: new, known, held, gone
+//!  standing.rs an order that comes again: fires, has drifted away, is missed or skipped
 //!  starts.rs   an occasion that waits: may it start now, and if not, why not and until when
 //!  runs.rs     a run whose executor is not there: resumed, closed, or its survivors ended first
 //! ```
@@ -14,10 +15,12 @@
 mod controls;
 mod orders;
 mod runs;
+mod standing;
 mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use starts::frozen;
 
@@ -30,9 +33,13 @@ use super::memory::{Asked, Fact, Memory};
 use super::name::Name;
 use super::order::Document;
 use super::plan::{Lock, Plan};
+use super::reconcile::Answers;
 use super::run::State;
 use super::source::{OrderKey, Source};
 use super::task::LockMode;
+
+/// With whatever is remembered the ledger is told what time it is, at most so often.
+const CLOCK_TOLD: Duration = Duration::from_secs(60);
 
 /// An order as it stands in the store.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +59,19 @@ pub struct Needs {
     pub locks: Vec<Lock>,
     /// Why one of its gates is closed at present.
     pub closed: Option<String>,
+    /// Whether it may fire while the store is away.
+    pub offline: bool,
+}
+
+/// What is known of the host's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The operator says that it is right.
+    Trusted,
+    /// The kernel says that something keeps it right.
+    Synchronised,
+    /// The kernel says that nothing does.
+    Unsynchronised,
 }
 
 /// An order held against its task: what it needs, or why it is refused.
@@ -138,6 +158,14 @@ pub struct View<'a> {
     pub parallel: usize,
     /// Not before this, after an outage or a start.
     pub calm_until: Option<Timestamp>,
+    /// What is known of the clock.
+    pub clock: Clock,
+    /// No place of orders gets any answer at all, not even a refusal.
+    pub unreachable: bool,
+    /// The ledger's copies of orders that may fire then.
+    pub confirmed: &'a BTreeMap<OrderKey, SeenOrder>,
+    /// What the probes of orders that reconcile have said.
+    pub answers: &'a BTreeMap<OrderKey, Answers>,
 }
 
 /// Something to do.
@@ -156,6 +184,10 @@ pub enum Action {
         /// What it locks.
         locks: Vec<Lock>,
     },
+    /// Ask the order's probe whether the state holds.
+    Ask(OrderKey),
+    /// Put the order's document, as the store shows it, into the ledger.
+    Confirm(OrderKey),
     /// Launch an epoch of a run that has a folder.
     Launch {
         /// The order.
@@ -168,7 +200,7 @@ pub enum Action {
         look: bool,
     },
     /// Tell the executor of a run what an operator wants of it.
-    Ask {
+    Tell {
         /// Which.
         run: RunId,
         /// What.
@@ -193,6 +225,12 @@ pub enum Reason {
     Schedule,
     /// For its place in the spread.
     Spread,
+    /// For its window.
+    Window,
+    /// For a clock that can be trusted.
+    Clock,
+    /// For the next look whether its state holds.
+    Reconcile,
     /// For a lock.
     Resource,
     /// For the end of a freeze.
@@ -217,6 +255,9 @@ impl Reason {
         match self {
             Self::Schedule => "schedule",
             Self::Spread => "spread",
+            Self::Window => "window",
+            Self::Clock => "clock",
+            Self::Reconcile => "reconcile",
             Self::Resource => "resource",
             Self::Freeze => "freeze",
             Self::Gate => "gate",
@@ -284,12 +325,20 @@ pub fn decide(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId) -> Decision {
     controls::decide(view, view.controls, new_run, &mut decision);
     if let Some(orders) = view.orders {
         orders::decide(view, orders, new_run, &mut decision);
+    } else if view.unreachable {
+        standing::offline(view, new_run, &mut decision);
     }
     if decision.actions.iter().any(|action| matches!(action, Action::Remember(_))) {
         // What is to be remembered changes what is asked below: the next decision, a moment later, rests on it.
+        if view.clock == Clock::Synchronised
+            && view.memory.newest.is_none_or(|at| at + CLOCK_TOLD <= view.now)
+        {
+            decision.remember(Fact::Clock { at: view.now });
+        }
         return decision;
     }
     starts::decide(view, &mut places, &mut decision);
+    standing::wake(view, &mut decision);
     decision
 }
 

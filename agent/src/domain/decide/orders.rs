@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use super::standing::Case;
 use super::{Action, Decision, SeenOrder, View};
 use crate::domain::ids::{Identity, RunId};
 use crate::domain::memory::{Closing, End, Fact, Held, Hold, Occasion, Remembered, Stage, Unreadable};
@@ -44,6 +45,7 @@ pub(super) fn decide(
             if let Some(remembered) = view.memory.orders.get(&key) {
                 let why = format!("the order in {now} took its place");
                 close_waiting(view, &key, remembered, End::Superseded, &why, decision);
+                rest(&key, remembered, decision);
             }
         }
     }
@@ -101,20 +103,32 @@ fn judge(
         Err(message) => return unreadable(view, key, seen.index, message, remembered, decision),
         Ok(Document::Skip) => {
             close_waiting(view, key, remembered, End::Skipped, "the order says skip", decision);
+            rest(key, remembered, decision);
             decision.skipped.insert(key.clone());
             return;
         }
         Ok(Document::Order(order)) => order,
     };
     let identity = order.identity;
+    let stands = order.standing_terms().is_some();
+    let refused = remembered.unreadable.as_ref().is_some_and(|refused| refused.index == seen.index);
+    if stands && refused && remembered.gone.is_none() {
+        return;
+    }
+    let case = Case { view, key, index: seen.index, order, remembered };
     let examined = view.examined.get(key).filter(|examined| examined.index == seen.index);
-    let fact = match verdict(remembered, identity, seen.index, uncovered) {
-        Verdict::Nothing => return,
+    let verdict = match keeps_its_hold(remembered, identity, seen.index, uncovered).filter(|_| stands) {
+        Some(verdict) => verdict,
+        None => verdict(remembered, identity, seen.index, uncovered),
+    };
+    let fact = match verdict {
+        Verdict::Nothing if remembered.held.is_some() => return,
+        Verdict::Nothing => return case.decide(new_run, decision),
         Verdict::Index => Fact::Index { key: key.clone(), index: seen.index },
-        Verdict::New => occasion(view, key, identity, seen.index, new_run()),
+        Verdict::New => occasion(case, new_run),
         Verdict::Hold(Hold::Repeated) => match examined.map(|examined| &examined.finding) {
             None => return decision.actions.push(Action::Examine(key.clone())),
-            Some(Ok(needs)) if needs.repeatable => occasion(view, key, identity, seen.index, new_run()),
+            Some(Ok(needs)) if needs.repeatable => occasion(case, new_run),
             Some(_) => hold(view, key, Hold::Repeated, identity, seen.index),
         },
         Verdict::Hold(why) => hold(view, key, why, identity, seen.index),
@@ -136,6 +150,23 @@ enum Verdict {
     New,
     /// Not before an operator says more.
     Hold(Hold),
+}
+
+/// An order that would come again by itself is not let go by an absence or an older index, also when its identity is known.
+fn keeps_its_hold(
+    remembered: &Remembered,
+    identity: Identity,
+    index: u64,
+    uncovered: bool,
+) -> Option<Verdict> {
+    match &remembered.held {
+        None => uncovered.then_some(Verdict::Hold(Hold::Uncovered)),
+        Some(held) if (held.identity, held.index) == (identity, index) => Some(Verdict::Nothing),
+        Some(held) => {
+            let lasts = matches!(held.why, Hold::Uncovered | Hold::NotConverging);
+            (lasts && index <= held.index).then_some(Verdict::Hold(held.why))
+        }
+    }
 }
 
 /// The table of the module's header.
@@ -163,11 +194,17 @@ fn verdict(remembered: &Remembered, identity: Identity, index: u64, uncovered: b
     }
 }
 
-fn occasion(view: &View<'_>, key: &OrderKey, identity: Identity, index: u64, run: RunId) -> Fact {
-    Fact::Occasion { key: key.clone(), run, identity, index, cause: Cause::Placed, at: view.now }
+/// A new occasion; an order with a schedule is only taken in, and fires when its time comes.
+fn occasion(case: Case<'_>, new_run: &mut dyn FnMut() -> RunId) -> Fact {
+    let Case { view, key, index, order, .. } = case;
+    let (key, identity, at) = (key.clone(), order.identity, view.now);
+    if order.schedule.is_some() {
+        return Fact::Taken { key, identity, index, at };
+    }
+    Fact::Occasion { key, run: new_run(), identity, index, cause: Cause::Placed, at }
 }
 
-fn hold(view: &View<'_>, key: &OrderKey, why: Hold, identity: Identity, index: u64) -> Fact {
+pub(super) fn hold(view: &View<'_>, key: &OrderKey, why: Hold, identity: Identity, index: u64) -> Fact {
     Fact::Held { key: key.clone(), held: Held { why, identity, index, at: view.now } }
 }
 
@@ -182,12 +219,38 @@ fn unreadable(
     if remembered.gone.is_none() && remembered.unreadable.as_ref().is_some_and(|known| known.index == index) {
         return;
     }
-    close_waiting(view, key, remembered, End::Superseded, "an unreadable order took its place", decision);
+    refuse(view, key, index, message, remembered, decision);
+}
+
+/// The document is of no use here until it is written again.
+pub(super) fn refuse(
+    view: &View<'_>,
+    key: &OrderKey,
+    index: u64,
+    message: &str,
+    remembered: &Remembered,
+    decision: &mut Decision,
+) {
+    close_waiting(
+        view,
+        key,
+        remembered,
+        End::Superseded,
+        "an order that is refused took its place",
+        decision,
+    );
     let unreadable = Unreadable { message: message.to_owned(), index, at: view.now };
     decision.remember(Fact::Unreadable { key: key.clone(), unreadable });
 }
 
-fn close_waiting(
+/// An order that would come again does not while it is not the one that counts.
+fn rest(key: &OrderKey, remembered: &Remembered, decision: &mut Decision) {
+    if remembered.standing.terms.is_some() {
+        decision.remember(Fact::Rests { key: key.clone() });
+    }
+}
+
+pub(super) fn close_waiting(
     view: &View<'_>,
     key: &OrderKey,
     remembered: &Remembered,

@@ -55,7 +55,7 @@ impl Run<'_> {
             self.occasion.asked.as_deref().filter(|asked| self.run.told.as_ref() != Some(asked))
         {
             let (run, asked) = (self.occasion.run, asked.clone());
-            decision.actions.push(Action::Ask { run, asked });
+            decision.actions.push(Action::Tell { run, asked });
         }
         if let Phase::Ended(outcome) = &state.phase
             && !self.is_to_be_undone(state)

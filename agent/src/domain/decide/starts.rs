@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Action, Decision, Freezes, Reason, RunView, SeenOrder, View, Wait, conflict};
+use super::standing::{clock_doubt, copy_of};
+use super::{Action, Decision, Freezes, Needs, Reason, RunView, SeenOrder, View, Wait, conflict};
 use crate::domain::freeze::{Frozen, stops};
 use crate::domain::memory::{Closing, End, Fact, Occasion, Stage};
 use crate::domain::name::Name;
 use crate::domain::order::{DEFAULT_SPREAD, Document, Order, offset};
-use crate::domain::plan::Lock;
+use crate::domain::plan::{Cause, Lock};
 use crate::domain::run::{Phase, Rest};
 use crate::domain::source::{OrderKey, Source};
+use crate::domain::span::Span;
 
 /// A gate is asked again so often.
 const GATE_AGAIN: Duration = Duration::from_secs(60);
@@ -57,13 +59,18 @@ impl Places {
             let detail = Some("the host is about to be rebooted".to_owned());
             return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
         }
-        if let Some(lock) = locks.iter().find(|lock| self.held.iter().any(|held| conflict(lock, held))) {
+        if let Some(lock) = self.taken(locks) {
             let detail = Some(format!("{} is taken by another run", lock.name));
             return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
         }
         self.take_place()?;
         self.held.extend_from_slice(locks);
         Ok(())
+    }
+
+    /// A lock of these that another run has.
+    pub(super) fn taken<'a>(&self, locks: &'a [Lock]) -> Option<&'a Lock> {
+        locks.iter().find(|lock| self.held.iter().any(|held| conflict(lock, held)))
     }
 
     /// Takes a place among the runs at once, for a run that has kept its locks.
@@ -143,19 +150,36 @@ fn may_start(
     places: &mut Places,
 ) -> Result<Vec<Lock>, Not> {
     let not_yet = |reason, until| Err(Not::Yet(Wait::new(reason, until)));
-    let Some(seen) = view.orders.and_then(|orders| orders.get(key)) else {
-        return not_yet(Reason::Store, None);
+    let seen = match view.orders {
+        Some(orders) => orders.get(key),
+        None => copy_of(view, key, &occasion.cause),
     };
+    let Some(seen) = seen else { return not_yet(Reason::Store, None) };
     let Ok(Document::Order(order)) = &seen.document else { return not_yet(Reason::Store, None) };
-    let locks = needs(view, key, seen)?;
+    let needs = needs(view, key, seen)?;
+    if view.orders.is_none() && !needs.offline {
+        return not_yet(Reason::Store, None);
+    }
+    let locks = needs.locks.clone();
+    trusted_clock(view, order, &occasion.cause)?;
     in_time(view, order)?;
     if let Some(until) = order.not_before.filter(|until| *until > view.now) {
         return not_yet(Reason::Schedule, Some(until));
     }
-    let starts = occasion.at.max(order.not_before.unwrap_or(occasion.at)) + spread(view, key, order);
-    if starts > view.now {
+    let from = match &occasion.cause {
+        Cause::Firing(instant) => *instant,
+        Cause::Placed => occasion.at.max(order.not_before.unwrap_or(occasion.at)),
+        // One host's state, or an operator's word: nothing that a whole group would do at once by itself.
+        Cause::Drift(_) | Cause::Retry(_) => Timestamp::UNIX_EPOCH,
+    };
+    let spread = spread(view, key, order);
+    let starts = from + spread;
+    // A clock that was set back must not make the spread longer than it is; a firing's own instant has to come.
+    let set_back = occasion.cause == Cause::Placed && from > view.now + spread;
+    if starts > view.now && !set_back {
         return not_yet(Reason::Spread, Some(starts));
     }
+    in_window(view, key, order)?;
     if view.memory.orders.get(key).is_some_and(|order| order.previous.is_some()) {
         return not_yet(Reason::OlderRun, None);
     }
@@ -180,7 +204,9 @@ pub(super) fn may_go_on(
     let Some(Ok(Document::Order(order))) = seen.map(|seen| &seen.document) else {
         return not_yet(Reason::Store);
     };
+    trusted_clock(view, order, &run.plan.cause)?;
     in_time(view, order)?;
+    in_window(view, key, order)?;
     not_frozen(view, &order.task)?;
     places.take(&run.plan.resources).map_err(Not::Yet)
 }
@@ -210,12 +236,31 @@ fn in_time(view: &View<'_>, order: &Order) -> Result<(), Not> {
     }
 }
 
-fn needs(view: &View<'_>, key: &OrderKey, seen: &SeenOrder) -> Result<Vec<Lock>, Not> {
+/// What depends on the time of day waits for a clock that can be trusted.
+fn trusted_clock(view: &View<'_>, order: &Order, cause: &Cause) -> Result<(), Not> {
+    let timed = order.window.is_some() || order.not_before.is_some() || order.not_after.is_some();
+    let timed = timed || matches!(cause, Cause::Firing(_));
+    clock_doubt(view).filter(|_| timed).map_or(Ok(()), |wait| Err(Not::Yet(wait)))
+}
+
+/// The window is open; the hosts of a group come in one after the other also when it has just opened.
+fn in_window(view: &View<'_>, key: &OrderKey, order: &Order) -> Result<(), Not> {
+    let Some(window) = &order.window else { return Ok(()) };
+    let Some(opening) = window.opening(view.now) else {
+        let detail = Some("the window does not open in the next two weeks".to_owned());
+        return Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Window, None) }));
+    };
+    let length = Duration::try_from(opening.to.duration_since(opening.from)).unwrap_or_default();
+    let opens = opening.from + spread_within(view, key, order, length / 2);
+    if opens > view.now { Err(Not::Yet(Wait::new(Reason::Window, Some(opens)))) } else { Ok(()) }
+}
+
+fn needs<'a>(view: &View<'a>, key: &OrderKey, seen: &SeenOrder) -> Result<&'a Needs, Not> {
     let examined = view.examined.get(key).filter(|examined| examined.index == seen.index);
     match examined.map(|examined| &examined.finding) {
         None => Err(Not::Examined),
         Some(Err(why)) => Err(Not::Ever(End::Refused, why.clone())),
-        Some(Ok(needs)) => Ok(needs.locks.clone()),
+        Some(Ok(needs)) => Ok(needs),
     }
 }
 
@@ -230,9 +275,15 @@ fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), Not> {
     }
 }
 
-fn spread(view: &View<'_>, key: &OrderKey, order: &Order) -> Duration {
+/// How much later than others this host starts.
+pub(super) fn spread(view: &View<'_>, key: &OrderKey, order: &Order) -> Duration {
+    spread_within(view, key, order, Duration::MAX)
+}
+
+fn spread_within(view: &View<'_>, key: &OrderKey, order: &Order, most: Duration) -> Duration {
+    let spread = order.spread.unwrap_or(DEFAULT_SPREAD);
     match key.source {
         Source::Host(_) => Duration::ZERO,
-        Source::Group(_) => offset(order.spread.unwrap_or(DEFAULT_SPREAD), view.host, &order.identity),
+        Source::Group(_) => offset(Span(spread.0.min(most)), view.host, &order.identity),
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::domain::memory::{Closing, End, Hold};
 use crate::domain::order::Document;
+use crate::domain::plan::Cause;
 
 /// A host without disk, store or clock: it carries out at once what is decided, and counts it.
 pub(super) struct Model {
@@ -12,6 +13,7 @@ pub(super) struct Model {
     orders: BTreeMap<OrderKey, SeenOrder>,
     pub(super) controls: Controls,
     pub(super) freezes: Freezes,
+    texts: BTreeMap<OrderKey, String>,
     visible: bool,
     index: u64,
     pub(super) memory: Memory,
@@ -21,7 +23,22 @@ pub(super) struct Model {
     ids: u64,
     started: Vec<String>,
     pub(super) decision: Decision,
+    clock: Clock,
+    /// No store at all.
+    unreachable: bool,
+    /// What the task says, and whether it is a good one.
+    offline: bool,
+    refused: Option<String>,
+    running: Vec<(OrderKey, RunId)>,
+    answers: BTreeMap<OrderKey, Answers>,
+    asked: Vec<OrderKey>,
+    /// What each task locks, and what runs that are being started have.
+    locks: Vec<Lock>,
+    starting: BTreeMap<RunId, Vec<Lock>>,
 }
+
+#[path = "standing_tests.rs"]
+mod standing_tests;
 
 impl Model {
     pub(super) fn new() -> Self {
@@ -32,6 +49,7 @@ impl Model {
             orders: BTreeMap::new(),
             controls: Controls::new(),
             freezes: Freezes::new(),
+            texts: BTreeMap::new(),
             visible: true,
             index: 100,
             memory: Memory::default(),
@@ -40,18 +58,34 @@ impl Model {
             ids: 0,
             started: Vec::new(),
             decision: Decision::default(),
+            clock: Clock::Synchronised,
+            unreachable: false,
+            offline: false,
+            refused: None,
+            running: Vec::new(),
+            answers: BTreeMap::new(),
+            asked: Vec::new(),
+            locks: Vec::new(),
+            starting: BTreeMap::new(),
         }
     }
 
     pub(super) fn put_at(&mut self, key: &str, text: &str, index: u64) {
         let document = Document::read(text.as_bytes()).map_err(|error| error.to_string());
         self.orders.insert(key.parse().unwrap(), SeenOrder { index, document });
+        self.texts.insert(key.parse().unwrap(), text.to_owned());
     }
 
     /// Writes an order under the next index.
     pub(super) fn put(&mut self, key: &str, revision: &str) {
         self.index += 10;
         self.put_at(key, &text(revision), self.index);
+    }
+
+    /// Writes a text under the next index.
+    pub(super) fn put_text(&mut self, key: &str, text: &str) {
+        self.index += 10;
+        self.put_at(key, text, self.index);
     }
 
     pub(super) fn delete(&mut self, key: &str) {
@@ -62,12 +96,20 @@ impl Model {
     /// What the model does with a decision; `hold_back` keeps started runs from being over.
     pub(super) fn settle(&mut self) {
         for _ in 0..100 {
-            let examined: BTreeMap<OrderKey, Examined> = self
-                .orders
+            let copies = self.memory.orders.iter().filter_map(|(key, order)| {
+                let copy = order.standing.confirmed.as_ref()?;
+                let document = Document::read(copy.document.as_bytes()).map_err(|error| error.to_string());
+                Some((key.clone(), SeenOrder { index: copy.index, document }))
+            });
+            let confirmed: BTreeMap<OrderKey, SeenOrder> = copies.collect();
+            let known = if self.visible { &self.orders } else { &confirmed };
+            let examined: BTreeMap<OrderKey, Examined> = known
                 .iter()
                 .map(|(key, seen)| {
-                    let needs = Needs { repeatable: self.repeatable, locks: Vec::new(), closed: None };
-                    (key.clone(), Examined { index: seen.index, finding: Ok(needs) })
+                    let (repeatable, offline) = (self.repeatable, self.offline);
+                    let needs = Needs { repeatable, locks: self.locks.clone(), closed: None, offline };
+                    let finding = self.refused.clone().map_or(Ok(needs), Err);
+                    (key.clone(), Examined { index: seen.index, finding })
                 })
                 .collect();
             let indexes = self.sources.iter().map(|source| (source.clone(), self.index)).collect();
@@ -83,9 +125,13 @@ impl Model {
                 memory: &self.memory,
                 examined: &examined,
                 runs: &BTreeMap::new(),
-                starting: &BTreeMap::new(),
+                starting: &self.starting,
                 parallel: 4,
                 calm_until: None,
+                clock: self.clock,
+                unreachable: self.unreachable,
+                confirmed: &confirmed,
+                answers: &self.answers,
             };
             let ids = &mut self.ids;
             let mut new_run = || {
@@ -94,21 +140,41 @@ impl Model {
             };
             self.decision = decide(&view, &mut new_run);
             let actions = std::mem::take(&mut self.decision.actions);
-            if actions.is_empty() {
+            if !actions.iter().any(|action| !matches!(action, Action::Ask(_))) {
+                self.asked = actions
+                    .into_iter()
+                    .filter_map(|action| if let Action::Ask(key) = action { Some(key) } else { None })
+                    .collect();
                 return;
             }
             for action in actions {
                 match action {
-                    Action::Remember(fact) => self.memory.take(fact),
+                    Action::Remember(fact) => {
+                        if let Fact::Occasion { key, .. } | Fact::Stands { key, .. } = &fact {
+                            self.answers.remove(key);
+                        }
+                        self.memory.take(fact);
+                    }
+                    Action::Ask(_) => {}
+                    Action::Confirm(key) => {
+                        let (index, at) = (self.orders[&key].index, self.now);
+                        let document = Some(self.texts[&key].clone());
+                        self.memory.take(Fact::Confirmed { key, index, document, at });
+                    }
                     Action::Start { key, run, .. } => {
-                        let Ok(Document::Order(order)) = &self.orders[&key].document else {
-                            panic!("no order")
+                        let cause = self.memory.orders[&key].current.as_ref().unwrap().cause.clone();
+                        let Ok(Document::Order(order)) = &known[&key].document else { panic!("no order") };
+                        let what = match cause {
+                            Cause::Placed | Cause::Retry(_) => order.by.clone().unwrap(),
+                            cause => String::from(cause),
                         };
-                        self.started.push(format!("{key} {}", order.by.clone().unwrap()));
+                        self.started.push(format!("{key} {what}"));
                         self.memory.take(Fact::Prepared { key: key.clone(), run });
                         if let Some(end) = self.ends {
                             let closing = Closing { end, error: None, at: self.now, run: None };
                             self.memory.take(Fact::Closed { key, run, closing });
+                        } else {
+                            self.running.push((key, run));
                         }
                     }
                     other => panic!("{other:?}"),

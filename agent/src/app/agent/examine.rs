@@ -1,0 +1,61 @@
+//! An order is held against its task: what it needs, or why it is refused.
+
+use std::path::PathBuf;
+
+use super::{Agent, standing, work};
+use crate::config;
+use crate::domain::decide::{Examined, Needs, SeenOrder};
+use crate::domain::ids::RunId;
+use crate::domain::order::Document;
+use crate::domain::plan::Cause;
+use crate::domain::source::OrderKey;
+use crate::domain::task::{Free, Gate};
+use crate::host::facts;
+
+impl Agent {
+    /// The order as the store shows it; while the store gives no answer at all, as the ledger has it.
+    pub(super) fn known(&self, key: &OrderKey) -> Option<&SeenOrder> {
+        let copies = self.sighted.away.then_some(&self.standings.copies);
+        copies.map_or_else(|| self.seeing.orders.get(key), |copies| copies.get(key))
+    }
+
+    pub(super) fn examine(&mut self, key: &OrderKey) -> bool {
+        let Some(seen) = self.known(key).cloned() else { return false };
+        let Ok(Document::Order(order)) = &seen.document else { return false };
+        let finding = if !config::allows(&self.settings.allow, &order.task) {
+            Err(format!(
+                "task {} is not allowed on this host: see `tasks.allow` in its configuration",
+                order.task
+            ))
+        } else {
+            let place = self.place(PathBuf::new());
+            let work =
+                work::About { key, host: &self.host, run: RunId::new(0, 0), cause: Cause::Placed, place };
+            self.catalog.refresh(&order.task).map_err(|error| error.to_string()).and_then(|loaded| {
+                let plan = work.plan(order, &loaded.task, String::new())?;
+                let task = &loaded.task;
+                if let Some(why) = standing::unbearable(order, task) {
+                    return Err(why);
+                }
+                let closed = task.gates.iter().find_map(closed);
+                let (repeatable, offline) = (task.is_repeatable(), task.offline);
+                Ok(Needs { repeatable, locks: plan.resources, closed, offline })
+            })
+        };
+        self.examined.insert(key.clone(), Examined { index: seen.index, finding });
+        true
+    }
+}
+
+fn closed(gate: &Gate) -> Option<String> {
+    let Gate::DiskFree { path, free } = gate;
+    let (percent, bytes) = match facts::disk_free(path) {
+        Ok(free) => free,
+        Err(error) => return Some(format!("the free space of {} is not known: {error}", path.display())),
+    };
+    let (open, wanted) = match free {
+        Free::Percent(wanted) => (percent >= u64::from(*wanted), format!("{wanted} %")),
+        Free::Bytes(wanted) => (bytes >= wanted.0, wanted.to_string()),
+    };
+    (!open).then(|| format!("{} has {percent} % free, the task wants {wanted}", path.display()))
+}

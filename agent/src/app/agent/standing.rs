@@ -1,0 +1,281 @@
+//! Orders that come again: their probes are asked, their documents copied into the ledger, and the clock is looked at.
+//!
+//! A probe is asked by an executor, as everything that is run: by a dry run in a folder below `checks/`, which goes away
+//! when the answer is in. Nothing rests on it: a question that is lost is asked again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use super::work::{self, Launching};
+use super::{Agent, Event, NotMade};
+use crate::catalog::trust::OwnerRule;
+use crate::config::ClockChoice;
+use crate::domain::decide::{Clock, SeenOrder};
+use crate::domain::memory::{Fact, Memory};
+use crate::domain::name::Name;
+use crate::domain::order::{Document, Order};
+use crate::domain::plan::{Cause, Place, Plan};
+use crate::domain::reconcile::{Answer, Answers, SHORTEST};
+use crate::domain::run::Outcome;
+use crate::domain::source::OrderKey;
+use crate::domain::task::Task;
+use crate::exec::launcher::Launcher;
+use crate::host::{clock, disk};
+use crate::ledger::{ClaimState, Folder, trim};
+
+/// So many probes are asked at once.
+const ASKED_AT_ONCE: usize = 4;
+/// An executor that was launched answers within the probe's time and this.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+/// An executor that has answered is gone within this.
+const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the agent knows of orders that come again, besides the ledger.
+#[derive(Default)]
+pub(super) struct Standings {
+    /// What the probes have said.
+    pub(super) answers: BTreeMap<OrderKey, Answers>,
+    /// The ledger's copies, read.
+    pub(super) copies: BTreeMap<OrderKey, SeenOrder>,
+    asking: BTreeSet<OrderKey>,
+}
+
+impl Standings {
+    /// Takes in what the ledger holds.
+    pub(super) fn of(memory: &Memory) -> Self {
+        let mut standings = Self::default();
+        let copies = memory.orders.iter().filter_map(|(key, o)| Some((key, o.standing.confirmed.as_ref()?)));
+        for (key, copy) in copies {
+            standings.copies.insert(key.clone(), read(copy.index, &copy.document));
+        }
+        standings
+    }
+
+    /// Follows what was put into the ledger: answers from before say nothing of what came after.
+    pub(super) fn follow(&mut self, facts: &[Fact]) {
+        for fact in facts {
+            match fact {
+                Fact::Confirmed { key, index, document: Some(document), .. } => {
+                    self.copies.insert(key.clone(), read(*index, document));
+                }
+                Fact::Occasion { key, .. } | Fact::Closed { key, .. } | Fact::Stands { key, .. } => {
+                    self.answers.remove(key);
+                }
+                Fact::Rests { key } | Fact::Gone { key, .. } | Fact::Held { key, .. } => {
+                    self.answers.remove(key);
+                    self.copies.remove(key);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What cannot be told, for the report.
+    pub(super) fn conditions(&self) -> impl Iterator<Item = String> {
+        self.answers.iter().filter_map(|(key, answers)| match answers.last() {
+            Some((_, Answer::CannotTell(why))) => {
+                Some(format!("order {}: cannot tell whether its state holds: {why}", key.order))
+            }
+            _ => None,
+        })
+    }
+}
+
+fn read(index: u64, document: &str) -> SeenOrder {
+    let document = Document::read(document.as_bytes()).map_err(|error| error.to_string());
+    SeenOrder { index, document }
+}
+
+/// Why a task does not bear what an order wants of it.
+pub(super) fn unbearable(order: &Order, task: &Task) -> Option<String> {
+    let every = order.reconcile?;
+    if !task.may_reconcile() {
+        return Some(format!(
+            "task {} cannot reconcile: it needs a probe, and steps that are all repeatable or undoable",
+            task.name
+        ));
+    }
+    (every < SHORTEST && !task.allow_short).then(|| {
+        format!("`reconcile: {every}` is shorter than {SHORTEST}, which task {} does not allow", task.name)
+    })
+}
+
+impl Agent {
+    /// What is known of the clock now.
+    pub(super) fn clock(&self) -> Clock {
+        match self.settings.clock {
+            ClockChoice::Trusted => Clock::Trusted,
+            ClockChoice::Synchronised if clock::synchronised() => Clock::Synchronised,
+            ClockChoice::Synchronised => Clock::Unsynchronised,
+        }
+    }
+
+    /// The fact that an order's document stands as the store shows it.
+    pub(super) fn confirmation(&self, key: &OrderKey) -> Option<Fact> {
+        let (index, value) = self.sights.iter().find_map(|sight| sight.value(key))?;
+        let ledger = self.ledger.as_ref().ok()?;
+        let copy = ledger.memory().orders.get(key)?.standing.confirmed.as_ref();
+        let known = copy.is_some_and(|copy| copy.index == index);
+        let document = if known { None } else { Some(String::from_utf8(value).ok()?) };
+        Some(Fact::Confirmed { key: key.clone(), index, document, at: clock::now() })
+    }
+
+    /// Asks an order's probe, unless it is being asked.
+    pub(super) fn ask(&mut self, key: &OrderKey) {
+        if self.standings.asking.len() >= ASKED_AT_ONCE || self.standings.asking.contains(key) {
+            return;
+        }
+        let Some(seen) = self.seeing.orders.get(key) else { return };
+        let Ok(Document::Order(order)) = &seen.document else { return };
+        let Ok(loaded) = self.catalog.get(order.task.as_str()) else { return };
+        let question = Question {
+            key: key.clone(),
+            order: (**order).clone(),
+            host: self.host.clone(),
+            program: self.program.clone(),
+            task_folder: loaded.folder.clone(),
+            state_dir: self.settings.state_dir.clone(),
+            place: self.place(PathBuf::new()),
+            rule: self.rule,
+            copying: Arc::clone(&self.copying),
+            launcher: self.launcher.clone(),
+        };
+        self.standings.asking.insert(key.clone());
+        let index = seen.index;
+        self.send(async move {
+            let at = clock::now();
+            let answer = question.ask().await.unwrap_or_else(Answer::CannotTell);
+            Event::Answered { key: question.key, index, at, answer }
+        });
+    }
+
+    /// Takes in what a probe said.
+    pub(super) fn answered(&mut self, key: OrderKey, index: u64, at: Timestamp, answer: Answer) {
+        self.standings.asking.remove(&key);
+        // An answer about an order that has changed meanwhile says nothing.
+        if self.seeing.orders.get(&key).is_some_and(|seen| seen.index == index) {
+            tracing::debug!(order = %key, "the probe: {answer:?}");
+            self.standings.answers.entry(key).or_default().take(at, answer);
+        }
+    }
+
+    /// Forgets the answers of orders that are not there any more.
+    pub(super) fn forget_answers(&mut self) {
+        let orders = &self.seeing.orders;
+        self.standings.answers.retain(|key, _| orders.contains_key(key));
+    }
+
+    /// Ends and removes what an earlier agent asked.
+    pub(super) fn end_questions(&self) {
+        let checks = self.settings.state_dir.join("checks");
+        for run in trim::folders(&checks).unwrap_or_default() {
+            let (launcher, folder) = (self.launcher.clone(), Folder::new(&checks, run));
+            tokio::spawn(async move { end(&launcher, &folder).await });
+        }
+    }
+}
+
+/// Everything that asking a probe needs.
+struct Question {
+    key: OrderKey,
+    order: Order,
+    host: Name,
+    program: PathBuf,
+    task_folder: PathBuf,
+    state_dir: PathBuf,
+    place: Place,
+    rule: OwnerRule,
+    copying: Arc<Mutex<()>>,
+    launcher: Launcher,
+}
+
+impl Question {
+    /// The answer, or why there is none.
+    async fn ask(&self) -> Result<Answer, String> {
+        let (plan, folder) = self.make().await?;
+        let launching = Launching {
+            launcher: self.launcher.clone(),
+            program: self.program.clone(),
+            folder: folder.clone(),
+            epoch: 1,
+            plan: Arc::clone(&plan),
+        };
+        launching.launch().await;
+        let answer = wait(&folder, &plan).await;
+        end(&self.launcher, &folder).await;
+        answer
+    }
+
+    async fn make(&self) -> Result<(Arc<Plan>, Folder), String> {
+        let (task_folder, tasks) = (self.task_folder.clone(), self.state_dir.join("tasks"));
+        let (checks, key, host) = (self.state_dir.join("checks"), self.key.clone(), self.host.clone());
+        let (rule, place, order) = (self.rule, self.place.clone(), self.order.clone());
+        let copying = Arc::clone(&self.copying);
+        let disk_work = move || {
+            let copied = work::copy_of(&task_folder, &tasks, rule, &copying);
+            let (task, copied) = copied.map_err(|(NotMade::Refused(why) | NotMade::NotNow(why))| why)?;
+            let run = clock::new_run();
+            let place = Place { task_dir: copied.path, ..place };
+            let about = work::About { key: &key, host: &host, run, cause: Cause::Placed, place };
+            // Only the probe is left of it: there is nothing that it could change.
+            let plan = Plan {
+                dry_run: true,
+                steps: Vec::new(),
+                verify: None,
+                resources: Vec::new(),
+                ..about.plan(&order, &task, copied.digest)?
+            };
+            disk::make_dir(&checks).map_err(|error| error.to_string())?;
+            let folder = Folder::new(&checks, run);
+            folder.create(b"", &plan).map_err(|error| error.to_string())?;
+            Ok((Arc::new(plan), folder))
+        };
+        tokio::task::spawn_blocking(disk_work).await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+async fn wait(folder: &Folder, plan: &Plan) -> Result<Answer, String> {
+    let own = plan.probe.as_ref().and_then(|probe| probe.timeout);
+    let until = Instant::now() + own.unwrap_or(plan.timeout).0 + STARTS_WITHIN;
+    let mut pause = Duration::from_millis(20);
+    loop {
+        // First who lives, then what is written: a result that came between is not taken for a loss.
+        let lost = matches!(folder.newest_claim().map_err(|e| e.to_string())?, (_, ClaimState::Dead(_)));
+        let state = folder.state(plan).map_err(|error| error.to_string())?;
+        match state.outcome() {
+            Some(Outcome::Unchanged) => return Ok(Answer::Holds),
+            Some(Outcome::Planned) => return Ok(Answer::DoesNotHold),
+            Some(outcome) => {
+                let (_, why) = crate::domain::memory::end_of(outcome);
+                return Err(why.unwrap_or_else(|| "the probe gave no answer".into()));
+            }
+            None if lost => return Err("the probe's executor was lost".into()),
+            None if Instant::now() > until => return Err("the probe gave no answer in time".into()),
+            None => sleep(pause).await,
+        }
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// Ends what is left of a question, and removes its folder. An executor that has answered may still be on its way out.
+async fn end(launcher: &Launcher, folder: &Folder) {
+    let until = Instant::now() + ENDS_WITHIN;
+    while matches!(folder.newest_claim(), Ok((_, ClaimState::Held(_)))) && Instant::now() < until {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let left = work::end_survivors(launcher, folder).await;
+    let removed: Result<(), _> = if left == 0 { folder.remove() } else { Ok(()) };
+    if let Err(error) = removed {
+        tracing::warn!("{error}");
+    }
+}
+
+/// The digests of tasks that questions of an earlier agent may still use.
+pub(super) fn digests(state_dir: &Path) -> BTreeSet<String> {
+    trim::digests(&state_dir.join("checks")).unwrap_or_default()
+}

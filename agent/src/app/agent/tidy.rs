@@ -1,0 +1,49 @@
+//! What the host does not need any more is removed: old runs, and copies of tasks that none uses.
+
+use crate::catalog::copy;
+use crate::host::clock;
+use crate::ledger::trim;
+
+use super::{Agent, standing};
+
+/// After so many runs old ones are removed.
+const TRIM_AFTER: usize = 20;
+
+impl Agent {
+    /// Removes old runs now and then: orders that come again would fill the disk of an agent that is never restarted.
+    pub(super) fn trim_sometimes(&mut self) {
+        if self.closed_since_trim >= TRIM_AFTER && self.starting.is_empty() {
+            self.closed_since_trim = 0;
+            self.trim_runs();
+        }
+    }
+
+    fn trim_runs(&self) {
+        let Ok(ledger) = &self.ledger else { return };
+        let mut spared = self.kept_open();
+        spared.extend(ledger.memory().prepared().map(|(_, occasion)| occasion.run));
+        let runs = self.settings.state_dir.join("runs");
+        if let Err(error) = trim::trim(&runs, &spared, &self.settings.runs.into(), clock::now()) {
+            tracing::warn!("old runs are not removed: {error}");
+        }
+    }
+
+    /// Removes what is not needed any more; a failure costs space, nothing else.
+    pub(super) fn tidy(&self) {
+        if self.ledger.is_err() {
+            return;
+        }
+        self.trim_runs();
+        let runs = self.settings.state_dir.join("runs");
+        let tasks = self.settings.state_dir.join("tasks");
+        match trim::digests(&runs) {
+            Ok(mut needed) => {
+                needed.extend(standing::digests(&self.settings.state_dir));
+                if let Err(error) = copy::remove_unneeded(&tasks, &needed) {
+                    tracing::warn!("old copies of tasks are not removed: {error}");
+                }
+            }
+            Err(error) => tracing::warn!("old copies of tasks are not removed: {error}"),
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! An order that comes again: whether its terms are taken in, whether it fires, whether its state has drifted away.
+//!
+//! | what is seen | what follows |
+//! | --- | --- |
+//! | terms that are new, changed, or back after a hold or an absence | they count from now on: no instant before fires |
+//! | terms that the task does not bear | refused until the order is written again |
+//! | an instant that has come, in time, and nothing of the order is under way | a new occasion: `firing` |
+//! | the same while one waits or runs | skipped, and counted |
+//! | an instant that has come too late, or older ones beside the newest | missed, and counted |
+//! | two "does not hold" a minute apart | a new occasion: `drift` |
+//! | the third of them since the state lasted | held: not converging |
+//! | a clock that cannot be trusted | nothing, until it can |
+//! | no store at all | only what `offline` tasks fire, from the ledger's copy |
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::orders::{close_waiting, hold, refuse};
+use super::starts::{Places, spread};
+use super::{Action, Clock, Decision, Reason, SeenOrder, View, Wait};
+use crate::domain::ids::RunId;
+use crate::domain::memory::{Closing, End, Fact, Hold, Remembered, Stage};
+use crate::domain::order::{Document, Order};
+use crate::domain::plan::Cause;
+use crate::domain::reconcile::{Answer, Finding, TOO_MANY};
+use crate::domain::schedule::Schedule;
+use crate::domain::source::OrderKey;
+use crate::domain::span::Span;
+
+/// Whether the clock is right is asked again so often.
+const CLOCK_AGAIN: Duration = Duration::from_secs(30);
+/// A window that opens at no time in sight is asked again so often.
+const WINDOW_AGAIN: Duration = Duration::from_secs(86_400);
+
+/// An order in its place, with what is remembered of it.
+#[derive(Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub(super) view: &'a View<'a>,
+    pub(super) key: &'a OrderKey,
+    pub(super) index: u64,
+    pub(super) order: &'a Order,
+    pub(super) remembered: &'a Remembered,
+}
+
+/// Why the clock does not count, with the cure. It says the same as long as nothing changes: a report follows from it.
+pub(super) fn clock_doubt(view: &View<'_>) -> Option<Wait> {
+    let (until, detail) = match (view.clock, view.memory.newest) {
+        (Clock::Unsynchronised, _) => (
+            None,
+            "the kernel says that the clock is not synchronised: see to the time service, or configure `clock: trusted`"
+                .to_owned(),
+        ),
+        (Clock::Synchronised, Some(newest)) if newest > view.now => (
+            Some(newest),
+            format!(
+                "the clock is behind {newest:.0}, which the ledger knows: set it, or configure `clock: trusted` if it is \
+                 right"
+            ),
+        ),
+        (Clock::Synchronised | Clock::Trusted, _) => return None,
+    };
+    Some(Wait { detail: Some(detail), ..Wait::new(Reason::Clock, until) })
+}
+
+/// Asks to be woken for what comes without an instant.
+pub(super) fn wake(view: &View<'_>, decision: &mut Decision) {
+    if decision.waits.values().any(|wait| wait.reason == Reason::Clock) {
+        decision.wake_at(view.now + CLOCK_AGAIN);
+    }
+    if decision.waits.values().any(|wait| wait.reason == Reason::Window && wait.until.is_none()) {
+        decision.wake_at(view.now + WINDOW_AGAIN);
+    }
+}
+
+/// What fires although the store gives no answer at all.
+pub(super) fn offline(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
+    for (key, seen) in view.confirmed {
+        let Some(remembered) = view.memory.orders.get(key) else { continue };
+        let effective = view.memory.effective.get(&key.order) == Some(&key.source);
+        let stands =
+            remembered.gone.is_none() && remembered.held.is_none() && remembered.unreadable.is_none();
+        let counts = remembered.standing.confirmed.as_ref().is_some_and(|copy| copy.counts(view.now));
+        let Ok(Document::Order(order)) = &seen.document else { continue };
+        let known = remembered.last == Some(order.identity);
+        let terms = remembered.standing.terms.is_some();
+        if !(effective && stands && counts && known && terms) || clock_doubt(view).is_some() {
+            continue;
+        }
+        let case = Case { view, key, index: seen.index, order, remembered };
+        match case.finding() {
+            None => decision.actions.push(Action::Examine(key.clone())),
+            Some(Ok(needs)) if needs.offline => {
+                if let Some(schedule) = &order.schedule {
+                    case.fire(schedule, new_run, decision);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+impl Case<'_> {
+    /// What follows for an order that stands as it is remembered.
+    pub(super) fn decide(&self, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
+        let standing = &self.remembered.standing;
+        let Some(terms) = self.order.standing_terms() else {
+            if standing.terms.is_some() {
+                self.close_open("the order does not come again any more", decision, |_| true);
+                decision.remember(Fact::Rests { key: self.key.clone() });
+            }
+            return;
+        };
+        if self.is_refused() {
+            return;
+        }
+        if self.order.schedule.is_some()
+            && let Some(wait) = clock_doubt(self.view)
+        {
+            if self.remembered.is_under_way() {
+                decision.wake_at(self.view.now + CLOCK_AGAIN);
+            } else {
+                decision.wait(self.key, wait);
+            }
+            return;
+        }
+        if standing.terms.as_ref() != Some(&terms) {
+            return self.begin(terms, decision);
+        }
+        if let Some(schedule) = &self.order.schedule {
+            self.fire(schedule, new_run, decision);
+            self.confirm(decision);
+        } else if let Some(every) = self.order.reconcile {
+            self.reconcile(every, new_run, decision);
+        }
+    }
+
+    fn finding(&self) -> Option<&Result<super::Needs, String>> {
+        let examined = self.view.examined.get(self.key).filter(|examined| examined.index == self.index);
+        examined.map(|examined| &examined.finding)
+    }
+
+    /// Its only occasion was refused: that stays until the order is written again, under another identity.
+    fn is_refused(&self) -> bool {
+        let current = self.remembered.current.as_ref().filter(|o| o.cause == Cause::Placed);
+        let refused = |stage: &Stage| matches!(stage, Stage::Closed(closing) if closing.end == End::Refused);
+        self.order.reconcile.is_some()
+            && current.is_some_and(|o| o.identity == self.order.identity && refused(&o.stage))
+    }
+
+    fn begin(&self, terms: String, decision: &mut Decision) {
+        match self.finding() {
+            None => decision.actions.push(Action::Examine(self.key.clone())),
+            Some(Err(why)) => refuse(self.view, self.key, self.index, why, self.remembered, decision),
+            Some(Ok(_)) => {
+                let order = self.order;
+                self.close_open("the order comes again by other terms", decision, |cause| match cause {
+                    Cause::Placed => order.schedule.is_some(),
+                    Cause::Firing(instant) => !order.schedule.as_ref().is_some_and(|s| s.names(*instant)),
+                    Cause::Drift(_) => order.reconcile.is_none(),
+                    Cause::Retry(_) => false,
+                });
+                decision.remember(Fact::Stands { key: self.key.clone(), terms, at: self.view.now });
+            }
+        }
+    }
+
+    /// Closes an occasion that waits, if it came by what counts no more.
+    fn close_open(&self, why: &str, decision: &mut Decision, counts_no_more: impl Fn(&Cause) -> bool) {
+        if self.remembered.current.as_ref().is_some_and(|occasion| counts_no_more(&occasion.cause)) {
+            close_waiting(self.view, self.key, self.remembered, End::Superseded, why, decision);
+        }
+    }
+
+    fn fire(&self, schedule: &Schedule, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
+        let (now, order) = (self.view.now, self.order);
+        let splay = spread(self.view, self.key, order);
+        let just_before = |at: Timestamp| at.checked_sub(Duration::from_nanos(1)).unwrap_or(at);
+        let Some(handled) = self.remembered.standing.handled else { return };
+        let handled = order.not_before.map_or(handled, |first| handled.max(just_before(first)));
+        let ended = |instant: Timestamp| order.not_after.is_some_and(|end| end < instant);
+        let under_way = self.remembered.is_under_way();
+        if let Some(due) = schedule.due(handled, now, splay).filter(|due| !ended(due.newest)) {
+            let fires = due.fires && !under_way && !ended(now);
+            let overlaps = u32::from(due.fires && under_way);
+            let missed = due.missed + u32::from(due.fires && !under_way && !fires);
+            if missed > 0 || overlaps > 0 {
+                let (key, until, at) = (self.key.clone(), due.newest, now);
+                decision.remember(Fact::Passed { key, until, missed, overlaps, at });
+            }
+            if fires {
+                self.occasion(Cause::Firing(due.newest), new_run(), decision);
+            }
+            return;
+        }
+        let since = handled.max(now.checked_sub(splay).unwrap_or(now));
+        let next = schedule.next(since).filter(|next| !ended(*next)).map(|next| next + splay);
+        match next {
+            Some(next) if under_way => decision.wake_at(next),
+            Some(next) => decision.wait(self.key, Wait::new(Reason::Schedule, Some(next))),
+            None => {}
+        }
+    }
+
+    /// Sees to the ledger's copy, for a task that may fire while the store is away.
+    fn confirm(&self, decision: &mut Decision) {
+        match self.finding() {
+            None => decision.actions.push(Action::Examine(self.key.clone())),
+            Some(Ok(needs)) if needs.offline => {
+                let copy = self.remembered.standing.confirmed.as_ref();
+                let again =
+                    copy.filter(|copy| copy.index == self.index).map(|copy| copy.again_at(self.view.now));
+                match again {
+                    Some(again) if again > self.view.now => decision.wake_at(again),
+                    _ => decision.actions.push(Action::Confirm(self.key.clone())),
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn reconcile(&self, every: Span, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
+        let view = self.view;
+        let ended = self.order.not_after.is_some_and(|end| end < view.now);
+        if self.remembered.is_under_way() || ended {
+            return;
+        }
+        let locks = match self.finding() {
+            None => return decision.actions.push(Action::Examine(self.key.clone())),
+            Some(Err(why)) => return refuse(view, self.key, self.index, why, self.remembered, decision),
+            Some(Ok(needs)) => &needs.locks,
+        };
+        let standing = &self.remembered.standing;
+        let run_ended = self.remembered.current.as_ref().and_then(|occasion| match &occasion.stage {
+            Stage::Closed(Closing { at, .. }) => Some(*at),
+            _ => None,
+        });
+        let unknown = Default::default();
+        let answers = view.answers.get(self.key).unwrap_or(&unknown);
+        if standing.unsettled > 0 && answers.lasts() {
+            return decision.remember(Fact::Settled { key: self.key.clone() });
+        }
+        let (until, detail) = match answers.finding(view.now, every, run_ended) {
+            Finding::Ask | Finding::Drifted if Places::of(view).taken(locks).is_some() => {
+                // Whoever changes the same thing now may well have it in another state for a while.
+                (None, Some("a run that is under way has what this state is about".to_owned()))
+            }
+            Finding::Drifted if standing.unsettled + 1 >= TOO_MANY => {
+                let fact = hold(view, self.key, Hold::NotConverging, self.order.identity, self.index);
+                return decision.remember(fact);
+            }
+            Finding::Drifted => {
+                return self.occasion(Cause::Drift(standing.drifts + 1), new_run(), decision);
+            }
+            Finding::Ask => {
+                decision.actions.push(Action::Ask(self.key.clone()));
+                (None, None)
+            }
+            Finding::AskAt(at) => (Some(at), answers.last().and_then(|(_, answer)| said(answer))),
+        };
+        decision.wait(self.key, Wait { detail, ..Wait::new(Reason::Reconcile, until) });
+    }
+
+    fn occasion(&self, cause: Cause, run: RunId, decision: &mut Decision) {
+        let (key, identity, index) = (self.key.clone(), self.order.identity, self.index);
+        decision.remember(Fact::Occasion { key, run, identity, index, cause, at: self.view.now });
+    }
+}
+
+fn said(answer: &Answer) -> Option<String> {
+    match answer {
+        Answer::Holds => None,
+        Answer::DoesNotHold => Some("the state does not hold: asked once more before anything starts".into()),
+        Answer::CannotTell(why) => Some(format!("cannot tell whether the state holds: {why}")),
+    }
+}
+
+/// The order of an occasion while the store gives no answer: the ledger's copy, if it still counts.
+pub(super) fn copy_of<'a>(view: &View<'a>, key: &OrderKey, cause: &Cause) -> Option<&'a SeenOrder> {
+    let copy = view.memory.orders.get(key)?.standing.confirmed.as_ref()?;
+    let fires = matches!(cause, Cause::Firing(_));
+    view.confirmed.get(key).filter(|_| view.unreachable && fires && copy.counts(view.now))
+}

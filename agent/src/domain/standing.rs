@@ -1,0 +1,82 @@
+//! What is remembered of an order that comes again: by its schedule, or because a state is to hold.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// How long the last confirmed document counts while the store is away.
+const COUNTS_FOR: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
+/// So often the ledger is told that the document still stands.
+const CONFIRMED_EVERY: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+
+/// A document as the store showed it last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// Under which index.
+    pub index: u64,
+    /// The document.
+    pub document: String,
+    /// When it was last seen to stand.
+    pub at: Timestamp,
+}
+
+/// What is remembered; all of it is bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    /// The terms that count; `None`: the order does not come again at present.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terms: Option<String>,
+    /// Instants that are not after this one never fire. It never goes back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handled: Option<Timestamp>,
+    /// How many firings were missed.
+    pub missed: u32,
+    /// How many firings were skipped because one was still under way.
+    pub overlaps: u32,
+    /// How many drifts there were: the next one is the next number.
+    pub drifts: u32,
+    /// How many of them since the state lasted.
+    pub unsettled: u32,
+    /// For a task that may fire while the store is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub confirmed: Option<Confirmed>,
+}
+
+impl Standing {
+    /// Whether there is nothing to remember.
+    pub fn is_blank(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The order does not come again until its terms count anew; what never may happen twice stays known.
+    pub fn rest(&mut self) {
+        self.terms = None;
+        self.unsettled = 0;
+        self.confirmed = None;
+    }
+
+    /// These terms count from now on.
+    pub fn begin(&mut self, terms: String, at: Timestamp) {
+        self.terms = Some(terms);
+        self.pass(at);
+    }
+
+    /// Instants up to this one are handled.
+    pub fn pass(&mut self, until: Timestamp) {
+        self.handled = self.handled.max(Some(until));
+    }
+}
+
+impl Confirmed {
+    /// Whether the copy may be used at `now`.
+    pub fn counts(&self, now: Timestamp) -> bool {
+        now.duration_since(self.at) <= COUNTS_FOR
+    }
+
+    /// When it is to be confirmed again.
+    pub fn again_at(&self, now: Timestamp) -> Timestamp {
+        let again = self.at.checked_add(CONFIRMED_EVERY).unwrap_or(now);
+        // After a clock that was set back.
+        if self.at > now { now } else { again }
+    }
+}
