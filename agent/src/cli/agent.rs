@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, env, log, runtime};
-use crate::app::agent::Agent;
+use crate::app::agent::{Agent, identity};
 use crate::app::open;
 use crate::config;
 
@@ -26,9 +26,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         let store = open::store(&settings)?;
         let place = store.place();
-        let agent = Agent::build(settings, Arc::clone(&store))?;
+        let stopped = stopped();
+        tokio::pin!(stopped);
+        let who = tokio::select! {
+            who = identity::settle(&settings, &*store) => who?,
+            () = &mut stopped => return Ok(()),
+        };
+        let agent = Agent::build(settings, Arc::clone(&store), who)?;
         tracing::info!("agent of {} watches {place}", agent.host());
-        agent.run(stopped()).await?;
+        agent.run(stopped).await?;
         tracing::info!("agent stops; runs go on without it");
         Ok::<_, Failure>(())
     })?;
