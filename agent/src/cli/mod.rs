@@ -2,6 +2,7 @@
 
 mod adopt;
 mod agent;
+mod audit;
 mod check;
 mod confirm;
 mod control;
@@ -75,6 +76,8 @@ enum Command {
     Thaw(freeze::Thaw),
     /// Say on a renamed, restored or cloned host that it is who it seems to be now.
     Adopt(adopt::Arguments),
+    /// Show what this host was asked for, what it decided and did; or prove that nothing of it was changed.
+    Audit(audit::Arguments),
     /// Show hosts and where orders stand.
     Status(status::Arguments),
     /// List the newest runs.
@@ -108,6 +111,7 @@ pub fn main() -> ExitCode {
         Command::Freeze(arguments) => freeze::freeze(&arguments),
         Command::Thaw(arguments) => freeze::thaw(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
+        Command::Audit(arguments) => audit::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),

@@ -44,6 +44,20 @@ pub enum Hold {
     NotConverging,
 }
 
+impl Hold {
+    /// As it is reported.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Repeated => "repeated",
+            Self::Regressed => "regressed",
+            Self::Uncovered => "uncovered",
+            Self::FirstSight => "first sight",
+            Self::LedgerBehind => "ledger behind",
+            Self::NotConverging => "not converging",
+        }
+    }
+}
+
 /// An order that is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {

@@ -1,5 +1,6 @@
 //! The nouns and the decisions: no input, no output, no clock, no runtime.
 
+pub mod audit;
 pub mod control;
 pub mod cron;
 pub mod decide;

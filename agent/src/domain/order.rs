@@ -225,10 +225,10 @@ pub fn offset(spread: Span, host: &Name, identity: &Identity) -> std::time::Dura
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn order(text: &str) -> Order {
+    pub(in crate::domain) fn order(text: &str) -> Order {
         match Document::read(text.as_bytes()).unwrap() {
             Document::Order(order) => *order,
             Document::Skip => panic!("an order was expected"),

@@ -11,11 +11,13 @@
 //!     journal           what happened                                    by the executor alone
 //!     output …          what the steps printed                           by the executor alone
 //!     result            how it ended, for people                         by the executor alone
+//!   audit/<n>.log       who ordered, what was decided and why, what was done; never changed
 //!   tasks/<sha256>/     the copies of tasks that runs use
 //! ```
 //!
 //! The agent never writes a journal: a dead executor's run is continued by a new epoch.
 
+pub mod audit;
 pub mod claim;
 pub mod folder;
 pub mod identity;
@@ -23,6 +25,7 @@ pub mod journal;
 pub mod orders;
 pub mod trim;
 
+pub use audit::Audit;
 pub use claim::{Claim, ClaimState};
 pub use folder::{Folder, FolderError};
 pub use journal::Journal;

@@ -77,12 +77,11 @@ impl Sources<'_> {
             });
         }
         if let Some(held) = &remembered.held {
-            let (reason, error) = hold(held.why, key, self.host);
             return Some(OrderReport {
                 phase: "held".into(),
-                reason: Some(reason.into()),
+                reason: Some(held.why.as_str().into()),
                 identity: Some(held.identity),
-                error: Some(error),
+                error: Some(hold(held.why, key, self.host)),
                 since: Some(held.at),
                 ..blank
             });
@@ -246,54 +245,36 @@ fn deadline(run: &RunView, state: &State) -> Option<Timestamp> {
     state.updated.filter(|_| executing).map(|at| at + left)
 }
 
-/// A hold in a word, and in a line that says what was seen, what was kept from happening, and what resolves it.
-fn hold(why: Hold, key: &OrderKey, host: &Name) -> (&'static str, String) {
+/// A hold in a line that says what was seen, what was kept from happening, and what resolves it.
+fn hold(why: Hold, key: &OrderKey, host: &Name) -> String {
     let OrderKey { order, .. } = key;
     match why {
-        Hold::Repeated => (
-            "repeated",
-            format!(
-                "{key} holds an instruction that it held before; it was not carried out again: \
+        Hold::Repeated => format!(
+            "{key} holds an instruction that it held before; it was not carried out again: \
                  change `revision`, or hostler retry {order} --host {host}"
-            ),
         ),
-        Hold::Regressed => (
-            "regressed",
-            format!(
-                "{key} holds another instruction under an older index, as after a restored snapshot; it was not \
+        Hold::Regressed => format!(
+            "{key} holds another instruction under an older index, as after a restored snapshot; it was not \
                  carried out: hostler release {order} --host {host} carries it out, \
                  hostler rebase {order} --host {host} accepts it as what stands"
-            ),
         ),
-        Hold::NotConverging => (
-            "not converging",
-            format!(
-                "{key}: its state drifted away three times and did not last between; nothing was started any more: \
+        Hold::NotConverging => format!(
+            "{key}: its state drifted away three times and did not last between; nothing was started any more: \
                  see what else changes it, then edit the order, or hostler release {order} --host {host}"
-            ),
         ),
-        Hold::FirstSight => (
-            "first sight",
-            format!(
-                "{key} was there before this host remembered anything, and no probe tells whether it is done; it was \
+        Hold::FirstSight => format!(
+            "{key} was there before this host remembered anything, and no probe tells whether it is done; it was \
                  not carried out: hostler release {order} --host {host} carries it out, hostler rebase accepts it as \
                  done"
-            ),
         ),
-        Hold::LedgerBehind => (
-            "ledger behind",
-            format!(
-                "this host reported a run of {order} that it does not remember, as after a restored disk; {key} was \
+        Hold::LedgerBehind => format!(
+            "this host reported a run of {order} that it does not remember, as after a restored disk; {key} was \
                  not carried out: see what is true on the host, then hostler release {order} --host {host}, or \
                  hostler rebase to accept it as done"
-            ),
         ),
-        Hold::Uncovered => (
-            "uncovered",
-            format!(
-                "{key} counts only because a nearer order went away; it was not carried out: \
+        Hold::Uncovered => format!(
+            "{key} counts only because a nearer order went away; it was not carried out: \
                  edit it, or hostler release {order} --host {host}"
-            ),
         ),
     }
 }

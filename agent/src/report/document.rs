@@ -134,6 +134,8 @@ pub struct AgentReport {
     pub conditions: Vec<String>,
     /// The index seen of each watched prefix.
     pub seen: BTreeMap<String, u64>,
+    /// The number of the audit's newest line.
+    pub audit: u64,
     /// What became of the newest controls: `done`, `stale: …` or `refused: …`.
     pub controls: BTreeMap<ControlId, String>,
     /// Each order with its phase; the first hundred.

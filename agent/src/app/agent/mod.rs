@@ -16,6 +16,7 @@ mod launch;
 mod look;
 mod past;
 mod publish;
+mod remember;
 mod runs;
 mod sights;
 mod standing;
@@ -49,9 +50,10 @@ use crate::exec::launcher::Launcher;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::disk::{At, DiskError};
 use crate::host::{clock, disk, facts, heap, notify};
+use crate::ledger::audit::AuditError;
 use crate::ledger::identity::IdentityError;
 use crate::ledger::orders::LedgerError;
-use crate::ledger::{Folder, Ledger};
+use crate::ledger::{Audit, Folder, Ledger};
 use crate::report::own::Rival;
 use crate::report::wanted::{Texts, Wanted};
 use crate::store::Store;
@@ -178,6 +180,7 @@ pub struct Agent {
     sightings: u64,
     seeing: sights::Seeing,
     ledger: Result<Ledger, LedgerError>,
+    audit: Result<Audit, AuditError>,
     ledger_full: Option<String>,
     catalog: Catalog,
     examined: BTreeMap<OrderKey, Examined>,
@@ -212,6 +215,10 @@ impl Agent {
         if let Err(error) = &ledger {
             tracing::error!("safe mode, nothing is started: {error}");
         }
+        let audit = Audit::open(&settings.state_dir);
+        if let Err(error) = &audit {
+            tracing::error!("nothing is started, since the audit cannot be kept: {error}");
+        }
         let standings =
             ledger.as_ref().map(|ledger| standing::Standings::of(ledger.memory())).unwrap_or_default();
         let mut sources = vec![Source::Host(host.clone())];
@@ -237,6 +244,7 @@ impl Agent {
             sightings: 0,
             seeing: sights::Seeing::default(),
             ledger,
+            audit,
             ledger_full: None,
             catalog,
             examined: BTreeMap::new(),
@@ -265,6 +273,7 @@ impl Agent {
 
     /// Works until `shutdown` is done. Runs go on without the agent.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+        self.audit_start();
         self.tidy();
         self.load_runs();
         self.end_questions();
@@ -415,66 +424,6 @@ impl Agent {
                 false
             }
         }
-    }
-
-    fn remember(&mut self, facts: Vec<Fact>) -> bool {
-        let Ok(ledger) = &mut self.ledger else { return false };
-        let closed: Vec<(OrderKey, RunId)> = facts
-            .iter()
-            .filter_map(|fact| match fact {
-                Fact::Closed { key, run, closing } => {
-                    tracing::info!(order = %key, run = %run, "{}", closing.end.as_str());
-                    Some((key.clone(), *run))
-                }
-                _ => None,
-            })
-            .collect();
-        // What an operator released or took for done is no longer held against what was once reported.
-        let judged: Vec<Name> = facts
-            .iter()
-            .filter_map(|fact| match fact {
-                Fact::Occasion { key, .. } | Fact::Rebased { key, .. } => Some(key.order.clone()),
-                _ => None,
-            })
-            .collect();
-        let occasions = facts.iter().any(|fact| matches!(fact, Fact::Occasion { .. }));
-        if !closed.is_empty() {
-            here(CrashPoint::EndSeen);
-        }
-        match ledger.record(facts.clone()) {
-            Ok(()) => {
-                self.ledger_full = None;
-                self.standings.follow(&facts);
-                if occasions {
-                    here(CrashPoint::OccasionRecorded);
-                }
-                if !closed.is_empty() {
-                    here(CrashPoint::Closed);
-                }
-                self.closed_since_trim += closed.len();
-                for order in judged {
-                    self.past.as_mut().and_then(|past| past.remove(&order));
-                }
-                for (key, run) in closed {
-                    self.examined.remove(&key);
-                    self.runs.close(run, &self.kept_open());
-                }
-                true
-            }
-            Err(error) => {
-                tracing::error!("the ledger cannot be written, nothing is started: {error}");
-                self.ledger_full = Some(error.to_string());
-                false
-            }
-        }
-    }
-
-    /// Runs that are over and keep their place until a person has spoken.
-    fn kept_open(&self) -> BTreeSet<RunId> {
-        let Ok(ledger) = &self.ledger else { return BTreeSet::new() };
-        let orders = ledger.memory().orders.values();
-        let occasions = orders.flat_map(|order| order.current.iter().chain(order.previous.as_deref()));
-        occasions.filter(|occasion| occasion.has_run()).map(|occasion| occasion.run).collect()
     }
 
     fn place(&self, task_dir: PathBuf) -> Place {

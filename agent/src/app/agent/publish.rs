@@ -56,6 +56,7 @@ impl Agent {
             boot: self.boot.clone(),
             groups: self.settings.groups.clone(),
             conditions: self.conditions(),
+            audit: self.audit.as_ref().map(|audit| audit.head().n).unwrap_or_default(),
             seen: sights::seen(&self.sights),
             controls: self.answers(),
             orders: phases,
@@ -80,6 +81,11 @@ impl Agent {
         let mut conditions: Vec<String> = self.barred(clock::now()).into_iter().collect();
         conditions.extend(self.sights.iter().filter_map(|sight| sight.condition()));
         conditions.extend(self.ledger.as_ref().err().map(|error| format!("safe mode: {error}")));
+        conditions.extend(self.audit.as_ref().err().map(|error| {
+            format!(
+                "audit: {error}: nothing starts; keep the folder as evidence, move it away, restart the agent"
+            )
+        }));
         conditions.extend(self.ledger_full.iter().map(|error| format!("ledger: {error}")));
         conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
         conditions.extend(self.standings.conditions());

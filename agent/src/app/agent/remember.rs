@@ -1,0 +1,105 @@
+//! How decisions become facts: first the audit, then the ledger, each on the disk before anything follows.
+
+use std::collections::BTreeSet;
+
+use super::Agent;
+use crate::domain::audit::Entry;
+use crate::domain::ids::RunId;
+use crate::domain::memory::Fact;
+use crate::domain::name::Name;
+use crate::domain::order::Document;
+use crate::domain::source::OrderKey;
+use crate::host::crash::{CrashPoint, here};
+use crate::ledger::audit::AuditError;
+
+impl Agent {
+    /// Puts facts on the disk; if that fails, nothing may follow from them.
+    pub(super) fn remember(&mut self, facts: Vec<Fact>) -> bool {
+        if let Err(error) = self.audit_facts(&facts) {
+            return self.not_kept("the audit", &error.to_string());
+        }
+        let Ok(ledger) = &mut self.ledger else { return false };
+        let closed: Vec<(OrderKey, RunId)> = facts
+            .iter()
+            .filter_map(|fact| match fact {
+                Fact::Closed { key, run, closing } => {
+                    tracing::info!(order = %key, run = %run, "{}", closing.end.as_str());
+                    Some((key.clone(), *run))
+                }
+                _ => None,
+            })
+            .collect();
+        // What an operator released or took for done is no longer held against what was once reported.
+        let judged: Vec<Name> = facts
+            .iter()
+            .filter_map(|fact| match fact {
+                Fact::Occasion { key, .. } | Fact::Rebased { key, .. } => Some(key.order.clone()),
+                _ => None,
+            })
+            .collect();
+        let occasions = facts.iter().any(|fact| matches!(fact, Fact::Occasion { .. }));
+        if !closed.is_empty() {
+            here(CrashPoint::EndSeen);
+        }
+        match ledger.record(facts.clone()) {
+            Ok(()) => {
+                self.ledger_full = None;
+                self.standings.follow(&facts);
+                if occasions {
+                    here(CrashPoint::OccasionRecorded);
+                }
+                if !closed.is_empty() {
+                    here(CrashPoint::Closed);
+                }
+                self.closed_since_trim += closed.len();
+                for order in judged {
+                    self.past.as_mut().and_then(|past| past.remove(&order));
+                }
+                for (key, run) in closed {
+                    self.examined.remove(&key);
+                    self.runs.close(run, &self.kept_open());
+                }
+                true
+            }
+            Err(error) => self.not_kept("the ledger", &error.to_string()),
+        }
+    }
+
+    fn not_kept(&mut self, what: &str, error: &str) -> bool {
+        tracing::error!("{what} cannot be written, nothing is started: {error}");
+        self.ledger_full = Some(error.to_owned());
+        false
+    }
+
+    /// Tells the audit that an agent works here from now on; that may fail, what follows from it may not.
+    pub(super) fn audit_start(&mut self) {
+        let started = Entry::started(self.host.as_str(), env!("CARGO_PKG_VERSION"), &self.boot);
+        if let Ok(audit) = &mut self.audit
+            && let Err(error) = audit.append(vec![started])
+        {
+            tracing::error!("the audit cannot be written: {error}");
+        }
+    }
+
+    fn audit_facts(&mut self, facts: &[Fact]) -> Result<(), AuditError> {
+        let orders = &self.seeing.orders;
+        let order = |key: &OrderKey| match &orders.get(key)?.document {
+            Ok(Document::Order(order)) => Some(&**order),
+            _ => None,
+        };
+        let entries: Vec<Entry> = facts.iter().filter_map(|fact| Entry::of(fact, order)).collect();
+        match &mut self.audit {
+            _ if entries.is_empty() => Ok(()),
+            Ok(audit) => audit.append(entries),
+            Err(error) => Err(AuditError::NotOpen(error.to_string())),
+        }
+    }
+
+    /// Runs that are over and keep their place until a person has spoken.
+    pub(super) fn kept_open(&self) -> BTreeSet<RunId> {
+        let Ok(ledger) = &self.ledger else { return BTreeSet::new() };
+        let orders = ledger.memory().orders.values();
+        let occasions = orders.flat_map(|order| order.current.iter().chain(order.previous.as_deref()));
+        occasions.filter(|occasion| occasion.has_run()).map(|occasion| occasion.run).collect()
+    }
+}

@@ -1,0 +1,146 @@
+//! `hostler audit`: what this host was asked for, what it decided and did, from its own record.
+
+use std::collections::VecDeque;
+use std::process::ExitCode;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::json;
+
+use super::exit::{Exit, fault};
+use super::history::this_host;
+use super::place::{Place, PlaceArgs};
+use super::table::Table;
+use super::{Failure, block, show};
+use crate::config::Settings;
+use crate::domain::audit::Entry;
+use crate::host::log::LogError;
+use crate::ledger::audit::{self, AuditError, Head};
+use crate::report::document::AgentReport;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Follow the chain through every line, and compare its end with what the store was told
+    #[arg(long)]
+    verify: bool,
+    /// Of this order only
+    #[arg(long, value_name = "ORDER", conflicts_with = "verify")]
+    order: Option<String>,
+    /// The newest so many at most; 0 for all
+    #[arg(long, short = 'n', value_name = "N", default_value = "50", conflicts_with = "verify")]
+    count: usize,
+    /// Print a document for programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Serialize)]
+struct Told {
+    n: u64,
+    at: Timestamp,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    block(async {
+        let settings = arguments.place.settings()?;
+        if arguments.verify { verify(arguments, &settings).await } else { list(arguments, &settings) }
+    })
+}
+
+fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure> {
+    let most = if arguments.count == 0 { usize::MAX } else { arguments.count };
+    let mut newest = VecDeque::new();
+    let walked = audit::walk(&settings.state_dir, |line| {
+        for entry in line.entries {
+            if is_of(&entry, arguments.order.as_deref()) {
+                newest.push_back(Told { n: line.n, at: line.at, entry });
+                if newest.len() > most {
+                    newest.pop_front();
+                }
+            }
+        }
+    });
+    walked.map_err(faulty)?;
+    if arguments.json {
+        show::json(&json!({"entries": newest}))?;
+        return Ok(Exit::Good.into());
+    }
+    let mut table = Table::new(&["LINE", "AT", "WHAT", "ORDER", "RUN", "BY", "REASON", "SAYS"]);
+    for Told { n, at, entry } in newest {
+        let says = [entry.why, entry.end, entry.step, entry.error];
+        table.row([
+            n.to_string(),
+            show::time(Some(at)),
+            entry.what,
+            entry.order.unwrap_or_default(),
+            entry.run.unwrap_or_default(),
+            entry.by.unwrap_or_default(),
+            entry.reason.unwrap_or_default(),
+            says.into_iter().flatten().collect::<Vec<_>>().join(": "),
+        ]);
+    }
+    table.print()?;
+    Ok(Exit::Good.into())
+}
+
+/// Whether an entry is about the order, whose place (`hosts/db1/backup`) or name may be given.
+fn is_of(entry: &Entry, order: Option<&str>) -> bool {
+    let Some(wanted) = order else { return true };
+    entry.order.as_deref().is_some_and(|place| place == wanted || place.rsplit('/').next() == Some(wanted))
+}
+
+async fn verify(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure> {
+    let head = audit::walk(&settings.state_dir, |_| {}).map_err(faulty)?;
+    let oldest = audit::oldest(&settings.state_dir).map_err(faulty)?.unwrap_or(1);
+    let told = told(settings).await;
+    if let Ok(Some(told)) = &told
+        && *told > head.n
+    {
+        let message = format!(
+            "the audit ends with line {}, and line {told} was told to the store: lines are missing at the end",
+            head.n
+        );
+        return Err(fault(Exit::No, message));
+    }
+    let compared = match &told {
+        Ok(Some(told)) => format!("the store was told of line {told}"),
+        Ok(None) => "the store was told of none, so that its end is not proved".to_owned(),
+        Err(error) => format!("its end is not proved, since the store gives no answer: {error}"),
+    };
+    say(arguments, &head, oldest, &compared)?;
+    Ok(Exit::Good.into())
+}
+
+fn say(arguments: &Arguments, head: &Head, oldest: u64, compared: &str) -> std::io::Result<()> {
+    if arguments.json {
+        let document = json!({"from": oldest, "to": head.n, "hash": head.hash, "compared": compared});
+        return show::json(&document);
+    }
+    show::line(format!("lines {oldest} to {} are whole; {compared}; hash of the last: {}", head.n, head.hash))
+}
+
+/// The number of the newest line that this host's report names.
+async fn told(settings: &Settings) -> Result<Option<u64>, Failure> {
+    let place = Place::existing(settings)?;
+    let Some(host) = this_host(settings) else { return Ok(None) };
+    let key = settings.keys.agent_report(&host);
+    let found = place.store.list(&key).await?.entries.into_iter().find(|entry| entry.key == key);
+    let report = found.and_then(|entry| serde_json::from_slice::<AgentReport>(&entry.value).ok());
+    Ok(report.map(|report| report.audit))
+}
+
+fn faulty(error: AuditError) -> Failure {
+    match error {
+        AuditError::Broken { .. } | AuditError::Log(LogError::Damaged { .. }) => {
+            fault(Exit::No, format!("the audit is not whole: {error}"))
+        }
+        AuditError::Log(_) | AuditError::Disk(_) | AuditError::NotOpen(_) => {
+            fault(Exit::Trouble, error.to_string())
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What the audit tells: who ordered what, what was decided and why, and what became of it.
+//!
+//! Each entry is made from a fact before the fact counts, so that nothing is ever done without it. A crash
+//! between the two leaves an entry of which nothing came; the order's next one tells what was decided then.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::memory::Fact;
+use super::order::Order;
+use super::source::OrderKey;
+use super::text;
+
+/// The longest text that a line takes over, in bytes.
+const LONGEST: usize = 300;
+
+/// One thing that happened. What does not apply is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Entry {
+    /// What: `started`, `occasion`, `prepared`, `ended`, `held`, `control` and so on.
+    pub what: String,
+    /// The order's place, or its name for a control.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// The task that it names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// The run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// Why the occasion, or the hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Of the order as it was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Under which index of the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// Who says that he wanted it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// What for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How it ended, or what was answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// What went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The status of the last step that exited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The step that it came to: `2/3 switch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+}
+
+impl Entry {
+    /// The agent started.
+    pub fn started(host: &str, version: &str, boot: &str) -> Self {
+        let why = format!("hostler {version} for {host}, boot {boot}");
+        Self { what: "started".to_owned(), why: Some(why), ..Self::default() }
+    }
+
+    /// The entry for a fact that means something to an auditor; `order` finds the document that it is about.
+    pub fn of<'a>(fact: &Fact, order: impl Fn(&OrderKey) -> Option<&'a Order>) -> Option<Self> {
+        let what = |what: &str, key: &OrderKey| {
+            let order = order(key);
+            Self {
+                what: what.to_owned(),
+                order: Some(key.to_string()),
+                task: order.map(|order| order.task.to_string()),
+                by: order.and_then(|order| order.by.as_deref()).map(short),
+                reason: order.and_then(|order| order.reason.as_deref()).map(short),
+                ..Self::default()
+            }
+        };
+        Some(match fact {
+            Fact::Occasion { key, run, identity, index, cause, .. } => Self {
+                run: Some(run.to_string()),
+                why: Some(cause.clone().into()),
+                identity: Some(identity.to_string()),
+                index: Some(*index),
+                ..what("occasion", key)
+            },
+            Fact::Taken { key, identity, index, .. } => {
+                Self { identity: Some(identity.to_string()), index: Some(*index), ..what("taken", key) }
+            }
+            Fact::Held { key, held } => Self {
+                why: Some(held.why.as_str().to_owned()),
+                identity: Some(held.identity.to_string()),
+                index: Some(held.index),
+                ..what("held", key)
+            },
+            Fact::Rebased { key, identity, index } => {
+                Self { identity: Some(identity.to_string()), index: Some(*index), ..what("rebased", key) }
+            }
+            Fact::Unreadable { key, unreadable } => Self {
+                error: Some(short(&unreadable.message)),
+                index: Some(unreadable.index),
+                ..what("unreadable", key)
+            },
+            Fact::Passed { key, until, missed, overlaps, .. } if missed + overlaps > 0 => Self {
+                why: Some(format!("until {until}: {missed} missed, {overlaps} skipped for overlap")),
+                ..what("passed", key)
+            },
+            Fact::Prepared { key, run } => Self { run: Some(run.to_string()), ..what("prepared", key) },
+            Fact::Voided { key, run, .. } => Self { run: Some(run.to_string()), ..what("voided", key) },
+            Fact::Closed { key, run, closing } => {
+                let summary = closing.run.as_deref();
+                Self {
+                    run: Some(run.to_string()),
+                    end: Some(closing.end.as_str().to_owned()),
+                    error: closing.error.as_deref().map(short),
+                    exit_code: summary.and_then(|summary| summary.exit_code),
+                    step: summary
+                        .and_then(|summary| summary.step.as_ref())
+                        .map(|step| format!("{}/{} {}", step.index, step.count, step.name)),
+                    ..what("ended", key)
+                }
+            }
+            Fact::Gone { key, .. } => what("gone", key),
+            Fact::Acted { control, acted } => Self {
+                what: "control".to_owned(),
+                order: Some(acted.order.to_string()),
+                why: Some(format!("{} {control}", acted.act.map_or("?", |act| act.as_str()))),
+                by: Some(short(&acted.by)),
+                reason: Some(short(&acted.reason)),
+                end: Some(short(&acted.answer)),
+                ..Self::default()
+            },
+            Fact::Joined { .. } => Self { what: "joined".to_owned(), ..Self::default() },
+            _ => return None,
+        })
+    }
+}
+
+fn short(text: &str) -> String {
+    text::head(text, LONGEST)
+}
+
+/// One line as it stands on the disk: what was decided at once, its place in the chain, and the hash of the line before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Counted from 1, without a gap.
+    pub n: u64,
+    /// The SHA-256 of the line before, in hexadecimal; of the very first: 64 zeros.
+    pub prev: String,
+    /// When it was written.
+    pub at: Timestamp,
+    /// What happened.
+    pub entries: Vec<Entry>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::{Identity, RunId};
+    use crate::domain::plan::Cause;
+
+    #[test]
+    fn a_line_says_who_wanted_what_and_is_bounded() {
+        let text = format!("task: hello\nby: alice\nreason: {}\n", "x".repeat(2000));
+        let order: Order = crate::domain::order::tests::order(&text);
+        let fact = Fact::Occasion {
+            key: "hosts/db1/backup".parse().unwrap(),
+            run: RunId::new(1, 1),
+            identity: Identity::new([0; 32]),
+            index: 7,
+            cause: Cause::Placed,
+            at: Timestamp::UNIX_EPOCH,
+        };
+        let entry = Entry::of(&fact, |_| Some(&order)).unwrap();
+        assert_eq!((entry.what.as_str(), entry.by.as_deref()), ("occasion", Some("alice")));
+        assert_eq!(entry.reason.as_deref().map(str::len), Some(LONGEST));
+        let line = Line { n: 1, prev: String::new(), at: Timestamp::UNIX_EPOCH, entries: vec![entry] };
+        let json = serde_json::to_string(&line).unwrap();
+        assert_eq!(serde_json::from_str::<Line>(&json).unwrap(), line);
+        assert!(json.len() < 1000, "{json}");
+    }
+}

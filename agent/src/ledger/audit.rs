@@ -1,0 +1,285 @@
+//! The audit on the disk: `audit/<number of the first line>.log`, appended to and never changed.
+//!
+//! Each line carries the hash of the line before it, across files, so that a line that was changed, taken out or put
+//! in breaks the chain from there on. Files are ended at a mebibyte. So many are kept; before the oldest is removed, a
+//! line says which lines go, so that nothing is shortened in silence. The newest line's number stands in the agent's
+//! report: that tells when lines were cut off at the end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::domain::audit::{Entry, Line};
+use crate::domain::yaml::one_line;
+use crate::host::clock;
+use crate::host::disk::{self, At, DiskError};
+use crate::host::log::{self, Log, LogError};
+
+/// A file is ended when it is this long, in bytes.
+const FULL: u64 = 1 << 20;
+/// So many files are kept, some years of a busy host.
+const FILES: usize = 64;
+/// What the very first line follows.
+const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Why the audit cannot be written or believed.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// A file.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The folder.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// It could not be opened.
+    #[error("{0}")]
+    NotOpen(String),
+    /// A line that is none, or that does not follow the one before.
+    #[error("{} line {line}: {why}", path.display())]
+    Broken {
+        /// Which file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// The end of a chain, to which the next line is tied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The number of the last line; 0 before the first.
+    pub n: u64,
+    /// Its hash, in hexadecimal.
+    pub hash: String,
+}
+
+impl Head {
+    fn first() -> Self {
+        Self { n: 0, hash: NOTHING.to_owned() }
+    }
+
+    /// What follows this line.
+    fn of(line: &Line, json: &str) -> Self {
+        Self { n: line.n, hash: hash(json) }
+    }
+}
+
+/// The open audit.
+#[derive(Debug)]
+pub struct Audit {
+    dir: PathBuf,
+    log: Log,
+    head: Head,
+    full: u64,
+    most_files: usize,
+}
+
+impl Audit {
+    /// Opens the audit of a state folder, or begins one.
+    pub fn open(state_dir: &Path) -> Result<Self, AuditError> {
+        Self::open_bounded(state_dir, FULL, FILES)
+    }
+
+    fn open_bounded(state_dir: &Path, full: u64, most_files: usize) -> Result<Self, AuditError> {
+        let dir = folder(state_dir);
+        disk::make_dir(&dir)?;
+        let files = files(&dir)?;
+        let last = files.last().cloned().unwrap_or_else(|| file(&dir, 1));
+        let (log, lines) = Log::open(&last)?;
+        let newest = match lines.last() {
+            Some(json) => Some((last, lines.len(), json.clone())),
+            // A crash left a file without a line: the chain goes on from the file before.
+            None => match files.iter().rev().nth(1) {
+                Some(before) => log::read(before)?.pop().map(|json| (before.clone(), 0, json)),
+                None => None,
+            },
+        };
+        let head = match newest {
+            Some((path, line, json)) => Head::of(&parse(&path, line, &json)?, &json),
+            None => Head::first(),
+        };
+        Ok(Self { dir, log, head, full, most_files })
+    }
+
+    /// The newest line.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Adds a line; when this returns it is on the disk.
+    pub fn append(&mut self, entries: Vec<Entry>) -> Result<(), AuditError> {
+        if self.log.length() >= self.full {
+            self.next_file()?;
+        }
+        self.add(entries)
+    }
+
+    fn add(&mut self, entries: Vec<Entry>) -> Result<(), AuditError> {
+        let line = Line { n: self.head.n + 1, prev: self.head.hash.clone(), at: clock::now(), entries };
+        // Texts and numbers only, which cannot fail to be written as JSON.
+        let json = serde_json::to_string(&line).unwrap_or_default();
+        self.log.append(&json)?;
+        self.head = Head::of(&line, &json);
+        Ok(())
+    }
+
+    fn next_file(&mut self) -> Result<(), AuditError> {
+        let files = files(&self.dir)?;
+        if let [oldest, second, ..] = files.as_slice()
+            && files.len() >= self.most_files
+        {
+            let what = format!("lines {} to {}", number(oldest), number(second).saturating_sub(1));
+            self.add(vec![Entry { what: "removed".to_owned(), why: Some(what), ..Entry::default() }])?;
+            disk::remove(oldest)?;
+        }
+        self.log = Log::open(&file(&self.dir, self.head.n + 1))?.0;
+        Ok(())
+    }
+}
+
+/// Reads all lines that are kept, oldest first, and follows the chain; `each` gets every line.
+pub fn walk(state_dir: &Path, mut each: impl FnMut(Line)) -> Result<Head, AuditError> {
+    let mut head = None;
+    for path in files(&folder(state_dir))? {
+        for (i, json) in log::read(&path)?.into_iter().enumerate() {
+            let line = parse(&path, i + 1, &json)?;
+            // What the first kept line follows may have been removed with its file.
+            let before = head.get_or_insert_with(|| match line.n {
+                1 => Head::first(),
+                n => Head { n: n.saturating_sub(1), hash: line.prev.clone() },
+            });
+            let broken = |why: String| AuditError::Broken { path: path.clone(), line: i + 1, why };
+            if line.n != before.n + 1 {
+                return Err(broken(format!("number {} follows {}: lines are missing", line.n, before.n)));
+            }
+            if line.prev != before.hash {
+                return Err(broken(format!(
+                    "it does not follow line {}: one of the two was changed",
+                    before.n
+                )));
+            }
+            head = Some(Head::of(&line, &json));
+            each(line);
+        }
+    }
+    Ok(head.unwrap_or_else(Head::first))
+}
+
+/// The number of the oldest line that is kept; none where there is no audit.
+pub fn oldest(state_dir: &Path) -> Result<Option<u64>, AuditError> {
+    Ok(files(&folder(state_dir))?.first().map(|path| number(path)))
+}
+
+fn folder(state_dir: &Path) -> PathBuf {
+    state_dir.join("audit")
+}
+
+fn file(dir: &Path, first: u64) -> PathBuf {
+    dir.join(format!("{first:012}.log"))
+}
+
+/// The files by their names, which sort as their first lines do.
+fn files(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).at("list", dir)? {
+        let path = entry.at("list", dir)?.path();
+        if path.extension().is_some_and(|extension| extension == "log") && number(&path) > 0 {
+            files.push(path);
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// The number of a file's first line; 0 for what is not one of ours.
+fn number(path: &Path) -> u64 {
+    path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok()).unwrap_or(0)
+}
+
+fn parse(path: &Path, line: usize, json: &str) -> Result<Line, AuditError> {
+    serde_json::from_str(json).map_err(|error| AuditError::Broken {
+        path: path.to_owned(),
+        line,
+        why: one_line(&error.to_string()),
+    })
+}
+
+fn hash(json: &str) -> String {
+    Sha256::digest(json.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(n: usize) -> Entry {
+        Entry { what: format!("held {n}"), why: Some("x".repeat(300)), ..Entry::default() }
+    }
+
+    fn walked(dir: &Path) -> Result<Vec<u64>, AuditError> {
+        let mut numbers = Vec::new();
+        walk(dir, |line| numbers.push(line.n)).map(|_| numbers)
+    }
+
+    #[test]
+    fn the_chain_goes_on_across_openings_and_files() {
+        let dir = tempfile::tempdir().unwrap();
+        for part in 0..6 {
+            let mut audit = Audit::open_bounded(dir.path(), 4096, FILES).unwrap();
+            (0..10).for_each(|n| audit.append(vec![entry(part * 10 + n)]).unwrap());
+            assert_eq!(audit.head().n, u64::try_from((part + 1) * 10).unwrap());
+        }
+        assert!(files(&folder(dir.path())).unwrap().len() > 3);
+        assert_eq!(walked(dir.path()).unwrap(), (1..=60).collect::<Vec<_>>());
+        // A crash between two files.
+        fs::write(file(&folder(dir.path()), 61), b"").unwrap();
+        Audit::open(dir.path()).unwrap().append(vec![entry(0)]).unwrap();
+        assert_eq!(walked(dir.path()).unwrap().len(), 61);
+    }
+
+    #[test]
+    fn each_change_of_what_was_written_is_found() {
+        let whole = |dir: &Path| {
+            let mut audit = Audit::open(dir).unwrap();
+            (0..5).for_each(|n| audit.append(vec![entry(n)]).unwrap());
+            let path = file(&folder(dir), 1);
+            let lines: Vec<String> = log::read(&path).unwrap();
+            (path, lines)
+        };
+        let rewritten = |change: &dyn Fn(&mut Vec<String>)| {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, mut lines) = whole(dir.path());
+            change(&mut lines);
+            fs::write(&path, lines.iter().map(|json| log::line(json)).collect::<String>()).unwrap();
+            walked(dir.path()).err().map(|error| error.to_string())
+        };
+        assert_eq!(rewritten(&|_| {}), None);
+        let changed = rewritten(&|lines| lines[2] = lines[2].replace("held 2", "held 9")).unwrap();
+        assert!(changed.contains("line 4: it does not follow line 3"), "{changed}");
+        let missing = rewritten(&|lines| drop(lines.remove(2))).unwrap();
+        assert!(missing.contains("number 4 follows 2"), "{missing}");
+        assert!(rewritten(&|lines| lines.swap(1, 2)).is_some());
+        assert!(rewritten(&|lines| lines[1] = "{}".to_owned()).is_some());
+        // The first line cannot be passed off as one that follows removed ones.
+        assert!(rewritten(&|lines| lines[0] = lines[0].replace("000000", "000001")).is_some());
+    }
+
+    #[test]
+    fn what_is_removed_is_said_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut audit = Audit::open_bounded(dir.path(), 1000, 4).unwrap();
+        (0..30).for_each(|n| audit.append(vec![entry(n)]).unwrap());
+        assert!(files(&folder(dir.path())).unwrap().len() <= 4);
+        let oldest = oldest(dir.path()).unwrap().unwrap();
+        let mut said = Vec::new();
+        walk(dir.path(), |line| {
+            said.extend(line.entries.into_iter().filter(|entry| entry.what == "removed"))
+        })
+        .unwrap();
+        let last = said.last().and_then(|entry| entry.why.clone()).unwrap();
+        assert!(oldest > 1 && last.ends_with(&format!(" to {}", oldest - 1)), "{last} {oldest}");
+    }
+}
