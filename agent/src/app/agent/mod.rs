@@ -17,6 +17,7 @@ mod publish;
 mod runs;
 mod sights;
 mod standing;
+mod status;
 mod tidy;
 mod work;
 
@@ -181,12 +182,15 @@ pub struct Agent {
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
     wanted: watch::Sender<Arc<Wanted>>,
+    notify: notify::Notify,
     _lock: Flock<File>,
 }
 
 impl Agent {
     /// Puts an agent together: reads the ledger and the tasks, but starts nothing and asks no store yet.
     pub fn build(settings: Settings, store: Arc<dyn Store>) -> Result<Self, AgentError> {
+        let mut notify = notify::Notify::from_env();
+        notify.say(false, "reading the ledger and the tasks");
         let host = host_name(&settings)?;
         disk::make_dirs(&settings.state_dir)?;
         // Passed through, not listed: a step's user finds its scripts by their full path in the task's copy.
@@ -236,6 +240,7 @@ impl Agent {
             events,
             inbox,
             wanted,
+            notify,
             settings,
             _lock: lock,
         })
@@ -264,15 +269,14 @@ impl Agent {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
-        let mut ready = notify::Ready::default();
+        let watchdog = notify::watchdog_interval();
+        let mut alive = watchdog.map(|every| Instant::now() + every);
         let mut was_busy = true;
         loop {
             self.decide_and_dispatch();
             self.publish();
             self.trim_sometimes();
-            if self.has_answer() {
-                ready.say(&format!("{} of {}", self.settings.store_word(), self.host));
-            }
+            self.tell_systemd();
             let busy = self.runs.any() || !self.starting.is_empty();
             if std::mem::replace(&mut was_busy, busy) && !busy {
                 heap::give_back();
@@ -287,9 +291,16 @@ impl Agent {
                     }
                 },
                 () = wake_up(wake) => {}
+                () = wake_up(alive) => {
+                    self.notify.alive();
+                    alive = watchdog.map(|every| Instant::now() + every);
+                }
                 _ = look.tick(), if self.runs.any() => self.runs.look(),
                 _ = reload.recv() => self.reload(),
-                () = &mut shutdown => return Ok(()),
+                () = &mut shutdown => {
+                    self.notify.stopping();
+                    return Ok(());
+                }
             }
         }
     }
@@ -550,10 +561,6 @@ impl Agent {
             self.runs.load(run);
         }
         self.runs.load_newest();
-    }
-
-    fn has_answer(&self) -> bool {
-        self.sights.iter().all(|sight| sight.has_answer())
     }
 }
 
