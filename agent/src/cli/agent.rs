@@ -8,9 +8,10 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, env, log, runtime};
-use crate::app::agent::Agent;
+use crate::app::agent::{Agent, identity};
 use crate::app::open;
 use crate::config;
+use crate::host::notify::Notify;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -26,9 +27,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     runtime.block_on(async {
         let store = open::store(&settings)?;
         let place = store.place();
-        let agent = Agent::build(settings, Arc::clone(&store))?;
+        let stopped = stopped();
+        tokio::pin!(stopped);
+        let mut notify = Notify::from_env();
+        let who = tokio::select! {
+            who = identity::settle(&settings, &*store, &mut notify) => who?,
+            () = &mut stopped => return Ok(()),
+        };
+        let agent = Agent::build(settings, Arc::clone(&store), who, notify)?;
         tracing::info!("agent of {} watches {place}", agent.host());
-        agent.run(stopped()).await?;
+        agent.run(stopped).await?;
         tracing::info!("agent stops; runs go on without it");
         Ok::<_, Failure>(())
     })?;

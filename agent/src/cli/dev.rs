@@ -15,12 +15,13 @@ use tokio::time::{sleep, timeout};
 
 use super::agent::stopped;
 use super::{Failure, env, log, runtime};
-use crate::app::agent::Agent;
+use crate::app::agent::{Agent, identity};
 use crate::app::open;
 use crate::config::{ALL, Settings, load};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::host::clock;
+use crate::host::notify::Notify;
 use crate::report::document::OrderReport;
 use crate::store::{Store, When};
 
@@ -90,13 +91,15 @@ fn set_up(dir: &Path) -> io::Result<PathBuf> {
 async fn work(settings: Settings, config: &Path, once: bool) -> Result<ExitCode, Failure> {
     let store = open::store(&settings)?;
     let keys = settings.keys.clone();
-    let agent = Agent::build(settings, Arc::clone(&store))?;
+    let mut notify = Notify::from_env();
+    let who = identity::settle(&settings, &*store, &mut notify).await?;
+    let agent = Agent::build(settings, Arc::clone(&store), who, notify)?;
     let host = agent.host().clone();
     enroll(&*store, &keys, &host).await?;
     let order: Name = "hello".parse()?;
     let revision = clock::now().to_string();
     let document = format!(
-        "task: hello\nparams: {{name: you, seconds: {SECONDS}}}\nrevision: \"{revision}\"\nby: hostler dev\n"
+        "task: hello\nparams: {{name: you, seconds: {SECONDS}}}\nrevision: \"{revision}\"\nby: hostler dev\non_join: run\n"
     );
     let key = format!("{}{order}", keys.host_orders(&host));
     println!("An agent for host {host} starts here, on the folder {}.", store_path(config).display());

@@ -1,5 +1,6 @@
 //! The commands: one file each.
 
+mod adopt;
 mod agent;
 mod check;
 mod confirm;
@@ -72,6 +73,8 @@ enum Command {
     Freeze(freeze::Arguments),
     /// End a freeze.
     Thaw(freeze::Thaw),
+    /// Say on a renamed, restored or cloned host that it is who it seems to be now.
+    Adopt(adopt::Arguments),
     /// Show hosts and where orders stand.
     Status(status::Arguments),
     /// List the newest runs.
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Rebase(arguments) => control::run(&arguments, Act::Rebase, None),
         Command::Freeze(arguments) => freeze::freeze(&arguments),
         Command::Thaw(arguments) => freeze::thaw(&arguments),
+        Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),

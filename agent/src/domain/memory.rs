@@ -36,6 +36,10 @@ pub enum Hold {
     Regressed,
     /// Effective only because a nearer order went away.
     Uncovered,
+    /// It was there before the host remembered anything.
+    FirstSight,
+    /// The host once reported a run of it that the ledger lacks.
+    LedgerBehind,
     /// The state drifts away again and again.
     NotConverging,
 }
@@ -444,6 +448,11 @@ pub enum Fact {
         /// Under which index.
         index: u64,
     },
+    /// The host has joined: what was there before was judged as such.
+    Joined {
+        /// When.
+        at: Timestamp,
+    },
     /// A key of which nothing needs to be known any more.
     Forgotten {
         /// Which.
@@ -468,6 +477,8 @@ pub struct Memory {
     /// The place that a name was effective from last, and the store's index when it was not any more: an order
     /// elsewhere that is not newer was only uncovered.
     pub left: BTreeMap<Name, (Source, u64)>,
+    /// When the host joined.
+    pub joined: Option<Timestamp>,
     /// The newest controls that were taken in.
     pub acts: BTreeMap<ControlId, Acted>,
     /// The newest instant of a clock that something kept right: a clock that is behind it is wrong.
@@ -580,6 +591,7 @@ impl Memory {
                     occasion.asked = Some(Box::new(asked));
                 }
             }
+            Fact::Joined { at } => self.joined = Some(at),
             Fact::Rebased { key, identity, index } => self.present(key).stands(identity, index),
             Fact::Forgotten { key } => {
                 self.orders.remove(&key);
@@ -609,7 +621,13 @@ impl Memory {
             |(control, acted): (&ControlId, &Acted)| Fact::Acted { control: *control, acted: acted.clone() };
         let orders = self.orders.iter().map(whole).chain(self.acts.iter().map(acted));
         let places = self.effective.iter().map(effective).chain(self.left.iter().flat_map(left));
-        orders.chain(places).chain(self.newest.map(|at| Fact::Clock { at })).collect()
+        let joined = self.joined.map(|at| Fact::Joined { at });
+        orders.chain(places).chain(joined).chain(self.newest.map(|at| Fact::Clock { at })).collect()
+    }
+
+    /// Whether nothing at all is remembered of orders, not even that there were none.
+    pub fn is_blank(&self) -> bool {
+        self.joined.is_none() && self.orders.is_empty()
     }
 
     /// Whether a control was taken in, or is older than all that are remembered of very many.

@@ -38,19 +38,32 @@ pub struct Order {
     /// Not started after: expired.
     pub not_after: Option<Timestamp>,
     /// Not started outside.
-    pub window: Option<Window>,
+    pub window: Option<Box<Window>>,
     /// When it fires; the order itself is not carried out then.
-    pub schedule: Option<Schedule>,
+    pub schedule: Option<Box<Schedule>>,
     /// How often it is asked whether the wanted state holds.
     pub reconcile: Option<Span>,
     /// Over how long the hosts of a group spread their starts.
     pub spread: Option<Span>,
     /// At most the task's own.
     pub timeout: Option<Span>,
+    /// What a host does that joins when the order is there already.
+    pub on_join: OnJoin,
     /// Who wrote it.
     pub by: Option<String>,
     /// Why.
     pub reason: Option<String>,
+}
+
+/// What a host does with an order that was there before the host remembers anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnJoin {
+    /// Carries it out where the probe says that it is not done; without a probe, an operator has to say so.
+    #[default]
+    Hold,
+    /// Carries it out.
+    Run,
 }
 
 /// What a document in the place of an order says.
@@ -84,7 +97,7 @@ struct File {
     reconcile: Option<Span>,
     // Known, so that they are not called unknown; none of them may be passed over in silence.
     on_secret_change: Option<Value>,
-    on_join: Option<Value>,
+    on_join: Option<OnJoin>,
 }
 
 impl Document {
@@ -93,7 +106,7 @@ impl Document {
         let file: File = yaml::parse(text, MAX_ORDER)?;
         let whole = std::str::from_utf8(text).unwrap_or_default();
         let fault = |field: &str, message: String| yaml::fault(whole, &[Seg::from(field)], message);
-        let later = [("on_secret_change", &file.on_secret_change), ("on_join", &file.on_join)];
+        let later = [("on_secret_change", &file.on_secret_change)];
         if let Some((field, _)) = later.iter().find(|(_, value)| value.is_some()) {
             return Err(fault(field, format!("this version cannot do `{field}` yet: leave it out")));
         }
@@ -127,11 +140,12 @@ impl Document {
             identity,
             not_before: file.not_before,
             not_after: file.not_after,
-            window: times.window,
-            schedule: times.schedule,
+            window: times.window.map(Box::new),
+            schedule: times.schedule.map(Box::new),
             reconcile: file.reconcile,
             spread: file.spread,
             timeout: file.timeout,
+            on_join: file.on_join.unwrap_or_default(),
             by: file.by,
             reason: file.reason,
         })))
@@ -142,7 +156,7 @@ impl Order {
     /// What makes it carried out again by itself, if anything does.
     pub fn standing_terms(&self) -> Option<String> {
         let every = |every: &Span| format!("every {every}");
-        self.schedule.as_ref().map(Schedule::terms).or_else(|| self.reconcile.as_ref().map(every))
+        self.schedule.as_deref().map(Schedule::terms).or_else(|| self.reconcile.as_ref().map(every))
     }
 }
 

@@ -20,6 +20,11 @@ pub fn disk_free(path: &Path) -> nix::Result<(u64, u64)> {
     Ok((free * 100 / all, free.saturating_mul(stat.fragment_size())))
 }
 
+/// The machine's id (`machine-id(5)`); empty where there is none.
+pub fn machine_id() -> String {
+    fs::read_to_string("/etc/machine-id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}
+
 /// The name of the host, as the kernel knows it.
 pub fn hostname() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()

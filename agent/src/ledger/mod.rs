@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! state_dir/
+//!   identity            who this host is, fixed at the first start
 //!   ledger              which identities each order had, and what became of its newest occasion
 //!   runs/<ulid>/
 //!     order             the document as it stood in the store           written by the agent
@@ -17,6 +18,7 @@
 
 pub mod claim;
 pub mod folder;
+pub mod identity;
 pub mod journal;
 pub mod orders;
 pub mod trim;

@@ -272,6 +272,22 @@ fn hold(why: Hold, key: &OrderKey, host: &Name) -> (&'static str, String) {
                  see what else changes it, then edit the order, or hostler release {order} --host {host}"
             ),
         ),
+        Hold::FirstSight => (
+            "first sight",
+            format!(
+                "{key} was there before this host remembered anything, and no probe tells whether it is done; it was \
+                 not carried out: hostler release {order} --host {host} carries it out, hostler rebase accepts it as \
+                 done"
+            ),
+        ),
+        Hold::LedgerBehind => (
+            "ledger behind",
+            format!(
+                "this host reported a run of {order} that it does not remember, as after a restored disk; {key} was \
+                 not carried out: see what is true on the host, then hostler release {order} --host {host}, or \
+                 hostler rebase to accept it as done"
+            ),
+        ),
         Hold::Uncovered => (
             "uncovered",
             format!(

@@ -120,6 +120,10 @@ pub struct AgentReport {
     pub version: u32,
     /// The host.
     pub host: String,
+    /// What tells this host from another of the same name.
+    pub id: String,
+    /// The machine's id.
+    pub machine: String,
     /// The program's version.
     pub hostler: String,
     /// The kernel's boot id.

@@ -9,5 +9,6 @@
 
 pub mod compose;
 pub mod document;
+pub mod own;
 pub mod wanted;
 pub mod writer;

@@ -1,24 +1,26 @@
 //! What the store should hold of this host, in the form in which a thousand reports are kept: as text.
 //!
-//! A report as a value is three times as large as its text, and almost all of them have ended and never change
-//! again. So a report is composed, compared by its fingerprint with the one before, and kept as the text that
-//! the writer puts into the store.
+//! Almost all reports have ended and never change again. So a report is composed, compared by its fingerprint with the
+//! one before, and turned into the text that goes to the store; once the store has the text of one that has ended,
+//! it is dropped. Should the store lose it, the writer asks for it through [`Texts`], and it is composed again.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use smol_str::SmolStr;
+use tokio::sync::Notify;
 
 use super::document::{AgentReport, OrderReport, RunReport};
 
 /// One report: its text, and what the writer has to know of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Report {
-    /// JSON, an object; without the stamps of its writing.
-    text: Box<str>,
+    /// JSON, an object; without the stamps of its writing. None once the store has it and it will not change.
+    text: Mutex<Option<Box<str>>>,
     /// Of the value; tells within one process that another one is the same.
     fingerprint: u64,
     phase: SmolStr,
@@ -67,7 +69,7 @@ impl Report {
     }
 
     fn new(report: &(impl Serialize + Hash), phase: &str, kind: Kind) -> Result<Self, serde_json::Error> {
-        let text = serde_json::to_string(report)?.into();
+        let text = Mutex::new(Some(serde_json::to_string(report)?.into()));
         Ok(Self { text, fingerprint: fingerprint(report), phase: phase.into(), kind })
     }
 
@@ -86,14 +88,66 @@ impl Report {
         self.kind == Kind::GoesOn
     }
 
+    /// Whether its text is there to be written.
+    pub fn has_text(&self) -> bool {
+        self.text().is_some()
+    }
+
+    /// The store has it: one that will not change needs no text any more.
+    pub(super) fn is_written(&self) {
+        if self.kind == Kind::Ended {
+            *self.text() = None;
+        }
+    }
+
     /// The text for the store, with the stamps of its writing as the last fields.
-    pub(super) fn stamped(&self, updated: Timestamp, renewed_by: Option<Timestamp>) -> Vec<u8> {
-        let open = self.text.strip_suffix('}').filter(|_| self.kind != Kind::Run);
-        let text = open.map(|open| match renewed_by {
+    pub(super) fn stamped(&self, updated: Timestamp, renewed_by: Option<Timestamp>) -> Option<Vec<u8>> {
+        let text = self.text();
+        let text = text.as_deref()?;
+        let Some(open) = text.strip_suffix('}').filter(|_| self.kind != Kind::Run) else {
+            return Some(text.as_bytes().to_vec());
+        };
+        let stamped = match renewed_by {
             Some(by) => format!(r#"{open},"updated":"{updated}","next_by":"{by}"}}"#),
             None => format!(r#"{open},"updated":"{updated}","next_by":null}}"#),
-        });
-        text.map_or_else(|| self.text.as_bytes().to_vec(), String::into_bytes)
+        };
+        Some(stamped.into_bytes())
+    }
+
+    fn text(&self) -> MutexGuard<'_, Option<Box<str>>> {
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PartialEq for Report {
+    /// Of the same value.
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+/// The writer's word to whoever composes reports: texts that were dropped are needed again.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    wanted: Arc<AtomicBool>,
+    woken: Arc<Notify>,
+}
+
+impl Texts {
+    /// Asks for them.
+    pub(super) fn want(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
+        self.woken.notify_one();
+    }
+
+    /// Whether they were asked for since the last time.
+    pub fn are_wanted(&self) -> bool {
+        self.wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Done when they are asked for. Safe to drop at any point: the wish stands.
+    pub async fn asked(&self) {
+        self.woken.notified().await;
     }
 }
 
@@ -113,12 +167,13 @@ mod tests {
         let value =
             OrderReport { phase: "running".into(), tail: Some("a\"}\n".into()), ..OrderReport::default() };
         let report = Report::order(&value).unwrap();
-        let read: OrderReport = serde_json::from_slice(&report.stamped(now, Some(by))).unwrap();
+        let read: OrderReport = serde_json::from_slice(&report.stamped(now, Some(by)).unwrap()).unwrap();
         assert_eq!(read, OrderReport { updated: Some(now), next_by: Some(by), ..value.clone() });
-        let read: OrderReport = serde_json::from_slice(&report.stamped(now, None)).unwrap();
+        let read: OrderReport = serde_json::from_slice(&report.stamped(now, None).unwrap()).unwrap();
         assert_eq!(read, OrderReport { updated: Some(now), ..value.clone() });
         let run = RunReport { phase: "failed".into(), ..RunReport::default() };
-        let read: RunReport = serde_json::from_slice(&Report::run(&run).unwrap().stamped(now, None)).unwrap();
+        let read: RunReport =
+            serde_json::from_slice(&Report::run(&run).unwrap().stamped(now, None).unwrap()).unwrap();
         assert_eq!(read, run);
         assert!(report.is_of(&value) && !report.is_of(&OrderReport { epoch: 1, ..value }));
     }

@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::document::{OrderReport, RunReport};
-use super::wanted::{Report, Reports, Wanted};
+use super::own::Own;
+use super::wanted::{Report, Reports, Texts, Wanted};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::host::crash::{CrashPoint, here};
@@ -42,8 +43,18 @@ struct Written {
 }
 
 /// Writes reports until the channel closes.
-pub async fn write(store: Arc<dyn Store>, keys: Keys, host: Name, mut wanted: watch::Receiver<Arc<Wanted>>) {
+pub async fn write(
+    store: Arc<dyn Store>,
+    keys: Keys,
+    host: Name,
+    own: Own,
+    texts: Texts,
+    mut wanted: watch::Receiver<Arc<Wanted>>,
+) {
     let mut writer = Writer {
+        own_key: keys.agent_report(&host),
+        own,
+        texts,
         store,
         keys,
         host,
@@ -94,6 +105,9 @@ async fn until(instant: Option<Instant>) {
 }
 
 struct Writer {
+    texts: Texts,
+    own: Own,
+    own_key: String,
     store: Arc<dyn Store>,
     keys: Keys,
     host: Name,
@@ -133,7 +147,12 @@ impl Writer {
                 continue;
             }
             let renew = report.goes_on().then(|| RENEW.mul_f64(0.8) + clock::jitter(RENEW.mul_f64(0.2)));
-            self.put(key, report, renew).await?;
+            if !self.put(key, report, renew).await? {
+                // Composed again at once, it comes with the next change of what is wanted.
+                self.texts.want();
+                continue;
+            }
+            report.is_written();
             self.wrote = true;
             here(CrashPoint::Reported);
             let renew = renew.map(|span| now + span);
@@ -154,10 +173,16 @@ impl Writer {
         Ok(again)
     }
 
-    async fn put(&self, key: &str, report: &Report, renew: Option<Duration>) -> Result<(), StoreError> {
+    async fn put(&mut self, key: &str, report: &Report, renew: Option<Duration>) -> Result<bool, StoreError> {
         let now = clock::now();
-        let json = report.stamped(now, renew.map(|_| now + RENEW + SILENT_AFTER));
-        self.store.put(key, json, When::Always).await.map(drop)
+        let Some(json) = report.stamped(now, renew.map(|_| now + RENEW + SILENT_AFTER)) else {
+            return Ok(false);
+        };
+        if key == self.own_key {
+            self.own.put(&self.store, key, json).await?;
+            return Ok(true);
+        }
+        self.store.put(key, json, When::Always).await
     }
 
     /// What the store holds of this host. After an outage all agents look at once, so each waits a while first.
@@ -182,6 +207,7 @@ impl Writer {
                 read::<OrderReport>(entry).map(|held| OrderReport { updated: None, next_by: None, ..held });
             // One that still goes on is written again: its promise to be renewed was made by an earlier agent.
             if held.is_some_and(|held| report.is_of(&held)) && !report.goes_on() {
+                report.is_written();
                 written.insert(Arc::clone(key), Written { report: Arc::clone(report), at, renew: None });
             }
         }

@@ -123,6 +123,9 @@ pub trait Store: Send + Sync {
     /// Removes a key; one that does not exist is no error.
     fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()>;
 
+    /// The name that the store knows this host by.
+    fn node(&self) -> Answer<'_, String>;
+
     /// Where this store is, for a message: `Consul at http://127.0.0.1:8500`.
     fn place(&self) -> String;
 }

@@ -357,6 +357,10 @@ mod tests {
     }
 
     impl Store for Script {
+        fn node(&self) -> Answer<'_, String> {
+            Box::pin(async { Ok("script".to_owned()) })
+        }
+
         fn list<'a>(&'a self, _: &'a str) -> Answer<'a, Listing> {
             Box::pin(std::future::pending())
         }

@@ -149,7 +149,7 @@ fn a_state_that_drifts_away_is_brought_back_until_the_breaker_holds_it() {
     }
     holds(&host, 1);
     let report = host.wait_for("o", &["held not converging"]);
-    assert!(report["error"].as_str().unwrap().contains("edit order o"), "{report}");
+    assert!(report["error"].as_str().unwrap().contains("hostler release o"), "{report}");
     // The ledger knows, and so a restart lets nothing go.
     host.kill();
     host.start();

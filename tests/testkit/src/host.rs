@@ -96,6 +96,12 @@ impl Host {
         fs::write(self.path("hostler.yml"), text).expect("the configuration");
     }
 
+    /// Gives the host another name in its configuration.
+    pub fn rename(&mut self, name: &str) {
+        name.clone_into(&mut self.name);
+        self.configure("");
+    }
+
     /// Lets the host speak to another server from the next start on.
     pub fn move_to(&mut self, consul: &Consul) {
         self.place = Place::Consul { port: consul.port(), token: None };
@@ -188,8 +194,14 @@ impl Host {
         text.lines().filter_map(of).collect()
     }
 
-    /// Places an order on the host.
+    /// Places an order on the host. One that may be there before the host has joined says that it is meant.
     pub fn order(&self, name: &str, text: &str) {
+        let ledger = fs::read_to_string(self.path("state/ledger")).unwrap_or_default();
+        let meant = match text.strip_prefix('{') {
+            Some(rest) => format!("{{\"on_join\": \"run\", {rest}"),
+            None => format!("{text}\non_join: run"),
+        };
+        let text = if ledger.contains("\"joined\"") { text } else { &meant };
         self.put(&format!("hostler/orders/hosts/{}/{name}", self.name), text);
     }
 

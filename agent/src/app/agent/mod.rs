@@ -11,8 +11,10 @@
 //! decides: that is `domain::decide`.
 
 mod examine;
+pub mod identity;
 mod launch;
 mod look;
+mod past;
 mod publish;
 mod runs;
 mod sights;
@@ -47,11 +49,13 @@ use crate::domain::source::{OrderKey, Source};
 use crate::exec::launcher::Launcher;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::disk::{At, DiskError};
-use crate::host::{clock, disk, facts, heap, notify};
+use crate::host::notify::{self, Notify};
+use crate::host::{clock, disk, facts, heap};
+use crate::ledger::identity::IdentityError;
 use crate::ledger::orders::LedgerError;
 use crate::ledger::{Folder, Ledger};
-use crate::report::wanted::Wanted;
-use crate::report::writer;
+use crate::report::own::Rival;
+use crate::report::wanted::{Texts, Wanted};
 use crate::store::Store;
 
 /// While a run executes, its folder is looked at so often, should a notice of the kernel be lost.
@@ -81,6 +85,9 @@ pub enum AgentError {
     /// There is no name for the host.
     #[error("this host has no usable name: set `host:` in the configuration")]
     NoHost,
+    /// Who the host is cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// Another agent has the state folder.
     #[error("another agent runs on {}", .0.display())]
     Running(PathBuf),
@@ -94,6 +101,8 @@ pub enum AgentError {
 pub enum Event {
     /// A prefix shows something else.
     Sight,
+    /// What the host itself reported before.
+    Past(BTreeMap<Name, RunId>),
     /// A run's folder has changed.
     Folder(RunId),
     /// A run's folder is made, and the order is as it was: the run may start.
@@ -156,12 +165,16 @@ pub enum NotMade {
 pub struct Agent {
     settings: Settings,
     host: Name,
+    who: identity::Who,
     boot: String,
     program: PathBuf,
     rule: OwnerRule,
     launcher: Launcher,
     store: Arc<dyn Store>,
     sources: Vec<Source>,
+    /// The runs that the host's own reports named before this agent wrote any; none: they are not read yet.
+    past: Option<BTreeMap<Name, RunId>>,
+    rivals: watch::Receiver<Option<Rival>>,
     sights: Vec<sights::Sight>,
     sighted: sights::Sighted,
     sightings: u64,
@@ -182,16 +195,21 @@ pub struct Agent {
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
     wanted: watch::Sender<Arc<Wanted>>,
-    notify: notify::Notify,
+    texts: Texts,
+    notify: Notify,
     _lock: Flock<File>,
 }
 
 impl Agent {
     /// Puts an agent together: reads the ledger and the tasks, but starts nothing and asks no store yet.
-    pub fn build(settings: Settings, store: Arc<dyn Store>) -> Result<Self, AgentError> {
-        let mut notify = notify::Notify::from_env();
+    pub fn build(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        who: identity::Who,
+        mut notify: Notify,
+    ) -> Result<Self, AgentError> {
         notify.say(false, "reading the ledger and the tasks");
-        let host = host_name(&settings)?;
+        let host = who.host.clone();
         disk::make_dirs(&settings.state_dir)?;
         // Passed through, not listed: a step's user finds its scripts by their full path in the task's copy.
         disk::set_mode(&settings.state_dir, 0o711)?;
@@ -214,6 +232,9 @@ impl Agent {
         let (wanted, _) = watch::channel(Arc::new(Wanted::default()));
         Ok(Self {
             host,
+            who,
+            past: None,
+            rivals: watch::channel(None).1,
             boot: facts::boot_id(),
             program: std::env::current_exe()?,
             rule,
@@ -240,6 +261,7 @@ impl Agent {
             events,
             inbox,
             wanted,
+            texts: Texts::default(),
             notify,
             settings,
             _lock: lock,
@@ -258,13 +280,7 @@ impl Agent {
         self.end_questions();
         self.sights =
             sights::watch(&self.store, &self.settings.keys, &self.host, &self.sources, &self.events);
-        let writer = writer::write(
-            Arc::clone(&self.store),
-            self.settings.keys.clone(),
-            self.host.clone(),
-            self.wanted.subscribe(),
-        );
-        tokio::spawn(writer);
+        self.read_past();
         let mut reload = signal(SignalKind::hangup())?;
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -296,6 +312,8 @@ impl Agent {
                     alive = watchdog.map(|every| Instant::now() + every);
                 }
                 _ = look.tick(), if self.runs.any() => self.runs.look(),
+                () = self.texts.asked() => {}
+                Ok(()) = self.rivals.changed() => {}
                 _ = reload.recv() => self.reload(),
                 () = &mut shutdown => {
                     self.notify.stopping();
@@ -319,6 +337,7 @@ impl Agent {
                     self.forget_answers();
                 }
             }
+            Event::Past(past) => self.begin_reports(past),
             Event::Folder(run) => self.runs.look_at(run),
             Event::Made { key, run, result } => self.made(&key, run, result),
             Event::Changed { key, run, epoch } => {
@@ -345,12 +364,19 @@ impl Agent {
     fn decide_and_dispatch(&mut self) {
         for _ in 0..MOST_DECISIONS {
             let Ok(ledger) = &self.ledger else { return };
+            let now = clock::now();
+            let barred = self.barred(now);
+            let unread = BTreeMap::new();
+            // On a host that is not who it was, nothing follows from what is or is not there.
+            let judges = self.past.is_some() && self.sighted.visible && self.who.differs.is_none();
             let view = View {
-                now: clock::now(),
+                now,
                 boot: &self.boot,
                 host: &self.host,
                 sources: &self.sources,
-                orders: self.sighted.visible.then_some(&self.seeing.orders),
+                orders: judges.then_some(&self.seeing.orders),
+                past: self.past.as_ref().unwrap_or(&unread),
+                barred: barred.as_deref(),
                 controls: &self.seeing.controls,
                 freezes: &self.seeing.freezes,
                 indexes: &self.sighted.indexes,
@@ -366,6 +392,7 @@ impl Agent {
                 answers: &self.standings.answers,
             };
             let mut decision = decide(&view, &mut clock::new_run);
+            decision.wake = decision.wake.into_iter().chain(self.barred_until(now)).min();
             let actions = std::mem::take(&mut decision.actions);
             let again = self.dispatch(actions, &mut decision);
             self.decision = decision;
@@ -418,6 +445,14 @@ impl Agent {
                 _ => None,
             })
             .collect();
+        // What an operator released or took for done is no longer held against what was once reported.
+        let judged: Vec<Name> = facts
+            .iter()
+            .filter_map(|fact| match fact {
+                Fact::Occasion { key, .. } | Fact::Rebased { key, .. } => Some(key.order.clone()),
+                _ => None,
+            })
+            .collect();
         let occasions = facts.iter().any(|fact| matches!(fact, Fact::Occasion { .. }));
         if !closed.is_empty() {
             here(CrashPoint::EndSeen);
@@ -433,6 +468,9 @@ impl Agent {
                     here(CrashPoint::Closed);
                 }
                 self.closed_since_trim += closed.len();
+                for order in judged {
+                    self.past.as_mut().and_then(|past| past.remove(&order));
+                }
                 for (key, run) in closed {
                     self.examined.remove(&key);
                     self.runs.close(run, &self.kept_open());
@@ -562,11 +600,6 @@ impl Agent {
         }
         self.runs.load_newest();
     }
-}
-
-fn host_name(settings: &Settings) -> Result<Name, AgentError> {
-    let own = || facts::hostname().split('.').next()?.to_ascii_lowercase().parse().ok();
-    settings.host.clone().or_else(own).ok_or(AgentError::NoHost)
 }
 
 /// Only one agent works on a state folder. One that was just killed may still be about to be gone.

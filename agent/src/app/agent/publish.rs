@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Agent, sights};
 use crate::domain::control::ControlId;
 use crate::domain::text;
+use crate::host::{clock, facts};
 use crate::report::compose::Sources;
 use crate::report::document::{AgentReport, REPORT_VERSION};
 use crate::report::wanted::{Report, Reports, Wanted};
@@ -25,23 +26,34 @@ impl Agent {
     pub(super) fn publish(&mut self) {
         let before = self.wanted.borrow().clone();
         let mut wanted = Reports::new();
+        let texts = self.texts.are_wanted();
         let keys = &self.settings.keys;
         let mut phases = BTreeMap::new();
-        if let Ok(ledger) = &self.ledger {
+        // What the ledger holds is told under the name that it was kept for.
+        if let (Ok(ledger), None) = (&self.ledger, &self.who.differs) {
             let (memory, decision, runs) = (ledger.memory(), &self.decision, self.runs.views());
             Sources { host: &self.host, memory, decision, runs }.each_order(|order, report| {
                 if phases.len() < ORDERS_NAMED {
                     phases.insert(order.to_string(), report.phase.clone());
                 }
-                add(&before, &mut wanted, &keys.order_report(&self.host, order), &report, Report::order);
+                add(
+                    &before,
+                    texts,
+                    &mut wanted,
+                    &keys.order_report(&self.host, order),
+                    &report,
+                    Report::order,
+                );
             });
             for (run, report) in self.runs.reports() {
-                add(&before, &mut wanted, &keys.run_report(&self.host, run), &report, Report::run);
+                add(&before, texts, &mut wanted, &keys.run_report(&self.host, run), &report, Report::run);
             }
         }
         let agent = AgentReport {
             version: REPORT_VERSION,
             host: self.host.to_string(),
+            id: self.who.id.clone(),
+            machine: facts::machine_id(),
             hostler: env!("CARGO_PKG_VERSION").to_owned(),
             boot: self.boot.clone(),
             groups: self.settings.groups.clone(),
@@ -51,9 +63,9 @@ impl Agent {
             orders: phases,
             ..AgentReport::default()
         };
-        add(&before, &mut wanted, &keys.agent_report(&self.host), &agent, Report::agent);
+        add(&before, texts, &mut wanted, &keys.agent_report(&self.host), &agent, Report::agent);
         let wanted = Wanted { reports: wanted, sightings: self.sightings };
-        if *before != wanted {
+        if texts || *before != wanted {
             self.wanted.send_replace(Arc::new(wanted));
         }
     }
@@ -66,7 +78,8 @@ impl Agent {
     }
 
     fn conditions(&self) -> Vec<String> {
-        let mut conditions: Vec<String> = self.sights.iter().filter_map(|sight| sight.condition()).collect();
+        let mut conditions: Vec<String> = self.barred(clock::now()).into_iter().collect();
+        conditions.extend(self.sights.iter().filter_map(|sight| sight.condition()));
         conditions.extend(self.ledger.as_ref().err().map(|error| format!("safe mode: {error}")));
         conditions.extend(self.ledger_full.iter().map(|error| format!("ledger: {error}")));
         conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
@@ -76,15 +89,17 @@ impl Agent {
     }
 }
 
-/// Adds a report; one that has not changed stays the same.
+/// Adds a report; one that has not changed stays the same, unless its `texts` are wanted and it has none.
 fn add<T: Hash>(
     before: &Wanted,
+    texts: bool,
     wanted: &mut Reports,
     key: &str,
     value: &T,
     new: impl FnOnce(&T) -> Result<Report, serde_json::Error>,
 ) {
-    if let Some((key, report)) = before.reports.get_key_value(key).filter(|(_, report)| report.is_of(value)) {
+    let same = |(_, report): &(_, &Arc<Report>)| report.is_of(value) && (report.has_text() || !texts);
+    if let Some((key, report)) = before.reports.get_key_value(key).filter(same) {
         wanted.insert(Arc::clone(key), Arc::clone(report));
         return;
     }

@@ -3,6 +3,7 @@
 //! The first thing that keeps it from its work is what it says; without any, what it does.
 
 use super::Agent;
+use crate::host::clock;
 
 /// What systemd shows is one line; a longer one is of no use there.
 const LONGEST: usize = 200;
@@ -30,6 +31,9 @@ impl Agent {
         };
         if self.rebooting {
             return format!("rebooting the host for a run{runs}");
+        }
+        if let Some(why) = self.barred(clock::now()) {
+            return format!("nothing new starts: {why}{runs}");
         }
         if !ready {
             return format!("waiting for the first answer of {store}{runs}");

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //!  controls.rs what an operator wants of an order, against where it stands
+//!  first.rs    orders of which nothing, or less than once, is remembered
 //!  orders.rs   what is seen of a key against what is remembered of it: new, known, held, gone
 //!  standing.rs an order that comes again: fires, has drifted away, is missed or skipped
 //!  starts.rs   an occasion that waits: may it start now, and if not, why not and until when
@@ -13,6 +14,7 @@
 //! ```
 
 mod controls;
+mod first;
 mod orders;
 mod runs;
 mod standing;
@@ -61,6 +63,8 @@ pub struct Needs {
     pub closed: Option<String>,
     /// Whether it may fire while the store is away.
     pub offline: bool,
+    /// Whether it has a probe.
+    pub probe: bool,
 }
 
 /// What is known of the host's clock.
@@ -156,6 +160,10 @@ pub struct View<'a> {
     pub starting: &'a BTreeMap<RunId, Vec<Lock>>,
     /// How many runs may execute at once.
     pub parallel: usize,
+    /// The runs that the host's own reports named before this agent wrote any.
+    pub past: &'a BTreeMap<Name, RunId>,
+    /// Why nothing may start or go on at all on this host: it may not be the one that it seems to be.
+    pub barred: Option<&'a str>,
     /// Not before this, after an outage or a start.
     pub calm_until: Option<Timestamp>,
     /// What is known of the clock.
@@ -233,6 +241,8 @@ pub enum Reason {
     Reconcile,
     /// For a lock.
     Resource,
+    /// For the host to be known for who it is.
+    Identity,
     /// For the end of a freeze.
     Freeze,
     /// For a gate of its task.
@@ -259,6 +269,7 @@ impl Reason {
             Self::Clock => "clock",
             Self::Reconcile => "reconcile",
             Self::Resource => "resource",
+            Self::Identity => "identity",
             Self::Freeze => "freeze",
             Self::Gate => "gate",
             Self::Retry => "retry",

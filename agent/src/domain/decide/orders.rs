@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use super::first;
 use super::standing::Case;
 use super::{Action, Decision, SeenOrder, View};
 use crate::domain::ids::{Identity, RunId};
@@ -27,6 +28,13 @@ pub(super) fn decide(
     decision: &mut Decision,
 ) {
     let effective = effective(view, orders);
+    if view.memory.is_blank() {
+        let counts = effective.into_iter().filter_map(|(order, source)| {
+            let key = OrderKey { source, order };
+            orders.get(&key).map(|seen| (key, seen))
+        });
+        return first::join(view, counts, decision);
+    }
     for (key, remembered) in &view.memory.orders {
         if remembered.gone.is_none() && !present(view, orders, key) {
             close_waiting(view, key, remembered, End::Withdrawn, "the order is gone", decision);
@@ -121,8 +129,19 @@ fn judge(
         Some(verdict) => verdict,
         None => verdict(remembered, identity, seen.index, uncovered),
     };
+    let behind = || first::is_behind(view, &key.order);
     let fact = match verdict {
-        Verdict::Nothing if remembered.held.is_some() => return,
+        Verdict::Nothing if let Some(held) = &remembered.held => {
+            if matches!(held.why, Hold::FirstSight | Hold::LedgerBehind) {
+                first::settle(case, held.why, new_run, decision);
+            }
+            return;
+        }
+        // What comes again by itself would do so from a past that is not remembered.
+        Verdict::Nothing | Verdict::Index if stands && behind() => {
+            hold(view, key, Hold::LedgerBehind, identity, seen.index)
+        }
+        Verdict::New if behind() => hold(view, key, Hold::LedgerBehind, identity, seen.index),
         Verdict::Nothing => return case.decide(new_run, decision),
         Verdict::Index => Fact::Index { key: key.clone(), index: seen.index },
         Verdict::New => occasion(case, new_run),
@@ -163,7 +182,7 @@ fn keeps_its_hold(
         None => uncovered.then_some(Verdict::Hold(Hold::Uncovered)),
         Some(held) if (held.identity, held.index) == (identity, index) => Some(Verdict::Nothing),
         Some(held) => {
-            let lasts = matches!(held.why, Hold::Uncovered | Hold::NotConverging);
+            let lasts = matches!(held.why, Hold::Uncovered | Hold::NotConverging | Hold::LedgerBehind);
             (lasts && index <= held.index).then_some(Verdict::Hold(held.why))
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::starts::{Not, Places, may_go_on};
+use super::starts::{Not, Places, known_host, may_go_on};
 use super::{Action, Decision, Life, Reason, RunView, View, Wait};
 use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, end_of};
 use crate::domain::run::{Phase, Rest, State};
@@ -62,6 +62,13 @@ impl Run<'_> {
         {
             let (end, error) = end_of(outcome);
             return self.close(decision, end, error);
+        }
+        if let Err(Not::Yet(wait)) = known_host(self.view) {
+            // What lives here lives; nothing is launched that another host may be doing.
+            return if self.run.life == Life::Alive {
+            } else {
+                decision.wait(self.key, wait)
+            };
         }
         match self.run.life {
             Life::Alive => {}
@@ -153,6 +160,10 @@ impl Run<'_> {
     fn launch(&self, state: &State, epoch: u32, decision: &mut Decision) {
         let starts = matches!(state.phase, Phase::New | Phase::Resting(Rest::Retry { .. }));
         let look = starts && self.occasion.asked.is_none();
+        if look && self.view.orders.is_none() {
+            // Not in sight is not gone: nothing has happened of it, and it can wait.
+            return decision.wait(self.key, Wait::new(Reason::Store, None));
+        }
         let (key, run) = (self.key.clone(), self.occasion.run);
         decision.actions.push(Action::Launch { key, run, epoch, look });
     }

@@ -156,6 +156,7 @@ fn may_start(
     };
     let Some(seen) = seen else { return not_yet(Reason::Store, None) };
     let Ok(Document::Order(order)) = &seen.document else { return not_yet(Reason::Store, None) };
+    known_host(view)?;
     let needs = needs(view, key, seen)?;
     if view.orders.is_none() && !needs.offline {
         return not_yet(Reason::Store, None);
@@ -190,6 +191,17 @@ fn may_start(
     open_gates(view, key)?;
     places.take(&locks).map_err(Not::Yet)?;
     Ok(locks)
+}
+
+/// A host that may not be who it seems to be starts nothing, and lets nothing go on.
+pub(super) fn known_host(view: &View<'_>) -> Result<(), Not> {
+    match view.barred {
+        None => Ok(()),
+        Some(why) => {
+            let detail = Some(why.to_owned());
+            Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Identity, None) }))
+        }
+    }
 }
 
 /// May a run whose first step said "not now" go on: everything but its spread is asked again.

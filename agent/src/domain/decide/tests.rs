@@ -17,6 +17,8 @@ pub(super) struct Model {
     visible: bool,
     index: u64,
     pub(super) memory: Memory,
+    pub(super) past: BTreeMap<Name, RunId>,
+    pub(super) probe: bool,
     repeatable: bool,
     /// How its runs end; none: they go on.
     pub(super) ends: Option<End>,
@@ -37,6 +39,13 @@ pub(super) struct Model {
     starting: BTreeMap<RunId, Vec<Lock>>,
 }
 
+/// The memory of a host that has joined.
+fn joined() -> Memory {
+    let mut memory = Memory::default();
+    memory.take(Fact::Joined { at: Timestamp::UNIX_EPOCH });
+    memory
+}
+
 #[path = "standing_tests.rs"]
 mod standing_tests;
 
@@ -52,7 +61,9 @@ impl Model {
             texts: BTreeMap::new(),
             visible: true,
             index: 100,
-            memory: Memory::default(),
+            memory: joined(),
+            past: BTreeMap::new(),
+            probe: false,
             repeatable: false,
             ends: Some(End::Succeeded),
             ids: 0,
@@ -107,7 +118,8 @@ impl Model {
                 .iter()
                 .map(|(key, seen)| {
                     let (repeatable, offline) = (self.repeatable, self.offline);
-                    let needs = Needs { repeatable, locks: self.locks.clone(), closed: None, offline };
+                    let probe = self.probe;
+                    let needs = Needs { repeatable, locks: self.locks.clone(), closed: None, offline, probe };
                     let finding = self.refused.clone().map_or(Ok(needs), Err);
                     (key.clone(), Examined { index: seen.index, finding })
                 })
@@ -119,6 +131,8 @@ impl Model {
                 host: &self.host,
                 sources: &self.sources,
                 orders: self.visible.then_some(&self.orders),
+                past: &self.past,
+                barred: None,
                 controls: &self.controls,
                 freezes: &self.freezes,
                 indexes: &indexes,

@@ -259,6 +259,15 @@ impl Consul {
 }
 
 impl Store for Consul {
+    fn node(&self) -> Answer<'_, String> {
+        Box::pin(async move {
+            let action = "to read the node's name";
+            let got =
+                self.ask(Method::GET, "agent/self", None, self.timeouts.request, action, &[200]).await?;
+            wire::node(&got.body).map_err(|why| self.unreadable(why))
+        })
+    }
+
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing> {
         Box::pin(self.get(prefix, None))
     }

@@ -212,6 +212,23 @@ fn encode(text: &str, also: fn(u8) -> bool) -> String {
     out
 }
 
+/// The name of the node in an answer of `agent/self`.
+pub(super) fn node(body: &[u8]) -> Result<String, String> {
+    #[derive(Deserialize)]
+    struct Own {
+        #[serde(rename = "Config")]
+        config: Config,
+    }
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(rename = "NodeName")]
+        name: String,
+    }
+    let own: Own =
+        serde_json::from_slice(body).map_err(|error| format!("no description of the node: {error}"))?;
+    Ok(own.config.name)
+}
+
 #[cfg(test)]
 mod tests {
     use reqwest::header::HeaderValue;

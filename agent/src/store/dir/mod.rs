@@ -296,6 +296,12 @@ fn digests(found: &[tree::Found]) -> BTreeMap<String, String> {
 }
 
 impl Store for Dir {
+    fn node(&self) -> Answer<'_, String> {
+        // A folder knows nobody: the kernel's name of this host, without the domain.
+        let name = crate::host::facts::hostname();
+        Box::pin(async move { Ok(name.split('.').next().unwrap_or_default().to_owned()) })
+    }
+
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing> {
         Box::pin(self.get(prefix))
     }

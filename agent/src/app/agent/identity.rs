@@ -1,0 +1,95 @@
+//! Who the agent acts for, and whether it may.
+//!
+//! The name of the host is fixed at the first start: what the configuration says, or else the name of Consul's node.
+//! Without either the agent waits. Two agents under one name find one another by the report that both write.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::sleep;
+
+use super::{Agent, AgentError};
+use crate::config::Settings;
+use crate::domain::name::Name;
+use crate::host::notify::Notify;
+use crate::host::{disk, facts};
+use crate::ledger::identity::Identity;
+use crate::report::own::Rival;
+use crate::store::{Store, StoreError};
+
+/// The store is asked for the host's name again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Who this agent acts for.
+#[derive(Clone, Debug)]
+pub struct Who {
+    /// The name.
+    pub(super) host: Name,
+    /// What tells this agent from another under the same name.
+    pub(super) id: String,
+    /// How it differs from who it was: nothing may start.
+    pub(super) differs: Option<String>,
+}
+
+/// Finds out who this host is, and fixes it at the first start.
+pub async fn settle(settings: &Settings, store: &dyn Store, notify: &mut Notify) -> Result<Who, AgentError> {
+    disk::make_dirs(&settings.state_dir)?;
+    let fixed = match Identity::read(&settings.state_dir)? {
+        Some(fixed) => fixed,
+        None => {
+            let host = match settings.host.clone() {
+                Some(host) => host,
+                None => node(store, notify).await?,
+            };
+            let new = Identity::new(host);
+            new.write(&settings.state_dir)?;
+            new
+        }
+    };
+    let differs = fixed.difference(settings.host.as_ref(), &facts::machine_id());
+    // Under a new name nothing is taken for the old one's, and under the old name nothing is written by a copy.
+    let host = settings.host.clone().unwrap_or(fixed.host);
+    Ok(Who { host, id: fixed.id, differs })
+}
+
+/// The name that the store knows this host by.
+///
+/// Ready for systemd meanwhile: nobody's installation or boot hangs on a Consul that is away.
+async fn node(store: &dyn Store, notify: &mut Notify) -> Result<Name, AgentError> {
+    loop {
+        match store.node().await {
+            Ok(name) => return name.to_ascii_lowercase().parse().map_err(|_| AgentError::NoHost),
+            Err(error @ (StoreError::Denied { .. } | StoreError::Refused { .. })) => {
+                tracing::error!("{error}");
+                return Err(AgentError::NoHost);
+            }
+            Err(error) => {
+                notify
+                    .say(true, "waiting for Consul to say the name of this host; `host:` is not configured");
+                notify.alive();
+                tracing::warn!("waiting for the name of this host, `host:` is not configured: {error}");
+                sleep(ASK_AGAIN).await;
+            }
+        }
+    }
+}
+
+impl Agent {
+    /// Why nothing may start on this host at all.
+    pub(super) fn barred(&self, now: Timestamp) -> Option<String> {
+        let rival = self.rivals.borrow().clone().filter(|rival| rival.until > now);
+        self.who.differs.clone().or_else(|| rival.map(|rival| rival_line(&rival)))
+    }
+
+    /// When what bars this host may be over.
+    pub(super) fn barred_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.rivals.borrow().as_ref().map(|rival| rival.until).filter(|until| *until > now)
+    }
+}
+
+fn rival_line(rival: &Rival) -> String {
+    format!(
+        "host name also used by {} until it is silent: give each host a `host:` of its own; nothing starts",
+        rival.who
+    )
+}

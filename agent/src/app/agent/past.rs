@@ -1,0 +1,64 @@
+//! What the host itself reported before: read once, before this agent decides anything or writes over it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::{Agent, Event};
+use crate::domain::ids::RunId;
+use crate::domain::name::Name;
+use crate::report::document::OrderReport;
+use crate::report::own::Own;
+use crate::report::writer;
+
+/// After trouble with the store.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Agent {
+    /// Asks the store until it answers; the answer comes as an event.
+    pub(super) fn read_past(&self) {
+        let (store, prefix) = (Arc::clone(&self.store), self.settings.keys.order_reports(&self.host));
+        self.send(async move {
+            loop {
+                match store.list(&prefix).await {
+                    Ok(listing) => {
+                        let named = listing.entries.iter().filter_map(|entry| {
+                            let order: Name = entry.key.strip_prefix(&prefix)?.parse().ok()?;
+                            let report: OrderReport = serde_json::from_slice(&entry.value).ok()?;
+                            Some((order, report.run?))
+                        });
+                        return Event::Past(named.collect());
+                    }
+                    Err(error) => tracing::debug!("the host's own reports are not read yet: {error}"),
+                }
+                sleep(AGAIN).await;
+            }
+        });
+    }
+
+    /// From now on decisions are made, and reports are written.
+    pub(super) fn begin_reports(&mut self, past: BTreeMap<Name, RunId>) {
+        let (rivals, told) = watch::channel(None);
+        self.rivals = told;
+        let own = Own {
+            id: self.who.id.clone(),
+            boot: self.boot.clone(),
+            doubtful: self.who.differs.is_some(),
+            rivals,
+            wrote: false,
+        };
+        let (store, keys) = (Arc::clone(&self.store), self.settings.keys.clone());
+        tokio::spawn(writer::write(
+            store,
+            keys,
+            self.host.clone(),
+            own,
+            self.texts.clone(),
+            self.wanted.subscribe(),
+        ));
+        self.past = Some(past);
+    }
+}

@@ -1,0 +1,50 @@
+//! `hostler adopt`: says on a host that it is who it seems to be now.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::exit::{Exit, fault};
+use super::{Failure, env, show};
+use crate::config;
+use crate::host::facts;
+use crate::ledger::identity::Identity;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The configuration file; without it /etc/hostler/hostler.yml
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print a document for programs
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let settings = config::load(arguments.config.as_deref(), &env)?;
+    // One that cannot be read is what adopting mends.
+    let before = Identity::read(&settings.state_dir).unwrap_or_default();
+    let host = settings.host.clone().or_else(|| before.as_ref().map(|before| before.host.clone()));
+    let Some(host) = host else {
+        let message = "there is nothing to adopt: the agent fixes who this host is when it first starts";
+        return Err(fault(Exit::NotFound, message));
+    };
+    let differs = before
+        .as_ref()
+        .is_none_or(|before| before.difference(settings.host.as_ref(), &facts::machine_id()).is_some());
+    if differs {
+        Identity::new(host.clone()).write(&settings.state_dir)?;
+    }
+    if arguments.json {
+        show::json(&json!({"host": host, "adopted": differs}))?;
+    } else if differs {
+        show::line(format!(
+            "this machine is {host} from now on: restart the agent (systemctl restart hostler)"
+        ))?;
+    } else {
+        show::line(format!("this machine is {host} already"))?;
+    }
+    Ok(Exit::Good.into())
+}

@@ -1,0 +1,84 @@
+//! What a host does with orders of which it remembers nothing, or less than it once did.
+//!
+//! | the agent finds | it does |
+//! | --- | --- |
+//! | an empty ledger, and orders that are there already | each is held: first sight |
+//! | the same, and the order says `on_join: run`, or has a schedule | it is an order like any other |
+//! | one that is held so, and its probe says that it holds | closed: unchanged |
+//! | the same, and the probe says that it does not hold | carried out |
+//! | an order whose report names a run that the ledger lacks | held: ledger behind |
+//! | the same, and the probe says that it holds | closed: unchanged |
+//! | no probe, or no answer of it | it stays held, until an operator releases or rebases it |
+//!
+//! A state folder may be lost, or be put back to an earlier day with the disk that it is on; what was carried out
+//! meanwhile must not be carried out again because nobody here remembers it. What the host reported itself is
+//! read before the first decision, and before anything is written over it.
+
+use super::standing::Case;
+use super::{Action, Decision, SeenOrder, View};
+use crate::domain::ids::RunId;
+use crate::domain::memory::{Closing, End, Fact, Hold, Memory};
+use crate::domain::name::Name;
+use crate::domain::order::{Document, OnJoin};
+use crate::domain::plan::Cause;
+use crate::domain::reconcile::Answer;
+use crate::domain::source::OrderKey;
+
+use super::orders::hold;
+
+/// Everything that counts on an empty ledger, in one record: held, or left to be judged like any other.
+pub(super) fn join<'a>(
+    view: &View<'_>,
+    effective: impl Iterator<Item = (OrderKey, &'a SeenOrder)>,
+    decision: &mut Decision,
+) {
+    decision.remember(Fact::Joined { at: view.now });
+    for (key, seen) in effective {
+        if let Ok(Document::Order(order)) = &seen.document
+            && order.on_join == OnJoin::Hold
+            && order.schedule.is_none()
+        {
+            let why = if is_behind(view, &key.order) { Hold::LedgerBehind } else { Hold::FirstSight };
+            decision.remember(hold(view, &key, why, order.identity, seen.index));
+        }
+    }
+}
+
+/// Whether the host once reported a run of this order that the ledger knows nothing of.
+pub(super) fn is_behind(view: &View<'_>, order: &Name) -> bool {
+    view.past.get(order).is_some_and(|reported| lacks(view.memory, order, *reported))
+}
+
+fn lacks(memory: &Memory, order: &Name, reported: RunId) -> bool {
+    let of_order = memory.orders.iter().filter(|(key, _)| key.order == *order);
+    let known = of_order.flat_map(|(_, order)| order.current.iter().chain(order.previous.as_deref()));
+    // Ids sort by the time of their making: an older one was forgotten in order, as newer ones came.
+    known.map(|occasion| occasion.run).max().is_none_or(|newest| newest < reported)
+}
+
+/// An order that is held for what is not remembered: its probe may know better.
+pub(super) fn settle(case: Case<'_>, why: Hold, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
+    let Case { view, key, index, order, .. } = case;
+    let examined = view.examined.get(key).filter(|examined| examined.index == index);
+    match examined.map(|examined| &examined.finding) {
+        None => return decision.actions.push(Action::Examine(key.clone())),
+        Some(Ok(needs)) if needs.probe => {}
+        Some(_) => return,
+    }
+    let answer = match view.answers.get(key).and_then(|answers| answers.last()) {
+        None => return decision.actions.push(Action::Ask(key.clone())),
+        Some((_, answer)) => answer,
+    };
+    let (run, at) = (new_run(), view.now);
+    let (key, identity, cause) = (key.clone(), order.identity, Cause::Placed);
+    match answer {
+        Answer::CannotTell(_) => {}
+        Answer::DoesNotHold if why == Hold::LedgerBehind => {}
+        Answer::DoesNotHold => decision.remember(Fact::Occasion { key, run, identity, index, cause, at }),
+        Answer::Holds => {
+            decision.remember(Fact::Occasion { key: key.clone(), run, identity, index, cause, at });
+            let closing = Closing { end: End::Unchanged, error: None, at, run: None };
+            decision.remember(Fact::Closed { key, run, closing });
+        }
+    }
+}
