@@ -470,8 +470,8 @@ pub enum Fact {
 /// What all facts add up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// By key.
-    pub orders: BTreeMap<OrderKey, Remembered>,
+    /// By key; boxed, since a map of a thousand leaves half of its places free.
+    pub orders: BTreeMap<OrderKey, Box<Remembered>>,
     /// The place that each order's name is effective from.
     pub effective: BTreeMap<Name, Source>,
     /// The place that a name was effective from last, and the store's index when it was not any more: an order
@@ -597,17 +597,13 @@ impl Memory {
                 self.orders.remove(&key);
             }
             Fact::Whole { key, order } => {
-                self.orders.insert(key, *order);
+                self.orders.insert(key, order);
             }
         }
     }
 
     /// The shortest list of facts that adds up to the same.
     pub fn facts(&self) -> Vec<Fact> {
-        let whole = |(key, order): (&OrderKey, &Remembered)| Fact::Whole {
-            key: key.clone(),
-            order: Box::new(order.clone()),
-        };
         let effective = |(order, source): (&Name, &Source)| Fact::Effective {
             order: order.clone(),
             source: Some(source.clone()),
@@ -619,7 +615,9 @@ impl Memory {
         };
         let acted =
             |(control, acted): (&ControlId, &Acted)| Fact::Acted { control: *control, acted: acted.clone() };
-        let orders = self.orders.iter().map(whole).chain(self.acts.iter().map(acted));
+        let whole = self.orders.iter();
+        let whole = whole.map(|(key, order)| Fact::Whole { key: key.clone(), order: order.clone() });
+        let orders = whole.chain(self.acts.iter().map(acted));
         let places = self.effective.iter().map(effective).chain(self.left.iter().flat_map(left));
         let joined = self.joined.map(|at| Fact::Joined { at });
         orders.chain(places).chain(joined).chain(self.newest.map(|at| Fact::Clock { at })).collect()

@@ -1,12 +1,11 @@
-//! What the store should hold of this host, in the form in which a thousand reports are kept: as text.
+//! What the store should hold of this host, in the form in which a thousand reports are kept: as fingerprints.
 //!
-//! Almost all reports have ended and never change again. So a report is composed, compared by its fingerprint with the
-//! one before, and turned into the text that goes to the store; once the store has the text of one that has ended,
-//! it is dropped. Should the store lose it, the writer asks for it through [`Texts`], and it is composed again.
+//! Almost all reports never change again. So a report is composed, compared by its fingerprint with the one before, and
+//! turned into the text that goes to the store only where that is needed: a few new ones at a time, and those that
+//! the writer asks for through [`Texts`]. Once the store has a text it is dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -16,10 +15,13 @@ use tokio::sync::Notify;
 
 use super::document::{AgentReport, OrderReport, RunReport};
 
-/// One report: its text, and what the writer has to know of it.
+/// How many texts are composed at a time; a thousand at once would take a megabyte for a moment, and leave holes.
+pub const TEXTS_AT_ONCE: usize = 64;
+
+/// One report: its text while it is to be written, and what the writer has to know of it.
 #[derive(Debug)]
 pub struct Report {
-    /// JSON, an object; without the stamps of its writing. None once the store has it and it will not change.
+    /// JSON, an object; without the stamps of its writing.
     text: Mutex<Option<Box<str>>>,
     /// Of the value; tells within one process that another one is the same.
     fingerprint: u64,
@@ -51,7 +53,7 @@ pub type Reports = BTreeMap<Arc<str>, Arc<Report>>;
 
 impl Report {
     /// The report of an order.
-    pub fn order(report: &OrderReport) -> Result<Self, serde_json::Error> {
+    pub fn order(report: &OrderReport) -> Self {
         // One that comes again is over and goes on.
         let goes_on = report.ended.is_none() || report.until.is_some();
         let kind = if goes_on { Kind::GoesOn } else { Kind::Ended };
@@ -59,18 +61,23 @@ impl Report {
     }
 
     /// The report of a run.
-    pub fn run(report: &RunReport) -> Result<Self, serde_json::Error> {
+    pub fn run(report: &RunReport) -> Self {
         Self::new(report, &report.phase, Kind::Run)
     }
 
     /// The report of the agent.
-    pub fn agent(report: &AgentReport) -> Result<Self, serde_json::Error> {
+    pub fn agent(report: &AgentReport) -> Self {
         Self::new(report, "", Kind::GoesOn)
     }
 
-    fn new(report: &(impl Serialize + Hash), phase: &str, kind: Kind) -> Result<Self, serde_json::Error> {
-        let text = Mutex::new(Some(serde_json::to_string(report)?.into()));
-        Ok(Self { text, fingerprint: fingerprint(report), phase: phase.into(), kind })
+    fn new(report: &impl Hash, phase: &str, kind: Kind) -> Self {
+        Self { text: Mutex::new(None), fingerprint: fingerprint(report), phase: phase.into(), kind }
+    }
+
+    /// Composes the text; `value` is what the report is of.
+    pub fn compose(&self, value: &impl Serialize) -> Result<(), serde_json::Error> {
+        *self.text() = Some(serde_json::to_string(value)?.into());
+        Ok(())
     }
 
     /// Whether this is the report of `value`.
@@ -88,16 +95,9 @@ impl Report {
         self.kind == Kind::GoesOn
     }
 
-    /// Whether its text is there to be written.
-    pub fn has_text(&self) -> bool {
-        self.text().is_some()
-    }
-
-    /// The store has it: one that will not change needs no text any more.
+    /// The store has it.
     pub(super) fn is_written(&self) {
-        if self.kind == Kind::Ended {
-            *self.text() = None;
-        }
+        *self.text() = None;
     }
 
     /// The text for the store, with the stamps of its writing as the last fields.
@@ -126,26 +126,29 @@ impl PartialEq for Report {
     }
 }
 
-/// The writer's word to whoever composes reports: texts that were dropped are needed again.
+/// The writer's word to whoever composes reports: the keys whose texts it needs.
 #[derive(Clone, Debug, Default)]
 pub struct Texts {
-    wanted: Arc<AtomicBool>,
+    asked: Arc<Mutex<BTreeSet<Arc<str>>>>,
     woken: Arc<Notify>,
 }
 
 impl Texts {
-    /// Asks for them.
-    pub(super) fn want(&self) {
-        self.wanted.store(true, Ordering::Relaxed);
-        self.woken.notify_one();
+    /// Asks for one, unless enough are asked for already.
+    pub(super) fn ask(&self, key: &Arc<str>) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() < TEXTS_AT_ONCE {
+            asked.insert(Arc::clone(key));
+            self.woken.notify_one();
+        }
     }
 
-    /// Whether they were asked for since the last time.
-    pub fn are_wanted(&self) -> bool {
-        self.wanted.swap(false, Ordering::Relaxed)
+    /// What was asked for since the last time.
+    pub fn take(&self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Done when they are asked for. Safe to drop at any point: the wish stands.
+    /// Done when something is asked for. Safe to drop at any point: the wish stands.
     pub async fn asked(&self) {
         self.woken.notified().await;
     }
@@ -166,14 +169,17 @@ mod tests {
         let (now, by) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(60).unwrap());
         let value =
             OrderReport { phase: "running".into(), tail: Some("a\"}\n".into()), ..OrderReport::default() };
-        let report = Report::order(&value).unwrap();
+        let report = Report::order(&value);
+        assert_eq!(report.stamped(now, None), None);
+        report.compose(&value).unwrap();
         let read: OrderReport = serde_json::from_slice(&report.stamped(now, Some(by)).unwrap()).unwrap();
         assert_eq!(read, OrderReport { updated: Some(now), next_by: Some(by), ..value.clone() });
         let read: OrderReport = serde_json::from_slice(&report.stamped(now, None).unwrap()).unwrap();
         assert_eq!(read, OrderReport { updated: Some(now), ..value.clone() });
         let run = RunReport { phase: "failed".into(), ..RunReport::default() };
-        let read: RunReport =
-            serde_json::from_slice(&Report::run(&run).unwrap().stamped(now, None).unwrap()).unwrap();
+        let composed = Report::run(&run);
+        composed.compose(&run).unwrap();
+        let read: RunReport = serde_json::from_slice(&composed.stamped(now, None).unwrap()).unwrap();
         assert_eq!(read, run);
         assert!(report.is_of(&value) && !report.is_of(&OrderReport { epoch: 1, ..value }));
     }

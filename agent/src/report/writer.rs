@@ -23,6 +23,8 @@ use crate::store::{Entry, Store, StoreError, When};
 
 /// A report of something that still goes on is renewed so often, with a jitter of a fifth.
 const RENEW: Duration = Duration::from_secs(300);
+/// Renewals that are due within this go together.
+const TOGETHER: Duration = Duration::from_secs(10);
 /// How much later than that a reader may think that the host is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(90);
 /// A report whose phase has not changed is written at most so often.
@@ -138,6 +140,8 @@ impl Writer {
                     if before.report.same_phase(report) { before.at + AT_MOST_EVERY } else { now }
                 }
                 Some(before) => match before.renew {
+                    // Those that are due soon go together: each time all reports are looked through.
+                    Some(renew) if renew <= now + TOGETHER => now,
                     Some(renew) => renew,
                     None => continue,
                 },
@@ -148,8 +152,8 @@ impl Writer {
             }
             let renew = report.goes_on().then(|| RENEW.mul_f64(0.8) + clock::jitter(RENEW.mul_f64(0.2)));
             if !self.put(key, report, renew).await? {
-                // Composed again at once, it comes with the next change of what is wanted.
-                self.texts.want();
+                // Composed at once, it comes with the next change of what is wanted.
+                self.texts.ask(key);
                 continue;
             }
             report.is_written();

@@ -1,8 +1,10 @@
 //! What the agent shows the writer: the reports of its orders, of its newest runs, and of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use super::{Agent, sights};
 use crate::domain::control::ControlId;
@@ -10,7 +12,7 @@ use crate::domain::text;
 use crate::host::{clock, facts};
 use crate::report::compose::Sources;
 use crate::report::document::{AgentReport, REPORT_VERSION};
-use crate::report::wanted::{Report, Reports, Wanted};
+use crate::report::wanted::{Report, Reports, TEXTS_AT_ONCE, Wanted};
 
 /// How many orders the agent's own report names.
 const ORDERS_NAMED: usize = 100;
@@ -26,7 +28,8 @@ impl Agent {
     pub(super) fn publish(&mut self) {
         let before = self.wanted.borrow().clone();
         let mut wanted = Reports::new();
-        let texts = self.texts.are_wanted();
+        let asked = self.texts.take();
+        let mut room = TEXTS_AT_ONCE;
         let keys = &self.settings.keys;
         let mut phases = BTreeMap::new();
         // What the ledger holds is told under the name that it was kept for.
@@ -36,17 +39,12 @@ impl Agent {
                 if phases.len() < ORDERS_NAMED {
                     phases.insert(order.to_string(), report.phase.clone());
                 }
-                add(
-                    &before,
-                    texts,
-                    &mut wanted,
-                    &keys.order_report(&self.host, order),
-                    &report,
-                    Report::order,
-                );
+                let key = keys.order_report(&self.host, order);
+                add(&before, &asked, &mut room, &mut wanted, &key, &report, Report::order);
             });
             for (run, report) in self.runs.reports() {
-                add(&before, texts, &mut wanted, &keys.run_report(&self.host, run), &report, Report::run);
+                let key = keys.run_report(&self.host, run);
+                add(&before, &asked, &mut room, &mut wanted, &key, &report, Report::run);
             }
         }
         let agent = AgentReport {
@@ -63,9 +61,10 @@ impl Agent {
             orders: phases,
             ..AgentReport::default()
         };
-        add(&before, texts, &mut wanted, &keys.agent_report(&self.host), &agent, Report::agent);
+        let key = keys.agent_report(&self.host);
+        add(&before, &asked, &mut room, &mut wanted, &key, &agent, Report::agent);
         let wanted = Wanted { reports: wanted, sightings: self.sightings };
-        if texts || *before != wanted {
+        if !asked.is_empty() || *before != wanted {
             self.wanted.send_replace(Arc::new(wanted));
         }
     }
@@ -89,22 +88,29 @@ impl Agent {
     }
 }
 
-/// Adds a report; one that has not changed stays the same, unless its `texts` are wanted and it has none.
-fn add<T: Hash>(
+/// Adds a report; one that has not changed stays the same. A text is composed where it was asked for, and for what
+/// has changed as long as there is room; the writer asks for the others in turn.
+fn add<T: Hash + Serialize>(
     before: &Wanted,
-    texts: bool,
+    asked: &BTreeSet<Arc<str>>,
+    room: &mut usize,
     wanted: &mut Reports,
     key: &str,
     value: &T,
-    new: impl FnOnce(&T) -> Result<Report, serde_json::Error>,
+    new: impl FnOnce(&T) -> Report,
 ) {
-    let same = |(_, report): &(_, &Arc<Report>)| report.is_of(value) && (report.has_text() || !texts);
-    if let Some((key, report)) = before.reports.get_key_value(key).filter(same) {
-        wanted.insert(Arc::clone(key), Arc::clone(report));
-        return;
+    let (key, report, texted) = match before.reports.get_key_value(key) {
+        Some((key, report)) if report.is_of(value) => {
+            (Arc::clone(key), Arc::clone(report), asked.contains(key))
+        }
+        _ => (key.into(), Arc::new(new(value)), *room > 0),
+    };
+    if texted {
+        *room = room.saturating_sub(1);
+        if let Err(error) = report.compose(value) {
+            tracing::error!("the report {key} cannot be written as JSON: {error}");
+            return;
+        }
     }
-    match new(value) {
-        Ok(report) => drop(wanted.insert(key.into(), Arc::new(report))),
-        Err(error) => tracing::error!("the report {key} cannot be written as JSON: {error}"),
-    }
+    wanted.insert(key, report);
 }

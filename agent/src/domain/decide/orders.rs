@@ -106,7 +106,7 @@ fn judge(
     decision: &mut Decision,
 ) {
     let unknown = Remembered::default();
-    let remembered = view.memory.orders.get(key).unwrap_or(&unknown);
+    let remembered = view.memory.orders.get(key).map_or(&unknown, |remembered| remembered);
     let order = match &seen.document {
         Err(message) => return unreadable(view, key, seen.index, message, remembered, decision),
         Ok(Document::Skip) => {
