@@ -11,6 +11,7 @@ use super::{Failure, env, log, runtime};
 use crate::app::agent::{Agent, identity};
 use crate::app::open;
 use crate::config;
+use crate::host::notify::Notify;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -28,11 +29,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let place = store.place();
         let stopped = stopped();
         tokio::pin!(stopped);
+        let mut notify = Notify::from_env();
         let who = tokio::select! {
-            who = identity::settle(&settings, &*store) => who?,
+            who = identity::settle(&settings, &*store, &mut notify) => who?,
             () = &mut stopped => return Ok(()),
         };
-        let agent = Agent::build(settings, Arc::clone(&store), who)?;
+        let agent = Agent::build(settings, Arc::clone(&store), who, notify)?;
         tracing::info!("agent of {} watches {place}", agent.host());
         agent.run(stopped).await?;
         tracing::info!("agent stops; runs go on without it");

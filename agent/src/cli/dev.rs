@@ -21,6 +21,7 @@ use crate::config::{ALL, Settings, load};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::host::clock;
+use crate::host::notify::Notify;
 use crate::report::document::OrderReport;
 use crate::store::{Store, When};
 
@@ -90,8 +91,9 @@ fn set_up(dir: &Path) -> io::Result<PathBuf> {
 async fn work(settings: Settings, config: &Path, once: bool) -> Result<ExitCode, Failure> {
     let store = open::store(&settings)?;
     let keys = settings.keys.clone();
-    let who = identity::settle(&settings, &*store).await?;
-    let agent = Agent::build(settings, Arc::clone(&store), who)?;
+    let mut notify = Notify::from_env();
+    let who = identity::settle(&settings, &*store, &mut notify).await?;
+    let agent = Agent::build(settings, Arc::clone(&store), who, notify)?;
     let host = agent.host().clone();
     enroll(&*store, &keys, &host).await?;
     let order: Name = "hello".parse()?;

@@ -92,6 +92,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_shipped_policy_is_what_is_printed() {
+        let groups = ["all".parse().unwrap(), "hana".parse().unwrap()];
+        let printed = policy(&Keys::new("hostler/"), &"db1".parse().unwrap(), &groups);
+        assert_eq!(include_str!("../../../packaging/policies/consul-agent.hcl"), printed);
+    }
+
+    #[test]
     fn a_policy_names_this_host_alone() {
         let groups = ["all".parse().unwrap(), "hana".parse().unwrap()];
         let policy = policy(&Keys::new("t/"), &"db1".parse().unwrap(), &groups);

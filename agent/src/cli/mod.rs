@@ -30,7 +30,7 @@ pub use enroll::policy;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::domain::control::Act;
 use crate::host::heap;
@@ -89,6 +89,11 @@ enum Command {
     /// Carry out one epoch of a run; started by the agent only.
     #[command(hide = true)]
     Executor(executor::Arguments),
+}
+
+/// The definitions of all commands: man pages and completions are made from them.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program.

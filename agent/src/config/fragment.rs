@@ -93,8 +93,12 @@ macro_rules! first {
 }
 
 impl Fragment {
-    /// Reads a file's contents.
+    /// Reads a file's contents. One that says nothing, as the one that is shipped, changes nothing.
     pub fn read(text: &[u8]) -> Result<Self, YamlError> {
+        let says_nothing = |line: &[u8]| matches!(line.trim_ascii().first(), None | Some(b'#'));
+        if text.split(|byte| *byte == b'\n').all(says_nothing) {
+            return Ok(Self::default());
+        }
         yaml::parse(text, MAX)
     }
 
@@ -192,5 +196,92 @@ impl Fragment {
             runs,
             log_level: self.log.level.unwrap_or_else(|| "info".into()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const SHIPPED: &str = include_str!("../../../packaging/hostler.yml");
+
+    /// The shipped file with its commented settings in force.
+    fn uncommented() -> String {
+        let setting = |line: &str| line.strip_prefix('#').filter(|rest| !is_prose(rest)).map(str::to_owned);
+        SHIPPED.lines().filter_map(setting).collect::<Vec<_>>().join("\n")
+    }
+
+    /// A comment begins with one blank, a setting with none or two.
+    fn is_prose(line: &str) -> bool {
+        line.starts_with(' ') && !line.starts_with("  ")
+    }
+
+    #[test]
+    fn the_shipped_file_says_nothing_by_itself() {
+        assert!(SHIPPED.lines().all(|line| line.is_empty() || line.starts_with('#')));
+        assert!(Fragment::read(SHIPPED.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn its_commented_settings_are_the_defaults() {
+        let shown = Fragment::read(uncommented().as_bytes()).unwrap().settle(ConsulLayer::default()).unwrap();
+        let own = Fragment::default().settle(ConsulLayer::default()).unwrap();
+        // Taken apart, so that a new setting has to be looked at here.
+        let parts = |settings: Settings| {
+            let Settings {
+                host,
+                groups,
+                state_dir,
+                runtime_dir,
+                task_dirs,
+                allow,
+                store,
+                keys,
+                launcher,
+                clock,
+                runs,
+                log_level,
+            } = settings;
+            let StoreSettings::Consul(layer) = store else { panic!("the default is Consul") };
+            let consul = layer.settle().unwrap();
+            let (files, flags) = (
+                (host, groups, state_dir, runtime_dir, task_dirs),
+                (allow, launcher, clock, runs, log_level),
+            );
+            let tls = (consul.token_file, consul.ca_file, consul.client, consul.verify);
+            let place = (consul.address, consul.datacenter, consul.namespace, keys.freezes());
+            format!("{files:?} {flags:?} {tls:?} {place:?}")
+        };
+        assert_eq!(parts(shown), parts(own));
+        let Fragment { dir, .. } = Fragment::read(uncommented().as_bytes()).unwrap();
+        let StoreSettings::Dir(path) =
+            Fragment::read(b"store: dir").unwrap().settle(ConsulLayer::default()).unwrap().store
+        else {
+            panic!("not a folder")
+        };
+        assert_eq!(dir.path, Some(path));
+    }
+
+    #[test]
+    fn it_shows_each_key() {
+        let shown: Value = yaml::parse(uncommented(), MAX).unwrap();
+        let pointers = ["", "/tasks", "/dir", "/consul", "/runs", "/log"];
+        for pointer in pointers {
+            let mut wrong = json!({});
+            let mut place = &mut wrong;
+            for part in pointer.split('/').skip(1) {
+                place = place.as_object_mut().unwrap().entry(part).or_insert(json!({}));
+            }
+            place["no such key"] = json!(0);
+            // What the reader itself calls its keys.
+            let error = serde_json::from_value::<Fragment>(wrong).err().unwrap().to_string();
+            let keys: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+            assert!(!keys.is_empty(), "{error}");
+            for key in keys {
+                let there = shown.pointer(pointer).and_then(|section| section.get(key)).is_some();
+                assert!(there, "{pointer}/{key} is not in packaging/hostler.yml");
+            }
+        }
     }
 }

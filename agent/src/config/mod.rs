@@ -24,6 +24,9 @@ use crate::store::consul::{BadConsulSettings, ConsulLayer};
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/hostler/hostler.yml";
 
+/// The name of the credential, and of the file beside the configuration, that holds the token for Consul.
+const TOKEN_FILE: &str = "consul.token";
+
 /// The largest configuration file, in bytes.
 const MAX_FILE: u64 = 256 << 10;
 
@@ -136,8 +139,8 @@ impl Settings {
     /// The kind of store, for a line of status.
     pub fn store_word(&self) -> &'static str {
         match self.store {
-            StoreSettings::Consul(_) => "watching Consul for orders",
-            StoreSettings::Dir(_) => "watching a folder for orders",
+            StoreSettings::Consul(_) => "Consul",
+            StoreSettings::Dir(_) => "the folder",
         }
     }
 }
@@ -157,7 +160,19 @@ pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result
             merged = fragment.over(merged);
         }
     }
-    merged.settle(ConsulLayer::from_env(env)?)
+    let token = ConsulLayer { token_file: token_file(main, env), ..ConsulLayer::default() };
+    merged.settle(ConsulLayer::from_env(env)?.over(token))
+}
+
+/// The file with the token for Consul where none is named: the credential that systemd hands over, else the file
+/// beside the configuration, for whoever may read it.
+fn token_file(main: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let credential = env("CREDENTIALS_DIRECTORY").map(|dir| Path::new(&dir).join(TOKEN_FILE));
+    let holds_something = |path: &PathBuf| {
+        let bytes = disk::read(path, MAX_FILE).ok().flatten();
+        bytes.is_some_and(|bytes| !bytes.trim_ascii().is_empty())
+    };
+    [credential, Some(disk::parent(main).join(TOKEN_FILE))].into_iter().flatten().find(holds_something)
 }
 
 fn read(path: &Path) -> Result<Option<Fragment>, ConfigError> {
@@ -245,6 +260,30 @@ mod tests {
         }
         let missing = load(Some(Path::new("/nonexistent/hostler.yml")), &no_env);
         assert!(missing.err().unwrap().to_string().contains("there is no file"));
+    }
+
+    #[test]
+    fn the_token_is_a_credential_or_stands_beside_the_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let (main, credentials) = (dir.path().join("hostler.yml"), dir.path().join("credentials"));
+        fs::create_dir(&credentials).unwrap();
+        fs::write(&main, "").unwrap();
+        let given = credentials.to_str().unwrap().to_owned();
+        let env = move |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| given.clone());
+        let token_file = || match load(Some(&main), &env).unwrap().store {
+            StoreSettings::Consul(layer) => layer.token_file,
+            StoreSettings::Dir(_) => panic!("not the default"),
+        };
+        assert_eq!(token_file(), None);
+        fs::write(dir.path().join("consul.token"), "beside").unwrap();
+        assert_eq!(token_file(), Some(dir.path().join("consul.token")));
+        // The unit hands over an empty line where there is no file.
+        fs::write(credentials.join("consul.token"), "\n").unwrap();
+        assert_eq!(token_file(), Some(dir.path().join("consul.token")));
+        fs::write(credentials.join("consul.token"), "given").unwrap();
+        assert_eq!(token_file(), Some(credentials.join("consul.token")));
+        fs::write(&main, "consul: {token_file: /named}").unwrap();
+        assert_eq!(token_file(), Some("/named".into()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::{Agent, AgentError};
 use crate::config::Settings;
 use crate::domain::name::Name;
+use crate::host::notify::Notify;
 use crate::host::{disk, facts};
 use crate::ledger::identity::Identity;
 use crate::report::own::Rival;
@@ -31,14 +32,14 @@ pub struct Who {
 }
 
 /// Finds out who this host is, and fixes it at the first start.
-pub async fn settle(settings: &Settings, store: &dyn Store) -> Result<Who, AgentError> {
+pub async fn settle(settings: &Settings, store: &dyn Store, notify: &mut Notify) -> Result<Who, AgentError> {
     disk::make_dirs(&settings.state_dir)?;
     let fixed = match Identity::read(&settings.state_dir)? {
         Some(fixed) => fixed,
         None => {
             let host = match settings.host.clone() {
                 Some(host) => host,
-                None => node(store).await?,
+                None => node(store, notify).await?,
             };
             let new = Identity::new(host);
             new.write(&settings.state_dir)?;
@@ -52,7 +53,9 @@ pub async fn settle(settings: &Settings, store: &dyn Store) -> Result<Who, Agent
 }
 
 /// The name that the store knows this host by.
-async fn node(store: &dyn Store) -> Result<Name, AgentError> {
+///
+/// Ready for systemd meanwhile: nobody's installation or boot hangs on a Consul that is away.
+async fn node(store: &dyn Store, notify: &mut Notify) -> Result<Name, AgentError> {
     loop {
         match store.node().await {
             Ok(name) => return name.to_ascii_lowercase().parse().map_err(|_| AgentError::NoHost),
@@ -61,6 +64,9 @@ async fn node(store: &dyn Store) -> Result<Name, AgentError> {
                 return Err(AgentError::NoHost);
             }
             Err(error) => {
+                notify
+                    .say(true, "waiting for Consul to say the name of this host; `host:` is not configured");
+                notify.alive();
                 tracing::warn!("waiting for the name of this host, `host:` is not configured: {error}");
                 sleep(ASK_AGAIN).await;
             }

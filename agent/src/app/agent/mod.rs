@@ -20,6 +20,7 @@ mod remember;
 mod runs;
 mod sights;
 mod standing;
+mod status;
 mod tidy;
 mod work;
 
@@ -49,7 +50,8 @@ use crate::domain::source::{OrderKey, Source};
 use crate::exec::launcher::Launcher;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::disk::{At, DiskError};
-use crate::host::{clock, disk, facts, heap, notify};
+use crate::host::notify::{self, Notify};
+use crate::host::{clock, disk, facts, heap};
 use crate::ledger::audit::AuditError;
 use crate::ledger::identity::IdentityError;
 use crate::ledger::orders::LedgerError;
@@ -197,12 +199,19 @@ pub struct Agent {
     inbox: mpsc::Receiver<Event>,
     wanted: watch::Sender<Arc<Wanted>>,
     texts: Texts,
+    notify: Notify,
     _lock: Flock<File>,
 }
 
 impl Agent {
     /// Puts an agent together: reads the ledger and the tasks, but starts nothing and asks no store yet.
-    pub fn build(settings: Settings, store: Arc<dyn Store>, who: identity::Who) -> Result<Self, AgentError> {
+    pub fn build(
+        settings: Settings,
+        store: Arc<dyn Store>,
+        who: identity::Who,
+        mut notify: Notify,
+    ) -> Result<Self, AgentError> {
+        notify.say(false, "reading the ledger and the tasks");
         let host = who.host.clone();
         disk::make_dirs(&settings.state_dir)?;
         // Passed through, not listed: a step's user finds its scripts by their full path in the task's copy.
@@ -261,6 +270,7 @@ impl Agent {
             inbox,
             wanted,
             texts: Texts::default(),
+            notify,
             settings,
             _lock: lock,
         })
@@ -284,15 +294,14 @@ impl Agent {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(shutdown);
-        let mut ready = notify::Ready::default();
+        let watchdog = notify::watchdog_interval();
+        let mut alive = watchdog.map(|every| Instant::now() + every);
         let mut was_busy = true;
         loop {
             self.decide_and_dispatch();
             self.publish();
             self.trim_sometimes();
-            if self.has_answer() {
-                ready.say(&format!("{} of {}", self.settings.store_word(), self.host));
-            }
+            self.tell_systemd();
             let busy = self.runs.any() || !self.starting.is_empty();
             if std::mem::replace(&mut was_busy, busy) && !busy {
                 heap::give_back();
@@ -307,11 +316,18 @@ impl Agent {
                     }
                 },
                 () = wake_up(wake) => {}
+                () = wake_up(alive) => {
+                    self.notify.alive();
+                    alive = watchdog.map(|every| Instant::now() + every);
+                }
                 _ = look.tick(), if self.runs.any() => self.runs.look(),
                 () = self.texts.asked() => {}
                 Ok(()) = self.rivals.changed() => {}
                 _ = reload.recv() => self.reload(),
-                () = &mut shutdown => return Ok(()),
+                () = &mut shutdown => {
+                    self.notify.stopping();
+                    return Ok(());
+                }
             }
         }
     }
@@ -532,10 +548,6 @@ impl Agent {
             self.runs.load(run);
         }
         self.runs.load_newest();
-    }
-
-    fn has_answer(&self) -> bool {
-        self.sights.iter().all(|sight| sight.has_answer())
     }
 }
 

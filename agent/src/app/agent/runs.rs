@@ -64,6 +64,11 @@ impl Runs {
         self.views.keys().any(|run| !self.kept.contains(run))
     }
 
+    /// How many may change.
+    pub(super) fn count(&self) -> usize {
+        self.views.keys().filter(|run| !self.kept.contains(run)).count()
+    }
+
     /// The reports of the newest runs.
     pub(super) fn reports(&self) -> BTreeMap<RunId, RunReport> {
         self.reports.iter().rev().take(NEWEST_RUNS).map(|(run, report)| (*run, report.clone())).collect()

@@ -1,0 +1,25 @@
+# Hostler's agent on db1: consul acl policy create -name hostler-db1 -rules @FILE
+key_prefix "hostler/orders/hosts/db1/" {
+  policy = "read"
+}
+key_prefix "hostler/control/hosts/db1/" {
+  policy = "read"
+}
+key_prefix "hostler/freeze/" {
+  policy = "read"
+}
+key_prefix "hostler/orders/groups/all/" {
+  policy = "read"
+}
+key_prefix "hostler/orders/groups/hana/" {
+  policy = "read"
+}
+key "hostler/reports/agents/db1" {
+  policy = "write"
+}
+key_prefix "hostler/reports/orders/db1/" {
+  policy = "write"
+}
+key_prefix "hostler/reports/runs/db1/" {
+  policy = "write"
+}
