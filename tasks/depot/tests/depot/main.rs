@@ -1,0 +1,8 @@
+//! The real program against real servers: `s3s-fs` in this process for strict sums and part rules, `moto` for storage
+//! classes, Glacier and object lock, with a proxy of our own between that breaks what can break.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up fails at once")]
+
+mod faults;
+mod kit;
+mod transfer;
