@@ -78,11 +78,12 @@ pub fn plan(
         .rev()
         .filter(|backup| gone.contains(backup.name.as_str()))
         .filter(|backup| backup.manifest.stored.locked_until.is_none_or(|until| until <= now))
+        .filter(|backup| ours(backup))
         .map(|backup| Action::Delete { name: backup.name.as_str().to_owned() });
     let moved = catalog
         .backups
         .iter()
-        .filter(|backup| !gone.contains(backup.name.as_str()) && backup.whole)
+        .filter(|backup| !gone.contains(backup.name.as_str()) && backup.whole && ours(backup))
         .filter(|backup| only.is_none_or(|only| only == backup.manifest.database))
         .filter_map(|backup| {
             let cold = settings.rules(&backup.manifest.database).cold?;
@@ -92,6 +93,11 @@ pub fn plan(
             (due && hot).then(|| Action::Move { name: backup.name.as_str().to_owned(), class: cold.class })
         });
     deleted.chain(moved).collect()
+}
+
+/// What came through Backint belongs to SAP HANA: its own catalog says what goes, and must find what it says.
+fn ours(backup: &Backup) -> bool {
+    backup.manifest.backint.is_none()
 }
 
 /// Does it. One backup that cannot be dealt with does not stop the others.

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up fails at once")]
 
+mod backint;
 mod faults;
 mod kit;
 mod transfer;

@@ -1,5 +1,6 @@
 //! What the tests share: servers, the proxy, and the program with a place of its own.
 
+pub(crate) mod caller;
 pub(crate) mod depot;
 pub(crate) mod proxy;
 pub(crate) mod servers;
