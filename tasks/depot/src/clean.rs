@@ -35,13 +35,12 @@ pub async fn clear(store: &Store, open: Open) -> Result<(), Error> {
         }
         match &entry.upload {
             Some((at, id)) if at == key => {
-                // An upload that is complete cannot be aborted; servers refuse that in different words.
-                if let Err(fault) = store.abort(key, id).await {
-                    store
-                        .head(key)
-                        .await
-                        .map_err(|fault| fault.error(&what))?
-                        .ok_or_else(|| fault.error(&what))?;
+                // An upload that is complete or gone cannot be aborted; servers refuse that in different words. What
+                // counts is that nothing of it is left to be paid for.
+                if let Err(fault) = store.abort(key, id).await
+                    && store.has_parts(key, id).await.map_err(|fault| fault.error(&what))?
+                {
+                    return Err(fault.error(&what));
                 }
             }
             // It died between the server's answer and its own note of it: no part was sent.

@@ -107,7 +107,23 @@ pub fn goes(items: &[Item], keep: Keep) -> BTreeSet<String> {
             stays.extend(links);
         }
     }
+    // What is not good stays, and with it whatever it says that it builds on.
+    let fine: BTreeSet<usize> = good.iter().filter_map(|(_, links)| links.first().copied()).collect();
+    for (at, item) in items.iter().enumerate().filter(|(at, _)| !fine.contains(at)) {
+        stays.insert(at);
+        let mut parent = item.parent.as_deref();
+        while let Some(next) = parent.and_then(|name| index.get(name)) {
+            if !stays.insert(*next) {
+                break;
+            }
+            parent = items.get(*next).and_then(|item| item.parent.as_deref());
+        }
+    }
     good.iter()
         .filter_map(|(item, links)| links.first().filter(|at| !stays.contains(at)).map(|_| item.name.clone()))
         .collect()
 }
+
+#[cfg(test)]
+#[path = "retention_tests.rs"]
+mod tests;

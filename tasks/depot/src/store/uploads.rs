@@ -187,6 +187,21 @@ impl Store {
         }
     }
 
+    /// Whether an upload has parts.
+    pub async fn has_parts(&self, key: &str, id: &str) -> Result<bool, Fault> {
+        let full = self.key(key);
+        let answer = self
+            .tried(0, || async {
+                let request = self.client.list_parts().bucket(&self.place.bucket).key(&full);
+                request.upload_id(id).max_parts(1).send().await.map_err(Fault::from)
+            })
+            .await;
+        match answer {
+            Err(fault) if fault.class == Class::Missing => Ok(false),
+            answer => answer.map(|page| !page.parts().is_empty()),
+        }
+    }
+
     /// Uploads below a key that were begun and not ended; `None` where the server cannot tell.
     pub async fn pending(&self, below: &str) -> Result<Option<Vec<Pending>>, Fault> {
         let prefix = self.key(below);

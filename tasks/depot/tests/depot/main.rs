@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up fails at once")]
 
 mod backint;
+mod cold;
 mod faults;
+mod kills;
 mod kit;
+mod tasks;
 mod transfer;

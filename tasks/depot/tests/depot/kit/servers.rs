@@ -135,6 +135,16 @@ impl Moto {
         super::proxy::ask(self.address, method, path, &headers, body)
     }
 
+    /// Lets thaws last for some questions, instead of being over at once.
+    pub(crate) fn held(&self, times: u32) {
+        let text = format!(
+            "{{\"model_name\": \"s3::keyrestore\", \"transition\": {{\"progression\": \"manual\", \"times\": {times}}}}}"
+        );
+        let json = [("content-type", "application/json")];
+        let (status, answer) = self.ask("POST", "/moto-api/state-manager/set-transition", &json, &text);
+        assert_eq!(status, 201, "{answer}");
+    }
+
     /// Makes the bucket.
     pub(crate) fn bucket(&self, headers: &[(&str, &str)]) {
         let (status, text) = self.ask("PUT", &format!("/{BUCKET}"), headers, "");
