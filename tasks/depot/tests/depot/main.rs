@@ -8,5 +8,6 @@ mod cold;
 mod faults;
 mod kills;
 mod kit;
+mod limits;
 mod tasks;
 mod transfer;

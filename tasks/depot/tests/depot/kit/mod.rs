@@ -4,6 +4,7 @@ pub(crate) mod caller;
 pub(crate) mod depot;
 pub(crate) mod proxy;
 pub(crate) mod servers;
+pub(crate) mod sink;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
