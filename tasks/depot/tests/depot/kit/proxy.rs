@@ -124,10 +124,14 @@ async fn serve(
     };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     head.uri = format!("http://{to}{path}").parse().map_err(std::io::Error::other)?;
-    let answer =
-        client.request(Request::from_parts(head, Full::new(sent))).await.map_err(std::io::Error::other)?;
-    let (head, answer) = answer.into_parts();
-    let answer = answer.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    // In a task of its own: a client that dies drops this future, and must not call off what the server has begun.
+    let forwarded = tokio::spawn(async move {
+        let request = Request::from_parts(head, Full::new(sent));
+        let (head, answer) = client.request(request).await.map_err(std::io::Error::other)?.into_parts();
+        let answer = answer.collect().await.map_err(std::io::Error::other)?.to_bytes();
+        Ok::<_, std::io::Error>((head, answer))
+    });
+    let (head, answer) = forwarded.await.map_err(std::io::Error::other)??;
     let answer = match fate {
         Fate::LoseAnswer => return Err(std::io::Error::other("lost")),
         Fate::Truncate => {
