@@ -69,6 +69,7 @@ impl Render<'_> {
             reboots: task.reboots,
             resources: task.resources.iter().map(|lock| self.lock(lock)).collect::<Result<_, _>>()?,
             place: about.place.clone(),
+            emergency: task.emergency,
         })
     }
 

@@ -65,6 +65,8 @@ pub struct Needs {
     pub offline: bool,
     /// Whether it has a probe.
     pub probe: bool,
+    /// Whether it may start on a full disk, beside the others.
+    pub emergency: bool,
 }
 
 /// What is known of the host's clock.
@@ -164,6 +166,8 @@ pub struct View<'a> {
     pub past: &'a BTreeMap<Name, RunId>,
     /// Why nothing may start or go on at all on this host: it may not be the one that it seems to be.
     pub barred: Option<&'a str>,
+    /// Why nothing ordinary may start: the disk is full.
+    pub full: Option<&'a str>,
     /// Not before this, after an outage or a start.
     pub calm_until: Option<Timestamp>,
     /// What is known of the clock.

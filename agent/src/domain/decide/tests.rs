@@ -19,6 +19,8 @@ pub(super) struct Model {
     pub(super) memory: Memory,
     pub(super) past: BTreeMap<Name, RunId>,
     pub(super) probe: bool,
+    pub(super) emergency: bool,
+    pub(super) full: Option<String>,
     repeatable: bool,
     /// How its runs end; none: they go on.
     pub(super) ends: Option<End>,
@@ -64,6 +66,8 @@ impl Model {
             memory: joined(),
             past: BTreeMap::new(),
             probe: false,
+            emergency: false,
+            full: None,
             repeatable: false,
             ends: Some(End::Succeeded),
             ids: 0,
@@ -119,7 +123,14 @@ impl Model {
                 .map(|(key, seen)| {
                     let (repeatable, offline) = (self.repeatable, self.offline);
                     let probe = self.probe;
-                    let needs = Needs { repeatable, locks: self.locks.clone(), closed: None, offline, probe };
+                    let needs = Needs {
+                        repeatable,
+                        locks: self.locks.clone(),
+                        closed: None,
+                        offline,
+                        probe,
+                        emergency: self.emergency,
+                    };
                     let finding = self.refused.clone().map_or(Ok(needs), Err);
                     (key.clone(), Examined { index: seen.index, finding })
                 })
@@ -133,6 +144,7 @@ impl Model {
                 orders: self.visible.then_some(&self.orders),
                 past: &self.past,
                 barred: None,
+                full: self.full.as_deref(),
                 controls: &self.controls,
                 freezes: &self.freezes,
                 indexes: &indexes,

@@ -50,6 +50,7 @@ pub(crate) fn plan(short: &str) -> Plan {
         reboots: 1,
         resources: Vec::new(),
         place: Place { task_dir: "/".into(), runtime_dir: "/".into(), systemd: false },
+        emergency: false,
     }
 }
 
