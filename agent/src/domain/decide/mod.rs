@@ -365,4 +365,6 @@ fn conflict(a: &Lock, b: &Lock) -> bool {
 #[cfg(test)]
 mod control_tests;
 #[cfg(test)]
+mod first_tests;
+#[cfg(test)]
 mod tests;
