@@ -39,8 +39,8 @@ impl Agent {
                 }
                 let closed = task.gates.iter().find_map(closed);
                 let (repeatable, offline) = (task.is_repeatable(), task.offline);
-                let probe = plan.probe.is_some();
-                Ok(Needs { repeatable, locks: plan.resources, closed, offline, probe })
+                let (probe, secrets) = (plan.probe.is_some(), !plan.secrets.is_empty());
+                Ok(Needs { repeatable, locks: plan.resources, closed, offline, probe, secrets })
             })
         };
         self.examined.insert(key.clone(), Examined { index: seen.index, finding });

@@ -89,6 +89,7 @@ impl Agent {
         conditions.extend(self.ledger_full.iter().map(|error| format!("ledger: {error}")));
         conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
         conditions.extend(self.standings.conditions());
+        conditions.extend(self.vault_condition());
         conditions.truncate(CONDITIONS);
         conditions
     }

@@ -161,7 +161,7 @@ async fn carry_out(folder: &Folder) -> Result<(), Failure> {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = false;
-    let executor = execute(folder.path(), 1);
+    let executor = execute(folder.path(), 1, None);
     tokio::pin!(executor);
     loop {
         tokio::select! {

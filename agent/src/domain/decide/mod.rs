@@ -65,6 +65,8 @@ pub struct Needs {
     pub offline: bool,
     /// Whether it has a probe.
     pub probe: bool,
+    /// Whether it needs secrets.
+    pub secrets: bool,
 }
 
 /// What is known of the host's clock.
@@ -172,6 +174,8 @@ pub struct View<'a> {
     pub unreachable: bool,
     /// The ledger's copies of orders that may fire then.
     pub confirmed: &'a BTreeMap<OrderKey, SeenOrder>,
+    /// Why no secrets are to be had, if that is so.
+    pub vault: Option<&'a str>,
     /// What the probes of orders that reconcile have said.
     pub answers: &'a BTreeMap<OrderKey, Answers>,
 }
@@ -251,6 +255,8 @@ pub enum Reason {
     Retry,
     /// For the store.
     Store,
+    /// For Vault.
+    Vault,
     /// For a run of an older identity.
     OlderRun,
     /// For a place among the runs at once.
@@ -269,6 +275,7 @@ impl Reason {
             Self::Clock => "clock",
             Self::Reconcile => "reconcile",
             Self::Resource => "resource",
+            Self::Vault => "vault",
             Self::Identity => "identity",
             Self::Freeze => "freeze",
             Self::Gate => "gate",

@@ -119,13 +119,21 @@ impl Model {
                 .map(|(key, seen)| {
                     let (repeatable, offline) = (self.repeatable, self.offline);
                     let probe = self.probe;
-                    let needs = Needs { repeatable, locks: self.locks.clone(), closed: None, offline, probe };
+                    let needs = Needs {
+                        repeatable,
+                        locks: self.locks.clone(),
+                        closed: None,
+                        offline,
+                        probe,
+                        secrets: false,
+                    };
                     let finding = self.refused.clone().map_or(Ok(needs), Err);
                     (key.clone(), Examined { index: seen.index, finding })
                 })
                 .collect();
             let indexes = self.sources.iter().map(|source| (source.clone(), self.index)).collect();
             let view = View {
+                vault: None,
                 now: self.now,
                 boot: "b",
                 host: &self.host,
