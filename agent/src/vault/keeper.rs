@@ -225,6 +225,21 @@ impl Vault {
         }
     }
 
+    /// The client.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// A token like the agent's, and whether it was made for this; a wrapped secret id is left alone.
+    pub(super) async fn try_login(&self) -> Result<(Secret, bool), VaultError> {
+        if let Auth::AppRole { wrapped: true, .. } = self.auth {
+            let why = "the secret id is wrapped, and looking would spend it: see the agent's own report";
+            return Err(VaultError::Local(why.to_owned()));
+        }
+        let session = self.login(&mut Held::default()).await?;
+        Ok((session.token, matches!(self.auth, Auth::AppRole { .. } | Auth::Cert { .. })))
+    }
+
     async fn login(&self, held: &mut Held) -> Result<Session, VaultError> {
         let (path, body) = match &self.auth {
             Auth::Token(token) => return self.adopt(trimmed(token.clone(), "VAULT_TOKEN")?).await,

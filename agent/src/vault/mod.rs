@@ -15,6 +15,7 @@
 mod client;
 mod grant;
 mod keeper;
+mod myself;
 mod secrets;
 mod settings;
 mod wire;
@@ -22,5 +23,6 @@ mod wire;
 pub use client::{Client, VaultError};
 pub use grant::Grant;
 pub use keeper::{Standing, Vault};
+pub use myself::Myself;
 pub use secrets::{Got, Lease, give_up, read_all};
 pub use settings::{Auth, BadVaultSettings, Server, VaultLayer, VaultSettings};

@@ -413,3 +413,32 @@ fn sample(needles: &[String]) -> usize {
     }
     count
 }
+
+#[test]
+fn check_tells_who_the_agent_is_in_vault_and_what_its_tasks_may_read() {
+    let vault = Vault::start();
+    let mut host = host("v9", &vault, "");
+    with_secrets(&host);
+    let steps = "steps: [{name: a, run: [/bin/true]}]\n";
+    host.task(
+        "u",
+        &format!("name: u\nversion: 1\nsecrets: {{x: {{path: secret/data/b, field: x}}}}\n{steps}"),
+        &[],
+    );
+    let (_, said) = host.hostler(&["check"]);
+    for line in [
+        "approle (role host)",
+        "with the policies agent, default, for 3600 s more",
+        "may make tokens for runs",
+        "may read secret password of task t: secret/data/app/v9",
+        "may not read secret x of task u: secret/data/b",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert_eq!(vault.tokens(), 0, "the token for the question was given up");
+    assert!(!vault.requests().iter().any(|line| line.contains("/secret/")), "nothing was read");
+    vault.seal(true);
+    let (_, said) = host.hostler(&["check"]);
+    assert!(said.contains("is sealed"), "{said}");
+    host.stop();
+}
