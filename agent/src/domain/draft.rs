@@ -77,6 +77,7 @@ impl Render<'_> {
                 .collect::<Result<_, TemplateError>>()?,
             resources: task.resources.iter().map(|lock| self.lock(lock)).collect::<Result<_, _>>()?,
             place: about.place.clone(),
+            emergency: task.emergency,
         })
     }
 

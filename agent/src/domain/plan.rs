@@ -193,6 +193,9 @@ pub struct Plan {
     pub resources: Vec<Lock>,
     /// Where it takes place.
     pub place: Place,
+    /// Takes a place of its own beside the runs at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emergency: bool,
 }
 
 impl Plan {

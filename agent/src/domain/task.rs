@@ -739,6 +739,22 @@ steps:
     }
 
     #[test]
+    fn only_standard_input_sees_secrets_and_only_those_that_are_named() {
+        let with = |line: &str| format!("{SMALL}  {line}\nsecrets: {{dba: {{path: kv/x, field: y}}}}\n");
+        let task = Task::read(&with("stdin: '<p>{{ secrets.dba | e }}</p>{{ host }}'")).unwrap();
+        assert!(task.steps[0].stdin.is_some() && !task.secrets.values().next().unwrap().allow_short);
+        for (line, word) in [
+            ("stdin: '{{ secrets.bda }}'", "unknown secret `bda`"),
+            ("stdin: '{{ secrets }}'", "templates cannot see secrets"),
+            ("stdin: '{{ params.x }}'", "unknown parameter"),
+            ("done: [./a, '{{ secrets.dba }}']", "templates cannot see secrets"),
+        ] {
+            let said = faults(&with(line));
+            assert!(said.iter().any(|fault| fault.contains(word)), "{line}: {said:?}");
+        }
+    }
+
+    #[test]
     fn the_example_of_the_design_is_read_as_it_stands() {
         let task = Task::read(FULL).unwrap();
         assert_eq!(task.steps.len(), 3);

@@ -140,6 +140,11 @@ impl Log {
         Ok(())
     }
 
+    /// Refuses every later append: the file may have been replaced.
+    pub fn poison(&mut self) {
+        self.poisoned = true;
+    }
+
     /// How long the file is, in bytes.
     pub fn length(&self) -> u64 {
         self.length

@@ -12,6 +12,7 @@
 //!     output …          what the steps printed                           by the executor alone
 //!     result            how it ended, for people                         by the executor alone
 //!   audit/<n>.log       who ordered, what was decided and why, what was done; never changed
+//!   reserve/            room that is given up for what frees a full disk
 //!   tasks/<sha256>/     the copies of tasks that runs use
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod folder;
 pub mod identity;
 pub mod journal;
 pub mod orders;
+pub mod reserve;
 pub mod trim;
 
 pub use audit::Audit;

@@ -103,7 +103,11 @@ impl Ledger {
     pub fn record(&mut self, facts: Vec<Fact>) -> Result<(), LedgerError> {
         self.log.append(&json(&facts))?;
         facts.into_iter().for_each(|fact| self.memory.take(fact));
+        // What was to be kept is kept; the file stays long until there is room for its short form.
         self.compact_if_grown()
+            .inspect_err(|error| tracing::warn!("the ledger is not shortened: {error}"))
+            .ok();
+        Ok(())
     }
 
     fn compact_if_grown(&mut self) -> Result<(), LedgerError> {
@@ -117,10 +121,12 @@ impl Ledger {
         for fact in self.memory.facts() {
             contents.push_str(&log::line(&json(&[fact])));
         }
-        disk::replace(&self.path, contents.as_bytes(), 0o600)?;
+        let replaced = disk::replace(&self.path, contents.as_bytes(), 0o600);
+        // Whichever of the two stands there now is whole; nothing may be added to one that is gone.
+        self.log.poison();
         self.log = Log::open(&self.path)?.0;
         self.compacted = self.log.length();
-        Ok(())
+        Ok(replaced?)
     }
 }
 

@@ -39,8 +39,9 @@ impl Agent {
                 }
                 let closed = task.gates.iter().find_map(closed);
                 let (repeatable, offline) = (task.is_repeatable(), task.offline);
-                let (probe, secrets) = (plan.probe.is_some(), !plan.secrets.is_empty());
-                Ok(Needs { repeatable, locks: plan.resources, closed, offline, probe, secrets })
+                let (probe, emergency) = (plan.probe.is_some(), task.emergency);
+                let secrets = !plan.secrets.is_empty();
+                Ok(Needs { repeatable, locks: plan.resources, closed, offline, probe, secrets, emergency })
             })
         };
         self.examined.insert(key.clone(), Examined { index: seen.index, finding });

@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::domain::name::Name;
 use crate::host::notify::Notify;
 use crate::host::{disk, facts};
-use crate::ledger::identity::Identity;
+use crate::ledger::identity::{Identity, IdentityError};
 use crate::report::own::Rival;
 use crate::store::{Store, StoreError};
 
@@ -34,9 +34,14 @@ pub struct Who {
 /// Finds out who this host is, and fixes it at the first start.
 pub async fn settle(settings: &Settings, store: &dyn Store, notify: &mut Notify) -> Result<Who, AgentError> {
     disk::make_dirs(&settings.state_dir)?;
-    let fixed = match Identity::read(&settings.state_dir)? {
-        Some(fixed) => fixed,
-        None => {
+    let fixed = match (Identity::read(&settings.state_dir), settings.host.clone()) {
+        (Ok(Some(fixed)), _) => fixed,
+        // It may be a newer program's: told under the configured name, and nothing starts.
+        (Err(error @ IdentityError::Unreadable { .. }), Some(host)) => {
+            return Ok(Who { host, id: String::new(), differs: Some(error.to_string()) });
+        }
+        (Err(error), _) => return Err(error.into()),
+        (Ok(None), _) => {
             let host = match settings.host.clone() {
                 Some(host) => host,
                 None => node(store, notify).await?,

@@ -19,6 +19,7 @@ mod publish;
 mod remember;
 mod runs;
 mod sights;
+mod space;
 mod standing;
 mod status;
 mod tidy;
@@ -193,6 +194,7 @@ pub struct Agent {
     ledger: Result<Ledger, LedgerError>,
     audit: Result<Audit, AuditError>,
     ledger_full: Option<String>,
+    space: space::Space,
     catalog: Catalog,
     examined: BTreeMap<OrderKey, Examined>,
     runs: runs::Runs,
@@ -266,6 +268,7 @@ impl Agent {
             ledger,
             audit,
             ledger_full: None,
+            space: space::Space::of(&settings.state_dir),
             catalog,
             examined: BTreeMap::new(),
             runs,
@@ -390,6 +393,7 @@ impl Agent {
 
     /// Decides and does what was decided, until nothing more is to be remembered.
     fn decide_and_dispatch(&mut self) {
+        self.look_at_space();
         for _ in 0..MOST_DECISIONS {
             let Ok(ledger) = &self.ledger else { return };
             let now = clock::now();
@@ -406,6 +410,7 @@ impl Agent {
                 orders: judges.then_some(&self.seeing.orders),
                 past: self.past.as_ref().unwrap_or(&unread),
                 barred: barred.as_deref(),
+                full: self.space.full.as_deref(),
                 controls: &self.seeing.controls,
                 freezes: &self.seeing.freezes,
                 indexes: &self.sighted.indexes,
@@ -422,7 +427,8 @@ impl Agent {
                 answers: &self.standings.answers,
             };
             let mut decision = decide(&view, &mut clock::new_run);
-            decision.wake = decision.wake.into_iter().chain(self.barred_until(now)).min();
+            decision.wake =
+                decision.wake.into_iter().chain(self.barred_until(now)).chain(self.space.wake(now)).min();
             let actions = std::mem::take(&mut decision.actions);
             let again = self.dispatch(actions, &mut decision);
             self.decision = decision;
@@ -469,6 +475,7 @@ impl Agent {
     }
 
     fn start(&mut self, key: &OrderKey, run: RunId, locks: Vec<Lock>) {
+        self.make_room_to_start(key);
         let Some(seen) = self.known(key) else { return };
         let Ok(Document::Order(order)) = &seen.document else { return };
         let Ok(loaded) = self.catalog.get(order.task.as_str()) else { return };

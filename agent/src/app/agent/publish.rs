@@ -86,7 +86,8 @@ impl Agent {
                 "audit: {error}: nothing starts; keep the folder as evidence, move it away, restart the agent"
             )
         }));
-        conditions.extend(self.ledger_full.iter().map(|error| format!("ledger: {error}")));
+        conditions.extend(self.space.full.iter().chain(&self.space.without).cloned());
+        conditions.extend(self.ledger_full.iter().cloned());
         conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
         conditions.extend(self.standings.conditions());
         conditions.extend(self.vault_condition());

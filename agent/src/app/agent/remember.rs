@@ -15,10 +15,6 @@ use crate::ledger::audit::AuditError;
 impl Agent {
     /// Puts facts on the disk; if that fails, nothing may follow from them.
     pub(super) fn remember(&mut self, facts: Vec<Fact>) -> bool {
-        if let Err(error) = self.audit_facts(&facts) {
-            return self.not_kept("the audit", &error.to_string());
-        }
-        let Ok(ledger) = &mut self.ledger else { return false };
         let closed: Vec<(OrderKey, RunId)> = facts
             .iter()
             .filter_map(|fact| match fact {
@@ -41,7 +37,11 @@ impl Agent {
         if !closed.is_empty() {
             here(CrashPoint::EndSeen);
         }
-        match ledger.record(facts.clone()) {
+        let kept = match self.keep(&facts) {
+            Err(_) if self.make_room_for(&facts) => self.keep(&facts),
+            kept => kept,
+        };
+        match kept {
             Ok(()) => {
                 self.ledger_full = None;
                 self.standings.follow(&facts);
@@ -61,14 +61,18 @@ impl Agent {
                 }
                 true
             }
-            Err(error) => self.not_kept("the ledger", &error.to_string()),
+            Err(error) => {
+                tracing::error!("nothing is started: {error}");
+                self.ledger_full = Some(error);
+                false
+            }
         }
     }
 
-    fn not_kept(&mut self, what: &str, error: &str) -> bool {
-        tracing::error!("{what} cannot be written, nothing is started: {error}");
-        self.ledger_full = Some(error.to_owned());
-        false
+    fn keep(&mut self, facts: &[Fact]) -> Result<(), String> {
+        self.audit_facts(facts).map_err(|error| format!("the audit cannot be written: {error}"))?;
+        let ledger = self.ledger.as_mut().map_err(|error| error.to_string())?;
+        ledger.record(facts.to_vec()).map_err(|error| format!("the ledger cannot be written: {error}"))
     }
 
     /// Tells the audit that an agent works here from now on; that may fail, what follows from it may not.

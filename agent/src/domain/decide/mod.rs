@@ -67,6 +67,8 @@ pub struct Needs {
     pub probe: bool,
     /// Whether it needs secrets.
     pub secrets: bool,
+    /// Whether it may start on a full disk, beside the others.
+    pub emergency: bool,
 }
 
 /// What is known of the host's clock.
@@ -166,6 +168,8 @@ pub struct View<'a> {
     pub past: &'a BTreeMap<Name, RunId>,
     /// Why nothing may start or go on at all on this host: it may not be the one that it seems to be.
     pub barred: Option<&'a str>,
+    /// Why nothing ordinary may start: the disk is full.
+    pub full: Option<&'a str>,
     /// Not before this, after an outage or a start.
     pub calm_until: Option<Timestamp>,
     /// What is known of the clock.
@@ -367,5 +371,7 @@ fn conflict(a: &Lock, b: &Lock) -> bool {
 
 #[cfg(test)]
 mod control_tests;
+#[cfg(test)]
+mod first_tests;
 #[cfg(test)]
 mod tests;

@@ -103,7 +103,7 @@ impl Run<'_> {
             Phase::Resting(Rest::Paused { until, .. }) => {
                 if *until > self.view.now {
                     decision.wake_at(*until);
-                } else if places.take_place().is_ok() {
+                } else if places.take_place(self.run.plan.emergency).is_ok() {
                     self.launch(state, epoch, decision);
                 }
             }

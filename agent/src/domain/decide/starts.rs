@@ -23,6 +23,8 @@ pub(super) struct Places {
     held: Vec<Lock>,
     taken: usize,
     parallel: usize,
+    /// Whether a run with a place of its own has it.
+    emergency: bool,
     rebooting: bool,
 }
 
@@ -30,7 +32,7 @@ impl Places {
     pub(super) fn of(view: &View<'_>) -> Self {
         let mut held: Vec<Lock> = view.starting.values().flatten().cloned().collect();
         let mut taken = view.starting.len();
-        let mut rebooting = false;
+        let (mut rebooting, mut emergency) = (false, false);
         for (_, occasion) in view.memory.prepared() {
             let Some(run) =
                 view.runs.get(&occasion.run).filter(|_| !view.starting.contains_key(&occasion.run))
@@ -38,7 +40,8 @@ impl Places {
                 continue;
             };
             held.extend(locks_kept(run));
-            taken += usize::from(takes_a_place(run));
+            emergency |= run.plan.emergency && takes_a_place(run);
+            taken += usize::from(takes_a_place(run) && !run.plan.emergency);
             rebooting |= is_rebooting(run);
         }
         // What an operator has to settle keeps its locks, also when its run is closed.
@@ -50,11 +53,11 @@ impl Places {
                 );
             }
         }
-        Self { held, taken, parallel: view.parallel, rebooting }
+        Self { held, taken, parallel: view.parallel, emergency, rebooting }
     }
 
-    /// Takes what a run needs, or says what is missing.
-    pub(super) fn take(&mut self, locks: &[Lock]) -> Result<(), Wait> {
+    /// Takes what a run needs, or says what is missing; an emergency has a place of its own.
+    pub(super) fn take(&mut self, locks: &[Lock], emergency: bool) -> Result<(), Wait> {
         if self.rebooting {
             let detail = Some("the host is about to be rebooted".to_owned());
             return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
@@ -63,7 +66,7 @@ impl Places {
             let detail = Some(format!("{} is taken by another run", lock.name));
             return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
         }
-        self.take_place()?;
+        self.take_place(emergency)?;
         self.held.extend_from_slice(locks);
         Ok(())
     }
@@ -74,7 +77,11 @@ impl Places {
     }
 
     /// Takes a place among the runs at once, for a run that has kept its locks.
-    pub(super) fn take_place(&mut self) -> Result<(), Wait> {
+    pub(super) fn take_place(&mut self, emergency: bool) -> Result<(), Wait> {
+        if emergency && !self.emergency {
+            self.emergency = true;
+            return Ok(());
+        }
         if self.taken >= self.parallel {
             return Err(Wait::new(Reason::Parallel, None));
         }
@@ -161,7 +168,7 @@ fn may_start(
     if view.orders.is_none() && !needs.offline {
         return not_yet(Reason::Store, None);
     }
-    let locks = needs.locks.clone();
+    let (locks, emergency) = (needs.locks.clone(), needs.emergency);
     trusted_clock(view, order, &occasion.cause)?;
     in_time(view, order)?;
     if let Some(until) = order.not_before.filter(|until| *until > view.now) {
@@ -190,7 +197,7 @@ fn may_start(
     not_frozen(view, &order.task)?;
     open_gates(view, key)?;
     has_secrets(view, needs.secrets)?;
-    places.take(&locks).map_err(Not::Yet)?;
+    places.take(&locks, emergency).map_err(Not::Yet)?;
     Ok(locks)
 }
 
@@ -221,7 +228,7 @@ pub(super) fn may_go_on(
     in_time(view, order)?;
     in_window(view, key, order)?;
     not_frozen(view, &order.task)?;
-    places.take(&run.plan.resources).map_err(Not::Yet)
+    places.take(&run.plan.resources, run.plan.emergency).map_err(Not::Yet)
 }
 
 fn not_frozen(view: &View<'_>, task: &Name) -> Result<(), Not> {
@@ -290,7 +297,8 @@ pub(super) fn has_secrets(view: &View<'_>, wanted: bool) -> Result<(), Not> {
 
 fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), Not> {
     let needs = view.examined.get(key).and_then(|examined| examined.finding.as_ref().ok());
-    match needs.and_then(|needs| needs.closed.clone()) {
+    let full = view.full.filter(|_| needs.is_some_and(|needs| !needs.emergency)).map(str::to_owned);
+    match full.or_else(|| needs.and_then(|needs| needs.closed.clone())) {
         None => Ok(()),
         detail => {
             let until = Some(view.now + GATE_AGAIN);

@@ -19,10 +19,13 @@ pub(super) struct Model {
     pub(super) memory: Memory,
     pub(super) past: BTreeMap<Name, RunId>,
     pub(super) probe: bool,
+    pub(super) emergency: bool,
+    pub(super) full: Option<String>,
+    pub(super) barred: Option<String>,
     repeatable: bool,
     /// How its runs end; none: they go on.
     pub(super) ends: Option<End>,
-    ids: u64,
+    pub(super) ids: u64,
     started: Vec<String>,
     pub(super) decision: Decision,
     clock: Clock,
@@ -32,8 +35,8 @@ pub(super) struct Model {
     offline: bool,
     refused: Option<String>,
     running: Vec<(OrderKey, RunId)>,
-    answers: BTreeMap<OrderKey, Answers>,
-    asked: Vec<OrderKey>,
+    pub(super) answers: BTreeMap<OrderKey, Answers>,
+    pub(super) asked: Vec<OrderKey>,
     /// What each task locks, and what runs that are being started have.
     locks: Vec<Lock>,
     starting: BTreeMap<RunId, Vec<Lock>>,
@@ -64,6 +67,9 @@ impl Model {
             memory: joined(),
             past: BTreeMap::new(),
             probe: false,
+            emergency: false,
+            full: None,
+            barred: None,
             repeatable: false,
             ends: Some(End::Succeeded),
             ids: 0,
@@ -126,6 +132,7 @@ impl Model {
                         offline,
                         probe,
                         secrets: false,
+                        emergency: self.emergency,
                     };
                     let finding = self.refused.clone().map_or(Ok(needs), Err);
                     (key.clone(), Examined { index: seen.index, finding })
@@ -140,7 +147,8 @@ impl Model {
                 sources: &self.sources,
                 orders: self.visible.then_some(&self.orders),
                 past: &self.past,
-                barred: None,
+                barred: self.barred.as_deref(),
+                full: self.full.as_deref(),
                 controls: &self.controls,
                 freezes: &self.freezes,
                 indexes: &indexes,

@@ -52,6 +52,7 @@ pub(crate) fn plan(short: &str) -> Plan {
         secrets: BTreeMap::new(),
         resources: Vec::new(),
         place: Place { task_dir: "/".into(), runtime_dir: "/".into(), systemd: false },
+        emergency: false,
     }
 }
 

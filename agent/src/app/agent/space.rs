@@ -1,0 +1,98 @@
+//! What the agent does on a full disk: it goes on, starts nothing ordinary, and gives its reserve to what frees room.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Agent;
+use crate::domain::memory::Fact;
+use crate::domain::order::Document;
+use crate::domain::source::OrderKey;
+use crate::ledger::reserve::{Free, Reserve};
+
+/// A full disk is looked at again so often.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The room that is left for the state folder.
+#[derive(Debug)]
+pub(super) struct Space {
+    reserve: Reserve,
+    /// Why nothing ordinary may start.
+    pub(super) full: Option<String>,
+    /// The reserve is given up, or could not be made: one line for the operator.
+    pub(super) without: Option<String>,
+}
+
+impl Space {
+    pub(super) fn of(state_dir: &std::path::Path) -> Self {
+        Self { reserve: Reserve::of(state_dir), full: None, without: None }
+    }
+
+    /// When to look again.
+    pub(super) fn wake(&self, now: Timestamp) -> Option<Timestamp> {
+        (self.full.is_some() || self.without.is_some()).then(|| now + LOOK_AGAIN)
+    }
+
+    fn give_up(&mut self, key: &OrderKey) -> bool {
+        let given = self.reserve.give_up().unwrap_or_else(|error| {
+            tracing::error!("the reserve cannot be given up: {error}");
+            false
+        });
+        if given {
+            tracing::warn!(order = %key, "the disk is full: the reserve is given up");
+            self.without =
+                Some(format!("the reserve was given up for {key}: it is made again when there is room"));
+        }
+        given
+    }
+}
+
+impl Agent {
+    /// Looks at the room that is left; makes the reserve where it can be made.
+    pub(super) fn look_at_space(&mut self) {
+        let state_dir = &self.settings.state_dir;
+        let low = Free::of(state_dir).map(|free| free.low(state_dir));
+        // What cannot be told keeps nothing from starting: a start that fails for lack of room is tried again.
+        self.space.full = low.inspect_err(|error| tracing::debug!("{error}")).unwrap_or_default();
+        if self.space.reserve.is_there() || self.starting_or_running_emergency() {
+            return;
+        }
+        self.space.without = match self.space.reserve.make() {
+            Ok(true) => None,
+            Ok(false) => {
+                Some("there is no room for the reserve: free some, or order disk-cleanup".to_owned())
+            }
+            Err(error) => Some(format!("the reserve cannot be made: {error}")),
+        };
+    }
+
+    /// What an emergency frees is not taken again before it is over.
+    fn starting_or_running_emergency(&self) -> bool {
+        !self.starting.is_empty() || self.runs.views().values().any(|run| run.plan.emergency)
+    }
+
+    /// Gives the reserve up if these facts begin something that may use it; whether there is more room now.
+    pub(super) fn make_room_for(&mut self, facts: &[Fact]) -> bool {
+        let begun = facts.iter().find_map(|fact| match fact {
+            Fact::Occasion { key, .. } | Fact::Prepared { key, .. } => {
+                Some(key).filter(|key| self.is_emergency(key))
+            }
+            _ => None,
+        });
+        begun.is_some_and(|key| self.space.give_up(key))
+    }
+
+    /// The same for a start whose folder is about to be made.
+    pub(super) fn make_room_to_start(&mut self, key: &OrderKey) {
+        if self.space.full.is_some() && self.is_emergency(key) {
+            self.space.give_up(key);
+        }
+    }
+
+    fn is_emergency(&self, key: &OrderKey) -> bool {
+        let Some(Ok(Document::Order(order))) = self.known(key).map(|seen| &seen.document) else {
+            return false;
+        };
+        self.catalog.get(order.task.as_str()).is_ok_and(|loaded| loaded.task.emergency)
+    }
+}

@@ -1,0 +1,155 @@
+//! First sight, a ledger that lags behind, a host that is in doubt, and a full disk: each row of the rules.
+
+use super::tests::{HOST, Model, text};
+use super::*;
+use crate::domain::control::{Act, Control, Names};
+use crate::domain::memory::Hold;
+use crate::domain::reconcile::Answer;
+
+/// A host that remembers nothing, and an order that is there already.
+fn blank(order: &str) -> Model {
+    let mut model = Model::new();
+    model.memory = Memory::default();
+    model.put_text(HOST, order);
+    model
+}
+
+fn run(n: u64) -> RunId {
+    RunId::new(1_700_000_000_000 + n, 0)
+}
+
+impl Model {
+    fn told(&mut self, answer: Answer) {
+        self.answers.entry(HOST.parse().unwrap()).or_default().take(self.now, answer);
+        self.settle();
+    }
+}
+
+#[test]
+fn what_stood_before_the_host_remembered_anything_is_held() {
+    let mut model = blank(&text("r1"));
+    model.settle();
+    model.restart();
+    assert_eq!(model.held(HOST), Some(Hold::FirstSight));
+    assert!(model.started().is_empty() && model.asked.is_empty());
+    // What is written afterwards is an order like any other.
+    model.put(HOST, "r2");
+    model.put("hosts/h/other", "r1");
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r2", "hosts/h/other r1"]);
+}
+
+#[test]
+fn an_order_may_say_that_joining_hosts_carry_it_out() {
+    let mut model = blank("{task: t, by: r1, on_join: run}");
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r1"]);
+    // A schedule lies ahead: nothing of it was missed by a host that was not there.
+    let mut model = blank("{task: t, by: r1, schedule: '30 2 * * *'}");
+    model.settle();
+    assert_eq!((model.held(HOST), model.started().len()), (None, 0));
+}
+
+#[test]
+fn a_probe_settles_first_sight() {
+    for (answer, held, started) in [
+        (Answer::Holds, None, 0),
+        (Answer::DoesNotHold, None, 1),
+        (Answer::CannotTell("no".into()), Some(Hold::FirstSight), 0),
+    ] {
+        let mut model = blank(&text("r1"));
+        model.probe = true;
+        model.settle();
+        assert_eq!(model.asked, [HOST.parse().unwrap()]);
+        model.told(answer.clone());
+        model.restart();
+        assert_eq!((model.held(HOST), model.started().len()), (held, started), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_report_of_a_run_that_the_ledger_lacks_holds_the_order() {
+    // (remembered before, what the probe says, held, started)
+    for (remembers, answer, held, started) in [
+        (false, None, Some(Hold::LedgerBehind), 0),
+        (true, None, Some(Hold::LedgerBehind), 0),
+        (true, Some(Answer::Holds), None, 0),
+        // Not done, and yet reported: somebody has to look.
+        (true, Some(Answer::DoesNotHold), Some(Hold::LedgerBehind), 0),
+    ] {
+        let mut model = if remembers { Model::new() } else { blank(&text("r1")) };
+        model.ids = 1_700_000_000_000;
+        if remembers {
+            model.put(HOST, "r1");
+            model.settle();
+            assert_eq!(model.started().len(), 1);
+            model.put(HOST, "r2");
+        }
+        model.past.insert("o".parse().unwrap(), run(1_000_000));
+        model.probe = answer.is_some();
+        model.settle();
+        if let Some(answer) = answer.clone() {
+            model.told(answer);
+        }
+        model.restart();
+        let found = (model.held(HOST), model.started().len());
+        assert_eq!(found, (held, started), "{remembers} {answer:?}");
+    }
+}
+
+#[test]
+fn a_report_of_a_run_that_is_known_holds_nothing() {
+    let mut model = Model::new();
+    model.ids = 1_700_000_000_000;
+    model.put(HOST, "r1");
+    model.settle();
+    let known = model.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap().run;
+    model.past.insert("o".parse().unwrap(), known);
+    model.put(HOST, "r2");
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r1", "hosts/h/o r2"]);
+}
+
+#[test]
+fn an_operator_releases_or_accepts_what_is_held() {
+    for (act, started) in [(Act::Release, 1), (Act::Rebase, 0)] {
+        let mut model = blank(&text("r1"));
+        model.settle();
+        let identity = model.memory.orders[&HOST.parse().unwrap()].held.as_ref().unwrap().identity;
+        let names = Names::Identity(identity);
+        let control = Control { act, names, settled: None, by: "alice".into(), reason: "seen".into() };
+        let id = ControlId::new(u64::try_from(model.now.as_millisecond()).unwrap(), 0);
+        model.controls.insert(("o".parse().unwrap(), id), Ok(control));
+        model.settle();
+        model.restart();
+        assert_eq!((model.held(HOST), model.started().len()), (None, started), "{act:?}");
+    }
+}
+
+#[test]
+fn a_host_in_doubt_starts_nothing_and_goes_on_when_it_is_known() {
+    let mut model = Model::new();
+    model.barred = Some("host name also used by another".into());
+    model.put(HOST, "r1");
+    model.settle();
+    let wait = &model.decision.waits[&HOST.parse().unwrap()];
+    assert_eq!((wait.reason, wait.detail.as_deref()), (Reason::Identity, model.barred.as_deref()));
+    assert!(model.started().is_empty());
+    model.barred = None;
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r1"]);
+}
+
+#[test]
+fn a_full_disk_starts_emergencies_only() {
+    let mut model = Model::new();
+    model.full = Some("disk full".into());
+    model.put(HOST, "r1");
+    model.settle();
+    let wait = &model.decision.waits[&HOST.parse().unwrap()];
+    assert_eq!((wait.reason, wait.detail.as_deref()), (Reason::Gate, Some("disk full")));
+    assert!(wait.until.is_some_and(|until| until > model.now));
+    model.emergency = true;
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r1"]);
+}

@@ -1,0 +1,260 @@
+//! `put` and `get`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{Context, complain, print_json, span};
+use crate::catalog;
+use crate::cold::{self, Speed};
+use crate::command::{Input, Output};
+use crate::download;
+use crate::error::Error;
+use crate::name::Name;
+use crate::progress::{Progress, bytes, outputs};
+use crate::store::objects::Warmth;
+use crate::stream::pipe::{End, NewFile};
+use crate::stream::schedule;
+use crate::upload::{self, Source, Wish};
+
+#[derive(clap::Args)]
+pub(super) struct Put {
+    /// Name of the new backup, such as hdb/2026-11-21_full
+    name: Name,
+    /// Database that it is of, by which rules are found [default: the name's first part]
+    #[arg(long)]
+    database: Option<String>,
+    /// Name of the backup that this one builds on
+    #[arg(long, value_name = "NAME")]
+    parent: Option<Name>,
+    /// About how many bytes will come: even parts, and a time until the end
+    #[arg(long, value_name = "BYTES")]
+    expect: Option<u64>,
+    /// Size of the first parts, which grow from there; below 5 MiB only where the server allows it
+    #[arg(long, value_name = "BYTES", hide = true)]
+    part: Option<u64>,
+    /// Level of zstd, 0 for none [default: what the configuration says]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(0..=19))]
+    compress: Option<i32>,
+    /// Most bytes a second
+    #[arg(long, value_name = "BYTES")]
+    limit: Option<u64>,
+    /// Storage class
+    #[arg(long)]
+    class: Option<String>,
+    /// Time that the stream may be silent
+    #[arg(long, value_parser = span, default_value = "1h")]
+    idle: Duration,
+    /// Exit statuses of the command, beside 0, that are a good end
+    #[arg(long, value_name = "STATUS", value_delimiter = ',')]
+    good: Vec<i32>,
+    /// Store the output of this command, if it ends well
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+struct Plain(End);
+
+impl io::Read for Plain {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(bytes)
+    }
+}
+
+impl Source for Plain {
+    fn ended(&mut self, _size: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Put {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
+        let settings = &context.settings;
+        context.clean().await;
+        if let Some(parent) = &self.parent {
+            catalog::manifest(&context.store, parent).await?;
+        }
+        let first = self.name.as_str().split('/').next().unwrap_or_default().to_owned();
+        let mut terms = settings.terms()?;
+        terms.class = self.class.or(terms.class);
+        let mut recipe = settings.recipe.clone();
+        if let Some(level) = self.compress {
+            recipe.level = (level > 0).then_some(level);
+        }
+        let unit =
+            self.part.filter(|part| *part > 0).unwrap_or(settings.unit).min(schedule::LARGEST_PART / 192);
+        let unit = self.expect.map_or(unit, |expect| schedule::unit_for(expect, unit));
+        let wish = Wish {
+            name: self.name,
+            database: self.database.unwrap_or(first),
+            parent: self.parent.map(|parent| parent.as_str().to_owned()),
+            recipe,
+            terms,
+            unit,
+            room: settings.room,
+            parallel: settings.parallel,
+            rate: self.limit.filter(|rate| *rate > 0).or(settings.rate),
+            backint: None,
+        };
+        let called_off = Arc::new(AtomicBool::new(false));
+        let source: Box<dyn Source> = if self.command.is_empty() {
+            let end = End::standard(0, self.idle, Arc::clone(&called_off));
+            Box::new(Plain(end.map_err(Error::local("standard input"))?))
+        } else {
+            let output = Output::start(&self.command, self.idle, &self.good, Arc::clone(&called_off));
+            Box::new(output.map_err(|error| Error::Stream(error.to_string()))?)
+        };
+        let progress = Progress::new("stored", self.expect);
+        let work =
+            upload::put(&context.store, &context.journal, wish, source, called_off, Arc::clone(&progress));
+        let manifest = progress.shown(work).await?;
+        let figures = progress.figures(context.store.retries());
+        outputs(
+            &json!({"backup": manifest.name, "bytes": figures.bytes, "stored_bytes": manifest.stored.size,
+            "bytes_per_second": figures.bytes_per_second, "retries": figures.retries}),
+        );
+        if settings.json {
+            return print_json(&json!({"backup": manifest, "figures": figures}));
+        }
+        complain(&format!(
+            "stored `{}`: {} as {} in {:.1} s, {}/s, {} retries",
+            manifest.name,
+            bytes(manifest.size),
+            bytes(manifest.stored.size),
+            figures.seconds,
+            bytes(figures.bytes_per_second),
+            figures.retries
+        ));
+        Ok(())
+    }
+}
+
+#[derive(clap::Args)]
+pub(super) struct Get {
+    /// Name of the backup
+    name: Name,
+    /// Write to a file, which appears when it is whole
+    #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
+    output: Option<PathBuf>,
+    /// How fast to thaw, if it is cold
+    #[arg(long, value_enum, default_value = "standard")]
+    tier: Speed,
+    /// Days that a thawed copy stays
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=365))]
+    days: u32,
+    /// Wait so long for a thaw; otherwise ends with status 75, to be asked again
+    #[arg(long, value_parser = span, default_value = "0s")]
+    wait: Duration,
+    /// How often to ask whether it is thawed
+    #[arg(long, value_parser = span, default_value = "60s")]
+    poll: Duration,
+    /// Time that whoever reads may be silent
+    #[arg(long, value_parser = span, default_value = "1h")]
+    idle: Duration,
+    /// Give it to this command; it is ended if a byte is wrong
+    #[arg(last = true)]
+    command: Vec<String>,
+}
+
+/// Where the bytes go, and what is done at a good end.
+enum Out {
+    Standard(End),
+    File(NewFile),
+    Command(Input),
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Standard(end) => end.write(bytes),
+            Self::File(file) => file.write(bytes),
+            Self::Command(input) => input.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Out {
+    fn end(self) -> io::Result<()> {
+        match self {
+            Self::Standard(_) => Ok(()),
+            Self::File(file) => file.keep(),
+            Self::Command(input) => input.end(),
+        }
+    }
+}
+
+impl Get {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
+        let manifest = catalog::manifest(&context.store, &self.name).await?;
+        let reading = context.settings.reading()?;
+        self.warm(context, &manifest).await?;
+        let called_off = Arc::new(AtomicBool::new(false));
+        let out = match &self.output {
+            Some(path) => {
+                NewFile::create(path).map(Out::File).map_err(Error::local(path.display().to_string()))?
+            }
+            None if self.command.is_empty() => {
+                let end = End::standard(1, self.idle, called_off);
+                Out::Standard(end.map_err(Error::local("standard output"))?)
+            }
+            None => {
+                let input = Input::start(&self.command, self.idle, called_off);
+                Out::Command(input.map_err(|error| Error::Stream(error.to_string()))?)
+            }
+        };
+        let to_stdout = matches!(out, Out::Standard(_));
+        let progress = Progress::new("read", Some(manifest.size));
+        let work = download::get(&context.store, &manifest, &reading, out, Arc::clone(&progress));
+        let out = progress.shown(work).await?;
+        let ended = tokio::task::spawn_blocking(move || out.end()).await;
+        ended
+            .map_err(|error| Error::Local(error.to_string()))?
+            .map_err(|error| Error::Stream(error.to_string()))?;
+        let figures = progress.figures(context.store.retries());
+        outputs(&json!({"backup": manifest.name, "bytes": figures.bytes,
+            "bytes_per_second": figures.bytes_per_second, "retries": figures.retries}));
+        if context.settings.json && !to_stdout {
+            return print_json(&json!({"backup": manifest, "figures": figures}));
+        }
+        complain(&format!(
+            "read `{}`: {} in {:.1} s, {}/s, {} retries, all verified",
+            manifest.name,
+            bytes(figures.bytes),
+            figures.seconds,
+            bytes(figures.bytes_per_second),
+            figures.retries
+        ));
+        Ok(())
+    }
+
+    /// Sees that it can be read: asks for the thaw, and waits as long as it may.
+    async fn warm(&self, context: &Context, manifest: &crate::manifest::Manifest) -> Result<(), Error> {
+        let begun = Instant::now();
+        loop {
+            match download::ready(&context.store, manifest).await? {
+                Warmth::Hot | Warmth::Thawed(_) => return Ok(()),
+                Warmth::Cold | Warmth::Thawing => {}
+            }
+            let terms = context.settings.terms()?;
+            let state =
+                cold::thaw(&context.store, &self.name, manifest, self.tier, self.days, &terms).await?;
+            if matches!(state.state, "hot" | "thawed") {
+                return Ok(());
+            }
+            let left = self.wait.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                let time = super::tend::expected(&state);
+                return Err(Error::Cold(format!("`{}` is being thawed: {time}; ask again", self.name)));
+            }
+            tokio::time::sleep(self.poll.min(left)).await;
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The command line: what can be asked for, and how an answer ends.
+
+mod back;
+mod show;
+mod table;
+mod tend;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Options, Settings};
+use crate::error::Error;
+use crate::journal::Journal;
+use crate::store::Store;
+
+/// Backups in object storage: hot on S3, cold on Glacier, and Backint for SAP HANA
+#[derive(Parser)]
+#[command(name = "hostler-depot", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Store standard input, or the output of a command
+    Put(back::Put),
+    /// Get a backup back: to standard output, a file, or the input of a command
+    Get(back::Get),
+    /// List backups, oldest first
+    List(show::List),
+    /// Show all that is known of one backup
+    Show(show::Show),
+    /// Read backups and hold them against their sums, without writing
+    Verify(show::Verify),
+    /// Say of each backup where it is, and how long until its first byte could be read
+    Status(show::Status),
+    /// Ask for a cold backup
+    Thaw(tend::Thaw),
+    /// Move a backup to another storage class
+    Move(tend::Move),
+    /// Delete a backup
+    Delete(tend::Delete),
+    /// Carry out the rules of retention, and clear away what died
+    Prune(tend::Prune),
+    /// Speak Backint with SAP HANA; also when called as `hdbbackint`
+    Backint(crate::backint::Arguments),
+}
+
+/// What every command works with.
+struct Context {
+    settings: Settings,
+    store: Store,
+    journal: Journal,
+}
+
+impl Context {
+    async fn new(options: &Options) -> Result<Self, Error> {
+        let settings = Settings::load(options)?;
+        let store = Store::new(settings.place.clone()).await?;
+        let journal = Journal::new(&settings.state_dir, store.id())?;
+        Ok(Self { settings, store, journal })
+    }
+
+    /// Clears up after those who died on this host; that it cannot be done now stops nothing.
+    async fn clean(&self) {
+        if let Err(error) = crate::clean::dead(&self.store, &self.journal).await {
+            complain(&format!("what died earlier could not be cleared away: {error}"));
+        }
+    }
+}
+
+/// Says one line to the operator.
+pub fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "hostler-depot: {line}");
+}
+
+/// Prints an answer; that nobody reads it any more is no failure.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Local(error.to_string()))?;
+    print(&text);
+    Ok(())
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    // SAP HANA calls a fixed path, mostly a link.
+    let called = arguments.first().map(std::path::PathBuf::from);
+    if called.as_ref().and_then(|path| path.file_name()).is_some_and(|name| name == "hdbbackint") {
+        arguments.insert(1, "backint".into());
+    }
+    let arguments = match Arguments::try_parse_from(crate::backint::spelled(arguments)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)))
+        .thread_stack_size(1024 * 1024)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("no threads: {error}"));
+            return ExitCode::from(9);
+        }
+    };
+    let code = runtime.block_on(until_signal(arguments));
+    // A thread may wait for a pipe; it is told to stop and given a moment.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    code
+}
+
+async fn until_signal(arguments: Arguments) -> ExitCode {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        complain("no signals");
+        return ExitCode::from(9);
+    };
+    let options = arguments.options.clone();
+    let code = tokio::select! {
+        code = run(arguments) => return code,
+        _ = interrupt.recv() => 130,
+        _ = terminate.recv() => 143,
+    };
+    // What was begun is dropped, and with it the locks of its entries: it is dead, and cleared like any other.
+    if let Ok(context) = Context::new(&options).await {
+        let _ = tokio::time::timeout(Duration::from_secs(20), context.clean()).await;
+    }
+    ExitCode::from(code)
+}
+
+async fn run(arguments: Arguments) -> ExitCode {
+    let done = match arguments.command {
+        Command::Backint(backint) => return crate::backint::main(&arguments.options, &backint).await,
+        command => ask(&arguments.options, command).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+async fn ask(options: &Options, command: Command) -> Result<(), Error> {
+    let context = Arc::new(Context::new(options).await?);
+    match command {
+        Command::Put(put) => put.run(&context).await,
+        Command::Get(get) => get.run(&context).await,
+        Command::List(list) => list.run(&context).await,
+        Command::Show(show) => show.run(&context).await,
+        Command::Verify(verify) => verify.run(&context).await,
+        Command::Status(status) => status.run(&context).await,
+        Command::Thaw(thaw) => thaw.run(&context).await,
+        Command::Move(wish) => wish.run(&context).await,
+        Command::Delete(delete) => delete.run(&context).await,
+        Command::Prune(prune) => prune.run(&context).await,
+        // Dealt with before, because its answer is a file.
+        Command::Backint(_) => Ok(()),
+    }
+}
+
+/// Reads times such as `90s`, `15m`, `36h`, `7d`.
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time: write 90s, 15m, 36h or 7d");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(number) * unit))
+}

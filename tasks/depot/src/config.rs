@@ -1,0 +1,364 @@
+//! The configuration: a file, options above it, and what comes of both.
+//!
+//! The same file serves people, tasks and SAP HANA (`-p`). Unknown keys are refused, with line and column.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+
+use crate::download::Reading;
+use crate::error::Error;
+use crate::retention::Keep;
+use crate::secret::Secret;
+use crate::store::Place;
+use crate::store::credentials::KEY_ID;
+use crate::store::fault::Patience;
+use crate::store::objects::Terms;
+use crate::stream::schedule;
+use crate::stream::stages::Recipe;
+
+/// Where the file is when nobody says.
+pub const DEFAULT: &str = "/etc/hostler/depot.yml";
+const MIB: u64 = 1024 * 1024;
+
+/// The file, as it is written.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct File {
+    /// URL of an S3-compatible server.
+    pub endpoint: Option<String>,
+    /// Region.
+    pub region: Option<String>,
+    /// Bucket.
+    pub bucket: Option<String>,
+    /// What all keys begin with.
+    pub prefix: Option<String>,
+    /// The bucket in the path; the default with an endpoint.
+    pub path_style: Option<bool>,
+    /// Profile of the AWS configuration.
+    pub profile: Option<String>,
+    /// Authorities to trust.
+    pub ca_file: Option<PathBuf>,
+    /// Folder with credentials.
+    pub credentials_dir: Option<PathBuf>,
+    /// Folder of what was begun.
+    pub state_dir: Option<PathBuf>,
+    /// Seconds that one request may take, without its bytes.
+    pub timeout: Option<f64>,
+    /// Tries of one request.
+    pub tries: Option<u32>,
+    /// Storage class of new backups.
+    pub storage_class: Option<String>,
+    /// Encryption by the server.
+    pub sse: Option<Sse>,
+    /// Tags of new objects.
+    pub tags: BTreeMap<String, String>,
+    /// Object lock of new objects.
+    pub lock: Option<Lock>,
+    /// Level of zstd, 0 for none.
+    pub compress: Option<i32>,
+    /// Encryption by this program.
+    pub encrypt: Encrypt,
+    /// Most bytes a second.
+    pub limit: Option<u64>,
+    /// Memory for parts, in MiB.
+    pub memory_mib: Option<u64>,
+    /// Bytes of the first parts, in MiB.
+    pub part_mib: Option<u64>,
+    /// Requests at once.
+    pub parallel: Option<usize>,
+    /// Rules for each database; `*` for all others.
+    pub databases: BTreeMap<String, Rules>,
+    /// Seconds that a pipe's other side has to open it.
+    pub pipe_open_timeout: Option<f64>,
+    /// Seconds that a pipe may be silent.
+    pub pipe_idle_timeout: Option<f64>,
+}
+
+/// Encryption by the server.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sse {
+    /// `AES256`, `aws:kms`, `aws:kms:dsse`.
+    pub algorithm: String,
+    /// Key.
+    pub kms_key: Option<String>,
+}
+
+/// Object lock.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// `GOVERNANCE` or `COMPLIANCE`.
+    pub mode: String,
+    /// From when the object is stored.
+    pub days: u32,
+}
+
+/// Encryption by this program.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Encrypt {
+    /// Who can read: public keys of age.
+    pub recipients: Vec<String>,
+    /// File with the private key, needed to read only.
+    pub identity_file: Option<PathBuf>,
+}
+
+/// What becomes of a database's backups.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rules {
+    /// Which are kept.
+    pub keep: Keep,
+    /// Which are moved.
+    pub cold: Option<Cold>,
+}
+
+/// When backups are moved, and where to.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cold {
+    /// Age in days.
+    pub after_days: u32,
+    /// `GLACIER` or `DEEP_ARCHIVE`.
+    pub class: String,
+}
+
+/// Options that stand above the file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Options {
+    /// Configuration file [default: /etc/hostler/depot.yml, where it is]
+    #[arg(long, global = true, value_name = "FILE", env = "HOSTLER_DEPOT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// URL of an S3-compatible server; AWS when not said
+    #[arg(long, global = true, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Region
+    #[arg(long, global = true)]
+    pub region: Option<String>,
+    /// Bucket
+    #[arg(long, global = true)]
+    pub bucket: Option<String>,
+    /// What all keys begin with
+    #[arg(long, global = true)]
+    pub prefix: Option<String>,
+    /// Folder with the files s3_access_key_id, s3_secret_access_key and, if need be, s3_session_token
+    #[arg(long, global = true, value_name = "DIR")]
+    pub credentials_dir: Option<PathBuf>,
+    /// Folder in which is noted what was begun and not ended
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Answer with JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What comes of both.
+pub struct Settings {
+    /// The bucket.
+    pub place: Place,
+    /// Folder of the journal.
+    pub state_dir: PathBuf,
+    /// Parameters of new objects, without the end of their lock.
+    terms: Terms,
+    lock: Option<Lock>,
+    /// Compression and encryption.
+    pub recipe: Recipe,
+    identity_file: Option<PathBuf>,
+    /// Bytes a second.
+    pub rate: Option<u64>,
+    /// Bytes of memory for parts.
+    pub room: u64,
+    /// Bytes of the first parts.
+    pub unit: u64,
+    /// Requests at once.
+    pub parallel: usize,
+    /// Rules.
+    pub databases: BTreeMap<String, Rules>,
+    /// For pipes.
+    pub pipes: crate::stream::pipe::Patience,
+    /// Answers are JSON.
+    pub json: bool,
+}
+
+/// A number of seconds from outside, which may be no number at all.
+fn seconds(value: f64, what: &str) -> Result<Duration, Error> {
+    match Duration::try_from_secs_f64(value) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err(Error::Config(format!("{what}: {value} is no time in seconds"))),
+    }
+}
+
+/// Reads the file.
+pub fn read(path: &Path) -> Result<File, Error> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::Config(format!("configuration {}: {error}", path.display())))?;
+    if text.trim().is_empty() {
+        return Ok(File::default());
+    }
+    serde_yaml::from_str(&text).map_err(|error| Error::Config(format!("{}: {error}", path.display())))
+}
+
+impl Settings {
+    /// Reads the file that the options name, and puts them above it.
+    pub fn load(options: &Options) -> Result<Self, Error> {
+        let file = match &options.config {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT).exists() => read(Path::new(DEFAULT))?,
+            None => File::default(),
+        };
+        Self::new(file, options)
+    }
+
+    /// Checks all and fills in what is not said.
+    pub fn new(file: File, options: &Options) -> Result<Self, Error> {
+        let bucket = options.bucket.clone().or(file.bucket);
+        let bucket =
+            bucket.ok_or_else(|| Error::Config("which bucket? say --bucket, or `bucket:`".to_owned()))?;
+        let mut prefix = options.prefix.clone().or(file.prefix).unwrap_or_default();
+        if !prefix.is_empty() && !prefix.ends_with('/') {
+            prefix.push('/');
+        }
+        let endpoint = options.endpoint.clone().or(file.endpoint);
+        let secrets = std::env::var_os("HOSTLER_SECRETS").map(PathBuf::from);
+        let credentials = options
+            .credentials_dir
+            .clone()
+            .or(file.credentials_dir)
+            .or(secrets.filter(|folder| folder.join(KEY_ID).exists()));
+        let place = Place {
+            path_style: file.path_style.unwrap_or(endpoint.is_some()),
+            endpoint,
+            region: options.region.clone().or(file.region),
+            profile: file.profile,
+            bucket,
+            prefix,
+            ca_file: file.ca_file,
+            credentials,
+            patience: Patience {
+                tries: file.tries.unwrap_or(10).max(1),
+                base: seconds(file.timeout.unwrap_or(60.0), "timeout")?,
+            },
+        };
+        let part = file.part_mib.unwrap_or(16);
+        if !(schedule::SMALLEST_PART / MIB..=26).contains(&part) {
+            return Err(Error::Config(format!("part_mib: {part} is not from 5 to 26")));
+        }
+        let recipients = file.encrypt.recipients.iter().map(|text| {
+            text.parse().map_err(|why| Error::Config(format!("encrypt.recipients: `{text}`: {why}")))
+        });
+        let level = file.compress.filter(|level| *level != 0);
+        if level.is_some_and(|level| !(1..=19).contains(&level)) {
+            return Err(Error::Config("compress: a level is from 1 to 19, or 0 for none".to_owned()));
+        }
+        for (name, rules) in &file.databases {
+            if let Some(cold) = &rules.cold {
+                cold_class(&cold.class)
+                    .map_err(|why| Error::Config(format!("databases.{name}.cold.class: {why}")))?;
+            }
+        }
+        let (sse, kms_key) = file.sse.map(|sse| (sse.algorithm, sse.kms_key)).unzip();
+        Ok(Self {
+            place,
+            state_dir: options.state_dir.clone().or(file.state_dir).unwrap_or_else(state_dir),
+            terms: Terms {
+                class: file.storage_class,
+                sse,
+                kms_key: kms_key.flatten(),
+                tags: tags(&file.tags),
+                lock: None,
+            },
+            lock: file.lock,
+            recipe: Recipe { level, recipients: recipients.collect::<Result<_, _>>()? },
+            identity_file: file.encrypt.identity_file,
+            rate: file.limit.filter(|rate| *rate > 0),
+            room: file.memory_mib.unwrap_or(192).max(2 * part) * MIB,
+            unit: part * MIB,
+            parallel: file.parallel.unwrap_or(8).clamp(1, 256),
+            databases: file.databases,
+            pipes: crate::stream::pipe::Patience {
+                open: seconds(file.pipe_open_timeout.unwrap_or(120.0), "pipe_open_timeout")?,
+                idle: seconds(file.pipe_idle_timeout.unwrap_or(3600.0), "pipe_idle_timeout")?,
+            },
+            json: options.json,
+        })
+    }
+
+    /// Parameters for an object that is stored now.
+    pub fn terms(&self) -> Result<Terms, Error> {
+        let lock = match &self.lock {
+            None => None,
+            Some(lock) => {
+                let span = SignedDuration::from_hours(24 * i64::from(lock.days));
+                let until = Timestamp::now().checked_add(span);
+                Some((
+                    lock.mode.clone(),
+                    until.map_err(|error| Error::Config(format!("lock.days: {error}")))?,
+                ))
+            }
+        };
+        Ok(Terms { lock, ..self.terms.clone() })
+    }
+
+    /// What is needed to read; the private key is read only where it is used.
+    pub fn reading(&self) -> Result<Reading, Error> {
+        let mut identities = Vec::new();
+        if let Some(path) = &self.identity_file {
+            let text = Secret::read(path)?;
+            for line in text.expose().lines().map(str::trim) {
+                if line.is_empty() || line.starts_with('#') {
+                    continue;
+                }
+                // The parser's own words might hold a piece of the key.
+                let one = line.parse().map_err(|_| {
+                    Error::Config(format!("{}: a line is no private key of age", path.display()))
+                })?;
+                identities.push(one);
+            }
+        }
+        Ok(Reading { identities: Arc::new(identities), parallel: self.parallel, room: self.room })
+    }
+
+    /// The rules for a database.
+    pub fn rules(&self, database: &str) -> Rules {
+        self.databases.get(database).or_else(|| self.databases.get("*")).cloned().unwrap_or_default()
+    }
+}
+
+/// A class that must be thawed.
+pub fn cold_class(text: &str) -> Result<(), String> {
+    match text {
+        "GLACIER" | "DEEP_ARCHIVE" => Ok(()),
+        _ => Err(format!("`{text}` is neither GLACIER nor DEEP_ARCHIVE")),
+    }
+}
+
+fn tags(tags: &BTreeMap<String, String>) -> Option<String> {
+    let escape = |text: &str| {
+        text.bytes().fold(String::new(), |mut out, byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                out.push(char::from(byte));
+            } else {
+                out.push_str(&format!("%{byte:02X}"));
+            }
+            out
+        })
+    };
+    let pairs: Vec<String> =
+        tags.iter().map(|(key, value)| format!("{}={}", escape(key), escape(value))).collect();
+    (!pairs.is_empty()).then(|| pairs.join("&"))
+}
+
+fn state_dir() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/hostler-depot");
+    }
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
+    base.unwrap_or_else(std::env::temp_dir).join("hostler-depot")
+}

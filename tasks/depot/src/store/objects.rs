@@ -1,0 +1,323 @@
+//! Single objects: read, written, listed, removed, thawed.
+
+use std::time::Duration;
+
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, GlacierJobParameters, ObjectLockMode, RestoreRequest, ServerSideEncryption,
+};
+use aws_sdk_s3::types::{StorageClass, Tier};
+use base64::Engine;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::Store;
+use super::fault::{Class, Fault, NO_CODE};
+
+/// Most objects that one listing takes in.
+const MOST_OBJECTS: usize = 2_000_000;
+
+/// With which parameters an object is stored.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// Storage class; the bucket's own when not said.
+    pub class: Option<String>,
+    /// Encryption on the server: `AES256`, `aws:kms`.
+    pub sse: Option<String>,
+    /// Id of the key for `aws:kms`.
+    pub kms_key: Option<String>,
+    /// Tags, as in a query string.
+    pub tags: Option<String>,
+    /// Object lock: mode and end.
+    pub lock: Option<(String, Timestamp)>,
+}
+
+impl Terms {
+    /// The same for the small objects beside the data: they must be readable at once.
+    pub fn hot(&self) -> Self {
+        Self { class: None, ..self.clone() }
+    }
+
+    pub(super) fn class(&self) -> Option<StorageClass> {
+        self.class.as_deref().map(StorageClass::from)
+    }
+
+    pub(super) fn sse(&self) -> Option<ServerSideEncryption> {
+        self.sse.as_deref().map(ServerSideEncryption::from)
+    }
+
+    pub(super) fn lock(&self) -> (Option<ObjectLockMode>, Option<DateTime>) {
+        match &self.lock {
+            Some((mode, until)) => {
+                (Some(ObjectLockMode::from(mode.as_str())), Some(DateTime::from_secs(until.as_second())))
+            }
+            None => (None, None),
+        }
+    }
+}
+
+/// An object in a listing.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Key below the prefix.
+    pub key: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was last written, by the server's clock.
+    pub modified: Option<Timestamp>,
+}
+
+/// Where an object is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warmth {
+    /// It can be read now.
+    Hot,
+    /// It cannot be read, and nobody asked for it.
+    Cold,
+    /// It is being brought back.
+    Thawing,
+    /// A copy can be read until then.
+    Thawed(String),
+}
+
+/// What the server says of an object.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Bytes.
+    pub size: u64,
+    /// Storage class.
+    pub class: String,
+    /// Whether it can be read.
+    pub warmth: Warmth,
+    /// Version, in a bucket with versions.
+    pub version: Option<String>,
+}
+
+/// A sum as the headers want it.
+pub(super) fn header(crc: u32) -> String {
+    base64::engine::general_purpose::STANDARD.encode(crc.to_be_bytes())
+}
+
+fn time(time: &DateTime) -> Option<Timestamp> {
+    Timestamp::from_second(time.secs()).ok()
+}
+
+impl Store {
+    /// Stores a small object at once. With `new`, only where none is: `Class::Exists` otherwise.
+    pub async fn put(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        crc: u32,
+        terms: &Terms,
+        new: bool,
+    ) -> Result<Option<String>, Fault> {
+        let full = self.key(key);
+        let length = bytes.len() as u64;
+        let (mode, until) = terms.lock();
+        let done = self
+            .tried(length, || async {
+                let request = self
+                    .client
+                    .put_object()
+                    .bucket(&self.place.bucket)
+                    .key(&full)
+                    .set_storage_class(terms.class())
+                    .set_server_side_encryption(terms.sse())
+                    .set_ssekms_key_id(terms.kms_key.clone())
+                    .set_tagging(terms.tags.clone())
+                    .set_object_lock_mode(mode.clone())
+                    .set_object_lock_retain_until_date(until)
+                    .set_if_none_match(new.then(|| "*".to_owned()))
+                    .checksum_algorithm(ChecksumAlgorithm::Crc32C)
+                    .checksum_crc32_c(header(crc))
+                    .body(ByteStream::from(bytes.clone()));
+                let request = request.customize();
+                let request = if self.sealed() { request.disable_payload_signing() } else { request };
+                request.send().await.map_err(Fault::from)
+            })
+            .await?;
+        Ok(done.version_id)
+    }
+
+    /// What is there, if anything.
+    pub async fn head(&self, key: &str) -> Result<Option<Found>, Fault> {
+        let full = self.key(key);
+        let answer = self
+            .tried(0, || async {
+                let request = self.client.head_object().bucket(&self.place.bucket).key(&full);
+                match request.send().await.map_err(Fault::from) {
+                    Err(fault) if fault.class == Class::Fatal && fault.text.contains(NO_CODE) => {
+                        Err(self.reason(&full).await.unwrap_or(fault))
+                    }
+                    answer => answer,
+                }
+            })
+            .await;
+        let head = match answer {
+            Err(fault) if fault.class == Class::Missing => return Ok(None),
+            answer => answer?,
+        };
+        let class = head.storage_class().map_or("STANDARD", StorageClass::as_str).to_owned();
+        let warmth = match head.restore() {
+            Some(text) if text.contains("ongoing-request=\"true\"") => Warmth::Thawing,
+            Some(text) if text.contains("ongoing-request=\"false\"") => Warmth::Thawed(
+                text.split("expiry-date=\"").nth(1).unwrap_or("").trim_end_matches('"').to_owned(),
+            ),
+            _ if matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE") => Warmth::Cold,
+            _ => Warmth::Hot,
+        };
+        let size = u64::try_from(head.content_length().unwrap_or_default()).unwrap_or_default();
+        Ok(Some(Found { size, class, warmth, version: head.version_id().map(str::to_owned) }))
+    }
+
+    /// Asks once more in a way that can be answered with a reason.
+    async fn reason(&self, full: &str) -> Option<Fault> {
+        let request = self.client.get_object().bucket(&self.place.bucket).key(full).range("bytes=0-0");
+        request.send().await.map_err(Fault::from).err()
+    }
+
+    /// A small object whole, if it is there; more than `most` bytes are an error.
+    pub async fn small(&self, key: &str, most: u64) -> Result<Option<Vec<u8>>, Fault> {
+        let full = self.key(key);
+        let answer = self
+            .tried(most.min(1 << 20), || async {
+                let request = self.client.get_object().bucket(&self.place.bucket).key(&full);
+                let mut answer = request.send().await.map_err(Fault::from)?;
+                let length = answer.content_length().and_then(|length| u64::try_from(length).ok());
+                let mut text = Vec::new();
+                while let Some(piece) = answer.body.next().await {
+                    text.extend_from_slice(&piece.map_err(|error| Fault::transient(error.to_string()))?);
+                    if text.len() as u64 > most {
+                        return Err(Fault {
+                            class: Class::Fatal,
+                            text: format!("{full}: more than {most} bytes"),
+                        });
+                    }
+                }
+                if length.is_some_and(|length| length != text.len() as u64) {
+                    return Err(Fault::transient("the answer broke off"));
+                }
+                Ok(text)
+            })
+            .await;
+        match answer {
+            Err(fault) if fault.class == Class::Missing => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
+    /// A range of an object, held against its sum. Wrong twice is not the network: the object is damaged.
+    pub async fn range(
+        &self,
+        key: &str,
+        from: u64,
+        length: u64,
+        crc: u32,
+    ) -> Result<Option<Vec<Bytes>>, Fault> {
+        let full = self.key(key);
+        let range = format!("bytes={from}-{}", from + length.saturating_sub(1));
+        let wrong = std::sync::atomic::AtomicU32::new(0);
+        self.tried(length, || async {
+            let request = self.client.get_object().bucket(&self.place.bucket).key(&full).range(&range);
+            let mut answer = request.send().await.map_err(Fault::from)?;
+            let (mut pieces, mut count, mut sum) = (Vec::new(), 0u64, 0u32);
+            while let Some(piece) = answer.body.next().await {
+                let piece =
+                    piece.map_err(|error| Fault::transient(format!("the answer broke off: {error}")))?;
+                count += piece.len() as u64;
+                if count > length {
+                    return Err(Fault::transient("the answer is longer than what was asked for"));
+                }
+                sum = crc32c::crc32c_append(sum, &piece);
+                pieces.push(piece);
+            }
+            if count < length {
+                return Err(Fault::transient("the answer broke off"));
+            }
+            if sum == crc {
+                return Ok(Some(pieces));
+            }
+            if wrong.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+                return Err(Fault::transient("the bytes are not those that were stored"));
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Removes an object; that there is none is a success.
+    pub async fn remove(&self, key: &str, version: Option<&str>) -> Result<(), Fault> {
+        let full = self.key(key);
+        let answer = self
+            .tried(0, || async {
+                let request = self.client.delete_object().bucket(&self.place.bucket).key(&full);
+                request.set_version_id(version.map(str::to_owned)).send().await.map_err(Fault::from)
+            })
+            .await;
+        match answer {
+            Err(fault) if fault.class == Class::Missing => Ok(()),
+            answer => answer.map(|_| ()),
+        }
+    }
+
+    /// All objects whose key begins with `below`, in order.
+    pub async fn list(&self, below: &str) -> Result<Vec<Listed>, Fault> {
+        let prefix = self.key(below);
+        let mut all = Vec::new();
+        let mut token: Option<String> = None;
+        loop {
+            let page = self
+                .tried(0, || async {
+                    let request = self.client.list_objects_v2().bucket(&self.place.bucket).prefix(&prefix);
+                    request.set_continuation_token(token.clone()).send().await.map_err(Fault::from)
+                })
+                .await?;
+            for object in page.contents() {
+                let Some(key) = object.key().and_then(|key| key.strip_prefix(&self.place.prefix)) else {
+                    continue;
+                };
+                all.push(Listed {
+                    key: key.to_owned(),
+                    size: u64::try_from(object.size().unwrap_or_default()).unwrap_or_default(),
+                    modified: object.last_modified().and_then(time),
+                });
+            }
+            if all.len() > MOST_OBJECTS {
+                let text = format!(
+                    "more than {MOST_OBJECTS} objects below {prefix}: use a prefix for each database"
+                );
+                return Err(Fault { class: Class::Fatal, text });
+            }
+            token = page.next_continuation_token().map(str::to_owned);
+            if page.is_truncated() != Some(true) || token.is_none() {
+                break;
+            }
+        }
+        all.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(all)
+    }
+
+    /// Asks for a copy of a cold object that can be read for some days. `false`: it is on its way already.
+    pub async fn thaw(&self, key: &str, tier: &str, days: i32) -> Result<bool, Fault> {
+        let full = self.key(key);
+        let job = GlacierJobParameters::builder().tier(Tier::from(tier)).build();
+        let job = job.map_err(|error| Fault { class: Class::Fatal, text: error.to_string() })?;
+        let wish = RestoreRequest::builder().days(days).glacier_job_parameters(job).build();
+        let answer = self
+            .tried(0, || async {
+                let request = self.client.restore_object().bucket(&self.place.bucket).key(&full);
+                request.restore_request(wish.clone()).send().await.map_err(Fault::from)
+            })
+            .await;
+        match answer {
+            Err(fault) if fault.text.contains("RestoreAlreadyInProgress") => Ok(false),
+            answer => answer.map(|_| true),
+        }
+    }
+
+    /// How long one request may take: for whoever polls.
+    pub fn step(&self) -> Duration {
+        self.place.patience.base
+    }
+}

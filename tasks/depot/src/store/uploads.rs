@@ -1,0 +1,236 @@
+//! Multipart uploads and copies in parts.
+
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::Store;
+use super::fault::{Class, Fault};
+use super::objects::{Terms, header};
+
+/// What S3 copies in one request; larger objects are copied in parts.
+pub const MOST_AT_ONCE: u64 = 5 * 1024 * 1024 * 1024;
+/// Most uploads that are looked at in one run.
+const MOST_UPLOADS: usize = 100_000;
+
+/// A part that is stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Counted from 1.
+    pub number: u32,
+    /// What the server calls it.
+    pub etag: String,
+    /// Its sum, if it was sent by us.
+    pub crc: Option<u32>,
+}
+
+/// An upload that is not complete.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// Key below the prefix.
+    pub key: String,
+    /// Its id.
+    pub id: String,
+    /// When it was begun, by the server's clock.
+    pub begun: Option<Timestamp>,
+}
+
+fn number(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+impl Store {
+    /// Begins an upload. With `sums`, each part brings its own.
+    pub async fn begin(&self, key: &str, terms: &Terms, sums: bool) -> Result<String, Fault> {
+        let full = self.key(key);
+        let (mode, until) = terms.lock();
+        let answer = self
+            .tried(0, || async {
+                let request = self.client.create_multipart_upload().bucket(&self.place.bucket).key(&full);
+                request
+                    .set_storage_class(terms.class())
+                    .set_server_side_encryption(terms.sse())
+                    .set_ssekms_key_id(terms.kms_key.clone())
+                    .set_tagging(terms.tags.clone())
+                    .set_object_lock_mode(mode.clone())
+                    .set_object_lock_retain_until_date(until)
+                    .set_checksum_algorithm(sums.then_some(ChecksumAlgorithm::Crc32C))
+                    .send()
+                    .await
+                    .map_err(Fault::from)
+            })
+            .await?;
+        answer
+            .upload_id
+            .ok_or_else(|| Fault { class: Class::Fatal, text: "the server gave no upload id".to_owned() })
+    }
+
+    /// Sends one part.
+    pub async fn part(
+        &self,
+        key: &str,
+        id: &str,
+        part: u32,
+        bytes: Bytes,
+        crc: u32,
+    ) -> Result<Stored, Fault> {
+        let full = self.key(key);
+        let answer = self
+            .tried(bytes.len() as u64, || async {
+                let request = self.client.upload_part().bucket(&self.place.bucket).key(&full).upload_id(id);
+                let request = request
+                    .part_number(number(part))
+                    .checksum_algorithm(ChecksumAlgorithm::Crc32C)
+                    .checksum_crc32_c(header(crc))
+                    .body(ByteStream::from(bytes.clone()));
+                let request = request.customize();
+                let request = if self.sealed() { request.disable_payload_signing() } else { request };
+                request.send().await.map_err(Fault::from)
+            })
+            .await?;
+        let etag = answer.e_tag.unwrap_or_default();
+        Ok(Stored { number: part, etag, crc: Some(crc) })
+    }
+
+    /// Copies a range of another object into a part.
+    pub async fn part_copy(
+        &self,
+        from: &str,
+        range: (u64, u64),
+        key: &str,
+        id: &str,
+        part: u32,
+    ) -> Result<Stored, Fault> {
+        let source = self.source(from);
+        let full = self.key(key);
+        let range = format!("bytes={}-{}", range.0, range.0 + range.1 - 1);
+        let answer = self
+            // The server moves the bytes: it is given the time of a large part, whatever its size.
+            .tried(1 << 26, || async {
+                let request =
+                    self.client.upload_part_copy().bucket(&self.place.bucket).key(&full).upload_id(id);
+                let request =
+                    request.copy_source(&source).copy_source_range(&range).part_number(number(part));
+                request.send().await.map_err(Fault::from)
+            })
+            .await?;
+        let etag = answer.copy_part_result.and_then(|result| result.e_tag).unwrap_or_default();
+        Ok(Stored { number: part, etag, crc: None })
+    }
+
+    /// Copies an object of at most 5 GiB.
+    pub async fn copy(&self, from: &str, key: &str, terms: &Terms) -> Result<(), Fault> {
+        let source = self.source(from);
+        let full = self.key(key);
+        let (mode, until) = terms.lock();
+        self.tried(1 << 26, || async {
+            let request =
+                self.client.copy_object().bucket(&self.place.bucket).key(&full).copy_source(&source);
+            request
+                .set_storage_class(terms.class())
+                .set_server_side_encryption(terms.sse())
+                .set_ssekms_key_id(terms.kms_key.clone())
+                .set_object_lock_mode(mode.clone())
+                .set_object_lock_retain_until_date(until)
+                .send()
+                .await
+                .map_err(Fault::from)
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Keys hold no characters but those of names, `/` and `%`; only the last needs care in this header.
+    fn source(&self, key: &str) -> String {
+        format!("{}/{}", self.place.bucket, self.key(key))
+            .replace('%', "%25")
+            .replace('+', "%2B")
+            .replace('=', "%3D")
+    }
+
+    /// Makes the object of its parts. `Class::Missing` when the server knows no such upload (any more).
+    pub async fn complete(&self, key: &str, id: &str, parts: &[Stored]) -> Result<(), Fault> {
+        let full = self.key(key);
+        let parts = parts
+            .iter()
+            .map(|part| {
+                CompletedPart::builder()
+                    .part_number(number(part.number))
+                    .e_tag(&part.etag)
+                    .set_checksum_crc32_c(part.crc.map(header))
+                    .build()
+            })
+            .collect();
+        let wish = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        // Servers may take minutes over thousands of parts.
+        self.tried(1 << 26, || async {
+            let request = self.client.complete_multipart_upload().bucket(&self.place.bucket).key(&full);
+            request.upload_id(id).multipart_upload(wish.clone()).send().await.map_err(Fault::from)
+        })
+        .await
+        .map(|_| ())
+    }
+
+    /// Throws an upload and its parts away; that there is none is a success.
+    pub async fn abort(&self, key: &str, id: &str) -> Result<(), Fault> {
+        let full = self.key(key);
+        let answer = self
+            .tried(0, || async {
+                let request = self.client.abort_multipart_upload().bucket(&self.place.bucket).key(&full);
+                request.upload_id(id).send().await.map_err(Fault::from)
+            })
+            .await;
+        match answer {
+            Err(fault) if fault.class == Class::Missing => Ok(()),
+            answer => answer.map(|_| ()),
+        }
+    }
+
+    /// Whether an upload has parts.
+    pub async fn has_parts(&self, key: &str, id: &str) -> Result<bool, Fault> {
+        let full = self.key(key);
+        let answer = self
+            .tried(0, || async {
+                let request = self.client.list_parts().bucket(&self.place.bucket).key(&full);
+                request.upload_id(id).max_parts(1).send().await.map_err(Fault::from)
+            })
+            .await;
+        match answer {
+            Err(fault) if fault.class == Class::Missing => Ok(false),
+            answer => answer.map(|page| !page.parts().is_empty()),
+        }
+    }
+
+    /// Uploads below a key that were begun and not ended; `None` where the server cannot tell.
+    pub async fn pending(&self, below: &str) -> Result<Option<Vec<Pending>>, Fault> {
+        let prefix = self.key(below);
+        let mut all = Vec::new();
+        let (mut at_key, mut at_id): (Option<String>, Option<String>) = (None, None);
+        loop {
+            let answer = self
+                .tried(0, || async {
+                    let request =
+                        self.client.list_multipart_uploads().bucket(&self.place.bucket).prefix(&prefix);
+                    let request = request.set_key_marker(at_key.clone()).set_upload_id_marker(at_id.clone());
+                    request.send().await.map_err(Fault::from)
+                })
+                .await;
+            let page = match answer {
+                Err(fault) if fault.class == Class::Unsupported => return Ok(None),
+                answer => answer?,
+            };
+            for upload in page.uploads() {
+                let key = upload.key().and_then(|key| key.strip_prefix(&self.place.prefix));
+                let (Some(key), Some(id)) = (key, upload.upload_id()) else { continue };
+                let begun = upload.initiated().and_then(|time| Timestamp::from_second(time.secs()).ok());
+                all.push(Pending { key: key.to_owned(), id: id.to_owned(), begun });
+            }
+            at_key = page.next_key_marker().map(str::to_owned);
+            at_id = page.next_upload_id_marker().map(str::to_owned);
+            if page.is_truncated() != Some(true) || at_key.is_none() || all.len() > MOST_UPLOADS {
+                return Ok(Some(all));
+            }
+        }
+    }
+}

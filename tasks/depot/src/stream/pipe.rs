@@ -1,0 +1,209 @@
+//! The two ends outside: a descriptor that is read or written with a deadline, whatever its other side does.
+//!
+//! A named pipe is opened without blocking, and the first event on it is waited for: a peer that opens late is
+//! given its time, one that never comes or goes silent is an error with the name of the pipe, never a hang.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// Pipes are asked to hold this much: fewer calls for the same bytes.
+const PIPE_BYTES: i32 = 1024 * 1024;
+/// How often a wait looks whether it was called off, and an unopened pipe is tried again.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often a pipe without a reader is tried again.
+const TRY: Duration = Duration::from_millis(20);
+
+/// How long to wait for the other side.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For it to come.
+    pub open: Duration,
+    /// For its next byte.
+    pub idle: Duration,
+}
+
+/// A descriptor with deadlines.
+pub struct End {
+    fd: File,
+    name: String,
+    /// Time for the next event.
+    next: Duration,
+    idle: Duration,
+    called_off: Arc<AtomicBool>,
+    polled: bool,
+}
+
+fn too_late(name: &str, time: Duration, what: &str) -> io::Error {
+    let text = format!("{name}: {what} within {} s", time.as_secs_f64());
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
+/// Whether the path is a named pipe.
+pub fn is_pipe(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
+}
+
+impl End {
+    /// Takes over a descriptor that is open already.
+    pub fn new(fd: OwnedFd, name: &str, idle: Duration, called_off: Arc<AtomicBool>) -> io::Result<Self> {
+        let fd = File::from(fd);
+        // Poll says "ready" of regular files at once, and knows nothing else; they need no deadline.
+        let kind = fd.metadata()?.file_type();
+        let polled = kind.is_fifo() || kind.is_socket() || kind.is_char_device();
+        if kind.is_fifo() {
+            // Fails where the user has used up what pipes may hold; it only makes things faster.
+            let _ = fcntl(&fd, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+        }
+        Ok(Self { fd, name: name.to_owned(), next: idle, idle, called_off, polled })
+    }
+
+    /// Standard input (0) or output (1). A pipe is opened anew: who shares it must not find it changed.
+    pub fn standard(number: u32, idle: Duration, called_off: Arc<AtomicBool>) -> io::Result<Self> {
+        let output = number == 1;
+        let own = if output {
+            io::stdout().as_fd().try_clone_to_owned()
+        } else {
+            io::stdin().as_fd().try_clone_to_owned()
+        };
+        let own = File::from(own?);
+        let fd = if own.metadata()?.file_type().is_fifo() {
+            OpenOptions::new()
+                .read(!output)
+                .write(output)
+                .custom_flags(OFlag::O_NONBLOCK.bits())
+                .open(format!("/proc/self/fd/{number}"))
+                .unwrap_or(own)
+        } else {
+            own
+        };
+        let name = if output { "standard output" } else { "standard input" };
+        Self::new(fd.into(), name, idle, called_off)
+    }
+
+    /// Opens a pipe or a file to read.
+    pub fn reading(path: &Path, patience: Patience, called_off: Arc<AtomicBool>) -> io::Result<Self> {
+        let fd = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+        let mut end = Self::new(fd.into(), &path.display().to_string(), patience.idle, called_off)?;
+        end.next = patience.open;
+        Ok(end)
+    }
+
+    /// Opens a pipe to write, once somebody reads it.
+    pub fn writing(path: &Path, patience: Patience, called_off: Arc<AtomicBool>) -> io::Result<Self> {
+        let begun = Instant::now();
+        let name = path.display().to_string();
+        loop {
+            match OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
+                Ok(fd) => return Self::new(fd.into(), &name, patience.idle, called_off),
+                Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+                    if begun.elapsed() > patience.open {
+                        return Err(too_late(&name, patience.open, "nobody opened it to read"));
+                    }
+                    if called_off.load(Ordering::Relaxed) {
+                        return Err(io::Error::other("called off"));
+                    }
+                    std::thread::sleep(TRY);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn wait(&mut self, flags: PollFlags) -> io::Result<()> {
+        if !self.polled {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        loop {
+            if self.called_off.load(Ordering::Relaxed) {
+                return Err(io::Error::other("called off"));
+            }
+            let mut fds = [PollFd::new(self.fd.as_fd(), flags)];
+            let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+            match poll(&mut fds, timeout) {
+                Ok(0) | Err(Errno::EINTR) if begun.elapsed() < self.next => {}
+                Ok(0) | Err(Errno::EINTR) => {
+                    let way = if flags == PollFlags::POLLIN { "nothing came" } else { "nothing was read" };
+                    return Err(too_late(&self.name, self.next, way));
+                }
+                Ok(_) => {
+                    self.next = self.idle;
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Read for End {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.wait(PollFlags::POLLIN)?;
+            match self.fd.read(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Write for End {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            self.wait(PollFlags::POLLOUT)?;
+            match self.fd.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.fd.flush()
+    }
+}
+
+/// A file that appears under its name only when it is whole and on the disk.
+pub struct NewFile {
+    file: tempfile::NamedTempFile,
+    path: std::path::PathBuf,
+}
+
+impl NewFile {
+    /// Begins beside the path.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::Builder::new().prefix(".hostler-depot.").tempfile_in(folder)?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+
+    /// Makes it appear.
+    pub fn keep(self) -> io::Result<()> {
+        self.file.as_file().sync_all()?;
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).to_owned();
+        self.file.persist(&self.path).map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,187 @@
+//! What happens to the bytes between the stream and the store: summed, compressed, encrypted, and all of it back.
+
+use std::io::{self, Read, Write};
+
+use age::stream::StreamWriter;
+use sha2::{Digest, Sha256};
+
+use super::cut::{Cutter, Layout};
+use crate::manifest::hex;
+
+/// Bytes moved at once: small enough for the cache of a core.
+const CHUNK: usize = 256 * 1024;
+/// zstd cuts its work into jobs of this size, one a core: it bounds the memory of a host of many cores.
+const JOB: u32 = 4 * 1024 * 1024;
+/// More workers than this are not what a host of databases wants to give.
+const MOST_WORKERS: u32 = 16;
+
+/// How to store.
+#[derive(Clone, Default)]
+pub struct Recipe {
+    /// Level of zstd, if the bytes are to be compressed.
+    pub level: Option<i32>,
+    /// Who can read it, if the bytes are to be encrypted.
+    pub recipients: Vec<age::x25519::Recipient>,
+}
+
+enum Locked {
+    Open(Cutter),
+    Age(StreamWriter<Cutter>),
+}
+
+impl Write for Locked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Open(out) => out.write(bytes),
+            Self::Age(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+enum Stages {
+    Plain(Locked),
+    Zstd(zstd::Encoder<'static, Locked>),
+}
+
+impl Stages {
+    fn new(recipe: &Recipe, cutter: Cutter) -> io::Result<Self> {
+        let locked = if recipe.recipients.is_empty() {
+            Locked::Open(cutter)
+        } else {
+            let recipients = recipe.recipients.iter().map(|one| one as &dyn age::Recipient);
+            let encryptor = age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
+            Locked::Age(encryptor.wrap_output(cutter)?)
+        };
+        let Some(level) = recipe.level else { return Ok(Self::Plain(locked)) };
+        let mut encoder = zstd::Encoder::new(locked, level)?;
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+        encoder.include_checksum(true)?;
+        if cores > 1 {
+            encoder.multithread(cores.min(MOST_WORKERS))?;
+            encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(JOB))?;
+        }
+        Ok(Self::Zstd(encoder))
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(out) => out.write_all(bytes),
+            Self::Zstd(out) => out.write_all(bytes),
+        }
+    }
+
+    fn finish(self) -> io::Result<Layout> {
+        let locked = match self {
+            Self::Plain(locked) => locked,
+            Self::Zstd(encoder) => encoder.finish()?,
+        };
+        match locked {
+            Locked::Open(cutter) => cutter,
+            Locked::Age(writer) => writer.finish()?,
+        }
+        .finish()
+    }
+}
+
+/// What went in.
+pub struct Taken {
+    /// Bytes that were read.
+    pub size: u64,
+    /// Their SHA-256.
+    pub sha256: String,
+    /// What became of them.
+    pub layout: Layout,
+}
+
+/// Which side of the pump failed.
+#[derive(Debug)]
+pub enum Broken {
+    /// The stream that is read.
+    Source(io::Error),
+    /// What is done with it.
+    Sink(io::Error),
+}
+
+/// Moves the stream to its end; `seen` is told of each piece.
+pub fn take_in(
+    source: &mut dyn Read,
+    recipe: &Recipe,
+    cutter: Cutter,
+    mut seen: impl FnMut(u64),
+    sealed: impl FnOnce(u64) -> io::Result<()>,
+) -> Result<Taken, Broken> {
+    let mut stages = Stages::new(recipe, cutter).map_err(Broken::Sink)?;
+    let mut sum = Sha256::new();
+    let mut size = 0u64;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let count = match source.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Broken::Source(error)),
+        };
+        let bytes = chunk.get(..count).unwrap_or_default();
+        sum.update(bytes);
+        stages.write_all(bytes).map_err(Broken::Sink)?;
+        size += count as u64;
+        seen(count as u64);
+    }
+    // The end of a stream is a success only if whoever wrote it says so; until then its last part is held back.
+    sealed(size).map_err(Broken::Source)?;
+    let layout = stages.finish().map_err(Broken::Sink)?;
+    Ok(Taken { size, sha256: hex(&sum.finalize()), layout })
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Given {
+    /// Plain bytes.
+    pub size: u64,
+    /// Their SHA-256.
+    pub sha256: String,
+}
+
+/// Turns stored bytes into plain ones and writes them.
+pub fn give_out(
+    stored: impl Read + 'static,
+    compressed: bool,
+    identities: Option<&[age::x25519::Identity]>,
+    out: &mut dyn Write,
+    mut seen: impl FnMut(u64),
+) -> Result<Given, Broken> {
+    let open: Box<dyn Read> = match identities {
+        None => Box::new(stored),
+        Some(identities) => {
+            let decryptor =
+                age::Decryptor::new(stored).map_err(|error| Broken::Source(io::Error::other(error)))?;
+            let identities = identities.iter().map(|one| one as &dyn age::Identity);
+            let reader =
+                decryptor.decrypt(identities).map_err(|error| Broken::Source(io::Error::other(error)))?;
+            Box::new(reader)
+        }
+    };
+    let mut plain: Box<dyn Read> =
+        if compressed { Box::new(zstd::Decoder::new(open).map_err(Broken::Source)?) } else { open };
+    let mut sum = Sha256::new();
+    let mut size = 0u64;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let count = match plain.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Broken::Source(error)),
+        };
+        let bytes = chunk.get(..count).unwrap_or_default();
+        sum.update(bytes);
+        out.write_all(bytes).map_err(Broken::Sink)?;
+        size += count as u64;
+        seen(count as u64);
+    }
+    Ok(Given { size, sha256: hex(&sum.finalize()) })
+}

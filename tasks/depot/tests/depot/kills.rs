@@ -1,0 +1,152 @@
+//! SIGKILL at every request of put, move, prune and delete: the proxy ends the program when it sees the Nth one,
+//! once before the server gets it and once after. So every stage that the server can tell apart is hit, in order.
+
+use std::io::Write;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use crate::kit::depot::{Depot, ended};
+use crate::kit::noise;
+use crate::kit::proxy::{Fate, Proxy};
+use crate::kit::servers::{Moto, Strict};
+
+/// Runs the command and kills it at request `at`; gives `false` when it ended before that.
+fn killed(depot: &Depot, proxy: &Proxy, arguments: &[&str], input: &[u8], at: usize, fate: Fate) -> bool {
+    let child = depot.command(arguments).stdin(Stdio::piped()).spawn();
+    let child = Arc::new(Mutex::new(child.unwrap()));
+    let mut stdin = child.lock().unwrap().stdin.take().unwrap();
+    let victim = Arc::clone(&child);
+    proxy.rule(move |seen| {
+        if seen.number != at {
+            return Fate::Pass;
+        }
+        victim.lock().unwrap().kill().unwrap();
+        // Reset: the server never sees it. LoseAnswer: the server does it, and nobody is there to hear.
+        fate.clone()
+    });
+    let _ = stdin.write_all(input);
+    drop(stdin);
+    let over = crate::kit::until;
+    over("it has ended", || child.lock().unwrap().try_wait().unwrap().is_some());
+    let reached = proxy.count() >= at;
+    proxy.rule(|_| Fate::Pass);
+    reached
+}
+
+#[test]
+fn a_put_killed_at_every_request_is_whole_or_nothing() {
+    let server = Strict::start();
+    let proxy = Proxy::start(server.address);
+    let depot = Depot::new(proxy.address, "timeout: 5\ntries: 2");
+    let kept = noise(9, 6 << 20);
+    depot.put("db/kept", &kept);
+    for (length, way) in [(12 << 20, "parts"), (1000, "one")] {
+        let bytes = noise(length as u64, length);
+        for fate in [Fate::Reset, Fate::LoseAnswer] {
+            for at in 1.. {
+                let name = format!("db/{way}");
+                let more = killed(&depot, &proxy, &["put", &name], &bytes, at, fate.clone());
+                // Whatever list shows is whole, before anything is cleared away and after.
+                depot.run(&["verify"]).ok();
+                depot.run(&["prune"]).ok();
+                depot.run(&["verify"]).ok();
+                let names = depot.names();
+                assert!(names.contains(&"db/kept".to_owned()));
+                assert_eq!(server.keys().len(), 2 * names.len(), "{at} {fate:?}: {:?}", server.keys());
+                assert!(server.leftovers().is_empty(), "{at} {fate:?}: {:?}", server.leftovers());
+                assert_eq!(depot.begun(), 0);
+                if names.contains(&name) {
+                    depot.run(&["delete", &name]).ok();
+                }
+                if !more {
+                    assert!(at > 4, "{way}: {at} requests are too few");
+                    break;
+                }
+            }
+        }
+    }
+    assert!(depot.run(&["get", "db/kept"]).ok().out == kept);
+}
+
+#[test]
+fn a_delete_and_a_prune_killed_at_every_request_keep_what_must_be_kept() {
+    let server = Strict::start();
+    let proxy = Proxy::start(server.address);
+    let depot = Depot::new(proxy.address, "timeout: 5\ntries: 2\ndatabases: {db: {keep: {hourly: 1}}}");
+    depot.put("safe/a", b"no rule");
+    for fate in [Fate::Reset, Fate::LoseAnswer] {
+        for command in ["delete", "prune"] {
+            for at in 1.. {
+                for name in ["db/1", "db/2", "db/3"] {
+                    if !depot.names().contains(&name.to_owned()) {
+                        depot.put(name, name.as_bytes());
+                    }
+                }
+                let newest = depot.names().pop().unwrap();
+                let arguments: &[&str] = if command == "delete" { &["delete", "db/1"] } else { &["prune"] };
+                let more = killed(&depot, &proxy, arguments, b"", at, fate.clone());
+                depot.run(&["verify"]).ok();
+                depot.run(&["prune"]).ok();
+                let names = depot.names();
+                assert!(
+                    names.contains(&newest) && names.contains(&"safe/a".to_owned()),
+                    "{command} {at}: {names:?}"
+                );
+                assert_eq!(
+                    server.keys().len(),
+                    2 * names.len(),
+                    "{command} {at} {fate:?}: {:?}",
+                    server.keys()
+                );
+                assert_eq!(depot.begun(), 0);
+                if !more {
+                    break;
+                }
+            }
+        }
+    }
+    assert_eq!(depot.run(&["get", "safe/a"]).ok().out, b"no rule");
+}
+
+#[test]
+fn a_move_killed_at_every_request_leaves_the_backup_in_one_place() {
+    let server = Moto::start();
+    server.bucket(&[]);
+    let proxy = Proxy::start(server.address);
+    let depot = Depot::new(proxy.address, "timeout: 5\ntries: 2");
+    depot.put("db/a", b"moved to and fro");
+    let mut to = "STANDARD_IA";
+    for fate in [Fate::Reset, Fate::LoseAnswer] {
+        for at in 1.. {
+            let more = killed(&depot, &proxy, &["move", "db/a", "--to", to], b"", at, fate.clone());
+            depot.run(&["verify"]).ok();
+            depot.run(&["prune"]).ok();
+            assert_eq!(depot.run(&["get", "db/a"]).ok().out, b"moved to and fro", "{at} {fate:?}");
+            let (_, keys) = server.ask("GET", "/vault?list-type=2", &[], "");
+            assert_eq!(keys.matches("<Key>").count(), 2, "{at} {fate:?}: {keys}");
+            let class =
+                depot.run(&["show", "db/a", "--json"]).ok().json()["backup"]["stored"]["class"].clone();
+            to = if class == "STANDARD" { "STANDARD_IA" } else { "STANDARD" };
+            if !more {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_put_that_is_asked_to_stop_clears_up_itself() {
+    let server = Strict::start();
+    let depot = Depot::new(server.address, "");
+    let mut child = depot.command(&["put", "db/a"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&noise(1, 12 << 20)).unwrap();
+    crate::kit::until("a part is stored", || !server.leftovers().is_empty());
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let end = ended(child);
+    drop(stdin);
+    assert_eq!(end.code, Some(143));
+    assert!(server.leftovers().is_empty() && server.keys().is_empty());
+    assert_eq!(depot.begun(), 0);
+}

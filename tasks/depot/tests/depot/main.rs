@@ -1,0 +1,13 @@
+//! The real program against real servers: `s3s-fs` in this process for strict sums and part rules, `moto` for storage
+//! classes, Glacier and object lock, with a proxy of our own between that breaks what can break.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up fails at once")]
+
+mod backint;
+mod cold;
+mod faults;
+mod kills;
+mod kit;
+mod limits;
+mod tasks;
+mod transfer;

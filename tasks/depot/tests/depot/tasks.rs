@@ -1,0 +1,76 @@
+//! The tasks `depot-backup` and `depot-restore`: their scripts, run as the agent runs them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::kit::depot::{Depot, Ended, ended};
+use crate::kit::servers::{Moto, Strict};
+
+fn script(depot: &Depot, task: &str, script: &str, arguments: &[&str]) -> Ended {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(task);
+    let mut command: Command = depot.program(&folder.join(script), arguments);
+    command
+        .current_dir(&folder)
+        .env("HOSTLER_DEPOT", env!("CARGO_BIN_EXE_hostler-depot"))
+        .env("HOSTLER_DEPOT_COMMANDS", depot.path("commands"))
+        .env("HOSTLER_REPORT", depot.path("report"));
+    ended(command.spawn().unwrap())
+}
+
+fn with_report(server: std::net::SocketAddr, more: &str) -> Depot {
+    let depot = Depot::new(server, more);
+    std::fs::write(depot.path("report"), "").unwrap();
+    std::fs::create_dir(depot.path("commands")).unwrap();
+    depot
+}
+
+fn program(depot: &Depot, name: &str, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let path: PathBuf = depot.path("commands").join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn folders_are_backed_up_and_restored_beside_what_is_there() {
+    let server = Strict::start();
+    let depot = with_report(server.address, "databases: {etc: {keep: {hourly: 1}}}");
+    let source = depot.path("source");
+    std::fs::create_dir_all(source.join("below")).unwrap();
+    std::fs::write(source.join("below/file"), "text").unwrap();
+    let folders = format!("[\"{}\"]", source.display());
+    script(&depot, "depot-backup", "store", &["etc", "", &folders]).ok();
+    script(&depot, "depot-backup", "prune", &["etc", "true"]).ok();
+    let name = depot.names().remove(0);
+    let report = std::fs::read_to_string(depot.path("report")).unwrap();
+    assert!(report.contains(&format!("\"backup\":\"{name}\"")), "{report}");
+    let target = depot.path("target").to_str().unwrap().to_owned();
+    script(&depot, "depot-restore", "restore", &[&name, "standard", &target, ""]).ok();
+    let restored = format!("{target}{}/below/file", source.display());
+    assert_eq!(std::fs::read_to_string(restored).unwrap(), "text");
+    script(&depot, "depot-restore", "restore", &[&name, "standard", &target, ""])
+        .fails(1, "nothing is overwritten");
+    script(&depot, "depot-backup", "store", &["etc", "", "[\"/no/such/folder\"]"]).fails(1, "is not there");
+    script(&depot, "depot-backup", "store", &["etc", "", "[]"]).fails(1, "say which");
+}
+
+#[test]
+fn a_commands_output_is_backed_up_and_a_cold_restore_says_not_now() {
+    let server = Moto::start();
+    server.bucket(&[]);
+    let depot = with_report(server.address, "");
+    program(&depot, "dump", "#!/bin/sh\necho rows\n");
+    program(&depot, "load", &format!("#!/bin/sh\ncat >{}\n", depot.path("loaded").display()));
+    program(&depot, "broken", "#!/bin/sh\necho half\nexit 1\n");
+    script(&depot, "depot-backup", "store", &["hr", "broken", "[]"]).fails(8, "exit status: 1");
+    script(&depot, "depot-backup", "store", &["hr", "nothing", "[]"]).fails(1, "install the command");
+    script(&depot, "depot-backup", "store", &["hr", "dump", "[]"]).ok();
+    let name = depot.names().remove(0);
+    depot.run(&["move", &name, "--to", "DEEP_ARCHIVE"]).ok();
+    server.held(4);
+    let restore = || script(&depot, "depot-restore", "restore", &[&name, "bulk", "", "load"]);
+    restore().fails(75, "is being thawed");
+    assert!(std::fs::read_to_string(depot.path("report")).unwrap().contains("is being thawed"));
+    crate::kit::until("it is thawed", || restore().code == Some(0));
+    assert_eq!(std::fs::read_to_string(depot.path("loaded")).unwrap(), "rows\n");
+}
