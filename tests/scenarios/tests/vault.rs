@@ -442,3 +442,96 @@ fn check_tells_who_the_agent_is_in_vault_and_what_its_tasks_may_read() {
     assert!(said.contains("is sealed"), "{said}");
     host.stop();
 }
+
+#[test]
+fn the_agents_token_is_renewed_and_a_new_login_comes_before_its_longest_life_ends() {
+    let vault = Vault::start();
+    fill(&vault, "v10");
+    vault.token_ttl(3, Some(5));
+    let mut host = host("v10", &vault, "");
+    with_secrets(&host);
+    host.start();
+    let count = |end: &str| vault.requests().iter().filter(|line| line.ends_with(end)).count();
+    eventually(SOON, || {
+        let (logins, renewals) = (count("/approle/login"), count("/renew-self"));
+        if logins >= 3 && renewals >= 2 {
+            Ok(())
+        } else {
+            Err(format!("{logins} logins, {renewals} renewals"))
+        }
+    });
+    let report = host.agent_report().expect("the agent's report").to_string();
+    assert!(!report.contains("vault: "), "nobody has to look at that: {report}");
+    host.order("o", "task: t");
+    host.wait_for("o", &["succeeded"]);
+}
+
+#[test]
+fn a_token_file_is_read_again_when_its_token_is_dead() {
+    let vault = Vault::start();
+    fill(&vault, "v11");
+    let mut host = Host::on_dir("v11");
+    let file = host.path("token");
+    host.configure(&format!(
+        "vault: {{address: \"{}\", auth: {{token_file: {}}}}}",
+        vault.address(),
+        file.display()
+    ));
+    with_secrets(&host);
+    host.start();
+    host.order("o", "task: t");
+    host.wait_until("o", "to wait for the file", |report| {
+        report["message"].to_string().contains("there is no file")
+    });
+    vault.token("s.HostToken000000000000001", &["agent", "default"], 3600);
+    fs::write(&file, "s.HostToken000000000000001\n").expect("the token");
+    host.wait_for("o", &["succeeded"]);
+    vault.revoke_all();
+    vault.token("s.HostToken000000000000002", &["agent", "default"], 3600);
+    fs::write(&file, "s.HostToken000000000000002\n").expect("the token");
+    host.order("p", "task: t");
+    host.wait_for("p", &["succeeded"]);
+}
+
+#[test]
+fn each_epoch_reads_the_version_that_the_first_one_read() {
+    let vault = Vault::start();
+    fill(&vault, "v12");
+    let mut host = host("v12", &vault, "");
+    let yaml = format!("name: t\n{TASK}steps:\n  - {{name: a, run: [./twice], effect: repeatable}}\n");
+    let twice = "#!/bin/sh\ncat $HOSTLER_SECRETS/password >> EFFECTS.read\necho $HOSTLER_EPOCH >> EFFECTS.read\n\
+                 [ $HOSTLER_EPOCH != 1 ] || exec sleep 600\n";
+    host.task("t", &yaml, &[("twice", twice)]);
+    host.order("o", "task: t");
+    host.start();
+    let read = |host: &Host| fs::read_to_string(host.path("effects.read")).unwrap_or_default();
+    eventually(SOON, || if read(&host).ends_with("1\n") { Ok(()) } else { Err(host.log_tail()) });
+    vault.put("app/v12", json!({"password": "changed meanwhile", "user": "scott-tiger"}));
+    host.executors().iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
+    host.wait_for("o", &["succeeded"]);
+    assert_eq!(read(&host), "correct horse1\ncorrect horse2\n");
+}
+
+#[test]
+fn a_playbook_has_the_secrets_as_data_and_its_output_is_filtered() {
+    let vault = Vault::start();
+    fill(&vault, "v13");
+    vault.put_v1("app/old", json!({"key": "{{ 1 + 1 }} staple"}));
+    let mut host = host("v13", &vault, "");
+    let play = "- hosts: all\n  gather_facts: false\n  tasks:\n    - ansible.builtin.copy:\n        \
+                content: \"{{ secrets.password }}|{{ secrets.old }}\"\n        dest: EFFECTS.copied\n    \
+                - ansible.builtin.debug:\n        msg: \"it is {{ secrets.password }}\"\n";
+    host.task(
+        "t",
+        &format!("name: t\n{TASK}steps:\n  - {{name: a, ansible: play.yml}}\n"),
+        &[("play.yml", play)],
+    );
+    host.order("o", "task: t");
+    host.start();
+    let report = host.wait_for("o", &["succeeded", "failed"]);
+    let output = fs::read_to_string(host.runs()[0].join("output")).unwrap_or_default();
+    assert_eq!(report["phase"], "succeeded", "{output}");
+    let copied = fs::read_to_string(host.path("effects.copied")).expect("the copy");
+    assert_eq!(copied, "correct horse|{{ 1 + 1 }} staple");
+    assert!(output.contains("it is [redacted]") && !output.contains("correct horse"), "{output}");
+}
