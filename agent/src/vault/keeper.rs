@@ -13,6 +13,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -77,6 +78,8 @@ pub struct Vault {
     held: Mutex<Held>,
     standing: watch::Sender<Standing>,
     kick: Notify,
+    /// So many tokens for runs in a row could not be had.
+    refusals: AtomicU32,
 }
 
 impl Vault {
@@ -88,6 +91,7 @@ impl Vault {
             held: Mutex::default(),
             standing: watch::channel(Standing::Starting).0,
             kick: Notify::new(),
+            refusals: AtomicU32::new(0),
         }))
     }
 
@@ -116,9 +120,15 @@ impl Vault {
             tokio::select! {
                 () = sleep(jittered(next)) => {}
                 // Whoever could not get a token says so; not at once, so that nothing spins.
-                () = self.kick.notified() => sleep(jittered(pause)).await,
+                () = self.kick.notified() => sleep(jittered(self.pause())).await,
             }
         }
+    }
+
+    /// The agent's own token may be good while it cannot make others: that must not go round at full speed.
+    fn pause(&self) -> Duration {
+        let refusals = self.refusals.load(Ordering::Relaxed).saturating_sub(1).min(10);
+        (FIRST_PAUSE * (1 << refusals)).min(LONGEST_PAUSE)
     }
 
     fn say(&self, standing: Standing) {
@@ -190,7 +200,11 @@ impl Vault {
     /// A token for one epoch of a run, which ends with it, and is renewable.
     pub async fn grant(&self, run: RunId, life: Duration) -> Result<Grant, VaultError> {
         let granted = self.try_grant(run, life).await;
+        if granted.is_ok() {
+            self.refusals.store(0, Ordering::Relaxed);
+        }
         if let Err(error) = &granted {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
             self.say(Standing::Away(error.to_string()));
             self.kick.notify_one();
         }

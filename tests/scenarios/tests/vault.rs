@@ -125,6 +125,7 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
             "500",
         ),
         ("garbage", Ailment::Garbage, "no Vault"),
+        ("nothing", Ailment::Silent, "no answer in time"),
         ("half", Ailment::Half, "cannot be reached"),
     ];
     for (name, ailment, word) in ailments {
@@ -534,4 +535,26 @@ fn a_playbook_has_the_secrets_as_data_and_its_output_is_filtered() {
     let copied = fs::read_to_string(host.path("effects.copied")).expect("the copy");
     assert_eq!(copied, "correct horse|{{ 1 + 1 }} staple");
     assert!(output.contains("it is [redacted]") && !output.contains("correct horse"), "{output}");
+}
+
+#[test]
+fn an_agent_that_may_not_make_tokens_says_so_and_does_not_go_round() {
+    let vault = Vault::start();
+    fill(&vault, "v14");
+    vault.policy("agent", &[("secret/data/app/*", &["read"]), ("kv1/app/*", &["read"])]);
+    let mut host = host("v14", &vault, "");
+    with_secrets(&host);
+    host.order("o", "task: t");
+    host.start();
+    host.wait_until("o", "to name the right that is missing", |report| {
+        report["reason"] == "vault" && report["message"].to_string().contains("update on auth/token/create")
+    });
+    let asked = || vault.requests().iter().filter(|line| line.ends_with("/token/create")).count();
+    eventually(SOON, || if asked() >= 3 { Ok(()) } else { Err(format!("{} attempts", asked())) });
+    assert!(vault.requests().len() < 20, "{:?}", vault.requests());
+    vault.policy(
+        "agent",
+        &[("secret/data/app/*", &["read"]), ("kv1/app/*", &["read"]), ("auth/token/create", &["update"])],
+    );
+    host.wait_for("o", &["succeeded"]);
 }

@@ -100,7 +100,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             return Err(fault(Exit::Trouble, "the parameters make no order"));
         };
         if !task.secrets.is_empty() {
-            show::note("the task wants secrets: a run by hand has none of them");
+            show::note(
+                "the task wants secrets: a run by hand has none of them, and its commands are not started",
+            );
         }
         let run = clock::new_run();
         let temporary =
