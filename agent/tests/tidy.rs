@@ -10,10 +10,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the ground up; a room may use those of a lower rank only.
-const RANKS: [(&str, u32); 10] = [
+const RANKS: [(&str, u32); 11] = [
     ("domain", 0),
     ("host", 1),
     ("store", 2),
+    ("vault", 2),
     ("catalog", 2),
     ("ledger", 2),
     ("exec", 2),
@@ -24,9 +25,10 @@ const RANKS: [(&str, u32); 10] = [
 ];
 
 /// Neighbours of one rank that know one another, each with its reason.
-const NEIGHBOURS: [(&str, &str, &str); 3] = [
+const NEIGHBOURS: [(&str, &str, &str); 4] = [
     ("report", "store", "the writer writes through the port"),
     ("config", "store", "settings of Consul are read where they are used"),
+    ("config", "vault", "settings of Vault are read where they are used"),
     ("config", "ledger", "what is kept of runs is said in the configuration"),
 ];
 

@@ -7,6 +7,8 @@
 //! What to do next is decided by `domain::run`, from the journal alone. Without the claim it leaves silently:
 //! somebody else has the epoch.
 
+mod secrets;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -14,10 +16,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::secrets::Secrets;
 use crate::domain::memory::Asked;
 use crate::domain::plan::{Action, Command, Plan};
 use crate::domain::run::{Act, Ending, Event, Exit, Next, Outcome, next};
@@ -25,6 +29,7 @@ use crate::domain::task::{Effect, OnCancel, OnTimeout};
 use crate::exec::ansible;
 use crate::exec::feedback::Feedback;
 use crate::exec::launcher::Launcher;
+use crate::exec::memory::Files;
 use crate::exec::oom;
 use crate::exec::output::Output;
 use crate::exec::processes::{self, Mark};
@@ -58,12 +63,24 @@ pub enum ExecutorError {
 }
 
 /// Carries out one epoch of the run in `folder`.
-pub async fn execute(folder: &Path, epoch: u32) -> Result<(), ExecutorError> {
+///
+/// `handed` says where the agent left what the run needs for Vault.
+pub async fn execute(folder: &Path, epoch: u32, handed: Option<&str>) -> Result<(), ExecutorError> {
+    // No core dump can hold what this process knows; its steps inherit that.
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(io::Error::from)?;
     here(CrashPoint::ExecutorStarted);
     let folder = Folder::at(folder)?;
     let plan = folder.plan()?;
-    let Some(_claim) = Claim::take(folder.path(), epoch, &holder())? else { return Ok(()) };
+    // Before the claim: without Vault nothing has happened, and the agent launches this epoch again.
+    let Some(secrets) = Secrets::fetch(&plan, &folder, handed).await? else { return Ok(()) };
+    let Some(_claim) = Claim::take(folder.path(), epoch, &holder())? else {
+        secrets.give_up().await;
+        return Ok(());
+    };
     here(CrashPoint::Claimed);
+    if let Some(versions) = secrets.versions() {
+        folder.set_secret_versions(versions)?;
+    }
     // Orphans of the steps become this process's children, so that they are found by descent.
     nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)?;
     let mut journal = Journal::open(&folder.journal(), &plan)?;
@@ -83,7 +100,8 @@ pub async fn execute(folder: &Path, epoch: u32) -> Result<(), ExecutorError> {
     let place = plan.place.runtime_dir.join("runs").join(plan.run.to_string());
     let mut executor = Executor {
         mark: Mark::of(folder.path(), plan.run, plan.place.systemd),
-        output: Output::open(folder.path())?,
+        output: Output::open(folder.path(), secrets.redactor())?,
+        secrets,
         epoch,
         plan: &plan,
         folder: &folder,
@@ -92,6 +110,7 @@ pub async fn execute(folder: &Path, epoch: u32) -> Result<(), ExecutorError> {
     };
     let outcome = executor.work(&mut journal).await;
     let _ = fs::remove_dir_all(&executor.place);
+    executor.secrets.give_up().await;
     if let Some(outcome) = journal.state().outcome() {
         executor.write_result(outcome);
         here(CrashPoint::ResultWritten);
@@ -130,6 +149,7 @@ struct Executor<'a> {
     place: PathBuf,
     mark: Mark,
     output: Output,
+    secrets: Secrets,
     interrupts: watch::Receiver<Interrupt>,
 }
 
@@ -169,16 +189,20 @@ impl Executor<'_> {
     /// Carries out one command and says what to record.
     async fn perform(&mut self, act: Act, journal: &mut Journal<'_>) -> Result<Event, ExecutorError> {
         let command = self.command(act);
-        let prepared = User::look_up(command.user.as_deref())
-            .and_then(|user| self.prepare(&user).map(|feedback| (user, feedback)).map_err(|e| e.to_string()));
-        let (user, mut feedback) = match prepared {
+        let prepared = User::look_up(command.user.as_deref()).and_then(|user| {
+            let files = self.secrets.files(self.plan, &user)?;
+            let feedback = self.prepare(&user).map_err(|e| e.to_string())?;
+            Ok((user, feedback, files))
+        });
+        // The files of the secrets go at the end of this function, whichever way it takes.
+        let (user, mut feedback, files) = match prepared {
             Ok(prepared) => prepared,
             Err(why) => return Ok(not_started(act, why)),
         };
-        let mut env = self.environment(&user);
+        let mut env = self.environment(&user, files.as_ref().map(Files::path));
         let mut argv = command.argv.clone();
         if let Some(playbook) = self.playbook(act) {
-            match self.prepare_playbook(playbook, &user) {
+            match self.prepare_playbook(playbook, &user, files.as_ref().map(Files::path)) {
                 Ok(play) => {
                     argv = play.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect();
                     let more = play.env.into_iter();
@@ -191,8 +215,16 @@ impl Executor<'_> {
         }
         let final_started = journal.state().final_started;
         let step = if let Act::Step(i) = act { self.plan.steps.get(i) } else { None };
+        let stdin = match step.and_then(|step| step.stdin.as_ref()) {
+            None => None,
+            Some(template) => match self.secrets.render(template, self.plan) {
+                Ok(text) => Some(text),
+                Err(why) => return Ok(not_started(act, why)),
+            },
+        };
         let job = Job {
             argv: &argv,
+            stdin: stdin.as_ref().map(|text| text.as_bytes()),
             env: &env,
             cwd: &self.plan.place.task_dir,
             user: &user,
@@ -233,9 +265,11 @@ impl Executor<'_> {
                 .await;
         recorded?;
         match ran {
-            Err(error) => Ok(not_started(act, format!("{}: {error}", argv.join(" ")))),
+            Err(error) => Ok(not_started(act, self.secrets.clean(&format!("{}: {error}", argv.join(" "))))),
             Ok(ended) if ended.interrupt == Interrupt::Stop => Ok(Event::Interrupted { act }),
-            Ok(ended) => {
+            Ok(mut ended) => {
+                // A process names itself.
+                ended.left_behind.iter_mut().for_each(|name| *name = self.secrets.clean(name));
                 let oom = oom::kills() > kills_before && !ended.status.success();
                 self.let_go(act, &ended).await;
                 Ok(Event::Finished { act, ending: ending_of(ended, oom, feedback) })
@@ -322,11 +356,13 @@ impl Executor<'_> {
         let params = self.place.join("params");
         disk::create(&params, self.plan.params.to_string().as_bytes(), 0o400).map_err(|e| e.source)?;
         user.own(&params)?;
-        let secrets = self.place.join("secrets");
-        fs::DirBuilder::new().mode(0o500).create(&secrets)?;
-        user.own(&secrets)?;
+        if self.plan.secrets.is_empty() {
+            let secrets = self.place.join("secrets");
+            fs::DirBuilder::new().mode(0o500).create(&secrets)?;
+            user.own(&secrets)?;
+        }
         let report = self.place.join("report");
-        let feedback = Feedback::create(&report)?;
+        let feedback = Feedback::create(&report, self.secrets.redactor())?;
         user.own(&report)?;
         Ok(feedback)
     }
@@ -339,8 +375,14 @@ impl Executor<'_> {
         }
     }
 
-    fn prepare_playbook(&self, playbook: &str, user: &User) -> io::Result<ansible::Play> {
-        let play = ansible::play(playbook, &self.plan.params, &self.place.join("ansible"));
+    fn prepare_playbook(
+        &self,
+        playbook: &str,
+        user: &User,
+        secrets: Option<&Path>,
+    ) -> io::Result<ansible::Play> {
+        let vars = secrets.map(|folder| folder.join(secrets::VARS));
+        let play = ansible::play(playbook, &self.plan.params, &self.place.join("ansible"), vars.as_deref());
         for folder in &play.folders {
             fs::DirBuilder::new().mode(0o700).create(folder)?;
         }
@@ -352,7 +394,7 @@ impl Executor<'_> {
         Ok(play)
     }
 
-    fn environment(&self, user: &User) -> Vec<(String, String)> {
+    fn environment(&self, user: &User, secrets: Option<&Path>) -> Vec<(String, String)> {
         let plan = self.plan;
         let file = |name: &str| self.place.join(name).to_string_lossy().into_owned();
         [
@@ -365,7 +407,10 @@ impl Executor<'_> {
             ("HOSTLER_HOST", plan.host.to_string()),
             ("HOSTLER_EPOCH", self.epoch.to_string()),
             ("HOSTLER_PARAMS", file("params")),
-            ("HOSTLER_SECRETS", file("secrets")),
+            (
+                "HOSTLER_SECRETS",
+                secrets.map_or_else(|| file("secrets"), |path| path.to_string_lossy().into_owned()),
+            ),
             ("HOSTLER_REPORT", file("report")),
         ]
         .map(|(name, value)| (name.to_owned(), value))

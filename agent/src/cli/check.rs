@@ -4,6 +4,7 @@
 
 mod host;
 mod store;
+mod vault;
 
 use std::process::ExitCode;
 
@@ -96,6 +97,7 @@ async fn all(arguments: &Arguments) -> Vec<Check> {
     let mut checks = vec![ok("configuration", "no faults")];
     if local {
         checks.extend(host::checks(&settings));
+        checks.extend(vault::checks(&settings).await);
     }
     match Place::existing(&settings) {
         Ok(place) => checks.extend(store::checks(&place, &settings, local).await),

@@ -14,12 +14,15 @@ pub(super) struct Arguments {
     folder: PathBuf,
     /// Which epoch.
     epoch: u32,
+    /// Where the agent left what the run needs for Vault
+    #[arg(long, value_name = "fd:N|FILE")]
+    handed: Option<String>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     log("info");
     let runtime = runtime()?;
-    runtime.block_on(execute(&arguments.folder, arguments.epoch))?;
+    runtime.block_on(execute(&arguments.folder, arguments.epoch, arguments.handed.as_deref()))?;
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ use crate::domain::name::Name;
 use crate::domain::span::Bytes;
 use crate::domain::yaml::{self, YamlError};
 use crate::store::consul::ConsulLayer;
+use crate::vault::VaultLayer;
 
 const MAX: usize = 256 << 10;
 
@@ -34,11 +35,11 @@ pub struct Fragment {
     store: Option<StoreKind>,
     dir: Dir,
     consul: Consul,
-    /// Read by a later version; known, so that a file written for it is not refused.
-    vault: Option<Value>,
+    vault: Option<VaultLayer>,
     launcher: Option<LauncherChoice>,
     clock: Option<ClockChoice>,
     runs: Runs,
+    /// Read by a later version; known, so that a file written for it is not refused.
     telemetry: Option<Value>,
     log: Log,
 }
@@ -128,7 +129,10 @@ impl Fragment {
                     namespace,
                 }
             ),
-            vault: self.vault.or(lower.vault),
+            vault: match (self.vault, lower.vault) {
+                (Some(upper), Some(lower)) => Some(upper.over(lower)),
+                (upper, lower) => upper.or(lower),
+            },
             launcher: self.launcher.or(lower.launcher),
             clock: self.clock.or(lower.clock),
             runs: first!(self.runs, lower.runs, Runs { parallel, keep, keep_days, keep_bytes }),
@@ -193,6 +197,7 @@ impl Fragment {
             state_dir,
             launcher: self.launcher.unwrap_or_default(),
             clock: self.clock.unwrap_or_default(),
+            vault: self.vault.unwrap_or_default(),
             runs,
             log_level: self.log.level.unwrap_or_else(|| "info".into()),
         })
@@ -240,9 +245,11 @@ mod tests {
                 keys,
                 launcher,
                 clock,
+                vault,
                 runs,
                 log_level,
             } = settings;
+            assert!(vault.settle().unwrap().is_none(), "no Vault is the default");
             let StoreSettings::Consul(layer) = store else { panic!("the default is Consul") };
             let consul = layer.settle().unwrap();
             let (files, flags) = (

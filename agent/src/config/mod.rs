@@ -20,6 +20,7 @@ use crate::domain::span::Bytes;
 use crate::domain::yaml::YamlError;
 use crate::host::disk::{self, At, DiskError};
 use crate::store::consul::{BadConsulSettings, ConsulLayer};
+use crate::vault::{BadVaultSettings, VaultLayer};
 
 /// Where the configuration is, unless `--config` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/hostler/hostler.yml";
@@ -54,6 +55,9 @@ pub enum ConfigError {
     /// The settings for Consul, in a file or in the environment.
     #[error(transparent)]
     Consul(#[from] BadConsulSettings),
+    /// The settings for Vault, in a file or in the environment.
+    #[error(transparent)]
+    Vault(#[from] BadVaultSettings),
 }
 
 /// Where orders and reports stand.
@@ -123,6 +127,8 @@ pub struct Settings {
     pub launcher: LauncherChoice,
     /// What is asked of the clock.
     pub clock: ClockChoice,
+    /// Vault, the environment below; settled by who asks it.
+    pub vault: VaultLayer,
     /// Runs.
     pub runs: RunSettings,
     /// The level of the log: error, warn, info, debug, trace.
@@ -161,7 +167,9 @@ pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result
         }
     }
     let token = ConsulLayer { token_file: token_file(main, env), ..ConsulLayer::default() };
-    merged.settle(ConsulLayer::from_env(env)?.over(token))
+    let mut settings = merged.settle(ConsulLayer::from_env(env)?.over(token))?;
+    settings.vault = settings.vault.over(VaultLayer::from_env(env)?);
+    Ok(settings)
 }
 
 /// The file with the token for Consul where none is named: the credential that systemd hands over, else the file

@@ -3,7 +3,9 @@
 use super::ids::RunId;
 use super::name::Name;
 use super::order::Order;
-use super::plan::{Action, Cause, Command, Lock, PLAN_VERSION, Place, Plan, Step};
+use super::plan::{
+    Action, Cause, Command, Lock, PLAN_VERSION, PLAN_WITHOUT_SECRETS, Place, Plan, SecretAt, Step,
+};
 use super::source::OrderKey;
 use super::task::{self, Task, Work};
 use super::template::{self, Context, Template, TemplateError};
@@ -48,8 +50,9 @@ struct Render<'a> {
 impl Render<'_> {
     fn draft(&self, order: &Order, task: &Task, about: &About<'_>) -> Result<Plan, TemplateError> {
         let own = task.timeout;
+        let plain = task.secrets.is_empty() && task.steps.iter().all(|step| step.stdin.is_none());
         Ok(Plan {
-            version: PLAN_VERSION,
+            version: if plain { PLAN_WITHOUT_SECRETS } else { PLAN_VERSION },
             run: about.run,
             order: about.key.order.clone(),
             source: about.key.source.clone(),
@@ -67,6 +70,11 @@ impl Render<'_> {
             limits: task.limits.clone(),
             retry: task.retry,
             reboots: task.reboots,
+            secrets: task
+                .secrets
+                .iter()
+                .map(|(name, secret)| Ok((name.clone(), self.secret(secret)?)))
+                .collect::<Result<_, TemplateError>>()?,
             resources: task.resources.iter().map(|lock| self.lock(lock)).collect::<Result<_, _>>()?,
             place: about.place.clone(),
             emergency: task.emergency,
@@ -90,6 +98,7 @@ impl Render<'_> {
             leaves: step.leaves,
             timeout: step.timeout,
             grace: step.grace,
+            stdin: step.stdin.clone(),
         })
     }
 
@@ -107,6 +116,12 @@ impl Render<'_> {
 
     fn argv(&self, argv: &[Template]) -> Result<Vec<String>, TemplateError> {
         argv.iter().map(|argument| template::render(argument, &self.context)).collect()
+    }
+
+    fn secret(&self, secret: &task::Secret) -> Result<SecretAt, TemplateError> {
+        let path = template::render_secret_path(&secret.path, &self.context)?;
+        let path = path.trim_matches('/').to_owned();
+        Ok(SecretAt { path, field: secret.field.clone(), allow_short: secret.allow_short })
     }
 
     fn lock(&self, lock: &task::Resource) -> Result<Lock, TemplateError> {

@@ -1,7 +1,6 @@
 //! What the agent remembers of orders, and the facts that change it.
 //!
-//! The ledger on disk is the list of [`Fact`]s; [`Memory`] is what they add up to. A fact is on the disk
-//! before anything follows from it.
+//! The ledger on disk is the list of [`Fact`]s, each there before anything follows from it; [`Memory`] is their sum.
 
 use std::collections::{BTreeMap, VecDeque};
 

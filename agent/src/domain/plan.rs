@@ -3,6 +3,7 @@
 //! The agent writes the plan into the run's folder; the executor needs nothing else. Everything that could
 //! change meanwhile (parameters, templates, scripts) is already rendered or copied.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -15,9 +16,13 @@ use super::name::{BadName, Name};
 use super::source::Source;
 use super::span::Span;
 use super::task::{Effect, Limits, LockMode, OnCancel, OnTimeout, Retry};
+use super::template::Template;
 
-/// The version of the plan's format that this program writes.
-pub const PLAN_VERSION: u32 = 1;
+/// The newest version of the plan's format that this program writes: a plan with secrets.
+pub const PLAN_VERSION: u32 = 2;
+
+/// A plan without secrets is as it was before, so that an older program can go on with it.
+pub const PLAN_WITHOUT_SECRETS: u32 = 1;
 
 /// Why an order is carried out; with the order's key and identity it names an occasion.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +110,21 @@ pub struct Step {
     pub timeout: Option<Span>,
     /// Between TERM and KILL.
     pub grace: Span,
+    /// What it reads on its standard input; the one template that sees secrets, so it is rendered by the executor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<Template>,
+}
+
+/// Where a secret is: never what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretAt {
+    /// The path in Vault.
+    pub path: String,
+    /// Which field of it.
+    pub field: String,
+    /// Whether it may be shorter than what can be kept out of outputs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_short: bool,
 }
 
 /// A lock on something of this host.
@@ -130,7 +150,7 @@ pub struct Place {
 /// The whole plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// [`PLAN_VERSION`]
+    /// [`PLAN_VERSION`] or [`PLAN_WITHOUT_SECRETS`]
     pub version: u32,
     /// Whose plan this is.
     pub run: RunId,
@@ -166,6 +186,9 @@ pub struct Plan {
     pub retry: Option<Retry>,
     /// How many times a step may answer 194.
     pub reboots: u32,
+    /// What it needs from Vault.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<Name, SecretAt>,
     /// What is locked meanwhile.
     pub resources: Vec<Lock>,
     /// Where it takes place.

@@ -6,6 +6,9 @@
 
 use zeroize::Zeroizing;
 
+/// Shorter ones, in bytes, cannot be kept out of outputs without tearing holes into them.
+pub const SHORTEST: usize = 6;
+
 /// A secret text; wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);

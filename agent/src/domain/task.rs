@@ -167,6 +167,9 @@ pub struct Secret {
     pub path: Template,
     /// Which field of it.
     pub field: String,
+    /// Whether it may be shorter than what can be kept out of outputs.
+    #[serde(default)]
+    pub allow_short: bool,
 }
 
 /// A lock on the host that is held while a run executes.
@@ -322,6 +325,8 @@ pub struct Step {
     pub timeout: Option<Span>,
     /// What it gets between TERM and KILL.
     pub grace: Span,
+    /// What it reads on its standard input; may name secrets.
+    pub stdin: Option<Template>,
 }
 
 #[derive(Deserialize)]
@@ -350,6 +355,8 @@ struct StepFile {
     timeout: Option<Span>,
     #[serde(default = "half_minute")]
     grace: Span,
+    #[serde(default)]
+    stdin: Option<Template>,
 }
 
 impl TryFrom<StepFile> for Step {
@@ -373,6 +380,7 @@ impl TryFrom<StepFile> for Step {
             leaves: file.leaves,
             timeout: file.timeout,
             grace: file.grace,
+            stdin: file.stdin,
         })
     }
 }
@@ -547,6 +555,9 @@ impl Check<'_> {
             if step.timeout.is_some_and(|timeout| timeout > task.timeout || timeout.0.is_zero()) {
                 self.fault(&at("timeout"), format!("more than nothing, at most the task's {}", task.timeout));
             }
+            if let Some(stdin) = &step.stdin {
+                self.stdin(task, stdin, &at("stdin"));
+            }
             if step.grace > hour() {
                 self.fault(&at("grace"), "at most 1h");
             }
@@ -601,6 +612,22 @@ impl Check<'_> {
             let listed = [path, &[Seg::from(index)]].concat();
             let place = if yaml::has(self.text, &mapped) { mapped } else { listed };
             self.fault(&place, message);
+        }
+    }
+
+    /// The one template that sees secrets: those that the task names.
+    fn stdin(&mut self, task: &Task, template: &Template, path: &[Seg]) {
+        for name in template.names() {
+            let fault = match name.strip_prefix("secrets.") {
+                Some(secret) if task.secrets.keys().any(|known| known.as_str() == secret) => None,
+                Some(secret) => Some(format!(
+                    "unknown secret `{secret}`: name it below `secrets:`, without - and . in its name"
+                )),
+                None => name_fault(task, &name),
+            };
+            if let Some(message) = fault {
+                self.fault(path, message);
+            }
         }
     }
 
@@ -709,6 +736,22 @@ steps:
 
     fn faults(text: &str) -> Vec<String> {
         Task::read(text).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn only_standard_input_sees_secrets_and_only_those_that_are_named() {
+        let with = |line: &str| format!("{SMALL}  {line}\nsecrets: {{dba: {{path: kv/x, field: y}}}}\n");
+        let task = Task::read(&with("stdin: '<p>{{ secrets.dba | e }}</p>{{ host }}'")).unwrap();
+        assert!(task.steps[0].stdin.is_some() && !task.secrets.values().next().unwrap().allow_short);
+        for (line, word) in [
+            ("stdin: '{{ secrets.bda }}'", "unknown secret `bda`"),
+            ("stdin: '{{ secrets }}'", "templates cannot see secrets"),
+            ("stdin: '{{ params.x }}'", "unknown parameter"),
+            ("done: [./a, '{{ secrets.dba }}']", "templates cannot see secrets"),
+        ] {
+            let said = faults(&with(line));
+            assert!(said.iter().any(|fault| fault.contains(word)), "{line}: {said:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! a parameter never becomes a second argument, never an option, never part of another Vault path, and a
 //! template sees nothing but the parameters and three names of the run: no secrets, environment or files.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
@@ -11,6 +12,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// The longest template and the longest rendered text.
 const MAX_TEXT: usize = 64 * 1024;
@@ -121,6 +123,32 @@ pub fn render(template: &Template, context: &Context<'_>) -> Result<String, Temp
         return Err(TemplateError::Option(template.0.clone()));
     }
     Ok(text)
+}
+
+#[derive(Serialize)]
+struct WithSecrets<'a> {
+    #[serde(flatten)]
+    context: &'a Context<'a>,
+    secrets: &'a BTreeMap<&'a str, &'a str>,
+}
+
+/// Renders what a step reads on its standard input: the one place where a template sees secrets.
+///
+/// The engine's own copies of the values are not wiped; they are gone with the executor.
+pub fn render_stdin(
+    template: &Template,
+    context: &Context<'_>,
+    secrets: &BTreeMap<&str, &str>,
+) -> Result<Zeroizing<String>, TemplateError> {
+    // What the engine says could quote a value: only which template it was is told.
+    let failed =
+        || TemplateError::Render { template: template.0.clone(), why: "it cannot be rendered".to_owned() };
+    let env = environment();
+    let compiled = env.template_from_str(&template.0).map_err(|_| failed())?;
+    let mut out = Bounded(Vec::new());
+    let values = Value::from(Serde(WithSecrets { context, secrets }));
+    compiled.render_captured_to(values, &mut out).map_err(|_| failed())?;
+    String::from_utf8(out.0).map(Zeroizing::new).map_err(|_| failed())
 }
 
 /// Renders a path in Vault: no parameter may lead to another one than the template's author meant.

@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 /// The plugin that turns Ansible's tasks into the step's progress.
 const CALLBACK: &str = include_str!("ansible/hostler_report.py");
@@ -44,7 +45,9 @@ pub struct Play {
 }
 
 /// Prepares a playbook, named by its path in the task's copy, in `folder`, a full path that is the step's own.
-pub fn play(playbook: &str, params: &Value, folder: &Path) -> Play {
+///
+/// `secrets` is a variables file with the run's secrets, on memory that is never swapped.
+pub fn play(playbook: &str, params: &Value, folder: &Path, secrets: Option<&Path>) -> Play {
     let plugins = folder.join("callback");
     let config = folder.join("ansible.cfg");
     let vars = folder.join("params.yml");
@@ -53,6 +56,11 @@ pub fn play(playbook: &str, params: &Value, folder: &Path) -> Play {
     let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
     let mut argv = words(&["ansible-playbook", "-i", "localhost,", "-c", "local", "-e"]);
     argv.push(at_vars);
+    if let Some(path) = secrets {
+        let mut at = OsString::from("@");
+        at.push(path);
+        argv.extend(["-e".into(), at]);
+    }
     // With ./ in front no name is an option.
     argv.push(format!("./{playbook}").into());
     let temp = folder.join("tmp");
@@ -78,6 +86,23 @@ pub fn play(playbook: &str, params: &Value, folder: &Path) -> Play {
         file(vars, extra_vars(params)),
     ];
     Play { folders: vec![folder.into(), plugins, temp], files, argv, env }
+}
+
+/// The variables file with the secrets: one variable, `secrets`.
+pub fn secret_vars<'a>(secrets: impl IntoIterator<Item = (&'a str, &'a str)>) -> Zeroizing<String> {
+    // Enough room from the start: a text that grows leaves copies behind.
+    let secrets: Vec<_> = secrets.into_iter().collect();
+    let room = secrets.iter().map(|(name, value)| name.len() + 10 * value.len() + 32).sum::<usize>() + 32;
+    let mut out = Zeroizing::new(String::with_capacity(room));
+    out.push_str("secrets: {");
+    for (name, value) in secrets {
+        write_text(&mut out, name);
+        out.push_str(": ");
+        write_text(&mut out, value);
+        out.push_str(", ");
+    }
+    out.push_str("}\n");
+    out
 }
 
 /// The variables file: one variable, `params`, with each text marked unsafe that could be rendered.
@@ -155,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_playbook_is_never_an_option() {
-        let play = play("--version", &json!({}), Path::new("/run/x"));
+        let play = play("--version", &json!({}), Path::new("/run/x"), None);
         assert_eq!(play.argv.last().unwrap(), "./--version");
         assert!(play.argv.contains(&"@/run/x/params.yml".into()));
     }

@@ -8,10 +8,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::output::clean;
+use super::redact::Redactor;
 
 /// Read in all, in bytes.
 const MOST: u64 = 1 << 20;
@@ -25,9 +27,9 @@ const OUTPUT_BYTES: usize = 2 << 10;
 const MESSAGE: usize = 512;
 
 /// What a step has said so far.
-#[derive(Debug)]
 pub struct Feedback {
     file: io::Take<File>,
+    redactor: Option<Arc<Redactor>>,
     partial: Vec<u8>,
     /// In percent.
     pub progress: Option<u8>,
@@ -41,12 +43,12 @@ pub struct Feedback {
 
 impl Feedback {
     /// Makes the file, empty and for its owner alone, and holds it open.
-    pub fn create(path: &Path) -> io::Result<Self> {
+    pub fn create(path: &Path, redactor: Option<Arc<Redactor>>) -> io::Result<Self> {
         let _ = std::fs::remove_file(path);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
         let file = file.take(MOST);
         let outputs = BTreeMap::new();
-        Ok(Self { file, partial: Vec::new(), progress: None, message: None, outputs, bad: 0 })
+        Ok(Self { file, redactor, partial: Vec::new(), progress: None, message: None, outputs, bad: 0 })
     }
 
     /// Reads what has come since; true if anything that was understood has.
@@ -68,6 +70,18 @@ impl Feedback {
         news
     }
 
+    /// Text for a report, without the run's secrets: looked for before and after it is cleaned, because the
+    /// cleaning may join what control characters kept apart.
+    fn said(&self, text: &str, most: usize) -> String {
+        match &self.redactor {
+            None => clean(text.as_bytes(), most),
+            Some(redactor) => {
+                let whole = clean(redactor.text(text).as_bytes(), usize::MAX);
+                clean(redactor.text(&whole).as_bytes(), most)
+            }
+        }
+    }
+
     fn take_line(&mut self, line: &[u8]) -> bool {
         let Ok(Value::Object(fields)) = serde_json::from_slice(line) else { return false };
         let mut understood = false;
@@ -81,7 +95,7 @@ impl Feedback {
                     _ => false,
                 },
                 ("message", Value::String(text)) => {
-                    self.message = Some(clean(text.as_bytes(), MESSAGE).replace('\n', " "));
+                    self.message = Some(self.said(&text, MESSAGE).replace('\n', " "));
                     true
                 }
                 ("output", Value::Object(outputs)) => {
@@ -98,8 +112,8 @@ impl Feedback {
 
     fn take_output(&mut self, name: String, value: Value) -> bool {
         let text = match value {
-            Value::String(text) => clean(text.as_bytes(), OUTPUT_BYTES),
-            Value::Number(number) => number.to_string(),
+            Value::String(text) => self.said(&text, OUTPUT_BYTES),
+            Value::Number(number) => self.said(&number.to_string(), OUTPUT_BYTES),
             Value::Bool(truth) => truth.to_string(),
             Value::Null | Value::Array(_) | Value::Object(_) => return false,
         };
@@ -107,7 +121,8 @@ impl Feedback {
         let (count, size) =
             others.fold((0, 0), |(count, size), (k, v)| (count + 1, size + k.len() + v.len()));
         let fits = count < OUTPUTS && size + name.len() + text.len() <= OUTPUT_BYTES;
-        let good = fits && is_output_name(&name);
+        // A name that holds a secret becomes none.
+        let good = fits && is_output_name(&name) && is_output_name(&self.said(&name, OUTPUT_BYTES));
         if good {
             self.outputs.insert(name, text);
         }
@@ -130,7 +145,7 @@ mod tests {
     fn said(text: &[u8]) -> Feedback {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report");
-        let mut feedback = Feedback::create(&path).unwrap();
+        let mut feedback = Feedback::create(&path, None).unwrap();
         OpenOptions::new().append(true).open(&path).unwrap().write_all(text).unwrap();
         feedback.read();
         feedback
@@ -165,7 +180,7 @@ mod tests {
     fn a_file_put_in_its_place_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("report");
-        let mut feedback = Feedback::create(&path).unwrap();
+        let mut feedback = Feedback::create(&path, None).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "{\"progress\": 1}\n").unwrap();
         assert!(!feedback.read());

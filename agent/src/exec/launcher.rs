@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::handover::{self, Word};
 use super::processes::{self, Mark, Process, unit_name};
 use crate::domain::ids::RunId;
 use crate::domain::plan::Plan;
@@ -19,6 +20,9 @@ const SYSTEMD_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// Added to the longest grace of a step before systemd kills the unit of a stopping host.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
+
+/// Variables of the agent that hold a secret.
+const OWN_SECRETS: [&str; 3] = ["VAULT_TOKEN", "CONSUL_HTTP_TOKEN", "CREDENTIALS_DIRECTORY"];
 
 /// How executors are started on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +51,26 @@ impl Launcher {
         folder: &Path,
         epoch: u32,
         plan: &Plan,
+        handed: Option<&[u8]>,
     ) -> Result<(), LaunchError> {
         let failed = |why: String| LaunchError { run: plan.run, why };
         let arguments = ["executor".into(), folder.to_owned(), PathBuf::from(epoch.to_string())];
+        let word = |word: Word| ["--handed".to_owned(), word.0];
         match self {
             Self::Detached => {
                 let mut command = std::process::Command::new(program);
                 command.args(&arguments).current_dir("/");
                 command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+                // The agent's own secrets are not the run's.
+                for name in OWN_SECRETS {
+                    command.env_remove(name);
+                }
                 super::step::on_start(&mut command, None);
+                if let Some(bytes) = handed {
+                    let handed =
+                        handover::inherit(&mut command, bytes).map_err(|error| failed(error.to_string()))?;
+                    command.args(word(handed));
+                }
                 let mut command = Command::from(command);
                 let mut child =
                     command.kill_on_drop(false).spawn().map_err(|error| failed(error.to_string()))?;
@@ -65,7 +80,23 @@ impl Launcher {
             Self::Systemd => {
                 let mut command = Command::new("systemd-run");
                 command.args(unit_arguments(plan)).arg("--").arg(program).args(&arguments);
-                ask(command).await.map(drop).map_err(failed)
+                let left = match handed {
+                    None => None,
+                    Some(bytes) => {
+                        let name = format!("{}.{epoch}", plan.run);
+                        let handed = handover::leave(&plan.place.runtime_dir, &name, bytes);
+                        let handed = handed.map_err(|error| failed(error.to_string()))?;
+                        let path = PathBuf::from(&handed.0);
+                        command.args(word(handed));
+                        Some(path)
+                    }
+                };
+                let asked = ask(command).await.map(drop).map_err(failed);
+                if let (Err(_), Some(path)) = (&asked, left) {
+                    // Nobody comes for it; one that is gone already was taken.
+                    let _ = std::fs::remove_file(path);
+                }
+                asked
             }
         }
     }

@@ -7,9 +7,12 @@
 
 pub mod ansible;
 pub mod feedback;
+pub mod handover;
 pub mod launcher;
+pub mod memory;
 pub mod oom;
 pub mod output;
 pub mod processes;
+pub mod redact;
 pub mod step;
 pub mod user;

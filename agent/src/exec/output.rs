@@ -2,12 +2,15 @@
 //!
 //! `output` takes the first bytes; what comes later goes to `output.last`, which becomes `output.prev`
 //! whenever it is full. So what is on disk at any moment is the beginning and the newest end.
-//! Everything that a command prints passes [`Output::write`]: the one place where it can be filtered.
+//! Everything that a command prints passes [`Output::write`], where the run's secrets are taken out of it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::redact::{Filter, Redactor};
 
 /// How much of the beginning is kept, in bytes.
 pub const FIRST: u64 = 1 << 20;
@@ -16,28 +19,53 @@ pub const FIRST: u64 = 1 << 20;
 pub const LAST: u64 = 512 << 10;
 
 /// The open output of a run.
-#[derive(Debug)]
 pub struct Output {
     dir: PathBuf,
     file: File,
     room: u64,
+    filter: Option<Filter>,
+    passed: Vec<u8>,
 }
 
 impl Output {
     /// Opens the output in a run's folder, to go on behind what is there.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(dir: &Path, redactor: Option<Arc<Redactor>>) -> io::Result<Self> {
+        let (dir, filter) = (dir.to_owned(), redactor.map(Filter::new));
+        let passed = Vec::new();
         let first = dir.join("output");
         let length = fs::metadata(&first).map(|meta| meta.len()).unwrap_or(0);
         if length < FIRST {
-            return Ok(Self { dir: dir.to_owned(), file: append(&first)?, room: FIRST - length });
+            return Ok(Self { file: append(&first)?, room: FIRST - length, dir, filter, passed });
         }
         let last = dir.join("output.last");
         let length = fs::metadata(&last).map(|meta| meta.len()).unwrap_or(0);
-        Ok(Self { dir: dir.to_owned(), file: append(&last)?, room: LAST.saturating_sub(length) })
+        Ok(Self { file: append(&last)?, room: LAST.saturating_sub(length), dir, filter, passed })
     }
 
-    /// Adds what a command printed.
-    pub fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Adds what a command printed; what could be the beginning of a secret stays behind until more has come.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(filter) = &mut self.filter else { return self.store(bytes) };
+        let mut passed = std::mem::take(&mut self.passed);
+        filter.push(bytes, &mut passed);
+        self.store_and_keep(passed)
+    }
+
+    /// A command has ended: what stayed behind is no secret, or not the whole of one.
+    pub fn settle(&mut self) -> io::Result<()> {
+        let Some(filter) = &mut self.filter else { return Ok(()) };
+        let mut passed = std::mem::take(&mut self.passed);
+        filter.finish(&mut passed);
+        self.store_and_keep(passed)
+    }
+
+    fn store_and_keep(&mut self, mut passed: Vec<u8>) -> io::Result<()> {
+        let stored = self.store(&passed);
+        passed.clear();
+        self.passed = passed;
+        stored
+    }
+
+    fn store(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.room == 0 {
                 self.next()?;
@@ -111,10 +139,10 @@ mod tests {
     #[test]
     fn the_beginning_and_the_end_are_kept_and_the_disk_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
-        let mut output = Output::open(dir.path()).unwrap();
+        let mut output = Output::open(dir.path(), None).unwrap();
         for n in 0..400_000_u32 {
             if n % 100_000 == 0 {
-                output = Output::open(dir.path()).unwrap(); // As after a restart.
+                output = Output::open(dir.path(), None).unwrap(); // As after a restart.
             }
             output.write(format!("line {n:08}\n").as_bytes()).unwrap();
         }

@@ -21,8 +21,9 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, pipe2, setgid, setgroups, setsid, setuid};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::Receiver;
+use tokio::process::ChildStdin;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -52,12 +53,13 @@ pub enum Interrupt {
 }
 
 /// What is to be started.
-#[derive(Debug)]
 pub struct Job<'a> {
     /// Program and arguments.
     pub argv: &'a [String],
     /// The whole environment.
     pub env: &'a [(String, String)],
+    /// What it reads on its standard input.
+    pub stdin: Option<&'a [u8]>,
     /// The folder that it is started in.
     pub cwd: &'a Path,
     /// Who runs it.
@@ -73,7 +75,6 @@ pub struct Job<'a> {
 }
 
 /// What happened while a command ran, for whom it may concern at once.
-#[derive(Debug)]
 pub enum Moment<'a> {
     /// It was started.
     Started(ProcessId),
@@ -116,6 +117,9 @@ pub async fn run(
 ) -> io::Result<Ended> {
     let began = clock::since_boot();
     let (mut child, mut pipe) = start(job)?;
+    // A program that does not read it is not waited for: what is left of it goes with the command.
+    let mut input = child.stdin.take().zip(job.stdin);
+    let mut written = 0;
     let id = child.id().and_then(processes::process).map(|process| process.id);
     if let Some(id) = id {
         mark.sessions.insert(id);
@@ -133,6 +137,9 @@ pub async fn run(
             biased;
             status = child.wait() => break status?,
             read = pipe.read(&mut buffer), if open => open = keep(read, &buffer, output),
+            more = feed(&mut input, &mut written), if input.is_some() => if !more {
+                input = None;
+            },
             () = until(ending.deadline), if ending.asked.is_none() => {
                 ending.timed_out = true;
                 ending.ask(id, job.grace);
@@ -172,6 +179,8 @@ pub async fn run(
             () = sleep_until(drained) => break,
         }
     }
+    // A full disk costs the output, not the step.
+    let _ = output.settle();
     feedback.read();
     let may_stay = job.leaves && status.success();
     let remaining = if has_children() { mark.processes() } else { Vec::new() };
@@ -237,6 +246,24 @@ async fn until(instant: Option<Instant>) {
     }
 }
 
+/// Writes a part of the standard input; false when there is nothing more to write, or nobody who reads it.
+///
+/// A write that is not chosen has written nothing.
+async fn feed(input: &mut Option<(ChildStdin, &[u8])>, written: &mut usize) -> bool {
+    let Some((pipe, bytes)) = input else { return false };
+    let rest = bytes.get(*written..).unwrap_or_default();
+    if rest.is_empty() {
+        return false;
+    }
+    match pipe.write(rest).await {
+        Ok(0) | Err(_) => false,
+        Ok(n) => {
+            *written += n;
+            true
+        }
+    }
+}
+
 fn keep(read: io::Result<usize>, buffer: &[u8], output: &mut Output) -> bool {
     match read {
         Ok(0) | Err(_) => false,
@@ -278,7 +305,8 @@ fn start(job: &Job<'_>) -> io::Result<(tokio::process::Child, Receiver)> {
     // so that a step's user needs no way through the folders above the copy.
     let mut command = std::process::Command::new(program);
     command.args(arguments).env_clear().envs(job.env.iter().map(|(k, v)| (k, v))).current_dir(job.cwd);
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    command.stdin(if job.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(writer.try_clone()?).stderr(writer);
     on_start(&mut command, (!job.user.is_me()).then(|| job.user.clone()));
     let mut command = tokio::process::Command::from(command);
     Ok((command.kill_on_drop(false).spawn()?, pipe))

@@ -1,5 +1,6 @@
 //! The folder of one run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use super::claim::{Claim, ClaimState};
 use super::journal::{self, JournalError};
 use crate::domain::ids::RunId;
 use crate::domain::memory::Asked;
+use crate::domain::name::Name;
 use crate::domain::plan::{PLAN_VERSION, Plan};
 use crate::domain::run::State;
 use crate::host::disk::{self, At, DiskError};
@@ -19,6 +21,9 @@ const MAX_PLAN: u64 = 4 << 20;
 
 /// The request that the run shall end.
 const CANCEL: &str = "request.1";
+
+/// Which versions of its secrets the run reads; never what they are.
+const SECRETS: &str = "secrets";
 
 /// A request is a name, a reason, and little more.
 const MAX_REQUEST: u64 = 16 << 10;
@@ -57,6 +62,12 @@ pub struct Progress {
     /// What it says.
     #[serde(default)]
     pub message: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Secrets {
+    version: u32,
+    versions: BTreeMap<Name, u64>,
 }
 
 /// The folder of one run.
@@ -179,6 +190,23 @@ impl Folder {
     fn requested(&self, name: &str) -> Option<Asked> {
         let json = disk::read(&self.path.join(name), MAX_REQUEST).ok().flatten()?;
         serde_json::from_slice(&json).ok()
+    }
+
+    /// The versions of the run's secrets that its first epoch read: every later one reads the same.
+    pub fn secret_versions(&self) -> Result<BTreeMap<Name, u64>, FolderError> {
+        let path = self.path.join(SECRETS);
+        let Some(json) = disk::read(&path, MAX_REQUEST)? else { return Ok(BTreeMap::new()) };
+        let read: Secrets = serde_json::from_slice(&json).map_err(io::Error::other).at("read", &path)?;
+        Ok(read.versions)
+    }
+
+    /// Remembers them, on the disk when this returns.
+    pub fn set_secret_versions(&self, versions: &BTreeMap<Name, u64>) -> Result<(), FolderError> {
+        let path = self.path.join(SECRETS);
+        let secrets = Secrets { version: 1, versions: versions.clone() };
+        let json = serde_json::to_vec(&secrets).map_err(io::Error::other).at("write", &path)?;
+        disk::replace(&path, &json, 0o600)?;
+        Ok(())
     }
 
     /// How far the step under way has come.

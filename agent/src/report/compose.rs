@@ -199,7 +199,10 @@ impl Sources<'_> {
         };
         let report = summarised(report, &summary);
         let error = state.failure.as_ref().map(|failure| failure.text.clone());
-        OrderReport { progress, message: message.or(report.message.clone()), error, ..report }
+        // What it waits for says more than what its last command said.
+        let detail = wait.and_then(|wait| wait.detail.clone());
+        let message = detail.or(message).or(report.message.clone());
+        OrderReport { progress, message, error, ..report }
     }
 }
 

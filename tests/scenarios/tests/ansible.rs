@@ -18,7 +18,7 @@ fn run(dir: &Path, playbook: &str, params: &Value) -> Output {
     fs::create_dir_all(&copy).unwrap();
     fs::write(copy.join("play.yml"), playbook).unwrap();
     fs::write(dir.join("report"), "").unwrap();
-    let play = ansible::play("play.yml", params, &dir.join("ansible"));
+    let play = ansible::play("play.yml", params, &dir.join("ansible"), None);
     for folder in &play.folders {
         fs::create_dir(folder).unwrap();
     }

@@ -415,6 +415,7 @@ impl Host {
 }
 
 impl Drop for Host {
+    // The folder of secrets is a file system of its own, and would keep the temporary folder from going.
     fn drop(&mut self) {
         self.kill();
         // What a step left behind could start more while it is ended.
@@ -422,9 +423,11 @@ impl Drop for Host {
             let alive = self.processes();
             alive.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
             if alive.is_empty() {
-                return;
+                break;
             }
         }
+        // Where nothing may be mounted there is nothing to take away.
+        let _ = nix::mount::umount2(&self.path("run/secrets"), nix::mount::MntFlags::MNT_DETACH);
     }
 }
 

@@ -11,6 +11,7 @@ mod host;
 mod http;
 mod proxy;
 mod tls;
+mod vault;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ pub use host::{Host, SOON, lives, program, signal};
 pub use http::{Response, request};
 pub use proxy::Proxy;
 pub use tls::Certificates;
+pub use vault::{Ailment, ROLE_ID, SECRET_ID, Vault};
 
 /// Asks `probe` again and again until it answers `Ok`; panics with its last complaint when `deadline` has
 /// passed. The only place of the tests that sleeps.

@@ -40,7 +40,8 @@ impl Agent {
                 let closed = task.gates.iter().find_map(closed);
                 let (repeatable, offline) = (task.is_repeatable(), task.offline);
                 let (probe, emergency) = (plan.probe.is_some(), task.emergency);
-                Ok(Needs { repeatable, locks: plan.resources, closed, offline, probe, emergency })
+                let secrets = !plan.secrets.is_empty();
+                Ok(Needs { repeatable, locks: plan.resources, closed, offline, probe, secrets, emergency })
             })
         };
         self.examined.insert(key.clone(), Examined { index: seen.index, finding });

@@ -56,6 +56,7 @@ impl Agent {
             folder,
             epoch,
             plan,
+            vault: self.vault.clone(),
         }
     }
 
@@ -102,9 +103,9 @@ impl Agent {
             return;
         }
         let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
-        let launcher = self.launcher.clone();
+        let (launcher, runtime) = (self.launcher.clone(), self.settings.runtime_dir.clone());
         self.send(async move {
-            let count = work::end_survivors(&launcher, &folder).await;
+            let count = work::end_survivors(&launcher, &folder, &runtime).await;
             Event::Survivors { run, count }
         });
     }

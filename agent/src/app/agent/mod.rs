@@ -23,6 +23,7 @@ mod space;
 mod standing;
 mod status;
 mod tidy;
+mod vault;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +61,7 @@ use crate::ledger::{Audit, Folder, Ledger};
 use crate::report::own::Rival;
 use crate::report::wanted::{Texts, Wanted};
 use crate::store::Store;
+use crate::vault::{Vault, VaultError};
 
 /// While a run executes, its folder is looked at so often, should a notice of the kernel be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -94,6 +96,9 @@ pub enum AgentError {
     /// Another agent has the state folder.
     #[error("another agent runs on {}", .0.display())]
     Running(PathBuf),
+    /// The client for Vault.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// Something of the system.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -133,6 +138,10 @@ pub enum Event {
         /// Whether it was.
         launched: bool,
     },
+    /// An executor was not launched, because it could not be given what it needs; it may be tried again.
+    Unlaunched(RunId),
+    /// The agent stands with Vault otherwise than before.
+    Vault,
     /// What was kept from happening may be tried again.
     Again(RunId),
     /// A dead executor's processes were ended, but for so many.
@@ -195,6 +204,7 @@ pub struct Agent {
     rebooting: bool,
     calm_until: Option<Timestamp>,
     standings: standing::Standings,
+    vault: Option<Arc<Vault>>,
     closed_since_trim: usize,
     decision: Decision,
     events: mpsc::Sender<Event>,
@@ -239,6 +249,7 @@ impl Agent {
         let runs = runs::Runs::open(&runs_dir, events.clone());
         let launcher = super::open::launcher(settings.launcher);
         let (wanted, _) = watch::channel(Arc::new(Wanted::default()));
+        let vault = vault::open(&settings)?;
         Ok(Self {
             host,
             who,
@@ -267,6 +278,7 @@ impl Agent {
             rebooting: false,
             calm_until: None,
             standings,
+            vault,
             closed_since_trim: 0,
             decision: Decision::default(),
             events,
@@ -290,6 +302,8 @@ impl Agent {
         self.tidy();
         self.load_runs();
         self.end_questions();
+        self.sweep_secrets();
+        self.keep_vault();
         self.sights =
             sights::watch(&self.store, &self.settings.keys, &self.host, &self.sources, &self.events);
         self.read_past();
@@ -364,6 +378,11 @@ impl Agent {
             Event::Again(run) => {
                 self.starting.remove(&run);
             }
+            Event::Unlaunched(run) => {
+                self.starting.remove(&run);
+                self.runs.unlaunched(run);
+            }
+            Event::Vault => {}
             Event::Survivors { run, count } => {
                 self.ending.remove(&run);
                 self.runs.survivors(run, count);
@@ -380,6 +399,7 @@ impl Agent {
             let now = clock::now();
             let barred = self.barred(now);
             let unread = BTreeMap::new();
+            let no_vault = self.no_vault();
             // On a host that is not who it was, nothing follows from what is or is not there.
             let judges = self.past.is_some() && self.sighted.visible && self.who.differs.is_none();
             let view = View {
@@ -402,6 +422,7 @@ impl Agent {
                 calm_until: self.calm_until,
                 clock: self.clock(),
                 unreachable: self.sighted.away,
+                vault: no_vault.as_deref(),
                 confirmed: &self.standings.copies,
                 answers: &self.standings.answers,
             };

@@ -90,6 +90,7 @@ impl Agent {
         conditions.extend(self.ledger_full.iter().cloned());
         conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
         conditions.extend(self.standings.conditions());
+        conditions.extend(self.vault_condition());
         conditions.truncate(CONDITIONS);
         conditions
     }

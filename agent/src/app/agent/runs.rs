@@ -141,6 +141,13 @@ impl Runs {
         self.look_at(run);
     }
 
+    /// No executor was started: the same epoch may be launched as soon as it can be given what it needs.
+    pub(super) fn unlaunched(&mut self, run: RunId) {
+        if let Some(view) = self.views.get_mut(&run) {
+            view.launched = None;
+        }
+    }
+
     /// The executor finds in the run's folder what an operator wants of it.
     pub(super) fn told(&mut self, run: RunId, asked: Asked) {
         if let Some(view) = self.views.get_mut(&run) {

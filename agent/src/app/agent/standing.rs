@@ -27,6 +27,7 @@ use crate::domain::task::Task;
 use crate::exec::launcher::Launcher;
 use crate::host::{clock, disk};
 use crate::ledger::{ClaimState, Folder, trim};
+use crate::vault::Vault;
 
 /// So many probes are asked at once.
 const ASKED_AT_ONCE: usize = 4;
@@ -144,6 +145,7 @@ impl Agent {
             rule: self.rule,
             copying: Arc::clone(&self.copying),
             launcher: self.launcher.clone(),
+            vault: self.vault.clone(),
         };
         self.standings.asking.insert(key.clone());
         let index = seen.index;
@@ -175,7 +177,8 @@ impl Agent {
         let checks = self.settings.state_dir.join("checks");
         for run in trim::folders(&checks).unwrap_or_default() {
             let (launcher, folder) = (self.launcher.clone(), Folder::new(&checks, run));
-            tokio::spawn(async move { end(&launcher, &folder).await });
+            let runtime = self.settings.runtime_dir.clone();
+            tokio::spawn(async move { end(&launcher, &folder, &runtime).await });
         }
     }
 }
@@ -192,6 +195,7 @@ struct Question {
     rule: OwnerRule,
     copying: Arc<Mutex<()>>,
     launcher: Launcher,
+    vault: Option<Arc<Vault>>,
 }
 
 impl Question {
@@ -204,10 +208,11 @@ impl Question {
             folder: folder.clone(),
             epoch: 1,
             plan: Arc::clone(&plan),
+            vault: self.vault.clone(),
         };
         launching.launch().await;
         let answer = wait(&folder, &plan).await;
-        end(&self.launcher, &folder).await;
+        end(&self.launcher, &folder, &self.place.runtime_dir).await;
         answer
     }
 
@@ -263,12 +268,12 @@ async fn wait(folder: &Folder, plan: &Plan) -> Result<Answer, String> {
 }
 
 /// Ends what is left of a question, and removes its folder. An executor that has answered may still be on its way out.
-async fn end(launcher: &Launcher, folder: &Folder) {
+async fn end(launcher: &Launcher, folder: &Folder, runtime: &Path) {
     let until = Instant::now() + ENDS_WITHIN;
     while matches!(folder.newest_claim(), Ok((_, ClaimState::Held(_)))) && Instant::now() < until {
         sleep(Duration::from_millis(20)).await;
     }
-    let left = work::end_survivors(launcher, folder).await;
+    let left = work::end_survivors(launcher, folder, runtime).await;
     let removed: Result<(), _> = if left == 0 { folder.remove() } else { Ok(()) };
     if let Err(error) = removed {
         tracing::warn!("{error}");

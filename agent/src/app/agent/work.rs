@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use zeroize::Zeroizing;
 
 use super::look::{LastLook, Look};
 use super::{Event, NotMade};
@@ -18,16 +19,22 @@ use crate::domain::plan::{Cause, Place, Plan};
 use crate::domain::source::OrderKey;
 use crate::domain::task::Task;
 use crate::exec::launcher::Launcher;
+use crate::exec::memory;
 use crate::exec::processes::{self, Mark};
 use crate::host::crash::{CrashPoint, here};
 use crate::host::{clock, disk, facts};
 use crate::ledger::claim::Holder;
 use crate::ledger::{Claim, Folder, FolderError};
+use crate::vault::Vault;
 
 /// The largest `task.yml` in a copy, in bytes.
 const MAX_TASK: u64 = 1 << 20;
 /// What a dead executor left running gets between TERM and KILL.
 const SURVIVORS_GRACE: Duration = Duration::from_secs(10);
+/// A run's token outlives the run's time by this.
+const TOKEN_MARGIN: Duration = Duration::from_secs(600);
+/// Why a task with secrets waits on a host without Vault.
+pub(super) const NO_VAULT: &str = "this host has no Vault: set `vault:` in its configuration";
 /// How long systemd may take to see that a unit is over.
 const UNIT_ENDS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -126,16 +133,43 @@ pub(super) struct Launching {
     pub(super) folder: Folder,
     pub(super) epoch: u32,
     pub(super) plan: Arc<Plan>,
+    pub(super) vault: Option<Arc<Vault>>,
 }
 
 impl Launching {
     pub(super) async fn launch(self) -> Event {
         let run = self.plan.run;
-        let launched = self.launcher.launch(&self.program, self.folder.path(), self.epoch, &self.plan).await;
+        let handed = match self.hand_over().await {
+            Ok(handed) => handed,
+            Err(why) => {
+                tracing::warn!(run = %run, "not started yet: {why}");
+                // By then the agent says that it waits for Vault.
+                sleep(super::START_AGAIN).await;
+                return Event::Unlaunched(run);
+            }
+        };
+        let handed = handed.as_ref().map(|bytes| bytes.as_slice());
+        let launcher = &self.launcher;
+        let launched =
+            launcher.launch(&self.program, self.folder.path(), self.epoch, &self.plan, handed).await;
         if let Err(error) = &launched {
             tracing::error!("{error}");
         }
         Event::Launched { run, launched: launched.is_ok() }
+    }
+}
+
+impl Launching {
+    /// What the executor needs for Vault: nothing, if its task wants no secrets.
+    async fn hand_over(&self) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
+        if self.plan.secrets.is_empty() {
+            return Ok(None);
+        }
+        let Some(vault) = &self.vault else { return Err(NO_VAULT.to_owned()) };
+        // Undoing has as much time again; the executor gives the token up when it ends.
+        let life = self.plan.timeout.0.saturating_mul(2) + TOKEN_MARGIN;
+        let grant = vault.grant(self.plan.run, life).await.map_err(|error| error.to_string())?;
+        Ok(Some(grant.to_bytes()))
     }
 }
 
@@ -148,8 +182,9 @@ pub(super) fn void(folder: &Folder, epoch: u32) -> Result<bool, FolderError> {
 }
 
 /// Ends what a dead executor left running; how many could not be ended.
-pub(super) async fn end_survivors(launcher: &Launcher, folder: &Folder) -> usize {
+pub(super) async fn end_survivors(launcher: &Launcher, folder: &Folder, runtime: &Path) -> usize {
     let mark = Mark::of(folder.path(), folder.run(), *launcher == Launcher::Systemd);
+    memory::sweep_run(runtime, folder.run());
     let alive = mark.end_all(SURVIVORS_GRACE).await.len();
     let asked = Instant::now();
     let mut pause = Duration::from_millis(10);

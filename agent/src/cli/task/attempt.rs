@@ -100,7 +100,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             return Err(fault(Exit::Trouble, "the parameters make no order"));
         };
         if !task.secrets.is_empty() {
-            show::note("the task wants secrets: a run by hand has none of them");
+            show::note(
+                "the task wants secrets: a run by hand has none of them, and its commands are not started",
+            );
         }
         let run = clock::new_run();
         let temporary =
@@ -161,7 +163,7 @@ async fn carry_out(folder: &Folder) -> Result<(), Failure> {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = false;
-    let executor = execute(folder.path(), 1);
+    let executor = execute(folder.path(), 1, None);
     tokio::pin!(executor);
     loop {
         tokio::select! {

@@ -65,6 +65,8 @@ pub struct Needs {
     pub offline: bool,
     /// Whether it has a probe.
     pub probe: bool,
+    /// Whether it needs secrets.
+    pub secrets: bool,
     /// Whether it may start on a full disk, beside the others.
     pub emergency: bool,
 }
@@ -176,6 +178,8 @@ pub struct View<'a> {
     pub unreachable: bool,
     /// The ledger's copies of orders that may fire then.
     pub confirmed: &'a BTreeMap<OrderKey, SeenOrder>,
+    /// Why no secrets are to be had, if that is so.
+    pub vault: Option<&'a str>,
     /// What the probes of orders that reconcile have said.
     pub answers: &'a BTreeMap<OrderKey, Answers>,
 }
@@ -255,6 +259,8 @@ pub enum Reason {
     Retry,
     /// For the store.
     Store,
+    /// For Vault.
+    Vault,
     /// For a run of an older identity.
     OlderRun,
     /// For a place among the runs at once.
@@ -273,6 +279,7 @@ impl Reason {
             Self::Clock => "clock",
             Self::Reconcile => "reconcile",
             Self::Resource => "resource",
+            Self::Vault => "vault",
             Self::Identity => "identity",
             Self::Freeze => "freeze",
             Self::Gate => "gate",

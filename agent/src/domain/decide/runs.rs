@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::starts::{Not, Places, known_host, may_go_on};
+use super::starts::{Not, Places, has_secrets, known_host, may_go_on};
 use super::{Action, Decision, Life, Reason, RunView, View, Wait};
 use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, end_of};
 use crate::domain::run::{Phase, Rest, State};
@@ -163,6 +163,10 @@ impl Run<'_> {
         if look && self.view.orders.is_none() {
             // Not in sight is not gone: nothing has happened of it, and it can wait.
             return decision.wait(self.key, Wait::new(Reason::Store, None));
+        }
+        // Each epoch needs a token of its own.
+        if let Err(Not::Yet(wait)) = has_secrets(self.view, !self.run.plan.secrets.is_empty()) {
+            return decision.wait(self.key, wait);
         }
         let (key, run) = (self.key.clone(), self.occasion.run);
         decision.actions.push(Action::Launch { key, run, epoch, look });

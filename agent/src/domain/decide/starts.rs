@@ -196,6 +196,7 @@ fn may_start(
     }
     not_frozen(view, &order.task)?;
     open_gates(view, key)?;
+    has_secrets(view, needs.secrets)?;
     places.take(&locks, emergency).map_err(Not::Yet)?;
     Ok(locks)
 }
@@ -280,6 +281,17 @@ fn needs<'a>(view: &View<'a>, key: &OrderKey, seen: &SeenOrder) -> Result<&'a Ne
         None => Err(Not::Examined),
         Some(Err(why)) => Err(Not::Ever(End::Refused, why.clone())),
         Some(Ok(needs)) => Ok(needs),
+    }
+}
+
+/// What needs secrets waits for Vault; it never fails because of it.
+pub(super) fn has_secrets(view: &View<'_>, wanted: bool) -> Result<(), Not> {
+    match view.vault.filter(|_| wanted) {
+        None => Ok(()),
+        Some(why) => {
+            let detail = Some(why.to_owned());
+            Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Vault, None) }))
+        }
     }
 }
 

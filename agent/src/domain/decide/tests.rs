@@ -131,6 +131,7 @@ impl Model {
                         closed: None,
                         offline,
                         probe,
+                        secrets: false,
                         emergency: self.emergency,
                     };
                     let finding = self.refused.clone().map_or(Ok(needs), Err);
@@ -139,6 +140,7 @@ impl Model {
                 .collect();
             let indexes = self.sources.iter().map(|source| (source.clone(), self.index)).collect();
             let view = View {
+                vault: None,
                 now: self.now,
                 boot: "b",
                 host: &self.host,

@@ -27,6 +27,7 @@ pub(crate) fn plan(short: &str) -> Plan {
         on_timeout: OnTimeout::Report,
         leaves: false,
         timeout: None,
+        stdin: None,
         grace: Span::secs(1),
     });
     Plan {
@@ -48,6 +49,7 @@ pub(crate) fn plan(short: &str) -> Plan {
         limits: Limits::default(),
         retry: Some(Retry { max: 2, every: SpanRange { from: Span::secs(60), to: Span::secs(600) } }),
         reboots: 1,
+        secrets: BTreeMap::new(),
         resources: Vec::new(),
         place: Place { task_dir: "/".into(), runtime_dir: "/".into(), systemd: false },
         emergency: false,

@@ -1,0 +1,61 @@
+//! The agent and Vault: opened from the settings, kept logged in beside the loop, and told of as a condition.
+
+use std::sync::Arc;
+
+use super::work::NO_VAULT;
+use super::{Agent, AgentError, Event};
+use crate::config::{ConfigError, Settings};
+use crate::exec::{handover, memory};
+use crate::ledger::{ClaimState, Folder};
+use crate::vault::{Standing, Vault};
+
+/// The host's Vault; `None`: it has none.
+pub(super) fn open(settings: &Settings) -> Result<Option<Arc<Vault>>, AgentError> {
+    let settings = settings.vault.clone().settle().map_err(ConfigError::from)?;
+    Ok(settings.map(Vault::new).transpose()?)
+}
+
+impl Agent {
+    /// Logs in, and stays so; each change is an event.
+    pub(super) fn keep_vault(&self) {
+        let Some(vault) = &self.vault else { return };
+        tokio::spawn(Arc::clone(vault).keep());
+        let (mut standing, events) = (vault.watch(), self.events.clone());
+        tokio::spawn(async move {
+            while standing.changed().await.is_ok() {
+                if events.send(Event::Vault).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Why no secrets are to be had.
+    pub(super) fn no_vault(&self) -> Option<String> {
+        let Some(vault) = &self.vault else { return Some(NO_VAULT.to_owned()) };
+        match &*vault.watch().borrow() {
+            Standing::Ready => None,
+            Standing::Starting => Some("logging in to Vault".to_owned()),
+            Standing::Away(why) => Some(why.clone()),
+        }
+    }
+
+    /// What an operator should know of it.
+    pub(super) fn vault_condition(&self) -> Option<String> {
+        match &*self.vault.as_ref()?.watch().borrow() {
+            Standing::Away(why) => Some(format!("vault: {why}")),
+            Standing::Ready | Standing::Starting => None,
+        }
+    }
+
+    /// What executors that died left of secrets goes before anything else happens.
+    pub(super) fn sweep_secrets(&self) {
+        let runtime = &self.settings.runtime_dir;
+        handover::sweep(runtime);
+        let runs = self.settings.state_dir.join("runs");
+        memory::sweep(runtime, |name| {
+            let Ok(run) = name.parse() else { return false };
+            matches!(Folder::new(&runs, run).newest_claim(), Ok((_, ClaimState::Held(_))))
+        });
+    }
+}

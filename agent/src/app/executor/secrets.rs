@@ -1,0 +1,166 @@
+//! What an executor knows of its run's secrets: fetched before the claim, handed to each command, taken out of what
+//! the commands say, and given back at the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use zeroize::Zeroizing;
+
+use super::ExecutorError;
+use crate::domain::name::Name;
+use crate::domain::plan::Plan;
+use crate::domain::secret::Secret;
+use crate::domain::template::{Context, Template, render_stdin};
+use crate::exec::memory::Files;
+use crate::exec::redact::Redactor;
+use crate::exec::user::User;
+use crate::exec::{ansible, handover};
+use crate::ledger::Folder;
+use crate::vault::{Client, Got, Grant, VaultError, give_up, read_all};
+
+/// All of the reading; an agent takes an executor without a claim for lost only after longer.
+const READ_WITHIN: Duration = Duration::from_secs(20);
+/// Between two attempts.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Giving the token up must not keep a run from ending; it ends by itself.
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
+
+/// The variables file for Ansible, beside the secrets; no secret has such a name.
+pub(super) const VARS: &str = ".ansible.yml";
+
+/// A run's secrets.
+pub(super) struct Secrets {
+    got: Got,
+    redactor: Option<Arc<Redactor>>,
+    access: Option<(Client, Secret)>,
+    /// Why there are none, although the run wants some: no command is started.
+    missing: Option<String>,
+}
+
+impl Secrets {
+    /// Fetches them; `None`: not now, and nothing has happened.
+    pub(super) async fn fetch(
+        plan: &Plan,
+        folder: &Folder,
+        handed: Option<&str>,
+    ) -> Result<Option<Self>, ExecutorError> {
+        let mut secrets = Self { got: Got::default(), redactor: None, access: None, missing: None };
+        if plan.secrets.is_empty() {
+            return Ok(Some(secrets));
+        }
+        let Some(word) = handed else {
+            secrets.missing =
+                Some("the run needs secrets, and there is no Vault to read them from".to_owned());
+            return Ok(Some(secrets));
+        };
+        let bytes = handover::take(word)?;
+        let grant = Grant::from_bytes(&bytes).map_err(std::io::Error::other)?;
+        let pinned = folder.secret_versions()?;
+        let read = async {
+            let client = Client::new(grant.server)?;
+            let read = read(&client, &grant.token, plan, &pinned).await;
+            Ok::<_, VaultError>((client, read))
+        };
+        match read.await {
+            Ok((client, Ok(got))) => {
+                let values = got.values.values().map(Secret::reveal).chain([grant.token.reveal()]);
+                match Redactor::new(values) {
+                    Ok(redactor) => secrets.redactor = Some(Arc::new(redactor)),
+                    Err(why) => secrets.missing = Some(why),
+                }
+                secrets.got = got;
+                secrets.access = Some((client, grant.token));
+            }
+            Ok((client, Err(error))) => {
+                // A dead token is no word on the secrets: the agent gets another.
+                if error.may_pass() {
+                    tracing::warn!("run {} is not started yet: {error}", plan.run);
+                    return Ok(None);
+                }
+                secrets.missing = Some(error.to_string());
+                secrets.access = Some((client, grant.token));
+            }
+            Err(error) => secrets.missing = Some(error.to_string()),
+        }
+        Ok(Some(secrets))
+    }
+
+    /// The versions that were read, if any were.
+    pub(super) fn versions(&self) -> Option<&BTreeMap<Name, u64>> {
+        (!self.got.versions.is_empty()).then_some(&self.got.versions)
+    }
+
+    /// What takes them out of a stream.
+    pub(super) fn redactor(&self) -> Option<Arc<Redactor>> {
+        self.redactor.clone()
+    }
+
+    /// A text without them.
+    pub(super) fn clean(&self, text: &str) -> String {
+        self.redactor.as_ref().map_or_else(|| text.to_owned(), |redactor| redactor.text(text))
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.got.values.iter().map(|(name, value)| (name.as_str(), value.reveal()))
+    }
+
+    /// Their files for one command; `None`: the run wants none.
+    pub(super) fn files(&self, plan: &Plan, user: &User) -> Result<Option<Files>, String> {
+        if plan.secrets.is_empty() {
+            return Ok(None);
+        }
+        if let Some(why) = &self.missing {
+            return Err(why.clone());
+        }
+        let vars = ansible::secret_vars(self.all());
+        let files = self.all().chain([(VARS, vars.as_str())]);
+        let written = Files::write(&plan.place.runtime_dir, plan.run, user, files);
+        written.map(Some).map_err(|error| format!("the secrets cannot be handed to the step: {error}"))
+    }
+
+    /// The standard input of a step.
+    pub(super) fn render(&self, template: &Template, plan: &Plan) -> Result<Zeroizing<String>, String> {
+        let run = plan.run.to_string();
+        let context =
+            Context { params: &plan.params, host: plan.host.as_str(), order: plan.order.as_str(), run: &run };
+        let secrets = self.all().collect();
+        render_stdin(template, &context, &secrets).map_err(|_| "its `stdin` cannot be rendered".to_owned())
+    }
+
+    /// Gives the run's token up, and with it the leases that it made. What cannot be given up ends by itself.
+    pub(super) async fn give_up(&self) {
+        let Some((client, token)) = &self.access else { return };
+        match timeout(GIVE_UP_WITHIN, give_up(client, token)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("the run's token ends by itself: {error}"),
+            Err(_) => tracing::warn!("the run's token ends by itself: Vault does not answer"),
+        }
+    }
+}
+
+async fn read(
+    client: &Client,
+    token: &Secret,
+    plan: &Plan,
+    pinned: &BTreeMap<Name, u64>,
+) -> Result<Got, VaultError> {
+    let until = Instant::now() + READ_WITHIN;
+    loop {
+        let read = timeout(
+            until.saturating_duration_since(Instant::now()),
+            read_all(client, token, &plan.secrets, pinned, plan.timeout.0),
+        );
+        match read.await {
+            Err(_) => {
+                let place = client.server().address.clone();
+                return Err(VaultError::Away { place, why: "no answer in time".to_owned() });
+            }
+            Ok(Err(VaultError::Busy { .. } | VaultError::Away { .. })) if Instant::now() + AGAIN < until => {
+                sleep(AGAIN).await;
+            }
+            Ok(done) => return done,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What is to be checked of Vault: who the agent is there, until when, what its tasks may read, and whether secrets can
+//! be swapped. Nothing is read but rights. A login by AppRole makes one token, which is given up; a wrapped secret id
+//! is not spent.
+
+use super::{Check, fail, ok, warn};
+use crate::catalog::Catalog;
+use crate::catalog::trust::OwnerRule;
+use crate::config::Settings;
+use crate::exec::memory;
+use crate::vault::{Myself, Vault};
+
+pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
+    let catalog = Catalog::load(&settings.task_dirs, OwnerRule::of_process());
+    let wanting = catalog.iter().filter_map(|(name, task)| Some((name, task.ok()?)));
+    let wanting: Vec<_> = wanting.filter(|(_, loaded)| !loaded.task.secrets.is_empty()).collect();
+    let vault = match settings.vault.clone().settle() {
+        Err(error) => return vec![fail("vault", error.to_string(), "correct it, then check again")],
+        Ok(None) if wanting.is_empty() => return vec![ok("vault", "none, and no task wants one")],
+        Ok(None) => {
+            let names: Vec<String> = wanting.iter().map(|(name, _)| name.to_string()).collect();
+            let finding = format!("none, and these tasks wait for one: {}", names.join(", "));
+            return vec![warn("vault", finding, "set `vault:` in the configuration")];
+        }
+        Ok(Some(vault)) => vault,
+    };
+    let mut checks = swap(settings).into_iter().collect::<Vec<_>>();
+    let address = vault.server.address.clone();
+    let myself = match Vault::new(vault) {
+        Ok(vault) => Myself::of(&vault).await,
+        Err(error) => Err(error),
+    };
+    let myself = match myself {
+        Ok(myself) => myself,
+        Err(error) => {
+            checks.push(fail(
+                "vault",
+                error.to_string(),
+                "see `vault:` in the configuration, and `vault status`",
+            ));
+            return checks;
+        }
+    };
+    let until =
+        myself.ttl.map_or_else(|| "without end".to_owned(), |ttl| format!("for {} s more", ttl.as_secs()));
+    let policies = myself.policies.join(", ");
+    checks.push(ok("vault", format!("{} at {address}, with the policies {policies}, {until}", myself.name)));
+    let create = [("make tokens for runs".to_owned(), "auth/token/create".to_owned())];
+    let paths = wanting.iter().flat_map(|(name, loaded)| {
+        // A path with a parameter in it is known only with its order.
+        let fixed = loaded.task.secrets.iter().filter_map(|(secret, at)| {
+            let path = at
+                .path
+                .source()
+                .replace("{{ host }}", settings.host.as_ref().map_or("", |host| host.as_str()));
+            (!path.contains("{{")).then(|| (format!("read secret {secret} of task {name}"), path))
+        });
+        fixed.collect::<Vec<_>>()
+    });
+    for (what, path) in create.into_iter().chain(paths) {
+        match myself.may(&path).await {
+            Ok(words)
+                if words.iter().any(|word| ["read", "update", "create", "root"].contains(&word.as_str())) =>
+            {
+                checks.push(ok("vault rights", format!("may {what}: {path}")));
+            }
+            Ok(_) => checks.push(fail(
+                "vault rights",
+                format!("may not {what}: {path}"),
+                "give its policy that right",
+            )),
+            Err(error) => checks.push(warn("vault rights", error.to_string(), "see `vault status`")),
+        }
+    }
+    myself.go().await;
+    checks
+}
+
+/// Secrets lie on memory that is never swapped; where nothing may be mounted they lie in the runtime folder.
+fn swap(settings: &Settings) -> Option<Check> {
+    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
+    let plain: Vec<&str> = swaps
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        // Compressed memory is no disk, and what device mapper has is taken for encrypted.
+        .filter(|name| {
+            !name.contains("zram") && !name.starts_with("/dev/dm-") && !name.starts_with("/dev/mapper/")
+        })
+        .collect();
+    if plain.is_empty() || memory::kind(&settings.runtime_dir) == memory::Kind::NeverSwapped {
+        return None;
+    }
+    let finding =
+        format!("unencrypted swap on {}: what programs keep in memory may reach the disk", plain.join(", "));
+    Some(warn("swap", finding, "encrypt the swap, or turn it off"))
+}

@@ -1,0 +1,289 @@
+//! One request to Vault, with its bounds: a deadline, a largest body, no redirect but to the configured host, no
+//! proxy. The token is a header that no debug text shows, and bodies of answers never become part of an error.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::{Certificate, Identity, Method, redirect};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::settings::Server;
+use super::wire::{self, Verdict};
+use crate::domain::secret::Secret;
+
+/// The largest answer, in bytes: a value has at most 1 MiB on most storages.
+const MAX_BODY: usize = 4 << 20;
+/// The largest PEM file, in bytes.
+const MAX_PEM: u64 = 4 << 20;
+/// For a connection, TLS included.
+const CONNECT: Duration = Duration::from_secs(5);
+/// For a whole request.
+const REQUEST: Duration = Duration::from_secs(10);
+/// Shorter than the server keeps idle connections.
+const IDLE_FOR: Duration = Duration::from_secs(50);
+
+/// Why Vault did not do what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VaultError {
+    /// No answer, or none that makes sense.
+    #[error("Vault at {place} cannot be reached: {why}")]
+    Away {
+        /// Its address.
+        place: String,
+        /// What happened.
+        why: String,
+    },
+    /// Sealed.
+    #[error("Vault at {place} is sealed: an operator has to unseal it")]
+    Sealed {
+        /// Its address.
+        place: String,
+    },
+    /// Busy, or something behind it is away.
+    #[error("Vault at {place} cannot {action} now: {why}")]
+    Busy {
+        /// Its address.
+        place: String,
+        /// What was asked.
+        action: String,
+        /// What it said.
+        why: String,
+    },
+    /// The token is dead.
+    #[error("Vault at {place} does not know the token any more")]
+    TokenDead {
+        /// Its address.
+        place: String,
+    },
+    /// The policies do not allow it.
+    #[error("Vault at {place} forbids to {action}: give the agent's policy that right")]
+    Denied {
+        /// Its address.
+        place: String,
+        /// What was asked.
+        action: String,
+    },
+    /// There is nothing.
+    #[error("Vault at {place} has nothing to {action}: {why}")]
+    Missing {
+        /// Its address.
+        place: String,
+        /// What was asked.
+        action: String,
+        /// Which kind of nothing.
+        why: String,
+    },
+    /// A wrapping token was used before.
+    #[error(
+        "the wrapped secret id in {} was unwrapped by somebody else, or too late: take it for stolen, destroy it in Vault, and place a new one", path.display()
+    )]
+    Stolen {
+        /// The file that held it.
+        path: PathBuf,
+    },
+    /// It will not pass by itself.
+    #[error("Vault at {place} refuses to {action}: {why}")]
+    Refused {
+        /// Its address.
+        place: String,
+        /// What was asked.
+        action: String,
+        /// What it said.
+        why: String,
+    },
+    /// Something on this host.
+    #[error("{0}")]
+    Local(String),
+}
+
+impl VaultError {
+    /// Whether the same request may succeed later without anybody doing anything about this host.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Sealed { .. } | Self::Busy { .. } | Self::TokenDead { .. })
+    }
+}
+
+/// A client of one Vault.
+pub struct Client {
+    client: reqwest::Client,
+    server: Server,
+}
+
+impl Client {
+    /// Makes a client; connects to nothing yet. Reads the certificates that the settings name.
+    pub fn new(server: Server) -> Result<Self, VaultError> {
+        let failed = |why: String| VaultError::Local(format!("cannot set up the client for Vault: {why}"));
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("hostler/", env!("CARGO_PKG_VERSION")))
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(CONNECT)
+            .timeout(REQUEST)
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(IDLE_FOR)
+            .http1_only();
+        let builder = if server.address.starts_with("https:") {
+            tls(builder, &server)?
+        } else {
+            // Without TLS nothing must be paid for it: the system's authorities alone are half a megabyte.
+            let provider = rustls::crypto::ring::default_provider();
+            let none = rustls::ClientConfig::builder_with_provider(provider.into())
+                .with_safe_default_protocol_versions()
+                .map_err(|error| failed(error.to_string()))?
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
+            builder.tls_backend_preconfigured(none)
+        };
+        let client = builder.build().map_err(|error| failed(innermost(&error)))?;
+        Ok(Self { client, server })
+    }
+
+    /// How the server is reached.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    fn place(&self) -> String {
+        self.server.address.clone()
+    }
+
+    /// One request; `path` as Vault's own tools write it, `action` names it in errors. The `data`, `auth` and the rest
+    /// of the answer; `Null` where it has no body.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &str,
+        body: Option<&Value>,
+        token: Option<&Secret>,
+        action: &str,
+    ) -> Result<Value, VaultError> {
+        let away = |why: String| VaultError::Away { place: self.place(), why };
+        let mut url = reqwest::Url::parse(&self.server.address).map_err(|error| away(error.to_string()))?;
+        if let Ok(mut segments) = url.path_segments_mut() {
+            // Encoded once, and never a double slash: the server answers such paths with a redirect that loses writes.
+            segments.pop_if_empty().push("v1").extend(path.split('/').filter(|part| !part.is_empty()));
+        }
+        if !query.is_empty() {
+            url.set_query(Some(query));
+        }
+        let mut request =
+            self.client.request(method, url).header(HeaderName::from_static("x-vault-request"), "true");
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(token.reveal()).map_err(|_| {
+                VaultError::Local("the token for Vault holds a character that no token has".into())
+            })?;
+            value.set_sensitive(true);
+            request = request.header(HeaderName::from_static("x-vault-token"), value);
+        }
+        if let Some(namespace) = &self.server.namespace {
+            request = request.header(HeaderName::from_static("x-vault-namespace"), namespace.as_str());
+        }
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        let mut response = request.send().await.map_err(|error| away(innermost(&error)))?;
+        let status = response.status().as_u16();
+        let mut body = Zeroizing::new(Vec::with_capacity(16 << 10));
+        while let Some(chunk) = response.chunk().await.map_err(|error| away(innermost(&error)))? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(away(format!("an answer of more than {MAX_BODY} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        match status {
+            204 | 202 => Ok(Value::Null),
+            200 => match serde_json::from_slice(&body) {
+                Ok(value @ Value::Object(_)) => Ok(value),
+                _ => Err(away("what answers there is no Vault".to_owned())),
+            },
+            _ => Err(self.refusal(status, &body, action)),
+        }
+    }
+
+    fn refusal(&self, status: u16, body: &[u8], action: &str) -> VaultError {
+        let (place, action) = (self.place(), action.to_owned());
+        let why = || format!("{status} {}", wire::text(body)).trim().to_owned();
+        match wire::verdict(status, body) {
+            Verdict::Sealed => VaultError::Sealed { place },
+            Verdict::Later => VaultError::Busy { place, action, why: why() },
+            Verdict::TokenDead => VaultError::TokenDead { place },
+            Verdict::Denied => VaultError::Denied { place, action },
+            Verdict::Missing => VaultError::Missing { place, action, why: missing(body) },
+            Verdict::Unwrapped | Verdict::Refused => VaultError::Refused { place, action, why: why() },
+        }
+    }
+}
+
+/// The three kinds of nothing.
+fn missing(body: &[u8]) -> String {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    let about = &value["data"]["metadata"];
+    if about["destroyed"] == Value::Bool(true) {
+        return "this version was destroyed".to_owned();
+    }
+    if about.is_object() {
+        return "this version was deleted".to_owned();
+    }
+    if value["warnings"].is_array() {
+        return "the engine keeps versions: its path has `data/` after the mount".to_owned();
+    }
+    match wire::text(body) {
+        said if said.is_empty() => "there is none".to_owned(),
+        said => said,
+    }
+}
+
+/// The outermost texts only repeat that a request failed, with its address; the innermost says why.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    let text = if error.is_timeout() { "no answer in time".to_owned() } else { inner.to_string() };
+    crate::domain::text::head(&text.replace(['\n', '\r'], " "), 200)
+}
+
+fn tls(mut builder: reqwest::ClientBuilder, server: &Server) -> Result<reqwest::ClientBuilder, VaultError> {
+    // An error only says that the process has one already, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let bad = |path: &Path, what: &str| {
+        VaultError::Local(format!("{} does not hold {what} in PEM form", path.display()))
+    };
+    if let Some(path) = &server.ca_file {
+        let what = "certificates";
+        let authorities = Certificate::from_pem_bundle(&pem(path)?).map_err(|_| bad(path, what))?;
+        if authorities.is_empty() {
+            return Err(bad(path, what));
+        }
+        builder = builder.tls_certs_only(authorities);
+    }
+    if let Some((cert, key)) = &server.client {
+        let mut both = pem(key)?;
+        both.push(b'\n');
+        both.extend_from_slice(&pem(cert)?);
+        let identity =
+            Identity::from_pem(&both).map_err(|_| bad(cert, "a certificate that goes with its key"))?;
+        builder = builder.identity(identity);
+    }
+    if !server.verify {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    }
+    Ok(builder)
+}
+
+fn pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let read = || {
+        let mut contents = Zeroizing::new(Vec::new());
+        fs::File::open(path)?.take(MAX_PEM).read_to_end(&mut contents)?;
+        Ok(contents)
+    };
+    read().map_err(|error: std::io::Error| {
+        VaultError::Local(format!("cannot read {}: {error}", path.display()))
+    })
+}

@@ -1,0 +1,69 @@
+//! What the agent hands to an executor: where Vault is, and a token of the run's own.
+//!
+//! It goes through a memory file that the executor inherits, never through arguments, environment or disk.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::settings::Server;
+use crate::domain::secret::Secret;
+
+/// Where Vault is, and a token.
+pub struct Grant {
+    /// Where.
+    pub server: Server,
+    /// The token.
+    pub token: Secret,
+}
+
+#[derive(Serialize)]
+struct Out<'a> {
+    server: &'a Server,
+    token: &'a str,
+}
+
+#[derive(Deserialize)]
+struct In {
+    server: Server,
+    token: Value,
+}
+
+impl Grant {
+    /// As it is handed over.
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let out = Out { server: &self.server, token: self.token.reveal() };
+        Zeroizing::new(serde_json::to_vec(&out).unwrap_or_default())
+    }
+
+    /// Reads what was handed over; no message holds any of it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, &'static str> {
+        let read: In = serde_json::from_slice(bytes)
+            .map_err(|_| "what the agent handed over for Vault is not readable")?;
+        match read.token {
+            Value::String(token) => Ok(Self { server: read.server, token: Secret::new(token) }),
+            _ => Err("what the agent handed over for Vault has no token"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_arrives_as_it_was_sent() {
+        let server = Server {
+            address: "http://v:1".into(),
+            ca_file: None,
+            client: None,
+            namespace: None,
+            verify: true,
+        };
+        let sent = Grant { server: server.clone(), token: Secret::new("s.x\"".into()) };
+        let came = Grant::from_bytes(&sent.to_bytes()).unwrap();
+        assert!(came.server == server && came.token.reveal() == "s.x\"");
+        let error = Grant::from_bytes(b"{\"server\": {}, \"token\": \"s.x\"}").err().unwrap();
+        assert!(!error.contains("s.x"));
+    }
+}

@@ -1,0 +1,362 @@
+//! The agent's own place in Vault: logged in, its token renewed at two thirds of its life, and a child token for each
+//! epoch of a run that wants secrets.
+//!
+//! ```text
+//! (no token) -- login --> Ready --two thirds--> renew --less than before?--> login
+//!      ^------------------- dead token ----------|   \-- sealed, away, busy --> Away(why), again with back-off
+//! ```
+//!
+//! Away is a condition of the agent and makes runs that need secrets wait; nothing is revoked because Vault could not
+//! be reached. A token is never given up for its successor: the tokens of runs are its children and would end with it.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::{Instant, sleep};
+
+use super::client::{Client, VaultError};
+use super::grant::Grant;
+use super::settings::{Auth, VaultSettings};
+use crate::domain::ids::RunId;
+use crate::domain::secret::Secret;
+use crate::host::disk;
+
+/// The largest file with an id or a token, in bytes.
+const MAX_FILE: u64 = 16 << 10;
+/// A token file is looked at so often.
+const FILE_AGAIN: Duration = Duration::from_secs(30);
+/// After the first failure; doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A token that never ends is looked after so often.
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// How the agent stands with Vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing is known yet.
+    Starting,
+    /// Logged in.
+    Ready,
+    /// Not usable, and why: one line for the operator.
+    Away(String),
+}
+
+struct Session {
+    token: Secret,
+    from: Instant,
+    /// How long from then; `None`: it does not end.
+    ttl: Option<Duration>,
+    renewable: bool,
+    /// What the login gave: a renewal that gives less nears the maximum.
+    granted: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Held {
+    session: Option<Session>,
+    /// What a wrapped secret id held, for the next logins.
+    unwrapped: Option<Secret>,
+    /// The wrapping token that was taken.
+    spent: Option<Secret>,
+    /// Somebody else had been there before.
+    stolen: bool,
+}
+
+/// The agent's place in Vault.
+pub struct Vault {
+    client: Client,
+    auth: Auth,
+    held: Mutex<Held>,
+    standing: watch::Sender<Standing>,
+    kick: Notify,
+    /// So many tokens for runs in a row could not be had.
+    refusals: AtomicU32,
+}
+
+impl Vault {
+    /// Reads the certificates; connects to nothing yet.
+    pub fn new(settings: VaultSettings) -> Result<Arc<Self>, VaultError> {
+        Ok(Arc::new(Self {
+            client: Client::new(settings.server)?,
+            auth: settings.auth,
+            held: Mutex::default(),
+            standing: watch::channel(Standing::Starting).0,
+            kick: Notify::new(),
+            refusals: AtomicU32::new(0),
+        }))
+    }
+
+    /// How the agent stands with Vault, now and whenever it changes.
+    pub fn watch(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Keeps the agent logged in, for ever.
+    pub async fn keep(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let next = match self.tend().await {
+                Ok(next) => {
+                    self.say(Standing::Ready);
+                    pause = FIRST_PAUSE;
+                    next
+                }
+                Err(error) => {
+                    self.say(Standing::Away(error.to_string()));
+                    let now = pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    now
+                }
+            };
+            tokio::select! {
+                () = sleep(jittered(next)) => {}
+                // Whoever could not get a token says so; not at once, so that nothing spins.
+                () = self.kick.notified() => sleep(jittered(self.pause())).await,
+            }
+        }
+    }
+
+    /// The agent's own token may be good while it cannot make others: that must not go round at full speed.
+    fn pause(&self) -> Duration {
+        let refusals = self.refusals.load(Ordering::Relaxed).saturating_sub(1).min(10);
+        (FIRST_PAUSE * (1 << refusals)).min(LONGEST_PAUSE)
+    }
+
+    fn say(&self, standing: Standing) {
+        self.standing.send_if_modified(|known| {
+            let news = *known != standing;
+            if news {
+                match &standing {
+                    Standing::Away(why) => tracing::warn!("secrets are not to be had: {why}"),
+                    _ => tracing::info!("logged in to Vault at {}", self.client.server().address),
+                }
+                *known = standing;
+            }
+            news
+        });
+    }
+
+    /// Logs in, renews or looks whether the token lives; how long until the next time.
+    async fn tend(&self) -> Result<Duration, VaultError> {
+        let mut held = self.held.lock().await;
+        if let Auth::TokenFile(path) = &self.auth {
+            let fresh = read_secret(path)?;
+            if held.session.as_ref().is_none_or(|session| session.token != fresh) {
+                held.session = Some(self.adopt(fresh).await?);
+                return Ok(FILE_AGAIN);
+            }
+        }
+        let alive = match &held.session {
+            None => false,
+            Some(session) if session.ttl.is_some_and(|ttl| session.from.elapsed() >= ttl * 2 / 3) => {
+                match self.renew(session).await {
+                    Ok(renewed) => {
+                        let enough = renewed.ttl
+                            >= renewed.granted.map(|granted| granted.saturating_sub(Duration::from_secs(1)));
+                        held.session = Some(renewed);
+                        enough
+                    }
+                    // It lives on until its end, and the next attempt comes before.
+                    Err(error) if error.may_pass() && !matches!(error, VaultError::TokenDead { .. }) => {
+                        return Err(error);
+                    }
+                    Err(_) => false,
+                }
+            }
+            Some(session) => {
+                let path = "auth/token/lookup-self";
+                match self
+                    .client
+                    .ask(Method::GET, path, "", None, Some(&session.token), "look at the agent's token")
+                    .await
+                {
+                    Ok(_) | Err(VaultError::Denied { .. }) => true,
+                    Err(VaultError::TokenDead { .. }) => false,
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        if !alive {
+            let session = self.login(&mut held).await?;
+            held.session = Some(session);
+        }
+        let next = held.session.as_ref().and_then(|session| {
+            let due = session.ttl? * 2 / 3;
+            Some(due.saturating_sub(session.from.elapsed()))
+        });
+        let next = next.unwrap_or(DAY).clamp(FIRST_PAUSE, DAY);
+        Ok(if matches!(self.auth, Auth::TokenFile(_)) { next.min(FILE_AGAIN) } else { next })
+    }
+
+    /// A token for one epoch of a run, which ends with it, and is renewable.
+    pub async fn grant(&self, run: RunId, life: Duration) -> Result<Grant, VaultError> {
+        let granted = self.try_grant(run, life).await;
+        if granted.is_ok() {
+            self.refusals.store(0, Ordering::Relaxed);
+        }
+        if let Err(error) = &granted {
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+            self.say(Standing::Away(error.to_string()));
+            self.kick.notify_one();
+        }
+        granted
+    }
+
+    async fn try_grant(&self, run: RunId, life: Duration) -> Result<Grant, VaultError> {
+        let mut held = self.held.lock().await;
+        let body = json!({"ttl": format!("{}s", life.as_secs().max(60)), "renewable": true,
+            "display_name": "hostler-run", "meta": {"run": run.to_string()}});
+        let mut again = true;
+        loop {
+            let session = match held.session.take() {
+                Some(session) => session,
+                None => self.login(&mut held).await?,
+            };
+            let token = session.token.clone();
+            held.session = Some(session);
+            let action = "make a token for a run (update on auth/token/create)";
+            let path = "auth/token/create";
+            match self.client.ask(Method::POST, path, "", Some(&body), Some(&token), action).await {
+                // One new login for a refused request, and no more.
+                Err(VaultError::TokenDead { .. }) if std::mem::replace(&mut again, false) => {
+                    held.session = None
+                }
+                Err(error) => return Err(error),
+                Ok(answer) => {
+                    let (token, _, _) = self.auth_of(answer)?;
+                    return Ok(Grant { server: self.client.server().clone(), token });
+                }
+            }
+        }
+    }
+
+    /// The client.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// A token like the agent's, and whether it was made for this; a wrapped secret id is left alone.
+    pub(super) async fn try_login(&self) -> Result<(Secret, bool), VaultError> {
+        if let Auth::AppRole { wrapped: true, .. } = self.auth {
+            let why = "the secret id is wrapped, and looking would spend it: see the agent's own report";
+            return Err(VaultError::Local(why.to_owned()));
+        }
+        let session = self.login(&mut Held::default()).await?;
+        Ok((session.token, matches!(self.auth, Auth::AppRole { .. } | Auth::Cert { .. })))
+    }
+
+    async fn login(&self, held: &mut Held) -> Result<Session, VaultError> {
+        let (path, body) = match &self.auth {
+            Auth::Token(token) => return self.adopt(trimmed(token.clone(), "VAULT_TOKEN")?).await,
+            Auth::TokenFile(path) => return self.adopt(read_secret(path)?).await,
+            Auth::Cert { mount, name } => {
+                let body = name.as_ref().map_or_else(|| json!({}), |name| json!({"name": name}));
+                (format!("auth/{mount}/login"), body)
+            }
+            Auth::AppRole { mount, role_id_file, secret_id_file, wrapped } => {
+                let role = read_secret(role_id_file)?;
+                let mut body = json!({"role_id": role.reveal()});
+                if let Some(path) = secret_id_file {
+                    let id = if *wrapped { self.unwrap(held, path).await? } else { read_secret(path)? };
+                    body["secret_id"] = Value::String(id.reveal().to_owned());
+                }
+                (format!("auth/{mount}/login"), body)
+            }
+        };
+        let answer = self.client.ask(Method::POST, &path, "", Some(&body), None, "log the agent in").await?;
+        let (token, ttl, renewable) = self.auth_of(answer)?;
+        Ok(Session { token, from: Instant::now(), ttl, renewable, granted: ttl })
+    }
+
+    /// The secret id that a file holds wrapped. It can be had once: a second time somebody else was there before.
+    async fn unwrap(&self, held: &mut Held, path: &Path) -> Result<Secret, VaultError> {
+        let wrapping = read_secret(path)?;
+        if held.spent.as_ref() == Some(&wrapping) {
+            return match held.unwrapped.clone() {
+                Some(id) if !held.stolen => Ok(id),
+                _ => Err(VaultError::Stolen { path: path.to_owned() }),
+            };
+        }
+        let action = "unwrap the secret id";
+        let answer =
+            self.client.ask(Method::POST, "sys/wrapping/unwrap", "", None, Some(&wrapping), action).await;
+        match answer {
+            Ok(answer) => {
+                let id = answer["data"]["secret_id"].as_str().map(|id| Secret::new(id.to_owned()));
+                held.spent = Some(wrapping);
+                held.stolen = false;
+                held.unwrapped = id.clone();
+                id.ok_or_else(|| VaultError::Local(format!("{} wraps no secret id", path.display())))
+            }
+            // Sealed, away and busy servers spend nothing.
+            Err(error) if error.may_pass() && !matches!(error, VaultError::TokenDead { .. }) => Err(error),
+            Err(_) => {
+                held.spent = Some(wrapping);
+                held.stolen = true;
+                tracing::error!("{}", VaultError::Stolen { path: path.to_owned() });
+                Err(VaultError::Stolen { path: path.to_owned() })
+            }
+        }
+    }
+
+    /// A token from outside: how long it lives is asked.
+    async fn adopt(&self, token: Secret) -> Result<Session, VaultError> {
+        let path = "auth/token/lookup-self";
+        let answer =
+            self.client.ask(Method::GET, path, "", None, Some(&token), "look at the agent's token").await?;
+        let data = &answer["data"];
+        let ttl = data["ttl"].as_u64().filter(|ttl| *ttl > 0).map(Duration::from_secs);
+        let renewable = data["renewable"] == Value::Bool(true);
+        Ok(Session { token, from: Instant::now(), ttl, renewable, granted: ttl })
+    }
+
+    async fn renew(&self, session: &Session) -> Result<Session, VaultError> {
+        if !session.renewable {
+            return Err(VaultError::Local("the agent's token cannot be renewed".to_owned()));
+        }
+        let (path, action) = ("auth/token/renew-self", "renew the agent's token");
+        let answer =
+            self.client.ask(Method::PUT, path, "", Some(&json!({})), Some(&session.token), action).await?;
+        let (token, ttl, renewable) = self.auth_of(answer)?;
+        Ok(Session { token, from: Instant::now(), ttl, renewable, granted: session.granted })
+    }
+
+    fn auth_of(&self, answer: Value) -> Result<(Secret, Option<Duration>, bool), VaultError> {
+        let auth = &answer["auth"];
+        let token = auth["client_token"].as_str().filter(|token| !token.is_empty());
+        let Some(token) = token else {
+            let place = self.client.server().address.clone();
+            return Err(VaultError::Away { place, why: "an answer without a token".to_owned() });
+        };
+        let ttl = auth["lease_duration"].as_u64().filter(|ttl| *ttl > 0).map(Duration::from_secs);
+        Ok((Secret::new(token.to_owned()), ttl, auth["renewable"] == Value::Bool(true)))
+    }
+}
+
+fn read_secret(path: &Path) -> Result<Secret, VaultError> {
+    let bytes = disk::read(path, MAX_FILE).map_err(|error| VaultError::Local(error.to_string()))?;
+    let bytes = bytes.ok_or_else(|| VaultError::Local(format!("there is no file {}", path.display())))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| VaultError::Local(format!("{} is no text", path.display())))?;
+    trimmed(Secret::new(text), &path.display().to_string())
+}
+
+fn trimmed(secret: Secret, place: &str) -> Result<Secret, VaultError> {
+    secret.trimmed().ok_or_else(|| VaultError::Local(format!("{place} is empty")))
+}
+
+/// A tenth less or more, so that a fleet does not ask all at once.
+fn jittered(span: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 2001;
+    let part = u32::try_from(random).unwrap_or(1000);
+    span * (9000 + part) / 10_000
+}

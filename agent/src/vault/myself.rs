@@ -1,0 +1,69 @@
+//! Who the agent is in Vault, and what it may do there: for `hostler check`, which reads rights and nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::client::VaultError;
+use super::keeper::Vault;
+use super::secrets::give_up;
+use crate::domain::secret::Secret;
+
+/// The agent, as Vault knows it.
+pub struct Myself {
+    vault: Arc<Vault>,
+    token: Secret,
+    /// Whether the token was made for the question.
+    made: bool,
+    /// What Vault calls it.
+    pub name: String,
+    /// Its policies.
+    pub policies: Vec<String>,
+    /// How long it stays so; `None`: without end.
+    pub ttl: Option<Duration>,
+}
+
+impl Myself {
+    /// Logs in, and asks. A wrapped secret id is not spent for that: then nothing can be told.
+    pub async fn of(vault: &Arc<Vault>) -> Result<Self, VaultError> {
+        let (token, made) = vault.try_login().await?;
+        let path = "auth/token/lookup-self";
+        let action = "look at the agent's token";
+        let answer = vault.client().ask(Method::GET, path, "", None, Some(&token), action).await?;
+        let data = &answer["data"];
+        let role =
+            data["meta"]["role_name"].as_str().map(|role| format!(" (role {role})")).unwrap_or_default();
+        let words = |list: &Value| {
+            let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+            list.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        Ok(Self {
+            vault: Arc::clone(vault),
+            made,
+            name: format!("{}{role}", data["display_name"].as_str().unwrap_or("token")),
+            policies: words(&data["policies"]),
+            ttl: data["ttl"].as_u64().filter(|ttl| *ttl > 0).map(Duration::from_secs),
+            token,
+        })
+    }
+
+    /// What it may do with a path: the words of Vault, without reading it.
+    pub async fn may(&self, path: &str) -> Result<Vec<String>, VaultError> {
+        let (own, action) = ("sys/capabilities-self", "tell what the agent may do");
+        let body = json!({"paths": [path]});
+        let answer =
+            self.vault.client().ask(Method::POST, own, "", Some(&body), Some(&self.token), action).await?;
+        let words = answer["data"][path].as_array().cloned().unwrap_or_default();
+        Ok(words.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect())
+    }
+
+    /// Gives a token up that was made for the question.
+    pub async fn go(self) {
+        if self.made {
+            // One that cannot be given up ends by itself.
+            let _ = give_up(self.vault.client(), &self.token).await;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Reading a run's secrets: key/value engines of both versions, and every path that answers with a lease.
+//!
+//! Each path is read once, however many fields of it are wanted: two reads of a dynamic path are two users. Answers
+//! are wiped when the fields are taken out of them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use zeroize::Zeroize;
+
+use super::client::{Client, VaultError};
+use crate::domain::name::Name;
+use crate::domain::plan::SecretAt;
+use crate::domain::secret::{self, Secret};
+
+/// A lease that goes with what was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its id, which is no secret.
+    pub id: String,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+}
+
+/// What was read.
+#[derive(Default)]
+pub struct Got {
+    /// The values, by the names that the task gives them.
+    pub values: BTreeMap<Name, Secret>,
+    /// The versions that were read, by the same names, where the engine keeps any.
+    pub versions: BTreeMap<Name, u64>,
+    /// The leases that go with them.
+    pub leases: Vec<Lease>,
+}
+
+/// Reads all secrets of a run; `pinned` are the versions that an earlier epoch has read, `life` is how long the run
+/// may still execute.
+pub async fn read_all(
+    client: &Client,
+    token: &Secret,
+    wanted: &BTreeMap<Name, SecretAt>,
+    pinned: &BTreeMap<Name, u64>,
+    life: Duration,
+) -> Result<Got, VaultError> {
+    let mut got = Got::default();
+    let mut by_path: BTreeMap<(&str, u64), Vec<(&Name, &SecretAt)>> = BTreeMap::new();
+    for (name, secret) in wanted {
+        let version = pinned.get(name).copied().unwrap_or(0);
+        by_path.entry((secret.path.as_str(), version)).or_default().push((name, secret));
+    }
+    for ((path, version), fields) in by_path {
+        let query = if version == 0 { String::new() } else { format!("version={version}") };
+        let action = format!("read {path}");
+        let mut answer = client.ask(Method::GET, path, &query, None, Some(token), &action).await?;
+        let taken = take(&mut answer, &fields, &mut got);
+        let lease = lease_of(&answer);
+        wipe(&mut answer);
+        taken.map_err(VaultError::Local)?;
+        if let Some(lease) = lease {
+            got.leases.push(lasting(client, token, lease, life).await?);
+        }
+    }
+    Ok(got)
+}
+
+fn take(answer: &mut Value, fields: &[(&Name, &SecretAt)], got: &mut Got) -> Result<(), String> {
+    let data = &mut answer["data"];
+    let version = data.get("metadata").and_then(|about| about.get("version")).and_then(Value::as_u64);
+    let versioned = version.is_some() && data.get("data").is_some_and(Value::is_object);
+    let data = if versioned { &mut data["data"] } else { data };
+    for (name, wanted) in fields {
+        let at = format!("secret {name}: {} has", wanted.path);
+        let value = match data.get_mut(&wanted.field) {
+            None | Some(Value::Null) => return Err(format!("{at} no field `{}`", wanted.field)),
+            Some(Value::String(text)) => Secret::new(text.clone()),
+            Some(Value::Number(number)) => Secret::new(number.to_string()),
+            Some(Value::Bool(_)) => {
+                return Err(format!("{at} true or false in `{}`: that is no secret", wanted.field));
+            }
+            Some(value) => Secret::new(value.to_string()),
+        };
+        let length = value.reveal().len();
+        if length == 0 || (length < secret::SHORTEST && !wanted.allow_short) {
+            return Err(format!(
+                "{at} fewer than {} bytes in `{}`, which cannot be kept out of outputs: take a longer one, or say \
+                 `allow_short: true` in the task",
+                secret::SHORTEST,
+                wanted.field
+            ));
+        }
+        if let Some(version) = version.filter(|_| versioned) {
+            got.versions.insert((*name).clone(), version);
+        }
+        got.values.insert((*name).clone(), value);
+    }
+    Ok(())
+}
+
+fn lease_of(answer: &Value) -> Option<Lease> {
+    let id = answer["lease_id"].as_str().filter(|id| !id.is_empty())?;
+    let lasts = Duration::from_secs(answer["lease_duration"].as_u64().unwrap_or(0));
+    Some(Lease { id: id.to_owned(), lasts, renewable: answer["renewable"] == Value::Bool(true) })
+}
+
+/// A lease that lasts until the run's end: a renewal for that long shows how long it can last at most.
+async fn lasting(
+    client: &Client,
+    token: &Secret,
+    mut lease: Lease,
+    life: Duration,
+) -> Result<Lease, VaultError> {
+    if lease.lasts < life && lease.renewable {
+        let body = json!({"lease_id": lease.id, "increment": life.as_secs()});
+        let path = "sys/leases/renew";
+        let answer = client
+            .ask(Method::PUT, path, "", Some(&body), Some(token), "renew the lease of a secret")
+            .await?;
+        lease.lasts = Duration::from_secs(answer["lease_duration"].as_u64().unwrap_or(0));
+    }
+    // Cut to whole seconds, either way by one.
+    if lease.lasts + Duration::from_secs(2) < life {
+        return Err(VaultError::Local(format!(
+            "the lease {} lasts {} s, the run may take {} s: raise the role's max_ttl, or lower the timeout",
+            lease.id,
+            lease.lasts.as_secs(),
+            life.as_secs()
+        )));
+    }
+    Ok(lease)
+}
+
+/// Overwrites every text of an answer.
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(list) => list.iter_mut().for_each(wipe),
+        Value::Object(map) => map.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Gives the token up, and with it every lease that it made. One that is dead already is as good.
+pub async fn give_up(client: &Client, token: &Secret) -> Result<(), VaultError> {
+    let path = "auth/token/revoke-self";
+    match client.ask(Method::PUT, path, "", Some(&json!({})), Some(token), "revoke the run's token").await {
+        Ok(_) | Err(VaultError::TokenDead { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}

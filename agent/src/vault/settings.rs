@@ -1,0 +1,268 @@
+//! Where Vault is, how it is spoken to and how the agent logs in: the configuration above the environment.
+//!
+//! The environment is read as Vault's own tools read it, and lies below the configuration. Nothing here reads a file.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::secret::Secret;
+
+/// What is wrong with the settings for Vault.
+#[derive(Debug, thiserror::Error)]
+pub enum BadVaultSettings {
+    /// Not an address.
+    #[error("`vault.address` is {0:?}: write http://HOST:PORT or https://HOST:PORT")]
+    Address(String),
+    /// A certificate without its key, or a key without its certificate.
+    #[error("vault: a client certificate and its key go together; only the {0} is given")]
+    Pair(&'static str),
+    /// Not exactly one way to log in.
+    #[error("`vault.auth` names exactly one of approle, cert and token_file")]
+    Auth,
+    /// No way to log in.
+    #[error("vault: nothing says how to log in: set `vault.auth`, or VAULT_TOKEN")]
+    NoAuth,
+    /// A flag of the environment.
+    #[error("VAULT_SKIP_VERIFY is {0:?}; write true or false")]
+    Flag(String),
+}
+
+/// How the agent logs in.
+#[derive(Clone)]
+pub enum Auth {
+    /// With a role id and a secret id.
+    AppRole {
+        /// Where the method is mounted.
+        mount: String,
+        /// The file with the role id.
+        role_id_file: PathBuf,
+        /// The file with the secret id, or with the token that wraps it.
+        secret_id_file: Option<PathBuf>,
+        /// Whether the file holds a wrapping token.
+        wrapped: bool,
+    },
+    /// With the client certificate.
+    Cert {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role.
+        name: Option<String>,
+    },
+    /// With a token that somebody else keeps fresh in a file.
+    TokenFile(PathBuf),
+    /// With a token of the environment.
+    Token(Secret),
+}
+
+/// `vault:` as it is written.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VaultLayer {
+    address: Option<String>,
+    ca_file: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    namespace: Option<String>,
+    verify: Option<bool>,
+    auth: Option<AuthFile>,
+    #[serde(skip)]
+    token: Option<Secret>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct AuthFile {
+    approle: Option<AppRoleFile>,
+    cert: Option<CertFile>,
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppRoleFile {
+    role_id_file: PathBuf,
+    secret_id_file: Option<PathBuf>,
+    #[serde(default)]
+    wrapped: bool,
+    mount: Option<String>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct CertFile {
+    name: Option<String>,
+    mount: Option<String>,
+}
+
+/// How a server is reached; the part that an executor needs as well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// `https://host:port`
+    pub address: String,
+    /// The authorities that sign the server's certificate, PEM; the system's own if missing.
+    pub ca_file: Option<PathBuf>,
+    /// The client certificate with its key, both PEM files.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// The namespace (Vault Enterprise).
+    pub namespace: Option<String>,
+    /// False: the server's certificate is not verified.
+    pub verify: bool,
+}
+
+/// Everything that the agent needs to know.
+#[derive(Clone)]
+pub struct VaultSettings {
+    /// The server.
+    pub server: Server,
+    /// How to log in.
+    pub auth: Auth,
+}
+
+impl VaultLayer {
+    /// The environment as Vault's own tools read it; an empty variable counts as unset.
+    pub fn from_env(var: &dyn Fn(&str) -> Option<String>) -> Result<Self, BadVaultSettings> {
+        let text = |name: &str| var(name).filter(|value| !value.is_empty());
+        let verify = match text("VAULT_SKIP_VERIFY") {
+            None => None,
+            Some(word) => match word.as_str() {
+                "1" | "t" | "T" | "true" | "True" | "TRUE" => Some(false),
+                "0" | "f" | "F" | "false" | "False" | "FALSE" => Some(true),
+                _ => return Err(BadVaultSettings::Flag(word.chars().take(40).collect())),
+            },
+        };
+        Ok(Self {
+            address: text("VAULT_ADDR"),
+            ca_file: text("VAULT_CACERT").map(PathBuf::from),
+            client_cert: text("VAULT_CLIENT_CERT").map(PathBuf::from),
+            client_key: text("VAULT_CLIENT_KEY").map(PathBuf::from),
+            namespace: text("VAULT_NAMESPACE"),
+            verify,
+            auth: None,
+            token: text("VAULT_TOKEN").map(Secret::new),
+        })
+    }
+
+    /// This layer above `lower`: what it leaves open, `lower` says. Certificate and key are one thing.
+    pub fn over(self, lower: Self) -> Self {
+        let (client_cert, client_key) = if self.client_cert.is_some() || self.client_key.is_some() {
+            (self.client_cert, self.client_key)
+        } else {
+            (lower.client_cert, lower.client_key)
+        };
+        Self {
+            address: self.address.or(lower.address),
+            ca_file: self.ca_file.or(lower.ca_file),
+            client_cert,
+            client_key,
+            namespace: self.namespace.or(lower.namespace),
+            verify: self.verify.or(lower.verify),
+            auth: self.auth.or(lower.auth),
+            token: self.token.or(lower.token),
+        }
+    }
+
+    /// The settings; `None` where nothing names a server: the host has no Vault.
+    pub fn settle(self) -> Result<Option<VaultSettings>, BadVaultSettings> {
+        let Some(address) = self.address else { return Ok(None) };
+        let address = address.trim().trim_end_matches('/').to_owned();
+        let good = reqwest::Url::parse(&address).is_ok_and(|url| {
+            ["http", "https"].contains(&url.scheme())
+                && url.has_host()
+                && url.path() == "/"
+                && url.query().is_none()
+                && url.username().is_empty()
+        });
+        if !good {
+            return Err(BadVaultSettings::Address(address.chars().take(100).collect()));
+        }
+        let client = match (self.client_cert, self.client_key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => return Err(BadVaultSettings::Pair("certificate")),
+            (None, Some(_)) => return Err(BadVaultSettings::Pair("key")),
+        };
+        let mount = |mount: Option<String>, default: &str| {
+            mount.map_or_else(|| default.to_owned(), |text| text.trim_matches('/').to_owned())
+        };
+        let auth = match self.auth {
+            None => Auth::Token(self.token.ok_or(BadVaultSettings::NoAuth)?),
+            Some(AuthFile { approle: Some(file), cert: None, token_file: None }) => Auth::AppRole {
+                mount: mount(file.mount, "approle"),
+                role_id_file: file.role_id_file,
+                secret_id_file: file.secret_id_file,
+                wrapped: file.wrapped,
+            },
+            Some(AuthFile { approle: None, cert: Some(file), token_file: None }) => {
+                Auth::Cert { mount: mount(file.mount, "cert"), name: file.name }
+            }
+            Some(AuthFile { approle: None, cert: None, token_file: Some(path) }) => Auth::TokenFile(path),
+            Some(_) => return Err(BadVaultSettings::Auth),
+        };
+        let server = Server {
+            address,
+            ca_file: self.ca_file,
+            client,
+            namespace: self.namespace,
+            verify: self.verify.unwrap_or(true),
+        };
+        Ok(Some(VaultSettings { server, auth }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> VaultLayer {
+        let var =
+            |name: &str| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        VaultLayer::from_env(&var).unwrap()
+    }
+
+    #[test]
+    fn the_environment_lies_below_the_configuration() {
+        let below = env(&[
+            ("VAULT_ADDR", "https://env:8200"),
+            ("VAULT_TOKEN", "t"),
+            ("VAULT_CACERT", "/ca"),
+            ("VAULT_CLIENT_CERT", "/c"),
+            ("VAULT_CLIENT_KEY", "/k"),
+            ("VAULT_NAMESPACE", "ns"),
+            ("VAULT_SKIP_VERIFY", "true"),
+        ]);
+        let alone = below.clone().settle().unwrap().unwrap();
+        assert_eq!(alone.server.address, "https://env:8200");
+        assert!(!alone.server.verify && alone.server.namespace.as_deref() == Some("ns"));
+        assert!(matches!(alone.auth, Auth::Token(_)));
+        let file: VaultLayer = serde_json::from_str(
+            r#"{"address": "http://file:1/", "verify": true, "auth": {"token_file": "/t"}}"#,
+        )
+        .unwrap();
+        let both = file.over(below).settle().unwrap().unwrap();
+        assert_eq!(both.server.address, "http://file:1");
+        assert!(both.server.verify && both.server.client.is_some());
+        assert!(matches!(both.auth, Auth::TokenFile(_)));
+    }
+
+    #[test]
+    fn what_cannot_be_is_told() {
+        assert!(env(&[]).settle().unwrap().is_none());
+        for (pairs, word) in [
+            (&[("VAULT_ADDR", "vault:8200"), ("VAULT_TOKEN", "t")][..], "vault.address"),
+            (&[("VAULT_ADDR", "http://u@h:1"), ("VAULT_TOKEN", "t")][..], "vault.address"),
+            (&[("VAULT_ADDR", "http://h:1")][..], "how to log in"),
+            (
+                &[("VAULT_ADDR", "http://h:1"), ("VAULT_TOKEN", "t"), ("VAULT_CLIENT_KEY", "/k")][..],
+                "go together",
+            ),
+        ] {
+            let error = env(pairs).settle().err().unwrap().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        let two: VaultLayer =
+            serde_json::from_str(r#"{"address": "http://h:1", "auth": {"token_file": "/t", "cert": {}}}"#)
+                .unwrap();
+        assert!(two.settle().err().unwrap().to_string().contains("exactly one"));
+    }
+}

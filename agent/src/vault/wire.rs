@@ -1,0 +1,106 @@
+//! What an answer of Vault means. The same status means many things, and neither is every 4xx for good nor every 5xx
+//! for a while: the rules are those that a real server was recorded to follow (`tests/contract/vault/`).
+
+use serde_json::Value;
+
+/// The longest text of a server that is passed on, in bytes.
+const LONGEST: usize = 200;
+
+/// What an answer that is no success means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Sealed, or never initialised.
+    Sealed,
+    /// Too many requests, no active node, an engine whose database is away: it may pass.
+    Later,
+    /// The token is dead.
+    TokenDead,
+    /// The token lives, and its policies do not allow it.
+    Denied,
+    /// There is nothing.
+    Missing,
+    /// A wrapping token was used before, or never was.
+    Unwrapped,
+    /// It will not pass by itself.
+    Refused,
+}
+
+/// The texts of an error, in one line.
+pub(super) fn text(body: &[u8]) -> String {
+    let errors = serde_json::from_slice::<Value>(body).ok();
+    let errors = errors.as_ref().and_then(|value| value.get("errors")?.as_array());
+    let said = errors.map(|list| list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "));
+    let said = said.unwrap_or_default();
+    let said = said.replace("1 error occurred:", "").replace(['\n', '\t', '*'], " ");
+    let said: String = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    crate::domain::text::head(&said.chars().filter(|c| !c.is_control()).collect::<String>(), LONGEST)
+}
+
+fn first(body: &[u8]) -> String {
+    let value = serde_json::from_slice::<Value>(body).unwrap_or_default();
+    value["errors"][0].as_str().unwrap_or_default().to_owned()
+}
+
+pub(super) fn verdict(status: u16, body: &[u8]) -> Verdict {
+    let said = first(body);
+    let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    match status {
+        503 => Verdict::Sealed,
+        429 | 307 | 412 | 473 => Verdict::Later,
+        // The bare text is the only sign of a dead token; a policy's refusal comes as a list of one.
+        403 if said == "permission denied" || says(&["invalid token"]) => Verdict::TokenDead,
+        403 => Verdict::Denied,
+        404 => Verdict::Missing,
+        400 if says(&["wrapping token is not valid"]) => Verdict::Unwrapped,
+        400 if says(&["failed to renew entry", "failed to revoke entry"]) => Verdict::Later,
+        500 if says(&[
+            "failed to verify client's certificate",
+            "policies have changed",
+            "does not exist during renewal",
+            "error converting input",
+            "could not find version data",
+            "error decrementing wrapping token",
+        ]) =>
+        {
+            Verdict::Refused
+        }
+        500.. => Verdict::Later,
+        _ => Verdict::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recorded_answers_are_understood() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/contract/vault");
+        let table = [
+            ("sealed-kv2-read", Verdict::Sealed),
+            ("sealed-approle-login", Verdict::Sealed),
+            ("rate-limit-429", Verdict::Later),
+            ("token-revoked-use", Verdict::TokenDead),
+            ("bad-token", Verdict::TokenDead),
+            ("policy-denied-kv2-read", Verdict::Denied),
+            ("missing-mount-token", Verdict::Denied),
+            ("token-create-forbidden", Verdict::Denied),
+            ("missing-kv2", Verdict::Missing),
+            ("kv2-read-deleted", Verdict::Missing),
+            ("unwrap-second-time", Verdict::Unwrapped),
+            ("approle-login-bad-secret-id", Verdict::Refused),
+            ("lease-renew-unknown", Verdict::Refused),
+        ];
+        for (name, wanted) in table {
+            let text = std::fs::read(folder.join(format!("{name}.json"))).unwrap();
+            let recorded: Value = serde_json::from_slice(&text).unwrap();
+            let status = u16::try_from(recorded["response"]["status"].as_u64().unwrap()).unwrap();
+            let body = recorded["response"]["body"].to_string();
+            assert_eq!(verdict(status, body.as_bytes()), wanted, "{name}");
+        }
+        assert_eq!(
+            text(br#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#),
+            "permission denied"
+        );
+    }
+}

@@ -1,0 +1,343 @@
+//! A Vault of a test's own, in process, plain or with TLS: it answers as a real one was recorded to answer
+//! (`tests/contract/vault/` holds it against the recordings), as far as Hostler asks.
+//!
+//! It keeps tokens with their policies, AppRole, wrapped answers, both kinds of key/value engine and leases. What
+//! goes wrong with a Vault is one call away: sealed, an error for everything, silence, half an answer.
+
+mod routes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::Value;
+
+use crate::Certificates;
+
+/// The longest that a connection stays without a word.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The role that [`Vault::start`] knows.
+pub const ROLE_ID: &str = "bbbbbbbb-0000-4000-8000-000000000001";
+/// Its secret id.
+pub const SECRET_ID: &str = "cccccccc-0000-4000-8000-000000000002";
+
+/// What is wrong with the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ailment {
+    /// Nothing.
+    None,
+    /// It answers everything with this status and text.
+    Status(u16, String),
+    /// It reads the request and says nothing.
+    Silent,
+    /// It ends the connection in the middle of each answer.
+    Half,
+    /// It answers with something that is no JSON.
+    Garbage,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Token {
+    pub(crate) policies: Vec<String>,
+    pub(crate) parent: Option<String>,
+    pub(crate) made: Instant,
+    pub(crate) from: Instant,
+    pub(crate) ttl: u64,
+    pub(crate) period: u64,
+    pub(crate) max_ttl: Option<u64>,
+    pub(crate) renewable: bool,
+    pub(crate) path: String,
+    pub(crate) meta: Value,
+}
+
+impl Token {
+    pub(crate) fn left(&self) -> u64 {
+        self.ttl.saturating_sub(self.from.elapsed().as_secs())
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Version {
+    pub(crate) data: Value,
+    pub(crate) deleted: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    pub(crate) token: String,
+    pub(crate) from: Instant,
+    pub(crate) ttl: u64,
+    pub(crate) role_ttl: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) sealed: bool,
+    pub(crate) ailment: Ailment,
+    pub(crate) tokens: BTreeMap<String, Token>,
+    /// By policy: a path, with `*` at its end for all below it, and what is allowed there.
+    pub(crate) policies: BTreeMap<String, Vec<(String, Vec<String>)>>,
+    pub(crate) role_id: String,
+    pub(crate) secret_ids: BTreeSet<String>,
+    pub(crate) token_ttl: u64,
+    pub(crate) token_max_ttl: Option<u64>,
+    pub(crate) wrapped: BTreeMap<String, Value>,
+    pub(crate) kv1: BTreeMap<String, Value>,
+    pub(crate) kv2: BTreeMap<String, Vec<Version>>,
+    pub(crate) leases: BTreeMap<String, Lease>,
+    pub(crate) lease_ttl: u64,
+    pub(crate) requests: Vec<String>,
+    pub(crate) counter: u64,
+}
+
+/// A running server; it ends with this value.
+pub struct Vault {
+    port: u16,
+    tls: bool,
+    state: Arc<Mutex<State>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Vault {
+    /// A server without TLS, unsealed, with one AppRole whose tokens have the policy `agent`.
+    pub fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// A server with TLS.
+    pub fn start_tls(certificates: &Certificates) -> Self {
+        let chain = CertificateDer::pem_file_iter(&certificates.server_cert).expect("a certificate");
+        let chain = chain.collect::<Result<Vec<_>, _>>().expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(&certificates.server_key).expect("a key");
+        let provider = rustls::crypto::ring::default_provider();
+        let config = ServerConfig::builder_with_provider(provider.into())
+            .with_safe_default_protocol_versions()
+            .expect("versions of TLS")
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("a certificate with its key");
+        Self::with(Some(Arc::new(config)))
+    }
+
+    fn with(tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("a bound port").port();
+        let state = Arc::new(Mutex::new(routes::first_state()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (shared, stopped, secure) = (Arc::clone(&state), Arc::clone(&stop), tls.is_some());
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (Ok(stream), state, tls) = (stream, Arc::clone(&shared), tls.clone()) else { continue };
+                std::thread::spawn(move || connection(stream, tls, &state));
+            }
+        });
+        Self { port, tls: secure, state, stop, thread: Some(thread) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("the state of the double")
+    }
+
+    /// The port of the loopback address that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its address, as a configuration wants it.
+    pub fn address(&self) -> String {
+        format!("{}://localhost:{}", if self.tls { "https" } else { "http" }, self.port)
+    }
+
+    /// Seals it, or takes the seal away.
+    pub fn seal(&self, sealed: bool) {
+        self.state().sealed = sealed;
+    }
+
+    /// Lets it ail from the next request on.
+    pub fn ail(&self, ailment: Ailment) {
+        self.state().ailment = ailment;
+    }
+
+    /// Writes a new version of a key of the engine `secret/` (version 2); which one it is.
+    pub fn put(&self, key: &str, data: Value) -> u64 {
+        let mut state = self.state();
+        let versions = state.kv2.entry(key.to_owned()).or_default();
+        versions.push(Version { data, deleted: false });
+        versions.len() as u64
+    }
+
+    /// Deletes the newest version of such a key, softly.
+    pub fn delete(&self, key: &str) {
+        if let Some(version) = self.state().kv2.get_mut(key).and_then(|versions| versions.last_mut()) {
+            version.deleted = true;
+        }
+    }
+
+    /// Writes a key of the engine `kv1/` (version 1).
+    pub fn put_v1(&self, key: &str, data: Value) {
+        self.state().kv1.insert(key.to_owned(), data);
+    }
+
+    /// Says what a policy allows: paths and capabilities.
+    pub fn policy(&self, name: &str, rules: &[(&str, &[&str])]) {
+        let rule = |(path, allowed): &(&str, &[&str])| {
+            ((*path).to_owned(), allowed.iter().map(|word| (*word).to_owned()).collect())
+        };
+        self.state().policies.insert(name.to_owned(), rules.iter().map(rule).collect());
+    }
+
+    /// Makes a token with these policies.
+    pub fn token(&self, id: &str, policies: &[&str], ttl: u64) {
+        let token =
+            routes::token(policies.iter().map(|p| (*p).to_owned()).collect(), ttl, "auth/approle/login");
+        self.state().tokens.insert(id.to_owned(), token);
+    }
+
+    /// How long tokens of a login live, and how long with renewals at most.
+    pub fn token_ttl(&self, ttl: u64, max: Option<u64>) {
+        let mut state = self.state();
+        (state.token_ttl, state.token_max_ttl) = (ttl, max);
+    }
+
+    /// Wraps an answer's `data`; the wrapping token.
+    pub fn wrap(&self, token: &str, data: Value) {
+        self.state().wrapped.insert(token.to_owned(), data);
+    }
+
+    /// Puts a lease in place, with the token that made it.
+    pub fn lease(&self, id: &str, token: &str, ttl: u64) {
+        let lease = Lease { token: token.to_owned(), from: Instant::now(), ttl, role_ttl: ttl };
+        self.state().leases.insert(id.to_owned(), lease);
+    }
+
+    /// How long leases of `database/creds/` live.
+    pub fn lease_ttl(&self, ttl: u64) {
+        self.state().lease_ttl = ttl;
+    }
+
+    /// The leases that live.
+    pub fn leases(&self) -> Vec<String> {
+        self.state().leases.keys().cloned().collect()
+    }
+
+    /// Forgets all tokens, as a revocation of each would.
+    pub fn revoke_all(&self) {
+        let mut state = self.state();
+        state.tokens.clear();
+        state.leases.clear();
+    }
+
+    /// How many tokens live.
+    pub fn tokens(&self) -> usize {
+        self.state().tokens.len()
+    }
+
+    /// All requests so far: method and path with query.
+    pub fn requests(&self) -> Vec<String> {
+        self.state().requests.clone()
+    }
+}
+
+impl Drop for Vault {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // A connection wakes the thread that accepts them.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// One connection, one request; what goes wrong on it is the client's doing and no matter.
+fn connection(stream: TcpStream, tls: Option<Arc<ServerConfig>>, state: &Mutex<State>) {
+    drop(stream.set_read_timeout(Some(PATIENCE)));
+    drop(stream.set_write_timeout(Some(PATIENCE)));
+    match tls {
+        None => serve(stream, state),
+        Some(config) => {
+            let Ok(connection) = ServerConnection::new(config) else { return };
+            let mut stream = StreamOwned::new(connection, stream);
+            serve(&mut stream, state);
+            stream.conn.send_close_notify();
+            drop(stream.flush());
+        }
+    }
+}
+
+fn serve(mut stream: impl Read + Write, state: &Mutex<State>) {
+    let Some(request) = request(&mut stream) else { return };
+    let (ailment, answer) = {
+        let mut state = state.lock().expect("the state of the double");
+        state.requests.push(format!("{} {}", request.method, request.target));
+        (state.ailment.clone(), routes::answer(&mut state, &request))
+    };
+    let (status, body) = match ailment {
+        Ailment::None => answer,
+        Ailment::Status(status, text) => (status, serde_json::json!({"errors": [text]}).to_string()),
+        Ailment::Silent => {
+            drop(stream.read(&mut [0; 64]));
+            return;
+        }
+        Ailment::Half => {
+            drop(stream.write_all(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"req",
+            ));
+            return;
+        }
+        Ailment::Garbage => (200, "<html>no Vault here</html>".to_owned()),
+    };
+    let head = format!(
+        "HTTP/1.1 {status} Double\r\nCache-Control: no-store\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    drop(stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()));
+    drop(stream.flush());
+}
+
+/// A request, as far as it matters.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) token: Option<String>,
+    pub(crate) body: Value,
+}
+
+fn request(stream: &mut impl Read) -> Option<Request> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && head.len() < 65536 {
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let mut lines = head.lines();
+    let mut words = lines.next()?.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let header = |name: &str| {
+        let of = |line: &str| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+        };
+        head.lines().skip(1).find_map(of)
+    };
+    let length = header("content-length").and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
+    let mut body = vec![0; length.min(1 << 20)];
+    stream.read_exact(&mut body).ok()?;
+    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    Some(Request { method, target, token: header("x-vault-token"), body })
+}
