@@ -19,8 +19,10 @@ mod live;
 mod logs;
 mod order;
 mod place;
+mod progress;
 mod run;
 mod runs;
+mod screen;
 mod show;
 mod status;
 mod table;
@@ -40,6 +42,8 @@ use exit::Exit;
 #[derive(Parser)]
 #[command(name = "hostler", version, about, disable_help_subcommand = true)]
 struct Cli {
+    #[command(flatten)]
+    screen: screen::ScreenArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -100,6 +104,7 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     heap::share();
     let cli = Cli::parse();
+    screen::settle(&cli.screen);
     let done = match cli.command {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
@@ -128,7 +133,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let exit = Exit::of_failure(&error);
             if exit != Exit::Pipe {
-                show::note(show::inline(&error.to_string()));
+                show::error(show::inline(&error.to_string()));
             }
             exit.into()
         }

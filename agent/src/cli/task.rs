@@ -99,9 +99,7 @@ fn list(arguments: &List) -> Result<ExitCode, Failure> {
         return Ok(Exit::Good.into());
     }
     let mut table = Table::new(&["TASK", "VERSION", "STATE", "FOLDER", "DESCRIPTION"]);
-    let mut any = false;
     for (name, task) in catalog.iter() {
-        any = true;
         table.row(match task {
             Ok(Loaded { task, folder }) => [
                 name.to_owned(),
@@ -119,8 +117,8 @@ fn list(arguments: &List) -> Result<ExitCode, Failure> {
             ],
         });
     }
-    if any {
-        table.print()?;
+    if !table.is_empty() {
+        show::page(&table.shown())?;
     } else {
         let dirs: Vec<String> = settings.task_dirs.iter().map(|dir| dir.display().to_string()).collect();
         show::note(format!("no tasks are installed in {}", dirs.join(", ")));
