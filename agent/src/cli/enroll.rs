@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::exit::Exit;
+use super::fleet::Marker;
 use super::place::PlaceArgs;
 use super::{Failure, block, show};
 use crate::config::ALL;
@@ -46,6 +47,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 let marker = Keys::marker(&prefix);
                 let new = place.store.put(&marker, b"{}".to_vec(), When::Unchanged(0)).await?;
                 if new { written.push(marker) } else { there.push(marker) }
+            }
+            // So that a group knows its members before they have ever reported; agents do not read it.
+            if !arguments.group.is_empty() {
+                let own = Keys::marker(&place.keys.host_orders(host));
+                let groups = arguments.group.clone();
+                place.store.put(&own, serde_json::to_vec(&Marker { groups })?, When::Always).await?;
             }
             place.keys
         };

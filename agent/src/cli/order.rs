@@ -46,6 +46,7 @@ enum Act {
 #[derive(Args)]
 struct Put {
     /// The order's name
+    #[arg(value_name = "ORDER")]
     name: Name,
     /// The document, YAML or JSON; - reads standard input
     #[arg(value_name = "FILE", required_unless_present = "task", conflicts_with = "task")]
@@ -76,6 +77,7 @@ struct Put {
 #[derive(Args)]
 struct One {
     /// The order's name
+    #[arg(value_name = "ORDER")]
     name: Name,
     #[command(flatten)]
     source: SourceArgs,

@@ -291,4 +291,17 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_schema_describes_what_is_read() {
+        use yaml::described::same_fields;
+        let schema = include_str!("../../schemas/configuration.json");
+        same_fields::<Fragment>(schema, "");
+        same_fields::<Tasks>(schema, "/properties/tasks");
+        same_fields::<Dir>(schema, "/properties/dir");
+        same_fields::<Consul>(schema, "/properties/consul");
+        same_fields::<VaultLayer>(schema, "/properties/vault");
+        same_fields::<Runs>(schema, "/properties/runs");
+        same_fields::<Log>(schema, "/properties/log");
+    }
 }

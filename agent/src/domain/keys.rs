@@ -38,7 +38,12 @@ impl Keys {
 
     /// The control documents for one host: a prefix.
     pub fn controls(&self, host: &Name) -> String {
-        format!("{}control/hosts/{host}/", self.prefix)
+        format!("{}{host}/", self.all_controls())
+    }
+
+    /// The control documents for all hosts: a prefix.
+    pub fn all_controls(&self) -> String {
+        format!("{}control/hosts/", self.prefix)
     }
 
     /// One control for an order of a host.

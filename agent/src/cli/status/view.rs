@@ -33,8 +33,9 @@ pub(super) fn overview(fleet: &Fleet, now: Timestamp) -> String {
     for host in fleet.hosts() {
         let blank = AgentReport::default();
         let agent = fleet.agents.get(host);
-        let AgentReport { hostler, groups, conditions, .. } = agent.unwrap_or(&blank);
-        let groups: Vec<&str> = groups.iter().map(Name::as_str).filter(|group| *group != ALL).collect();
+        let AgentReport { hostler, conditions, .. } = agent.unwrap_or(&blank);
+        let groups: Vec<&str> =
+            fleet.groups_of(host).iter().map(Name::as_str).filter(|group| *group != ALL).collect();
         let tone = match agent {
             None => Tone::Dim,
             Some(agent) if is_late(agent.next_by, now) => Tone::Bad,
