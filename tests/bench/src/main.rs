@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a bench that cannot measure has to end at once")]
 #![expect(clippy::panic, reason = "a bench that cannot measure has to end at once")]
 
+mod fleet;
 mod idle;
 mod lag;
 mod raw;
@@ -31,6 +32,7 @@ fn main() {
     println!("launcher: detached; not measured here: systemd");
     let size = std::fs::metadata(hostler_testkit::program()).expect("the program").len();
     println!("binary: {:.2} MiB", size as f64 / 1048576.0);
+    fleet::measure();
     let consul = Consul::disk();
     lag::measure(&consul, rounds);
     idle::measure(&consul, seconds as u64);

@@ -7,6 +7,7 @@
 
 mod consul;
 mod fake;
+pub mod fleet;
 mod host;
 mod http;
 mod proxy;
