@@ -35,13 +35,15 @@ impl Agent {
         // What the ledger holds is told under the name that it was kept for.
         if let (Ok(ledger), None) = (&self.ledger, &self.who.differs) {
             let (memory, decision, runs) = (ledger.memory(), &self.decision, self.runs.views());
-            Sources { host: &self.host, memory, decision, runs }.each_order(|order, report| {
-                if phases.len() < ORDERS_NAMED {
-                    phases.insert(order.to_string(), report.phase.clone());
-                }
-                let key = keys.order_report(&self.host, order);
-                add(&before, &asked, &mut room, &mut wanted, &key, &report, Report::order);
-            });
+            Sources { host: &self.host, memory, decision, runs, now: clock::now() }.each_order(
+                |order, report| {
+                    if phases.len() < ORDERS_NAMED {
+                        phases.insert(order.to_string(), report.phase.clone());
+                    }
+                    let key = keys.order_report(&self.host, order);
+                    add(&before, &asked, &mut room, &mut wanted, &key, &report, Report::order);
+                },
+            );
             for (run, report) in self.runs.reports() {
                 let key = keys.run_report(&self.host, run);
                 add(&before, &asked, &mut room, &mut wanted, &key, &report, Report::run);
