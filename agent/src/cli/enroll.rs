@@ -64,6 +64,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             written.iter().for_each(|marker| show::note(format!("wrote {marker}")));
             there.iter().for_each(|marker| show::note(format!("{marker} is there")));
             show::raw(policy.as_bytes())?;
+            show::note(format!(
+                "next, where Consul has ACLs: a token with this policy for {host}; then, on {host}: hostler check, \
+                 systemctl enable --now hostler"
+            ));
         }
         Ok(Exit::Good.into())
     })

@@ -160,6 +160,22 @@ impl Fleet {
         })
     }
 
+    /// A word about a task that no order has named so far, although one has a name that is almost the same. Which tasks
+    /// a host has only the host knows, so it is no more than a word.
+    pub(super) fn doubt_task(&self, task: &Name) -> Option<String> {
+        let named = self.orders.values().filter_map(|placed| match &placed.document {
+            Ok(Document::Order(order)) => Some(&order.task),
+            _ => None,
+        });
+        if named.clone().any(|named| named == task) {
+            return None;
+        }
+        let meant = nearest(task.as_str(), named.map(Name::as_str))?;
+        Some(format!(
+            "no order has named a task {task} so far, but {meant}: if it is mistyped, the host will refuse it"
+        ))
+    }
+
     /// What there is of an order name, for the message about one that is mistyped.
     pub(super) fn no_order(&self, order: &Name, source: Option<&Source>) -> Failure {
         let in_place = |key: &&OrderKey| source.is_none_or(|source| key.source == *source);

@@ -42,9 +42,14 @@ use crate::domain::control::Act;
 use crate::host::heap;
 use exit::Exit;
 
+/// Where whoever has never used it finds the way from here.
+const FIRST: &str =
+    "First steps: `hostler dev` shows everything here and now. With Consul: `hostler check --store-only`,
+`hostler enroll HOST`, the agent on the host, `hostler run hello --host HOST`, `hostler status`.";
+
 /// Carries out orders from Consul on this host, each once, and reports the result.
 #[derive(Parser)]
-#[command(name = "hostler", version, about, disable_help_subcommand = true)]
+#[command(name = "hostler", version, about, after_help = FIRST, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     screen: screen::ScreenArgs,

@@ -128,6 +128,9 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
     let place = put.place.open()?;
     let fleet = Fleet::read(&place).await?;
     fleet.check(&key.source)?;
+    if let Document::Order(order) = &document {
+        fleet.doubt_task(&order.task).into_iter().for_each(show::note);
+    }
     if let Source::Group(group) = &key.source {
         confirm(&key, &document, fleet.members(group).len(), put.yes_to)?;
     }

@@ -86,6 +86,7 @@ async fn put(arguments: &Arguments, place: &Place, key: &OrderKey) -> Result<(Id
     };
     let fleet = Fleet::read(place).await?;
     fleet.check(&key.source)?;
+    fleet.doubt_task(&arguments.task).into_iter().for_each(show::note);
     let before = fleet.orders.get(key);
     if let Some(placed) = before.filter(|_| !arguments.replace) {
         may_replace(arguments, place, &fleet, key, placed).await?;

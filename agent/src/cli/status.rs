@@ -113,7 +113,11 @@ fn overview(place: &Place, fleet: &Fleet, json: bool) -> Result<(), Failure> {
         ));
     } else {
         show::page(&view::overview(fleet, now))?;
-        if fleet.orders.is_empty() {
+        if fleet.agents.is_empty() {
+            show::note(
+                "no agent has ever reported; on a host: hostler check, systemctl enable --now hostler",
+            );
+        } else if fleet.orders.is_empty() {
             show::note("there are no orders: hostler run TASK --host HOST, or hostler order put");
         }
     }

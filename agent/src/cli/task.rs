@@ -125,7 +125,7 @@ fn list(arguments: &List) -> Result<ExitCode, Failure> {
         show::page(&table.shown())?;
     } else {
         let dirs: Vec<String> = settings.task_dirs.iter().map(|dir| dir.display().to_string()).collect();
-        show::note(format!("no tasks are installed in {}", dirs.join(", ")));
+        show::note(format!("no tasks are installed in {}: hostler task new NAME makes one", dirs.join(", ")));
     }
     Ok(Exit::Good.into())
 }

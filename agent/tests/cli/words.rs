@@ -43,6 +43,11 @@ fn an_order_goes_from_put_to_done_and_is_told_of_on_all_ways() {
         .until(&["status", "o"], "refused", |done| done.out.contains("refused"))
         .ends(1)
         .says("no task good");
+    bench
+        .run(&["order", "put", "p", "--host", "db1", "--task", "god"])
+        .ends(0)
+        .says("but good: if it is mistyped");
+    bench.run(&["order", "delete", "p", "--host", "db1"]).ends(0);
     bench.run(&["order", "delete", "o", "--host", "db1"]).ends(0);
     bench.run(&["order", "get", "o", "--host", "db1"]).ends(5).says("hostler order list");
 }

@@ -15,6 +15,11 @@ use crate::store::{StoreError, When};
 /// No key ever has this index, so a write under it is refused by the condition, if it is not by the rights.
 const NEVER: When = When::Unchanged(i64::MAX as u64);
 
+/// The rights of an agent.
+const AGENT: &str = "the policy that hostler enroll prints";
+/// The rights of whoever places orders.
+const OPERATOR: &str = "the policy /usr/share/hostler/policies/consul-operator.hcl";
+
 /// A last part that no order, run or host can have.
 const PROBE: &str = "_check";
 
@@ -70,10 +75,10 @@ async fn of_operator(place: &Place, settings: &Settings) -> Vec<Check> {
     for (what, prefix) in
         [("orders", keys.all_orders()), ("freezes", keys.freezes()), ("controls", keys.all_controls())]
     {
-        checks.push(may(place, &format!("write {what}"), &format!("{prefix}{PROBE}"), true).await);
+        checks.push(may(place, &format!("write {what}"), &format!("{prefix}{PROBE}"), true, OPERATOR).await);
     }
     checks.push(match place.store.list(&keys.agent_reports()).await {
-        Err(error) => fail("rights", error.to_string(), "give the token packaging's policy for operators"),
+        Err(error) => fail("rights", error.to_string(), format!("give the token {OPERATOR}")),
         // Consul shows what the token may not read as if it were not there.
         Ok(listing) if listing.entries.is_empty() => warn(
             "rights",
@@ -84,7 +89,7 @@ async fn of_operator(place: &Place, settings: &Settings) -> Vec<Check> {
     });
     if matches!(settings.store, StoreSettings::Consul(_)) {
         let report = format!("{}{PROBE}", keys.agent_reports());
-        checks.push(may(place, "write reports of hosts", &report, false).await);
+        checks.push(may(place, "write reports of hosts", &report, false, OPERATOR).await);
     }
     checks
 }
@@ -128,22 +133,22 @@ async fn of_host(place: &Place, settings: &Settings, host: &Name) -> Vec<Check> 
         format!("{}{PROBE}", keys.run_reports(host)),
     ];
     for key in own {
-        checks.push(may(place, "report", &key, true).await);
+        checks.push(may(place, "report", &key, true, AGENT).await);
     }
     if matches!(settings.store, StoreSettings::Consul(_)) {
         let order = format!("{}{PROBE}", keys.host_orders(host));
-        checks.push(may(place, "write its own orders", &order, false).await);
+        checks.push(may(place, "write its own orders", &order, false, AGENT).await);
         let other = format!("{}{PROBE}", keys.agent_reports());
-        checks.push(may(place, "write other hosts' reports", &other, false).await);
+        checks.push(may(place, "write other hosts' reports", &other, false, AGENT).await);
     }
     checks.push(agent(place, host).await);
     checks
 }
 
 /// Whether the token may do something: tried with a write that cannot happen.
-async fn may(place: &Place, what: &str, key: &str, wanted: bool) -> Check {
+async fn may(place: &Place, what: &str, key: &str, wanted: bool, policy: &str) -> Check {
     let answer = place.store.put(key, Vec::new(), NEVER).await;
-    let cure = "give the token the policy that hostler enroll prints";
+    let cure = format!("give the token {policy}, and no more");
     match (answer, wanted) {
         (Ok(_), true) => ok("rights", format!("may {what} ({key})")),
         (Ok(_), false) => warn("rights", format!("may {what}, which it has no need to"), cure),

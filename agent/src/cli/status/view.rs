@@ -220,8 +220,12 @@ fn next(row: &Row, report: &OrderReport) -> Option<String> {
         (Standing::Failed, Some(_), Some(run)) => {
             vec![format!("hostler logs {run}"), format!("hostler retry {order} --host {host}")]
         }
-        (Standing::Silent, ..) => vec![format!("on {host}: systemctl status hostler, hostler check")],
-        (Standing::NotSeen, ..) => vec![format!("on {host}: hostler check")],
+        (Standing::Failed, Some(_), None) => {
+            vec![format!("on {host}: hostler task list"), format!("hostler retry {order} --host {host}")]
+        }
+        (Standing::Silent | Standing::NotSeen, ..) => {
+            vec![format!("on {host}: hostler check, systemctl status hostler")]
+        }
         _ => Vec::new(),
     };
     (!commands.is_empty()).then(|| commands.join("; "))
