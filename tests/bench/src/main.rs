@@ -26,10 +26,13 @@ fn main() {
     {
         return std::fs::write(path, now().to_string()).expect("the mark");
     }
+    if args.first().is_some_and(|word| word == "lag") {
+        let rounds = args.get(1).map_or(60, |text| text.parse().expect("a number"));
+        return lag::measure(&Consul::disk(), rounds);
+    }
     let number =
         |at: usize, default| args.get(at).map_or(default, |text: &String| text.parse().expect("a number"));
     let (rounds, seconds) = (number(0, 100), number(1, 65));
-    println!("launcher: detached; not measured here: systemd");
     let size = std::fs::metadata(hostler_testkit::program()).expect("the program").len();
     println!("binary: {:.2} MiB", size as f64 / 1048576.0);
     fleet::measure();

@@ -96,6 +96,14 @@ impl Host {
         fs::write(self.path("hostler.yml"), text).expect("the configuration");
     }
 
+    /// Has runs started in another way: systemd, in place of detached.
+    pub fn configure_launcher(&self, launcher: &str) {
+        let path = self.path("hostler.yml");
+        let text = fs::read_to_string(&path).expect("the configuration");
+        let text = text.replace("launcher: detached", &format!("launcher: {launcher}"));
+        fs::write(path, text).expect("the configuration");
+    }
+
     /// Gives the host another name in its configuration.
     pub fn rename(&mut self, name: &str) {
         name.clone_into(&mut self.name);
