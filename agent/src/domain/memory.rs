@@ -44,6 +44,16 @@ pub enum Hold {
 }
 
 impl Hold {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Repeated,
+        Self::Regressed,
+        Self::Uncovered,
+        Self::FirstSight,
+        Self::LedgerBehind,
+        Self::NotConverging,
+    ];
+
     /// As it is reported.
     pub fn as_str(self) -> &'static str {
         match self {

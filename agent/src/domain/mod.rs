@@ -1,6 +1,7 @@
 //! The nouns and the decisions: no input, no output, no clock, no runtime.
 
 pub mod audit;
+pub mod condition;
 pub mod control;
 pub mod cron;
 pub mod decide;
