@@ -32,6 +32,7 @@ impl Level {
 
 /// Begins to say something; a second call in one process, in a test, changes nothing.
 pub fn start(level: &str, journal: Option<Journald>, wish: Option<&str>) -> Level {
+    let wish = wish.filter(|wish| !wish.is_empty());
     let (filter, handle) = reload::Layer::new(targets(wish, level));
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
         Some(journal) => Box::new(journal),

@@ -579,7 +579,7 @@ impl Agent {
                 self.starting.remove(&run);
                 // A newer order came first; nobody knows of the folder.
                 if let Err(error) = Folder::new(&self.settings.state_dir.join("runs"), run).remove() {
-                    tracing::warn!("{error}");
+                    tracing::warn!(order = %key, run = %run, "{error}");
                 }
             }
             Err(NotMade::Refused(why)) => {
@@ -589,7 +589,7 @@ impl Agent {
                 }
             }
             Err(NotMade::NotNow(why)) => {
-                tracing::info!(order = %key, "not started yet: {why}");
+                tracing::info!(order = %key, run = %run, "not started yet: {why}");
                 self.again_later(run);
             }
         }

@@ -27,10 +27,8 @@ use crate::domain::name::Name;
 use crate::domain::text;
 use crate::store::StoreError;
 use crate::store::consul::Consul;
-use crate::store::consul::service::{Health, Service};
+use crate::store::consul::service::{Health, SERVICE, Service};
 
-/// The name of the service.
-const NAME: &str = "hostler";
 /// The check is critical after so much silence: three renewals of the reports.
 const TTL: &str = "15m";
 /// A host that is silent for so long is no longer listed.
@@ -67,7 +65,7 @@ impl Presence {
         tags.extend(groups.iter().map(ToString::to_string));
         let meta = vec![("host", host.to_string()), ("version", version.to_owned())];
         let (ttl, forget) = (TTL, FORGET);
-        let service = Service { id: id(keys, host), name: NAME, tags, meta, port: 0, ttl, forget };
+        let service = Service { id: id(keys, host), tags, meta, port: 0, ttl, forget };
         let (registered, health) = (Arc::default(), watch::channel(None).0);
         Self { consul, service: Arc::new(service), health, registered, task: None }
     }
@@ -82,7 +80,9 @@ impl Presence {
                 let (consul, service) = (Arc::clone(&self.consul), Arc::clone(&self.service));
                 tokio::spawn(async move {
                     if let Err(error) = consul.deregister(&service).await {
-                        tracing::warn!("the service {NAME} stays in Consul until it is forgotten: {error}");
+                        tracing::warn!(
+                            "the service {SERVICE} stays in Consul until it is forgotten: {error}"
+                        );
                     }
                 });
             }
@@ -124,12 +124,12 @@ impl Presence {
 /// What tells this service from another host's or another tenant's at the same Consul agent.
 fn id(keys: &Keys, host: &Name) -> String {
     if keys.prefix() == DEFAULT_PREFIX {
-        return format!("{NAME}-{host}");
+        return format!("{SERVICE}-{host}");
     }
     let digest = Sha256::digest(keys.prefix().as_bytes());
     let tenant: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     // No name holds a colon.
-    format!("{NAME}-{host}:{tenant}")
+    format!("{SERVICE}-{host}:{tenant}")
 }
 
 struct Keeper {
@@ -155,7 +155,7 @@ impl Keeper {
                 match self.tell(&now).await {
                     Ok(()) => told = Some((now, Instant::now())),
                     Err(error @ StoreError::Denied { .. }) => self.be_quiet(&error),
-                    Err(error) => tracing::debug!("the service {NAME} is not told of: {error}"),
+                    Err(error) => tracing::debug!("the service {SERVICE} is not told of: {error}"),
                 }
                 sleep(AT_MOST_EVERY).await;
             }
@@ -170,7 +170,14 @@ impl Keeper {
     async fn tell(&self, (health, output): &Told) -> Result<(), StoreError> {
         for _ in 0..2 {
             if !self.registered.load(Ordering::Relaxed) {
-                self.consul.register(&self.service, *health).await?;
+                // Consul takes up to five minutes over an output that comes without a change of the state, and an
+                // operator wants to know at once why a host is not well.
+                let before = match health {
+                    Health::Passing => Health::Passing,
+                    Health::Warning => Health::Critical,
+                    Health::Critical => Health::Warning,
+                };
+                self.consul.register(&self.service, before).await?;
                 self.registered.store(true, Ordering::Relaxed);
             }
             if self.consul.tell(&self.service, *health, output).await? {

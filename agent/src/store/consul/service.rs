@@ -8,6 +8,9 @@ use serde_json::json;
 use super::{Consul, wire};
 use crate::store::StoreError;
 
+/// What the agent is found by.
+pub const SERVICE: &str = "hostler";
+
 /// The state of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
@@ -31,12 +34,10 @@ impl Health {
 }
 
 /// What is registered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// What tells it from others at the same Consul agent.
     pub id: String,
-    /// What it is found by.
-    pub name: &'static str,
     /// More words to find it by.
     pub tags: Vec<String>,
     /// Facts about it.
@@ -62,7 +63,7 @@ impl Consul {
             service.meta.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let body = json!({
             "ID": service.id,
-            "Name": service.name,
+            "Name": SERVICE,
             "Tags": service.tags,
             "Meta": meta,
             "Port": service.port,
