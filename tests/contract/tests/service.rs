@@ -20,7 +20,7 @@ fn service(ttl: &'static str) -> Service {
 fn until(consul: &Consul, wanted: &str, output: &str) -> serde_json::Value {
     eventually(LONG, || {
         let answer = consul.api("GET", "/v1/health/service/hostler", b"").body;
-        let all: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+        let all: serde_json::Value = serde_json::from_slice(&answer).expect("a list");
         let checks = all[0]["Checks"].as_array().cloned().unwrap_or_default();
         let check =
             checks.iter().find(|check| check["ServiceName"] == "hostler").cloned().unwrap_or_default();
