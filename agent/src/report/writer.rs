@@ -45,7 +45,7 @@ struct Written {
     renew: Option<Instant>,
 }
 
-/// Writes reports until the channel closes; `written` shows when the store last held all that was wanted.
+/// Writes reports until the channel closes; `written` shows when that last went without trouble.
 pub async fn write(
     store: Arc<dyn Store>,
     keys: Keys,

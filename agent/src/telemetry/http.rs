@@ -22,8 +22,10 @@ pub const MAX_HEAD: usize = 4096;
 pub const WITHIN: Duration = Duration::from_secs(10);
 /// The loop answers within this, or does not turn.
 const TURNS_WITHIN: Duration = Duration::from_secs(5);
-/// A port that cannot be had, and a connection that cannot be taken, is tried again after this.
-const AGAIN: Duration = Duration::from_secs(60);
+/// A port that cannot be had is tried again after this.
+const PORT_AGAIN: Duration = Duration::from_secs(30);
+/// After a connection that could not be taken, for want of descriptors or because it was gone.
+const NEXT_AFTER: Duration = Duration::from_secs(1);
 
 /// What can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ pub async fn serve(
             Ok(listener) => {
                 trouble.send_if_modified(|known| known.take().is_some());
                 tracing::info!("measurements at http://{listen}/metrics");
-                accept(&listener, &questions).await;
+                return accept(&listener, &questions).await;
             }
             Err(error) => {
                 let why = format!(
@@ -78,11 +80,11 @@ pub async fn serve(
                 }
             }
         }
-        sleep(AGAIN).await;
+        sleep(PORT_AGAIN).await;
     }
 }
 
-/// Takes connections in until the socket fails.
+/// Takes connections in, for ever.
 async fn accept(listener: &TcpListener, questions: &mpsc::Sender<Question>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -90,7 +92,11 @@ async fn accept(listener: &TcpListener, questions: &mpsc::Sender<Question>) {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            Err(error) => return tracing::warn!("no connection can be taken for measurements: {error}"),
+            Err(error) => {
+                tracing::debug!("a connection for measurements could not be taken: {error}");
+                sleep(NEXT_AFTER).await;
+                continue;
+            }
         };
         let questions = questions.clone();
         tokio::spawn(async move {

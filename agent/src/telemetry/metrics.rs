@@ -82,7 +82,7 @@ pub struct Snapshot<'a> {
     pub tasks: (usize, usize),
     /// When the store last gave an answer that counts, for the prefix that has waited for it the longest.
     pub contact: Option<f64>,
-    /// When the store last held all that this host has to report.
+    /// When the store last took what this host has to report.
     pub reported: Option<f64>,
     /// The ledger's bytes and records, if it can be read.
     pub ledger: Option<(u64, usize)>,
@@ -228,8 +228,8 @@ pub const METRICS: [Metric; 21] = [
     Metric {
         name: "hostler_reports_written_timestamp_seconds",
         kind: Kind::Gauge,
-        help: "When the store last held all that this host has to report, written at least every five minutes; \
-               before the first time not shown.",
+        help: "When the store last took without trouble what this host has to report, at least every five \
+               minutes; before the first time not shown.",
         labels: &[],
         samples: |now, out| out.maybe(now.reported),
     },

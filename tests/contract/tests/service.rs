@@ -1,5 +1,7 @@
 //! A service with a check that is kept alive: what Consul makes of it, of silence, and of a token that may not.
 
+#![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
+
 use hostler::store::StoreError;
 use hostler::store::consul::service::{Health, Service};
 use hostler_contract::{LONG, block, client, client_with};

@@ -1,5 +1,7 @@
 //! The host as a service of a real Consul: what its check says, and that nothing hangs on it.
 
+#![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
+
 use hostler::cli::policy;
 use hostler::domain::keys::Keys;
 use hostler_testkit::{Consul, Host, Options, SOON, eventually, signal};

@@ -225,7 +225,7 @@ pub struct Agent {
     started: f64,
     tally: Tally,
     shown: telemetry::Shown,
-    /// When the store last held all that this host has to report.
+    /// When the store last took what this host has to report.
     reported: watch::Sender<Option<Timestamp>>,
     closed_since_trim: usize,
     decision: Decision,

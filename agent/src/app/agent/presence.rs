@@ -88,9 +88,10 @@ impl Presence {
             }
             return;
         }
-        self.service = Arc::new(Service { port, ..Service::clone(&self.service) });
-        // A changed port, or a token that may more than the former one.
-        self.registered.store(false, Ordering::Relaxed);
+        if self.service.port != port {
+            self.service = Arc::new(Service { port, ..Service::clone(&self.service) });
+            self.registered.store(false, Ordering::Relaxed);
+        }
         let keeper = Keeper {
             consul: Arc::clone(&self.consul),
             service: Arc::clone(&self.service),

@@ -101,12 +101,13 @@ impl Agent {
         conditions.extend(unkept.map(about(Kind::Audit)));
         conditions.extend(self.space.full.iter().chain(&self.space.without).cloned().map(about(Kind::Disk)));
         conditions.extend(self.ledger_full.iter().cloned().map(about(Kind::Ledger)));
+        conditions.extend(self.unsettled.iter().cloned().map(about(Kind::Settings)));
+        conditions.extend(self.vault_condition().map(about(Kind::Vault)));
+        conditions.extend(self.listening.trouble().map(about(Kind::Telemetry)));
+        // Of these there may be many.
         let broken = self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string));
         conditions.extend(broken.map(about(Kind::Task)));
         conditions.extend(self.standings.conditions().map(about(Kind::Probe)));
-        conditions.extend(self.vault_condition().map(about(Kind::Vault)));
-        conditions.extend(self.unsettled.iter().cloned().map(about(Kind::Settings)));
-        conditions.extend(self.listening.trouble().map(about(Kind::Telemetry)));
         conditions
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Agent;
 use crate::domain::audit::Entry;
 use crate::domain::ids::RunId;
-use crate::domain::memory::{Closing, Fact};
+use crate::domain::memory::Fact;
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;
@@ -15,12 +15,12 @@ use crate::ledger::audit::AuditError;
 impl Agent {
     /// Puts facts on the disk; if that fails, nothing may follow from them.
     pub(super) fn remember(&mut self, facts: Vec<Fact>) -> bool {
-        let closed: Vec<(OrderKey, RunId, Closing)> = facts
+        let closed: Vec<(OrderKey, RunId)> = facts
             .iter()
             .filter_map(|fact| match fact {
                 Fact::Closed { key, run, closing } => {
                     tracing::info!(order = %key, run = %run, "{}", closing.end.as_str());
-                    Some((key.clone(), *run, closing.clone()))
+                    Some((key.clone(), *run))
                 }
                 _ => None,
             })
@@ -55,8 +55,8 @@ impl Agent {
                 for order in judged {
                     self.past.as_mut().and_then(|past| past.remove(&order));
                 }
-                for (key, run, closing) in closed {
-                    self.tell_of_end(&closing);
+                self.count_ends(&facts);
+                for (key, run) in closed {
                     self.examined.remove(&key);
                     self.runs.close(run, &self.kept_open());
                 }

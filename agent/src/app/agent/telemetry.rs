@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::Agent;
 use crate::domain::condition::Kind;
 use crate::domain::decide::{Life, Reason, RunView};
-use crate::domain::memory::{Closing, Hold};
+use crate::domain::memory::{Fact, Hold};
 use crate::host::{clock, facts};
 use crate::ledger::reserve::Free;
 use crate::report::document::OrderReport;
@@ -137,12 +137,15 @@ impl Agent {
         })
     }
 
-    /// Counts a run that is over.
-    pub(super) fn tell_of_end(&mut self, closing: &Closing) {
-        let Some(run) = &closing.run else { return };
-        let task = run.task.split('@').next().unwrap_or_default();
-        let seconds = run.started.map(|started| closing.at.duration_since(started).as_secs_f64());
-        self.tally.count(task, closing.end, seconds);
+    /// Counts the runs that are over as the ledger now says.
+    pub(super) fn count_ends(&mut self, facts: &[Fact]) {
+        for fact in facts {
+            let Fact::Closed { closing, .. } = fact else { continue };
+            let Some(run) = &closing.run else { continue };
+            let task = run.task.split('@').next().unwrap_or_default();
+            let seconds = run.started.map(|started| closing.at.duration_since(started).as_secs_f64());
+            self.tally.count(task, closing.end, seconds);
+        }
     }
 
     /// Shows the installed tasks from now on.
