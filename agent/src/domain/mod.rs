@@ -7,6 +7,7 @@ pub mod cron;
 pub mod decide;
 pub mod draft;
 pub mod freeze;
+pub mod hold;
 pub mod ids;
 pub mod keys;
 pub mod memory;
