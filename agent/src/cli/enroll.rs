@@ -13,6 +13,7 @@ use crate::config::ALL;
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::store::When;
+use crate::store::consul::service::SERVICE;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -95,6 +96,9 @@ pub fn policy(keys: &Keys, host: &Name, groups: &[Name]) -> String {
     for prefix in [keys.order_reports(host), keys.run_reports(host)] {
         policy.push_str(&rule("key_prefix", &prefix, "write"));
     }
+    // Consul 1.8 asks for no more: the host's own Consul agent knows which node that is.
+    policy.push_str("# Shows the host as a service; `consul.register: false` does without.\n");
+    policy.push_str(&rule("service", SERVICE, "write"));
     policy
 }
 
@@ -113,7 +117,7 @@ mod tests {
     fn a_policy_names_this_host_alone() {
         let groups = ["all".parse().unwrap(), "hana".parse().unwrap()];
         let policy = policy(&Keys::new("t/"), &"db1".parse().unwrap(), &groups);
-        let rules: Vec<&str> = policy.lines().filter(|line| line.starts_with("key")).collect();
+        let rules: Vec<&str> = policy.lines().filter(|line| line.ends_with('{')).collect();
         assert_eq!(
             rules,
             [
@@ -125,8 +129,9 @@ mod tests {
                 "key \"t/reports/agents/db1\" {",
                 "key_prefix \"t/reports/orders/db1/\" {",
                 "key_prefix \"t/reports/runs/db1/\" {",
+                "service \"hostler\" {",
             ]
         );
-        assert_eq!(policy.matches("write").count(), 3);
+        assert_eq!(policy.matches("\"write\"").count(), 4);
     }
 }

@@ -40,6 +40,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::domain::control::Act;
 use crate::host::heap;
+use crate::host::journald::Journald;
+use crate::host::logging::{self, Level};
 use exit::Exit;
 
 /// Where whoever has never used it finds the way from here.
@@ -175,18 +177,15 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Logs to standard error, without the time that the journal adds itself.
-fn log(level: &str) {
-    use tracing_subscriber::Layer;
-    use tracing_subscriber::filter::Targets;
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-    let wish = std::env::var("HOSTLER_LOG").unwrap_or_else(|_| format!("warn,hostler={level}"));
-    let filter: Targets = wish.parse().unwrap_or_default();
-    let plain = tracing_subscriber::fmt::layer().without_time().with_target(false).with_ansi(false);
-    let plain = plain.with_writer(std::io::stderr).with_filter(filter);
-    // A second call, in a test, changes nothing.
-    let _ = tracing_subscriber::registry().with(plain).try_init();
+/// Logs to standard error; what changes the level later.
+fn log(level: &str) -> Level {
+    logging::start(level, None, env("HOSTLER_LOG").as_deref())
+}
+
+/// Logs to the journal, where standard error leads to it.
+fn log_to_journal(level: &str) -> Level {
+    let journal = Journald::behind_stderr(env("JOURNAL_STREAM").as_deref());
+    logging::start(level, journal, env("HOSTLER_LOG").as_deref())
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ use super::name::Name;
 /// The last part of a marker's key; no order can have this name.
 pub const MARKER: &str = "_hostler";
 
+/// The prefix, unless the configuration says otherwise.
+pub const DEFAULT_PREFIX: &str = "hostler/";
+
 /// Spells keys below one prefix, such as `hostler/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
@@ -19,6 +22,11 @@ impl Keys {
         let trimmed = prefix.trim_matches('/');
         let prefix = if trimmed.is_empty() { String::new() } else { format!("{trimmed}/") };
         Self { prefix }
+    }
+
+    /// The prefix itself.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The orders of one host: a prefix that ends in `/`.

@@ -29,7 +29,7 @@ pub enum BadVaultSettings {
 }
 
 /// How the agent logs in.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum Auth {
     /// With a role id and a secret id.
     AppRole {
@@ -111,7 +111,7 @@ pub struct Server {
 }
 
 /// Everything that the agent needs to know.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct VaultSettings {
     /// The server.
     pub server: Server,

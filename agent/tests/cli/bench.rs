@@ -76,7 +76,7 @@ impl Bench {
         fs::set_permissions(bench.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let at = |name: &str| bench.path(name).display().to_string();
         let config = format!(
-            "host: db1\ngroups: [hana]\nstate_dir: {}\nruntime_dir: {}\ntask_dirs: [{}]\nlauncher: detached\nclock: trusted\n\
+            "host: db1\ngroups: [hana]\nstate_dir: {}\nruntime_dir: {}\ntask_dirs: [{}]\nlauncher: detached\nclock: trusted\ntelemetry: {{listen: null}}\n\
              store: dir\ndir: {{path: {}}}\n",
             at("state"),
             at("run"),

@@ -86,8 +86,10 @@ impl Host {
                 format!("consul: {{address: \"http://127.0.0.1:{port}\"{}}}", token.unwrap_or_default())
             }
         };
+        // Many agents run beside one another: each would want the one port.
+        let telemetry = if more.contains("telemetry:") { "" } else { "telemetry: {listen: null}\n" };
         let text = format!(
-            "host: {}\nstate_dir: {}\nruntime_dir: {}\ntask_dirs: [{}]\nlauncher: detached\n{store}\n{more}\n",
+            "host: {}\nstate_dir: {}\nruntime_dir: {}\ntask_dirs: [{}]\nlauncher: detached\n{telemetry}{store}\n{more}\n",
             self.name,
             at("state"),
             at("run"),
