@@ -36,6 +36,13 @@ pub enum Cause {
     Firing(Timestamp),
     /// The state that is to hold did not, for the so manieth time.
     Drift(u32),
+    /// A secret that it watches has a new version.
+    Secret {
+        /// Which version.
+        version: u64,
+        /// Where the secret is.
+        path: String,
+    },
 }
 
 impl From<Cause> for String {
@@ -45,6 +52,7 @@ impl From<Cause> for String {
             Cause::Retry(control) => format!("retry {control}"),
             Cause::Firing(instant) => format!("firing {instant}"),
             Cause::Drift(n) => format!("drift {n}"),
+            Cause::Secret { version, path } => format!("secret {version} of {path}"),
         }
     }
 }
@@ -58,6 +66,9 @@ impl TryFrom<String> for Cause {
             Some(("retry", control)) => control.parse().ok().map(Self::Retry),
             Some(("firing", instant)) => instant.parse().ok().map(Self::Firing),
             Some(("drift", n)) => n.parse().ok().map(Self::Drift),
+            Some(("secret", which)) => which.split_once(" of ").and_then(|(version, path)| {
+                Some(Self::Secret { version: version.parse().ok()?, path: path.to_owned() })
+            }),
             _ => None,
         };
         known.ok_or_else(|| format!("{text:?} is not a cause that this version knows"))

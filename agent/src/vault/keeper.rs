@@ -75,6 +75,7 @@ struct Held {
 pub struct Vault {
     client: Client,
     auth: Auth,
+    watch_every: Duration,
     held: Mutex<Held>,
     standing: watch::Sender<Standing>,
     kick: Notify,
@@ -88,6 +89,7 @@ impl Vault {
         Ok(Arc::new(Self {
             client: Client::new(settings.server)?,
             auth: settings.auth,
+            watch_every: settings.watch_every,
             held: Mutex::default(),
             standing: watch::channel(Standing::Starting).0,
             kick: Notify::new(),
@@ -244,6 +246,21 @@ impl Vault {
         &self.client
     }
 
+    /// How often watched secrets are looked at.
+    pub fn watch_every(&self) -> Duration {
+        self.watch_every
+    }
+
+    /// The agent's own token, if it has one.
+    pub(super) async fn token(&self) -> Option<Secret> {
+        self.held.lock().await.session.as_ref().map(|session| session.token.clone())
+    }
+
+    /// The token was found dead: it is looked after before its time.
+    pub(super) fn tend_soon(&self) {
+        self.kick.notify_one();
+    }
+
     /// A token like the agent's, and whether it was made for this; a wrapped secret id is left alone.
     pub(super) async fn try_login(&self) -> Result<(Secret, bool), VaultError> {
         if let Auth::AppRole { wrapped: true, .. } = self.auth {
@@ -355,7 +372,7 @@ fn trimmed(secret: Secret, place: &str) -> Result<Secret, VaultError> {
 }
 
 /// A tenth less or more, so that a fleet does not ask all at once.
-fn jittered(span: Duration) -> Duration {
+pub fn jittered(span: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % 2001;
     let part = u32::try_from(random).unwrap_or(1000);
     span * (9000 + part) / 10_000

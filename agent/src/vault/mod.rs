@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  agent:    login -> session, renewed at two thirds of its life -> a child token for each epoch of a run
+//!            its own token -> the versions of secrets that orders watch
 //!  executor: child token -> secrets, read before the claim -> the token revoked at its end
 //! ```
 //!
@@ -18,11 +19,12 @@ mod keeper;
 mod myself;
 mod secrets;
 mod settings;
+mod versions;
 mod wire;
 
 pub use client::{Client, VaultError};
 pub use grant::Grant;
-pub use keeper::{Standing, Vault};
+pub use keeper::{Standing, Vault, jittered};
 pub use myself::Myself;
 pub use secrets::{Got, Lease, give_up, read_all};
 pub use settings::{Auth, BadVaultSettings, Server, VaultLayer, VaultSettings};

@@ -3,10 +3,15 @@
 //! The environment is read as Vault's own tools read it, and lies below the configuration. Nothing here reads a file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::secret::Secret;
+use crate::domain::span::Span;
+
+/// How often the secrets that orders watch are looked at.
+const WATCH_EVERY: Span = Span::secs(60);
 
 /// What is wrong with the settings for Vault.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +28,9 @@ pub enum BadVaultSettings {
     /// No way to log in.
     #[error("vault: nothing says how to log in: set `vault.auth`, or VAULT_TOKEN")]
     NoAuth,
+    /// An interval.
+    #[error("`vault.watch_every` is {0}: at least 1s")]
+    WatchEvery(Span),
     /// A flag of the environment.
     #[error("VAULT_SKIP_VERIFY is {0:?}; write true or false")]
     Flag(String),
@@ -66,6 +74,7 @@ pub struct VaultLayer {
     namespace: Option<String>,
     verify: Option<bool>,
     auth: Option<AuthFile>,
+    watch_every: Option<Span>,
     #[serde(skip)]
     token: Option<Secret>,
 }
@@ -117,6 +126,8 @@ pub struct VaultSettings {
     pub server: Server,
     /// How to log in.
     pub auth: Auth,
+    /// How often watched secrets are looked at.
+    pub watch_every: Duration,
 }
 
 impl VaultLayer {
@@ -139,6 +150,7 @@ impl VaultLayer {
             namespace: text("VAULT_NAMESPACE"),
             verify,
             auth: None,
+            watch_every: None,
             token: text("VAULT_TOKEN").map(Secret::new),
         })
     }
@@ -158,6 +170,7 @@ impl VaultLayer {
             namespace: self.namespace.or(lower.namespace),
             verify: self.verify.or(lower.verify),
             auth: self.auth.or(lower.auth),
+            watch_every: self.watch_every.or(lower.watch_every),
             token: self.token.or(lower.token),
         }
     }
@@ -199,6 +212,10 @@ impl VaultLayer {
             Some(AuthFile { approle: None, cert: None, token_file: Some(path) }) => Auth::TokenFile(path),
             Some(_) => return Err(BadVaultSettings::Auth),
         };
+        let watch_every = self.watch_every.unwrap_or(WATCH_EVERY);
+        if watch_every < Span::secs(1) {
+            return Err(BadVaultSettings::WatchEvery(watch_every));
+        }
         let server = Server {
             address,
             ca_file: self.ca_file,
@@ -206,7 +223,7 @@ impl VaultLayer {
             namespace: self.namespace,
             verify: self.verify.unwrap_or(true),
         };
-        Ok(Some(VaultSettings { server, auth }))
+        Ok(Some(VaultSettings { server, auth, watch_every: watch_every.0 }))
     }
 }
 

@@ -91,6 +91,7 @@ impl Agent {
         conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
         conditions.extend(self.standings.conditions());
         conditions.extend(self.vault_condition());
+        conditions.extend(self.watch_conditions());
         conditions.truncate(CONDITIONS);
         conditions
     }
