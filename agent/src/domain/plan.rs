@@ -13,13 +13,17 @@ use serde_json::Value;
 use super::control::ControlId;
 use super::ids::{Identity, RunId};
 use super::name::{BadName, Name};
+use super::secret::Which;
 use super::source::Source;
 use super::span::Span;
 use super::task::{Effect, Limits, LockMode, OnCancel, OnTimeout, Retry};
 use super::template::Template;
 
-/// The newest version of the plan's format that this program writes: a plan with secrets.
-pub const PLAN_VERSION: u32 = 2;
+/// The newest version of the plan's format that this program writes: a plan that wants the version before of a secret.
+pub const PLAN_VERSION: u32 = 3;
+
+/// A plan with secrets, each in its newest version.
+pub const PLAN_WITHOUT_PREVIOUS: u32 = 2;
 
 /// A plan without secrets is as it was before, so that an older program can go on with it.
 pub const PLAN_WITHOUT_SECRETS: u32 = 1;
@@ -133,6 +137,9 @@ pub struct SecretAt {
     pub path: String,
     /// Which field of it.
     pub field: String,
+    /// Which version of it.
+    #[serde(default, skip_serializing_if = "Which::is_newest")]
+    pub version: Which,
     /// Whether it may be shorter than what can be kept out of outputs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_short: bool,
@@ -161,7 +168,7 @@ pub struct Place {
 /// The whole plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// [`PLAN_VERSION`] or [`PLAN_WITHOUT_SECRETS`]
+    /// [`PLAN_VERSION`], [`PLAN_WITHOUT_PREVIOUS`] or [`PLAN_WITHOUT_SECRETS`]
     pub version: u32,
     /// Whose plan this is.
     pub run: RunId,

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
+use aho_corasick::packed::Searcher;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroize;
@@ -17,6 +18,8 @@ use zeroize::Zeroize;
 pub const MARK: &str = "[redacted]";
 /// Encodings shorter than this, in bytes, are too common in ordinary text.
 const SHORTEST_FORM: usize = 5;
+/// The quick question asks for so many bytes of each form: enough to be rare, few enough to be shared by many forms.
+const QUICK: usize = 6;
 /// A line of a longer text is looked for by itself from this length on.
 const SHORTEST_LINE: usize = 16;
 
@@ -26,6 +29,8 @@ pub struct Redactor {
     patterns: Vec<Vec<u8>>,
     begins: [bool; 256],
     finder: Option<AhoCorasick>,
+    /// Finds beginnings of patterns, many bytes at once; none where the processor or the patterns do not allow it.
+    quick: Option<Searcher>,
     longest: usize,
 }
 
@@ -48,6 +53,13 @@ impl Redactor {
             }
         }
         let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
+        let quick: BTreeSet<&[u8]> =
+            patterns.iter().map(|pattern| pattern.get(..QUICK).unwrap_or(pattern)).collect();
+        let quick = aho_corasick::packed::Config::new()
+            .heuristic_pattern_limits(false)
+            .builder()
+            .extend(quick)
+            .build();
         let finder = match patterns.is_empty() {
             true => None,
             // What the builder says could quote a pattern.
@@ -56,14 +68,14 @@ impl Redactor {
                     .map_err(|_| "the secrets are too long to be kept out of outputs")?,
             ),
         };
-        Ok(Self { patterns, begins, finder, longest })
+        Ok(Self { patterns, begins, finder, quick, longest })
     }
 
     /// A whole text without the secrets.
     pub fn text(self: &Arc<Self>, text: &str) -> String {
         let mut filter = Filter::new(Arc::clone(self));
-        let mut out = Vec::with_capacity(text.len());
-        filter.push(text.as_bytes(), &mut out);
+        let mut passed = Vec::new();
+        let mut out = filter.push(text.as_bytes(), &mut passed).to_vec();
         filter.finish(&mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
@@ -73,7 +85,7 @@ impl Redactor {
         let mut stretches: Vec<(usize, usize)> = Vec::new();
         let Some(finder) = &self.finder else { return stretches };
         // The quick question first: nearly always there is nothing.
-        if already == 0 && !finder.is_match(bytes) {
+        if already == 0 && self.quick.as_ref().is_some_and(|quick| quick.find(bytes).is_none()) {
             return stretches;
         }
         if already > 0 {
@@ -130,19 +142,20 @@ impl Filter {
         Self { redactor, held: Vec::new(), covered: 0, in_mark: false }
     }
 
-    /// Takes a chunk, and adds to `out` what may leave.
-    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        // Nearly always nothing is held and nothing found: then nothing is copied twice, and nothing has to be wiped.
+    /// Takes a chunk, and gives what may leave: a part of the chunk itself, or what is put into `out` for it.
+    pub fn push<'a>(&mut self, bytes: &'a [u8], out: &'a mut Vec<u8>) -> &'a [u8] {
+        // Nearly always nothing is held and nothing found: then nothing is copied, and nothing has to be wiped.
         if self.held.is_empty() && self.redactor.covered(bytes, 0).is_empty() {
             let (now, later) = bytes.split_at(self.redactor.undecided(bytes));
-            out.extend_from_slice(now);
             self.in_mark &= now.is_empty();
             self.held.extend_from_slice(later);
-            return;
+            return now;
         }
+        out.clear();
         self.held.extend_from_slice(bytes);
         let until = self.redactor.undecided(&self.held);
         self.emit(until, out);
+        out
     }
 
     /// The stream is over: what was held back leaves as well.
@@ -346,10 +359,10 @@ mod tests {
             let text = word(&mut random, 60);
             let redactor = Arc::new(Redactor::of_patterns(patterns.clone()).unwrap());
             let mut filter = Filter::new(redactor);
-            let (mut out, mut rest) = (Vec::new(), text.as_slice());
+            let (mut out, mut passed, mut rest) = (Vec::new(), Vec::new(), text.as_slice());
             while !rest.is_empty() {
                 let (now, later) = rest.split_at((1 + random.below(6)).min(rest.len()));
-                filter.push(now, &mut out);
+                out.extend_from_slice(filter.push(now, &mut passed));
                 rest = later;
             }
             filter.finish(&mut out);
@@ -397,8 +410,6 @@ mod tests {
             Arc::new(Redactor::new(["-----BEGIN X-----\nMIIEvQIBADANBgkqhkiG\n-----END X-----\n"]).unwrap());
         assert_eq!(redactor.text("a MIIEvQIBADANBgkqhkiG b"), "a [redacted] b");
         let mut filter = Filter::new(redactor);
-        let mut out = Vec::new();
-        filter.push(b"progress 10 %\n", &mut out);
-        assert_eq!(out, b"progress 10 %\n");
+        assert_eq!(filter.push(b"progress 10 %\n", &mut Vec::new()), b"progress 10 %\n");
     }
 }

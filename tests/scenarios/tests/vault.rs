@@ -11,21 +11,6 @@ use hostler_testkit::{Ailment, Certificates, Host, ROLE_ID, SECRET_ID, SOON, Vau
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-/// A host that logs in to this Vault by AppRole.
-fn host(name: &str, vault: &Vault, more: &str) -> Host {
-    let host = Host::on_dir(name);
-    fs::write(host.path("role_id"), format!("{ROLE_ID}\n")).expect("the role id");
-    fs::write(host.path("secret_id"), format!("{SECRET_ID}\n")).expect("the secret id");
-    let at = |name: &str| host.path(name).display().to_string();
-    host.configure(&format!(
-        "vault:\n  address: {}\n  {more}\n  auth: {{approle: {{role_id_file: {}, secret_id_file: {}}}}}",
-        vault.address(),
-        at("role_id"),
-        at("secret_id"),
-    ));
-    host
-}
-
 const TASK: &str = "version: 1
 timeout: 60s
 secrets:
@@ -84,7 +69,7 @@ fn p7_a_step_finds_its_secrets_in_files_and_on_its_standard_input_and_nowhere_af
     let certificates = Certificates::make(folder.path());
     let vault = Vault::start_tls(&certificates);
     fill(&vault, "v1");
-    let mut host = host("v1", &vault, &format!("ca_file: {}", certificates.ca.display()));
+    let mut host = Host::on_vault("v1", &vault, &format!("ca_file: {}", certificates.ca.display()));
     with_secrets(&host);
     host.order("o", "task: t");
     host.start();
@@ -114,7 +99,7 @@ fn p7_a_step_finds_its_secrets_in_files_and_on_its_standard_input_and_nowhere_af
 fn p7_no_vault_makes_a_run_wait_and_never_fail() {
     let vault = Vault::start();
     fill(&vault, "v2");
-    let mut host = host("v2", &vault, "");
+    let mut host = Host::on_vault("v2", &vault, "");
     with_secrets(&host);
     let ailments = [
         ("sealed", Ailment::None, "sealed"),
@@ -151,7 +136,7 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
 fn p7_a_vault_that_goes_away_between_the_agent_and_the_executor_costs_a_wait() {
     let vault = Vault::start();
     fill(&vault, "v3");
-    let mut host = host("v3", &vault, "");
+    let mut host = Host::on_vault("v3", &vault, "");
     with_secrets(&host);
     host.start();
     eventually(SOON, || if vault.tokens() == 1 { Ok(()) } else { Err("no login".into()) });
@@ -174,7 +159,7 @@ fn p7_what_is_no_secret_for_this_run_is_told_before_anything_is_started() {
     let vault = Vault::start();
     vault.put("app/v4", json!({"password": "short", "user": "scott-tiger"}));
     vault.put_v1("app/old", json!({"key": "battery staple"}));
-    let mut host = host("v4", &vault, "");
+    let mut host = Host::on_vault("v4", &vault, "");
     let steps = "steps: [{name: a, run: [/bin/true]}]\n";
     let task = |name: &str, secret: &str| {
         host.task(name, &format!("name: {name}\nversion: 1\nsecrets: {{x: {{{secret}}}}}\n{steps}"), &[]);
@@ -185,7 +170,7 @@ fn p7_what_is_no_secret_for_this_run_is_told_before_anything_is_started() {
     task("missing", "path: secret/data/app/none, field: x");
     task("denied", "path: secret/data/other, field: x");
     task("lease", "path: database/creds/app, field: password");
-    vault.lease_ttl(60);
+    vault.lease_ttl(60, Some(60));
     host.start();
     for (name, phase, word) in [
         ("short", "failed", "fewer than 6 bytes"),
@@ -206,7 +191,7 @@ fn p7_what_is_no_secret_for_this_run_is_told_before_anything_is_started() {
 #[test]
 fn p7_a_lease_lives_as_long_as_its_run() {
     let vault = Vault::start();
-    let mut host = host("v5", &vault, "");
+    let mut host = Host::on_vault("v5", &vault, "");
     let yaml = "name: t\nversion: 1\ntimeout: 60s\nsecrets:\n  u: {path: database/creds/app, field: username}\n  \
                 p: {path: database/creds/app, field: password}\nsteps:\n  - {name: a, run: [./wait]}\n";
     host.task(
@@ -266,7 +251,7 @@ fn p7_a_wrapped_secret_id_is_unwrapped_once_and_a_stolen_one_is_told() {
 fn p7_a_killed_executor_leaves_no_secret_behind() {
     let vault = Vault::start();
     fill(&vault, "v7");
-    let mut host = host("v7", &vault, "");
+    let mut host = Host::on_vault("v7", &vault, "");
     let yaml = format!("name: t\n{TASK}steps:\n  - {{name: a, run: [./wait], effect: once}}\n");
     host.task("t", &yaml, &[("wait", "#!/bin/sh\necho > EFFECTS.up\nexec sleep 600\n")]);
     host.order("o", "task: t");
@@ -331,7 +316,7 @@ fn p7_a_canary_is_found_nowhere() {
     let core: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let secret = format!("p'ä \"$w/<&\\+{core}=~end");
     vault.put("app/canary", json!({"value": secret}));
-    let mut host = host("v8", &vault, "");
+    let mut host = Host::on_vault("v8", &vault, "");
     let yaml = "name: t\nversion: 1\ntimeout: 60s\nsecrets: {canary: {path: secret/data/app/canary, field: value}}\n\
                 steps: [{name: a, run: [./canary], stdin: '{{ secrets.canary }}'}]\n";
     host.task("t", yaml, &[("canary", CANARY)]);
@@ -418,7 +403,7 @@ fn sample(needles: &[String]) -> usize {
 #[test]
 fn check_tells_who_the_agent_is_in_vault_and_what_its_tasks_may_read() {
     let vault = Vault::start();
-    let mut host = host("v9", &vault, "");
+    let mut host = Host::on_vault("v9", &vault, "");
     with_secrets(&host);
     let steps = "steps: [{name: a, run: [/bin/true]}]\n";
     host.task(
@@ -449,7 +434,7 @@ fn the_agents_token_is_renewed_and_a_new_login_comes_before_its_longest_life_end
     let vault = Vault::start();
     fill(&vault, "v10");
     vault.token_ttl(3, Some(5));
-    let mut host = host("v10", &vault, "");
+    let mut host = Host::on_vault("v10", &vault, "");
     with_secrets(&host);
     host.start();
     let count = |end: &str| vault.requests().iter().filter(|line| line.ends_with(end)).count();
@@ -498,7 +483,7 @@ fn a_token_file_is_read_again_when_its_token_is_dead() {
 fn each_epoch_reads_the_version_that_the_first_one_read() {
     let vault = Vault::start();
     fill(&vault, "v12");
-    let mut host = host("v12", &vault, "");
+    let mut host = Host::on_vault("v12", &vault, "");
     let yaml = format!("name: t\n{TASK}steps:\n  - {{name: a, run: [./twice], effect: repeatable}}\n");
     let twice = "#!/bin/sh\ncat $HOSTLER_SECRETS/password >> EFFECTS.read\necho $HOSTLER_EPOCH >> EFFECTS.read\n\
                  [ $HOSTLER_EPOCH != 1 ] || exec sleep 600\n";
@@ -518,7 +503,7 @@ fn a_playbook_has_the_secrets_as_data_and_its_output_is_filtered() {
     let vault = Vault::start();
     fill(&vault, "v13");
     vault.put_v1("app/old", json!({"key": "{{ 1 + 1 }} staple"}));
-    let mut host = host("v13", &vault, "");
+    let mut host = Host::on_vault("v13", &vault, "");
     let play = "- hosts: all\n  gather_facts: false\n  tasks:\n    - ansible.builtin.copy:\n        \
                 content: \"{{ secrets.password }}|{{ secrets.old }}\"\n        dest: EFFECTS.copied\n    \
                 - ansible.builtin.debug:\n        msg: \"it is {{ secrets.password }}\"\n";
@@ -542,7 +527,7 @@ fn an_agent_that_may_not_make_tokens_says_so_and_does_not_go_round() {
     let vault = Vault::start();
     fill(&vault, "v14");
     vault.policy("agent", &[("secret/data/app/*", &["read"]), ("kv1/app/*", &["read"])]);
-    let mut host = host("v14", &vault, "");
+    let mut host = Host::on_vault("v14", &vault, "");
     with_secrets(&host);
     host.order("o", "task: t");
     host.start();

@@ -9,6 +9,7 @@ mod consul;
 mod fake;
 mod host;
 mod http;
+mod postgres;
 mod proxy;
 mod tls;
 mod vault;
@@ -20,9 +21,10 @@ pub use consul::{Consul, Options, cluster};
 pub use fake::{Fake, Reply};
 pub use host::{Host, SOON, lives, program, signal};
 pub use http::{Response, request};
+pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use tls::Certificates;
-pub use vault::{Ailment, ROLE_ID, SECRET_ID, Vault};
+pub use vault::{Ailment, Asked, ROLE_ID, SECRET_ID, Vault};
 
 /// Asks `probe` again and again until it answers `Ok`; panics with its last complaint when `deadline` has
 /// passed. The only place of the tests that sleeps.

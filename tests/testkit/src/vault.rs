@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 
 use crate::Certificates;
@@ -36,6 +38,10 @@ pub enum Ailment {
     None,
     /// It answers everything with this status and text.
     Status(u16, String),
+    /// Too many requests; it says after how many seconds to come again.
+    TooMany(u64),
+    /// A standby that does not forward: it sends everybody to this address.
+    Standby(String),
     /// It reads the request and says nothing.
     Silent,
     /// It ends the connection in the middle of each answer.
@@ -67,15 +73,30 @@ impl Token {
 #[derive(Debug, Clone)]
 pub(crate) struct Version {
     pub(crate) data: Value,
+    pub(crate) created: String,
     pub(crate) deleted: bool,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
     pub(crate) token: String,
+    pub(crate) made: Instant,
     pub(crate) from: Instant,
     pub(crate) ttl: u64,
     pub(crate) role_ttl: u64,
+    pub(crate) max: u64,
+    pub(crate) renewals: u64,
+}
+
+/// A request that came with a token that lives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asked {
+    /// Whether the token was made by another one.
+    pub child: bool,
+    /// The path.
+    pub path: String,
+    /// What it takes: `read`, `update` and so on.
+    pub capability: String,
 }
 
 #[derive(Debug)]
@@ -94,14 +115,17 @@ pub(crate) struct State {
     pub(crate) kv2: BTreeMap<String, Vec<Version>>,
     pub(crate) leases: BTreeMap<String, Lease>,
     pub(crate) lease_ttl: u64,
+    pub(crate) lease_max: Option<u64>,
     pub(crate) requests: Vec<String>,
+    pub(crate) asked: Vec<Asked>,
+    pub(crate) role_policies: Vec<String>,
     pub(crate) counter: u64,
 }
 
 /// A running server; it ends with this value.
 pub struct Vault {
     port: u16,
-    tls: bool,
+    tls: Option<Arc<ServerConfig>>,
     state: Arc<Mutex<State>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -122,28 +146,44 @@ impl Vault {
         let config = ServerConfig::builder_with_provider(provider.into())
             .with_safe_default_protocol_versions()
             .expect("versions of TLS")
-            .with_no_client_auth()
+            .with_client_cert_verifier(any_client(certificates))
             .with_single_cert(chain, key)
             .expect("a certificate with its key");
         Self::with(Some(Arc::new(config)))
     }
 
     fn with(tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("a bound port").port();
         let state = Arc::new(Mutex::new(routes::first_state()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (shared, stopped, secure) = (Arc::clone(&state), Arc::clone(&stop), tls.is_some());
-        let thread = std::thread::spawn(move || {
+        let mut vault = Self { port: 0, tls, state, stop: Arc::default(), thread: None };
+        vault.start_again();
+        vault
+    }
+
+    /// Ends the server: nobody listens on its port any more. What it holds stays, and its clocks run on.
+    pub fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // A connection wakes the thread that accepts them.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+
+    /// Starts it on the same port, after [`Vault::stop`].
+    pub fn start_again(&mut self) {
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).expect("a free port");
+        self.port = listener.local_addr().expect("a bound port").port();
+        self.stop = Arc::default();
+        let (state, stopped, tls) = (Arc::clone(&self.state), Arc::clone(&self.stop), self.tls.clone());
+        self.thread = Some(std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let (Ok(stream), state, tls) = (stream, Arc::clone(&shared), tls.clone()) else { continue };
+                let (Ok(stream), state, tls) = (stream, Arc::clone(&state), tls.clone()) else { continue };
                 std::thread::spawn(move || connection(stream, tls, &state));
             }
-        });
-        Self { port, tls: secure, state, stop, thread: Some(thread) }
+        }));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -157,7 +197,7 @@ impl Vault {
 
     /// Its address, as a configuration wants it.
     pub fn address(&self) -> String {
-        format!("{}://localhost:{}", if self.tls { "https" } else { "http" }, self.port)
+        format!("{}://localhost:{}", if self.tls.is_some() { "https" } else { "http" }, self.port)
     }
 
     /// Seals it, or takes the seal away.
@@ -173,9 +213,22 @@ impl Vault {
     /// Writes a new version of a key of the engine `secret/` (version 2); which one it is.
     pub fn put(&self, key: &str, data: Value) -> u64 {
         let mut state = self.state();
+        let created = routes::later(&mut state);
         let versions = state.kv2.entry(key.to_owned()).or_default();
-        versions.push(Version { data, deleted: false });
+        versions.push(Version { data, created, deleted: false });
         versions.len() as u64
+    }
+
+    /// Takes such a key away with all its versions, as the deletion of its metadata does.
+    pub fn forget(&self, key: &str) {
+        self.state().kv2.remove(key);
+    }
+
+    /// Sets a key back to its first `count` versions, as a restored snapshot does.
+    pub fn set_back(&self, key: &str, count: usize) {
+        if let Some(versions) = self.state().kv2.get_mut(key) {
+            versions.truncate(count);
+        }
     }
 
     /// Deletes the newest version of such a key, softly.
@@ -198,6 +251,16 @@ impl Vault {
         self.state().policies.insert(name.to_owned(), rules.iter().map(rule).collect());
     }
 
+    /// Says which policies tokens of a login have.
+    pub fn role_policies(&self, policies: &[&str]) {
+        self.state().role_policies = policies.iter().map(|name| (*name).to_owned()).collect();
+    }
+
+    /// All requests so far that came with a token that lives.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.state().asked.clone()
+    }
+
     /// Makes a token with these policies.
     pub fn token(&self, id: &str, policies: &[&str], ttl: u64) {
         let token =
@@ -216,15 +279,37 @@ impl Vault {
         self.state().wrapped.insert(token.to_owned(), data);
     }
 
-    /// Puts a lease in place, with the token that made it.
+    /// Puts a lease in place, with the token that made it; it lives for a day at most.
     pub fn lease(&self, id: &str, token: &str, ttl: u64) {
-        let lease = Lease { token: token.to_owned(), from: Instant::now(), ttl, role_ttl: ttl };
+        let lease = routes::lease(token, ttl, Some(86_400));
         self.state().leases.insert(id.to_owned(), lease);
     }
 
-    /// How long leases of `database/creds/` live.
-    pub fn lease_ttl(&self, ttl: u64) {
-        self.state().lease_ttl = ttl;
+    /// How long leases of `database/creds/` live, and how long with renewals at most.
+    pub fn lease_ttl(&self, ttl: u64, max: Option<u64>) {
+        let mut state = self.state();
+        (state.lease_ttl, state.lease_max) = (ttl, max);
+    }
+
+    /// Revokes all leases, and nothing else.
+    pub fn revoke_leases(&self) {
+        self.state().leases.clear();
+    }
+
+    /// How often the leases that live were renewed.
+    pub fn renewals(&self) -> u64 {
+        self.state().leases.values().map(|lease| lease.renewals).sum()
+    }
+
+    /// The policies of the tokens that live, by the route that made them.
+    pub fn policies_of(&self, route: &str) -> Vec<Vec<String>> {
+        let state = self.state();
+        state
+            .tokens
+            .values()
+            .filter(|token| token.path == route)
+            .map(|token| token.policies.clone())
+            .collect()
     }
 
     /// The leases that live.
@@ -252,13 +337,21 @@ impl Vault {
 
 impl Drop for Vault {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // A connection wakes the thread that accepts them.
-        drop(TcpStream::connect(("127.0.0.1", self.port)));
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
+        if self.thread.is_some() {
+            self.stop();
         }
     }
+}
+
+/// Whoever has a certificate may show it; the handshake succeeds in any case, as that of the real one does.
+fn any_client(certificates: &Certificates) -> Arc<dyn ClientCertVerifier> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_file_iter(&certificates.ca).expect("an authority") {
+        roots.add(authority.expect("a certificate")).expect("an authority");
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    builder.allow_unauthenticated().build().expect("a verifier")
 }
 
 /// One connection, one request; what goes wrong on it is the client's doing and no matter.
@@ -266,26 +359,45 @@ fn connection(stream: TcpStream, tls: Option<Arc<ServerConfig>>, state: &Mutex<S
     drop(stream.set_read_timeout(Some(PATIENCE)));
     drop(stream.set_write_timeout(Some(PATIENCE)));
     match tls {
-        None => serve(stream, state),
+        None => serve(stream, state, Certificate::PlainHttp),
         Some(config) => {
             let Ok(connection) = ServerConnection::new(config) else { return };
             let mut stream = StreamOwned::new(connection, stream);
-            serve(&mut stream, state);
+            while stream.conn.is_handshaking() {
+                if stream.conn.complete_io(&mut stream.sock).is_err() {
+                    return;
+                }
+            }
+            let shown = stream.conn.peer_certificates().is_some();
+            serve(&mut stream, state, if shown { Certificate::Shown } else { Certificate::None });
             stream.conn.send_close_notify();
             drop(stream.flush());
         }
     }
 }
 
-fn serve(mut stream: impl Read + Write, state: &Mutex<State>) {
-    let Some(request) = request(&mut stream) else { return };
+fn serve(mut stream: impl Read + Write, state: &Mutex<State>, certificate: Certificate) {
+    let Some(request) = request(&mut stream, certificate) else { return };
     let (ailment, answer) = {
         let mut state = state.lock().expect("the state of the double");
         state.requests.push(format!("{} {}", request.method, request.target));
         (state.ailment.clone(), routes::answer(&mut state, &request))
     };
+    let mut more = String::new();
     let (status, body) = match ailment {
         Ailment::None => answer,
+        Ailment::TooMany(seconds) => {
+            more = format!(
+                "Retry-After: {seconds}\r\nX-Ratelimit-Limit: 2\r\nX-Ratelimit-Remaining: 0\r\nX-Ratelimit-Reset: {seconds}\r\n"
+            );
+            let path = request.target.trim_start_matches("/v1/");
+            let said = format!("request path \"{path}\": rate limit quota exceeded");
+            (429, serde_json::json!({"errors": [said]}).to_string())
+        }
+        Ailment::Standby(address) => {
+            more = format!("Location: {address}{}\r\n", request.target);
+            (307, String::new())
+        }
         Ailment::Status(status, text) => (status, serde_json::json!({"errors": [text]}).to_string()),
         Ailment::Silent => {
             drop(stream.read(&mut [0; 64]));
@@ -301,7 +413,7 @@ fn serve(mut stream: impl Read + Write, state: &Mutex<State>) {
     };
     let head = format!(
         "HTTP/1.1 {status} Double\r\nCache-Control: no-store\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n",
+         {more}Content-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
     drop(stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()));
@@ -315,9 +427,19 @@ pub(crate) struct Request {
     pub(crate) target: String,
     pub(crate) token: Option<String>,
     pub(crate) body: Value,
+    /// What the connection came with.
+    pub(crate) certificate: Certificate,
 }
 
-fn request(stream: &mut impl Read) -> Option<Request> {
+/// A client certificate of the test's authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Certificate {
+    PlainHttp,
+    None,
+    Shown,
+}
+
+fn request(stream: &mut impl Read, certificate: Certificate) -> Option<Request> {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && head.len() < 65536 {
@@ -339,5 +461,5 @@ fn request(stream: &mut impl Read) -> Option<Request> {
     let mut body = vec![0; length.min(1 << 20)];
     stream.read_exact(&mut body).ok()?;
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    Some(Request { method, target, token: header("x-vault-token"), body })
+    Some(Request { method, target, token: header("x-vault-token"), body, certificate })
 }

@@ -51,6 +51,8 @@ fn joined() -> Memory {
     memory
 }
 
+#[path = "secret_tests.rs"]
+mod secret_tests;
 #[path = "standing_tests.rs"]
 mod standing_tests;
 
