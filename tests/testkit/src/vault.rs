@@ -134,7 +134,12 @@ pub struct Vault {
 impl Vault {
     /// A server without TLS, unsealed, with one AppRole whose tokens have the policy `agent`.
     pub fn start() -> Self {
-        Self::with(None)
+        Self::with(0, None)
+    }
+
+    /// The same on this port of the loopback address.
+    pub fn start_at(port: u16) -> Self {
+        Self::with(port, None)
     }
 
     /// A server with TLS.
@@ -149,12 +154,12 @@ impl Vault {
             .with_client_cert_verifier(any_client(certificates))
             .with_single_cert(chain, key)
             .expect("a certificate with its key");
-        Self::with(Some(Arc::new(config)))
+        Self::with(0, Some(Arc::new(config)))
     }
 
-    fn with(tls: Option<Arc<ServerConfig>>) -> Self {
+    fn with(port: u16, tls: Option<Arc<ServerConfig>>) -> Self {
         let state = Arc::new(Mutex::new(routes::first_state()));
-        let mut vault = Self { port: 0, tls, state, stop: Arc::default(), thread: None };
+        let mut vault = Self { port, tls, state, stop: Arc::default(), thread: None };
         vault.start_again();
         vault
     }
