@@ -53,7 +53,7 @@ impl Output {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(filter) = &mut self.filter else { return self.kept.store(bytes) };
         let mut passed = std::mem::take(&mut self.passed);
-        let stored = self.kept.store(filter.push(bytes, &mut passed));
+        let stored = filter.push(bytes, &mut passed, |piece| self.kept.store(piece));
         self.passed = passed;
         stored
     }

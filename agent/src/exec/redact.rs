@@ -19,7 +19,7 @@ pub const MARK: &str = "[redacted]";
 /// Encodings shorter than this, in bytes, are too common in ordinary text.
 const SHORTEST_FORM: usize = 5;
 /// The quick question asks for so many bytes of each form: enough to be rare, few enough to be shared by many forms.
-const QUICK: usize = 6;
+const QUICK: usize = 8;
 /// A line of a longer text is looked for by itself from this length on.
 const SHORTEST_LINE: usize = 16;
 
@@ -74,8 +74,8 @@ impl Redactor {
     /// A whole text without the secrets.
     pub fn text(self: &Arc<Self>, text: &str) -> String {
         let mut filter = Filter::new(Arc::clone(self));
-        let mut passed = Vec::new();
-        let mut out = filter.push(text.as_bytes(), &mut passed).to_vec();
+        let mut out = Vec::with_capacity(text.len());
+        filter.add(text.as_bytes(), &mut out);
         filter.finish(&mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
@@ -142,20 +142,47 @@ impl Filter {
         Self { redactor, held: Vec::new(), covered: 0, in_mark: false }
     }
 
-    /// Takes a chunk, and gives what may leave: a part of the chunk itself, or what is put into `out` for it.
-    pub fn push<'a>(&mut self, bytes: &'a [u8], out: &'a mut Vec<u8>) -> &'a [u8] {
-        // Nearly always nothing is held and nothing found: then nothing is copied, and nothing has to be wiped.
-        if self.held.is_empty() && self.redactor.covered(bytes, 0).is_empty() {
+    /// Takes a chunk, and gives `leave` what may leave, in one or two pieces. `seam` is room for the first of them.
+    pub fn push<E>(
+        &mut self,
+        mut bytes: &[u8],
+        seam: &mut Vec<u8>,
+        mut leave: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // Where a stream is cut changes nothing: what was held back is settled with the next few bytes alone.
+        seam.clear();
+        while !self.held.is_empty() && !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(self.redactor.longest));
+            self.take(now, seam);
+            bytes = later;
+        }
+        if !seam.is_empty() {
+            leave(seam)?;
+        }
+        // Nearly always nothing is found: then nothing is copied, and nothing has to be wiped.
+        if self.redactor.covered(bytes, 0).is_empty() {
             let (now, later) = bytes.split_at(self.redactor.undecided(bytes));
             self.in_mark &= now.is_empty();
             self.held.extend_from_slice(later);
-            return now;
+            return if now.is_empty() { Ok(()) } else { leave(now) };
         }
-        out.clear();
+        seam.clear();
+        self.take(bytes, seam);
+        leave(seam)
+    }
+
+    fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.held.extend_from_slice(bytes);
         let until = self.redactor.undecided(&self.held);
         self.emit(until, out);
-        out
+    }
+
+    /// The same into one text.
+    fn add(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let Ok(()) = self.push(bytes, &mut Vec::new(), |piece| {
+            out.extend_from_slice(piece);
+            Ok::<_, std::convert::Infallible>(())
+        });
     }
 
     /// The stream is over: what was held back leaves as well.
@@ -359,10 +386,10 @@ mod tests {
             let text = word(&mut random, 60);
             let redactor = Arc::new(Redactor::of_patterns(patterns.clone()).unwrap());
             let mut filter = Filter::new(redactor);
-            let (mut out, mut passed, mut rest) = (Vec::new(), Vec::new(), text.as_slice());
+            let (mut out, mut rest) = (Vec::new(), text.as_slice());
             while !rest.is_empty() {
                 let (now, later) = rest.split_at((1 + random.below(6)).min(rest.len()));
-                out.extend_from_slice(filter.push(now, &mut passed));
+                filter.add(now, &mut out);
                 rest = later;
             }
             filter.finish(&mut out);
@@ -410,6 +437,8 @@ mod tests {
             Arc::new(Redactor::new(["-----BEGIN X-----\nMIIEvQIBADANBgkqhkiG\n-----END X-----\n"]).unwrap());
         assert_eq!(redactor.text("a MIIEvQIBADANBgkqhkiG b"), "a [redacted] b");
         let mut filter = Filter::new(redactor);
-        assert_eq!(filter.push(b"progress 10 %\n", &mut Vec::new()), b"progress 10 %\n");
+        let mut out = Vec::new();
+        filter.add(b"progress 10 %\n", &mut out);
+        assert_eq!(out, b"progress 10 %\n");
     }
 }

@@ -209,7 +209,10 @@ impl Vault {
         let alive = match &held.session {
             None => false,
             Some(session) if session.ttl.is_some_and(|ttl| session.from.elapsed() >= ttl * 2 / 3) => {
-                match self.renew(session).await {
+                // One that was made to last longer is not cut to what the role says.
+                let longer =
+                    session.left().filter(|left| session.granted.is_some_and(|granted| *left > granted));
+                match self.renew_for(session, longer).await {
                     Ok(renewed) => {
                         let enough = renewed.ttl
                             >= renewed.granted.map(|granted| granted.saturating_sub(Duration::from_secs(1)));
@@ -430,10 +433,6 @@ impl Vault {
         let renewable = data["renewable"] == Value::Bool(true);
         let now = Instant::now();
         Ok(Session { token, born: now, from: now, ttl, renewable, granted: ttl })
-    }
-
-    async fn renew(&self, session: &Session) -> Result<Session, VaultError> {
-        self.renew_for(session, None).await
     }
 
     /// Renews for so long; for what the role says, where that is not said.

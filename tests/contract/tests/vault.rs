@@ -105,7 +105,7 @@ fn the_double_answers_as_a_real_vault_was_recorded_to() {
         count += 1;
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let recorded: Value = serde_json::from_slice(&fs::read(&path).expect("a recording")).expect("JSON");
-        let vault = Vault::start();
+        let vault = Vault::double();
         prepare(&vault, &name, &recorded);
         let answer = send(&vault, &recorded["request"]);
         let wanted = &recorded["response"];

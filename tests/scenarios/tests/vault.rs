@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use hostler_testkit::{Ailment, Certificates, Host, ROLE_ID, SECRET_ID, SOON, Vault, eventually, signal};
+use hostler_testkit::{Ailment, Certificates, Host, ROLE_ID, SOON, Vault, eventually, signal};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -156,7 +156,7 @@ fn p7_a_vault_that_goes_away_between_the_agent_and_the_executor_costs_a_wait() {
 
 #[test]
 fn p7_what_is_no_secret_for_this_run_is_told_before_anything_is_started() {
-    let vault = Vault::start();
+    let vault = Vault::start_with_database();
     vault.put("app/v4", json!({"password": "short", "user": "scott-tiger"}));
     vault.put_v1("app/old", json!({"key": "battery staple"}));
     let mut host = Host::on_vault("v4", &vault, "");
@@ -190,7 +190,7 @@ fn p7_what_is_no_secret_for_this_run_is_told_before_anything_is_started() {
 
 #[test]
 fn p7_a_lease_lives_as_long_as_its_run() {
-    let vault = Vault::start();
+    let vault = Vault::start_with_database();
     let mut host = Host::on_vault("v5", &vault, "");
     let yaml = "name: t\nversion: 1\ntimeout: 60s\nsecrets:\n  u: {path: database/creds/app, field: username}\n  \
                 p: {path: database/creds/app, field: password}\nsteps:\n  - {name: a, run: [./wait]}\n";
@@ -236,8 +236,8 @@ fn p7_a_wrapped_secret_id_is_unwrapped_once_and_a_stolen_one_is_told() {
         host.wait_until("o", "the theft told", |report| report.to_string().contains("stolen"))
     };
     assert!(report.to_string().contains("unwrapped by somebody else"), "{report}");
-    vault.wrap("s.WrapToken000000000000024", json!({"secret_id": SECRET_ID}));
-    fs::write(host.path("wrapped"), "s.WrapToken000000000000024\n").expect("the wrapped secret id");
+    let wrapping = vault.wrapped_secret_id();
+    fs::write(host.path("wrapped"), format!("{wrapping}\n")).expect("the wrapped secret id");
     host.wait_for("o", &["succeeded"]);
     let unwraps = |vault: &Vault| vault.requests().iter().filter(|line| line.ends_with("/unwrap")).count();
     assert_eq!(unwraps(&vault), 2, "each token once");
@@ -469,12 +469,12 @@ fn a_token_file_is_read_again_when_its_token_is_dead() {
     host.wait_until("o", "to wait for the file", |report| {
         report["message"].to_string().contains("there is no file")
     });
-    vault.token("s.HostToken000000000000001", &["agent", "default"], 3600);
-    fs::write(&file, "s.HostToken000000000000001\n").expect("the token");
+    vault.token("token-of-the-host-1", &["agent", "default"], 3600);
+    fs::write(&file, "token-of-the-host-1\n").expect("the token");
     host.wait_for("o", &["succeeded"]);
     vault.revoke_all();
-    vault.token("s.HostToken000000000000002", &["agent", "default"], 3600);
-    fs::write(&file, "s.HostToken000000000000002\n").expect("the token");
+    vault.token("token-of-the-host-2", &["agent", "default"], 3600);
+    fs::write(&file, "token-of-the-host-2\n").expect("the token");
     host.order("p", "task: t");
     host.wait_for("p", &["succeeded"]);
 }

@@ -12,6 +12,16 @@ type Answer = (u16, String);
 /// When everything happened, as far as anybody asks the double.
 const THEN: &str = "2026-11-21T03:29:06.360507482Z";
 
+/// The policy `agent` as it is at first.
+pub(super) const AGENT: &[(&str, &[&str])] = &[
+    ("secret/data/app/*", &["create", "delete", "read", "update"]),
+    ("secret/metadata/app/*", &["read"]),
+    ("kv1/app/*", &["read"]),
+    ("database/creds/app", &["read"]),
+    ("auth/token/create", &["update"]),
+    ("sys/leases/revoke", &["update"]),
+];
+
 pub(super) fn first_state() -> State {
     let rule = |path: &str, allowed: &[&str]| {
         (path.to_owned(), allowed.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
@@ -24,14 +34,7 @@ pub(super) fn first_state() -> State {
         rule("sys/leases/renew", &["update"]),
         rule("sys/leases/lookup", &["update"]),
     ];
-    let agent = vec![
-        rule("secret/data/app/*", &["create", "delete", "read", "update"]),
-        rule("secret/metadata/app/*", &["read"]),
-        rule("kv1/app/*", &["read"]),
-        rule("database/creds/app", &["read"]),
-        rule("auth/token/create", &["update"]),
-        rule("sys/leases/revoke", &["update"]),
-    ];
+    let agent = AGENT.iter().map(|(path, allowed)| rule(path, allowed)).collect();
     State {
         sealed: false,
         ailment: Ailment::None,
@@ -80,7 +83,7 @@ pub(super) fn lease(token: &str, ttl: u64, max: Option<u64>) -> Lease {
     let now = Instant::now();
     // A role that says nothing has the system's longest.
     let max = max.unwrap_or(768 * 3600);
-    Lease { token: token.to_owned(), made: now, from: now, ttl, role_ttl: ttl, max, renewals: 0 }
+    Lease { token: token.to_owned(), made: now, from: now, ttl, role_ttl: ttl, max }
 }
 
 fn errors(status: u16, text: &str) -> Answer {
@@ -427,7 +430,6 @@ fn lease_renew(state: &mut State, body: &Value) -> Answer {
     let asked = seconds(&body["increment"]).filter(|asked| *asked > 0).unwrap_or(lease.role_ttl);
     let given = asked.min(lease.max.saturating_sub(lease.made.elapsed().as_secs()));
     (lease.from, lease.ttl) = (Instant::now(), given);
-    lease.renewals += 1;
     let mut map = envelope(Value::Null);
     if given < asked {
         let said = format!(
