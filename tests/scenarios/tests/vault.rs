@@ -97,12 +97,14 @@ fn p7_a_step_finds_its_secrets_in_files_and_on_its_standard_input_and_nowhere_af
 
 #[test]
 fn p7_no_vault_makes_a_run_wait_and_never_fail() {
-    let vault = Vault::start();
+    let mut vault = Vault::start();
     fill(&vault, "v2");
     let mut host = Host::on_vault("v2", &vault, "");
     with_secrets(&host);
     let ailments = [
+        ("down", Ailment::None, "cannot be reached"),
         ("sealed", Ailment::None, "sealed"),
+        ("later", Ailment::TooMany(1), "429"),
         ("busy", Ailment::Status(429, "rate limit quota exceeded".into()), "429"),
         (
             "starting",
@@ -114,6 +116,9 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
         ("half", Ailment::Half, "cannot be reached"),
     ];
     for (name, ailment, word) in ailments {
+        if name == "down" {
+            vault.stop();
+        }
         vault.seal(name == "sealed");
         vault.ail(ailment);
         host.start();
@@ -125,6 +130,9 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
             let report = host.agent_report().unwrap_or_default().to_string();
             if report.contains("vault: ") { Ok(()) } else { Err(report) }
         });
+        if name == "down" {
+            vault.start_again();
+        }
         vault.seal(false);
         vault.ail(Ailment::None);
         host.wait_for(name, &["succeeded"]);
