@@ -1,8 +1,6 @@
 //! Credentials that a real Vault makes in a real PostgreSQL. The double makes none, so this is run only where a `vault`
 //! or `bao` is on the PATH; `tests/run` says so.
 
-#![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
-
 use std::fs;
 
 use hostler_testkit::{Host, Postgres, SOON, Vault, eventually};
