@@ -56,7 +56,7 @@ fn shown(secrets: &[&str]) -> Option<String> {
         for name in ["cmdline", "environ"] {
             let bytes = fs::read(entry.path().join(name)).unwrap_or_default();
             let holds = |secret: &&str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-            if secrets.iter().any(|secret| holds(&secret)) {
+            if secrets.iter().any(holds) {
                 return Some(format!("{}: {}", entry.path().display(), String::from_utf8_lossy(&bytes)));
             }
         }
