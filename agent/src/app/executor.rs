@@ -19,6 +19,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::secrets::Secrets;
@@ -110,7 +111,10 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Option<&str>) -> Result<
         place,
         interrupts,
     };
+    let renewing = executor.secrets.keep(&plan);
     let outcome = executor.work(&mut journal).await;
+    // It would see the token die that is given up below.
+    renewing.inspect(AbortHandle::abort);
     let _ = fs::remove_dir_all(&executor.place);
     executor.secrets.give_up().await;
     if let Some(outcome) = journal.state().outcome() {

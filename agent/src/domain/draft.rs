@@ -4,7 +4,8 @@ use super::ids::RunId;
 use super::name::Name;
 use super::order::Order;
 use super::plan::{
-    Action, Cause, Command, Lock, PLAN_VERSION, PLAN_WITHOUT_SECRETS, Place, Plan, SecretAt, Step,
+    Action, Cause, Command, Lock, PLAN_VERSION, PLAN_WITHOUT_PREVIOUS, PLAN_WITHOUT_SECRETS, Place, Plan,
+    SecretAt, Step,
 };
 use super::source::OrderKey;
 use super::task::{self, Task, Work};
@@ -52,7 +53,11 @@ impl Render<'_> {
         let own = task.timeout;
         let plain = task.secrets.is_empty() && task.steps.iter().all(|step| step.stdin.is_none());
         Ok(Plan {
-            version: if plain { PLAN_WITHOUT_SECRETS } else { PLAN_VERSION },
+            version: match task.secrets.values().all(|secret| secret.version.is_newest()) {
+                true if plain => PLAN_WITHOUT_SECRETS,
+                true => PLAN_WITHOUT_PREVIOUS,
+                false => PLAN_VERSION,
+            },
             run: about.run,
             order: about.key.order.clone(),
             source: about.key.source.clone(),
@@ -121,7 +126,8 @@ impl Render<'_> {
     fn secret(&self, secret: &task::Secret) -> Result<SecretAt, TemplateError> {
         let path = template::render_secret_path(&secret.path, &self.context)?;
         let path = path.trim_matches('/').to_owned();
-        Ok(SecretAt { path, field: secret.field.clone(), allow_short: secret.allow_short })
+        let (field, version) = (secret.field.clone(), secret.version);
+        Ok(SecretAt { path, field, version, allow_short: secret.allow_short })
     }
 
     fn lock(&self, lock: &task::Resource) -> Result<Lock, TemplateError> {

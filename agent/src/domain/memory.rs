@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 pub use super::hold::Hold;
 
 use super::control::{Act, ControlId};
+pub use super::end::{End, end_of};
 use super::ids::{Identity, RunId};
 use super::name::Name;
 use super::plan::Cause;
-use super::run::Outcome;
 use super::source::{OrderKey, Source};
 use super::standing::{Confirmed, Standing};
 use super::summary::Summary;
+use super::watched::Version;
 
 /// How many identities are remembered for each key.
 pub const MAX_IDENTITIES: usize = 1000;
@@ -49,66 +50,6 @@ pub struct Unreadable {
     pub index: u64,
     /// Since when.
     pub at: Timestamp,
-}
-
-/// How an occasion ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    /// The task or the parameters are wrong here.
-    Refused,
-    /// Not started in time.
-    Expired,
-    /// A newer order took its place.
-    Superseded,
-    /// The order went away.
-    Withdrawn,
-    /// The order says `skip`.
-    Skipped,
-    /// The wanted state already held.
-    Unchanged,
-    /// Done.
-    Succeeded,
-    /// Not done, nothing to undo.
-    Failed,
-    /// Not done, and undone.
-    Undone,
-    /// Not done, and not undone.
-    UndoFailed,
-    /// Ended by an operator.
-    Cancelled,
-    /// Only a person can tell.
-    NeedsOperator,
-}
-
-impl End {
-    /// As it stands in a report.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Expired => "expired",
-            Self::Superseded => "superseded",
-            Self::Withdrawn => "withdrawn",
-            Self::Skipped => "skipped",
-            Self::Unchanged => "unchanged",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Undone => "undone",
-            Self::UndoFailed => "undo_failed",
-            Self::Cancelled => "cancelled",
-            Self::NeedsOperator => "needs_operator",
-        }
-    }
-
-    /// Whether the wanted state holds.
-    pub fn is_good(self) -> bool {
-        matches!(self, Self::Unchanged | Self::Succeeded | Self::Skipped)
-    }
-
-    /// Whether a person has to say what is true before anything else happens to the order.
-    pub fn keeps_its_place(self) -> bool {
-        matches!(self, Self::NeedsOperator | Self::UndoFailed)
-    }
 }
 
 /// How an occasion ended, in a line.
@@ -337,6 +278,15 @@ pub enum Fact {
         /// Of this order.
         key: OrderKey,
     },
+    /// A version of a secret that the order watches is known. Stands in one record with the occasion that it leads to.
+    Version {
+        /// Of this order.
+        key: OrderKey,
+        /// Where the secret is.
+        path: String,
+        /// Which.
+        version: Version,
+    },
     /// What the clock said while something kept it right.
     Clock {
         /// That instant.
@@ -488,12 +438,15 @@ impl Memory {
                 standing.confirmed = document.map(|document| Confirmed { index, document, at });
             }
             Fact::Settled { key } => self.orders.entry(key).or_default().standing.unsettled = 0,
+            Fact::Version { key, path, version } => {
+                self.orders.entry(key).or_default().standing.know(path, version);
+            }
             Fact::Clock { at } => self.newest = self.newest.max(Some(at)),
             Fact::Occasion { key, run, identity, index, cause, at } => {
                 let order = self.present(key);
                 order.stands(identity, index);
                 match &cause {
-                    Cause::Placed | Cause::Retry(_) => {}
+                    Cause::Placed | Cause::Retry(_) | Cause::Secret { .. } => {}
                     Cause::Firing(instant) => order.standing.pass(*instant),
                     Cause::Drift(n) => {
                         order.standing.drifts = order.standing.drifts.max(*n);
@@ -653,21 +606,6 @@ impl Memory {
     }
 }
 
-/// How the outcome of a run stands in the ledger and in reports, with one line for the operator.
-pub fn end_of(outcome: &Outcome) -> (End, Option<String>) {
-    match outcome {
-        Outcome::Unchanged => (End::Unchanged, None),
-        Outcome::Planned | Outcome::Succeeded => (End::Succeeded, None),
-        Outcome::Failed(failure) => (End::Failed, Some(failure.text.clone())),
-        Outcome::Undone(failure) => (End::Undone, Some(failure.text.clone())),
-        Outcome::UndoFailed { failure, undo } => {
-            (End::UndoFailed, Some(format!("{}; then {undo}", failure.text)))
-        }
-        Outcome::Cancelled(failure) => (End::Cancelled, Some(failure.text.clone())),
-        Outcome::NeedsOperator(failure) => (End::NeedsOperator, Some(failure.text.clone())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -742,10 +680,12 @@ mod tests {
         // What comes again nowhere is written as it was.
         let json = serde_json::to_string(&Remembered::default()).unwrap();
         assert!(!json.contains("standing"), "{json}");
-        for cause in ["placed", "firing 2026-11-21T02:30:00Z", "drift 3"] {
+        for cause in ["placed", "firing 2026-11-21T02:30:00Z", "drift 3", "secret 4 of kv/data/a b of c"] {
             assert_eq!(String::from(Cause::try_from(cause.to_owned()).unwrap()), cause);
         }
-        assert!(Cause::try_from("firing soon".to_owned()).is_err());
+        for none in ["firing soon", "secret 4", "secret four of kv/data/a"] {
+            assert!(Cause::try_from(none.to_owned()).is_err(), "{none}");
+        }
     }
 
     #[test]

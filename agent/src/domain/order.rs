@@ -12,6 +12,7 @@ use super::ids::Identity;
 use super::name::Name;
 use super::schedule::Schedule;
 use super::span::Span;
+use super::watched::{MOST, Watched};
 use super::window::Window;
 use super::yaml::{self, Seg, YamlError};
 use super::zone::Zone;
@@ -43,6 +44,8 @@ pub struct Order {
     pub schedule: Option<Box<Schedule>>,
     /// How often it is asked whether the wanted state holds.
     pub reconcile: Option<Span>,
+    /// Secrets of which each new version has it carried out once more.
+    pub on_secret_change: Vec<Watched>,
     /// Over how long the hosts of a group spread their starts.
     pub spread: Option<Span>,
     /// At most the task's own.
@@ -95,8 +98,7 @@ struct File {
     timezone: Option<String>,
     catch_up: Option<Span>,
     reconcile: Option<Span>,
-    // Known, so that they are not called unknown; none of them may be passed over in silence.
-    on_secret_change: Option<Value>,
+    on_secret_change: Option<Vec<String>>,
     on_join: Option<OnJoin>,
 }
 
@@ -106,10 +108,6 @@ impl Document {
         let file: File = yaml::parse(text, MAX_ORDER)?;
         let whole = std::str::from_utf8(text).unwrap_or_default();
         let fault = |field: &str, message: String| yaml::fault(whole, &[Seg::from(field)], message);
-        let later = [("on_secret_change", &file.on_secret_change)];
-        if let Some((field, _)) = later.iter().find(|(_, value)| value.is_some()) {
-            return Err(fault(field, format!("this version cannot do `{field}` yet: leave it out")));
-        }
         if file.skip {
             return Ok(Self::Skip);
         }
@@ -131,6 +129,10 @@ impl Document {
             return Err(fault("not_after", "`not_after` must be later than `not_before`".into()));
         }
         let times = Times::read(&file).map_err(|(field, message)| fault(field, message))?;
+        let on_secret_change = watched(&file).map_err(|(at, message)| {
+            let field = Seg::from("on_secret_change");
+            yaml::fault(whole, &[field].into_iter().chain(at.map(Seg::from)).collect::<Vec<_>>(), message)
+        })?;
         let identity = identity(&task, &file)
             .map_err(|error| fault("params", format!("cannot be brought into canonical form: {error}")))?;
         Ok(Self::Order(Box::new(Order {
@@ -143,6 +145,7 @@ impl Document {
             window: times.window.map(Box::new),
             schedule: times.schedule.map(Box::new),
             reconcile: file.reconcile,
+            on_secret_change,
             spread: file.spread,
             timeout: file.timeout,
             on_join: file.on_join.unwrap_or_default(),
@@ -156,7 +159,14 @@ impl Order {
     /// What makes it carried out again by itself, if anything does.
     pub fn standing_terms(&self) -> Option<String> {
         let every = |every: &Span| format!("every {every}");
-        self.schedule.as_deref().map(Schedule::terms).or_else(|| self.reconcile.as_ref().map(every))
+        let by_time =
+            self.schedule.as_deref().map(Schedule::terms).or_else(|| self.reconcile.as_ref().map(every));
+        let watched: Vec<String> = self.on_secret_change.iter().map(ToString::to_string).collect();
+        let by_secret = (!watched.is_empty()).then(|| format!("secrets {}", watched.join(" ")));
+        match (by_time, by_secret) {
+            (Some(time), Some(secret)) => Some(format!("{time}; {secret}")),
+            (one, other) => one.or(other),
+        }
     }
 }
 
@@ -202,6 +212,30 @@ impl Times {
             schedule: schedule.map_err(|error| ("schedule", error.to_string()))?,
         })
     }
+}
+
+/// What it watches; an error is which of them, if it is one, and what is wrong with it.
+fn watched(file: &File) -> Result<Vec<Watched>, (Option<usize>, String)> {
+    let Some(texts) = &file.on_secret_change else { return Ok(Vec::new()) };
+    if texts.is_empty() || texts.len() > MOST {
+        return Err((
+            None,
+            format!("`on_secret_change` names 1 to {MOST} secrets: name some, or leave it out"),
+        ));
+    }
+    if file.dry_run == Some(true) {
+        let why = "`on_secret_change` with `dry_run` would never change anything: leave one of them out";
+        return Err((None, why.to_owned()));
+    }
+    let mut watched: Vec<Watched> = Vec::new();
+    for (at, text) in texts.iter().enumerate() {
+        let one = Watched::read(text).map_err(|why| (Some(at), why))?;
+        if watched.contains(&one) {
+            return Err((Some(at), format!("{text:?} is named twice: leave one of them out")));
+        }
+        watched.push(one);
+    }
+    Ok(watched)
 }
 
 /// SHA-256 over the RFC 8785 form of what is written; what is not written is not in it.
@@ -265,7 +299,12 @@ pub(super) mod tests {
         for (text, expected) in [
             ("tsk: hello", "task"),
             ("params: {}", "`task` is missing"),
-            ("task: hello\non_secret_change: [a]", "cannot do `on_secret_change` yet"),
+            ("task: hello\non_secret_change: [kv/data/a]", "names no field: write MOUNT/data/PATH#FIELD"),
+            ("task: hello\non_secret_change:\n- 'kv/data/a#b'\n- 'kv/a#b'", "4:3"),
+            ("task: hello\non_secret_change: 'kv/data/a#b'", "on_secret_change"),
+            ("task: hello\non_secret_change: []", "1 to 16 secrets"),
+            ("task: hello\non_secret_change: ['kv/data/a#b', 'kv/data/a#b']", "named twice"),
+            ("task: hello\ndry_run: true\non_secret_change: ['kv/data/a#b']", "never change"),
             ("task: hello\nschedule: '61 * * * *'", "2:11"),
             ("task: hello\nschedule: '61 * * * *'", "field 1 (minute)"),
             ("task: hello\nschedule: 5", "schedule"),

@@ -13,13 +13,17 @@ use serde_json::Value;
 use super::control::ControlId;
 use super::ids::{Identity, RunId};
 use super::name::{BadName, Name};
+use super::secret::Which;
 use super::source::Source;
 use super::span::Span;
 use super::task::{Effect, Limits, LockMode, OnCancel, OnTimeout, Retry};
 use super::template::Template;
 
-/// The newest version of the plan's format that this program writes: a plan with secrets.
-pub const PLAN_VERSION: u32 = 2;
+/// The newest version of the plan's format that this program writes: a plan that wants the version before of a secret.
+pub const PLAN_VERSION: u32 = 3;
+
+/// A plan with secrets, each in its newest version.
+pub const PLAN_WITHOUT_PREVIOUS: u32 = 2;
 
 /// A plan without secrets is as it was before, so that an older program can go on with it.
 pub const PLAN_WITHOUT_SECRETS: u32 = 1;
@@ -36,6 +40,13 @@ pub enum Cause {
     Firing(Timestamp),
     /// The state that is to hold did not, for the so manieth time.
     Drift(u32),
+    /// A secret that it watches has a new version.
+    Secret {
+        /// Which version.
+        version: u64,
+        /// Where the secret is.
+        path: String,
+    },
 }
 
 impl From<Cause> for String {
@@ -45,6 +56,7 @@ impl From<Cause> for String {
             Cause::Retry(control) => format!("retry {control}"),
             Cause::Firing(instant) => format!("firing {instant}"),
             Cause::Drift(n) => format!("drift {n}"),
+            Cause::Secret { version, path } => format!("secret {version} of {path}"),
         }
     }
 }
@@ -58,6 +70,9 @@ impl TryFrom<String> for Cause {
             Some(("retry", control)) => control.parse().ok().map(Self::Retry),
             Some(("firing", instant)) => instant.parse().ok().map(Self::Firing),
             Some(("drift", n)) => n.parse().ok().map(Self::Drift),
+            Some(("secret", which)) => which.split_once(" of ").and_then(|(version, path)| {
+                Some(Self::Secret { version: version.parse().ok()?, path: path.to_owned() })
+            }),
             _ => None,
         };
         known.ok_or_else(|| format!("{text:?} is not a cause that this version knows"))
@@ -122,6 +137,9 @@ pub struct SecretAt {
     pub path: String,
     /// Which field of it.
     pub field: String,
+    /// Which version of it.
+    #[serde(default, skip_serializing_if = "Which::is_newest")]
+    pub version: Which,
     /// Whether it may be shorter than what can be kept out of outputs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_short: bool,
@@ -150,7 +168,7 @@ pub struct Place {
 /// The whole plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// [`PLAN_VERSION`] or [`PLAN_WITHOUT_SECRETS`]
+    /// [`PLAN_VERSION`], [`PLAN_WITHOUT_PREVIOUS`] or [`PLAN_WITHOUT_SECRETS`]
     pub version: u32,
     /// Whose plan this is.
     pub run: RunId,

@@ -4,10 +4,29 @@
 //! accident; its memory is wiped when it goes. Copies that a library makes of what [`Secret::reveal`] gives
 //! out (a header on its way, a TLS buffer) are beyond this promise.
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// Shorter ones, in bytes, cannot be kept out of outputs without tearing holes into them.
 pub const SHORTEST: usize = 6;
+
+/// Which version of a secret a task wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// The newest when the run first read it.
+    #[default]
+    Newest,
+    /// The one before that; none where the engine has it no more.
+    Previous,
+}
+
+impl Which {
+    /// For what is written only where it says something.
+    pub fn is_newest(&self) -> bool {
+        *self == Self::Newest
+    }
+}
 
 /// A secret text; wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]

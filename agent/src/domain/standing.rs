@@ -1,7 +1,11 @@
-//! What is remembered of an order that comes again: by its schedule, or because a state is to hold.
+//! What is remembered of an order that comes again: by its schedule, because a state is to hold, or for a new secret.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::watched::{Seen, Version};
 
 /// How long the last confirmed document counts while the store is away.
 const COUNTS_FOR: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -37,6 +41,12 @@ pub struct Standing {
     pub drifts: u32,
     /// How many of them since the state lasted.
     pub unsettled: u32,
+    /// The versions of the secrets that it watches, by their paths: none of them is news.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, Seen>,
+    /// When the newest version was written that was known before these terms: none from then starts anything again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest_secret: Option<Timestamp>,
     /// For a task that may fire while the store is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<Confirmed>,
@@ -52,13 +62,28 @@ impl Standing {
     pub fn rest(&mut self) {
         self.terms = None;
         self.unsettled = 0;
+        self.forget_secrets();
         self.confirmed = None;
     }
 
     /// These terms count from now on.
     pub fn begin(&mut self, terms: String, at: Timestamp) {
         self.terms = Some(terms);
+        // Other secrets, perhaps: what there is now is what is known.
+        self.forget_secrets();
         self.pass(at);
+    }
+
+    /// This version of a watched secret is known from now on.
+    pub fn know(&mut self, path: String, version: Version) {
+        let mut seen = Seen::after(self.secrets.get(&path), version);
+        seen.newest = self.newest_secret.map_or(seen.newest, |newest| newest.max(seen.newest));
+        self.secrets.insert(path, seen);
+    }
+
+    fn forget_secrets(&mut self) {
+        let all = std::mem::take(&mut self.secrets);
+        self.newest_secret = all.into_values().map(|seen| seen.newest).chain(self.newest_secret).max();
     }
 
     /// Instants up to this one are handled.

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::name::Name;
 use super::params::Schema;
+use super::secret::Which;
 use super::span::{Bytes, Span, SpanRange};
 use super::template::{NAMES, Template};
 use super::yaml::{self, Seg, YamlError, nearest};
@@ -167,6 +168,9 @@ pub struct Secret {
     pub path: Template,
     /// Which field of it.
     pub field: String,
+    /// Which version of it.
+    #[serde(default)]
+    pub version: Which,
     /// Whether it may be shorter than what can be kept out of outputs.
     #[serde(default)]
     pub allow_short: bool,

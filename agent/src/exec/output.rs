@@ -20,11 +20,16 @@ pub const LAST: u64 = 512 << 10;
 
 /// The open output of a run.
 pub struct Output {
+    kept: Kept,
+    filter: Option<Filter>,
+    passed: Vec<u8>,
+}
+
+/// What of it is on the disk.
+struct Kept {
     dir: PathBuf,
     file: File,
     room: u64,
-    filter: Option<Filter>,
-    passed: Vec<u8>,
 }
 
 impl Output {
@@ -35,36 +40,34 @@ impl Output {
         let first = dir.join("output");
         let length = fs::metadata(&first).map(|meta| meta.len()).unwrap_or(0);
         if length < FIRST {
-            return Ok(Self { file: append(&first)?, room: FIRST - length, dir, filter, passed });
+            let kept = Kept { file: append(&first)?, room: FIRST - length, dir };
+            return Ok(Self { kept, filter, passed });
         }
         let last = dir.join("output.last");
         let length = fs::metadata(&last).map(|meta| meta.len()).unwrap_or(0);
-        Ok(Self { file: append(&last)?, room: LAST.saturating_sub(length), dir, filter, passed })
+        let kept = Kept { file: append(&last)?, room: LAST.saturating_sub(length), dir };
+        Ok(Self { kept, filter, passed })
     }
 
     /// Adds what a command printed; what could be the beginning of a secret stays behind until more has come.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(filter) = &mut self.filter else { return self.store(bytes) };
+        let Some(filter) = &mut self.filter else { return self.kept.store(bytes) };
         let mut passed = std::mem::take(&mut self.passed);
-        filter.push(bytes, &mut passed);
-        self.store_and_keep(passed)
+        let stored = filter.push(bytes, &mut passed, |piece| self.kept.store(piece));
+        self.passed = passed;
+        stored
     }
 
     /// A command has ended: what stayed behind is no secret, or not the whole of one.
     pub fn settle(&mut self) -> io::Result<()> {
         let Some(filter) = &mut self.filter else { return Ok(()) };
-        let mut passed = std::mem::take(&mut self.passed);
-        filter.finish(&mut passed);
-        self.store_and_keep(passed)
+        self.passed.clear();
+        filter.finish(&mut self.passed);
+        self.kept.store(&self.passed)
     }
+}
 
-    fn store_and_keep(&mut self, mut passed: Vec<u8>) -> io::Result<()> {
-        let stored = self.store(&passed);
-        passed.clear();
-        self.passed = passed;
-        stored
-    }
-
+impl Kept {
     fn store(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.room == 0 {

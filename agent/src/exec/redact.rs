@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
+use aho_corasick::packed::Searcher;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use zeroize::Zeroize;
@@ -17,6 +18,8 @@ use zeroize::Zeroize;
 pub const MARK: &str = "[redacted]";
 /// Encodings shorter than this, in bytes, are too common in ordinary text.
 const SHORTEST_FORM: usize = 5;
+/// The quick question asks for so many bytes of each form: enough to be rare, few enough to be shared by many forms.
+const QUICK: usize = 8;
 /// A line of a longer text is looked for by itself from this length on.
 const SHORTEST_LINE: usize = 16;
 
@@ -26,6 +29,8 @@ pub struct Redactor {
     patterns: Vec<Vec<u8>>,
     begins: [bool; 256],
     finder: Option<AhoCorasick>,
+    /// Finds beginnings of patterns, many bytes at once; none where the processor or the patterns do not allow it.
+    quick: Option<Searcher>,
     longest: usize,
 }
 
@@ -48,6 +53,13 @@ impl Redactor {
             }
         }
         let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
+        let quick: BTreeSet<&[u8]> =
+            patterns.iter().map(|pattern| pattern.get(..QUICK).unwrap_or(pattern)).collect();
+        let quick = aho_corasick::packed::Config::new()
+            .heuristic_pattern_limits(false)
+            .builder()
+            .extend(quick)
+            .build();
         let finder = match patterns.is_empty() {
             true => None,
             // What the builder says could quote a pattern.
@@ -56,14 +68,14 @@ impl Redactor {
                     .map_err(|_| "the secrets are too long to be kept out of outputs")?,
             ),
         };
-        Ok(Self { patterns, begins, finder, longest })
+        Ok(Self { patterns, begins, finder, quick, longest })
     }
 
     /// A whole text without the secrets.
     pub fn text(self: &Arc<Self>, text: &str) -> String {
         let mut filter = Filter::new(Arc::clone(self));
         let mut out = Vec::with_capacity(text.len());
-        filter.push(text.as_bytes(), &mut out);
+        filter.add(text.as_bytes(), &mut out);
         filter.finish(&mut out);
         String::from_utf8_lossy(&out).into_owned()
     }
@@ -73,7 +85,7 @@ impl Redactor {
         let mut stretches: Vec<(usize, usize)> = Vec::new();
         let Some(finder) = &self.finder else { return stretches };
         // The quick question first: nearly always there is nothing.
-        if already == 0 && !finder.is_match(bytes) {
+        if already == 0 && self.quick.as_ref().is_some_and(|quick| quick.find(bytes).is_none()) {
             return stretches;
         }
         if already > 0 {
@@ -130,19 +142,47 @@ impl Filter {
         Self { redactor, held: Vec::new(), covered: 0, in_mark: false }
     }
 
-    /// Takes a chunk, and adds to `out` what may leave.
-    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        // Nearly always nothing is held and nothing found: then nothing is copied twice, and nothing has to be wiped.
-        if self.held.is_empty() && self.redactor.covered(bytes, 0).is_empty() {
+    /// Takes a chunk, and gives `leave` what may leave, in one or two pieces. `seam` is room for the first of them.
+    pub fn push<E>(
+        &mut self,
+        mut bytes: &[u8],
+        seam: &mut Vec<u8>,
+        mut leave: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        // Where a stream is cut changes nothing: what was held back is settled with the next few bytes alone.
+        seam.clear();
+        while !self.held.is_empty() && !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(self.redactor.longest));
+            self.take(now, seam);
+            bytes = later;
+        }
+        if !seam.is_empty() {
+            leave(seam)?;
+        }
+        // Nearly always nothing is found: then nothing is copied, and nothing has to be wiped.
+        if self.redactor.covered(bytes, 0).is_empty() {
             let (now, later) = bytes.split_at(self.redactor.undecided(bytes));
-            out.extend_from_slice(now);
             self.in_mark &= now.is_empty();
             self.held.extend_from_slice(later);
-            return;
+            return if now.is_empty() { Ok(()) } else { leave(now) };
         }
+        seam.clear();
+        self.take(bytes, seam);
+        leave(seam)
+    }
+
+    fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.held.extend_from_slice(bytes);
         let until = self.redactor.undecided(&self.held);
         self.emit(until, out);
+    }
+
+    /// The same into one text.
+    fn add(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let Ok(()) = self.push(bytes, &mut Vec::new(), |piece| {
+            out.extend_from_slice(piece);
+            Ok::<_, std::convert::Infallible>(())
+        });
     }
 
     /// The stream is over: what was held back leaves as well.
@@ -349,7 +389,7 @@ mod tests {
             let (mut out, mut rest) = (Vec::new(), text.as_slice());
             while !rest.is_empty() {
                 let (now, later) = rest.split_at((1 + random.below(6)).min(rest.len()));
-                filter.push(now, &mut out);
+                filter.add(now, &mut out);
                 rest = later;
             }
             filter.finish(&mut out);
@@ -398,7 +438,7 @@ mod tests {
         assert_eq!(redactor.text("a MIIEvQIBADANBgkqhkiG b"), "a [redacted] b");
         let mut filter = Filter::new(redactor);
         let mut out = Vec::new();
-        filter.push(b"progress 10 %\n", &mut out);
+        filter.add(b"progress 10 %\n", &mut out);
         assert_eq!(out, b"progress 10 %\n");
     }
 }

@@ -37,6 +37,11 @@ use crate::host::clock;
 const DRAIN: Duration = Duration::from_secs(1);
 /// What a command leaves running without leave gets between TERM and KILL.
 const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(1);
+/// What a command may print before it waits for this process: the most that a kernel gives by default. With the usual
+/// sixteenth of it, both are woken for each little piece.
+const PIPE: i32 = 1 << 20;
+/// What is read of it at once, in bytes.
+const READ: usize = 256 << 10;
 /// How often a running step's report is read: a report a second is all that the store gets.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -129,7 +134,7 @@ pub async fn run(
     let mut ending = Ending { deadline, ..Ending::default() };
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut buffer = vec![0; 64 << 10];
+    let mut buffer = vec![0; READ];
     let mut open = true;
     let status = loop {
         // Each arm is cancel-safe: a read that is not chosen has read nothing, a wait can be waited again.
@@ -299,6 +304,8 @@ fn has_children() -> bool {
 
 fn start(job: &Job<'_>) -> io::Result<(tokio::process::Child, Receiver)> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    // A smaller one serves as well.
+    let _ = nix::fcntl::fcntl(&reader, nix::fcntl::F_SETPIPE_SZ(PIPE));
     let pipe = Receiver::from_owned_fd(nonblocking(reader)?)?;
     let (program, arguments) = job.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     // A relative program is one of the task's copy. It is looked up behind the change of folder, which root makes,

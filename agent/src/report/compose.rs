@@ -147,7 +147,7 @@ impl Sources<'_> {
         let identity = remembered.last.or(over.identity);
         // A state that holds, or what went wrong last, is more than that it is waited for the next time.
         let failed = !end.is_good() && !matches!(end, End::Superseded | End::Withdrawn);
-        if wait.reason == Reason::Reconcile || failed {
+        if matches!(wait.reason, Reason::Reconcile | Reason::Secret) || failed {
             return OrderReport { until: wait.until, message: said, identity, ..over };
         }
         OrderReport {

@@ -1,13 +1,13 @@
-//! One request to Vault, with its bounds: a deadline, a largest body, no redirect but to the configured host, no
-//! proxy. The token is a header that no debug text shows, and bodies of answers never become part of an error.
+//! One request to Vault, with its bounds: a deadline, a largest body, no redirect but to a configured address and never
+//! away from TLS, no proxy. The token is a header that no debug text shows, and bodies of answers never become part of an error.
 
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reqwest::header::{HeaderName, HeaderValue};
-use reqwest::{Certificate, Identity, Method, redirect};
+use reqwest::header::{HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Certificate, Identity, Method, StatusCode, redirect};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -23,6 +23,8 @@ const MAX_PEM: u64 = 4 << 20;
 const CONNECT: Duration = Duration::from_secs(5);
 /// For a whole request.
 const REQUEST: Duration = Duration::from_secs(10);
+/// A standby sends to the active one; more is a loop.
+const REDIRECTS: usize = 2;
 /// Shorter than the server keeps idle connections.
 const IDLE_FOR: Duration = Duration::from_secs(50);
 
@@ -52,6 +54,8 @@ pub enum VaultError {
         action: String,
         /// What it said.
         why: String,
+        /// When it wants to be asked again, if it says so.
+        after: Option<Duration>,
     },
     /// The token is dead.
     #[error("Vault at {place} does not know the token any more")]
@@ -105,6 +109,14 @@ impl VaultError {
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Away { .. } | Self::Sealed { .. } | Self::Busy { .. } | Self::TokenDead { .. })
     }
+
+    /// How long the server wants to be left alone, if it says so.
+    pub fn after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { after, .. } => *after,
+            _ => None,
+        }
+    }
 }
 
 /// A client of one Vault.
@@ -127,7 +139,7 @@ impl Client {
             .pool_max_idle_per_host(1)
             .pool_idle_timeout(IDLE_FOR)
             .http1_only();
-        let builder = if server.address.starts_with("https:") {
+        let builder = if server.addresses().any(|address| address.starts_with("https:")) {
             tls(builder, &server)?
         } else {
             // Without TLS nothing must be paid for it: the system's authorities alone are half a megabyte.
@@ -164,14 +176,56 @@ impl Client {
         action: &str,
     ) -> Result<Value, VaultError> {
         let away = |why: String| VaultError::Away { place: self.place(), why };
-        let mut url = reqwest::Url::parse(&self.server.address).map_err(|error| away(error.to_string()))?;
-        if let Ok(mut segments) = url.path_segments_mut() {
-            // Encoded once, and never a double slash: the server answers such paths with a redirect that loses writes.
-            segments.pop_if_empty().push("v1").extend(path.split('/').filter(|part| !part.is_empty()));
+        let mut addresses = self.server.addresses();
+        let mut address = addresses.next().ok_or_else(|| away("no address".to_owned()))?.to_owned();
+        let mut redirects = 0;
+        let mut response = loop {
+            let url = url(&address, path, query).map_err(away)?;
+            let request = self.request(method.clone(), url, body, token)?;
+            match request.send().await {
+                // Nobody listens there, so nothing was asked: another one of the same cluster may be up.
+                Err(error) if error.is_connect() && redirects == 0 => match addresses.next() {
+                    Some(next) => next.clone_into(&mut address),
+                    None => return Err(away(innermost(&error))),
+                },
+                Err(error) => return Err(away(innermost(&error))),
+                Ok(response)
+                    if response.status() == StatusCode::TEMPORARY_REDIRECT && redirects < REDIRECTS =>
+                {
+                    let target = response.headers().get(LOCATION).and_then(|target| target.to_str().ok());
+                    address = self.server.redirect(&address, target.unwrap_or_default()).map_err(away)?;
+                    redirects += 1;
+                }
+                Ok(response) => break response,
+            }
+        };
+        let status = response.status().as_u16();
+        let after = response.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
+        let after = after.map(Duration::from_secs);
+        let mut body = Zeroizing::new(Vec::with_capacity(16 << 10));
+        while let Some(chunk) = response.chunk().await.map_err(|error| away(innermost(&error)))? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(away(format!("an answer of more than {MAX_BODY} bytes")));
+            }
+            body.extend_from_slice(&chunk);
         }
-        if !query.is_empty() {
-            url.set_query(Some(query));
+        match status {
+            204 | 202 => Ok(Value::Null),
+            200 => match serde_json::from_slice(&body) {
+                Ok(value @ Value::Object(_)) => Ok(value),
+                _ => Err(away("what answers there is no Vault".to_owned())),
+            },
+            _ => Err(self.refusal(status, after, &body, action)),
         }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        url: reqwest::Url,
+        body: Option<&Value>,
+        token: Option<&Secret>,
+    ) -> Result<reqwest::RequestBuilder, VaultError> {
         let mut request =
             self.client.request(method, url).header(HeaderName::from_static("x-vault-request"), "true");
         if let Some(token) = token {
@@ -187,37 +241,33 @@ impl Client {
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
-        let mut response = request.send().await.map_err(|error| away(innermost(&error)))?;
-        let status = response.status().as_u16();
-        let mut body = Zeroizing::new(Vec::with_capacity(16 << 10));
-        while let Some(chunk) = response.chunk().await.map_err(|error| away(innermost(&error)))? {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(away(format!("an answer of more than {MAX_BODY} bytes")));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        match status {
-            204 | 202 => Ok(Value::Null),
-            200 => match serde_json::from_slice(&body) {
-                Ok(value @ Value::Object(_)) => Ok(value),
-                _ => Err(away("what answers there is no Vault".to_owned())),
-            },
-            _ => Err(self.refusal(status, &body, action)),
-        }
+        Ok(request)
     }
 
-    fn refusal(&self, status: u16, body: &[u8], action: &str) -> VaultError {
+    fn refusal(&self, status: u16, after: Option<Duration>, body: &[u8], action: &str) -> VaultError {
         let (place, action) = (self.place(), action.to_owned());
         let why = || format!("{status} {}", wire::text(body)).trim().to_owned();
         match wire::verdict(status, body) {
             Verdict::Sealed => VaultError::Sealed { place },
-            Verdict::Later => VaultError::Busy { place, action, why: why() },
+            Verdict::Later => VaultError::Busy { place, action, why: why(), after },
             Verdict::TokenDead => VaultError::TokenDead { place },
             Verdict::Denied => VaultError::Denied { place, action },
             Verdict::Missing => VaultError::Missing { place, action, why: missing(body) },
             Verdict::Unwrapped | Verdict::Refused => VaultError::Refused { place, action, why: why() },
         }
     }
+}
+
+fn url(address: &str, path: &str, query: &str) -> Result<reqwest::Url, String> {
+    let mut url = reqwest::Url::parse(address).map_err(|error| error.to_string())?;
+    if let Ok(mut segments) = url.path_segments_mut() {
+        // Encoded once, and never a double slash: the server answers such paths with a redirect that loses writes.
+        segments.pop_if_empty().push("v1").extend(path.split('/').filter(|part| !part.is_empty()));
+    }
+    if !query.is_empty() {
+        url.set_query(Some(query));
+    }
+    Ok(url)
 }
 
 /// The three kinds of nothing.

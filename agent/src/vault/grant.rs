@@ -2,6 +2,8 @@
 //!
 //! It goes through a memory file that the executor inherits, never through arguments, environment or disk.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -15,24 +17,34 @@ pub struct Grant {
     pub server: Server,
     /// The token.
     pub token: Secret,
+    /// How long it lasts, unless it is renewed.
+    pub lasts: Option<Duration>,
+    /// How long the token lasts that it is a child of: with it end the child and the child's leases.
+    pub parent: Option<Duration>,
 }
 
 #[derive(Serialize)]
 struct Out<'a> {
     server: &'a Server,
     token: &'a str,
+    lasts: Option<u64>,
+    parent: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct In {
     server: Server,
     token: Value,
+    lasts: Option<u64>,
+    parent: Option<u64>,
 }
 
 impl Grant {
     /// As it is handed over.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        let out = Out { server: &self.server, token: self.token.reveal() };
+        let seconds = |span: Option<Duration>| span.map(|span| span.as_secs());
+        let (lasts, parent) = (seconds(self.lasts), seconds(self.parent));
+        let out = Out { server: &self.server, token: self.token.reveal(), lasts, parent };
         Zeroizing::new(serde_json::to_vec(&out).unwrap_or_default())
     }
 
@@ -41,7 +53,12 @@ impl Grant {
         let read: In = serde_json::from_slice(bytes)
             .map_err(|_| "what the agent handed over for Vault is not readable")?;
         match read.token {
-            Value::String(token) => Ok(Self { server: read.server, token: Secret::new(token) }),
+            Value::String(token) => Ok(Self {
+                server: read.server,
+                token: Secret::new(token),
+                lasts: read.lasts.map(Duration::from_secs),
+                parent: read.parent.map(Duration::from_secs),
+            }),
             _ => Err("what the agent handed over for Vault has no token"),
         }
     }
@@ -55,14 +72,17 @@ mod tests {
     fn it_arrives_as_it_was_sent() {
         let server = Server {
             address: "http://v:1".into(),
+            standbys: Vec::new(),
             ca_file: None,
             client: None,
             namespace: None,
             verify: true,
         };
-        let sent = Grant { server: server.clone(), token: Secret::new("s.x\"".into()) };
+        let lasts = Some(Duration::from_secs(60));
+        let sent = Grant { server: server.clone(), token: Secret::new("s.x\"".into()), lasts, parent: None };
         let came = Grant::from_bytes(&sent.to_bytes()).unwrap();
         assert!(came.server == server && came.token.reveal() == "s.x\"");
+        assert_eq!((came.lasts, came.parent), (lasts, None));
         let error = Grant::from_bytes(b"{\"server\": {}, \"token\": \"s.x\"}").err().unwrap();
         assert!(!error.contains("s.x"));
     }

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, Notify, watch};
@@ -30,8 +32,12 @@ use crate::host::disk;
 
 /// The largest file with an id or a token, in bytes.
 const MAX_FILE: u64 = 16 << 10;
-/// A token file is looked at so often.
+/// A token file is looked at so often, should a notice of the kernel be lost.
 const FILE_AGAIN: Duration = Duration::from_secs(30);
+/// What changed a token file gets so long to write all of it.
+const FILE_SETTLES: Duration = Duration::from_millis(50);
+/// A session of this age is as good as a new one.
+const YOUNG: Duration = Duration::from_secs(60);
 /// After the first failure; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts.
@@ -52,12 +58,21 @@ pub enum Standing {
 
 struct Session {
     token: Secret,
+    /// When the agent had it first.
+    born: Instant,
     from: Instant,
     /// How long from then; `None`: it does not end.
     ttl: Option<Duration>,
     renewable: bool,
     /// What the login gave: a renewal that gives less nears the maximum.
     granted: Option<Duration>,
+}
+
+impl Session {
+    /// How long it lasts still; `None`: it does not end.
+    fn left(&self) -> Option<Duration> {
+        self.ttl.map(|ttl| ttl.saturating_sub(self.from.elapsed()))
+    }
 }
 
 #[derive(Default)]
@@ -75,9 +90,13 @@ struct Held {
 pub struct Vault {
     client: Client,
     auth: Auth,
+    run_policies: Option<Vec<String>>,
+    watch_every: Duration,
     held: Mutex<Held>,
     standing: watch::Sender<Standing>,
     kick: Notify,
+    /// The file of the token has changed.
+    file_changed: Notify,
     /// So many tokens for runs in a row could not be had.
     refusals: AtomicU32,
 }
@@ -88,9 +107,12 @@ impl Vault {
         Ok(Arc::new(Self {
             client: Client::new(settings.server)?,
             auth: settings.auth,
+            run_policies: settings.run_policies,
+            watch_every: settings.watch_every,
             held: Mutex::default(),
             standing: watch::channel(Standing::Starting).0,
             kick: Notify::new(),
+            file_changed: Notify::new(),
             refusals: AtomicU32::new(0),
         }))
     }
@@ -102,6 +124,7 @@ impl Vault {
 
     /// Keeps the agent logged in, for ever.
     pub async fn keep(self: Arc<Self>) {
+        let _watching = self.watch_file();
         let mut pause = FIRST_PAUSE;
         loop {
             let next = match self.tend().await {
@@ -112,7 +135,7 @@ impl Vault {
                 }
                 Err(error) => {
                     self.say(Standing::Away(error.to_string()));
-                    let now = pause;
+                    let now = pause.max(error.after().unwrap_or_default()).min(LONGEST_PAUSE);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     now
                 }
@@ -121,8 +144,36 @@ impl Vault {
                 () = sleep(jittered(next)) => {}
                 // Whoever could not get a token says so; not at once, so that nothing spins.
                 () = self.kick.notified() => sleep(jittered(self.pause())).await,
+                // Written in more than one piece, perhaps.
+                () = self.file_changed.notified() => sleep(FILE_SETTLES).await,
             }
         }
+    }
+
+    /// Tells when the file of the token changes, for as long as what it gives lives.
+    fn watch_file(self: &Arc<Self>) -> Option<RecommendedWatcher> {
+        let Auth::TokenFile(path) = &self.auth else { return None };
+        let (folder, name, vault) = (path.parent()?, path.file_name()?.to_owned(), Arc::clone(self));
+        let changed = move |event: notify::Result<notify::Event>| {
+            // Reading is an event as well, and whoever is woken reads.
+            let about = |event: notify::Event| {
+                !matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
+                    && event.paths.iter().any(|path| path.file_name() == Some(&name))
+            };
+            // An error may have hidden one.
+            if event.map_or(true, about) {
+                vault.file_changed.notify_one();
+            }
+        };
+        let watcher = RecommendedWatcher::new(changed, notify::Config::default());
+        let watching = watcher.and_then(|mut watcher| {
+            watcher.watch(folder, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        let told = watching.inspect_err(|error| {
+            tracing::warn!("{} is looked at by turns: no events of its folder: {error}", path.display());
+        });
+        told.ok()
     }
 
     /// The agent's own token may be good while it cannot make others: that must not go round at full speed.
@@ -158,7 +209,10 @@ impl Vault {
         let alive = match &held.session {
             None => false,
             Some(session) if session.ttl.is_some_and(|ttl| session.from.elapsed() >= ttl * 2 / 3) => {
-                match self.renew(session).await {
+                // One that was made to last longer is not cut to what the role says.
+                let longer =
+                    session.left().filter(|left| session.granted.is_some_and(|granted| *left > granted));
+                match self.renew_for(session, longer).await {
                     Ok(renewed) => {
                         let enough = renewed.ttl
                             >= renewed.granted.map(|granted| granted.saturating_sub(Duration::from_secs(1)));
@@ -197,9 +251,10 @@ impl Vault {
         Ok(if matches!(self.auth, Auth::TokenFile(_)) { next.min(FILE_AGAIN) } else { next })
     }
 
-    /// A token for one epoch of a run, which ends with it, and is renewable.
-    pub async fn grant(&self, run: RunId, life: Duration) -> Result<Grant, VaultError> {
-        let granted = self.try_grant(run, life).await;
+    /// A token for one epoch of a run, which ends with it, and is renewable. It lives for `life`, and its parent for
+    /// `needs` if that can be had.
+    pub async fn grant(&self, run: RunId, life: Duration, needs: Duration) -> Result<Grant, VaultError> {
+        let granted = self.try_grant(run, life, needs).await;
         if granted.is_ok() {
             self.refusals.store(0, Ordering::Relaxed);
         }
@@ -211,18 +266,23 @@ impl Vault {
         granted
     }
 
-    async fn try_grant(&self, run: RunId, life: Duration) -> Result<Grant, VaultError> {
+    async fn try_grant(&self, run: RunId, life: Duration, needs: Duration) -> Result<Grant, VaultError> {
         let mut held = self.held.lock().await;
-        let body = json!({"ttl": format!("{}s", life.as_secs().max(60)), "renewable": true,
+        let mut body = json!({"ttl": format!("{}s", life.as_secs().max(60)), "renewable": true,
             "display_name": "hostler-run", "meta": {"run": run.to_string()}});
+        if let Some(policies) = &self.run_policies {
+            body["policies"] = json!(policies);
+        }
         let mut again = true;
         loop {
             let session = match held.session.take() {
                 Some(session) => session,
                 None => self.login(&mut held).await?,
             };
-            let token = session.token.clone();
             held.session = Some(session);
+            let parent = self.outlive(&mut held, needs).await?;
+            let token = held.session.as_ref().map(|session| session.token.clone());
+            let Some(token) = token else { continue };
             let action = "make a token for a run (update on auth/token/create)";
             let path = "auth/token/create";
             match self.client.ask(Method::POST, path, "", Some(&body), Some(&token), action).await {
@@ -232,16 +292,70 @@ impl Vault {
                 }
                 Err(error) => return Err(error),
                 Ok(answer) => {
-                    let (token, _, _) = self.auth_of(answer)?;
-                    return Ok(Grant { server: self.client.server().clone(), token });
+                    let (token, lasts, _) = self.auth_of(answer)?;
+                    return Ok(Grant { server: self.client.server().clone(), token, lasts, parent });
                 }
             }
+        }
+    }
+
+    /// Sees to it that the agent's token lasts for `needs`: it is renewed for so long, or if that is too near its
+    /// longest life there is a new login. How long it lasts then; `None`: without end, or for as long as it is renewed.
+    async fn outlive(&self, held: &mut Held, needs: Duration) -> Result<Option<Duration>, VaultError> {
+        for login in [false, true] {
+            let Some(session) = &held.session else { return Ok(None) };
+            let Some(left) = session.left().filter(|left| *left < needs) else { return Ok(session.left()) };
+            let made = matches!(self.auth, Auth::AppRole { .. } | Auth::Cert { .. });
+            if login && (!made || session.born.elapsed() < YOUNG) {
+                break;
+            }
+            if login {
+                // It may be that no second login is allowed: then the present one is what there is.
+                match self.login(held).await {
+                    Ok(session) => held.session = Some(session),
+                    Err(_) => return Ok(Some(left)),
+                }
+            }
+            let Some(session) = &held.session else { return Ok(None) };
+            match self.renew_for(session, Some(needs)).await {
+                Ok(renewed) => held.session = Some(renewed),
+                // It is told when the token for the run is asked for.
+                Err(VaultError::TokenDead { .. }) => return Ok(None),
+                Err(error) if error.may_pass() => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let Some(session) = &held.session else { return Ok(None) };
+        let (path, action) = ("auth/token/lookup-self", "look at the agent's token");
+        match self.client.ask(Method::GET, path, "", None, Some(&session.token), action).await {
+            Ok(about) if about["data"]["period"].as_u64().is_some_and(|period| period > 0) => Ok(None),
+            _ => Ok(session.left()),
         }
     }
 
     /// The client.
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The policies of tokens for runs; `None`: the agent's own.
+    pub fn run_policies(&self) -> Option<&[String]> {
+        self.run_policies.as_deref()
+    }
+
+    /// How often watched secrets are looked at.
+    pub fn watch_every(&self) -> Duration {
+        self.watch_every
+    }
+
+    /// The agent's own token, if it has one.
+    pub(super) async fn token(&self) -> Option<Secret> {
+        self.held.lock().await.session.as_ref().map(|session| session.token.clone())
+    }
+
+    /// The token was found dead: it is looked after before its time.
+    pub(super) fn tend_soon(&self) {
+        self.kick.notify_one();
     }
 
     /// A token like the agent's, and whether it was made for this; a wrapped secret id is left alone.
@@ -274,7 +388,8 @@ impl Vault {
         };
         let answer = self.client.ask(Method::POST, &path, "", Some(&body), None, "log the agent in").await?;
         let (token, ttl, renewable) = self.auth_of(answer)?;
-        Ok(Session { token, from: Instant::now(), ttl, renewable, granted: ttl })
+        let now = Instant::now();
+        Ok(Session { token, born: now, from: now, ttl, renewable, granted: ttl })
     }
 
     /// The secret id that a file holds wrapped. It can be had once: a second time somebody else was there before.
@@ -316,18 +431,22 @@ impl Vault {
         let data = &answer["data"];
         let ttl = data["ttl"].as_u64().filter(|ttl| *ttl > 0).map(Duration::from_secs);
         let renewable = data["renewable"] == Value::Bool(true);
-        Ok(Session { token, from: Instant::now(), ttl, renewable, granted: ttl })
+        let now = Instant::now();
+        Ok(Session { token, born: now, from: now, ttl, renewable, granted: ttl })
     }
 
-    async fn renew(&self, session: &Session) -> Result<Session, VaultError> {
+    /// Renews for so long; for what the role says, where that is not said.
+    async fn renew_for(&self, session: &Session, span: Option<Duration>) -> Result<Session, VaultError> {
         if !session.renewable {
             return Err(VaultError::Local("the agent's token cannot be renewed".to_owned()));
         }
         let (path, action) = ("auth/token/renew-self", "renew the agent's token");
+        let body = span.map_or_else(|| json!({}), |span| json!({"increment": span.as_secs().max(1)}));
         let answer =
-            self.client.ask(Method::PUT, path, "", Some(&json!({})), Some(&session.token), action).await?;
+            self.client.ask(Method::PUT, path, "", Some(&body), Some(&session.token), action).await?;
         let (token, ttl, renewable) = self.auth_of(answer)?;
-        Ok(Session { token, from: Instant::now(), ttl, renewable, granted: session.granted })
+        let (born, granted) = (session.born, session.granted);
+        Ok(Session { token, born, from: Instant::now(), ttl, renewable, granted })
     }
 
     fn auth_of(&self, answer: Value) -> Result<(Secret, Option<Duration>, bool), VaultError> {
@@ -355,7 +474,7 @@ fn trimmed(secret: Secret, place: &str) -> Result<Secret, VaultError> {
 }
 
 /// A tenth less or more, so that a fleet does not ask all at once.
-fn jittered(span: Duration) -> Duration {
+pub fn jittered(span: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % 2001;
     let part = u32::try_from(random).unwrap_or(1000);
     span * (9000 + part) / 10_000

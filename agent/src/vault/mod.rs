@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  agent:    login -> session, renewed at two thirds of its life -> a child token for each epoch of a run
-//!  executor: child token -> secrets, read before the claim -> the token revoked at its end
+//!            its own token -> the versions of secrets that orders watch
+//!  executor: child token -> secrets, read before the claim -> token and leases renewed -> the token revoked at its end
 //! ```
 //!
 //! The client is a few routes over `reqwest`, as the store's is, and no crate for Vault: the one there is (vaultrs
@@ -16,13 +17,16 @@ mod client;
 mod grant;
 mod keeper;
 mod myself;
+mod renewal;
 mod secrets;
 mod settings;
+mod versions;
 mod wire;
 
 pub use client::{Client, VaultError};
 pub use grant::Grant;
-pub use keeper::{Standing, Vault};
+pub use keeper::{Standing, Vault, jittered};
 pub use myself::Myself;
-pub use secrets::{Got, Lease, give_up, read_all};
+pub use renewal::keep;
+pub use secrets::{Got, Lease, Times, give_up, read_all};
 pub use settings::{Auth, BadVaultSettings, Server, VaultLayer, VaultSettings};

@@ -21,6 +21,8 @@ pub struct Myself {
     pub name: String,
     /// Its policies.
     pub policies: Vec<String>,
+    /// Policies that tokens for runs are to have, and cannot: the agent has not got them itself.
+    pub lacking: Vec<String>,
     /// How long it stays so; `None`: without end.
     pub ttl: Option<Duration>,
 }
@@ -39,11 +41,16 @@ impl Myself {
             let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
             list.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect::<Vec<_>>()
         };
+        let policies = words(&data["policies"]);
+        let wanted = vault.run_policies().unwrap_or_default().iter();
+        let is_root = policies.iter().any(|policy| policy == "root");
+        let lacking = wanted.filter(|policy| !is_root && !policies.contains(policy)).cloned().collect();
         Ok(Self {
             vault: Arc::clone(vault),
             made,
             name: format!("{}{role}", data["display_name"].as_str().unwrap_or("token")),
-            policies: words(&data["policies"]),
+            policies,
+            lacking,
             ttl: data["ttl"].as_u64().filter(|ttl| *ttl > 0).map(Duration::from_secs),
             token,
         })

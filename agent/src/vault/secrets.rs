@@ -26,6 +26,15 @@ pub struct Lease {
     pub renewable: bool,
 }
 
+/// What leases are measured by.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// How long the run may execute.
+    pub life: Duration,
+    /// How long the token lasts that the run's token is a child of; `None`: without end.
+    pub parent: Option<Duration>,
+}
+
 /// What was read.
 #[derive(Default)]
 pub struct Got {
@@ -37,37 +46,72 @@ pub struct Got {
     pub leases: Vec<Lease>,
 }
 
-/// Reads all secrets of a run; `pinned` are the versions that an earlier epoch has read, `life` is how long the run
-/// may still execute.
+/// Reads all secrets of a run; `pinned` are the versions that an earlier epoch has read.
 pub async fn read_all(
     client: &Client,
     token: &Secret,
     wanted: &BTreeMap<Name, SecretAt>,
     pinned: &BTreeMap<Name, u64>,
-    life: Duration,
+    times: Times,
 ) -> Result<Got, VaultError> {
     let mut got = Got::default();
     let mut by_path: BTreeMap<(&str, u64), Vec<(&Name, &SecretAt)>> = BTreeMap::new();
-    for (name, secret) in wanted {
+    let newest = |(_, secret): &(&Name, &SecretAt)| secret.version.is_newest();
+    for (name, secret) in wanted.iter().filter(newest) {
         let version = pinned.get(name).copied().unwrap_or(0);
         by_path.entry((secret.path.as_str(), version)).or_default().push((name, secret));
     }
+    // Which one is newest at each path.
+    let mut versions = BTreeMap::new();
     for ((path, version), fields) in by_path {
-        let query = if version == 0 { String::new() } else { format!("version={version}") };
-        let action = format!("read {path}");
-        let mut answer = client.ask(Method::GET, path, &query, None, Some(token), &action).await?;
-        let taken = take(&mut answer, &fields, &mut got);
-        let lease = lease_of(&answer);
-        wipe(&mut answer);
-        taken.map_err(VaultError::Local)?;
+        let (lease, read) = read(client, token, path, version, &fields, &mut got).await?;
+        versions.extend(read.map(|version| (path, version)));
         if let Some(lease) = lease {
-            got.leases.push(lasting(client, token, lease, life).await?);
+            got.leases.push(lasting(client, token, lease, times).await?);
+        }
+    }
+    for (name, secret) in wanted.iter().filter(|secret| !newest(secret)) {
+        let path = secret.path.as_str();
+        let before = versions.get(path).map(|newest| newest.saturating_sub(1));
+        let Some(version) = pinned.get(name).copied().or(before) else {
+            return Err(VaultError::Local(format!(
+                "secret {name}: the version before is known only where the task also reads the newest one of {path}, \
+                 and the engine keeps versions"
+            )));
+        };
+        if version == 0 {
+            continue;
+        }
+        match read(client, token, path, version, &[(name, secret)], &mut got).await {
+            // Deleted, destroyed, or fallen out: the task finds no file of that name.
+            Ok(_) | Err(VaultError::Missing { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(got)
 }
 
-fn take(answer: &mut Value, fields: &[(&Name, &SecretAt)], got: &mut Got) -> Result<(), String> {
+/// Reads a path once, in one version (0: the newest); its lease, and which version it was.
+async fn read(
+    client: &Client,
+    token: &Secret,
+    path: &str,
+    version: u64,
+    fields: &[(&Name, &SecretAt)],
+    got: &mut Got,
+) -> Result<(Option<Lease>, Option<u64>), VaultError> {
+    let query = if version == 0 { String::new() } else { format!("version={version}") };
+    let action = format!("read {path}");
+    let mut answer = client.ask(Method::GET, path, &query, None, Some(token), &action).await?;
+    let taken = take(&mut answer, fields, got);
+    let lease = lease_of(&answer);
+    wipe(&mut answer);
+    let version = taken.map_err(VaultError::Local)?;
+    Ok((lease, version))
+}
+
+/// Takes the fields out of an answer; which version it is, where the engine keeps any.
+fn take(answer: &mut Value, fields: &[(&Name, &SecretAt)], got: &mut Got) -> Result<Option<u64>, String> {
     let data = &mut answer["data"];
     let version = data.get("metadata").and_then(|about| about.get("version")).and_then(Value::as_u64);
     let versioned = version.is_some() && data.get("data").is_some_and(Value::is_object);
@@ -97,7 +141,7 @@ fn take(answer: &mut Value, fields: &[(&Name, &SecretAt)], got: &mut Got) -> Res
         }
         got.values.insert((*name).clone(), value);
     }
-    Ok(())
+    Ok(version.filter(|_| versioned))
 }
 
 fn lease_of(answer: &Value) -> Option<Lease> {
@@ -111,7 +155,7 @@ async fn lasting(
     client: &Client,
     token: &Secret,
     mut lease: Lease,
-    life: Duration,
+    Times { life, parent }: Times,
 ) -> Result<Lease, VaultError> {
     if lease.lasts < life && lease.renewable {
         let body = json!({"lease_id": lease.id, "increment": life.as_secs()});
@@ -122,15 +166,18 @@ async fn lasting(
         lease.lasts = Duration::from_secs(answer["lease_duration"].as_u64().unwrap_or(0));
     }
     // Cut to whole seconds, either way by one.
-    if lease.lasts + Duration::from_secs(2) < life {
-        return Err(VaultError::Local(format!(
-            "the lease {} lasts {} s, the run may take {} s: raise the role's max_ttl, or lower the timeout",
-            lease.id,
-            lease.lasts.as_secs(),
-            life.as_secs()
-        )));
-    }
-    Ok(lease)
+    let too_short = |lasts: Duration| lasts + Duration::from_secs(2) < life;
+    let cure = if too_short(lease.lasts) {
+        "raise the max_ttl of its role, or lower the timeout"
+    } else if let Some(parent) = parent.filter(|parent| too_short(*parent)) {
+        // The answer does not tell: a lease ends with the token that made it, and that with its parent.
+        lease.lasts = parent;
+        "it ends with the agent's token: raise the token_max_ttl of the agent's role, or lower the timeout"
+    } else {
+        return Ok(lease);
+    };
+    let (id, lasts, life) = (&lease.id, lease.lasts.as_secs(), life.as_secs());
+    Err(VaultError::Local(format!("the lease {id} lasts {lasts} s, the run may take {life} s: {cure}")))
 }
 
 /// Overwrites every text of an answer.

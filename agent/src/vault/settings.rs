@@ -3,10 +3,15 @@
 //! The environment is read as Vault's own tools read it, and lies below the configuration. Nothing here reads a file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::domain::secret::Secret;
+use crate::domain::span::Span;
+
+/// How often the secrets that orders watch are looked at.
+const WATCH_EVERY: Span = Span::secs(60);
 
 /// What is wrong with the settings for Vault.
 #[derive(Debug, thiserror::Error)]
@@ -17,12 +22,21 @@ pub enum BadVaultSettings {
     /// A certificate without its key, or a key without its certificate.
     #[error("vault: a client certificate and its key go together; only the {0} is given")]
     Pair(&'static str),
+    /// A way back to plain text.
+    #[error("`vault.standbys` names {0:?}: with https in `vault.address` all others are https as well")]
+    Plain(String),
+    /// Policies.
+    #[error("`vault.run_policies` names at least one policy, and never root: or leave it out")]
+    Policies,
     /// Not exactly one way to log in.
     #[error("`vault.auth` names exactly one of approle, cert and token_file")]
     Auth,
     /// No way to log in.
     #[error("vault: nothing says how to log in: set `vault.auth`, or VAULT_TOKEN")]
     NoAuth,
+    /// An interval.
+    #[error("`vault.watch_every` is {0}: at least 1s")]
+    WatchEvery(Span),
     /// A flag of the environment.
     #[error("VAULT_SKIP_VERIFY is {0:?}; write true or false")]
     Flag(String),
@@ -60,12 +74,15 @@ pub enum Auth {
 #[serde(default, deny_unknown_fields)]
 pub struct VaultLayer {
     address: Option<String>,
+    standbys: Option<Vec<String>>,
+    run_policies: Option<Vec<String>>,
     ca_file: Option<PathBuf>,
     client_cert: Option<PathBuf>,
     client_key: Option<PathBuf>,
     namespace: Option<String>,
     verify: Option<bool>,
     auth: Option<AuthFile>,
+    watch_every: Option<Span>,
     #[serde(skip)]
     token: Option<Secret>,
 }
@@ -100,6 +117,9 @@ struct CertFile {
 pub struct Server {
     /// `https://host:port`
     pub address: String,
+    /// The other servers of the same cluster: asked where nobody listens at the first, and followed to by redirects.
+    #[serde(default)]
+    pub standbys: Vec<String>,
     /// The authorities that sign the server's certificate, PEM; the system's own if missing.
     pub ca_file: Option<PathBuf>,
     /// The client certificate with its key, both PEM files.
@@ -117,6 +137,53 @@ pub struct VaultSettings {
     pub server: Server,
     /// How to log in.
     pub auth: Auth,
+    /// The policies of tokens for runs; `None`: the agent's own.
+    pub run_policies: Option<Vec<String>>,
+    /// How often watched secrets are looked at.
+    pub watch_every: Duration,
+}
+
+/// An address without anything behind it.
+fn checked(address: &str) -> Result<String, BadVaultSettings> {
+    let address = address.trim().trim_end_matches('/').to_owned();
+    let good = reqwest::Url::parse(&address).is_ok_and(|url| {
+        ["http", "https"].contains(&url.scheme())
+            && url.has_host()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.username().is_empty()
+    });
+    if good { Ok(address) } else { Err(BadVaultSettings::Address(address.chars().take(100).collect())) }
+}
+
+fn is_tls(address: &str) -> bool {
+    address.starts_with("https:")
+}
+
+impl Server {
+    /// All addresses, the first one first.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        [&self.address].into_iter().chain(&self.standbys).map(String::as_str)
+    }
+
+    /// The configured address that a redirect from another one leads to. The token goes along, so it leads nowhere
+    /// else, and never from TLS to plain text.
+    pub fn redirect(&self, from: &str, target: &str) -> Result<String, String> {
+        let origin = |address: &str| reqwest::Url::parse(address).ok().map(|url| url.origin());
+        let target = origin(target).ok_or("it sends elsewhere without saying where")?;
+        let known = self.addresses().find(|address| origin(address).as_ref() == Some(&target));
+        match known {
+            Some(known) if is_tls(from) && !is_tls(known) => {
+                Err(format!("it sends from TLS to plain text, to {known}: not followed"))
+            }
+            Some(known) => Ok(known.to_owned()),
+            None => Err(format!(
+                "it sends to {}, which is not configured: not followed; name it in `vault.standbys` if it is one of the \
+                 cluster",
+                target.ascii_serialization()
+            )),
+        }
+    }
 }
 
 impl VaultLayer {
@@ -133,12 +200,15 @@ impl VaultLayer {
         };
         Ok(Self {
             address: text("VAULT_ADDR"),
+            standbys: None,
+            run_policies: None,
             ca_file: text("VAULT_CACERT").map(PathBuf::from),
             client_cert: text("VAULT_CLIENT_CERT").map(PathBuf::from),
             client_key: text("VAULT_CLIENT_KEY").map(PathBuf::from),
             namespace: text("VAULT_NAMESPACE"),
             verify,
             auth: None,
+            watch_every: None,
             token: text("VAULT_TOKEN").map(Secret::new),
         })
     }
@@ -152,12 +222,15 @@ impl VaultLayer {
         };
         Self {
             address: self.address.or(lower.address),
+            standbys: self.standbys.or(lower.standbys),
+            run_policies: self.run_policies.or(lower.run_policies),
             ca_file: self.ca_file.or(lower.ca_file),
             client_cert,
             client_key,
             namespace: self.namespace.or(lower.namespace),
             verify: self.verify.or(lower.verify),
             auth: self.auth.or(lower.auth),
+            watch_every: self.watch_every.or(lower.watch_every),
             token: self.token.or(lower.token),
         }
     }
@@ -165,16 +238,15 @@ impl VaultLayer {
     /// The settings; `None` where nothing names a server: the host has no Vault.
     pub fn settle(self) -> Result<Option<VaultSettings>, BadVaultSettings> {
         let Some(address) = self.address else { return Ok(None) };
-        let address = address.trim().trim_end_matches('/').to_owned();
-        let good = reqwest::Url::parse(&address).is_ok_and(|url| {
-            ["http", "https"].contains(&url.scheme())
-                && url.has_host()
-                && url.path() == "/"
-                && url.query().is_none()
-                && url.username().is_empty()
-        });
-        if !good {
-            return Err(BadVaultSettings::Address(address.chars().take(100).collect()));
+        let address = checked(&address)?;
+        let standbys = self.standbys.unwrap_or_default();
+        let standbys = standbys.iter().map(|standby| checked(standby)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(plain) = standbys.iter().find(|standby| is_tls(&address) && !is_tls(standby)) {
+            return Err(BadVaultSettings::Plain(plain.clone()));
+        }
+        if self.run_policies.as_ref().is_some_and(|all| all.is_empty() || all.iter().any(|one| one == "root"))
+        {
+            return Err(BadVaultSettings::Policies);
         }
         let client = match (self.client_cert, self.client_key) {
             (Some(cert), Some(key)) => Some((cert, key)),
@@ -199,14 +271,19 @@ impl VaultLayer {
             Some(AuthFile { approle: None, cert: None, token_file: Some(path) }) => Auth::TokenFile(path),
             Some(_) => return Err(BadVaultSettings::Auth),
         };
+        let watch_every = self.watch_every.unwrap_or(WATCH_EVERY);
+        if watch_every < Span::secs(1) {
+            return Err(BadVaultSettings::WatchEvery(watch_every));
+        }
         let server = Server {
             address,
+            standbys,
             ca_file: self.ca_file,
             client,
             namespace: self.namespace,
             verify: self.verify.unwrap_or(true),
         };
-        Ok(Some(VaultSettings { server, auth }))
+        Ok(Some(VaultSettings { server, auth, run_policies: self.run_policies, watch_every: watch_every.0 }))
     }
 }
 
@@ -246,6 +323,34 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_leads_to_configured_addresses_only_and_never_away_from_tls() {
+        let server = |address: &str, standbys: &[&str]| Server {
+            address: address.into(),
+            standbys: standbys.iter().map(|one| (*one).into()).collect(),
+            ca_file: None,
+            client: None,
+            namespace: None,
+            verify: true,
+        };
+        let tls = server("https://v1:8200", &["https://v2:8200", "http://v3:8200"]);
+        let go = |to: &str| tls.redirect("https://v1:8200", to);
+        assert_eq!(go("https://v2:8200/v1/secret/data/x?version=1").unwrap(), "https://v2:8200");
+        for (to, word) in [
+            ("https://v2:8201/v1/x", "not configured"),
+            ("https://elsewhere:8200/v1/x", "not configured"),
+            ("https://v2:8200@elsewhere:8200/v1/x", "not configured"),
+            ("http://v2:8200/v1/x", "not configured"),
+            ("http://v3:8200/v1/x", "plain text"),
+            ("/v1/x", "without saying where"),
+            ("", "without saying where"),
+        ] {
+            assert!(go(to).unwrap_err().contains(word), "{to}");
+        }
+        let plain = server("http://v1:8200", &["http://v2:8200"]);
+        assert!(plain.redirect("http://v1:8200", "http://v2:8200/v1/x").is_ok());
+    }
+
+    #[test]
     fn what_cannot_be_is_told() {
         assert!(env(&[]).settle().unwrap().is_none());
         for (pairs, word) in [
@@ -258,6 +363,18 @@ mod tests {
             ),
         ] {
             let error = env(pairs).settle().err().unwrap().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        for (more, word) in [
+            (r#""standbys": ["http://h:2"]"#, "all others are https"),
+            (r#""standbys": ["h:2"]"#, "vault.address"),
+            (r#""run_policies": []"#, "run_policies"),
+            (r#""run_policies": ["a", "root"]"#, "never root"),
+            (r#""watch_every": "0s""#, "at least 1s"),
+        ] {
+            let text = format!(r#"{{"address": "https://h:1", "auth": {{"cert": {{}}}}, {more}}}"#);
+            let layer: VaultLayer = serde_json::from_str(&text).unwrap();
+            let error = layer.settle().err().unwrap().to_string();
             assert!(error.contains(word), "{error}");
         }
         let two: VaultLayer =

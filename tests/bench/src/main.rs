@@ -6,6 +6,7 @@
 mod fleet;
 mod idle;
 mod lag;
+mod output;
 mod raw;
 mod syncs;
 
@@ -30,6 +31,9 @@ fn main() {
         let rounds = args.get(1).map_or(60, |text| text.parse().expect("a number"));
         return lag::measure(&Consul::disk(), rounds);
     }
+    if args == ["output"] {
+        return output::measure();
+    }
     let number =
         |at: usize, default| args.get(at).map_or(default, |text: &String| text.parse().expect("a number"));
     let (rounds, seconds) = (number(0, 100), number(1, 65));
@@ -39,4 +43,5 @@ fn main() {
     let consul = Consul::disk();
     lag::measure(&consul, rounds);
     idle::measure(&consul, seconds as u64);
+    output::measure();
 }

@@ -38,6 +38,16 @@ fn prepare(vault: &Vault, name: &str, recorded: &Value) {
     if name == "kv2-read-deleted" {
         vault.delete("app/db");
     }
+    if name == "kv2-metadata-deleted" {
+        vault.put("app/db", json!({"n": 6}));
+        vault.delete("app/db");
+    }
+    if name == "ha-standby-read-redirect" {
+        vault.ail(Ailment::Standby("http://vault-1.example:8200".into()));
+    }
+    if name == "rate-limit-429-headers" {
+        vault.ail(Ailment::TooMany(2));
+    }
     if name == "rate-limit-429" {
         vault.ail(Ailment::Status(429, "request path \"kv1/app/a\": rate limit quota exceeded".into()));
     }
@@ -95,7 +105,7 @@ fn the_double_answers_as_a_real_vault_was_recorded_to() {
         count += 1;
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let recorded: Value = serde_json::from_slice(&fs::read(&path).expect("a recording")).expect("JSON");
-        let vault = Vault::start();
+        let vault = Vault::double();
         prepare(&vault, &name, &recorded);
         let answer = send(&vault, &recorded["request"]);
         let wanted = &recorded["response"];

@@ -7,24 +7,9 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use hostler_testkit::{Ailment, Certificates, Host, ROLE_ID, SECRET_ID, SOON, Vault, eventually, signal};
+use hostler_testkit::{Ailment, Certificates, Host, ROLE_ID, SOON, Vault, eventually, signal};
 use nix::sys::signal::Signal;
 use serde_json::json;
-
-/// A host that logs in to this Vault by AppRole.
-fn host(name: &str, vault: &Vault, more: &str) -> Host {
-    let host = Host::on_dir(name);
-    fs::write(host.path("role_id"), format!("{ROLE_ID}\n")).expect("the role id");
-    fs::write(host.path("secret_id"), format!("{SECRET_ID}\n")).expect("the secret id");
-    let at = |name: &str| host.path(name).display().to_string();
-    host.configure(&format!(
-        "vault:\n  address: {}\n  {more}\n  auth: {{approle: {{role_id_file: {}, secret_id_file: {}}}}}",
-        vault.address(),
-        at("role_id"),
-        at("secret_id"),
-    ));
-    host
-}
 
 const TASK: &str = "version: 1
 timeout: 60s
@@ -84,7 +69,7 @@ fn p7_a_step_finds_its_secrets_in_files_and_on_its_standard_input_and_nowhere_af
     let certificates = Certificates::make(folder.path());
     let vault = Vault::start_tls(&certificates);
     fill(&vault, "v1");
-    let mut host = host("v1", &vault, &format!("ca_file: {}", certificates.ca.display()));
+    let mut host = Host::on_vault("v1", &vault, &format!("ca_file: {}", certificates.ca.display()));
     with_secrets(&host);
     host.order("o", "task: t");
     host.start();
@@ -112,12 +97,14 @@ fn p7_a_step_finds_its_secrets_in_files_and_on_its_standard_input_and_nowhere_af
 
 #[test]
 fn p7_no_vault_makes_a_run_wait_and_never_fail() {
-    let vault = Vault::start();
+    let mut vault = Vault::start();
     fill(&vault, "v2");
-    let mut host = host("v2", &vault, "");
+    let mut host = Host::on_vault("v2", &vault, "");
     with_secrets(&host);
     let ailments = [
+        ("down", Ailment::None, "cannot be reached"),
         ("sealed", Ailment::None, "sealed"),
+        ("later", Ailment::TooMany(1), "429"),
         ("busy", Ailment::Status(429, "rate limit quota exceeded".into()), "429"),
         (
             "starting",
@@ -129,6 +116,9 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
         ("half", Ailment::Half, "cannot be reached"),
     ];
     for (name, ailment, word) in ailments {
+        if name == "down" {
+            vault.stop();
+        }
         vault.seal(name == "sealed");
         vault.ail(ailment);
         host.start();
@@ -140,6 +130,9 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
             let report = host.agent_report().unwrap_or_default().to_string();
             if report.contains("vault: ") { Ok(()) } else { Err(report) }
         });
+        if name == "down" {
+            vault.start_again();
+        }
         vault.seal(false);
         vault.ail(Ailment::None);
         host.wait_for(name, &["succeeded"]);
@@ -151,7 +144,7 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
 fn p7_a_vault_that_goes_away_between_the_agent_and_the_executor_costs_a_wait() {
     let vault = Vault::start();
     fill(&vault, "v3");
-    let mut host = host("v3", &vault, "");
+    let mut host = Host::on_vault("v3", &vault, "");
     with_secrets(&host);
     host.start();
     eventually(SOON, || if vault.tokens() == 1 { Ok(()) } else { Err("no login".into()) });
@@ -171,10 +164,10 @@ fn p7_a_vault_that_goes_away_between_the_agent_and_the_executor_costs_a_wait() {
 
 #[test]
 fn p7_what_is_no_secret_for_this_run_is_told_before_anything_is_started() {
-    let vault = Vault::start();
+    let vault = Vault::start_with_database();
     vault.put("app/v4", json!({"password": "short", "user": "scott-tiger"}));
     vault.put_v1("app/old", json!({"key": "battery staple"}));
-    let mut host = host("v4", &vault, "");
+    let mut host = Host::on_vault("v4", &vault, "");
     let steps = "steps: [{name: a, run: [/bin/true]}]\n";
     let task = |name: &str, secret: &str| {
         host.task(name, &format!("name: {name}\nversion: 1\nsecrets: {{x: {{{secret}}}}}\n{steps}"), &[]);
@@ -185,7 +178,7 @@ fn p7_what_is_no_secret_for_this_run_is_told_before_anything_is_started() {
     task("missing", "path: secret/data/app/none, field: x");
     task("denied", "path: secret/data/other, field: x");
     task("lease", "path: database/creds/app, field: password");
-    vault.lease_ttl(60);
+    vault.lease_ttl(60, Some(60));
     host.start();
     for (name, phase, word) in [
         ("short", "failed", "fewer than 6 bytes"),
@@ -205,8 +198,8 @@ fn p7_what_is_no_secret_for_this_run_is_told_before_anything_is_started() {
 
 #[test]
 fn p7_a_lease_lives_as_long_as_its_run() {
-    let vault = Vault::start();
-    let mut host = host("v5", &vault, "");
+    let vault = Vault::start_with_database();
+    let mut host = Host::on_vault("v5", &vault, "");
     let yaml = "name: t\nversion: 1\ntimeout: 60s\nsecrets:\n  u: {path: database/creds/app, field: username}\n  \
                 p: {path: database/creds/app, field: password}\nsteps:\n  - {name: a, run: [./wait]}\n";
     host.task(
@@ -251,8 +244,8 @@ fn p7_a_wrapped_secret_id_is_unwrapped_once_and_a_stolen_one_is_told() {
         host.wait_until("o", "the theft told", |report| report.to_string().contains("stolen"))
     };
     assert!(report.to_string().contains("unwrapped by somebody else"), "{report}");
-    vault.wrap("s.WrapToken000000000000024", json!({"secret_id": SECRET_ID}));
-    fs::write(host.path("wrapped"), "s.WrapToken000000000000024\n").expect("the wrapped secret id");
+    let wrapping = vault.wrapped_secret_id();
+    fs::write(host.path("wrapped"), format!("{wrapping}\n")).expect("the wrapped secret id");
     host.wait_for("o", &["succeeded"]);
     let unwraps = |vault: &Vault| vault.requests().iter().filter(|line| line.ends_with("/unwrap")).count();
     assert_eq!(unwraps(&vault), 2, "each token once");
@@ -266,7 +259,7 @@ fn p7_a_wrapped_secret_id_is_unwrapped_once_and_a_stolen_one_is_told() {
 fn p7_a_killed_executor_leaves_no_secret_behind() {
     let vault = Vault::start();
     fill(&vault, "v7");
-    let mut host = host("v7", &vault, "");
+    let mut host = Host::on_vault("v7", &vault, "");
     let yaml = format!("name: t\n{TASK}steps:\n  - {{name: a, run: [./wait], effect: once}}\n");
     host.task("t", &yaml, &[("wait", "#!/bin/sh\necho > EFFECTS.up\nexec sleep 600\n")]);
     host.order("o", "task: t");
@@ -331,7 +324,7 @@ fn p7_a_canary_is_found_nowhere() {
     let core: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let secret = format!("p'ä \"$w/<&\\+{core}=~end");
     vault.put("app/canary", json!({"value": secret}));
-    let mut host = host("v8", &vault, "");
+    let mut host = Host::on_vault("v8", &vault, "");
     let yaml = "name: t\nversion: 1\ntimeout: 60s\nsecrets: {canary: {path: secret/data/app/canary, field: value}}\n\
                 steps: [{name: a, run: [./canary], stdin: '{{ secrets.canary }}'}]\n";
     host.task("t", yaml, &[("canary", CANARY)]);
@@ -418,7 +411,7 @@ fn sample(needles: &[String]) -> usize {
 #[test]
 fn check_tells_who_the_agent_is_in_vault_and_what_its_tasks_may_read() {
     let vault = Vault::start();
-    let mut host = host("v9", &vault, "");
+    let mut host = Host::on_vault("v9", &vault, "");
     with_secrets(&host);
     let steps = "steps: [{name: a, run: [/bin/true]}]\n";
     host.task(
@@ -449,7 +442,7 @@ fn the_agents_token_is_renewed_and_a_new_login_comes_before_its_longest_life_end
     let vault = Vault::start();
     fill(&vault, "v10");
     vault.token_ttl(3, Some(5));
-    let mut host = host("v10", &vault, "");
+    let mut host = Host::on_vault("v10", &vault, "");
     with_secrets(&host);
     host.start();
     let count = |end: &str| vault.requests().iter().filter(|line| line.ends_with(end)).count();
@@ -484,12 +477,12 @@ fn a_token_file_is_read_again_when_its_token_is_dead() {
     host.wait_until("o", "to wait for the file", |report| {
         report["message"].to_string().contains("there is no file")
     });
-    vault.token("s.HostToken000000000000001", &["agent", "default"], 3600);
-    fs::write(&file, "s.HostToken000000000000001\n").expect("the token");
+    vault.token("token-of-the-host-1", &["agent", "default"], 3600);
+    fs::write(&file, "token-of-the-host-1\n").expect("the token");
     host.wait_for("o", &["succeeded"]);
     vault.revoke_all();
-    vault.token("s.HostToken000000000000002", &["agent", "default"], 3600);
-    fs::write(&file, "s.HostToken000000000000002\n").expect("the token");
+    vault.token("token-of-the-host-2", &["agent", "default"], 3600);
+    fs::write(&file, "token-of-the-host-2\n").expect("the token");
     host.order("p", "task: t");
     host.wait_for("p", &["succeeded"]);
 }
@@ -498,7 +491,7 @@ fn a_token_file_is_read_again_when_its_token_is_dead() {
 fn each_epoch_reads_the_version_that_the_first_one_read() {
     let vault = Vault::start();
     fill(&vault, "v12");
-    let mut host = host("v12", &vault, "");
+    let mut host = Host::on_vault("v12", &vault, "");
     let yaml = format!("name: t\n{TASK}steps:\n  - {{name: a, run: [./twice], effect: repeatable}}\n");
     let twice = "#!/bin/sh\ncat $HOSTLER_SECRETS/password >> EFFECTS.read\necho $HOSTLER_EPOCH >> EFFECTS.read\n\
                  [ $HOSTLER_EPOCH != 1 ] || exec sleep 600\n";
@@ -518,7 +511,7 @@ fn a_playbook_has_the_secrets_as_data_and_its_output_is_filtered() {
     let vault = Vault::start();
     fill(&vault, "v13");
     vault.put_v1("app/old", json!({"key": "{{ 1 + 1 }} staple"}));
-    let mut host = host("v13", &vault, "");
+    let mut host = Host::on_vault("v13", &vault, "");
     let play = "- hosts: all\n  gather_facts: false\n  tasks:\n    - ansible.builtin.copy:\n        \
                 content: \"{{ secrets.password }}|{{ secrets.old }}\"\n        dest: EFFECTS.copied\n    \
                 - ansible.builtin.debug:\n        msg: \"it is {{ secrets.password }}\"\n";
@@ -542,7 +535,7 @@ fn an_agent_that_may_not_make_tokens_says_so_and_does_not_go_round() {
     let vault = Vault::start();
     fill(&vault, "v14");
     vault.policy("agent", &[("secret/data/app/*", &["read"]), ("kv1/app/*", &["read"])]);
-    let mut host = host("v14", &vault, "");
+    let mut host = Host::on_vault("v14", &vault, "");
     with_secrets(&host);
     host.order("o", "task: t");
     host.start();

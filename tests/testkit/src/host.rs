@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Consul, eventually, request};
+use crate::{Consul, ROLE_ID, SECRET_ID, Vault, eventually, request};
 
 /// How long anything that an agent does at once may take on a slow machine.
 pub const SOON: Duration = Duration::from_secs(60);
@@ -45,6 +45,21 @@ impl Host {
     /// A host whose store is a folder.
     pub fn on_dir(name: &str) -> Self {
         Self::new(name, Place::Dir)
+    }
+
+    /// A host on a folder that logs in to this Vault by AppRole; `more` are further lines of `vault:`.
+    pub fn on_vault(name: &str, vault: &Vault, more: &str) -> Self {
+        let host = Self::on_dir(name);
+        fs::write(host.path("role_id"), format!("{ROLE_ID}\n")).expect("the role id");
+        fs::write(host.path("secret_id"), format!("{SECRET_ID}\n")).expect("the secret id");
+        let at = |name: &str| host.path(name).display().to_string();
+        host.configure(&format!(
+            "vault:\n  address: {}\n  {more}\n  auth: {{approle: {{role_id_file: {}, secret_id_file: {}}}}}",
+            vault.address(),
+            at("role_id"),
+            at("secret_id"),
+        ));
+        host
     }
 
     /// A host on a Consul server, enrolled.

@@ -42,12 +42,23 @@ pub fn request(
     token: Option<&str>,
     body: &[u8],
 ) -> io::Result<Response> {
+    let token = token.map(|token| format!("X-Consul-Token: {token}\r\n")).unwrap_or_default();
+    send(port, method, target, &token, body)
+}
+
+/// The same with headers of one's own, each with the end of its line.
+pub(crate) fn send(
+    port: u16,
+    method: &str,
+    target: &str,
+    headers: &str,
+    body: &[u8],
+) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    let token = token.map(|token| format!("X-Consul-Token: {token}\r\n")).unwrap_or_default();
     let head = format!(
-        "{method} {target} HTTP/1.0\r\nHost: localhost\r\n{token}Content-Length: {}\r\n\r\n",
+        "{method} {target} HTTP/1.0\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes())?;

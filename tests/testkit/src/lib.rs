@@ -10,6 +10,7 @@ mod fake;
 pub mod fleet;
 mod host;
 mod http;
+mod postgres;
 mod prometheus;
 mod proxy;
 mod tls;
@@ -22,10 +23,11 @@ pub use consul::{Consul, Options, cluster};
 pub use fake::{Fake, Reply};
 pub use host::{Host, SOON, lives, program, signal};
 pub use http::{Response, request};
+pub use postgres::Postgres;
 pub use prometheus::{Prometheus, promtool};
 pub use proxy::Proxy;
 pub use tls::Certificates;
-pub use vault::{Ailment, ROLE_ID, SECRET_ID, Vault};
+pub use vault::{Ailment, Asked, ROLE_ID, SECRET_ID, Vault};
 
 /// Asks `probe` again and again until it answers `Ok`; panics with its last complaint when `deadline` has
 /// passed. The only place of the tests that sleeps.

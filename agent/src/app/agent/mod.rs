@@ -20,6 +20,7 @@ mod publish;
 pub mod reload;
 mod remember;
 mod runs;
+mod secrets;
 mod sights;
 mod space;
 mod standing;
@@ -53,6 +54,7 @@ use crate::domain::order::Document;
 use crate::domain::plan::{Lock, Place, Plan};
 use crate::domain::reconcile::Answer;
 use crate::domain::source::{OrderKey, Source};
+use crate::domain::watched::Version;
 use crate::exec::launcher::Launcher;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::disk::{At, DiskError};
@@ -159,6 +161,15 @@ pub enum Event {
         /// How many live on.
         count: usize,
     },
+    /// Vault told of a secret that an order watches.
+    Version {
+        /// In which round it was asked.
+        round: u64,
+        /// Which secret.
+        path: String,
+        /// Its version, or why there is none.
+        told: Result<Version, String>,
+    },
     /// A probe was asked whether an order's state holds.
     Answered {
         /// Of this order.
@@ -218,6 +229,7 @@ pub struct Agent {
     rebooting: bool,
     calm_until: Option<Timestamp>,
     standings: standing::Standings,
+    secrets: secrets::Secrets,
     vault: Option<Arc<Vault>>,
     vault_keeper: Option<JoinHandle<()>>,
     listening: telemetry::Listening,
@@ -316,6 +328,7 @@ impl Agent {
             rebooting: false,
             calm_until: None,
             standings,
+            secrets: secrets::Secrets::default(),
             vault,
             closed_since_trim: 0,
             decision: Decision::default(),
@@ -345,6 +358,7 @@ impl Agent {
         self.know_tasks();
         self.listening.listen(self.settings.listen);
         self.keep_presence();
+        self.keep_watching();
         self.sights =
             sights::watch(&self.store, &self.settings.keys, &self.host, &self.sources, &self.events);
         self.read_past();
@@ -360,6 +374,7 @@ impl Agent {
             // A question changes nothing, so nothing follows from it.
             if !std::mem::take(&mut only_asked) {
                 self.decide_and_dispatch();
+                self.watch_secrets();
                 self.publish();
                 self.trim_sometimes();
                 self.tell_systemd();
@@ -436,6 +451,7 @@ impl Agent {
                 self.runs.unlaunched(run);
             }
             Event::Vault => {}
+            Event::Version { round, path, told } => self.told(round, path, told),
             Event::Survivors { run, count } => {
                 self.ending.remove(&run);
                 self.runs.survivors(run, count);
@@ -478,6 +494,7 @@ impl Agent {
                 vault: no_vault.as_deref(),
                 confirmed: &self.standings.copies,
                 answers: &self.standings.answers,
+                versions: &self.secrets.versions,
             };
             let mut decision = decide(&view, &mut clock::new_run);
             decision.wake =

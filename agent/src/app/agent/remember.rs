@@ -45,6 +45,7 @@ impl Agent {
             Ok(()) => {
                 self.ledger_full = None;
                 self.standings.follow(&facts);
+                self.secrets.follow(&facts, &self.seeing.orders);
                 if occasions {
                     here(CrashPoint::OccasionRecorded);
                 }

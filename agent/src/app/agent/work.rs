@@ -168,7 +168,8 @@ impl Launching {
         let Some(vault) = &self.vault else { return Err(NO_VAULT.to_owned()) };
         // Undoing has as much time again; the executor gives the token up when it ends.
         let life = self.plan.timeout.0.saturating_mul(2) + TOKEN_MARGIN;
-        let grant = vault.grant(self.plan.run, life).await.map_err(|error| error.to_string())?;
+        let grant =
+            vault.grant(self.plan.run, life, self.plan.timeout.0).await.map_err(|error| error.to_string())?;
         Ok(Some(grant.to_bytes()))
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
 
@@ -18,7 +19,7 @@ use crate::exec::redact::Redactor;
 use crate::exec::user::User;
 use crate::exec::{ansible, handover};
 use crate::ledger::Folder;
-use crate::vault::{Client, Got, Grant, VaultError, give_up, read_all};
+use crate::vault::{Client, Got, Grant, Times, VaultError, give_up, keep, read_all};
 
 /// All of the reading; an agent takes an executor without a claim for lost only after longer.
 const READ_WITHIN: Duration = Duration::from_secs(20);
@@ -30,11 +31,19 @@ const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
 /// The variables file for Ansible, beside the secrets; no secret has such a name.
 pub(super) const VARS: &str = ".ansible.yml";
 
+/// How it reaches Vault.
+struct Access {
+    client: Client,
+    token: Secret,
+    /// How long the token lasts, unless it is renewed.
+    lasts: Option<Duration>,
+}
+
 /// A run's secrets.
 pub(super) struct Secrets {
     got: Got,
     redactor: Option<Arc<Redactor>>,
-    access: Option<(Client, Secret)>,
+    access: Option<Arc<Access>>,
     /// Why there are none, although the run wants some: no command is started.
     missing: Option<String>,
 }
@@ -58,32 +67,33 @@ impl Secrets {
         let bytes = handover::take(word)?;
         let grant = Grant::from_bytes(&bytes).map_err(std::io::Error::other)?;
         let pinned = folder.secret_versions()?;
-        let read = async {
-            let client = Client::new(grant.server)?;
-            let read = read(&client, &grant.token, plan, &pinned).await;
-            Ok::<_, VaultError>((client, read))
+        let client = match Client::new(grant.server) {
+            Ok(client) => client,
+            Err(error) => {
+                secrets.missing = Some(error.to_string());
+                return Ok(Some(secrets));
+            }
         };
-        match read.await {
-            Ok((client, Ok(got))) => {
-                let values = got.values.values().map(Secret::reveal).chain([grant.token.reveal()]);
+        let access = Access { client, token: grant.token, lasts: grant.lasts };
+        match read(&access, plan, &pinned, grant.parent).await {
+            Ok(got) => {
+                let values = got.values.values().map(Secret::reveal).chain([access.token.reveal()]);
                 match Redactor::new(values) {
                     Ok(redactor) => secrets.redactor = Some(Arc::new(redactor)),
                     Err(why) => secrets.missing = Some(why),
                 }
                 secrets.got = got;
-                secrets.access = Some((client, grant.token));
             }
-            Ok((client, Err(error))) => {
+            Err(error) => {
                 // A dead token is no word on the secrets: the agent gets another.
                 if error.may_pass() {
                     tracing::warn!(run = %plan.run, "not started yet: {error}");
                     return Ok(None);
                 }
                 secrets.missing = Some(error.to_string());
-                secrets.access = Some((client, grant.token));
             }
-            Err(error) => secrets.missing = Some(error.to_string()),
         }
+        secrets.access = Some(Arc::new(access));
         Ok(Some(secrets))
     }
 
@@ -129,10 +139,18 @@ impl Secrets {
         render_stdin(template, &context, &secrets).map_err(|_| "its `stdin` cannot be rendered".to_owned())
     }
 
+    /// Keeps token and leases alive beside the commands, until it is aborted.
+    pub(super) fn keep(&self, plan: &Plan) -> Option<AbortHandle> {
+        let (access, leases, life) =
+            (Arc::clone(self.access.as_ref()?), self.got.leases.clone(), plan.timeout.0);
+        let kept = async move { keep(&access.client, &access.token, access.lasts, &leases, life).await };
+        Some(tokio::spawn(kept).abort_handle())
+    }
+
     /// Gives the run's token up, and with it the leases that it made. What cannot be given up ends by itself.
     pub(super) async fn give_up(&self) {
-        let Some((client, token)) = &self.access else { return };
-        match timeout(GIVE_UP_WITHIN, give_up(client, token)).await {
+        let Some(access) = &self.access else { return };
+        match timeout(GIVE_UP_WITHIN, give_up(&access.client, &access.token)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!("the run's token ends by itself: {error}"),
             Err(_) => tracing::warn!("the run's token ends by itself: Vault does not answer"),
@@ -140,25 +158,33 @@ impl Secrets {
     }
 }
 
+/// Between two attempts, or as long as the server says.
+fn pause(error: &VaultError) -> Duration {
+    AGAIN.max(error.after().unwrap_or_default())
+}
+
 async fn read(
-    client: &Client,
-    token: &Secret,
+    Access { client, token, .. }: &Access,
     plan: &Plan,
     pinned: &BTreeMap<Name, u64>,
+    parent: Option<Duration>,
 ) -> Result<Got, VaultError> {
+    let times = Times { life: plan.timeout.0, parent };
     let until = Instant::now() + READ_WITHIN;
     loop {
         let read = timeout(
             until.saturating_duration_since(Instant::now()),
-            read_all(client, token, &plan.secrets, pinned, plan.timeout.0),
+            read_all(client, token, &plan.secrets, pinned, times),
         );
         match read.await {
             Err(_) => {
                 let place = client.server().address.clone();
                 return Err(VaultError::Away { place, why: "no answer in time".to_owned() });
             }
-            Ok(Err(VaultError::Busy { .. } | VaultError::Away { .. })) if Instant::now() + AGAIN < until => {
-                sleep(AGAIN).await;
+            Ok(Err(error @ (VaultError::Busy { .. } | VaultError::Away { .. })))
+                if Instant::now() + pause(&error) < until =>
+            {
+                sleep(pause(&error)).await;
             }
             Ok(done) => return done,
         }

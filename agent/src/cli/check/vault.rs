@@ -44,6 +44,13 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
         myself.ttl.map_or_else(|| "without end".to_owned(), |ttl| format!("for {} s more", ttl.as_secs()));
     let policies = myself.policies.join(", ");
     checks.push(ok("vault", format!("{} at {address}, with the policies {policies}, {until}", myself.name)));
+    if !myself.lacking.is_empty() {
+        let finding = format!(
+            "`vault.run_policies` names {}, which the agent has not got itself",
+            myself.lacking.join(", ")
+        );
+        checks.push(fail("vault rights", finding, "give the agent's role these policies as well"));
+    }
     let create = [("make tokens for runs".to_owned(), "auth/token/create".to_owned())];
     let paths = wanting.iter().flat_map(|(name, loaded)| {
         // A path with a parameter in it is known only with its order.

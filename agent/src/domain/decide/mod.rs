@@ -39,6 +39,7 @@ use super::reconcile::Answers;
 use super::run::State;
 use super::source::{OrderKey, Source};
 use super::task::LockMode;
+use super::watched::Version;
 
 /// With whatever is remembered the ledger is told what time it is, at most so often.
 const CLOCK_TOLD: Duration = Duration::from_secs(60);
@@ -182,6 +183,8 @@ pub struct View<'a> {
     pub vault: Option<&'a str>,
     /// What the probes of orders that reconcile have said.
     pub answers: &'a BTreeMap<OrderKey, Answers>,
+    /// The versions of watched secrets, by their paths, as far as Vault has told.
+    pub versions: &'a BTreeMap<String, Version>,
 }
 
 /// Something to do.
@@ -247,6 +250,8 @@ pub enum Reason {
     Clock,
     /// For the next look whether its state holds.
     Reconcile,
+    /// For a new version of a secret.
+    Secret,
     /// For a lock.
     Resource,
     /// For the host to be known for who it is.
@@ -297,6 +302,7 @@ impl Reason {
             Self::Window => "window",
             Self::Clock => "clock",
             Self::Reconcile => "reconcile",
+            Self::Secret => "secret",
             Self::Resource => "resource",
             Self::Vault => "vault",
             Self::Identity => "identity",

@@ -9,6 +9,8 @@
 //! | an instant that has come too late, or older ones beside the newest | missed, and counted |
 //! | two "does not hold" a minute apart | a new occasion: `drift` |
 //! | the third of them since the state lasted | held: not converging |
+//! | the first version of a watched secret, and one that is no newer | known from now on, and nothing starts |
+//! | a newer version, and nothing of the order is under way, or it waits for an older version | a new occasion: `secret` |
 //! | a clock that cannot be trusted | nothing, until it can |
 //! | no store at all | only what `offline` tasks fire, from the ledger's copy |
 
@@ -27,6 +29,7 @@ use crate::domain::reconcile::{Answer, Finding, TOO_MANY};
 use crate::domain::schedule::Schedule;
 use crate::domain::source::OrderKey;
 use crate::domain::span::Span;
+use crate::domain::watched::News;
 
 /// Whether the clock is right is asked again so often.
 const CLOCK_AGAIN: Duration = Duration::from_secs(30);
@@ -127,11 +130,16 @@ impl Case<'_> {
         if standing.terms.as_ref() != Some(&terms) {
             return self.begin(terms, decision);
         }
+        if self.secrets(new_run, decision) {
+            return;
+        }
         if let Some(schedule) = &self.order.schedule {
             self.fire(schedule, new_run, decision);
             self.confirm(decision);
         } else if let Some(every) = self.order.reconcile {
             self.reconcile(every, new_run, decision);
+        } else if !self.remembered.is_under_way() {
+            decision.wait(self.key, Wait { detail: self.another(), ..Wait::new(Reason::Secret, None) });
         }
     }
 
@@ -144,7 +152,7 @@ impl Case<'_> {
     fn is_refused(&self) -> bool {
         let current = self.remembered.current.as_ref().filter(|o| o.cause == Cause::Placed);
         let refused = |stage: &Stage| matches!(stage, Stage::Closed(closing) if closing.end == End::Refused);
-        self.order.reconcile.is_some()
+        self.order.schedule.is_none()
             && current.is_some_and(|o| o.identity == self.order.identity && refused(&o.stage))
     }
 
@@ -158,6 +166,7 @@ impl Case<'_> {
                     Cause::Placed => order.schedule.is_some(),
                     Cause::Firing(instant) => !order.schedule.as_ref().is_some_and(|s| s.names(*instant)),
                     Cause::Drift(_) => order.reconcile.is_none(),
+                    Cause::Secret { path, .. } => order.on_secret_change.iter().all(|one| one.path() != path),
                     Cause::Retry(_) => false,
                 });
                 decision.remember(Fact::Stands { key: self.key.clone(), terms, at: self.view.now });
@@ -261,6 +270,63 @@ impl Case<'_> {
         decision.wait(self.key, Wait { detail, ..Wait::new(Reason::Reconcile, until) });
     }
 
+    /// Looks at the versions of what it watches; whether they are news that something follows from.
+    ///
+    /// What is known and what it leads to stand in one record, so that no crash comes between.
+    fn secrets(&self, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) -> bool {
+        let (mut known, mut newest) = (Vec::new(), None);
+        for path in paths(self.order) {
+            let Some(version) = self.view.versions.get(path).copied() else { continue };
+            match self.remembered.standing.secrets.get(path).map(|seen| seen.judge(version)) {
+                Some(News::Known) => continue,
+                Some(News::Newer) if !self.may_follow() => continue,
+                Some(News::Newer) => {
+                    newest.get_or_insert(Cause::Secret { version: version.number, path: path.to_owned() });
+                }
+                // The first that is seen, or another that is no newer: nothing follows from it.
+                None | Some(News::Another) => {}
+            }
+            known.push(Fact::Version { key: self.key.clone(), path: path.to_owned(), version });
+        }
+        if newest.is_some() {
+            self.close_open("the secret has a newer version", decision, |_| true);
+        }
+        let news = !known.is_empty();
+        known.into_iter().for_each(|fact| decision.remember(fact));
+        if let Some(cause) = newest {
+            self.occasion(cause, new_run(), decision);
+        }
+        news
+    }
+
+    /// Whether an occasion for a new version has a place: beside nothing, or instead of one for an older version that
+    /// still waits. One that executes is waited for, since it may have read the older one.
+    fn may_follow(&self) -> bool {
+        let ended = self.order.not_after.is_some_and(|end| end < self.view.now);
+        let waits = self.remembered.current.as_ref().is_some_and(|occasion| {
+            occasion.stage == Stage::Open
+                && matches!(occasion.cause, Cause::Secret { .. })
+                && !self.view.starting.contains_key(&occasion.run)
+        });
+        !ended && (!self.remembered.is_under_way() || (waits && self.remembered.previous.is_none()))
+    }
+
+    /// What was taken as known although it is no newer, in words.
+    fn another(&self) -> Option<String> {
+        let standing = &self.remembered.standing;
+        let said = paths(self.order).find_map(|path| {
+            let seen = standing.secrets.get(path)?;
+            Some((path, seen.version.number, seen.instead_of?))
+        });
+        said.map(|(path, now, before)| {
+            format!(
+                "{path} has version {now} where it had {before}, and none that is newer: made anew, or a Vault that was \
+                 set back; nothing was started for it: hostler retry {} if it should have been",
+                self.key.order
+            )
+        })
+    }
+
     fn occasion(&self, cause: Cause, run: RunId, decision: &mut Decision) {
         let (key, identity, index) = (self.key.clone(), self.order.identity, self.index);
         decision.remember(Fact::Occasion { key, run, identity, index, cause, at: self.view.now });
@@ -273,6 +339,13 @@ fn said(answer: &Answer) -> Option<String> {
         Answer::DoesNotHold => Some("the state does not hold: asked once more before anything starts".into()),
         Answer::CannotTell(why) => Some(format!("cannot tell whether the state holds: {why}")),
     }
+}
+
+/// The paths of what an order watches, each once: several fields may be of one.
+pub(super) fn paths(order: &Order) -> impl Iterator<Item = &str> {
+    let all = &order.on_secret_change;
+    let first = |at: usize, path: &str| all.iter().take(at).all(|other| other.path() != path);
+    all.iter().enumerate().filter(move |(at, one)| first(*at, one.path())).map(|(_, one)| one.path())
 }
 
 /// The order of an occasion while the store gives no answer: the ledger's copy, if it still counts.

@@ -176,14 +176,14 @@ fn may_start(
     }
     let from = match &occasion.cause {
         Cause::Firing(instant) => *instant,
-        Cause::Placed => occasion.at.max(order.not_before.unwrap_or(occasion.at)),
+        Cause::Placed | Cause::Secret { .. } => occasion.at.max(order.not_before.unwrap_or(occasion.at)),
         // One host's state, or an operator's word: nothing that a whole group would do at once by itself.
         Cause::Drift(_) | Cause::Retry(_) => Timestamp::UNIX_EPOCH,
     };
     let spread = spread(view, key, order);
     let starts = from + spread;
     // A clock that was set back must not make the spread longer than it is; a firing's own instant has to come.
-    let set_back = occasion.cause == Cause::Placed && from > view.now + spread;
+    let set_back = !matches!(occasion.cause, Cause::Firing(_)) && from > view.now + spread;
     if starts > view.now && !set_back {
         return not_yet(Reason::Spread, Some(starts));
     }

@@ -37,6 +37,8 @@ pub(super) struct Model {
     running: Vec<(OrderKey, RunId)>,
     pub(super) answers: BTreeMap<OrderKey, Answers>,
     pub(super) asked: Vec<OrderKey>,
+    /// What Vault tells of watched secrets.
+    versions: BTreeMap<String, Version>,
     /// What each task locks, and what runs that are being started have.
     locks: Vec<Lock>,
     starting: BTreeMap<RunId, Vec<Lock>>,
@@ -49,6 +51,8 @@ fn joined() -> Memory {
     memory
 }
 
+#[path = "secret_tests.rs"]
+mod secret_tests;
 #[path = "standing_tests.rs"]
 mod standing_tests;
 
@@ -82,6 +86,7 @@ impl Model {
             running: Vec::new(),
             answers: BTreeMap::new(),
             asked: Vec::new(),
+            versions: BTreeMap::new(),
             locks: Vec::new(),
             starting: BTreeMap::new(),
         }
@@ -162,6 +167,7 @@ impl Model {
                 unreachable: self.unreachable,
                 confirmed: &confirmed,
                 answers: &self.answers,
+                versions: &self.versions,
             };
             let ids = &mut self.ids;
             let mut new_run = || {

@@ -279,7 +279,14 @@ impl Run<'_> {
                 let boot = state.boot.clone();
                 state.phase = Phase::Resting(Rest::Rebooting { step: i, boot, since: self.at });
             }
-            _ => self.fail(state, Some(i), self.failed(Act::Step(i), ending)),
+            _ => {
+                if matches!(ending.exit, Exit::NotStarted(_)) && state.epoch == 1 {
+                    // No epoch before tried it either: the point of no return was not reached.
+                    self.mark(state, i, Mark::Untouched);
+                    state.final_started = self.final_started(state);
+                }
+                self.fail(state, Some(i), self.failed(Act::Step(i), ending));
+            }
         }
     }
 

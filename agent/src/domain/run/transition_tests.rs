@@ -58,7 +58,7 @@ pub(crate) fn plan(short: &str) -> Plan {
 
 /// Events in short, separated by blanks: `b` begun (`b!` under a new boot), `stop`, `cancel`, `expired`, `cut`
 /// (the act under way is interrupted), an exit status (intends what is next and ends it so), `do` (intends it only),
-/// `late` (timed out), `oom`.
+/// `late` (timed out), `oom`, `none` (not started).
 fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
     let mut state = State::new(plan.steps.len());
     let mut boot = 0;
@@ -91,6 +91,7 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
                     "late" => Exit::TimedOut,
                     "oom" => Exit::Oom,
                     "alive" => Exit::Survived("x (7)".into()),
+                    "none" => Exit::NotStarted("no such file".into()),
                     code => Exit::Code(code.parse().unwrap()),
                 };
                 let ending = Ending {
@@ -165,6 +166,11 @@ fn every_row_of_the_table() {
         // The point of no return.
         ("uf", "b 0 1", "needs_operator"),
         ("uf", "b 0 late", "needs_operator"),
+        // What could not even be started did nothing, unless it was tried before.
+        ("uf", "b 0 none", "at Undo(0)"),
+        ("f", "b none", "failed step"),
+        ("u", "b none", "failed step"),
+        ("uf", "b 0 194 b! none", "needs_operator"),
         ("ufo", "b 0 0 1", "failed step"),
         ("ufv", "b 0 0 1", "failed verify"),
         ("uf", "b 0 do b", "needs_operator"),

@@ -5,12 +5,22 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
-use super::{Ailment, Lease, ROLE_ID, Request, SECRET_ID, State, Token, Version};
+use super::{Ailment, Asked, Certificate, Lease, ROLE_ID, Request, SECRET_ID, State, Token, Version};
 
 type Answer = (u16, String);
 
 /// When everything happened, as far as anybody asks the double.
 const THEN: &str = "2026-11-21T03:29:06.360507482Z";
+
+/// The policy `agent` as it is at first.
+pub(super) const AGENT: &[(&str, &[&str])] = &[
+    ("secret/data/app/*", &["create", "delete", "read", "update"]),
+    ("secret/metadata/app/*", &["read"]),
+    ("kv1/app/*", &["read"]),
+    ("database/creds/app", &["read"]),
+    ("auth/token/create", &["update"]),
+    ("sys/leases/revoke", &["update"]),
+];
 
 pub(super) fn first_state() -> State {
     let rule = |path: &str, allowed: &[&str]| {
@@ -24,14 +34,7 @@ pub(super) fn first_state() -> State {
         rule("sys/leases/renew", &["update"]),
         rule("sys/leases/lookup", &["update"]),
     ];
-    let agent = vec![
-        rule("secret/data/app/*", &["create", "delete", "read", "update"]),
-        rule("secret/metadata/app/*", &["read"]),
-        rule("kv1/app/*", &["read"]),
-        rule("database/creds/app", &["read"]),
-        rule("auth/token/create", &["update"]),
-        rule("sys/leases/revoke", &["update"]),
-    ];
+    let agent = AGENT.iter().map(|(path, allowed)| rule(path, allowed)).collect();
     State {
         sealed: false,
         ailment: Ailment::None,
@@ -46,7 +49,10 @@ pub(super) fn first_state() -> State {
         kv2: BTreeMap::new(),
         leases: BTreeMap::new(),
         lease_ttl: 3600,
+        lease_max: None,
         requests: Vec::new(),
+        asked: Vec::new(),
+        role_policies: vec!["agent".to_owned(), "default".to_owned()],
         counter: 0,
     }
 }
@@ -65,6 +71,19 @@ pub(super) fn token(policies: Vec<String>, ttl: u64, path: &str) -> Token {
         path: path.to_owned(),
         meta: json!({"role_name": "host"}),
     }
+}
+
+/// When the next thing is written: a second later each time.
+pub(super) fn later(state: &mut State) -> String {
+    state.counter += 1;
+    format!("2026-11-21T03:{:02}:{:02}.360507482Z", state.counter / 60 % 60, state.counter % 60)
+}
+
+pub(super) fn lease(token: &str, ttl: u64, max: Option<u64>) -> Lease {
+    let now = Instant::now();
+    // A role that says nothing has the system's longest.
+    let max = max.unwrap_or(768 * 3600);
+    Lease { token: token.to_owned(), made: now, from: now, ttl, role_ttl: ttl, max }
 }
 
 fn errors(status: u16, text: &str) -> Answer {
@@ -106,6 +125,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
     }
     match path {
         "auth/approle/login" => return login(state, &request.body),
+        "auth/cert/login" => return cert_login(state, request),
         "sys/wrapping/unwrap" => return unwrap(state, request),
         "sys/wrapping/lookup" => return wrap_lookup(state, request),
         _ => {}
@@ -118,6 +138,8 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
         "DELETE" => "delete",
         _ => "update",
     };
+    let (child, capability) = (token.parent.is_some(), wanted.to_owned());
+    state.asked.push(Asked { child, path: path.to_owned(), capability });
     if !allowed(state, &token, path).iter().any(|word| word == wanted || word == "root") {
         return denied();
     }
@@ -175,7 +197,7 @@ fn engine(state: &State, path: &str, query: &str) -> Answer {
 
 fn about(version: &Version, number: Option<usize>) -> Value {
     let gone = if version.deleted { THEN } else { "" };
-    let mut about = json!({"created_time": THEN, "deletion_time": gone, "destroyed": false});
+    let mut about = json!({"created_time": version.created, "deletion_time": gone, "destroyed": false});
     if let Some(number) = number {
         about["version"] = json!(number);
     }
@@ -266,8 +288,28 @@ fn login(state: &mut State, body: &Value) -> Answer {
         return errors(400, "invalid secret id");
     }
     let id = new_id(state, "HostToken");
-    let mut token = token(vec!["agent".into(), "default".into()], state.token_ttl, "auth/approle/login");
+    let mut token = token(state.role_policies.clone(), state.token_ttl, "auth/approle/login");
     token.max_ttl = state.token_max_ttl;
+    let answer = with_auth(auth(&id, &token, token.ttl), Value::Null);
+    state.tokens.insert(id, token);
+    answer
+}
+
+/// One role, `agent`: `name` chooses it, and any other name is that of no role.
+fn cert_login(state: &mut State, request: &Request) -> Answer {
+    match request.certificate {
+        Certificate::PlainHttp => return errors(400, "tls connection required"),
+        Certificate::None => return errors(400, "client certificate must be supplied"),
+        Certificate::Shown => {}
+    }
+    if request.body["name"].as_str().is_some_and(|name| name != "agent") {
+        return errors(400, "invalid certificate or no client certificate supplied");
+    }
+    let id = new_id(state, "HostToken");
+    let mut token = token(vec!["agent".into(), "default".into()], state.token_ttl, "auth/cert/login");
+    token.max_ttl = state.token_max_ttl;
+    token.meta = json!({"authority_key_id": "d6:61", "cert_name": "agent", "common_name": "host1.example",
+        "serial_number": "127318527950215349315017577631578879320062999216", "subject_key_id": "53:df"});
     let answer = with_auth(auth(&id, &token, token.ttl), Value::Null);
     state.tokens.insert(id, token);
     answer
@@ -385,10 +427,16 @@ fn lease_lookup(state: &State, body: &Value) -> Answer {
 fn lease_renew(state: &mut State, body: &Value) -> Answer {
     let id = body["lease_id"].as_str().unwrap_or_default();
     let Some(lease) = state.leases.get_mut(id) else { return errors(400, "lease not found") };
-    let given =
-        seconds(&body["increment"]).filter(|asked| *asked > 0).unwrap_or(lease.role_ttl).min(lease.role_ttl);
+    let asked = seconds(&body["increment"]).filter(|asked| *asked > 0).unwrap_or(lease.role_ttl);
+    let given = asked.min(lease.max.saturating_sub(lease.made.elapsed().as_secs()));
     (lease.from, lease.ttl) = (Instant::now(), given);
     let mut map = envelope(Value::Null);
+    if given < asked {
+        let said = format!(
+            "TTL of \"{asked}s\" exceeded the effective max_ttl of \"{given}s\"; TTL value is capped accordingly"
+        );
+        map.insert("warnings".into(), json!([said]));
+    }
     map.insert("lease_id".into(), json!(id));
     map.insert("renewable".into(), json!(true));
     map.insert("lease_duration".into(), json!(given));
@@ -399,7 +447,7 @@ fn credentials(state: &mut State, token: &str) -> Answer {
     state.counter += 1;
     let (number, ttl) = (state.counter, state.lease_ttl);
     let id = format!("database/creds/app/Lease{number:019}");
-    let lease = Lease { token: token.to_owned(), from: Instant::now(), ttl, role_ttl: ttl };
+    let lease = lease(token, ttl, state.lease_max);
     state.leases.insert(id.clone(), lease);
     let mut map = envelope(json!({"password": format!("Password-{number:011}"),
         "username": format!("v-approle-app-User{number:016}-1795231749")}));

@@ -1,0 +1,178 @@
+//! The secrets that orders watch: which ones are looked at, and what Vault said of them last.
+//!
+//! ```text
+//!  orders that stand -> paths -> one task asks for each, at an interval with jitter -> Event::Version, if it is news
+//! ```
+//!
+//! One request a secret, whatever the number of orders. When an order begins to count, all answers from before are
+//! forgotten: they say nothing of what came after. Vault away is no answer, and its own condition tells of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::work::NO_VAULT;
+use super::{Agent, Event};
+use crate::domain::decide::SeenOrder;
+use crate::domain::memory::Fact;
+use crate::domain::order::{Document, Order};
+use crate::domain::source::OrderKey;
+use crate::domain::watched::Version;
+use crate::vault::{Vault, VaultError, jittered};
+
+/// What Vault said of a secret: its version, or one line on why there is none.
+pub(super) type Told = Result<Version, String>;
+
+/// What is looked at. The round goes with each answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Wanted {
+    round: u64,
+    paths: BTreeSet<String>,
+}
+
+/// What the agent knows of watched secrets.
+#[derive(Default)]
+pub(super) struct Secrets {
+    /// Their versions, by their paths.
+    pub(super) versions: BTreeMap<String, Version>,
+    /// Why some have none.
+    trouble: BTreeMap<String, String>,
+    wanted: watch::Sender<Wanted>,
+    /// An order has begun to count since the last look.
+    begun: bool,
+    /// Who asks.
+    asking: Option<JoinHandle<()>>,
+}
+
+fn order(seen: &SeenOrder) -> Option<&Order> {
+    match &seen.document {
+        Ok(Document::Order(order)) if !order.on_secret_change.is_empty() => Some(order),
+        _ => None,
+    }
+}
+
+impl Secrets {
+    /// Follows what was put into the ledger.
+    pub(super) fn follow(&mut self, facts: &[Fact], orders: &BTreeMap<OrderKey, SeenOrder>) {
+        let begins = |fact: &Fact| match fact {
+            Fact::Stands { key, .. } => orders.get(key).and_then(order).is_some(),
+            _ => false,
+        };
+        if facts.iter().any(begins) {
+            self.versions.clear();
+            self.begun = true;
+        }
+    }
+
+    /// Takes an answer in, unless something has begun since it was asked for.
+    fn take(&mut self, round: u64, path: String, told: Told) {
+        if self.begun || self.wanted.borrow().round != round {
+            return;
+        }
+        match told {
+            Ok(version) => {
+                self.trouble.remove(&path);
+                self.versions.insert(path, version);
+            }
+            Err(why) => {
+                self.versions.remove(&path);
+                self.trouble.insert(path, why);
+            }
+        }
+    }
+
+    fn want(&mut self, paths: BTreeSet<String>) {
+        if std::mem::take(&mut self.begun) || self.wanted.borrow().paths != paths {
+            self.versions.retain(|path, _| paths.contains(path));
+            self.trouble.retain(|path, _| paths.contains(path));
+            self.wanted.send_modify(|wanted| *wanted = Wanted { round: wanted.round + 1, paths });
+        }
+    }
+}
+
+impl Agent {
+    /// Looks after what is watched, for as long as the agent has this Vault; what a former one said counts no more.
+    pub(super) fn keep_watching(&mut self) {
+        if let Some(former) = self.secrets.asking.take() {
+            former.abort();
+            self.secrets.versions.clear();
+            self.secrets.trouble.clear();
+            self.secrets.begun = true;
+        }
+        if let Some(vault) = &self.vault {
+            let (vault, wanted) = (Arc::clone(vault), self.secrets.wanted.subscribe());
+            self.secrets.asking = Some(tokio::spawn(ask(vault, wanted, self.events.clone())));
+        }
+    }
+
+    /// What the orders that count now watch.
+    pub(super) fn watch_secrets(&mut self) {
+        let Ok(ledger) = &self.ledger else { return };
+        let memory = ledger.memory();
+        let counts = |(key, seen): (&OrderKey, &SeenOrder)| {
+            let order = order(seen)?;
+            let terms = memory.orders.get(key)?.standing.terms.as_ref()?;
+            let paths = order.on_secret_change.iter().map(|one| one.path().to_owned());
+            (Some(terms) == order.standing_terms().as_ref()).then(|| paths.collect::<Vec<_>>())
+        };
+        let paths = self.seeing.orders.iter().filter_map(counts).flatten().collect();
+        self.secrets.want(paths);
+    }
+
+    /// Takes in what Vault said.
+    pub(super) fn told(&mut self, round: u64, path: String, told: Told) {
+        self.secrets.take(round, path, told);
+    }
+
+    /// What an operator should know of it.
+    pub(super) fn watch_conditions(&self) -> Vec<String> {
+        let said = |path: &str, why: &str| format!("secret {path}, which an order watches: {why}");
+        if self.vault.is_none() {
+            return self.secrets.wanted.borrow().paths.iter().map(|path| said(path, NO_VAULT)).collect();
+        }
+        self.secrets.trouble.iter().map(|(path, why)| said(path, why)).collect()
+    }
+}
+
+/// Asks for the version of each secret, again and again, and tells what is news.
+async fn ask(vault: Arc<Vault>, mut wanted: watch::Receiver<Wanted>, events: mpsc::Sender<Event>) {
+    let mut standing = vault.watch();
+    let (mut round, mut last) = (0, BTreeMap::new());
+    loop {
+        let now = wanted.borrow_and_update().clone();
+        standing.mark_unchanged();
+        if now.round != round {
+            (round, last) = (now.round, BTreeMap::new());
+        }
+        for path in &now.paths {
+            let told: Told = match vault.version(path).await {
+                Ok(version) => Ok(version),
+                // Nobody answers for the others either.
+                Err(VaultError::Away { .. } | VaultError::Sealed { .. } | VaultError::TokenDead { .. }) => {
+                    break;
+                }
+                Err(error) if error.may_pass() => continue,
+                Err(error) => Err(error.to_string()),
+            };
+            if last.get(path) != Some(&told) {
+                let event = Event::Version { round, path: path.clone(), told: told.clone() };
+                if events.send(event).await.is_err() {
+                    return;
+                }
+                last.insert(path.clone(), told);
+            }
+        }
+        let pause = jittered(vault.watch_every());
+        tokio::select! {
+            changed = wanted.changed() => if changed.is_err() {
+                return;
+            },
+            // Logged in, for the first time or again.
+            Ok(()) = standing.changed() => {}
+            () = sleep(pause), if !now.paths.is_empty() => {}
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a run holds in Vault while it executes, its token and its leases, is renewed at two thirds of its life.
+//!
+//! Nothing here ends a run. What Vault does not renew, because it is away, sealed or busy, is tried again until its own
+//! end has passed: what was handed out works until then. What is gone, because somebody revoked it, is told.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use super::client::{Client, VaultError};
+use super::secrets::Lease;
+use crate::domain::secret::Secret;
+
+/// After the first failure; doubled up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts, and the longest that a server is believed that says when to come again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// One thing to keep.
+struct Kept {
+    /// The id of a lease; none: the token.
+    lease: Option<String>,
+    ends: Instant,
+    due: Instant,
+    pause: Duration,
+}
+
+impl Kept {
+    fn new(lease: Option<String>, lasts: Duration) -> Self {
+        let mut kept = Self { lease, ends: Instant::now(), due: Instant::now(), pause: FIRST_PAUSE };
+        kept.renewed(lasts);
+        kept
+    }
+
+    fn renewed(&mut self, lasts: Duration) {
+        let now = Instant::now();
+        self.ends = now + lasts;
+        // Near its longest life it gets less each time.
+        self.due = now + (lasts * 2 / 3).max(FIRST_PAUSE);
+        self.pause = FIRST_PAUSE;
+    }
+
+    fn name(&self) -> String {
+        self.lease.as_ref().map_or_else(|| "the run's token".to_owned(), |id| format!("the lease {id}"))
+    }
+}
+
+/// Renews the token, which lasts for `lasts`, and the leases, each for `life` if Vault gives so much. Ends only when
+/// nothing is left to be kept.
+pub async fn keep(
+    client: &Client,
+    token: &Secret,
+    lasts: Option<Duration>,
+    leases: &[Lease],
+    life: Duration,
+) {
+    let renewable = leases.iter().filter(|lease| lease.renewable);
+    let mut all: Vec<Kept> = renewable.map(|lease| Kept::new(Some(lease.id.clone()), lease.lasts)).collect();
+    all.extend(lasts.map(|lasts| Kept::new(None, lasts)));
+    while let Some(at) = (0..all.len()).min_by_key(|at| all.get(*at).map(|kept| kept.due)) {
+        let Some(kept) = all.get_mut(at) else { return };
+        sleep_until(kept.due).await;
+        let error = match renew(client, token, kept.lease.as_deref(), life).await {
+            Ok(lasts) => {
+                kept.renewed(lasts);
+                continue;
+            }
+            Err(error) => error,
+        };
+        let name = kept.name();
+        if let VaultError::TokenDead { .. } = error {
+            tracing::warn!("the run's token has ended, and its leases with it: {error}");
+            return;
+        }
+        let gone = matches!(error, VaultError::Refused { .. } | VaultError::Missing { .. });
+        if gone || Instant::now() >= kept.ends {
+            tracing::warn!("{name} is not renewed any more: {error}");
+            all.remove(at);
+            continue;
+        }
+        tracing::warn!("{name} is not renewed yet: {error}");
+        kept.due = Instant::now() + kept.pause.max(error.after().unwrap_or_default()).min(LONGEST_PAUSE);
+        kept.pause = (kept.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Renews one of them; how long it lasts now.
+async fn renew(
+    client: &Client,
+    token: &Secret,
+    lease: Option<&str>,
+    life: Duration,
+) -> Result<Duration, VaultError> {
+    let (path, body, action) = match lease {
+        Some(id) => {
+            let body = json!({"lease_id": id, "increment": life.as_secs().max(1)});
+            ("sys/leases/renew", body, "renew a lease of the run")
+        }
+        None => ("auth/token/renew-self", json!({}), "renew the run's token"),
+    };
+    let answer = client.ask(Method::PUT, path, "", Some(&body), Some(token), action).await?;
+    let lasts = match lease {
+        Some(_) => &answer["lease_duration"],
+        None => &answer["auth"]["lease_duration"],
+    };
+    Ok(Duration::from_secs(lasts.as_u64().unwrap_or_default()))
+}
