@@ -172,8 +172,8 @@ pub struct Settings {
     identity_file: Option<PathBuf>,
     /// Bytes a second.
     pub rate: Option<u64>,
-    /// Bytes of memory for parts.
-    pub room: u64,
+    /// Bytes of memory for parts, if that was said.
+    pub room: Option<u64>,
     /// Bytes of the first parts.
     pub unit: u64,
     /// Requests at once.
@@ -245,9 +245,9 @@ impl Settings {
                 base: seconds(file.timeout.unwrap_or(60.0), "timeout")?,
             },
         };
-        let part = file.part_mib.unwrap_or(16);
-        if !(schedule::SMALLEST_PART / MIB..=26).contains(&part) {
-            return Err(Error::Config(format!("part_mib: {part} is not from 5 to 26")));
+        let part = file.part_mib.unwrap_or(schedule::SMALLEST_PART / MIB);
+        if !(schedule::SMALLEST_PART / MIB..=64).contains(&part) {
+            return Err(Error::Config(format!("part_mib: {part} is not from 5 to 64")));
         }
         let recipients = file.encrypt.recipients.iter().map(|text| {
             text.parse().map_err(|why| Error::Config(format!("encrypt.recipients: `{text}`: {why}")))
@@ -277,7 +277,7 @@ impl Settings {
             recipe: Recipe { level, recipients: recipients.collect::<Result<_, _>>()? },
             identity_file: file.encrypt.identity_file,
             rate: file.limit.filter(|rate| *rate > 0),
-            room: file.memory_mib.unwrap_or(192).max(2 * part) * MIB,
+            room: file.memory_mib.map(|room| room.saturating_mul(MIB)),
             unit: part * MIB,
             parallel: file.parallel.unwrap_or(8).clamp(1, 256),
             databases: file.databases,
