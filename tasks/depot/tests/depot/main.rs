@@ -5,9 +5,11 @@
 
 mod backint;
 mod cold;
+mod credentials;
 mod faults;
 mod kills;
 mod kit;
 mod limits;
+mod progress;
 mod tasks;
 mod transfer;
