@@ -362,3 +362,29 @@ fn state_dir() -> PathBuf {
     let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
     base.unwrap_or_else(std::env::temp_dir).join("hostler-depot")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_that_is_shipped_is_valid_and_so_is_each_line_that_it_comments_out() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/depot.yml");
+        let options = Options::default();
+        Settings::new(read(&path).unwrap(), &options).map(|_| ()).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        // The first two lines are words, as is each that does not begin with a key.
+        let keys = text.lines().skip(2).map(|line| line.strip_prefix("# ").unwrap_or(line));
+        let keys: Vec<&str> = keys.filter(|line| !line.ends_with('.')).collect();
+        let all = keys
+            .join("\n")
+            .replace("age1…", "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p");
+        let file: File = serde_yaml::from_str(&all).unwrap_or_else(|error| panic!("{error}:\n{all}"));
+        assert_eq!(file.databases.len(), 2, "the last lines are reached");
+        assert_eq!(
+            (file.part_mib, file.parallel, file.timeout, file.tries),
+            (Some(5), Some(8), Some(60.0), Some(10))
+        );
+        Settings::new(file, &options).map(|_| ()).unwrap();
+    }
+}

@@ -101,7 +101,7 @@ mod tests {
         for cut in [of(SMALLEST_PART), of(7 * MIB), sizes(Some(40_000_000_000_000), 7 * MIB)] {
             let sizes: Vec<u64> = (1..=MOST_PARTS).map(|number| cut.part(number).unwrap()).collect();
             assert!(sizes.windows(2).all(|pair| pair[0] <= pair[1]));
-            assert!(sizes.iter().all(|size| size % cut.block == 0));
+            assert!(sizes.iter().all(|size| size.is_multiple_of(cut.block)));
         }
     }
 
@@ -110,7 +110,7 @@ mod tests {
         for expected in (0..=45).map(|exponent| 1u64 << exponent).chain([45_000_000_000_000]) {
             let cut = sizes(Some(expected), SMALLEST_PART);
             assert!(cut.most_bytes() >= expected, "{expected}");
-            assert!(cut.unit % cut.block == 0 && cut.block >= SMALLEST_PART, "{expected}: {cut:?}");
+            assert!(cut.unit.is_multiple_of(cut.block) && cut.block >= SMALLEST_PART, "{expected}: {cut:?}");
             assert!(expected.div_ceil(cut.block) <= MOST_BLOCKS, "{expected}: {cut:?}");
         }
         let cut = sizes(Some(1_000_000_000_000), SMALLEST_PART);
