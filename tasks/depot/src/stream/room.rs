@@ -23,6 +23,7 @@ const MOST_BYTES: u64 = 240 * 1024 * 1024;
 pub struct Room {
     free: Arc<Semaphore>,
     inner: Arc<Mutex<Inner>>,
+    /// The budget, if one was said.
     said: Option<u64>,
 }
 
@@ -31,7 +32,7 @@ struct Inner {
     /// Buffers that nobody uses.
     idle: Vec<Vec<u8>>,
     /// The budget.
-    bytes: u64,
+    grains: u64,
 }
 
 /// Bytes with the right to be in memory.
@@ -44,7 +45,11 @@ pub struct Buffer {
 impl Room {
     /// Room for so many bytes; when not said, for some buffers of the size that is asked for.
     pub fn new(bytes: Option<u64>) -> Self {
-        Self { free: Arc::new(Semaphore::new(0)), inner: Arc::default(), said: bytes }
+        Self {
+            free: Arc::new(Semaphore::new(0)),
+            inner: Arc::default(),
+            said: bytes.map(|bytes| bytes / GRAIN),
+        }
     }
 
     /// Nobody will give room back any more: whoever waits for it gets an error.
@@ -54,8 +59,9 @@ impl Room {
 
     /// An empty buffer for so many bytes, when there is room for it.
     pub async fn take(&self, size: u64) -> io::Result<Buffer> {
-        self.grow(size)?;
-        let wanted = u32::try_from(size.div_ceil(GRAIN)).map_err(io::Error::other)?;
+        let grains = size.div_ceil(GRAIN);
+        self.grow(grains)?;
+        let wanted = u32::try_from(grains).map_err(io::Error::other)?;
         let permit = Arc::clone(&self.free).acquire_many_owned(wanted).await;
         let permit =
             permit.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the transfer has ended"))?;
@@ -74,15 +80,15 @@ impl Room {
         handle.block_on(self.take(size))
     }
 
-    /// Sees that the budget is right for buffers of this size.
-    fn grow(&self, size: u64) -> io::Result<()> {
-        let wanted = self.said.unwrap_or_else(|| (BUFFERS * size).min(MOST_BYTES));
+    /// Sees that the budget is right for buffers of so many grains.
+    fn grow(&self, each: u64) -> io::Result<()> {
+        let wanted = self.said.unwrap_or_else(|| (BUFFERS * each).min(MOST_BYTES / GRAIN));
         // Two at least, whatever was said: one is filled while the other is sent.
-        let wanted = wanted.max(2 * size).div_ceil(GRAIN);
+        let wanted = wanted.max(2 * each);
         let mut inner = self.inner.lock().map_err(|_| io::Error::other("a writer has died"))?;
-        let more = usize::try_from(wanted.saturating_sub(inner.bytes)).map_err(io::Error::other)?;
+        let more = usize::try_from(wanted.saturating_sub(inner.grains)).map_err(io::Error::other)?;
         self.free.add_permits(more);
-        inner.bytes += more as u64;
+        inner.grains += more as u64;
         Ok(())
     }
 }

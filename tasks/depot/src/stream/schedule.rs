@@ -5,14 +5,15 @@
 //!
 //! | parts | each | sum so far | with 5 MiB |
 //! | --- | --- | --- | --- |
-//! | 600 | 1 | 600 | 2.9 GiB |
-//! | 600 | 2 | 1,800 | 8.8 GiB |
-//! | 600 | 4 | 4,200 | 20 GiB |
-//! | 2900 | 12 | 39,000 | 190 GiB |
-//! | 1300 | 32 | 80,600 | 394 GiB |
-//! | 1300 | 80 | 184,600 | 901 GiB |
-//! | 1300 | 180 | 418,600 | 2.0 TiB |
-//! | 1400 | 480 | 1,090,600 | 5.2 TiB |
+//! | 1000 | 1 | 1,000 | 4.9 GiB |
+//! | 1000 | 2 | 3,000 | 15 GiB |
+//! | 1000 | 4 | 7,000 | 34 GiB |
+//! | 600 | 6 | 10,600 | 52 GiB |
+//! | 2300 | 12 | 38,200 | 187 GiB |
+//! | 900 | 32 | 67,000 | 327 GiB |
+//! | 900 | 80 | 139,000 | 679 GiB |
+//! | 1000 | 200 | 339,000 | 1.6 TiB |
+//! | 1300 | 560 | 1,067,000 | 5.1 TiB |
 //!
 //! Up to 200 GB no part is larger than 60 MiB, of which four are in memory: below the promised 300 MB.
 //!
@@ -26,10 +27,19 @@ pub const SMALLEST_PART: u64 = 5 * 1024 * 1024;
 pub const LARGEST_PART: u64 = 5 * 1024 * 1024 * 1024;
 
 /// Up to which part, and how many units each has.
-const STEPS: [(u32, u64); 8] =
-    [(600, 1), (1200, 2), (1800, 4), (4700, 12), (6000, 32), (7300, 80), (8600, 180), (MOST_PARTS, 480)];
+const STEPS: [(u32, u64); 9] = [
+    (1000, 1),
+    (2000, 2),
+    (3000, 4),
+    (3600, 6),
+    (5900, 12),
+    (6800, 32),
+    (7700, 80),
+    (8700, 200),
+    (MOST_PARTS, 560),
+];
 /// Units of all parts before those that no expected stream should reach: they are the reserve for a wrong guess.
-const EXPECTED_UNITS: u64 = 39_000;
+const EXPECTED_UNITS: u64 = 38_200;
 /// A manifest holds no more sums than about this many.
 const MOST_BLOCKS: u64 = 2_000_000;
 

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up fails at once")]
 
+mod agent;
 mod backint;
 mod cold;
 mod credentials;
