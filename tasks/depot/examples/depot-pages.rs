@@ -15,6 +15,6 @@ fn main() -> io::Result<()> {
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         clap_complete::generate_to(shell, &mut command, "hostler-depot", &folder)?;
     }
-    // A page for the help of each command would say what its own page says.
-    clap_mangen::generate_to(command.disable_help_subcommand(true), &man)
+    // A page for the help of each command would say what its own page says. (Completions have added it to theirs.)
+    clap_mangen::generate_to(hostler_depot::cli::command().disable_help_subcommand(true), &man)
 }
