@@ -1,5 +1,5 @@
 //! Clearing away what somebody who died has left, by the one rule of the journal: a key that the backup's manifest
-//! does not name is waste.
+//! does not name is waste. Who died in the last write is finished first.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,11 @@ use crate::error::Error;
 use crate::journal::{Journal, Open};
 use crate::manifest::Manifest;
 use crate::name::{self, Name};
+use crate::publish;
 use crate::store::Store;
 
-/// Clears one entry, and takes it from the journal when nothing of it is left.
-pub async fn clear(store: &Store, open: Open) -> Result<(), Error> {
+/// Clears one entry, and takes it from the journal when nothing of it is left. `true`: its manifest is there.
+pub async fn clear(store: &Store, open: Open) -> Result<bool, Error> {
     let entry = open.entry().clone();
     let what = format!("clearing up after `{}`", entry.name);
     let name: Name = entry.name.parse().map_err(|why| Error::Local(format!("{what}: {why}")))?;
@@ -22,12 +23,20 @@ pub async fn clear(store: &Store, open: Open) -> Result<(), Error> {
         .await
         .map_err(|fault| fault.error(&what))?;
     // What cannot be read might name anything: then nothing is removed.
-    let live = match text {
+    let mut live = match text {
         Some(text) => {
             Some(Manifest::open(&text).map_err(|why| Error::damaged(name.as_str(), why))?.stored.key)
         }
         None => None,
     };
+    let mut stands = false;
+    if let Some(last) = &entry.last {
+        stands = publish::forward(store, &name, last, live.as_ref(), &entry.keys).await?;
+        // From now on this one says what is waste.
+        if stands {
+            live = Manifest::open(last.text.as_bytes()).ok().map(|manifest| manifest.stored.key);
+        }
+    }
     for key in &entry.keys {
         let wanted = live.as_ref() == Some(key) || (*key == name.thaw() && live.is_some());
         if wanted {
@@ -37,10 +46,13 @@ pub async fn clear(store: &Store, open: Open) -> Result<(), Error> {
             Some((at, id)) if at == key => {
                 // An upload that is complete or gone cannot be aborted; servers refuse that in different words. What
                 // counts is that nothing of it is left to be paid for.
-                if let Err(fault) = store.abort(key, id).await
-                    && store.has_parts(key, id).await.map_err(|fault| fault.error(&what))?
-                {
-                    return Err(fault.error(&what));
+                let mut gone = store.abort(key, id).await;
+                // A part that was still under way may have come after it.
+                if store.has_parts(key, id).await.map_err(|fault| fault.error(&what))? {
+                    if gone.is_ok() {
+                        gone = store.abort(key, id).await;
+                    }
+                    gone.map_err(|fault| fault.error(&what))?;
                 }
             }
             // It died between the server's answer and its own note of it: no part was sent.
@@ -54,7 +66,8 @@ pub async fn clear(store: &Store, open: Open) -> Result<(), Error> {
         }
         store.remove(key, None).await.map_err(|fault| fault.error(&what))?;
     }
-    open.end()
+    open.end()?;
+    Ok(stands)
 }
 
 /// Clears all that died on this host; gives the number of entries.

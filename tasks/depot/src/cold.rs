@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::journal::Journal;
 use crate::manifest::Manifest;
 use crate::name::Name;
+use crate::publish::publish;
 use crate::store::Store;
 use crate::store::objects::{Terms, Warmth};
 use crate::store::uploads::MOST_AT_ONCE;
@@ -103,7 +104,7 @@ pub async fn relocate(
     if let Some((_, until)) = &terms.lock {
         moved.stored.locked_until = moved.stored.locked_until.max(Some(*until));
     }
-    crate::upload::republish(store, name, &moved, &terms.hot()).await?;
+    publish(store, &mut open, name, &moved, terms.hot(), false).await?;
     crate::clean::clear(store, open).await?;
     Ok(moved)
 }
@@ -195,5 +196,5 @@ pub async fn delete(store: &Store, journal: &Journal, name: &Name, manifest: &Ma
         // Without its version only a marker would be set, and the bytes be paid for ever.
         store.remove(&data, Some(version)).await.map_err(|fault| fault.error(&what))?;
     }
-    crate::clean::clear(store, open).await
+    crate::clean::clear(store, open).await.map(|_| ())
 }

@@ -172,8 +172,8 @@ pub struct Settings {
     identity_file: Option<PathBuf>,
     /// Bytes a second.
     pub rate: Option<u64>,
-    /// Bytes of memory for parts.
-    pub room: u64,
+    /// Bytes of memory for parts, if that was said.
+    pub room: Option<u64>,
     /// Bytes of the first parts.
     pub unit: u64,
     /// Requests at once.
@@ -245,9 +245,9 @@ impl Settings {
                 base: seconds(file.timeout.unwrap_or(60.0), "timeout")?,
             },
         };
-        let part = file.part_mib.unwrap_or(16);
-        if !(schedule::SMALLEST_PART / MIB..=26).contains(&part) {
-            return Err(Error::Config(format!("part_mib: {part} is not from 5 to 26")));
+        let part = file.part_mib.unwrap_or(schedule::SMALLEST_PART / MIB);
+        if !(schedule::SMALLEST_PART / MIB..=64).contains(&part) {
+            return Err(Error::Config(format!("part_mib: {part} is not from 5 to 64")));
         }
         let recipients = file.encrypt.recipients.iter().map(|text| {
             text.parse().map_err(|why| Error::Config(format!("encrypt.recipients: `{text}`: {why}")))
@@ -277,7 +277,7 @@ impl Settings {
             recipe: Recipe { level, recipients: recipients.collect::<Result<_, _>>()? },
             identity_file: file.encrypt.identity_file,
             rate: file.limit.filter(|rate| *rate > 0),
-            room: file.memory_mib.unwrap_or(192).max(2 * part) * MIB,
+            room: file.memory_mib.map(|room| room.saturating_mul(MIB)),
             unit: part * MIB,
             parallel: file.parallel.unwrap_or(8).clamp(1, 256),
             databases: file.databases,
@@ -361,4 +361,30 @@ fn state_dir() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
     base.unwrap_or_else(std::env::temp_dir).join("hostler-depot")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_that_is_shipped_is_valid_and_so_is_each_line_that_it_comments_out() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/depot.yml");
+        let options = Options::default();
+        Settings::new(read(&path).unwrap(), &options).map(|_| ()).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        // The first two lines are words, as is each that does not begin with a key.
+        let keys = text.lines().skip(2).map(|line| line.strip_prefix("# ").unwrap_or(line));
+        let keys: Vec<&str> = keys.filter(|line| !line.ends_with('.')).collect();
+        let all = keys
+            .join("\n")
+            .replace("age1…", "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p");
+        let file: File = serde_yaml::from_str(&all).unwrap_or_else(|error| panic!("{error}:\n{all}"));
+        assert_eq!(file.databases.len(), 2, "the last lines are reached");
+        assert_eq!(
+            (file.part_mib, file.parallel, file.timeout, file.tries),
+            (Some(5), Some(8), Some(60.0), Some(10))
+        );
+        Settings::new(file, &options).map(|_| ()).unwrap();
+    }
 }

@@ -1,12 +1,13 @@
 //! Getting a backup back: several ranges at once, each held against its sum before anybody sees a byte of it, and
 //! the whole held against its digest before the end is called a success.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::error::Error;
 use crate::manifest::Manifest;
@@ -14,6 +15,7 @@ use crate::progress::Progress;
 use crate::store::Store;
 use crate::store::fault::Class;
 use crate::store::objects::Warmth;
+use crate::stream::room::{Buffer, Room};
 use crate::stream::stages::{Broken, give_out};
 
 /// What is needed to read.
@@ -23,61 +25,68 @@ pub struct Reading {
     pub identities: Arc<Vec<age::x25519::Identity>>,
     /// Most requests at once.
     pub parallel: usize,
-    /// Bytes of memory for blocks.
-    pub room: u64,
+    /// Bytes of memory for blocks, if that was said.
+    pub room: Option<u64>,
 }
 
-impl Reading {
-    /// Requests at once for blocks of this size: one more waits to be written.
-    fn at_once(&self, block: u64) -> usize {
-        let fit = usize::try_from(self.room / block.max(1)).unwrap_or(usize::MAX);
-        self.parallel.min(fit.saturating_sub(1)).max(1)
-    }
-}
+/// What becomes of a block: its bytes, or why there are none.
+type Fetched = Result<Bytes, Error>;
 
 /// Blocks in order, as something to read from.
 struct Blocks {
-    from: mpsc::Receiver<Result<Vec<Bytes>, Error>>,
-    pieces: std::collections::VecDeque<Bytes>,
+    /// The blocks on their way, in order; nothing in the place of one says that the last one came before.
+    from: mpsc::Receiver<Option<oneshot::Receiver<Fetched>>>,
+    piece: Bytes,
     failed: Arc<std::sync::Mutex<Option<Error>>>,
     ended: bool,
 }
 
 /// The text of an error whose whole is kept aside.
 const ASIDE: &str = "the stored bytes could not be read";
+/// A reader is shown this much at once: what is summed and then written is still in the core's cache.
+const PIECE: usize = 256 * 1024;
 
-impl Read for Blocks {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let Some(piece) = self.pieces.front_mut() {
-                let count = piece.len().min(bytes.len());
-                if let Some(bytes) = bytes.get_mut(..count) {
-                    piece.copy_to_slice(bytes);
-                }
-                if piece.is_empty() {
-                    self.pieces.pop_front();
-                }
-                if count > 0 {
-                    return Ok(count);
-                }
-                continue;
-            }
-            if self.ended {
-                return Ok(0);
-            }
-            match self.from.blocking_recv() {
-                Some(Ok(pieces)) => self.pieces.extend(pieces),
-                Some(Err(error)) => {
+impl BufRead for Blocks {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.piece.is_empty() && !self.ended {
+            // A channel that is closed is not the end: whoever fills it has been called off.
+            let next = self.from.blocking_recv().ok_or_else(|| io::Error::other(ASIDE))?;
+            let Some(next) = next else {
+                self.ended = true;
+                break;
+            };
+            match next.blocking_recv() {
+                Ok(Ok(piece)) => self.piece = piece,
+                Ok(Err(error)) => {
                     if let Ok(mut failed) = self.failed.lock() {
                         *failed = Some(error);
                     }
                     return Err(io::Error::other(ASIDE));
                 }
-                // The sender says an empty block at the end; a closed channel alone is not the end.
-                None => return Err(io::Error::other(ASIDE)),
+                Err(_) => return Err(io::Error::other(ASIDE)),
             }
-            self.ended = self.pieces.is_empty();
         }
+        Ok(self.piece.get(..PIECE).unwrap_or(&self.piece))
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.piece.advance(count);
+        if self.piece.is_empty() {
+            // Its room is given back before the next one is waited for.
+            self.piece = Bytes::new();
+        }
+    }
+}
+
+impl Read for Blocks {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let piece = self.fill_buf()?;
+        let count = piece.len().min(bytes.len());
+        if let (Some(to), Some(from)) = (bytes.get_mut(..count), piece.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.consume(count);
+        Ok(count)
     }
 }
 
@@ -103,11 +112,11 @@ pub async fn ready(store: &Store, manifest: &Manifest) -> Result<Warmth, Error> 
     }
 }
 
-async fn block(store: &Store, manifest: &Manifest, block: (u64, u64, u32)) -> Result<Vec<Bytes>, Error> {
+/// Fetches one block into the buffer, and holds it against its sum.
+async fn block(store: &Store, name: &str, key: &str, block: (u64, u64, u32), into: Buffer) -> Fetched {
     let (from, length, sum) = block;
-    let name = &manifest.name;
-    match store.range(&manifest.stored.key, from, length, sum).await {
-        Ok(Some(pieces)) => Ok(pieces),
+    match store.range(key, from, length, sum, into).await {
+        Ok(Some(bytes)) => Ok(bytes),
         Ok(None) => Err(Error::damaged(
             name,
             format!("bytes {from} to {} of what is stored are not what was written", from + length - 1),
@@ -135,10 +144,9 @@ pub async fn get<W: Write + Send + 'static>(
     if encrypted && reading.identities.is_empty() {
         return Err(Error::Config(format!("`{name}` is encrypted: say identity_file in the configuration")));
     }
-    let at_once = reading.at_once(manifest.stored.block);
-    let (sender, from) = mpsc::channel(1);
+    let (queue, from) = mpsc::channel(reading.parallel);
     let failed = Arc::default();
-    let stored = Blocks { from, pieces: Default::default(), failed: Arc::clone(&failed), ended: false };
+    let stored = Blocks { from, piece: Bytes::new(), failed: Arc::clone(&failed), ended: false };
     let identities = Arc::clone(&reading.identities);
     let compressed = manifest.stored.compression.is_some();
     let writer = tokio::task::spawn_blocking(move || {
@@ -147,19 +155,7 @@ pub async fn get<W: Write + Send + 'static>(
         let given = given.and_then(|given| out.flush().map_err(Broken::Sink).map(|()| given));
         (given, out)
     });
-    let mut read = stream::iter(blocks(manifest)?).map(|one| block(store, manifest, one)).buffered(at_once);
-    let mut good = true;
-    while let Some(one) = read.next().await {
-        good = one.is_ok();
-        // A closed channel: the writer has failed, and says why.
-        if sender.send(one).await.is_err() || !good {
-            break;
-        }
-    }
-    if good {
-        let _ = sender.send(Ok(Vec::new())).await;
-    }
-    drop(sender);
+    fetch(store, manifest, reading, queue).await?;
     let (given, out) = writer.await.map_err(|error| Error::Local(format!("reading `{name}`: {error}")))?;
     let given = match given {
         Ok(given) => given,
@@ -179,6 +175,34 @@ pub async fn get<W: Write + Send + 'static>(
     Ok(out)
 }
 
+/// Fetches all blocks, each in a task of its own, and queues them in order until the writer wants no more.
+async fn fetch(
+    store: &Store,
+    manifest: &Manifest,
+    reading: &Reading,
+    queue: mpsc::Sender<Option<oneshot::Receiver<Fetched>>>,
+) -> Result<(), Error> {
+    let room = Room::new(reading.room);
+    // Dropped with this future, and all that is in flight with it.
+    let mut flying = JoinSet::new();
+    for one in blocks(manifest)? {
+        let into = room.take(manifest.stored.block).await.map_err(Error::local("memory"))?;
+        let (done, wanted) = oneshot::channel();
+        let (store, name, key) = (store.clone(), manifest.name.clone(), manifest.stored.key.clone());
+        flying.spawn(async move {
+            let _ = done.send(block(&store, &name, &key, one, into).await);
+        });
+        while flying.try_join_next().is_some() {}
+        if queue.send(Some(wanted)).await.is_err() {
+            // The writer has failed, and says why.
+            return Ok(());
+        }
+    }
+    let _ = queue.send(None).await;
+    while flying.join_next().await.is_some() {}
+    Ok(())
+}
+
 /// Reads a sample of the stored blocks, or all, and holds each against its sum; gives the bytes read.
 pub async fn sums(store: &Store, manifest: &Manifest, reading: &Reading, percent: u32) -> Result<u64, Error> {
     let all = blocks(manifest)?;
@@ -189,10 +213,14 @@ pub async fn sums(store: &Store, manifest: &Manifest, reading: &Reading, percent
         .enumerate()
         .filter(|(at, _)| *at == 0 || *at == last || crate::store::random() * 100.0 < f64::from(percent))
         .map(|(_, one)| one);
-    let at_once = reading.at_once(manifest.stored.block);
+    let room = Room::new(reading.room);
+    let (room, name, key) = (&room, &manifest.name, &manifest.stored.key);
     let mut read = stream::iter(some)
-        .map(|one| async move { block(store, manifest, one).await.map(|_| one.1) })
-        .buffer_unordered(at_once);
+        .map(|one| async move {
+            let into = room.take(manifest.stored.block).await.map_err(Error::local("memory"))?;
+            block(store, name, key, one, into).await.map(|_| one.1)
+        })
+        .buffer_unordered(reading.parallel);
     let mut bytes = 0;
     while let Some(one) = read.next().await {
         bytes += one?;

@@ -3,7 +3,8 @@
 //! An entry names a backup and the data keys that an operation makes or removes. Whatever the operation was and
 //! wherever it died, one rule cleans up: **a key that the backup's manifest does not name is waste.** A put that
 //! died leaves no manifest, so its bytes go; a delete that died after the manifest finishes; a move that died
-//! leaves the manifest naming either the old key or the new one, and the other goes.
+//! leaves the manifest naming either the old key or the new one, and the other goes. Only who died in the last write
+//! itself is finished instead, because nobody can tell whether it will still be carried out: see `publish`.
 //!
 //! Whether the one who wrote an entry lives is told by a lock on the file beside it, never by a pid.
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::error::Error;
+use crate::publish::Last;
 
 /// What was begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +33,9 @@ pub struct Entry {
     /// A multipart upload that was begun: key and id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<(String, String)>,
+    /// The manifest, once all bytes are where it says: from here on the operation can only go forward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Last>,
 }
 
 /// The folder of entries.
@@ -64,8 +69,14 @@ impl Journal {
         let file = File::create(&path).map_err(Error::local(place.clone()))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, error)| Error::Local(format!("{place}: {error}")))?;
-        let entry =
-            Entry { version: 1, store: self.store.clone(), name: name.to_owned(), keys, upload: None };
+        let entry = Entry {
+            version: 1,
+            store: self.store.clone(),
+            name: name.to_owned(),
+            keys,
+            upload: None,
+            last: None,
+        };
         let open = Open { folder: self.folder.clone(), id, entry, _lock: lock };
         open.write()?;
         Ok(open)
@@ -132,6 +143,12 @@ impl Open {
     /// Adds the upload, on the disk before its first part is sent.
     pub fn upload(&mut self, key: &str, id: &str) -> Result<(), Error> {
         self.entry.upload = Some((key.to_owned(), id.to_owned()));
+        self.write()
+    }
+
+    /// Adds the manifest, on the disk before it is sent.
+    pub fn last(&mut self, last: Last) -> Result<(), Error> {
+        self.entry.last = Some(last);
         self.write()
     }
 

@@ -7,6 +7,8 @@
 //!     |       |       |      |
 //!  stream   catalog retention clean  bytes in and out; what is there; what goes; what is waste
 //!     |       |              |
+//!     |       |           publish     the last write, which can only go forward
+//!     |       |              |
 //!  store  manifest  name  journal    the bucket; what a backup is; where it is; what was begun
 //! ```
 //! A backup exists if and only if its manifest does, and the manifest is the last write. What is begun is written
@@ -30,6 +32,7 @@ pub mod manifest;
 pub mod name;
 pub mod progress;
 pub mod prune;
+pub mod publish;
 pub mod retention;
 pub mod secret;
 pub mod store;

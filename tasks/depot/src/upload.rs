@@ -21,11 +21,14 @@ use crate::journal::{Journal, Open};
 use crate::manifest::{Backint, Manifest, Stored, VERSION};
 use crate::name::Name;
 use crate::progress::Progress;
+use crate::publish::{Written, publish};
 use crate::store::Store;
-use crate::store::fault::{Class, Fault};
+use crate::store::fault::Fault;
 use crate::store::objects::Terms;
 use crate::store::uploads;
-use crate::stream::cut::{Cutter, Part, Room};
+use crate::stream::cut::{Cutter, Part};
+use crate::stream::room::Room;
+use crate::stream::schedule::Sizes;
 use crate::stream::stages::{Broken, Recipe, Taken, take_in};
 
 /// What to store, and how.
@@ -41,10 +44,10 @@ pub struct Wish {
     pub recipe: Recipe,
     /// Parameters of the stored object.
     pub terms: Terms,
-    /// Bytes of the first parts, and of a block.
-    pub unit: u64,
-    /// Bytes of memory for parts.
-    pub room: u64,
+    /// How it is cut.
+    pub sizes: Sizes,
+    /// Bytes of memory for parts, if that was said.
+    pub room: Option<u64>,
     /// Most requests at once.
     pub parallel: usize,
     /// Bytes a second.
@@ -111,7 +114,7 @@ pub async fn put(
             key,
             size: taken.layout.size,
             parts: taken.layout.parts,
-            block: wish.unit,
+            block: wish.sizes.block,
             crc32c: crate::manifest::hex(&sums),
             compression: wish.recipe.level.map(|_| "zstd".to_owned()),
             encryption: (!wish.recipe.recipients.is_empty()).then(|| "age".to_owned()),
@@ -121,52 +124,23 @@ pub async fn put(
         },
         backint: wish.backint,
     };
-    if let Err(error) =
-        publish(store, &manifest_key, &manifest, &wish.terms.hot(), &what, taken_already).await
-    {
-        let _ = crate::clean::clear(store, open).await;
-        return Err(error);
-    }
-    open.end()?;
-    Ok(manifest)
-}
-
-/// Writes the manifest where none is.
-async fn publish(
-    store: &Store,
-    key: &str,
-    manifest: &Manifest,
-    terms: &Terms,
-    what: &str,
-    taken_already: impl Fn() -> Error,
-) -> Result<(), Error> {
-    let text = manifest.seal().map_err(Error::Local)?;
-    let crc = crc32c::crc32c(&text);
-    let text = bytes::Bytes::from(text);
-    match store.put(key, text.clone(), crc, terms, true).await {
-        Ok(_) => Ok(()),
-        // It was looked for before the upload; a server without conditions can do no better.
-        Err(fault) if fault.class == Class::Unsupported => {
-            store.put(key, text, crc, terms, false).await.map(|_| ()).map_err(|fault| fault.error(what))
+    match publish(store, &mut open, &name, &manifest, wish.terms.hot(), true).await {
+        Ok(Written::There) => open.end()?,
+        Ok(Written::Taken) => {
+            let _ = crate::clean::clear(store, open).await;
+            return Err(taken_already());
         }
-        // It may be our own, whose answer was lost.
-        Err(fault) if fault.class == Class::Exists => {
-            match store.small(key, crate::manifest::MOST_BYTES).await.map_err(|fault| fault.error(what))? {
-                Some(there) if there == text => Ok(()),
-                _ => Err(taken_already()),
+        Err(error) => match crate::clean::clear(store, open).await {
+            Ok(true) => {}
+            Ok(false) => return Err(error),
+            Err(_) => {
+                let text =
+                    format!("{error}; all its bytes are stored, and the next run on this host finishes it");
+                return Err(Error::Store(text));
             }
-        }
-        Err(fault) => Err(fault.error(what)),
+        },
     }
-}
-
-/// Replaces the manifest of a backup that has one.
-pub async fn republish(store: &Store, name: &Name, manifest: &Manifest, terms: &Terms) -> Result<(), Error> {
-    let text = manifest.seal().map_err(Error::Local)?;
-    let crc = crc32c::crc32c(&text);
-    let what = format!("writing the manifest of `{name}`");
-    store.put(&name.manifest(), text.into(), crc, terms, false).await.map_err(|fault| fault.error(&what))?;
-    Ok(())
+    Ok(manifest)
 }
 
 /// Sends the bytes and sees that they are there.
@@ -181,11 +155,10 @@ async fn send(
 ) -> Result<(Taken, Option<String>), Error> {
     let what = format!("storing `{}`", wish.name);
     let name = wish.name.clone();
-    // Two parts at least: one is filled while the other is sent.
-    let room = Room::new(wish.room.max(2 * wish.unit), Handle::current());
+    let room = Room::new(wish.room);
     let guard = CallOff(called_off, room.clone());
     let (sender, mut parts) = mpsc::channel::<Part>(1);
-    let cutter = Cutter::new(wish.unit, room, sender, wish.rate);
+    let cutter = Cutter::new(wish.sizes, room, Handle::current(), sender, wish.rate);
     let recipe = wish.recipe.clone();
     let seen = Arc::clone(progress);
     let pump = tokio::task::spawn_blocking(move || {

@@ -124,6 +124,17 @@ pub(crate) struct Session {
     pub(crate) parent: i32,
 }
 
+/// What the entries of one call share when nobody says how much.
+const SHARED: u64 = 192 * 1024 * 1024;
+
+impl Session {
+    /// The memory of one entry, if that is bounded: they share what was said, and what is usual if they are many.
+    fn fair(&self) -> Option<u64> {
+        let all = self.settings.room.or((self.entries > 1).then_some(SHARED))?;
+        Some(all / self.entries.max(1) as u64)
+    }
+}
+
 /// Lines of the answer to one entry.
 pub(crate) type Answer = Vec<String>;
 

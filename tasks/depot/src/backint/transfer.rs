@@ -16,8 +16,10 @@ use crate::manifest::Backint;
 use crate::progress::Progress;
 use crate::store::objects::Warmth;
 use crate::stream::pipe::{End, NewFile, Patience, is_pipe};
-use crate::stream::schedule::SMALLEST_PART;
+use crate::stream::schedule::{self, SMALLEST_PART};
 use crate::upload::{self, Source, Wish};
+
+const MIB: u64 = 1024 * 1024;
 
 /// A pipe or file of HANA's.
 struct Given {
@@ -68,20 +70,19 @@ async fn store(session: &Session, object: &str, file: Option<Option<u64>>) -> Re
     let end = End::reading(Path::new(object), settings.pipes, Arc::clone(&called_off));
     let end = end.map_err(|error| Error::Stream(format!("{object}: {error}")))?;
     let source = Box::new(Given { end, file, parent: session.parent });
-    // The memory is shared by all entries; each gets two parts at least.
-    let entries = session.entries as u64;
-    let fair = settings.room / entries;
-    let unit = (fair / 2).clamp(SMALLEST_PART, settings.unit.max(SMALLEST_PART));
+    let fair = session.fair();
+    // Small enough for two of them to fit.
+    let unit = fair.map_or(settings.unit, |fair| (fair / 2).clamp(SMALLEST_PART, settings.unit));
     let wish = Wish {
         name,
         database: session.user.clone(),
         parent: None,
         recipe: settings.recipe.clone(),
         terms: settings.terms()?,
-        unit: unit - unit % SMALLEST_PART.min(1024 * 1024),
+        sizes: schedule::sizes(None, unit - unit % MIB),
         room: fair,
         parallel: (2 * settings.parallel / session.entries).max(2),
-        rate: settings.rate.map(|rate| (rate / entries).max(1)),
+        rate: settings.rate.map(|rate| (rate / session.entries as u64).max(1)),
         backint: Some(Backint { user: session.user.clone(), object: object.to_owned(), ebid: ebid.clone() }),
     };
     let progress = Progress::new("stored", None);
@@ -145,7 +146,7 @@ pub(super) async fn restore(session: &Session, ebid: Option<&str>, object: &str,
     let fetched = async {
         let manifest = inquire::manifest(session, &name, object).await?;
         let mut reading = session.settings.reading()?;
-        reading.room /= session.entries as u64;
+        reading.room = session.fair();
         reading.parallel = (2 * reading.parallel / session.entries).max(2);
         if let Warmth::Cold | Warmth::Thawing = download::ready(&session.store, &manifest).await? {
             let terms = session.settings.terms()?;

@@ -85,16 +85,14 @@ impl Put {
         if let Some(level) = self.compress {
             recipe.level = (level > 0).then_some(level);
         }
-        let unit =
-            self.part.filter(|part| *part > 0).unwrap_or(settings.unit).min(schedule::LARGEST_PART / 192);
-        let unit = self.expect.map_or(unit, |expect| schedule::unit_for(expect, unit));
+        let unit = self.part.filter(|part| *part > 0).unwrap_or(settings.unit).min(schedule::LARGEST_PART);
         let wish = Wish {
             name: self.name,
             database: self.database.unwrap_or(first),
             parent: self.parent.map(|parent| parent.as_str().to_owned()),
             recipe,
             terms,
-            unit,
+            sizes: schedule::sizes(self.expect, unit),
             room: settings.room,
             parallel: settings.parallel,
             rate: self.limit.filter(|rate| *rate > 0).or(settings.rate),

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Options, Settings};
@@ -50,8 +50,15 @@ enum Command {
     Delete(tend::Delete),
     /// Carry out the rules of retention, and clear away what died
     Prune(tend::Prune),
+    /// Clear away what died, and touch no backup
+    Clean(tend::Clean),
     /// Speak Backint with SAP HANA; also when called as `hdbbackint`
     Backint(crate::backint::Arguments),
+}
+
+/// The definitions of the commands, for man pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// What every command works with.
@@ -173,6 +180,7 @@ async fn ask(options: &Options, command: Command) -> Result<(), Error> {
         Command::Move(wish) => wish.run(&context).await,
         Command::Delete(delete) => delete.run(&context).await,
         Command::Prune(prune) => prune.run(&context).await,
+        Command::Clean(clean) => clean.run(&context).await,
         // Dealt with before, because its answer is a file.
         Command::Backint(_) => Ok(()),
     }

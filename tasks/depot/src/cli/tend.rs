@@ -1,4 +1,4 @@
-//! `thaw`, `move`, `delete` and `prune`: what changes what is stored.
+//! `thaw`, `move`, `delete`, `prune` and `clean`: what changes what is stored.
 
 use std::time::Duration;
 
@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Context, complain, print, print_json, span};
 use crate::catalog;
+use crate::clean;
 use crate::cold::{self, Speed, State};
 use crate::error::Error;
 use crate::name::Name;
@@ -176,5 +177,32 @@ impl Prune {
             complain(line);
         }
         Err(Error::No(format!("{} could not be dealt with: the others were", report.failed.len())))
+    }
+}
+
+#[derive(clap::Args)]
+pub(super) struct Clean {
+    /// Age from which what belongs to no backup is cleared away, whoever left it
+    #[arg(long, value_parser = span, default_value = "7d")]
+    stale: Duration,
+}
+
+impl Clean {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
+        let (store, journal) = (&context.store, &context.journal);
+        let died = clean::dead(store, journal).await?;
+        let catalog = catalog::read(store, "").await?;
+        let stale = SignedDuration::try_from(self.stale).unwrap_or(SignedDuration::MAX);
+        let done = clean::stale(store, journal, &catalog, stale).await?;
+        if context.settings.json {
+            return print_json(
+                &json!({"died": died, "stale_uploads": done.uploads, "stale_objects": done.objects}),
+            );
+        }
+        print(&format!(
+            "cleared away {died} that died on this host, and {} uploads and {} objects of no backup",
+            done.uploads, done.objects
+        ));
+        Ok(())
     }
 }

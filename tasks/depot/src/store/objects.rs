@@ -10,15 +10,17 @@ use aws_sdk_s3::types::{StorageClass, Tier};
 use base64::Engine;
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::Store;
 use super::fault::{Class, Fault, NO_CODE};
+use crate::stream::room::Buffer;
 
 /// Most objects that one listing takes in.
 const MOST_OBJECTS: usize = 2_000_000;
 
 /// With which parameters an object is stored.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Terms {
     /// Storage class; the bucket's own when not said.
     pub class: Option<String>,
@@ -214,36 +216,39 @@ impl Store {
         from: u64,
         length: u64,
         crc: u32,
-    ) -> Result<Option<Vec<Bytes>>, Fault> {
+        into: Buffer,
+    ) -> Result<Option<Bytes>, Fault> {
         let full = self.key(key);
         let range = format!("bytes={from}-{}", from + length.saturating_sub(1));
         let wrong = std::sync::atomic::AtomicU32::new(0);
-        self.tried(length, || async {
-            let request = self.client.get_object().bucket(&self.place.bucket).key(&full).range(&range);
-            let mut answer = request.send().await.map_err(Fault::from)?;
-            let (mut pieces, mut count, mut sum) = (Vec::new(), 0u64, 0u32);
-            while let Some(piece) = answer.body.next().await {
-                let piece =
-                    piece.map_err(|error| Fault::transient(format!("the answer broke off: {error}")))?;
-                count += piece.len() as u64;
-                if count > length {
-                    return Err(Fault::transient("the answer is longer than what was asked for"));
+        // A try that was too slow is dropped before the next one begins, and leaves the buffer to it.
+        let into = tokio::sync::Mutex::new(into);
+        let right = self
+            .tried(length, || async {
+                let mut into = into.lock().await;
+                into.clear();
+                let request = self.client.get_object().bucket(&self.place.bucket).key(&full).range(&range);
+                let mut answer = request.send().await.map_err(Fault::from)?;
+                let mut sum = 0;
+                while let Some(piece) = answer.body.next().await {
+                    let piece =
+                        piece.map_err(|error| Fault::transient(format!("the answer broke off: {error}")))?;
+                    if (into.len() + piece.len()) as u64 > length {
+                        return Err(Fault::transient("the answer is longer than what was asked for"));
+                    }
+                    sum = crc32c::crc32c_append(sum, &piece);
+                    into.extend_from_slice(&piece);
                 }
-                sum = crc32c::crc32c_append(sum, &piece);
-                pieces.push(piece);
-            }
-            if count < length {
-                return Err(Fault::transient("the answer broke off"));
-            }
-            if sum == crc {
-                return Ok(Some(pieces));
-            }
-            if wrong.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
-                return Err(Fault::transient("the bytes are not those that were stored"));
-            }
-            Ok(None)
-        })
-        .await
+                if (into.len() as u64) < length {
+                    return Err(Fault::transient("the answer broke off"));
+                }
+                if sum != crc && wrong.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+                    return Err(Fault::transient("the bytes are not those that were stored"));
+                }
+                Ok(sum == crc)
+            })
+            .await?;
+        Ok(right.then(|| into.into_inner().freeze()))
     }
 
     /// Removes an object; that there is none is a success.

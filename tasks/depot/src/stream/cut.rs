@@ -1,20 +1,17 @@
 //! The end of the way in: cuts the stored bytes into parts, sums each block, and hands parts to the uploader.
 //!
-//! Memory is bounded by a budget of bytes: a part's room is taken before its first byte is written and given back
-//! when its upload is over. While the uploader is slow, writing waits here, and so does whoever reads the stream.
+//! A part's room is taken before its first byte is written and given back when its upload is over. While the uploader
+//! is slow, writing waits here, and so does whoever reads the stream.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use super::schedule;
-
-/// The budget is counted in this many bytes.
-const GRAIN: u64 = 1024;
+use super::room::{Buffer, Room};
+use super::schedule::{MOST_PARTS, Sizes};
 
 /// One part, ready to be uploaded.
 #[derive(Debug)]
@@ -27,73 +24,6 @@ pub struct Part {
     pub crc: u32,
     /// Nothing follows.
     pub last: bool,
-}
-
-/// Room for parts: a budget of bytes, and buffers that are used again.
-#[derive(Clone)]
-pub struct Room {
-    free: Arc<Semaphore>,
-    used: Arc<Mutex<Vec<Vec<u8>>>>,
-    handle: Handle,
-    bytes: u64,
-}
-
-struct Buffer {
-    bytes: Vec<u8>,
-    room: Room,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if let Ok(mut used) = self.room.used.lock() {
-            let mut bytes = std::mem::take(&mut self.bytes);
-            bytes.clear();
-            used.push(bytes);
-        }
-    }
-}
-
-impl Room {
-    /// Room for so many bytes.
-    pub fn new(bytes: u64, handle: Handle) -> Self {
-        let permits = usize::try_from(bytes / GRAIN).unwrap_or(Semaphore::MAX_PERMITS);
-        Self { free: Arc::new(Semaphore::new(permits)), used: Arc::default(), handle, bytes }
-    }
-
-    /// Nobody will give room back any more: whoever waits for it gets an error.
-    pub fn close(&self) {
-        self.free.close();
-    }
-
-    fn take(&mut self, size: u64) -> io::Result<Buffer> {
-        // A part larger than the whole budget is the price of a very long stream: then two fit, no more.
-        if 2 * size > self.bytes {
-            let more = usize::try_from((2 * size - self.bytes) / GRAIN).unwrap_or(0);
-            self.free.add_permits(more);
-            self.bytes += more as u64 * GRAIN;
-        }
-        let wanted = u32::try_from(size.div_ceil(GRAIN)).map_err(io::Error::other)?;
-        let permit = self
-            .handle
-            .block_on(Arc::clone(&self.free).acquire_many_owned(wanted))
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload has ended"))?;
-        let size = usize::try_from(size).map_err(io::Error::other)?;
-        let mut used = self.used.lock().map_err(|_| io::Error::other("a writer has died"))?;
-        // Buffers of an earlier, smaller step are let go.
-        used.retain(|bytes| bytes.capacity() >= size);
-        let bytes = used.pop().unwrap_or_default();
-        drop(used);
-        let mut buffer = Buffer { bytes, room: self.clone(), _permit: permit };
-        buffer.bytes.try_reserve_exact(size).map_err(io::Error::other)?;
-        Ok(buffer)
-    }
 }
 
 /// What the manifest says of the stored bytes.
@@ -109,8 +39,9 @@ pub struct Layout {
 
 /// Cuts what is written into parts.
 pub struct Cutter {
-    unit: u64,
+    sizes: Sizes,
     room: Room,
+    handle: Handle,
     out: mpsc::Sender<Part>,
     /// The part being filled, its full size and its sum up to the last whole block.
     filling: Option<(Buffer, u64, u32)>,
@@ -137,11 +68,11 @@ impl Pace {
 }
 
 impl Cutter {
-    /// A cutter with blocks, and first parts, of `unit` bytes.
-    pub fn new(unit: u64, room: Room, out: mpsc::Sender<Part>, rate: Option<u64>) -> Self {
+    /// A cutter that takes its parts' memory from the room.
+    pub fn new(sizes: Sizes, room: Room, handle: Handle, out: mpsc::Sender<Part>, rate: Option<u64>) -> Self {
         let pace = rate.map(|rate| Pace { rate: rate.max(1), begun: Instant::now(), sent: 0 });
         let layout = Layout::default();
-        Self { unit, room, out, filling: None, block: (0, 0), number: 0, layout, pace }
+        Self { sizes, room, handle, out, filling: None, block: (0, 0), number: 0, layout, pace }
     }
 
     /// Hands over the last part and says what there was.
@@ -155,14 +86,13 @@ impl Cutter {
 
     fn begin(&mut self) -> io::Result<()> {
         self.number += 1;
-        let size = schedule::part_size(self.unit, self.number).ok_or_else(|| {
-            let most = schedule::most_bytes(self.unit);
+        let size = self.sizes.part(self.number).ok_or_else(|| {
+            let most = self.sizes.most_bytes();
             io::Error::other(format!(
-                "the stream is longer than the {most} bytes that {} parts of this size hold: say --expect BYTES",
-                schedule::MOST_PARTS
+                "the stream is longer than the {most} bytes that {MOST_PARTS} parts of this size hold: say --expect BYTES"
             ))
         })?;
-        self.filling = Some((self.room.take(size)?, size, 0));
+        self.filling = Some((self.room.take_blocking(size, &self.handle)?, size, 0));
         self.block = (0, 0);
         Ok(())
     }
@@ -170,26 +100,26 @@ impl Cutter {
     /// Ends the block at the end of what is filled.
     fn end_block(&mut self) {
         if let Some((buffer, _, sum)) = &mut self.filling {
-            let length = buffer.bytes.len() - self.block.0;
+            let length = buffer.len() - self.block.0;
             if length > 0 {
                 *sum = crc32c::crc32c_combine(*sum, self.block.1, length);
                 self.layout.sums.push(self.block.1);
             }
-            self.block = (buffer.bytes.len(), 0);
+            self.block = (buffer.len(), 0);
         }
     }
 
     fn hand_over(&mut self, last: bool) -> io::Result<()> {
         self.end_block();
         let Some((buffer, _, crc)) = self.filling.take() else { return Ok(()) };
-        let size = buffer.bytes.len() as u64;
+        let size = buffer.len() as u64;
         self.layout.size += size;
         match self.layout.parts.last_mut() {
             Some((count, each)) if *each == size => *count += 1,
             _ if size > 0 => self.layout.parts.push((1, size)),
             _ => {}
         }
-        let part = Part { number: self.number, bytes: Bytes::from_owner(buffer), crc, last };
+        let part = Part { number: self.number, bytes: buffer.freeze(), crc, last };
         let ended = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload has ended");
         self.out.blocking_send(part).map_err(ended)
     }
@@ -201,17 +131,17 @@ impl Write for Cutter {
             return Ok(0);
         }
         // A full part is handed over only when more comes, so that the last one is known as the last.
-        if self.filling.as_ref().is_some_and(|(buffer, size, _)| buffer.bytes.len() as u64 == *size) {
+        if self.filling.as_ref().is_some_and(|(buffer, size, _)| buffer.len() as u64 == *size) {
             self.hand_over(false)?;
         }
         if self.filling.is_none() {
             self.begin()?;
         }
-        let unit = self.unit as usize;
+        let block = usize::try_from(self.sizes.block).unwrap_or(usize::MAX);
         let Some((buffer, _, _)) = &mut self.filling else { return Ok(0) };
-        let room = unit - (buffer.bytes.len() - self.block.0);
+        let room = block - (buffer.len() - self.block.0);
         let taken = bytes.get(..room).unwrap_or(bytes);
-        buffer.bytes.extend_from_slice(taken);
+        buffer.extend_from_slice(taken);
         self.block.1 = crc32c::crc32c_append(self.block.1, taken);
         if taken.len() == room {
             self.end_block();

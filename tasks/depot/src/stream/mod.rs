@@ -2,5 +2,6 @@
 
 pub mod cut;
 pub mod pipe;
+pub mod room;
 pub mod schedule;
 pub mod stages;

@@ -3,17 +3,21 @@
 //! A multipart upload has at most 10,000 parts, and parts are what memory holds: small ones are cheap, large ones
 //! are needed for long streams. So parts begin small and grow in steps. In units of the first part's size:
 //!
-//! | parts | each | sum so far | with 16 MiB |
+//! | parts | each | sum so far | with 5 MiB |
 //! | --- | --- | --- | --- |
-//! | 2000 | 1 | 2,000 | 31 GiB |
-//! | 2000 | 2 | 6,000 | 94 GiB |
-//! | 2000 | 4 | 14,000 | 219 GiB |
-//! | 1000 | 16 | 30,000 | 469 GiB |
-//! | 1000 | 32 | 62,000 | 969 GiB |
-//! | 1000 | 96 | 158,000 | 2.4 TiB |
-//! | 1000 | 192 | 350,000 | 5.3 TiB |
+//! | 1000 | 1 | 1,000 | 4.9 GiB |
+//! | 1000 | 2 | 3,000 | 15 GiB |
+//! | 1000 | 4 | 7,000 | 34 GiB |
+//! | 600 | 6 | 10,600 | 52 GiB |
+//! | 2300 | 12 | 38,200 | 187 GiB |
+//! | 900 | 32 | 67,000 | 327 GiB |
+//! | 900 | 80 | 139,000 | 679 GiB |
+//! | 1000 | 200 | 339,000 | 1.6 TiB |
+//! | 1300 | 560 | 1,067,000 | 5.1 TiB |
 //!
-//! Up to 200 GB no part is larger than 64 MiB, which keeps the memory below the promised 300 MB.
+//! Up to 200 GB no part is larger than 60 MiB, of which four are in memory: below the promised 300 MB.
+//!
+//! Blocks, of which each has a sum of its own, are what a reader holds. They stay small when parts do not.
 
 /// The most parts of an upload, by S3's rules.
 pub const MOST_PARTS: u32 = 10_000;
@@ -22,29 +26,52 @@ pub const SMALLEST_PART: u64 = 5 * 1024 * 1024;
 /// The largest part that S3 takes.
 pub const LARGEST_PART: u64 = 5 * 1024 * 1024 * 1024;
 
-const STEPS: [(u32, u64); 7] =
-    [(2000, 1), (4000, 2), (6000, 4), (7000, 16), (8000, 32), (9000, 96), (10_000, 192)];
+/// Up to which part, and how many units each has.
+const STEPS: [(u32, u64); 9] = [
+    (1000, 1),
+    (2000, 2),
+    (3000, 4),
+    (3600, 6),
+    (5900, 12),
+    (6800, 32),
+    (7700, 80),
+    (8700, 200),
+    (MOST_PARTS, 560),
+];
+/// Units of all parts before those that no expected stream should reach: they are the reserve for a wrong guess.
+const EXPECTED_UNITS: u64 = 38_200;
+/// A manifest holds no more sums than about this many.
+const MOST_BLOCKS: u64 = 2_000_000;
 
-/// Sum of the steps: how many units all parts hold together.
-const ALL_UNITS: u64 = 350_000;
-
-/// Bytes of part `number`, counted from 1; `None` after the last one.
-pub fn part_size(unit: u64, number: u32) -> Option<u64> {
-    let (_, times) = STEPS.iter().find(|(last, _)| number <= *last)?;
-    Some((unit * times).min(LARGEST_PART))
+/// How a stream is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of the first parts; the others are multiples.
+    pub unit: u64,
+    /// Bytes of a block; the unit is a multiple.
+    pub block: u64,
 }
 
-/// The unit for a stream of about so many bytes: parts as even as can be, a tenth of the numbers in reserve.
-pub fn unit_for(expected: u64, least: u64) -> u64 {
-    let even = expected.div_ceil(u64::from(MOST_PARTS) * 9 / 10);
-    // The steps make an upload of even parts longer than it must be; that is the reserve for a wrong guess.
-    let unit = if even <= least { least } else { expected.div_ceil(14_000).max(least) };
-    unit.next_multiple_of(1024 * 1024).min(LARGEST_PART / 192)
+/// How to cut a stream of about so many bytes, if anybody knows, into first parts of at least so many.
+pub fn sizes(expected: Option<u64>, least: u64) -> Sizes {
+    let expected = expected.unwrap_or(0);
+    let block = least * (1 + expected / (least * MOST_BLOCKS));
+    let unit = expected.div_ceil(EXPECTED_UNITS).max(block).next_multiple_of(block);
+    Sizes { unit: unit.min(LARGEST_PART / block * block), block }
 }
 
-/// The most bytes that an upload of this unit can hold.
-pub fn most_bytes(unit: u64) -> u64 {
-    (unit * ALL_UNITS).min(LARGEST_PART * u64::from(MOST_PARTS))
+impl Sizes {
+    /// Bytes of part `number`, counted from 1; `None` after the last one.
+    pub fn part(self, number: u32) -> Option<u64> {
+        let (_, times) = STEPS.iter().find(|(last, _)| number <= *last)?;
+        // Whole blocks also where S3 sets the bound.
+        Some((self.unit * times).min(LARGEST_PART / self.block * self.block))
+    }
+
+    /// The most bytes that an upload can hold.
+    pub fn most_bytes(self) -> u64 {
+        (1..=MOST_PARTS).filter_map(|number| self.part(number)).sum()
+    }
 }
 
 #[cfg(test)]
@@ -53,44 +80,55 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn sum(unit: u64) -> u64 {
-        (1..=MOST_PARTS).map(|number| part_size(unit, number).unwrap()).sum()
+    fn of(unit: u64) -> Sizes {
+        sizes(None, unit)
     }
 
     #[test]
     fn ten_thousand_parts_hold_five_tebibytes_and_no_part_is_too_large() {
-        assert!(sum(16 * MIB) >= 5 << 40);
-        assert_eq!(sum(16 * MIB), most_bytes(16 * MIB));
-        assert!((1..=MOST_PARTS).all(|number| part_size(16 * MIB, number).unwrap() <= LARGEST_PART));
-        assert_eq!(part_size(16 * MIB, MOST_PARTS + 1), None);
+        assert!(of(SMALLEST_PART).most_bytes() >= 5 << 40);
+        for unit in [SMALLEST_PART, 16 * MIB, 64 * MIB] {
+            assert!((1..=MOST_PARTS).all(|number| of(unit).part(number).unwrap() <= LARGEST_PART));
+        }
+        assert_eq!(of(SMALLEST_PART).part(MOST_PARTS + 1), None);
     }
 
     #[test]
-    fn parts_stay_at_64_mib_until_200_gb() {
+    fn parts_stay_at_60_mib_until_200_gb() {
         let mut stored = 0;
         for number in 1.. {
-            let size = part_size(16 * MIB, number).unwrap();
+            let size = of(SMALLEST_PART).part(number).unwrap();
             if stored >= 200_000_000_000 {
                 break;
             }
-            assert!(size <= 64 * MIB, "part {number}");
+            assert!(size <= 60 * MIB, "part {number}");
             stored += size;
         }
     }
 
     #[test]
-    fn parts_never_shrink_and_are_whole_units() {
-        let sizes: Vec<u64> = (1..=MOST_PARTS).map(|number| part_size(5 * MIB, number).unwrap()).collect();
-        assert!(sizes.windows(2).all(|pair| pair[0] <= pair[1]));
-        assert!(sizes.iter().all(|size| size % (5 * MIB) == 0));
+    fn parts_never_shrink_and_are_whole_blocks() {
+        for cut in [of(SMALLEST_PART), of(7 * MIB), sizes(Some(40_000_000_000_000), 7 * MIB)] {
+            let sizes: Vec<u64> = (1..=MOST_PARTS).map(|number| cut.part(number).unwrap()).collect();
+            assert!(sizes.windows(2).all(|pair| pair[0] <= pair[1]));
+            assert!(sizes.iter().all(|size| size.is_multiple_of(cut.block)));
+        }
     }
 
     #[test]
-    fn a_known_length_always_fits() {
-        for exponent in 0..=42 {
-            let expected = 1u64 << exponent;
-            let unit = unit_for(expected, 5 * MIB);
-            assert!(most_bytes(unit) >= expected, "{expected}");
+    fn a_known_length_always_fits_in_few_blocks_and_nearly_even_parts() {
+        for expected in (0..=45).map(|exponent| 1u64 << exponent).chain([45_000_000_000_000]) {
+            let cut = sizes(Some(expected), SMALLEST_PART);
+            assert!(cut.most_bytes() >= expected, "{expected}");
+            assert!(cut.unit.is_multiple_of(cut.block) && cut.block >= SMALLEST_PART, "{expected}: {cut:?}");
+            assert!(expected.div_ceil(cut.block) <= MOST_BLOCKS, "{expected}: {cut:?}");
         }
+        let cut = sizes(Some(1_000_000_000_000), SMALLEST_PART);
+        let mut stored = 0;
+        let last = (1..).find(|number| {
+            stored += cut.part(*number).unwrap();
+            stored >= 1_000_000_000_000
+        });
+        assert!(cut.part(last.unwrap()).unwrap() <= 360 * MIB);
     }
 }

@@ -1,6 +1,6 @@
 //! What happens to the bytes between the stream and the store: summed, compressed, encrypted, and all of it back.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 use age::stream::StreamWriter;
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use crate::manifest::hex;
 /// Bytes moved at once: small enough for the cache of a core.
 const CHUNK: usize = 256 * 1024;
 /// zstd cuts its work into jobs of this size, one a core: it bounds the memory of a host of many cores.
-const JOB: u32 = 4 * 1024 * 1024;
+const JOB: u32 = 2 * 1024 * 1024;
 /// More workers than this are not what a host of databases wants to give.
 const MOST_WORKERS: u32 = 16;
 
@@ -148,13 +148,13 @@ pub struct Given {
 
 /// Turns stored bytes into plain ones and writes them.
 pub fn give_out(
-    stored: impl Read + 'static,
+    stored: impl BufRead + 'static,
     compressed: bool,
     identities: Option<&[age::x25519::Identity]>,
     out: &mut dyn Write,
     mut seen: impl FnMut(u64),
 ) -> Result<Given, Broken> {
-    let open: Box<dyn Read> = match identities {
+    let open: Box<dyn BufRead> = match identities {
         None => Box::new(stored),
         Some(identities) => {
             let decryptor =
@@ -162,24 +162,28 @@ pub fn give_out(
             let identities = identities.iter().map(|one| one as &dyn age::Identity);
             let reader =
                 decryptor.decrypt(identities).map_err(|error| Broken::Source(io::Error::other(error)))?;
-            Box::new(reader)
+            Box::new(BufReader::with_capacity(CHUNK, reader))
         }
     };
-    let mut plain: Box<dyn Read> =
-        if compressed { Box::new(zstd::Decoder::new(open).map_err(Broken::Source)?) } else { open };
+    let mut plain: Box<dyn BufRead> = if compressed {
+        let decoder = zstd::Decoder::with_buffer(open).map_err(Broken::Source)?;
+        Box::new(BufReader::with_capacity(CHUNK, decoder))
+    } else {
+        open
+    };
     let mut sum = Sha256::new();
     let mut size = 0u64;
-    let mut chunk = vec![0; CHUNK];
     loop {
-        let count = match plain.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(count) => count,
+        let bytes = match plain.fill_buf() {
+            Ok([]) => break,
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Broken::Source(error)),
         };
-        let bytes = chunk.get(..count).unwrap_or_default();
+        let count = bytes.len();
         sum.update(bytes);
         out.write_all(bytes).map_err(Broken::Sink)?;
+        plain.consume(count);
         size += count as u64;
         seen(count as u64);
     }

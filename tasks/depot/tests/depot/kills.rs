@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::kit::depot::{Depot, ended};
 use crate::kit::noise;
-use crate::kit::proxy::{Fate, Proxy};
+use crate::kit::proxy::{Fate, Late, Proxy};
 use crate::kit::servers::{Moto, Strict};
 
 /// Runs the command and kills it at request `at`; gives `false` when it ended before that.
@@ -149,4 +149,82 @@ fn a_put_that_is_asked_to_stop_clears_up_itself() {
     assert_eq!(end.code, Some(143));
     assert!(server.leftovers().is_empty() && server.keys().is_empty());
     assert_eq!(depot.begun(), 0);
+}
+
+/// Kills the command while its manifest is under way; what comes of that is said later.
+fn killed_at_the_manifest(depot: &Depot, proxy: &Proxy, arguments: &[&str], input: &[u8]) -> Arc<Late> {
+    let child = depot.command(arguments).stdin(Stdio::piped()).spawn();
+    let child = Arc::new(Mutex::new(child.unwrap()));
+    let mut stdin = child.lock().unwrap().stdin.take().unwrap();
+    let (victim, late) = (Arc::clone(&child), Arc::new(Late::default()));
+    let fate = Arc::clone(&late);
+    proxy.rule(move |seen| {
+        if !seen.is_manifest() {
+            return Fate::Pass;
+        }
+        victim.lock().unwrap().kill().unwrap();
+        Fate::Late(Arc::clone(&fate))
+    });
+    let _ = stdin.write_all(input);
+    drop(stdin);
+    crate::kit::until("it has ended", || child.lock().unwrap().try_wait().unwrap().is_some());
+    proxy.rule(|_| Fate::Pass);
+    late
+}
+
+#[test]
+fn a_manifest_that_arrives_after_the_cleaning_still_names_bytes_that_are_there() {
+    let server = Moto::start();
+    server.bucket(&[]);
+    let proxy = Proxy::start(server.address);
+    let depot = Depot::new(proxy.address, "timeout: 5\ntries: 2");
+    let objects = || server.ask("GET", "/vault?list-type=2", &[], "").1.matches("<Key>").count();
+    let bytes = noise(4, 6 << 20);
+    let late = killed_at_the_manifest(&depot, &proxy, &["put", "db/a"], &bytes);
+    assert_eq!(depot.names(), Vec::<String>::new(), "not before its manifest");
+    depot.run(&["clean"]).ok();
+    assert_eq!(depot.names(), ["db/a"], "who died in the last write is finished");
+    assert_eq!(late.arrive(), 412);
+    depot.run(&["verify"]).ok();
+    assert!(depot.run(&["get", "db/a"]).ok().out == bytes);
+    // A move replaces the manifest: there the late one is written, and is the same.
+    let late = killed_at_the_manifest(&depot, &proxy, &["move", "db/a", "--to", "STANDARD_IA"], b"");
+    depot.run(&["clean"]).ok();
+    assert_eq!(late.arrive(), 200);
+    depot.run(&["verify"]).ok();
+    assert_eq!(depot.run(&["show", "db/a", "--json"]).ok().json()["state"]["class"], "STANDARD_IA");
+    assert!(depot.run(&["get", "db/a"]).ok().out == bytes);
+    assert_eq!((objects(), depot.begun()), (2, 0));
+    // What is gone meanwhile does not come back.
+    let late = killed_at_the_manifest(&depot, &proxy, &["move", "db/a", "--to", "STANDARD"], b"");
+    let other = Depot::new(server.address, "");
+    other.run(&["delete", "db/a"]).ok();
+    depot.run(&["clean"]).ok();
+    assert_eq!((objects(), depot.begun()), (0, 0));
+    drop(late);
+}
+
+#[test]
+fn a_put_whose_manifest_is_not_taken_is_finished_by_the_next_run() {
+    let server = Strict::start();
+    let proxy = Proxy::start(server.address);
+    let depot = Depot::new(proxy.address, "timeout: 5\ntries: 1");
+    // One that fails is tried once more by the cleaning up.
+    let once = std::sync::atomic::AtomicBool::new(true);
+    proxy.rule(move |seen| {
+        let first = seen.is_manifest() && once.swap(false, std::sync::atomic::Ordering::SeqCst);
+        if first { Fate::Reset } else { Fate::Pass }
+    });
+    depot.put("db/once", b"stored");
+    proxy.rule(|seen| if seen.is_manifest() { Fate::Reset } else { Fate::Pass });
+    depot.feed(&["put", "db/a"], b"stored").fails(4, "the next run on this host finishes it");
+    assert_eq!(depot.names(), ["db/once"]);
+    proxy.rule(|_| Fate::Pass);
+    depot.feed(&["put", "db/b"], b"next").ok();
+    assert_eq!(depot.names(), ["db/once", "db/a", "db/b"]);
+    assert_eq!(depot.run(&["get", "db/a"]).ok().out, b"stored");
+    // Refused for good, it leaves nothing.
+    proxy.rule(|seen| if seen.is_manifest() { Fate::Answer(403, "AccessDenied") } else { Fate::Pass });
+    depot.feed(&["put", "db/c"], b"refused").fails(4, "AccessDenied");
+    assert_eq!((server.keys().len(), depot.begun()), (6, 0));
 }

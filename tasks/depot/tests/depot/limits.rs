@@ -7,8 +7,8 @@ use crate::kit::handle;
 use crate::kit::sink::{Seen, bind, serve};
 
 /// What all 10,000 parts hold together, in first parts.
-const UNITS: usize = 350_000;
-const UNIT: usize = 512;
+const UNITS: usize = 1_067_000;
+const UNIT: usize = 128;
 
 #[test]
 fn ten_thousand_parts_are_filled_to_the_last_byte_and_one_more_is_refused() {
@@ -24,7 +24,7 @@ fn ten_thousand_parts_are_filled_to_the_last_byte_and_one_more_is_refused() {
         let mut seen = seen.lock().unwrap();
         assert_eq!(seen.parts.len(), 10_000);
         assert_eq!(seen.parts.values().sum::<u64>(), bytes.len() as u64);
-        assert_eq!(seen.parts[&10_000], 192 * UNIT as u64);
+        assert_eq!(seen.parts[&10_000], 560 * UNIT as u64);
         assert_eq!(seen.small.len(), 1, "the manifest");
         seen.parts.clear();
     }

@@ -3,11 +3,14 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up fails at once")]
 
+mod agent;
 mod backint;
 mod cold;
+mod credentials;
 mod faults;
 mod kills;
 mod kit;
 mod limits;
+mod progress;
 mod tasks;
 mod transfer;

@@ -2,6 +2,7 @@
 
 pub(crate) mod caller;
 pub(crate) mod depot;
+pub(crate) mod imds;
 pub(crate) mod proxy;
 pub(crate) mod servers;
 pub(crate) mod sink;

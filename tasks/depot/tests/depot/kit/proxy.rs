@@ -22,6 +22,7 @@ pub(crate) struct Seen {
     /// Counted from 1.
     pub(crate) number: usize,
     pub(crate) method: String,
+    pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) headers: hyper::HeaderMap,
 }
@@ -34,9 +35,30 @@ impl Seen {
             && !self.headers.contains_key("x-amz-copy-source")
     }
 
+    /// A manifest is on the way to the server.
+    pub(crate) fn is_manifest(&self) -> bool {
+        self.method == "PUT" && self.path.ends_with("/manifest.json")
+    }
+
     /// Bytes of a backup are asked for.
     pub(crate) fn is_range(&self) -> bool {
         self.method == "GET" && self.headers.contains_key("range")
+    }
+}
+
+/// A request that is under way for as long as the test wants.
+#[derive(Debug, Default)]
+pub(crate) struct Late {
+    arrive: tokio::sync::Notify,
+    arrived: std::sync::OnceLock<u16>,
+}
+
+impl Late {
+    /// Lets it arrive; gives the status that the server answered.
+    pub(crate) fn arrive(&self) -> u16 {
+        self.arrive.notify_one();
+        super::until("it arrives", || self.arrived.get().is_some());
+        *self.arrived.get().unwrap()
     }
 }
 
@@ -50,6 +72,8 @@ pub(crate) enum Fate {
     LoseAnswer,
     /// Nothing is answered.
     Stall,
+    /// Nothing is answered, and the server gets it when everybody has forgotten it.
+    Late(Arc<Late>),
     /// An answer of S3 with this status and code.
     Answer(u16, &'static str),
     /// The request was signed with another time than the server's, which is this.
@@ -100,6 +124,7 @@ async fn serve(
     let seen = Seen {
         number,
         method: head.method.to_string(),
+        path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
         headers: head.headers.clone(),
     };
@@ -125,12 +150,22 @@ async fn serve(
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     head.uri = format!("http://{to}{path}").parse().map_err(std::io::Error::other)?;
     // In a task of its own: a client that dies drops this future, and must not call off what the server has begun.
+    let late = if let Fate::Late(late) = &fate { Some(Arc::clone(late)) } else { None };
     let forwarded = tokio::spawn(async move {
+        if let Some(late) = &late {
+            late.arrive.notified().await;
+        }
         let request = Request::from_parts(head, Full::new(sent));
         let (head, answer) = client.request(request).await.map_err(std::io::Error::other)?.into_parts();
         let answer = answer.collect().await.map_err(std::io::Error::other)?.to_bytes();
+        if let Some(late) = &late {
+            let _ = late.arrived.set(head.status.as_u16());
+        }
         Ok::<_, std::io::Error>((head, answer))
     });
+    if let Fate::Late(_) = fate {
+        return std::future::pending().await;
+    }
     let (head, answer) = forwarded.await.map_err(std::io::Error::other)??;
     let answer = match fate {
         Fate::LoseAnswer => return Err(std::io::Error::other("lost")),
