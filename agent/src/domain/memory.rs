@@ -418,6 +418,16 @@ pub struct Memory {
     pub newest: Option<Timestamp>,
 }
 
+impl Fact {
+    /// The first version of the ledger that can say this.
+    pub fn format(&self) -> u32 {
+        match self {
+            Self::Version { .. } | Self::Occasion { cause: Cause::Secret { .. }, .. } => 2,
+            _ => 1,
+        }
+    }
+}
+
 impl Memory {
     /// Takes a fact in.
     pub fn take(&mut self, fact: Fact) {

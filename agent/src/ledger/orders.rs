@@ -13,8 +13,8 @@ use crate::domain::yaml::one_line;
 use crate::host::disk::{self, DiskError};
 use crate::host::log::{self, Log, LogError};
 
-/// The version of the ledger that this program writes.
-pub const LEDGER_VERSION: u32 = 1;
+/// The newest version of the ledger that this program reads and writes: 2 knows the versions of secrets.
+pub const LEDGER_VERSION: u32 = 2;
 
 /// A ledger below this size is never compacted.
 const SMALL: u64 = 256 << 10;
@@ -31,6 +31,14 @@ pub enum LedgerError {
     /// It was written by a newer program.
     #[error("{} has format {version}, and this program knows {LEDGER_VERSION}: install the newer hostler again", path.display())]
     Newer {
+        /// Where.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// A fact that the version in which the ledger is kept cannot say.
+    #[error("{} is kept in format {version}, which cannot hold this: nothing was written", path.display())]
+    Former {
         /// Where.
         path: PathBuf,
         /// Its version.
@@ -57,6 +65,8 @@ struct Header {
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
+    /// In which it is kept: that of its first line, until [`Ledger::upgrade`].
+    version: u32,
     log: Log,
     memory: Memory,
     /// Lines in the file, with the first.
@@ -65,34 +75,37 @@ pub struct Ledger {
 }
 
 /// The memory that the lines of a ledger add up to; pure, so that it can be tested on any text.
-pub fn parse(path: &Path, lines: &[String]) -> Result<Memory, LedgerError> {
+pub fn parse(path: &Path, lines: &[String]) -> Result<(u32, Memory), LedgerError> {
     let unreadable =
         |line: usize, why| LedgerError::Unreadable { path: path.to_owned(), line: line + 1, why };
     let mut memory = Memory::default();
+    // One that is not there yet has nothing to be read by an older program.
+    let mut version = LEDGER_VERSION;
     for (i, line) in lines.iter().enumerate() {
         if i == 0 {
             let header: Header = serde_json::from_str(line).map_err(|why| unreadable(i, why))?;
             if header.ledger > LEDGER_VERSION {
                 return Err(LedgerError::Newer { path: path.to_owned(), version: header.ledger });
             }
+            version = header.ledger;
         } else {
             let facts: Vec<Fact> = serde_json::from_str(line).map_err(|why| unreadable(i, why))?;
             facts.into_iter().for_each(|fact| memory.take(fact));
         }
     }
-    Ok(memory)
+    Ok((version, memory))
 }
 
 impl Ledger {
     /// Opens the ledger, or begins one where there is none.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let (mut log, lines) = Log::open(path)?;
-        let memory = parse(path, &lines)?;
+        let (version, memory) = parse(path, &lines)?;
         if lines.is_empty() {
-            log.append(&json(&Header { ledger: LEDGER_VERSION }))?;
+            log.append(&json(&Header { ledger: version }))?;
         }
         let lines = lines.len().max(1);
-        let mut ledger = Self { path: path.to_owned(), log, memory, lines, compacted: 0 };
+        let mut ledger = Self { path: path.to_owned(), version, log, memory, lines, compacted: 0 };
         ledger.compact_if_grown()?;
         Ok(ledger)
     }
@@ -107,8 +120,22 @@ impl Ledger {
         &self.memory
     }
 
+    /// Whether it is kept in the newest version; otherwise the program before can still read it.
+    pub fn is_newest(&self) -> bool {
+        self.version >= LEDGER_VERSION
+    }
+
+    /// Writes it anew in the newest version; a program that knows only the former one cannot read it any more.
+    pub fn upgrade(&mut self) -> Result<(), LedgerError> {
+        let former = std::mem::replace(&mut self.version, LEDGER_VERSION);
+        self.rewrite().inspect_err(|_| self.version = former)
+    }
+
     /// Adds facts, all of them or none; when this returns they are on the disk.
     pub fn record(&mut self, facts: Vec<Fact>) -> Result<(), LedgerError> {
+        if facts.iter().any(|fact| fact.format() > self.version) {
+            return Err(LedgerError::Former { path: self.path.clone(), version: self.version });
+        }
         self.log.append(&json(&facts))?;
         self.lines += 1;
         facts.into_iter().for_each(|fact| self.memory.take(fact));
@@ -123,10 +150,14 @@ impl Ledger {
         if self.log.length() < SMALL.max(4 * self.compacted) {
             return Ok(());
         }
+        self.rewrite()
+    }
+
+    fn rewrite(&mut self) -> Result<(), LedgerError> {
         for key in self.memory.forgettable() {
             self.memory.take(Fact::Forgotten { key });
         }
-        let mut contents = log::line(&json(&Header { ledger: LEDGER_VERSION }));
+        let mut contents = log::line(&json(&Header { ledger: self.version }));
         for fact in self.memory.facts() {
             contents.push_str(&log::line(&json(&[fact])));
         }
@@ -186,8 +217,38 @@ mod tests {
     fn a_ledger_of_a_newer_program_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
-        std::fs::write(&path, log::line("{\"ledger\":2}")).unwrap();
-        assert!(matches!(Ledger::open(&path), Err(LedgerError::Newer { version: 2, .. })));
+        std::fs::write(&path, log::line("{\"ledger\":3}")).unwrap();
+        assert!(matches!(Ledger::open(&path), Err(LedgerError::Newer { version: 3, .. })));
+    }
+
+    #[test]
+    fn a_ledger_stays_in_its_version_until_it_is_upgraded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger");
+        let version = || {
+            let (_, lines) = Log::open(&path).unwrap();
+            parse(&path, &lines).unwrap().0
+        };
+        Ledger::open(&path).unwrap();
+        assert_eq!(version(), LEDGER_VERSION, "a new one is of the newest");
+        std::fs::write(&path, log::line("{\"ledger\":1}")).unwrap();
+        let mut ledger = Ledger::open(&path).unwrap();
+        // Far beyond the size at which it is written anew.
+        for n in 0..3_000 {
+            ledger.record(vec![flip(n)]).unwrap();
+        }
+        assert_eq!(version(), 1);
+        let mut secret = flip(3_000);
+        if let Fact::Occasion { cause, .. } = &mut secret {
+            *cause = Cause::try_from("secret 4 of kv/data/a".to_owned()).unwrap();
+        }
+        let refused = ledger.record(vec![secret.clone()]);
+        assert!(matches!(refused, Err(LedgerError::Former { version: 1, .. })));
+        let before = ledger.memory().clone();
+        ledger.upgrade().unwrap();
+        assert_eq!((version(), ledger.memory()), (2, &before));
+        ledger.record(vec![secret]).unwrap();
+        assert_eq!(Ledger::open(&path).unwrap().memory(), ledger.memory());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! decides: that is `domain::decide`.
 
 mod examine;
+mod formats;
 pub mod identity;
 mod launch;
 mod look;
@@ -230,6 +231,7 @@ pub struct Agent {
     calm_until: Option<Timestamp>,
     standings: standing::Standings,
     secrets: secrets::Secrets,
+    probation: formats::Probation,
     vault: Option<Arc<Vault>>,
     vault_keeper: Option<JoinHandle<()>>,
     listening: telemetry::Listening,
@@ -329,6 +331,7 @@ impl Agent {
             calm_until: None,
             standings,
             secrets: secrets::Secrets::default(),
+            probation: formats::Probation::of(&settings.state_dir),
             vault,
             closed_since_trim: 0,
             decision: Decision::default(),
@@ -374,6 +377,7 @@ impl Agent {
             // A question changes nothing, so nothing follows from it.
             if !std::mem::take(&mut only_asked) {
                 self.decide_and_dispatch();
+                self.look_at_formats();
                 self.watch_secrets();
                 self.publish();
                 self.trim_sometimes();
@@ -384,6 +388,7 @@ impl Agent {
                 heap::give_back();
             }
             let wake = self.decision.wake.map(|at| until(at).min(Instant::now() + LONGEST_SLEEP));
+            let wake = [wake, self.probation_ends().map(until)].into_iter().flatten().min();
             // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.
             tokio::select! {
                 event = self.inbox.recv() => if let Some(event) = event {

@@ -118,8 +118,15 @@ impl Agent {
             let paths = order.on_secret_change.iter().map(|one| one.path().to_owned());
             (Some(terms) == order.standing_terms().as_ref()).then(|| paths.collect::<Vec<_>>())
         };
-        let paths = self.seeing.orders.iter().filter_map(counts).flatten().collect();
+        // What the former format cannot say is not asked for.
+        let may = !self.on_probation();
+        let paths = self.seeing.orders.iter().filter(|_| may).filter_map(counts).flatten().collect();
         self.secrets.want(paths);
+    }
+
+    /// Whether any order that is seen watches a secret.
+    pub(super) fn watches_secrets(&self) -> bool {
+        self.seeing.orders.values().any(|seen| order(seen).is_some())
     }
 
     /// Takes in what Vault said.
