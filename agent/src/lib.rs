@@ -2,7 +2,7 @@
 //! and the result stands in Consul.
 //!
 //! ```text
-//! cli -> app -> { store, vault, catalog, ledger, exec, report, config } -> host -> domain
+//! cli -> app -> { store, vault, catalog, ledger, exec, report, telemetry, config } -> host -> domain
 //! ```
 //!
 //! Arrows go down only; the folders in braces do not know one another, `app` joins them.
@@ -19,4 +19,5 @@ pub mod host;
 pub mod ledger;
 pub mod report;
 pub mod store;
+pub mod telemetry;
 pub mod vault;

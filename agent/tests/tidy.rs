@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the ground up; a room may use those of a lower rank only.
-const RANKS: [(&str, u32); 11] = [
+const RANKS: [(&str, u32); 12] = [
     ("domain", 0),
     ("host", 1),
     ("store", 2),
@@ -19,6 +19,7 @@ const RANKS: [(&str, u32); 11] = [
     ("ledger", 2),
     ("exec", 2),
     ("report", 2),
+    ("telemetry", 2),
     ("config", 2),
     ("app", 3),
     ("cli", 4),

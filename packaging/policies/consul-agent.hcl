@@ -23,3 +23,7 @@ key_prefix "hostler/reports/orders/db1/" {
 key_prefix "hostler/reports/runs/db1/" {
   policy = "write"
 }
+# Shows the host as a service; `consul.register: false` does without.
+service "hostler" {
+  policy = "write"
+}

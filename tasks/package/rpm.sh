@@ -23,7 +23,7 @@ held() {
 
 hold() {
     # The name alone would lock each version that a repository offers, and a second lock would admit both.
-    dnf -q versionlock delete "$1" >/dev/null 2>&1 || true
+    unhold "$1" || return
     run 0 dnf -q -y versionlock add "$1-$(installed "$1")"
 }
 
@@ -75,12 +75,12 @@ keep() {
 
 # change SECONDS NAME VERSION: install takes a lower version too when it is named.
 change() {
-    dnf -q versionlock delete "$2" >/dev/null 2>&1 || true
+    unhold "$2" || return
     manager "$1" install "$2-$3"
 }
 
 restore() {
-    dnf -q versionlock delete "$2" >/dev/null 2>&1 || true
+    unhold "$2" || return
     for file in "$STATE"/*.rpm; do
         [ -f "$file" ] && manager "$1" install "$file" && return 0
     done
@@ -88,7 +88,7 @@ restore() {
 }
 
 remove() {
-    dnf -q versionlock delete "$2" >/dev/null 2>&1 || true
+    unhold "$2" || return
     manager "$1" remove "$2"
 }
 

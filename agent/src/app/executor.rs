@@ -87,6 +87,8 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Option<&str>) -> Result<
     let mut journal = Journal::open(&folder.journal(), &plan)?;
     journal.record(clock::now(), vec![Event::Begun { epoch, boot: facts::boot_id() }])?;
     here(CrashPoint::Begun);
+    // Order and task stand beside it in the journal: they are fields of the unit.
+    tracing::info!("epoch {epoch} of run {} begins", plan.run);
     if journal.state().outcome().is_some()
         && let Some(Asked::Undo { by, reason, .. }) = folder.undo(journal.state().undos)
     {

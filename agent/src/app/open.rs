@@ -1,44 +1,40 @@
 //! Opens what the settings name.
 
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{ConfigError, LauncherChoice, Settings, StoreSettings};
-use crate::domain::secret::Secret;
 use crate::exec::launcher::Launcher;
-use crate::host::disk::{self, At};
 use crate::host::facts;
 use crate::store::Store;
 use crate::store::consul::{Consul, ConsulLayer};
 use crate::store::dir::Dir;
 
-/// The longest token file, in bytes.
-const MAX_TOKEN: u64 = 4 << 10;
+/// A store, and once more what it is.
+pub struct Opened {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The same, where it is Consul.
+    pub consul: Option<Arc<Consul>>,
+}
 
 /// The store that the settings name; connects to nothing yet.
 pub fn store(settings: &Settings) -> Result<Arc<dyn Store>, ConfigError> {
+    Ok(opened(settings)?.store)
+}
+
+/// The same, for whoever needs more of Consul than a store.
+pub fn opened(settings: &Settings) -> Result<Opened, ConfigError> {
     match &settings.store {
         StoreSettings::Dir(path) => {
             let dir = Dir::new(path);
             dir.make()?;
-            Ok(Arc::new(dir))
+            Ok(Opened { store: Arc::new(dir), consul: None })
         }
         StoreSettings::Consul(layer) => {
-            let mut settings = ConsulLayer::clone(layer).settle()?;
-            if let Some(path) = &settings.token_file {
-                settings.token = Some(token(path)?);
-            }
-            Ok(Arc::new(Consul::new(settings)?))
+            let consul = Arc::new(Consul::new(ConsulLayer::clone(layer).settle()?)?);
+            Ok(Opened { store: Arc::clone(&consul) as Arc<dyn Store>, consul: Some(consul) })
         }
     }
-}
-
-fn token(path: &Path) -> Result<Secret, ConfigError> {
-    let missing = || io::Error::from(io::ErrorKind::NotFound);
-    let bytes = disk::read(path, MAX_TOKEN)?.ok_or_else(missing).at("read the token in", path)?;
-    let text = String::from_utf8(bytes).map_err(io::Error::other).at("read the token in", path)?;
-    Ok(Secret::new(text))
 }
 
 /// The launcher for this host.

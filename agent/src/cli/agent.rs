@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, env, log, runtime};
+use super::{Failure, env, log, log_to_journal, runtime};
+use crate::app::agent::reload::Anew;
 use crate::app::agent::{Agent, identity};
 use crate::app::open;
-use crate::config;
+use crate::config::{self, LogFormat};
 use crate::host::notify::Notify;
 
 #[derive(Args)]
@@ -22,19 +22,24 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let settings = config::load(arguments.config.as_deref(), &env)?;
-    log(&settings.log_level);
+    let level = match settings.log_format {
+        LogFormat::Journald => log_to_journal(&settings.log_level),
+        LogFormat::Text => log(&settings.log_level),
+    };
+    let file = arguments.config.clone();
+    let anew = Anew { load: Box::new(move || config::load(file.as_deref(), &env)), level };
     let runtime = runtime()?;
     runtime.block_on(async {
-        let store = open::store(&settings)?;
-        let place = store.place();
+        let opened = open::opened(&settings)?;
+        let place = opened.store.place();
         let stopped = stopped();
         tokio::pin!(stopped);
         let mut notify = Notify::from_env();
         let who = tokio::select! {
-            who = identity::settle(&settings, &*store, &mut notify) => who?,
+            who = identity::settle(&settings, &*opened.store, &mut notify) => who?,
             () = &mut stopped => return Ok(()),
         };
-        let agent = Agent::build(settings, Arc::clone(&store), who, notify)?;
+        let agent = Agent::build(settings, opened, who, notify, anew)?;
         tracing::info!("agent of {} watches {place}", agent.host());
         agent.run(stopped).await?;
         tracing::info!("agent stops; runs go on without it");

@@ -84,7 +84,7 @@ fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure>
             says.into_iter().flatten().collect::<Vec<_>>().join(": "),
         ]);
     }
-    table.print()?;
+    show::page(&table.shown())?;
     Ok(Exit::Good.into())
 }
 

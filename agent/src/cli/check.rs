@@ -1,6 +1,8 @@
 //! `hostler check`: everything that is wrong, one named check a line, each with its cure.
 //!
-//! It changes nothing: rights to write are tried with a condition that cannot hold.
+//! It changes nothing: rights to write are tried with a condition that cannot hold. What could not be looked at is
+//! named as well, as skipped and with why: a check that is silently absent would look like one that passed. The whole
+//! is made to be pasted into a ticket, so it begins with who asked, where and when.
 
 mod host;
 mod store;
@@ -9,11 +11,15 @@ mod vault;
 use std::process::ExitCode;
 
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::exit::Exit;
+use super::history::this_host;
 use super::place::{Place, PlaceArgs};
+use super::screen::{self, Tone};
 use super::{Failure, block, show};
+use crate::host::clock;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -22,6 +28,8 @@ enum Level {
     Ok,
     Warn,
     Fail,
+    /// Could not be looked at.
+    Skip,
 }
 
 impl Level {
@@ -30,6 +38,16 @@ impl Level {
             Self::Ok => "ok",
             Self::Warn => "warn",
             Self::Fail => "fail",
+            Self::Skip => "skip",
+        }
+    }
+
+    fn tone(self) -> Tone {
+        match self {
+            Self::Ok => Tone::Good,
+            Self::Warn => Tone::Wait,
+            Self::Fail => Tone::Bad,
+            Self::Skip => Tone::Dim,
         }
     }
 }
@@ -56,6 +74,49 @@ fn fail(name: &'static str, finding: impl Into<String>, cure: impl Into<String>)
     Check { name, level: Level::Fail, finding: finding.into(), cure: Some(cure.into()) }
 }
 
+fn skip(name: &'static str, why: impl Into<String>) -> Check {
+    Check { name, level: Level::Skip, finding: why.into(), cure: None }
+}
+
+/// All checks, and whose they are.
+#[derive(Serialize)]
+struct Findings {
+    /// Of this program.
+    version: &'static str,
+    host: Option<String>,
+    at: Timestamp,
+    checks: Vec<Check>,
+}
+
+impl Findings {
+    fn count(&self, level: Level) -> usize {
+        self.checks.iter().filter(|check| check.level == level).count()
+    }
+
+    /// `only_bad`: without what is as it should be.
+    fn shown(&self, only_bad: bool) -> String {
+        let mut text = String::new();
+        if !only_bad {
+            let host = self.host.as_deref().map(|host| format!(" on {host}")).unwrap_or_default();
+            text.push_str(&format!("hostler {}{host}, {}\n", self.version, show::time(Some(self.at))));
+        }
+        let bad = |check: &&Check| !only_bad || matches!(check.level, Level::Warn | Level::Fail);
+        for check in self.checks.iter().filter(bad) {
+            let level = screen::paint(&format!("{:<4}", check.level.as_str()), check.level.tone());
+            text.push_str(&format!("{level}  {:<14}  {}\n", check.name, show::inline(&check.finding)));
+            if let Some(cure) = &check.cure {
+                text.push_str(&format!("{:22}-> {}\n", "", show::inline(cure)));
+            }
+        }
+        if !only_bad {
+            let counts = [Level::Ok, Level::Warn, Level::Fail, Level::Skip].map(|level| self.count(level));
+            let [ok, warn, fail, skip] = counts;
+            text.push_str(&format!("{ok} ok, {warn} to look at, {fail} wrong, {skip} not looked at\n"));
+        }
+        text
+    }
+}
+
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Only what an operator's own machine needs: configuration and store
@@ -70,30 +131,34 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
-        let checks = all(arguments).await;
+        let findings = all(arguments).await;
         if arguments.json {
-            show::json(&checks)?;
+            show::json(&findings)?;
         } else {
-            for check in &checks {
-                let cure = check.cure.as_ref().map(|cure| format!(" — {cure}")).unwrap_or_default();
-                let finding = show::inline(&format!("{}{cure}", check.finding));
-                show::line(format!("{:<4}  {:<14}  {finding}", check.level.as_str(), check.name))?;
-            }
+            show::page(&findings.shown(screen::quiet()))?;
         }
-        let bad = checks.iter().any(|check| check.level == Level::Fail);
-        Ok(if bad { Exit::No } else { Exit::Good }.into())
+        Ok(if findings.count(Level::Fail) > 0 { Exit::No } else { Exit::Good }.into())
     })
 }
 
-async fn all(arguments: &Arguments) -> Vec<Check> {
+async fn all(arguments: &Arguments) -> Findings {
+    let mut findings =
+        Findings { version: env!("CARGO_PKG_VERSION"), host: None, at: clock::now(), checks: Vec::new() };
     let local = !arguments.store_only && !arguments.place.is_folder_only();
     // On the host the question is what its agent may do, whoever asks.
     let settings = if local { arguments.place.host_settings() } else { arguments.place.settings() };
     let settings = match settings {
         Ok(settings) => settings,
-        // Without settings there is nothing else to look at.
-        Err(error) => return vec![fail("configuration", error.to_string(), "correct it, then check again")],
+        Err(error) => {
+            let why = "without a configuration there is nothing else to look at";
+            findings.checks = vec![
+                fail("configuration", error.to_string(), "correct it, then check again"),
+                skip("everything", why),
+            ];
+            return findings;
+        }
     };
+    findings.host = this_host(&settings).filter(|_| local).map(|host| host.to_string());
     let mut checks = vec![ok("configuration", "no faults")];
     if local {
         checks.extend(host::checks(&settings));
@@ -101,7 +166,11 @@ async fn all(arguments: &Arguments) -> Vec<Check> {
     }
     match Place::existing(&settings) {
         Ok(place) => checks.extend(store::checks(&place, &settings, local).await),
-        Err(error) => checks.push(fail("store", error.to_string(), "see the configuration of the store")),
+        Err(error) => {
+            checks.push(fail("store", error.to_string(), "see the configuration of the store"));
+            checks.extend(store::skipped("there is no store"));
+        }
     }
-    checks
+    findings.checks = checks;
+    findings
 }

@@ -15,12 +15,14 @@ use tokio::time::{sleep, timeout};
 
 use super::agent::stopped;
 use super::{Failure, env, log, runtime};
+use crate::app::agent::reload::Anew;
 use crate::app::agent::{Agent, identity};
 use crate::app::open;
 use crate::config::{ALL, Settings, load};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::host::clock;
+use crate::host::logging::Level;
 use crate::host::notify::Notify;
 use crate::report::document::OrderReport;
 use crate::store::{Store, When};
@@ -48,11 +50,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    log("warn");
+    let level = log("warn");
     let config = set_up(&arguments.dir)?;
     let settings = load(Some(&config), &env)?;
     let runtime = runtime()?;
-    let code = runtime.block_on(work(settings, &config, arguments.once))?;
+    let code = runtime.block_on(work(settings, &config, level, arguments.once))?;
     runtime.shutdown_background();
     Ok(code)
 }
@@ -77,7 +79,9 @@ fn set_up(dir: &Path) -> io::Result<PathBuf> {
             "# Made by `hostler dev`; yours to change.\nhost: dev\nstate_dir: {}\nruntime_dir: {}\n\
              task_dirs: [{}]\nstore: dir\ndir: {{path: {}}}\nlauncher: detached\n\
              # A laptop or a container rarely has a clock that the kernel calls synchronised; a schedule fires here anyway.\n\
-             clock: trusted\n",
+             clock: trusted\n\
+             # Nobody measures it, and there may be another one.\n\
+             telemetry: {{listen: null}}\n",
             at("state"),
             at("run"),
             at("tasks"),
@@ -88,12 +92,15 @@ fn set_up(dir: &Path) -> io::Result<PathBuf> {
     Ok(config)
 }
 
-async fn work(settings: Settings, config: &Path, once: bool) -> Result<ExitCode, Failure> {
-    let store = open::store(&settings)?;
+async fn work(settings: Settings, config: &Path, level: Level, once: bool) -> Result<ExitCode, Failure> {
+    let opened = open::opened(&settings)?;
+    let store = Arc::clone(&opened.store);
+    let file = config.to_owned();
+    let anew = Anew { load: Box::new(move || load(Some(&file), &env)), level };
     let keys = settings.keys.clone();
     let mut notify = Notify::from_env();
     let who = identity::settle(&settings, &*store, &mut notify).await?;
-    let agent = Agent::build(settings, Arc::clone(&store), who, notify)?;
+    let agent = Agent::build(settings, opened, who, notify, anew)?;
     let host = agent.host().clone();
     enroll(&*store, &keys, &host).await?;
     let order: Name = "hello".parse()?;

@@ -6,12 +6,14 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::exit::Exit;
+use super::fleet::Marker;
 use super::place::PlaceArgs;
 use super::{Failure, block, show};
 use crate::config::ALL;
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::store::When;
+use crate::store::consul::service::SERVICE;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -47,6 +49,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 let new = place.store.put(&marker, b"{}".to_vec(), When::Unchanged(0)).await?;
                 if new { written.push(marker) } else { there.push(marker) }
             }
+            // So that a group knows its members before they have ever reported; agents do not read it.
+            if !arguments.group.is_empty() {
+                let own = Keys::marker(&place.keys.host_orders(host));
+                let groups = arguments.group.clone();
+                place.store.put(&own, serde_json::to_vec(&Marker { groups })?, When::Always).await?;
+            }
             place.keys
         };
         let policy = policy(&keys, host, &groups);
@@ -57,6 +65,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             written.iter().for_each(|marker| show::note(format!("wrote {marker}")));
             there.iter().for_each(|marker| show::note(format!("{marker} is there")));
             show::raw(policy.as_bytes())?;
+            show::note(format!(
+                "next, where Consul has ACLs: a token with this policy for {host}; then, on {host}: hostler check, \
+                 systemctl enable --now hostler"
+            ));
         }
         Ok(Exit::Good.into())
     })
@@ -84,6 +96,9 @@ pub fn policy(keys: &Keys, host: &Name, groups: &[Name]) -> String {
     for prefix in [keys.order_reports(host), keys.run_reports(host)] {
         policy.push_str(&rule("key_prefix", &prefix, "write"));
     }
+    // Consul 1.8 asks for no more: the host's own Consul agent knows which node that is.
+    policy.push_str("# Shows the host as a service; `consul.register: false` does without.\n");
+    policy.push_str(&rule("service", SERVICE, "write"));
     policy
 }
 
@@ -102,7 +117,7 @@ mod tests {
     fn a_policy_names_this_host_alone() {
         let groups = ["all".parse().unwrap(), "hana".parse().unwrap()];
         let policy = policy(&Keys::new("t/"), &"db1".parse().unwrap(), &groups);
-        let rules: Vec<&str> = policy.lines().filter(|line| line.starts_with("key")).collect();
+        let rules: Vec<&str> = policy.lines().filter(|line| line.ends_with('{')).collect();
         assert_eq!(
             rules,
             [
@@ -114,8 +129,9 @@ mod tests {
                 "key \"t/reports/agents/db1\" {",
                 "key_prefix \"t/reports/orders/db1/\" {",
                 "key_prefix \"t/reports/runs/db1/\" {",
+                "service \"hostler\" {",
             ]
         );
-        assert_eq!(policy.matches("write").count(), 3);
+        assert_eq!(policy.matches("\"write\"").count(), 4);
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Failure, log, runtime};
+use super::{Failure, log_to_journal, runtime};
 use crate::app::executor::execute;
 
 #[derive(Args)]
@@ -20,7 +20,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    log("info");
+    log_to_journal("info");
     let runtime = runtime()?;
     runtime.block_on(execute(&arguments.folder, arguments.epoch, arguments.handed.as_deref()))?;
     runtime.shutdown_background();

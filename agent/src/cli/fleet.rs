@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Failure;
 use super::exit::{Exit, end_of_phase, fault};
@@ -48,8 +48,17 @@ pub(super) struct Fleet {
     pub(super) agents: BTreeMap<Name, AgentReport>,
     /// Each order in its place.
     pub(super) orders: BTreeMap<OrderKey, Placed>,
-    /// The places that are enrolled.
-    markers: BTreeSet<Source>,
+    /// The places that are enrolled; with a host, the groups that whoever enrolled it named.
+    markers: BTreeMap<Source, Marker>,
+}
+
+/// What stands in the marker of a host's orders: who it will be, until its agent says so itself.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Marker {
+    /// The groups, the nearest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) groups: Vec<Name>,
 }
 
 impl Fleet {
@@ -57,11 +66,13 @@ impl Fleet {
     pub(super) async fn read(place: &Place) -> Result<Self, Failure> {
         let orders_prefix = place.keys.all_orders();
         let agents_prefix = place.keys.agent_reports();
-        let mut fleet = Self { agents: BTreeMap::new(), orders: BTreeMap::new(), markers: BTreeSet::new() };
+        let mut fleet = Self { agents: BTreeMap::new(), orders: BTreeMap::new(), markers: BTreeMap::new() };
         for entry in place.store.list(&orders_prefix).await?.entries {
             let Some(path) = entry.key.strip_prefix(&orders_prefix) else { continue };
             if let Some(source) = path.strip_suffix(MARKER).and_then(|path| path.strip_suffix('/')) {
-                fleet.markers.extend(source.parse::<Source>());
+                // What cannot be read, or is of a newer program, is a marker all the same.
+                let marker = serde_json::from_slice(&entry.value).unwrap_or_default();
+                fleet.markers.extend(source.parse::<Source>().map(|source| (source, marker)));
             } else if let Ok(key) = path.parse::<OrderKey>() {
                 let document = Document::read(&entry.value);
                 fleet.orders.insert(key, Placed { index: entry.modify_index, value: entry.value, document });
@@ -81,25 +92,30 @@ impl Fleet {
 
     /// All hosts that are enrolled or have reported.
     pub(super) fn hosts(&self) -> BTreeSet<&Name> {
-        let enrolled = self.markers.iter().filter_map(|source| match source {
+        let enrolled = self.markers.keys().filter_map(|source| match source {
             Source::Host(host) => Some(host),
             Source::Group(_) => None,
         });
         enrolled.chain(self.agents.keys()).collect()
     }
 
-    /// The known hosts of a group: those that say so of themselves; in `all` is each.
-    pub(super) fn members(&self, group: &Name) -> BTreeSet<&Name> {
-        if group.as_str() == ALL {
-            return self.hosts();
+    /// The groups of a host: as its agent says; of one that has never reported, as it was enrolled.
+    pub(super) fn groups_of(&self, host: &Name) -> &[Name] {
+        match self.agents.get(host) {
+            Some(agent) => &agent.groups,
+            None => self.markers.get(&Source::Host(host.clone())).map_or(&[], |marker| &marker.groups),
         }
-        let members = self.agents.iter().filter(|(_, agent)| agent.groups.contains(group));
-        members.map(|(host, _)| host).collect()
+    }
+
+    /// The known hosts of a group; in `all` is each.
+    pub(super) fn members(&self, group: &Name) -> BTreeSet<&Name> {
+        let all = group.as_str() == ALL;
+        self.hosts().into_iter().filter(|host| all || self.groups_of(host).contains(group)).collect()
     }
 
     /// All groups that are enrolled or that a host says it is in.
-    fn groups(&self) -> BTreeSet<&Name> {
-        let enrolled = self.markers.iter().filter_map(|source| match source {
+    pub(super) fn groups(&self) -> BTreeSet<&Name> {
+        let enrolled = self.markers.keys().filter_map(|source| match source {
             Source::Group(group) => Some(group),
             Source::Host(_) => None,
         });
@@ -108,7 +124,7 @@ impl Fleet {
 
     /// Refuses a place that nobody watches: most probably it is mistyped.
     pub(super) fn check(&self, source: &Source) -> Result<(), Failure> {
-        if self.markers.contains(source) {
+        if self.markers.contains_key(source) {
             return Ok(());
         }
         let (kind, name, known) = match source {
@@ -135,13 +151,29 @@ impl Fleet {
     /// The order that counts on a host under a name: its own, or that of its nearest group.
     pub(super) fn effective(&self, host: &Name, order: &Name) -> Option<(OrderKey, &Placed)> {
         let all: Option<Name> = ALL.parse().ok();
-        let groups = self.agents.get(host).map(|agent| agent.groups.as_slice()).unwrap_or_default();
+        let groups = self.groups_of(host);
         let mut sources = vec![Source::Host(host.clone())];
         sources.extend(groups.iter().chain(&all).cloned().map(Source::Group));
         sources.into_iter().find_map(|source| {
             let key = OrderKey { source, order: order.clone() };
             self.orders.get(&key).map(|placed| (key, placed))
         })
+    }
+
+    /// A word about a task that no order has named so far, although one has a name that is almost the same. Which tasks
+    /// a host has only the host knows, so it is no more than a word.
+    pub(super) fn doubt_task(&self, task: &Name) -> Option<String> {
+        let named = self.orders.values().filter_map(|placed| match &placed.document {
+            Ok(Document::Order(order)) => Some(&order.task),
+            _ => None,
+        });
+        if named.clone().any(|named| named == task) {
+            return None;
+        }
+        let meant = nearest(task.as_str(), named.map(Name::as_str))?;
+        Some(format!(
+            "no order has named a task {task} so far, but {meant}: if it is mistyped, the host will refuse it"
+        ))
     }
 
     /// What there is of an order name, for the message about one that is mistyped.

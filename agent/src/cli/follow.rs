@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::show;
+use super::{screen, show};
 use crate::exec::output::{FIRST, parts};
 
 /// Read at once.
@@ -102,7 +102,7 @@ struct Printer {
 
 impl Printer {
     fn new() -> Self {
-        Self { terminal: show::terminal(), rest: Vec::new() }
+        Self { terminal: screen::terminal(), rest: Vec::new() }
     }
 
     fn print(&mut self, bytes: &[u8]) -> io::Result<()> {

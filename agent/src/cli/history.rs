@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::Failure;
@@ -82,4 +83,44 @@ pub(super) async fn reported(place: &Place, host: Option<&Name>) -> Result<Vec<K
     }
     found.sort_by_key(|known| std::cmp::Reverse(known.run));
     Ok(found)
+}
+
+/// How long a task usually takes on a host: the median of its newest successes there, whatever their parameters.
+pub(super) async fn usual(place: &Place, host: &Name, task: &str) -> Result<Option<SignedDuration>, Failure> {
+    Ok(median(reported(place, Some(host)).await?.iter().map(|known| &known.report), task))
+}
+
+fn median<'a>(runs: impl Iterator<Item = &'a RunReport>, task: &str) -> Option<SignedDuration> {
+    // `name@version`: another version is another program.
+    let successes = runs.filter(|report| report.task == task && report.phase == "succeeded");
+    let mut took: Vec<SignedDuration> =
+        successes.filter_map(|report| Some(report.ended?.duration_since(report.started?))).collect();
+    took.sort_unstable();
+    took.get(took.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_successes_of_this_very_task_tell_how_long_it_takes() {
+        let run = |task: &str, phase: &str, secs: i64| RunReport {
+            task: task.into(),
+            phase: phase.into(),
+            started: jiff::Timestamp::from_second(1_000).ok(),
+            ended: jiff::Timestamp::from_second(1_000 + secs).ok(),
+            ..RunReport::default()
+        };
+        let runs = [
+            run("a@1", "succeeded", 10),
+            run("a@1", "succeeded", 1_000),
+            run("a@1", "succeeded", 20),
+            run("a@1", "failed", 1),
+            run("a@2", "succeeded", 2),
+            RunReport { ended: None, ..run("a@1", "succeeded", 3) },
+        ];
+        assert_eq!(median(runs.iter(), "a@1"), Some(SignedDuration::from_secs(20)));
+        assert_eq!(median(runs.iter(), "b@1"), None);
+    }
 }

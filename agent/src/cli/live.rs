@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{show, table};
+use super::{screen, show, table};
 
 /// What is shown now.
 pub(super) struct Live {
@@ -15,11 +15,14 @@ pub(super) struct Live {
 impl Live {
     /// Nothing is shown yet.
     pub(super) fn new() -> Self {
-        Self { last: String::new(), width: show::width(), open: false }
+        Self { last: String::new(), width: screen::width(), open: false }
     }
 
     /// Shows a line, unless it is there already.
     pub(super) fn show(&mut self, text: &str) -> io::Result<()> {
+        if screen::quiet() {
+            return Ok(());
+        }
         let text = show::inline(text.trim_end());
         if text == self.last {
             return Ok(());

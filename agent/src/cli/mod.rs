@@ -4,6 +4,7 @@ mod adopt;
 mod agent;
 mod audit;
 mod check;
+mod complete;
 mod confirm;
 mod control;
 mod dev;
@@ -19,14 +20,19 @@ mod live;
 mod logs;
 mod order;
 mod place;
+mod progress;
 mod run;
 mod runs;
+mod schema;
+mod screen;
 mod show;
 mod status;
 mod table;
 mod task;
 
+pub use complete::registrations;
 pub use enroll::policy;
+pub use schema::{Document, schema};
 
 use std::process::ExitCode;
 
@@ -34,12 +40,21 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::domain::control::Act;
 use crate::host::heap;
+use crate::host::journald::Journald;
+use crate::host::logging::{self, Level};
 use exit::Exit;
+
+/// Where whoever has never used it finds the way from here.
+const FIRST: &str =
+    "First steps: `hostler dev` shows everything here and now. With Consul: `hostler check --store-only`,
+`hostler enroll HOST`, the agent on the host, `hostler run hello --host HOST`, `hostler status`.";
 
 /// Carries out orders from Consul on this host, each once, and reports the result.
 #[derive(Parser)]
-#[command(name = "hostler", version, about, disable_help_subcommand = true)]
+#[command(name = "hostler", version, about, after_help = FIRST, disable_help_subcommand = true)]
 struct Cli {
+    #[command(flatten)]
+    screen: screen::ScreenArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -86,6 +101,8 @@ enum Command {
     Logs(logs::Arguments),
     /// List, show, check and try tasks.
     Task(task::Arguments),
+    /// Print the JSON Schema of a document that people write, or of what `--json` prints.
+    Schema(schema::Arguments),
     /// Carry out one epoch of a run; started by the agent only.
     #[command(hide = true)]
     Executor(executor::Arguments),
@@ -99,7 +116,9 @@ pub fn command() -> clap::Command {
 /// Runs the program.
 pub fn main() -> ExitCode {
     heap::share();
+    complete::answer();
     let cli = Cli::parse();
+    screen::settle(&cli.screen);
     let done = match cli.command {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
@@ -121,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Task(arguments) => task::run(&arguments),
+        Command::Schema(arguments) => schema::run(&arguments),
         Command::Executor(arguments) => executor::run(&arguments),
     };
     match done {
@@ -128,7 +148,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let exit = Exit::of_failure(&error);
             if exit != Exit::Pipe {
-                show::note(show::inline(&error.to_string()));
+                show::error(show::inline(&error.to_string()));
             }
             exit.into()
         }
@@ -157,16 +177,69 @@ fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Logs to standard error, without the time that the journal adds itself.
-fn log(level: &str) {
-    use tracing_subscriber::Layer;
-    use tracing_subscriber::filter::Targets;
-    use tracing_subscriber::layer::SubscriberExt;
-    use tracing_subscriber::util::SubscriberInitExt;
-    let wish = std::env::var("HOSTLER_LOG").unwrap_or_else(|_| format!("warn,hostler={level}"));
-    let filter: Targets = wish.parse().unwrap_or_default();
-    let plain = tracing_subscriber::fmt::layer().without_time().with_target(false).with_ansi(false);
-    let plain = plain.with_writer(std::io::stderr).with_filter(filter);
-    // A second call, in a test, changes nothing.
-    let _ = tracing_subscriber::registry().with(plain).try_init();
+/// Logs to standard error; what changes the level later.
+fn log(level: &str) -> Level {
+    logging::start(level, None, env("HOSTLER_LOG").as_deref())
+}
+
+/// Logs to the journal, where standard error leads to it.
+fn log_to_journal(level: &str) -> Level {
+    let journal = Journald::behind_stderr(env("JOURNAL_STREAM").as_deref());
+    logging::start(level, journal, env("HOSTLER_LOG").as_deref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands that a page tells its reader to type, with the line that they stand in.
+    fn commands(page: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut block = false;
+        for line in page.lines() {
+            if line.trim_start().starts_with("```") {
+                block = !block;
+                continue;
+            }
+            if block {
+                let typed = line.trim_start().trim_start_matches("$ ").trim_start_matches("sudo ");
+                found.extend(typed.starts_with("hostler ").then(|| typed.to_owned()));
+            } else {
+                let spans = line.split('`').skip(1).step_by(2);
+                found.extend(spans.filter(|span| span.starts_with("hostler ")).map(str::to_owned));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn what_the_guides_tell_their_readers_to_type_is_understood() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut pages = vec![root.join("README.md")];
+        pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+        let mut count = 0;
+        for page in pages {
+            for typed in commands(&std::fs::read_to_string(&page).unwrap()) {
+                // What stands in quotes is one word.
+                let quoted = |(i, part): (usize, &str)| {
+                    if i % 2 == 1 { part.replace(' ', "_") } else { part.to_owned() }
+                };
+                let typed: String = typed.split('"').enumerate().map(quoted).collect();
+                // Up to a comment, a pipe, or what the shell does with the output.
+                let words: Vec<&str> = typed
+                    .split_whitespace()
+                    .take_while(|word| !["#", "|", "&", "&&", ";"].contains(word) && !word.starts_with('>'))
+                    .map(|word| word.trim_matches(['"', '\'', ',', ';']))
+                    .collect();
+                count += 1;
+                // A command that is only named is not written out, and HOST is no name: neither misleads anybody.
+                if let Err(error) = Cli::try_parse_from(&words) {
+                    use clap::error::ErrorKind::{InvalidSubcommand, UnknownArgument};
+                    let wrong = matches!(error.kind(), UnknownArgument | InvalidSubcommand);
+                    assert!(!wrong, "{}: {typed}\n{error}", page.display());
+                }
+            }
+        }
+        assert!(count > 30, "{count} commands were found");
+    }
 }

@@ -16,7 +16,7 @@ use super::exit::{Exit, fault};
 use super::fleet::{Fleet, Placed};
 use super::place::{Place, PlaceArgs, SourceArgs};
 use super::table::Table;
-use super::{Failure, block, show};
+use super::{Failure, block, screen, show};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::order::{DEFAULT_SPREAD, Document, MAX_ORDER};
@@ -46,6 +46,7 @@ enum Act {
 #[derive(Args)]
 struct Put {
     /// The order's name
+    #[arg(value_name = "ORDER")]
     name: Name,
     /// The document, YAML or JSON; - reads standard input
     #[arg(value_name = "FILE", required_unless_present = "task", conflicts_with = "task")]
@@ -76,6 +77,7 @@ struct Put {
 #[derive(Args)]
 struct One {
     /// The order's name
+    #[arg(value_name = "ORDER")]
     name: Name,
     #[command(flatten)]
     source: SourceArgs,
@@ -126,6 +128,9 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
     let place = put.place.open()?;
     let fleet = Fleet::read(&place).await?;
     fleet.check(&key.source)?;
+    if let Document::Order(order) = &document {
+        fleet.doubt_task(&order.task).into_iter().for_each(show::note);
+    }
     if let Source::Group(group) = &key.source {
         confirm(&key, &document, fleet.members(group).len(), put.yes_to)?;
     }
@@ -139,8 +144,8 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
     if put.json {
         show::json(&json!({"order": key, "did": did, "identity": identity(&document)}))?;
     } else {
-        show::line(format!("{key}: {did}"))?;
-        show::line(format!("hostler status {} shows how it goes", key.order))?;
+        show::say(format!("{key}: {did}"))?;
+        show::say(format!("hostler status {} shows how it goes", key.order))?;
     }
     Ok(Exit::Good.into())
 }
@@ -208,7 +213,7 @@ async fn get(one: &One) -> Result<ExitCode, Failure> {
         let mut document = described(&key, &placed);
         document["document"] = text.into();
         show::json(&document)?;
-    } else if show::terminal() {
+    } else if screen::terminal() {
         show::line(show::lines(text.trim_end()))?;
     } else {
         show::raw(&placed.value)?;
@@ -236,7 +241,7 @@ async fn delete(one: &One) -> Result<ExitCode, Failure> {
     if one.json {
         show::json(&json!({"order": key, "did": "deleted"}))?;
     } else {
-        show::line(format!("{key}: deleted; what was done stays done, and a run under way goes on"))?;
+        show::say(format!("{key}: deleted; what was done stays done, and a run under way goes on"))?;
     }
     Ok(Exit::Good.into())
 }
@@ -275,9 +280,7 @@ async fn list(list: &List) -> Result<ExitCode, Failure> {
         return Ok(Exit::Good.into());
     }
     let mut table = Table::new(&["PLACE", "ORDER", "TASK", "INSTRUCTION", "BY", "REASON"]);
-    let mut any = false;
     for (key, placed) in orders {
-        any = true;
         let (task, by, reason) = match &placed.document {
             Ok(Document::Order(order)) => {
                 (order.task.to_string(), order.by.clone(), order.reason.clone().unwrap_or_default())
@@ -289,10 +292,10 @@ async fn list(list: &List) -> Result<ExitCode, Failure> {
         let by = by.unwrap_or_else(|| "-".to_owned());
         table.row([key.source.to_string(), key.order.to_string(), task, identity, by, reason]);
     }
-    if any {
-        table.print()?;
+    if table.is_empty() {
+        show::note("there are no orders, or the token may not see them: hostler order put writes one");
     } else {
-        show::note("there are no orders, or the token may not see them");
+        show::page(&table.shown())?;
     }
     Ok(Exit::Good.into())
 }

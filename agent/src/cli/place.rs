@@ -15,14 +15,14 @@ use crate::store::Store;
 use crate::store::consul::ConsulLayer;
 
 /// Options of each command that asks a store.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(super) struct PlaceArgs {
     /// The configuration file; without it /etc/hostler/hostler.yml, if it is there
     #[arg(long, short, value_name = "FILE", help_heading = "Where")]
     pub(super) config: Option<PathBuf>,
     /// A folder that is the store, in place of the configured one
     #[arg(long, value_name = "DIR", help_heading = "Where", conflicts_with = "config")]
-    store_dir: Option<PathBuf>,
+    pub(super) store_dir: Option<PathBuf>,
 }
 
 /// An open store.

@@ -1,48 +1,39 @@
-//! `hostler run`: places an order for one host, waits for its end and ends with its exit status.
+//! `hostler run`: places an order for a host or a group, waits for its end and ends with its exit status.
 //!
-//! Whatever happens to this command, the order stays in place and the host carries it out; only a report of the
+//! Whatever happens to this command, the order stays in place and the hosts carry it out; only a report of the
 //! very instruction that was placed counts as an answer.
 
+mod one;
+
+use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
+use super::confirm::confirm_number;
 use super::document::OrderArgs;
-use super::exit::{Exit, end_of_phase, fault};
-use super::fleet::Standing;
-use super::fleet::{Fleet, Placed, is_late, report_of, reports, standing};
-use super::live::Live;
+use super::exit::{Exit, fault};
+use super::fleet::{Fleet, Placed, Standing, reports, standing};
 use super::order::write;
-use super::place::{Place, PlaceArgs};
-use super::status::detail_of;
+use super::place::{Place, PlaceArgs, SourceArgs};
+use super::status::rows::Question;
+use super::status::watch::Watch;
 use super::{Failure, block, show};
 use crate::domain::ids::Identity;
-use crate::domain::memory::End;
 use crate::domain::name::Name;
-use crate::domain::order::Document;
+use crate::domain::order::{DEFAULT_SPREAD, Document};
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::span::Span;
 use crate::host::clock;
-use crate::report::document::{AgentReport, OrderReport};
-use crate::store::{Listing, StoreError};
-
-/// How often the agent's own report is looked at.
-const AGENT_EVERY: Duration = Duration::from_secs(15);
-/// After trouble with the store.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Between two questions: a store that answers at once, for whatever reason, is not asked without end.
-const REST: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(super) struct Arguments {
     /// The task
+    #[arg(value_name = "TASK")]
     task: Name,
-    /// The host
-    #[arg(long, value_name = "HOST")]
-    host: Name,
+    #[command(flatten)]
+    source: SourceArgs,
     /// The order's name; the task's when not said
     #[arg(long = "order", value_name = "NAME")]
     name: Option<Name>,
@@ -52,6 +43,12 @@ pub(super) struct Arguments {
     /// How long to wait for the end; the order stays in place
     #[arg(long, value_name = "SPAN", default_value = "1d")]
     wait: Span,
+    /// With a group: the number of its known hosts, so that no question is asked
+    #[arg(long, value_name = "N", requires = "group")]
+    yes_to: Option<usize>,
+    /// With a group: over how long its hosts spread their starts, such as 0s; 10m when not said
+    #[arg(long, value_name = "SPAN", requires = "group", help_heading = "Order")]
+    spread: Option<Span>,
     #[command(flatten)]
     order: OrderArgs,
     /// Print the last report for programs, and no progress
@@ -64,34 +61,23 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
         let place = arguments.place.open()?;
-        let (key, identity, before) = put(arguments, &place).await?;
-        let mut waiting = Waiting {
-            place: &place,
-            host: &arguments.host,
-            key: &key,
-            identity,
-            before,
-            live: (!arguments.json).then(Live::new),
-            report: None,
-            agent: None,
+        let source = arguments.source.source()?;
+        let order = arguments.name.clone().unwrap_or_else(|| arguments.task.clone());
+        let key = OrderKey { source, order };
+        let placed = put(arguments, &place, &key).await?;
+        let exit = match &key.source {
+            Source::Host(host) => one::wait(arguments, &place, host, &key, placed).await?,
+            Source::Group(group) => on_group(arguments, &place, group, &key).await?,
         };
-        let exit = waiting.wait(arguments.wait.0).await?;
-        let report = waiting.report.take();
-        if let Some(live) = &mut waiting.live {
-            live.end()?;
-        }
-        conclude(arguments, &key, exit, report.as_ref())?;
         Ok(exit.into())
     })
 }
 
-/// Places the order; gives the index of the report that the host had before.
-async fn put(arguments: &Arguments, place: &Place) -> Result<(OrderKey, Identity, u64), Failure> {
-    let host = &arguments.host;
-    let order = arguments.name.clone().unwrap_or_else(|| arguments.task.clone());
-    let key = OrderKey { source: Source::Host(host.clone()), order: order.clone() };
+/// Places the order; gives its identity, and the index of the report that a single host had before.
+async fn put(arguments: &Arguments, place: &Place, key: &OrderKey) -> Result<(Identity, u64), Failure> {
     // The time makes it an instruction that was never given before.
-    let text = arguments.order.text(&arguments.task, Some(&clock::now().to_string()), None)?;
+    let revision = clock::now().to_string();
+    let text = arguments.order.text(&arguments.task, Some(&revision), arguments.spread)?;
     let document = Document::read(text.as_bytes());
     let document =
         document.map_err(|error| fault(Exit::Trouble, format!("the options make no order: {error}")))?;
@@ -100,22 +86,54 @@ async fn put(arguments: &Arguments, place: &Place) -> Result<(OrderKey, Identity
     };
     let fleet = Fleet::read(place).await?;
     fleet.check(&key.source)?;
-    let before = fleet.orders.get(&key);
+    fleet.doubt_task(&arguments.task).into_iter().for_each(show::note);
+    let before = fleet.orders.get(key);
     if let Some(placed) = before.filter(|_| !arguments.replace) {
-        may_replace(arguments, place, &fleet, &key, placed).await?;
+        may_replace(arguments, place, &fleet, key, placed).await?;
     }
-    if before.is_none()
-        && let Some((covered, _)) = fleet.effective(host, &order)
-    {
-        show::note(format!("{key} now counts on {host} in place of {covered}, until it is deleted"));
+    let mut index = 0;
+    match &key.source {
+        Source::Host(host) => {
+            if before.is_none()
+                && let Some((covered, _)) = fleet.effective(host, &key.order)
+            {
+                show::note(format!("{key} now counts on {host} in place of {covered}, until it is deleted"));
+            }
+            let report = place.keys.order_report(host, &key.order);
+            let listing = place.store.list(&place.keys.order_reports(host)).await?;
+            let entry = listing.entries.iter().find(|entry| entry.key == report);
+            index = entry.map_or(0, |entry| entry.modify_index);
+        }
+        Source::Group(group) => {
+            let what = format!("{key}, spread over {}", new.spread.unwrap_or(DEFAULT_SPREAD));
+            let hosts = fleet.members(group).len();
+            confirm_number(&what, &key.source.to_string(), hosts, arguments.yes_to)?;
+        }
     }
-    let prefix = place.keys.order_reports(host);
-    let listing = place.store.list(&prefix).await?;
-    let report_key = place.keys.order_report(host, &order);
-    let index =
-        listing.entries.iter().find(|entry| entry.key == report_key).map_or(0, |entry| entry.modify_index);
-    write(place, &key, text.into_bytes(), before).await?;
-    Ok((key, new.identity, index))
+    write(place, key, text.into_bytes(), before).await?;
+    Ok((new.identity, index))
+}
+
+/// Watches the order on all hosts of the group.
+async fn on_group(
+    arguments: &Arguments,
+    place: &Place,
+    group: &Name,
+    key: &OrderKey,
+) -> Result<Exit, Failure> {
+    let order = &key.order;
+    let question = Question { order: Some(order.clone()), host: None, group: Some(group.clone()) };
+    let watch = Watch::new(place, &question);
+    let watch = if arguments.json { watch.without_view() } else { watch };
+    let (exit, rows) = watch.watch(Some(arguments.wait.0)).await?;
+    if arguments.json {
+        let document = rows.map(|rows| rows.document());
+        show::json(&json!({"order": key, "exit": exit.number(), "status": document}))?;
+    } else if matches!(exit, Exit::Interrupted | Exit::GoesOn) {
+        show::note(format!("{key} stays in place: hostler status {order} --group {group} --watch"));
+        show::note(format!("to end it: hostler cancel {order} --group {group}"));
+    }
+    Ok(exit)
 }
 
 /// An order that somebody else placed for another task, or that is not over, is not written over unasked.
@@ -126,184 +144,26 @@ async fn may_replace(
     key: &OrderKey,
     placed: &Placed,
 ) -> Result<(), Failure> {
-    let pair = (arguments.host.clone(), key.order.clone());
-    let report = reports(place, std::slice::from_ref(&pair)).await?.remove(&pair);
-    let standing = standing(Some(placed), report.as_ref(), fleet.agents.get(&arguments.host), clock::now());
+    let hosts = match &key.source {
+        Source::Host(host) => BTreeSet::from([host]),
+        Source::Group(group) => fleet.members(group),
+    };
+    let pairs: Vec<(Name, Name)> = hosts.into_iter().map(|host| (host.clone(), key.order.clone())).collect();
+    let reports = reports(place, &pairs).await?;
+    let stands = |pair: &(Name, Name)| {
+        standing(Some(placed), reports.get(pair), fleet.agents.get(&pair.0), clock::now())
+    };
+    let not_over = |standing: &Standing| !matches!(standing, Standing::Done | Standing::Failed);
+    let open: Vec<Standing> = pairs.iter().map(stands).filter(not_over).collect();
     let same_task = matches!(&placed.document, Ok(Document::Order(order)) if order.task == arguments.task);
-    let over = matches!(standing, Standing::Done | Standing::Failed);
-    if same_task && over {
-        return Ok(());
-    }
-    let why =
-        if same_task { format!("is {}", standing.as_str()) } else { "is for something else".to_owned() };
+    let why = match open.first() {
+        _ if !same_task => "is for something else".to_owned(),
+        None => return Ok(()),
+        Some(standing) if pairs.len() == 1 => format!("is {}", standing.as_str()),
+        Some(standing) => format!("is {} on {} of {} hosts", standing.as_str(), open.len(), pairs.len()),
+    };
     let message = format!(
         "{key} is there and {why}; nothing was written: say --order NAME for a new one, or --replace"
     );
     Err(fault(Exit::NotConfirmed, message))
-}
-
-struct Waiting<'a> {
-    place: &'a Place,
-    host: &'a Name,
-    key: &'a OrderKey,
-    identity: Identity,
-    /// The index of the report before the order was placed.
-    before: u64,
-    live: Option<Live>,
-    report: Option<OrderReport>,
-    /// What was said of the agent last.
-    agent: Option<String>,
-}
-
-impl Waiting<'_> {
-    async fn wait(&mut self, most: Duration) -> Result<Exit, Failure> {
-        let (place, prefix) = (self.place, self.place.keys.order_reports(self.host));
-        let deadline = sleep_until(Instant::now() + most);
-        let interrupt = tokio::signal::ctrl_c();
-        let mut look = interval(AGENT_EVERY);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        tokio::pin!(deadline, interrupt);
-        let mut seen = None;
-        loop {
-            let changed = next(place, &prefix, seen);
-            tokio::pin!(changed);
-            let listing = loop {
-                tokio::select! {
-                    listing = &mut changed => break listing,
-                    _ = look.tick() => self.look_at_agent().await?,
-                    _ = &mut interrupt => {
-                        if let Some(live) = &mut self.live {
-                            live.end()?;
-                        }
-                        show::note(format!("{} stays in place: hostler status {} --host {}", self.key, self.key.order, self.host));
-                        return Ok(Exit::Interrupted);
-                    }
-                    () = &mut deadline => {
-                        self.look_at_agent().await?;
-                        return Ok(if self.agent.is_some() { Exit::Silent } else { Exit::GoesOn });
-                    }
-                }
-            };
-            match listing {
-                Ok(listing) => {
-                    if let Some(exit) = self.take(&listing)? {
-                        return Ok(exit);
-                    }
-                    seen = Some(listing.index);
-                }
-                Err(error @ (StoreError::Denied { .. } | StoreError::Refused { .. })) => {
-                    return Err(error.into());
-                }
-                Err(error) => {
-                    self.say(format!("(no view: {error})"))?;
-                    seen = None;
-                }
-            }
-        }
-    }
-
-    fn say(&mut self, line: String) -> Result<(), Failure> {
-        if let Some(live) = &mut self.live {
-            live.show(&line)?;
-        }
-        Ok(())
-    }
-
-    /// Takes the reports in; gives the end, if this is it.
-    fn take(&mut self, listing: &Listing) -> Result<Option<Exit>, Failure> {
-        let key = self.place.keys.order_report(self.host, &self.key.order);
-        let Some(entry) = listing.entries.iter().find(|entry| entry.key == key) else { return Ok(None) };
-        let report = report_of(&entry.value);
-        let end = end_of_phase(&report.phase);
-        // An agent that cannot read the document knows no identity, but its word is a new one.
-        let unread =
-            report.identity.is_none() && end == Some(End::Refused) && entry.modify_index != self.before;
-        if report.identity != Some(self.identity) && !unread {
-            return Ok(None);
-        }
-        let held = report.phase == "held";
-        self.say(format!("{:<10} {}", report.phase, detail_of(&report)))?;
-        self.report = Some(report);
-        Ok(if held { Some(Exit::Held) } else { end.map(Exit::of_end) })
-    }
-
-    /// Says when the host is silent, and when it is back.
-    async fn look_at_agent(&mut self) -> Result<(), Failure> {
-        let key = self.place.keys.agent_report(self.host);
-        // Trouble with the store is told elsewhere.
-        let Ok(listing) = self.place.store.list(&key).await else { return Ok(()) };
-        let entry = listing.entries.iter().find(|entry| entry.key == key);
-        let agent = entry.and_then(|entry| serde_json::from_slice::<AgentReport>(&entry.value).ok());
-        let silent = match agent {
-            None => Some(format!("the agent of {} has never reported; the order waits for it", self.host)),
-            Some(agent) if is_late(agent.next_by, clock::now()) => Some(format!(
-                "host {} is silent since {}; the order waits for it",
-                self.host,
-                show::time(agent.next_by)
-            )),
-            Some(_) => None,
-        };
-        if silent != self.agent {
-            if let Some(live) = &mut self.live {
-                live.end()?;
-            }
-            show::note(silent.clone().unwrap_or_else(|| format!("host {} reports again", self.host)));
-            self.agent = silent;
-        }
-        Ok(())
-    }
-}
-
-/// The next listing; after trouble with a pause before.
-async fn next(place: &Place, prefix: &str, seen: Option<u64>) -> Result<Listing, StoreError> {
-    if seen.is_some() {
-        sleep(REST).await;
-    }
-    let listing = place.store.changed(prefix, seen).await;
-    if listing.is_err() {
-        sleep(AGAIN).await;
-    }
-    listing
-}
-
-fn conclude(
-    arguments: &Arguments,
-    key: &OrderKey,
-    exit: Exit,
-    report: Option<&OrderReport>,
-) -> Result<(), Failure> {
-    let run = report.and_then(|report| report.run);
-    if arguments.json {
-        show::json(&json!({"order": key, "exit": exit.number(), "report": report}))?;
-        return Ok(());
-    }
-    let Some(report) = report else {
-        if exit != Exit::Interrupted {
-            show::note(format!(
-                "no answer yet; {key} stays in place: hostler status {} --host {}",
-                key.order, arguments.host
-            ));
-        }
-        return Ok(());
-    };
-    for (name, value) in &report.outputs {
-        show::line(format!("  {} = {}", show::inline(name), show::inline(value)))?;
-    }
-    if exit != Exit::Good
-        && let Some(tail) = &report.tail
-    {
-        for line in show::lines(tail).lines() {
-            show::line(format!("  | {line}"))?;
-        }
-    }
-    match (exit, run) {
-        (Exit::Good | Exit::Interrupted, _) => {}
-        (Exit::GoesOn | Exit::Silent, _) => show::note(format!(
-            "{key} is not over and stays in place: hostler status {} --host {}",
-            key.order, arguments.host
-        )),
-        (_, Some(run)) => show::note(format!("the whole output, on {}: hostler logs {run}", arguments.host)),
-        (_, None) => {}
-    }
-    Ok(())
 }

@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 report.error.unwrap_or_default(),
             ]);
         }
-        table.print()?;
+        show::page(&table.shown())?;
         if here.is_none() {
             show::note(
                 "from the hosts' reports, the newest 20 of each; on the host itself all that are kept",

@@ -1,25 +1,14 @@
 //! What commands print: every text from outside is escaped once more, and a reader that goes away is no panic.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::screen;
+
 /// The time as people read it; in UTC, as in reports and logs.
 const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
-
-/// Whether standard output is a terminal.
-pub(super) fn terminal() -> bool {
-    io::stdout().is_terminal()
-}
-
-/// The width of the terminal on standard output; `None`: it is not one, and nothing is cut.
-pub(super) fn width() -> Option<usize> {
-    if !terminal() {
-        return None;
-    }
-    Some(terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0)).max(40))
-}
 
 /// Prints a line.
 pub(super) fn line(text: impl AsRef<str>) -> io::Result<()> {
@@ -36,8 +25,25 @@ pub(super) fn raw(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
+/// Prints a text that may be longer than the screen.
+pub(super) fn page(text: &str) -> io::Result<()> {
+    if screen::paged(text)? { Ok(()) } else { raw(text.as_bytes()) }
+}
+
+/// Says that something was done, to whoever wants to hear it.
+pub(super) fn say(text: impl AsRef<str>) -> io::Result<()> {
+    if screen::quiet() { Ok(()) } else { line(text) }
+}
+
 /// Tells the person something that is not part of the answer.
 pub(super) fn note(text: impl AsRef<str>) {
+    if !screen::quiet() {
+        error(text);
+    }
+}
+
+/// Tells the person what is wrong.
+pub(super) fn error(text: impl AsRef<str>) {
     // Without anybody who reads it there is nobody to tell.
     let _ = writeln!(io::stderr(), "hostler: {}", text.as_ref());
 }

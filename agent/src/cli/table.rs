@@ -1,7 +1,6 @@
 //! Plain tables: aligned columns, cut to the terminal's width and never cut anywhere else.
 
-use std::io;
-
+use super::screen::{self, Tone};
 use super::show;
 
 /// Between two columns.
@@ -12,29 +11,49 @@ const LEAST: usize = 8;
 
 /// A table under way.
 pub(super) struct Table {
-    rows: Vec<Vec<String>>,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    cells: Vec<String>,
+    /// A column, and what its word says.
+    tone: Option<(usize, Tone)>,
 }
 
 impl Table {
     /// With these headings.
     pub(super) fn new(headings: &[&str]) -> Self {
-        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
+        let cells = headings.iter().map(|heading| (*heading).to_owned()).collect();
+        Self { rows: vec![Row { cells, tone: None }] }
     }
 
     /// Adds a row; a cell may come from outside.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.iter().map(|cell| show::inline(cell)).collect());
+        self.rows.push(Row { cells: cells.iter().map(|cell| show::inline(cell)).collect(), tone: None });
     }
 
-    /// Prints it.
-    pub(super) fn print(&self) -> io::Result<()> {
-        show::raw(self.text(show::width()).as_bytes())
+    /// Adds a row with a word in it that can be seen from afar.
+    pub(super) fn toned<const N: usize>(&mut self, column: usize, tone: Tone, cells: [String; N]) {
+        self.row(cells);
+        if let Some(row) = self.rows.last_mut() {
+            row.tone = Some((column, tone));
+        }
+    }
+
+    /// Whether there is nothing but the headings.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.len() < 2
+    }
+
+    /// As it fits the screen.
+    pub(super) fn shown(&self) -> String {
+        self.text(screen::width())
     }
 
     fn text(&self, most: Option<usize>) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
+        let columns = self.rows.iter().map(|row| row.cells.len()).max().unwrap_or_default();
         let longest = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            let cells = self.rows.iter().filter_map(|row| row.cells.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
         };
         let mut widths: Vec<usize> = (0..columns).map(longest).collect();
@@ -44,8 +63,12 @@ impl Table {
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                line.push_str(&cut(cell, *width));
+            for (column, (cell, width)) in row.cells.iter().zip(&widths).enumerate() {
+                let shown = cut(cell, *width);
+                match row.tone {
+                    Some((toned, tone)) if toned == column => line.push_str(&screen::paint(&shown, tone)),
+                    _ => line.push_str(&shown),
+                }
                 line.push_str(&" ".repeat(GAP + width.saturating_sub(cell.chars().count())));
             }
             text.push_str(line.trim_end());

@@ -1,6 +1,7 @@
 //! `hostler task`: the installed tasks, and what their authors need: faults with their places, and a run by hand.
 
 mod attempt;
+mod new;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ enum Act {
     List(List),
     /// Show what a task does and which parameters it takes
     Show(Show),
+    /// Make the folder of a new task: a small one that works, with its test
+    New(new::Arguments),
     /// Look for faults in tasks; ends with 1 if there are any
     Lint(Lint),
     /// Run a task by hand, here and now, without store or agent
@@ -74,6 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Act::List(arguments) => list(arguments),
         Act::Show(arguments) => show(arguments),
         Act::Lint(arguments) => lint(arguments),
+        Act::New(arguments) => new::run(arguments),
         Act::Try(arguments) => attempt::run(arguments),
     }
 }
@@ -99,9 +103,7 @@ fn list(arguments: &List) -> Result<ExitCode, Failure> {
         return Ok(Exit::Good.into());
     }
     let mut table = Table::new(&["TASK", "VERSION", "STATE", "FOLDER", "DESCRIPTION"]);
-    let mut any = false;
     for (name, task) in catalog.iter() {
-        any = true;
         table.row(match task {
             Ok(Loaded { task, folder }) => [
                 name.to_owned(),
@@ -119,11 +121,11 @@ fn list(arguments: &List) -> Result<ExitCode, Failure> {
             ],
         });
     }
-    if any {
-        table.print()?;
+    if !table.is_empty() {
+        show::page(&table.shown())?;
     } else {
         let dirs: Vec<String> = settings.task_dirs.iter().map(|dir| dir.display().to_string()).collect();
-        show::note(format!("no tasks are installed in {}", dirs.join(", ")));
+        show::note(format!("no tasks are installed in {}: hostler task new NAME makes one", dirs.join(", ")));
     }
     Ok(Exit::Good.into())
 }

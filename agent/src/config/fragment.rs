@@ -1,19 +1,24 @@
 //! One configuration file as it is written: everything may be left out, nothing unknown may stand in it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
-use super::{ALL, ClockChoice, ConfigError, LauncherChoice, RunSettings, Settings, StoreSettings};
-use crate::domain::keys::Keys;
+use super::{ALL, ClockChoice, ConfigError, LauncherChoice, LogFormat, RunSettings, Settings, StoreSettings};
+use crate::domain::keys::{DEFAULT_PREFIX, Keys};
 use crate::domain::name::Name;
 use crate::domain::span::Bytes;
 use crate::domain::yaml::{self, YamlError};
+use crate::host::logging::LEVELS;
 use crate::store::consul::ConsulLayer;
 use crate::vault::VaultLayer;
 
 const MAX: usize = 256 << 10;
+
+/// Where measurements are asked for: on the host itself.
+const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9732);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,8 +44,7 @@ pub struct Fragment {
     launcher: Option<LauncherChoice>,
     clock: Option<ClockChoice>,
     runs: Runs,
-    /// Read by a later version; known, so that a file written for it is not refused.
-    telemetry: Option<Value>,
+    telemetry: Telemetry,
     log: Log,
 }
 
@@ -68,6 +72,7 @@ struct Consul {
     verify: Option<bool>,
     datacenter: Option<String>,
     namespace: Option<String>,
+    register: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -81,9 +86,28 @@ struct Runs {
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct Telemetry {
+    /// `Some(None)`: nowhere, as the file says.
+    #[serde(deserialize_with = "listen")]
+    listen: Option<Option<SocketAddr>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct Log {
     level: Option<String>,
-    format: Option<String>,
+    format: Option<LogFormat>,
+}
+
+fn listen<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Option<SocketAddr>>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(text)? else { return Ok(Some(None)) };
+    let address = text.parse().map_err(|_| {
+        D::Error::custom(format!(
+            "{:?} is not ADDRESS:PORT, as in 127.0.0.1:9732; null: nowhere",
+            crate::domain::text::head(&text, 60)
+        ))
+    })?;
+    Ok(Some(Some(address)))
 }
 
 /// Fields of `self` where they are set, of `lower` where they are not.
@@ -127,6 +151,7 @@ impl Fragment {
                     verify,
                     datacenter,
                     namespace,
+                    register,
                 }
             ),
             vault: match (self.vault, lower.vault) {
@@ -136,7 +161,7 @@ impl Fragment {
             launcher: self.launcher.or(lower.launcher),
             clock: self.clock.or(lower.clock),
             runs: first!(self.runs, lower.runs, Runs { parallel, keep, keep_days, keep_bytes }),
-            telemetry: self.telemetry.or(lower.telemetry),
+            telemetry: first!(self.telemetry, lower.telemetry, Telemetry { listen }),
             log: first!(self.log, lower.log, Log { level, format }),
         }
     }
@@ -147,8 +172,9 @@ impl Fragment {
         let mut groups = self.groups.unwrap_or_default();
         groups.retain(|group| *group != all);
         groups.push(all);
-        let keys = Keys::new(self.consul.prefix.as_deref().unwrap_or("hostler/"));
+        let keys = Keys::new(self.consul.prefix.as_deref().unwrap_or(DEFAULT_PREFIX));
         let state_dir = self.state_dir.unwrap_or_else(|| "/var/lib/hostler".into());
+        let register = self.consul.register.unwrap_or(true);
         let store = match self.store.unwrap_or(StoreKind::Consul) {
             StoreKind::Dir => StoreSettings::Dir(self.dir.path.unwrap_or_else(|| state_dir.join("store"))),
             StoreKind::Consul => {
@@ -158,6 +184,7 @@ impl Fragment {
                     address,
                     token: None,
                     token_file: consul.token_file,
+                    later_token_file: None,
                     ca_file: consul.ca_file,
                     client_cert: consul.client_cert,
                     client_key: consul.client_key,
@@ -180,10 +207,10 @@ impl Fragment {
         if runs.keep < 20 {
             return Err(ConfigError::Value("`runs.keep` is at least 20: so many runs are reported".into()));
         }
-        if let Some(format) =
-            self.log.format.filter(|format| !["journald", "text"].contains(&format.as_str()))
-        {
-            return Err(ConfigError::Value(format!("`log.format` is journald or text, not {format}")));
+        let log_level = self.log.level.unwrap_or_else(|| "info".into());
+        if !LEVELS.contains(&log_level.as_str()) {
+            let levels = LEVELS.join(", ");
+            return Err(ConfigError::Value(format!("`log.level` is one of {levels}, not {log_level:?}")));
         }
         let dirs = || vec!["/etc/hostler/tasks".into(), "/usr/share/hostler/tasks".into()];
         Ok(Settings {
@@ -199,7 +226,10 @@ impl Fragment {
             clock: self.clock.unwrap_or_default(),
             vault: self.vault.unwrap_or_default(),
             runs,
-            log_level: self.log.level.unwrap_or_else(|| "info".into()),
+            register,
+            listen: self.telemetry.listen.unwrap_or(Some(LISTEN.into())),
+            log_level,
+            log_format: self.log.format.unwrap_or_default(),
         })
     }
 }
@@ -207,7 +237,7 @@ impl Fragment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const SHIPPED: &str = include_str!("../../../packaging/hostler.yml");
 
@@ -247,16 +277,19 @@ mod tests {
                 clock,
                 vault,
                 runs,
+                register,
+                listen,
                 log_level,
+                log_format,
             } = settings;
             assert!(vault.settle().unwrap().is_none(), "no Vault is the default");
             let StoreSettings::Consul(layer) = store else { panic!("the default is Consul") };
             let consul = layer.settle().unwrap();
             let (files, flags) = (
                 (host, groups, state_dir, runtime_dir, task_dirs),
-                (allow, launcher, clock, runs, log_level),
+                (allow, launcher, clock, runs, (register, listen, log_level, log_format)),
             );
-            let tls = (consul.token_file, consul.ca_file, consul.client, consul.verify);
+            let tls = (consul.token_files, consul.ca_file, consul.client, consul.verify);
             let place = (consul.address, consul.datacenter, consul.namespace, keys.freezes());
             format!("{files:?} {flags:?} {tls:?} {place:?}")
         };
@@ -273,7 +306,7 @@ mod tests {
     #[test]
     fn it_shows_each_key() {
         let shown: Value = yaml::parse(uncommented(), MAX).unwrap();
-        let pointers = ["", "/tasks", "/dir", "/consul", "/runs", "/log"];
+        let pointers = ["", "/tasks", "/dir", "/consul", "/runs", "/telemetry", "/log"];
         for pointer in pointers {
             let mut wrong = json!({});
             let mut place = &mut wrong;
@@ -290,5 +323,37 @@ mod tests {
                 assert!(there, "{pointer}/{key} is not in packaging/hostler.yml");
             }
         }
+    }
+
+    #[test]
+    fn the_schema_describes_what_is_read() {
+        use yaml::described::same_fields;
+        let schema = include_str!("../../schemas/configuration.json");
+        same_fields::<Fragment>(schema, "");
+        same_fields::<Tasks>(schema, "/properties/tasks");
+        same_fields::<Dir>(schema, "/properties/dir");
+        same_fields::<Consul>(schema, "/properties/consul");
+        same_fields::<VaultLayer>(schema, "/properties/vault");
+        same_fields::<Runs>(schema, "/properties/runs");
+        same_fields::<Telemetry>(schema, "/properties/telemetry");
+        same_fields::<Log>(schema, "/properties/log");
+    }
+
+    #[test]
+    fn the_address_for_measurements_can_be_null() {
+        let listen = |text: &str| {
+            let fragment = Fragment::read(text.as_bytes()).map_err(|error| error.to_string())?;
+            Ok::<_, String>(fragment.settle(ConsulLayer::default()).unwrap().listen.map(|a| a.to_string()))
+        };
+        assert_eq!(listen("host: a"), Ok(Some("127.0.0.1:9732".into())));
+        assert_eq!(listen("telemetry: {}"), Ok(Some("127.0.0.1:9732".into())));
+        assert_eq!(listen("telemetry: {listen: null}"), Ok(None));
+        assert_eq!(listen("telemetry: {listen: \"[::1]:1\"}"), Ok(Some("[::1]:1".into())));
+        let error = listen("telemetry: {listen: localhost}").unwrap_err();
+        assert!(error.contains("ADDRESS:PORT"), "{error}");
+        let (upper, lower) = ("telemetry: {listen: null}", "telemetry: {listen: \"[::1]:1\"}");
+        let read = |text: &str| Fragment::read(text.as_bytes()).unwrap();
+        let merged = read(upper).over(read(lower)).settle(ConsulLayer::default()).unwrap();
+        assert_eq!(merged.listen, None);
     }
 }

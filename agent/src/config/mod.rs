@@ -10,6 +10,7 @@
 mod fragment;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use fragment::Fragment;
@@ -92,6 +93,17 @@ pub enum ClockChoice {
     Trusted,
 }
 
+/// Where the log goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// To the journal with its fields, where standard error leads to one.
+    #[default]
+    Journald,
+    /// To standard error.
+    Text,
+}
+
 /// What is kept of runs, and how many may execute at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunSettings {
@@ -131,8 +143,14 @@ pub struct Settings {
     pub vault: VaultLayer,
     /// Runs.
     pub runs: RunSettings,
-    /// The level of the log: error, warn, info, debug, trace.
+    /// Whether the agent shows itself as a service of Consul.
+    pub register: bool,
+    /// Where measurements are asked for; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+    /// The level of the log.
     pub log_level: String,
+    /// Where the log goes.
+    pub log_format: LogFormat,
 }
 
 impl From<RunSettings> for crate::ledger::trim::Keep {
@@ -142,6 +160,28 @@ impl From<RunSettings> for crate::ledger::trim::Keep {
 }
 
 impl Settings {
+    /// What differs in `new` and counts only after a restart, as it is written in the configuration.
+    pub fn for_a_restart(&self, new: &Self) -> Vec<&'static str> {
+        let same_store = match (&self.store, &new.store) {
+            (StoreSettings::Dir(here), StoreSettings::Dir(there)) => here == there,
+            (StoreSettings::Consul(here), StoreSettings::Consul(there)) => {
+                here.without_token() == there.without_token()
+            }
+            _ => false,
+        };
+        let differs = [
+            ("host", self.host != new.host),
+            ("groups", self.groups != new.groups),
+            ("state_dir", self.state_dir != new.state_dir),
+            ("runtime_dir", self.runtime_dir != new.runtime_dir),
+            ("store", !same_store),
+            ("consul.prefix", self.keys != new.keys),
+            ("launcher", self.launcher != new.launcher),
+            ("log.format", self.log_format != new.log_format),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// The kind of store, for a line of status.
     pub fn store_word(&self) -> &'static str {
         match self.store {
@@ -166,21 +206,27 @@ pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result
             merged = fragment.over(merged);
         }
     }
-    let token = ConsulLayer { token_file: token_file(main, env), ..ConsulLayer::default() };
+    let [token_file, later_token_file] = token_files(main, env);
+    let token = ConsulLayer { token_file, later_token_file, ..ConsulLayer::default() };
     let mut settings = merged.settle(ConsulLayer::from_env(env)?.over(token))?;
     settings.vault = settings.vault.over(VaultLayer::from_env(env)?);
     Ok(settings)
 }
 
 /// The file with the token for Consul where none is named: the credential that systemd hands over, else the file
-/// beside the configuration, for whoever may read it.
-fn token_file(main: &Path, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+/// beside the configuration, for whoever may read it. systemd copies a credential once, at the start: later the token is
+/// the one of the file.
+fn token_files(main: &Path, env: &dyn Fn(&str) -> Option<String>) -> [Option<PathBuf>; 2] {
     let credential = env("CREDENTIALS_DIRECTORY").map(|dir| Path::new(&dir).join(TOKEN_FILE));
     let holds_something = |path: &PathBuf| {
         let bytes = disk::read(path, MAX_FILE).ok().flatten();
         bytes.is_some_and(|bytes| !bytes.trim_ascii().is_empty())
     };
-    [credential, Some(disk::parent(main).join(TOKEN_FILE))].into_iter().flatten().find(holds_something)
+    let beside = disk::parent(main).join(TOKEN_FILE);
+    match credential.filter(holds_something) {
+        Some(credential) => [Some(credential), Some(beside)],
+        None => [Some(beside).filter(holds_something), None],
+    }
 }
 
 fn read(path: &Path) -> Result<Option<Fragment>, ConfigError> {
@@ -261,6 +307,8 @@ mod tests {
             ("host: DB1", "is not a name"),
             ("runs: {parallel: 0}", "runs.parallel"),
             ("store: etcd", "store"),
+            ("log: {level: loud}", "log.level"),
+            ("log: {format: xml}", "format"),
             ("groups: [a]\ngroups: [b]", "groups"),
         ] {
             let error = settings(&[("hostler.yml", text)]).err().expect(text).to_string();
@@ -279,7 +327,12 @@ mod tests {
         let given = credentials.to_str().unwrap().to_owned();
         let env = move |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| given.clone());
         let token_file = || match load(Some(&main), &env).unwrap().store {
-            StoreSettings::Consul(layer) => layer.token_file,
+            StoreSettings::Consul(layer) => {
+                let copied = layer.token_file.as_ref().is_some_and(|file| file.starts_with(&credentials));
+                let beside = dir.path().join("consul.token");
+                assert_eq!(layer.later_token_file, copied.then_some(beside));
+                layer.token_file
+            }
             StoreSettings::Dir(_) => panic!("not the default"),
         };
         assert_eq!(token_file(), None);

@@ -7,6 +7,9 @@ use super::name::Name;
 /// The last part of a marker's key; no order can have this name.
 pub const MARKER: &str = "_hostler";
 
+/// The prefix, unless the configuration says otherwise.
+pub const DEFAULT_PREFIX: &str = "hostler/";
+
 /// Spells keys below one prefix, such as `hostler/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
@@ -19,6 +22,11 @@ impl Keys {
         let trimmed = prefix.trim_matches('/');
         let prefix = if trimmed.is_empty() { String::new() } else { format!("{trimmed}/") };
         Self { prefix }
+    }
+
+    /// The prefix itself.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// The orders of one host: a prefix that ends in `/`.
@@ -38,7 +46,12 @@ impl Keys {
 
     /// The control documents for one host: a prefix.
     pub fn controls(&self, host: &Name) -> String {
-        format!("{}control/hosts/{host}/", self.prefix)
+        format!("{}{host}/", self.all_controls())
+    }
+
+    /// The control documents for all hosts: a prefix.
+    pub fn all_controls(&self) -> String {
+        format!("{}control/hosts/", self.prefix)
     }
 
     /// One control for an order of a host.

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use super::hold::Hold;
+
 use super::control::{Act, ControlId};
 pub use super::end::{End, end_of};
 use super::ids::{Identity, RunId};
@@ -25,38 +27,6 @@ pub const MAX_GONE: usize = 4096;
 
 /// How many controls are remembered, newest first.
 pub const MAX_ACTS: usize = 1000;
-
-/// Why an order is not carried out until an operator says more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Hold {
-    /// The key had this identity before.
-    Repeated,
-    /// Another identity under an index that is not higher.
-    Regressed,
-    /// Effective only because a nearer order went away.
-    Uncovered,
-    /// It was there before the host remembered anything.
-    FirstSight,
-    /// The host once reported a run of it that the ledger lacks.
-    LedgerBehind,
-    /// The state drifts away again and again.
-    NotConverging,
-}
-
-impl Hold {
-    /// As it is reported.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Repeated => "repeated",
-            Self::Regressed => "regressed",
-            Self::Uncovered => "uncovered",
-            Self::FirstSight => "first sight",
-            Self::LedgerBehind => "ledger behind",
-            Self::NotConverging => "not converging",
-        }
-    }
-}
 
 /// An order that is held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,12 +1,14 @@
 //! The nouns and the decisions: no input, no output, no clock, no runtime.
 
 pub mod audit;
+pub mod condition;
 pub mod control;
 pub mod cron;
 pub mod decide;
 pub mod draft;
 pub mod end;
 pub mod freeze;
+pub mod hold;
 pub mod ids;
 pub mod keys;
 pub mod memory;

@@ -349,4 +349,9 @@ pub(super) mod tests {
         }
         assert_eq!(offset(Span::secs(0), &"h".parse().unwrap(), &identity).as_secs(), 0);
     }
+
+    #[test]
+    fn the_schema_describes_what_is_read() {
+        yaml::described::same_fields::<File>(include_str!("../../schemas/order.json"), "");
+    }
 }

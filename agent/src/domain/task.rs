@@ -867,4 +867,19 @@ steps:
         assert_eq!(got.len(), 6, "{got:#?}");
         assert!(got[0].starts_with("3:"));
     }
+
+    #[test]
+    fn the_schema_describes_what_is_read() {
+        use yaml::described::same_fields;
+        let schema = include_str!("../../schemas/task.json");
+        same_fields::<Task>(schema, "");
+        same_fields::<StepFile>(schema, "/$defs/step");
+        same_fields::<CommandFile>(schema, "/$defs/command/oneOf/1");
+        same_fields::<Secret>(schema, "/$defs/secret");
+        same_fields::<Resource>(schema, "/$defs/resource");
+        same_fields::<GateFile>(schema, "/$defs/gate");
+        same_fields::<DiskFreeFile>(schema, "/$defs/gate/properties/disk_free");
+        same_fields::<Limits>(schema, "/$defs/limits");
+        same_fields::<Retry>(schema, "/$defs/retry");
+    }
 }

@@ -189,6 +189,10 @@ fn unit_arguments(plan: &Plan) -> Vec<String> {
         "OOMScoreAdjust=-900".to_owned(),
         format!("TimeoutStopSec={}", grace.as_secs()),
         "LimitCORE=0".to_owned(),
+        // All that the executor says can be found by them in the journal.
+        format!("LogExtraFields=HOSTLER_RUN={}", plan.run),
+        format!("LogExtraFields=HOSTLER_ORDER={}", plan.order),
+        format!("LogExtraFields=HOSTLER_TASK={}", plan.task),
     ];
     let Limits { memory, cpu_weight, io_weight, tasks } = &plan.limits;
     properties.extend(memory.map(|bytes| format!("MemoryMax={}", bytes.0)));

@@ -12,6 +12,7 @@ pub mod launcher;
 pub mod memory;
 pub mod oom;
 pub mod output;
+pub mod pager;
 pub mod processes;
 pub mod redact;
 pub mod step;

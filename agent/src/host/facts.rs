@@ -25,7 +25,46 @@ pub fn machine_id() -> String {
     fs::read_to_string("/etc/machine-id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }
 
+/// What the kernel counts of this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Process {
+    /// When it started, in seconds since the boot.
+    pub started: f64,
+    /// The seconds of processors that it has used.
+    pub cpu: f64,
+    /// Its resident memory, in bytes.
+    pub resident: u64,
+}
+
+/// This process (`proc(5)`); zeros where that cannot be read.
+pub fn process() -> Process {
+    // The kernel counts hundredths of a second for programs, whatever its own clock does.
+    const TICKS: f64 = 100.0;
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name may hold anything, and ends with the last parenthesis.
+    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    let resident = resident.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default();
+    Process { started: ticks(19) / TICKS, cpu: (ticks(11) + ticks(12)) / TICKS, resident: resident << 10 }
+}
+
 /// The name of the host, as the kernel knows it.
 pub fn hostname() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_itself() {
+        let own = process();
+        let now = crate::host::clock::since_boot().as_secs_f64();
+        assert!(own.started > 0.0 && own.started <= now, "{own:?} at {now}");
+        assert!(own.resident > 1 << 20 && own.resident < 1 << 32, "{own:?}");
+        assert!(own.cpu < now, "{own:?}");
+    }
 }

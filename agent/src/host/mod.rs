@@ -5,5 +5,7 @@ pub mod crash;
 pub mod disk;
 pub mod facts;
 pub mod heap;
+pub mod journald;
 pub mod log;
+pub mod logging;
 pub mod notify;

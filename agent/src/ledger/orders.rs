@@ -59,6 +59,8 @@ pub struct Ledger {
     path: PathBuf,
     log: Log,
     memory: Memory,
+    /// Lines in the file, with the first.
+    lines: usize,
     compacted: u64,
 }
 
@@ -89,9 +91,15 @@ impl Ledger {
         if lines.is_empty() {
             log.append(&json(&Header { ledger: LEDGER_VERSION }))?;
         }
-        let mut ledger = Self { path: path.to_owned(), log, memory, compacted: 0 };
+        let lines = lines.len().max(1);
+        let mut ledger = Self { path: path.to_owned(), log, memory, lines, compacted: 0 };
         ledger.compact_if_grown()?;
         Ok(ledger)
+    }
+
+    /// Its bytes and its records.
+    pub fn size(&self) -> (u64, usize) {
+        (self.log.length(), self.lines - 1)
     }
 
     /// What is remembered.
@@ -102,6 +110,7 @@ impl Ledger {
     /// Adds facts, all of them or none; when this returns they are on the disk.
     pub fn record(&mut self, facts: Vec<Fact>) -> Result<(), LedgerError> {
         self.log.append(&json(&facts))?;
+        self.lines += 1;
         facts.into_iter().for_each(|fact| self.memory.take(fact));
         // What was to be kept is kept; the file stays long until there is room for its short form.
         self.compact_if_grown()
@@ -124,7 +133,9 @@ impl Ledger {
         let replaced = disk::replace(&self.path, contents.as_bytes(), 0o600);
         // Whichever of the two stands there now is whole; nothing may be added to one that is gone.
         self.log.poison();
-        self.log = Log::open(&self.path)?.0;
+        let lines;
+        (self.log, lines) = Log::open(&self.path)?;
+        self.lines = lines.len();
         self.compacted = self.log.length();
         Ok(replaced?)
     }
@@ -167,6 +178,8 @@ mod tests {
         assert!(std::fs::metadata(&path).unwrap().len() < 1 << 20);
         let again = Ledger::open(&path).unwrap();
         assert_eq!(again.memory(), ledger.memory());
+        assert_eq!(again.size(), ledger.size());
+        assert!((1..10_000).contains(&again.size().1), "{:?}", again.size());
     }
 
     #[test]

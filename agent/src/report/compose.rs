@@ -30,6 +30,8 @@ pub struct Sources<'a> {
     pub decision: &'a Decision,
     /// The runs that an executor may have.
     pub runs: &'a BTreeMap<RunId, RunView>,
+    /// As of.
+    pub now: Timestamp,
 }
 
 impl Sources<'_> {
@@ -186,6 +188,10 @@ impl Sources<'_> {
         let wait = self.decision.waits.get(key);
         let (phase, reason) = phase(state, run.life == Life::Alive);
         let lost = run.survivors.filter(|n| *n > 0).map(|n| format!("lost: {n} processes"));
+        let deadline = deadline(run, state);
+        // A final step is not ended by its deadline: that it passed is all that is done about it.
+        let overdue = state.final_started && phase == "running" && deadline.is_some_and(|at| at <= self.now);
+        let reason = reason.or(overdue.then_some("overdue"));
         let waiting = wait.filter(|_| phase == "waiting").map(|wait| wait.reason.as_str());
         let summary = Summary::of(&run.plan, state);
         let (progress, message) = run.progress.clone();
@@ -194,7 +200,7 @@ impl Sources<'_> {
             reason: lost.or_else(|| waiting.or(reason).map(Into::into)),
             until: until(state).or_else(|| wait.and_then(|wait| wait.until)),
             since: state.updated.or(blank.since),
-            deadline: deadline(run, state),
+            deadline,
             ..blank
         };
         let report = summarised(report, &summary);
@@ -267,13 +273,13 @@ fn hold(why: Hold, key: &OrderKey, host: &Name) -> String {
         ),
         Hold::FirstSight => format!(
             "{key} was there before this host remembered anything, and no probe tells whether it is done; it was \
-                 not carried out: hostler release {order} --host {host} carries it out, hostler rebase accepts it as \
-                 done"
+                 not carried out: hostler release {order} --host {host} carries it out, \
+                 hostler rebase {order} --host {host} accepts it as done"
         ),
         Hold::LedgerBehind => format!(
             "this host reported a run of {order} that it does not remember, as after a restored disk; {key} was \
                  not carried out: see what is true on the host, then hostler release {order} --host {host}, or \
-                 hostler rebase to accept it as done"
+                 hostler rebase {order} --host {host} to accept it as done"
         ),
         Hold::Uncovered => format!(
             "{key} counts only because a nearer order went away; it was not carried out: \

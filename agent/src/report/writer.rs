@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -44,7 +45,7 @@ struct Written {
     renew: Option<Instant>,
 }
 
-/// Writes reports until the channel closes.
+/// Writes reports until the channel closes; `written` shows when that last went without trouble.
 pub async fn write(
     store: Arc<dyn Store>,
     keys: Keys,
@@ -52,6 +53,7 @@ pub async fn write(
     own: Own,
     texts: Texts,
     mut wanted: watch::Receiver<Arc<Wanted>>,
+    written: watch::Sender<Option<Timestamp>>,
 ) {
     let mut writer = Writer {
         own_key: keys.agent_report(&host),
@@ -78,6 +80,7 @@ pub async fn write(
             Ok(again) => {
                 writer.failures = 0;
                 writer.failing_since = None;
+                written.send_replace(Some(clock::now()));
                 again
             }
             Err(error) => {

@@ -43,7 +43,7 @@ pub enum BadVaultSettings {
 }
 
 /// How the agent logs in.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum Auth {
     /// With a role id and a secret id.
     AppRole {
@@ -131,7 +131,7 @@ pub struct Server {
 }
 
 /// Everything that the agent needs to know.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct VaultSettings {
     /// The server.
     pub server: Server,

@@ -1,7 +1,7 @@
 //! From the write of a key to the start of a command, and to its report, for Hostler and three others by turns.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,38 +18,65 @@ struct Lags {
     reported: Vec<f64>,
 }
 
-/// Measures and prints.
+/// A host on which one order is flipped again and again.
+struct Flipped {
+    host: Host,
+    mark: PathBuf,
+    report: String,
+    key: String,
+    revision: usize,
+    /// The run that reported last.
+    last: String,
+}
+
+impl Flipped {
+    fn start(consul: &Consul, name: &str, launcher: &str) -> Self {
+        let mut host = Host::on_consul(name, consul);
+        host.configure_launcher(launcher);
+        let mark = host.path("mark");
+        let me = std::env::current_exe().expect("the bench's own path");
+        let task = format!(
+            "name: mark\nversion: 1\ntimeout: 60s\nsteps:\n  - name: mark\n    effect: repeatable\n    run: [{}, mark, {}]\n",
+            me.display(),
+            mark.display()
+        );
+        host.task("mark", &task, &[]);
+        host.set_env("HOSTLER_LOG", "info");
+        host.start();
+        let (key, report) =
+            (format!("hostler/orders/hosts/{name}/flip"), format!("hostler/reports/orders/{name}/flip"));
+        let mut flipped = Self { host, mark, report, key, revision: 0, last: String::new() };
+        flipped.flip(consul);
+        flipped
+    }
+
+    fn flip(&mut self, consul: &Consul) -> (f64, f64) {
+        self.revision += 1;
+        let text = format!("{{task: mark, revision: \"{}\"}}", self.revision);
+        let lag = time(consul, &self.mark, &self.key, &text, || {
+            wait(consul.port(), &self.report, 1, |text| succeeded(text).is_some_and(|run| run != self.last))
+        });
+        self.last = consul.get(&self.report).as_deref().and_then(succeeded).unwrap_or_default();
+        lag
+    }
+}
+
+/// Measures and prints; runs as units of systemd too, where this machine was booted by it.
 pub(crate) fn measure(consul: &Consul, rounds: usize) {
     let me = std::env::current_exe().expect("the bench's own path");
     let port = consul.port();
-    let mut host = Host::on_consul("bench", consul);
-    let mark = host.path("mark");
-    let task = format!(
-        "name: mark\nversion: 1\ntimeout: 60s\nsteps:\n  - name: mark\n    effect: repeatable\n    run: [{}, mark, {}]\n",
-        me.display(),
-        mark.display()
-    );
-    host.task("mark", &task, &[]);
-    host.set_env("HOSTLER_LOG", "info");
-    host.start();
-    let report = "hostler/reports/orders/bench/flip";
-    let mut last = String::new();
-    let mut revision = 0;
-    let mut hostler = || {
-        revision += 1;
-        let key = "hostler/orders/hosts/bench/flip";
-        let lag = time(consul, &mark, key, &format!("{{task: mark, revision: \"{revision}\"}}"), || {
-            wait(port, report, 1, |text| succeeded(text).is_some_and(|run| run != last))
-        });
-        last = consul.get(report).as_deref().and_then(succeeded).unwrap_or_default();
-        lag
+    let mut detached = Flipped::start(consul, "detached", "detached");
+    let booted = Path::new("/run/systemd/system").is_dir();
+    let mut unit = booted.then(|| Flipped::start(consul, "systemd", "systemd"));
+    let syncs = {
+        let host = detached.host.agent_pid().expect("an agent");
+        let out = detached.host.path("syncs");
+        syncs::count(host, &out, || _ = detached.flip(consul))
     };
-    hostler();
-    let syncs = syncs::count(&host, || _ = hostler());
 
-    let folder = host.path("raw");
+    let folder = detached.host.path("raw");
     fs::create_dir(&folder).expect("a folder");
-    let watched = host.path("watched");
+    let watched = detached.host.path("watched");
     consul.put("bench/watch/order", "start");
     let mut watch = Command::new("consul")
         .args(["watch", &format!("-http-addr=127.0.0.1:{port}"), "-type=keyprefix", "-prefix=bench/watch/"])
@@ -61,7 +88,7 @@ pub(crate) fn measure(consul: &Consul, rounds: usize) {
         .stdout(Stdio::null())
         .spawn()
         .expect("consul watch");
-    let mut all: [Lags; 4] = Default::default();
+    let mut all: [Lags; 5] = Default::default();
     std::thread::scope(|scope| {
         let (me, folder) = (&me, &folder);
         scope.spawn(move || answer(port, "bench/raw", rounds, me, folder, Syncs::default()));
@@ -77,7 +104,10 @@ pub(crate) fn measure(consul: &Consul, rounds: usize) {
             }
             let (started, _) = time(consul, &watched, "bench/watch/order", &text, || 0);
             all[2].started.push(started);
-            all[3].add(hostler());
+            all[3].add(detached.flip(consul));
+            if let Some(unit) = &mut unit {
+                all[4].add(unit.flip(consul));
+            }
         }
     });
     drop(watch.kill());
@@ -125,7 +155,7 @@ fn part(sample: &mut [f64], part: f64) -> f64 {
     sample.get(at).copied().unwrap_or(f64::NAN)
 }
 
-fn print(all: &mut [Lags; 4], syncs: Syncs, rounds: usize) {
+fn print(all: &mut [Lags; 5], syncs: Syncs, rounds: usize) {
     println!("\nmilliseconds from the write of the key, {rounds} interleaved rounds:");
     println!("{:<34} {:>22}   {:>22}", "", "started: median, p95", "reported: median, p95");
     let names = [
@@ -133,9 +163,10 @@ fn print(all: &mut [Lags; 4], syncs: Syncs, rounds: usize) {
         format!("b  the same with {} syncs", syncs.data + syncs.whole),
         "c  consul watch with a handler".to_owned(),
         "d  hostler, detached".to_owned(),
+        "e  hostler, under systemd".to_owned(),
     ];
     let mut medians = Vec::new();
-    for (name, lags) in names.iter().zip(all) {
+    for (name, lags) in names.iter().zip(all).filter(|(_, lags)| !lags.started.is_empty()) {
         let [a, b, c, d] = [
             part(&mut lags.started, 0.5),
             part(&mut lags.started, 0.95),
@@ -145,9 +176,19 @@ fn print(all: &mut [Lags; 4], syncs: Syncs, rounds: usize) {
         println!("{name:<34} {a:>11.1} {b:>10.1}   {c:>11.1} {d:>10.1}");
         medians.push((a, c));
     }
-    if let [(raw, raw_end), (_, synced_end), (watch, _), (started, ended)] = medians.as_slice() {
-        println!("hostler / b, to the report: {:.2}", ended / synced_end);
-        println!("hostler / a: to the start {:.2}, to the report {:.2}", started / raw, ended / raw_end);
-        println!("hostler / c, to the start: {:.2}", started / watch);
+    let [(raw, raw_end), (_, synced_end), (watch, _), hostlers @ ..] = medians.as_slice() else { return };
+    for ((started, ended), name) in hostlers.iter().zip(["d", "e"]) {
+        println!(
+            "{name} / b, to the report: {:.2}; {name} / a, to the start: {:.2}; {name} / c, to the start: {:.2}",
+            ended / synced_end,
+            started / raw,
+            started / watch
+        );
+    }
+    println!("a, to the report: {raw_end:.1}");
+    if hostlers.len() < 2 {
+        println!(
+            "under systemd: not measured, since this machine was not booted by it; see tests/bench/booted"
+        );
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a bench that cannot measure has to end at once")]
 #![expect(clippy::panic, reason = "a bench that cannot measure has to end at once")]
 
+mod fleet;
 mod idle;
 mod lag;
 mod output;
@@ -29,12 +30,16 @@ fn main() {
     if args == ["output"] {
         return output::measure();
     }
+    if args.first().is_some_and(|word| word == "lag") {
+        let rounds = args.get(1).map_or(60, |text| text.parse().expect("a number"));
+        return lag::measure(&Consul::disk(), rounds);
+    }
     let number =
         |at: usize, default| args.get(at).map_or(default, |text: &String| text.parse().expect("a number"));
     let (rounds, seconds) = (number(0, 100), number(1, 65));
-    println!("launcher: detached; not measured here: systemd");
     let size = std::fs::metadata(hostler_testkit::program()).expect("the program").len();
     println!("binary: {:.2} MiB", size as f64 / 1048576.0);
+    fleet::measure();
     let consul = Consul::disk();
     lag::measure(&consul, rounds);
     idle::measure(&consul, seconds as u64);

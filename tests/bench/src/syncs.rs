@@ -1,10 +1,11 @@
 //! How often Hostler syncs in one run: counted with strace on real runs.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use hostler_testkit::{Host, eventually, signal};
+use hostler_testkit::{eventually, signal};
 use nix::sys::signal::Signal;
 
 /// Runs that are counted.
@@ -19,13 +20,12 @@ pub(crate) struct Syncs {
     pub(crate) whole: usize,
 }
 
-/// Counts while `run` carries out one order after the other.
-pub(crate) fn count(host: &Host, mut run: impl FnMut()) -> Syncs {
-    let out = host.path("syncs");
-    let pid = host.agent_pid().expect("an agent").to_string();
+/// Counts, in the agent and in what it starts, while `run` carries out one order after the other.
+pub(crate) fn count(agent: u32, out: &Path, mut run: impl FnMut()) -> Syncs {
+    let pid = agent.to_string();
     let mut strace = Command::new("strace")
         .args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-p", &pid, "-o"])
-        .arg(&out)
+        .arg(out)
         .stderr(Stdio::null())
         .spawn()
         .expect("strace");
@@ -38,7 +38,7 @@ pub(crate) fn count(host: &Host, mut run: impl FnMut()) -> Syncs {
     std::thread::sleep(Duration::from_millis(500));
     signal(strace.id(), Signal::SIGINT);
     drop(strace.wait());
-    let text = fs::read_to_string(&out).expect("what strace saw");
+    let text = fs::read_to_string(out).expect("what strace saw");
     let lines = |name: &str| text.lines().filter(|line| line.contains(name)).count();
     let (data, whole) = (lines(" fdatasync("), lines(" fsync("));
     let each = |all: usize| (all + RUNS / 2) / RUNS;

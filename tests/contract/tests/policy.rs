@@ -4,9 +4,10 @@ use hostler::cli::policy;
 use hostler::domain::ids::RunId;
 use hostler::domain::keys::Keys;
 use hostler::domain::name::Name;
+use hostler::store::consul::service::{Health, Service};
 use hostler::store::{Read, Store, StoreError, When};
-use hostler_contract::{block, client_with};
-use hostler_testkit::{Consul, Options};
+use hostler_contract::{LONG, block, client_with};
+use hostler_testkit::{Consul, Options, eventually, request};
 
 #[test]
 fn a_host_can_do_its_work_and_touch_no_other() {
@@ -47,6 +48,26 @@ fn a_host_can_do_its_work_and_touch_no_other() {
         assert!(block(store.put(key, b"new".to_vec(), When::Always)).unwrap(), "{key}");
         block(store.delete(key)).unwrap();
         assert_eq!(consul.get(key), None);
+    }
+
+    // It shows itself as a service, and as no other; what it registers reaches the catalog.
+    let service = Service { id: "hostler-db1".into(), ttl: "1m", forget: "72h", ..Service::default() };
+    block(store.register(&service, Health::Passing)).unwrap();
+    assert!(block(store.tell(&service, Health::Warning, "a condition")).unwrap());
+    eventually(LONG, || match consul.api("GET", "/v1/health/service/hostler", b"").text() {
+        text if text.contains("a condition") => Ok(()),
+        text => Err(text),
+    });
+    block(store.deregister(&service)).unwrap();
+    let other_service = consul.try_api("PUT", "/v1/agent/service/register", br#"{"ID": "x", "Name": "x"}"#);
+    assert_eq!(other_service.unwrap().status, 200, "the management token may");
+    for (target, body) in [
+        ("/v1/agent/service/register", br#"{"ID": "y", "Name": "y"}"#.as_slice()),
+        ("/v1/agent/service/register", br#"{"ID": "x", "Name": "hostler"}"#),
+        ("/v1/agent/service/deregister/x", b""),
+    ] {
+        let answer = request(consul.port(), "PUT", target, Some(&token), body).unwrap();
+        assert_eq!(answer.status, 403, "{target}: {}", answer.text());
     }
 
     // Nothing else is seen, and nothing else can be written.

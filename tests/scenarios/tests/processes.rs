@@ -118,6 +118,22 @@ fn a_term_that_nobody_announced_means_that_the_host_is_stopping() {
 }
 
 #[test]
+fn the_deadline_of_a_final_step_is_told_and_ends_nothing() {
+    let mut host = Host::on_dir("overdue");
+    let flag = host.path("flag");
+    let step = format!("#!/bin/sh\nwhile [ ! -e {} ]; do sleep 0.1; done\n", flag.display());
+    let yaml = "name: last\nversion: 1\ntimeout: 1s\nsteps:\n  - {name: go, run: [./go], effect: final}\n";
+    host.task("last", yaml, &[("go", &step)]);
+    host.order("o", "task: last");
+    host.start();
+    let report = host.wait_until("o", "overdue", |report| report["reason"] == "overdue");
+    assert_eq!(report["phase"], "running");
+    fs::write(&flag, "").expect("the flag");
+    let report = host.wait_for("o", &["succeeded", "failed", "needs_operator"]);
+    assert_eq!((&report["phase"], &report["reason"]), (&"succeeded".into(), &serde_json::Value::Null));
+}
+
+#[test]
 fn a_cancel_ends_the_step_and_undoes_what_was_done() {
     let mut host = Host::on_dir("cancel");
     host.counting_task("undo", "undoable:a", "20");

@@ -101,14 +101,24 @@ impl Host {
                 format!("consul: {{address: \"http://127.0.0.1:{port}\"{}}}", token.unwrap_or_default())
             }
         };
+        // Many agents run beside one another: each would want the one port.
+        let telemetry = if more.contains("telemetry:") { "" } else { "telemetry: {listen: null}\n" };
         let text = format!(
-            "host: {}\nstate_dir: {}\nruntime_dir: {}\ntask_dirs: [{}]\nlauncher: detached\n{store}\n{more}\n",
+            "host: {}\nstate_dir: {}\nruntime_dir: {}\ntask_dirs: [{}]\nlauncher: detached\n{telemetry}{store}\n{more}\n",
             self.name,
             at("state"),
             at("run"),
             at("tasks"),
         );
         fs::write(self.path("hostler.yml"), text).expect("the configuration");
+    }
+
+    /// Has runs started in another way: systemd, in place of detached.
+    pub fn configure_launcher(&self, launcher: &str) {
+        let path = self.path("hostler.yml");
+        let text = fs::read_to_string(&path).expect("the configuration");
+        let text = text.replace("launcher: detached", &format!("launcher: {launcher}"));
+        fs::write(path, text).expect("the configuration");
     }
 
     /// Gives the host another name in its configuration.

@@ -7,9 +7,11 @@
 
 mod consul;
 mod fake;
+pub mod fleet;
 mod host;
 mod http;
 mod postgres;
+mod prometheus;
 mod proxy;
 mod tls;
 mod vault;
@@ -22,6 +24,7 @@ pub use fake::{Fake, Reply};
 pub use host::{Host, SOON, lives, program, signal};
 pub use http::{Response, request};
 pub use postgres::Postgres;
+pub use prometheus::{Prometheus, promtool};
 pub use proxy::Proxy;
 pub use tls::Certificates;
 pub use vault::{Ailment, Asked, ROLE_ID, SECRET_ID, Vault};

@@ -21,7 +21,7 @@ impl Agent {
         let Some(plan) = self.runs.plan(run) else { return };
         let task = match plan.task_name() {
             Ok(task) => task,
-            Err(error) => return tracing::error!("run {run}: its plan names no task: {error}"),
+            Err(error) => return tracing::error!(order = %key, run = %run, "its plan names no task: {error}"),
         };
         self.starting.insert(run, plan.resources.clone());
         let seen = self.seeing.orders.get(key).map(|seen| seen.index);
@@ -40,7 +40,7 @@ impl Agent {
                 Ok(_) => launching.launch().await,
                 Err(look::Look::Changed(_)) => Event::Changed { key, run, epoch },
                 Err(look) => {
-                    tracing::debug!("the last look failed: {look}");
+                    tracing::debug!(order = %key, run = %run, "the last look failed: {look}");
                     sleep(START_AGAIN).await;
                     Event::Again(run)
                 }
@@ -77,7 +77,7 @@ impl Agent {
                 }
             }
             Ok(false) => self.runs.look_at(run),
-            Err(error) => tracing::warn!("run {run} cannot be taken back: {error}"),
+            Err(error) => tracing::warn!(order = %key, run = %run, "cannot be taken back: {error}"),
         }
     }
 
@@ -92,7 +92,7 @@ impl Agent {
                 true
             }
             Err(error) => {
-                tracing::error!("run {run} cannot be told what an operator wants: {error}");
+                tracing::error!(run = %run, "cannot be told what an operator wants: {error}");
                 false
             }
         }

@@ -15,7 +15,9 @@ pub mod identity;
 mod launch;
 mod look;
 mod past;
+mod presence;
 mod publish;
+pub mod reload;
 mod remember;
 mod runs;
 mod secrets;
@@ -23,6 +25,7 @@ mod sights;
 mod space;
 mod standing;
 mod status;
+mod telemetry;
 mod tidy;
 mod vault;
 mod work;
@@ -37,6 +40,7 @@ use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::catalog::Catalog;
@@ -63,7 +67,11 @@ use crate::ledger::{Audit, Folder, Ledger};
 use crate::report::own::Rival;
 use crate::report::wanted::{Texts, Wanted};
 use crate::store::Store;
+use crate::store::consul::Consul;
+use crate::telemetry::tally::Tally;
 use crate::vault::{Vault, VaultError};
+
+use super::open::Opened;
 
 /// While a run executes, its folder is looked at so often, should a notice of the kernel be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -193,7 +201,13 @@ pub struct Agent {
     program: PathBuf,
     rule: OwnerRule,
     launcher: Launcher,
+    anew: reload::Anew,
+    /// The configuration on the disk is not the one in force: one line for the operator.
+    unsettled: Option<String>,
     store: Arc<dyn Store>,
+    /// The same, where it is Consul.
+    consul: Option<Arc<Consul>>,
+    presence: Option<presence::Presence>,
     sources: Vec<Source>,
     /// The runs that the host's own reports named before this agent wrote any; none: they are not read yet.
     past: Option<BTreeMap<Name, RunId>>,
@@ -217,6 +231,14 @@ pub struct Agent {
     standings: standing::Standings,
     secrets: secrets::Secrets,
     vault: Option<Arc<Vault>>,
+    vault_keeper: Option<JoinHandle<()>>,
+    listening: telemetry::Listening,
+    /// When this process started, in seconds since the epoch.
+    started: f64,
+    tally: Tally,
+    shown: telemetry::Shown,
+    /// When the store last took what this host has to report.
+    reported: watch::Sender<Option<Timestamp>>,
     closed_since_trim: usize,
     decision: Decision,
     events: mpsc::Sender<Event>,
@@ -231,10 +253,12 @@ impl Agent {
     /// Puts an agent together: reads the ledger and the tasks, but starts nothing and asks no store yet.
     pub fn build(
         settings: Settings,
-        store: Arc<dyn Store>,
+        opened: Opened,
         who: identity::Who,
         mut notify: Notify,
+        anew: reload::Anew,
     ) -> Result<Self, AgentError> {
+        let Opened { store, consul } = opened;
         notify.say(false, "reading the ledger and the tasks");
         let host = who.host.clone();
         disk::make_dirs(&settings.state_dir)?;
@@ -262,7 +286,21 @@ impl Agent {
         let launcher = super::open::launcher(settings.launcher);
         let (wanted, _) = watch::channel(Arc::new(Wanted::default()));
         let vault = vault::open(&settings)?;
+        let since_boot = clock::since_boot().as_secs_f64() - facts::process().started;
+        let presence = consul
+            .clone()
+            .map(|consul| presence::Presence::of(consul, &settings.keys, &host, &settings.groups));
         Ok(Self {
+            anew,
+            unsettled: None,
+            consul,
+            presence,
+            vault_keeper: None,
+            listening: telemetry::Listening::new(),
+            started: clock::now().as_duration().as_secs_f64() - since_boot,
+            tally: Tally::default(),
+            shown: telemetry::Shown::default(),
+            reported: watch::channel(None).0,
             host,
             who,
             past: None,
@@ -317,7 +355,9 @@ impl Agent {
         self.end_questions();
         self.sweep_secrets();
         self.keep_vault();
-        self.keep_watching();
+        self.know_tasks();
+        self.listening.listen(self.settings.listen);
+        self.keep_presence();
         self.sights =
             sights::watch(&self.store, &self.settings.keys, &self.host, &self.sources, &self.events);
         self.read_past();
@@ -328,12 +368,16 @@ impl Agent {
         let watchdog = notify::watchdog_interval();
         let mut alive = watchdog.map(|every| Instant::now() + every);
         let mut was_busy = true;
+        let mut only_asked = false;
         loop {
-            self.decide_and_dispatch();
-            self.watch_secrets();
-            self.publish();
-            self.trim_sometimes();
-            self.tell_systemd();
+            // A question changes nothing, so nothing follows from it.
+            if !std::mem::take(&mut only_asked) {
+                self.decide_and_dispatch();
+                self.watch_secrets();
+                self.publish();
+                self.trim_sometimes();
+                self.tell_systemd();
+            }
             let busy = self.runs.any() || !self.starting.is_empty();
             if std::mem::replace(&mut was_busy, busy) && !busy {
                 heap::give_back();
@@ -355,9 +399,17 @@ impl Agent {
                 _ = look.tick(), if self.runs.any() => self.runs.look(),
                 () = self.texts.asked() => {}
                 Ok(()) = self.rivals.changed() => {}
+                Ok(()) = self.listening.troubles.changed() => {}
+                Some(question) = self.listening.questions.recv() => {
+                    self.answer(question);
+                    only_asked = true;
+                }
                 _ = reload.recv() => self.reload(),
                 () = &mut shutdown => {
                     self.notify.stopping();
+                    if let Some(presence) = self.presence {
+                        presence.leave().await;
+                    }
                     return Ok(());
                 }
             }
@@ -543,7 +595,7 @@ impl Agent {
                 self.starting.remove(&run);
                 // A newer order came first; nobody knows of the folder.
                 if let Err(error) = Folder::new(&self.settings.state_dir.join("runs"), run).remove() {
-                    tracing::warn!("{error}");
+                    tracing::warn!(order = %key, run = %run, "{error}");
                 }
             }
             Err(NotMade::Refused(why)) => {
@@ -553,7 +605,7 @@ impl Agent {
                 }
             }
             Err(NotMade::NotNow(why)) => {
-                tracing::info!(order = %key, "not started yet: {why}");
+                tracing::info!(order = %key, run = %run, "not started yet: {why}");
                 self.again_later(run);
             }
         }
@@ -574,12 +626,6 @@ impl Agent {
             // A closed queue means that the agent is stopping.
             let _ = events.send(event).await;
         });
-    }
-
-    fn reload(&mut self) {
-        tracing::info!("reading the tasks anew");
-        self.catalog.reload();
-        self.examined.clear();
     }
 
     fn load_runs(&mut self) {

@@ -58,6 +58,7 @@ impl Agent {
             own,
             self.texts.clone(),
             self.wanted.subscribe(),
+            self.reported.clone(),
         ));
         self.past = Some(past);
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::telemetry::Shown;
 use super::{Agent, sights};
+use crate::domain::condition::{Condition, Kind};
 use crate::domain::control::ControlId;
 use crate::domain::text;
 use crate::host::{clock, facts};
@@ -32,21 +34,29 @@ impl Agent {
         let mut room = TEXTS_AT_ONCE;
         let keys = &self.settings.keys;
         let mut phases = BTreeMap::new();
+        let mut shown = Shown::default();
         // What the ledger holds is told under the name that it was kept for.
         if let (Ok(ledger), None) = (&self.ledger, &self.who.differs) {
             let (memory, decision, runs) = (ledger.memory(), &self.decision, self.runs.views());
-            Sources { host: &self.host, memory, decision, runs }.each_order(|order, report| {
-                if phases.len() < ORDERS_NAMED {
-                    phases.insert(order.to_string(), report.phase.clone());
-                }
-                let key = keys.order_report(&self.host, order);
-                add(&before, &asked, &mut room, &mut wanted, &key, &report, Report::order);
-            });
+            Sources { host: &self.host, memory, decision, runs, now: clock::now() }.each_order(
+                |order, report| {
+                    shown.count(&report);
+                    if phases.len() < ORDERS_NAMED {
+                        phases.insert(order.to_string(), report.phase.clone());
+                    }
+                    let key = keys.order_report(&self.host, order);
+                    add(&before, &asked, &mut room, &mut wanted, &key, &report, Report::order);
+                },
+            );
             for (run, report) in self.runs.reports() {
                 let key = keys.run_report(&self.host, run);
                 add(&before, &asked, &mut room, &mut wanted, &key, &report, Report::run);
             }
         }
+        self.shown = shown;
+        let conditions = self.conditions();
+        self.tell_consul(&conditions);
+        let conditions = conditions.into_iter().take(CONDITIONS).map(|condition| condition.text);
         let agent = AgentReport {
             version: REPORT_VERSION,
             host: self.host.to_string(),
@@ -55,7 +65,7 @@ impl Agent {
             hostler: env!("CARGO_PKG_VERSION").to_owned(),
             boot: self.boot.clone(),
             groups: self.settings.groups.clone(),
-            conditions: self.conditions(),
+            conditions: conditions.collect(),
             audit: self.audit.as_ref().map(|audit| audit.head().n).unwrap_or_default(),
             seen: sights::seen(&self.sights),
             controls: self.answers(),
@@ -77,22 +87,30 @@ impl Agent {
         newest.map(|(id, acted)| (*id, text::head(&acted.answer, ANSWER))).collect()
     }
 
-    fn conditions(&self) -> Vec<String> {
-        let mut conditions: Vec<String> = self.barred(clock::now()).into_iter().collect();
-        conditions.extend(self.sights.iter().filter_map(|sight| sight.condition()));
-        conditions.extend(self.ledger.as_ref().err().map(|error| format!("safe mode: {error}")));
-        conditions.extend(self.audit.as_ref().err().map(|error| {
+    /// All that is wrong, the most important first.
+    pub(super) fn conditions(&self) -> Vec<Condition> {
+        let about = |kind| move |text: String| Condition::new(kind, text);
+        let mut conditions: Vec<Condition> =
+            self.barred(clock::now()).map(about(Kind::Identity)).into_iter().collect();
+        conditions.extend(self.sights.iter().filter_map(sights::Sight::condition));
+        let unread = self.ledger.as_ref().err().map(|error| format!("safe mode: {error}"));
+        conditions.extend(unread.map(about(Kind::SafeMode)));
+        let unkept = self.audit.as_ref().err().map(|error| {
             format!(
                 "audit: {error}: nothing starts; keep the folder as evidence, move it away, restart the agent"
             )
-        }));
-        conditions.extend(self.space.full.iter().chain(&self.space.without).cloned());
-        conditions.extend(self.ledger_full.iter().cloned());
-        conditions.extend(self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string)));
-        conditions.extend(self.standings.conditions());
-        conditions.extend(self.vault_condition());
-        conditions.extend(self.watch_conditions());
-        conditions.truncate(CONDITIONS);
+        });
+        conditions.extend(unkept.map(about(Kind::Audit)));
+        conditions.extend(self.space.full.iter().chain(&self.space.without).cloned().map(about(Kind::Disk)));
+        conditions.extend(self.ledger_full.iter().cloned().map(about(Kind::Ledger)));
+        conditions.extend(self.unsettled.iter().cloned().map(about(Kind::Settings)));
+        conditions.extend(self.vault_condition().map(about(Kind::Vault)));
+        conditions.extend(self.watch_conditions().into_iter().map(about(Kind::Vault)));
+        conditions.extend(self.listening.trouble().map(about(Kind::Telemetry)));
+        // Of these there may be many.
+        let broken = self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string));
+        conditions.extend(broken.map(about(Kind::Task)));
+        conditions.extend(self.standings.conditions().map(about(Kind::Probe)));
         conditions
     }
 }

@@ -56,6 +56,7 @@ impl Agent {
                 for order in judged {
                     self.past.as_mut().and_then(|past| past.remove(&order));
                 }
+                self.count_ends(&facts);
                 for (key, run) in closed {
                     self.examined.remove(&key);
                     self.runs.close(run, &self.kept_open());

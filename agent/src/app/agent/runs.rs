@@ -95,7 +95,7 @@ impl Runs {
         if let Some(watcher) = &mut self.watcher {
             let folder = Folder::new(&self.dir, run);
             if let Err(error) = watcher.watch(folder.path(), RecursiveMode::NonRecursive) {
-                tracing::debug!("run {run} is looked at once a second only: {error}");
+                tracing::debug!(run = %run, "looked at once a second only: {error}");
             }
         }
         self.look_at(run);
@@ -105,7 +105,7 @@ impl Runs {
     pub(super) fn load(&mut self, run: RunId) {
         match Folder::new(&self.dir, run).plan() {
             Ok(plan) => self.add(run, Arc::new(plan)),
-            Err(error) => tracing::error!("{error}"),
+            Err(error) => tracing::error!(run = %run, "{error}"),
         }
     }
 
@@ -206,7 +206,7 @@ impl Runs {
                 }
                 view.life = life;
             }
-            Err(error) => tracing::error!("run {run}: {error}"),
+            Err(error) => tracing::error!(run = %run, order = %view.plan.order, "{error}"),
         }
         view.state = folder.state(&view.plan).map_err(|error| error.to_string());
         let progress = folder.progress();

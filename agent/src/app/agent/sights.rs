@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::Event;
+use crate::domain::condition::{Condition, Kind};
 use crate::domain::control::Control;
 use crate::domain::decide::{Controls, Freezes, SeenOrder};
 use crate::domain::freeze::Freeze;
@@ -52,15 +53,20 @@ impl Sight {
     }
 
     /// What an operator should know of this prefix.
-    pub(super) fn condition(&self) -> Option<String> {
+    pub(super) fn condition(&self) -> Option<Condition> {
         match &self.seen.borrow().sight {
             State::Unknown | State::Visible(_) => None,
-            State::NotVisible => Some(format!(
-                "not visible: {} has no marker or may not be read; run hostler enroll, check the token",
-                self.prefix
-            )),
-            State::Trouble(why) => Some(format!("store: {why}")),
+            State::NotVisible => {
+                let cure = "has no marker or may not be read; run hostler enroll, check the token";
+                Some(Condition::new(Kind::NotVisible, format!("not visible: {} {cure}", self.prefix)))
+            }
+            State::Trouble(why) => Some(Condition::new(Kind::Store, format!("store: {why}"))),
         }
+    }
+
+    /// When the store last gave an answer that counts; `None`: never yet.
+    pub(super) fn contact(&self) -> Option<std::time::Instant> {
+        self.seen.borrow().contact
     }
 
     /// What the store holds under an order's key, with its index.

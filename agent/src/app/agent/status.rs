@@ -11,37 +11,52 @@ const LONGEST: usize = 200;
 impl Agent {
     /// The line, and whether the agent is ready: its ledger is read, and the store has answered or was found away.
     pub(super) fn tell_systemd(&mut self) {
-        let ready = self.sights.iter().all(super::sights::Sight::has_answer);
-        let status = crate::domain::text::head(&self.status(ready), LONGEST);
-        self.notify.say(ready, &status);
+        let status = crate::domain::text::head(&self.status(), LONGEST);
+        self.notify.say(self.knows_store(), &status);
     }
 
-    fn status(&self, ready: bool) -> String {
-        let store = self.settings.store_word();
-        if let Err(error) = &self.ledger {
-            return format!("safe mode, nothing is started: {error}");
-        }
-        if let Some(error) = &self.ledger_full {
-            return format!("the ledger cannot be written, nothing is started: {error}");
-        }
+    /// Whether the store has answered, or was found not to.
+    pub(super) fn knows_store(&self) -> bool {
+        self.sights.iter().all(super::sights::Sight::has_answer)
+    }
+
+    /// What the agent does, in a line.
+    pub(super) fn status(&self) -> String {
         let runs = match self.runs.count() {
             0 => String::new(),
             1 => "; 1 run goes on".to_owned(),
             count => format!("; {count} runs go on"),
         };
+        match self.obstacle() {
+            Some(why) => format!("{why}{runs}"),
+            None => format!("watching {} for orders of {}{runs}", self.settings.store_word(), self.host),
+        }
+    }
+
+    /// What keeps anything new from starting; `None`: this host takes orders.
+    pub(super) fn obstacle(&self) -> Option<String> {
+        let store = self.settings.store_word();
+        if let Err(error) = &self.ledger {
+            return Some(format!("safe mode, nothing is started: {error}"));
+        }
+        if let Err(error) = &self.audit {
+            return Some(format!("the audit cannot be kept, nothing is started: {error}"));
+        }
+        if let Some(error) = &self.ledger_full {
+            return Some(format!("the ledger cannot be written, nothing is started: {error}"));
+        }
         if self.rebooting {
-            return format!("rebooting the host for a run{runs}");
+            return Some("rebooting the host for a run".to_owned());
         }
         if let Some(why) = self.barred(clock::now()) {
-            return format!("nothing new starts: {why}{runs}");
-        }
-        if !ready {
-            return format!("waiting for the first answer of {store}{runs}");
+            return Some(format!("nothing new starts: {why}"));
         }
         match self.sights.iter().find_map(super::sights::Sight::condition) {
-            Some(_) if self.sighted.away => format!("{store} cannot be reached, nothing new starts{runs}"),
-            Some(condition) => format!("nothing new starts: {condition}{runs}"),
-            None => format!("watching {store} for orders of {}{runs}", self.host),
+            _ if !self.knows_store() => Some(format!("waiting for the first answer of {store}")),
+            Some(_) if self.sighted.away => Some(format!("{store} cannot be reached, nothing new starts")),
+            Some(condition) => Some(format!("nothing new starts: {}", condition.text)),
+            None if self.past.is_none() => Some(format!("waiting for the host's own reports in {store}")),
+            None => None,
         }
     }
 }

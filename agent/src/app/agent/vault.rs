@@ -17,9 +17,14 @@ pub(super) fn open(settings: &Settings) -> Result<Option<Arc<Vault>>, AgentError
 
 impl Agent {
     /// Logs in, and stays so; each change is an event.
-    pub(super) fn keep_vault(&self) {
+    pub(super) fn keep_vault(&mut self) {
+        if let Some(former) = self.vault_keeper.take() {
+            // Its token is not given up: the tokens of runs are its children.
+            former.abort();
+        }
+        self.keep_watching();
         let Some(vault) = &self.vault else { return };
-        tokio::spawn(Arc::clone(vault).keep());
+        self.vault_keeper = Some(tokio::spawn(Arc::clone(vault).keep()));
         let (mut standing, events) = (vault.watch(), self.events.clone());
         tokio::spawn(async move {
             while standing.changed().await.is_ok() {

@@ -142,7 +142,7 @@ impl Launching {
         let handed = match self.hand_over().await {
             Ok(handed) => handed,
             Err(why) => {
-                tracing::warn!(run = %run, "not started yet: {why}");
+                tracing::warn!(run = %run, order = %self.plan.order, "not started yet: {why}");
                 // By then the agent says that it waits for Vault.
                 sleep(super::START_AGAIN).await;
                 return Event::Unlaunched(run);
@@ -153,7 +153,7 @@ impl Launching {
         let launched =
             launcher.launch(&self.program, self.folder.path(), self.epoch, &self.plan, handed).await;
         if let Err(error) = &launched {
-            tracing::error!("{error}");
+            tracing::error!(run = %run, order = %self.plan.order, "{error}");
         }
         Event::Launched { run, launched: launched.is_ok() }
     }
@@ -194,7 +194,7 @@ pub(super) async fn end_survivors(launcher: &Launcher, folder: &Folder, runtime:
         pause = (pause * 2).min(Duration::from_secs(1));
     }
     if alive > 0 {
-        tracing::error!("{alive} processes of run {} cannot be ended at {}", folder.run(), clock::now());
+        tracing::error!(run = %folder.run(), "{alive} processes cannot be ended at {}", clock::now());
     }
     alive
 }

@@ -87,7 +87,7 @@ impl Secrets {
             Err(error) => {
                 // A dead token is no word on the secrets: the agent gets another.
                 if error.may_pass() {
-                    tracing::warn!("run {} is not started yet: {error}", plan.run);
+                    tracing::warn!(run = %plan.run, "not started yet: {error}");
                     return Ok(None);
                 }
                 secrets.missing = Some(error.to_string());

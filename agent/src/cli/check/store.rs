@@ -1,6 +1,6 @@
 //! What is to be checked of the store: that it answers, what is seen of it, and what may be written.
 
-use super::{Check, fail, ok, warn};
+use super::{Check, fail, ok, skip, warn};
 use crate::cli::fleet::is_late;
 use crate::cli::history::this_host;
 use crate::cli::place::Place;
@@ -15,6 +15,11 @@ use crate::store::{StoreError, When};
 /// No key ever has this index, so a write under it is refused by the condition, if it is not by the rights.
 const NEVER: When = When::Unchanged(i64::MAX as u64);
 
+/// The rights of an agent.
+const AGENT: &str = "the policy that hostler enroll prints";
+/// The rights of whoever places orders.
+const OPERATOR: &str = "the policy /usr/share/hostler/policies/consul-operator.hcl";
+
 /// A last part that no order, run or host can have.
 const PROBE: &str = "_check";
 
@@ -23,14 +28,21 @@ pub(super) async fn checks(place: &Place, settings: &Settings, local: bool) -> V
     let mut checks = Vec::new();
     match place.store.list(&place.keys.freezes()).await {
         Err(error @ StoreError::Unreachable { .. }) => {
-            return vec![fail("store", error.to_string(), "is it running, and is the address right?")];
+            checks.push(fail("store", error.to_string(), "is it running, and is the address right?"));
+            checks.extend(skipped("the store does not answer"));
+            return checks;
         }
         Err(error @ StoreError::NoLeader { .. }) => {
             checks.push(ok("store", format!("{shown} answers")));
             checks.push(fail("leader", error.to_string(), "see consul operator raft list-peers"));
+            checks.extend(skipped("the store has no leader"));
             return checks;
         }
-        Err(error) => return vec![fail("store", error.to_string(), "see the token and the store's own log")],
+        Err(error) => {
+            checks.push(fail("store", error.to_string(), "see the token and the store's own log"));
+            checks.extend(skipped("the store does not let this token read the freezes"));
+            return checks;
+        }
         Ok(_) => {
             checks.push(ok("store", format!("{shown} answers")));
             if matches!(settings.store, StoreSettings::Consul(_)) {
@@ -46,24 +58,54 @@ pub(super) async fn checks(place: &Place, settings: &Settings, local: bool) -> V
             }
         }
     } else {
-        checks.push(orders(place).await);
-        checks.push(may(place, "write orders", &format!("{}{PROBE}", place.keys.all_orders()), true).await);
+        checks.extend(of_operator(place, settings).await);
+    }
+    checks
+}
+
+/// What is not looked at without an answer of the store.
+pub(super) fn skipped(why: &str) -> [Check; 3] {
+    ["leader", "markers", "rights"].map(|name| skip(name, why))
+}
+
+/// What an operator's token is for, and what it is not.
+async fn of_operator(place: &Place, settings: &Settings) -> Vec<Check> {
+    let keys = &place.keys;
+    let mut checks = vec![markers(place).await];
+    for (what, prefix) in
+        [("orders", keys.all_orders()), ("freezes", keys.freezes()), ("controls", keys.all_controls())]
+    {
+        checks.push(may(place, &format!("write {what}"), &format!("{prefix}{PROBE}"), true, OPERATOR).await);
+    }
+    checks.push(match place.store.list(&keys.agent_reports()).await {
+        Err(error) => fail("rights", error.to_string(), format!("give the token {OPERATOR}")),
+        // Consul shows what the token may not read as if it were not there.
+        Ok(listing) if listing.entries.is_empty() => warn(
+            "rights",
+            "sees no reports of agents",
+            "no agent has reported yet, or the token may not read reports",
+        ),
+        Ok(listing) => ok("rights", format!("may read reports: {} agents are seen", listing.entries.len())),
+    });
+    if matches!(settings.store, StoreSettings::Consul(_)) {
+        let report = format!("{}{PROBE}", keys.agent_reports());
+        checks.push(may(place, "write reports of hosts", &report, false, OPERATOR).await);
     }
     checks
 }
 
 /// What an operator sees.
-async fn orders(place: &Place) -> Check {
+async fn markers(place: &Place) -> Check {
     let cure = "hostler enroll HOST, or a token that may read orders";
     match place.store.list(&place.keys.all_orders()).await {
-        Err(error) => fail("orders", error.to_string(), cure),
+        Err(error) => fail("markers", error.to_string(), cure),
         Ok(listing) => {
             let marker = Keys::marker("");
             let markers =
                 listing.entries.iter().filter(|entry| entry.key.ends_with(&format!("/{marker}"))).count();
             match markers {
-                0 => fail("orders", "no enrolled host or group is seen", cure),
-                _ => ok("orders", format!("{markers} enrolled hosts and groups are seen")),
+                0 => fail("markers", "no enrolled host or group is seen", cure),
+                _ => ok("markers", format!("{markers} enrolled hosts and groups are seen")),
             }
         }
     }
@@ -78,10 +120,10 @@ async fn of_host(place: &Place, settings: &Settings, host: &Name) -> Vec<Check> 
     let cure = format!("hostler enroll {host}{}, and its policy for the agent's token", groups.concat());
     for prefix in prefixes {
         checks.push(match place.store.list(&prefix).await {
-            Err(error) => fail("visible", error.to_string(), &*cure),
+            Err(error) => fail("markers", error.to_string(), &*cure),
             Ok(listing) => match listing.without_marker(&prefix) {
-                Some(listing) => ok("visible", format!("{prefix} with {} keys", listing.entries.len())),
-                None => fail("visible", format!("{prefix} has no marker, or may not be read"), &*cure),
+                Some(listing) => ok("markers", format!("{prefix} with {} keys", listing.entries.len())),
+                None => fail("markers", format!("{prefix} has no marker, or may not be read"), &*cure),
             },
         });
     }
@@ -91,25 +133,25 @@ async fn of_host(place: &Place, settings: &Settings, host: &Name) -> Vec<Check> 
         format!("{}{PROBE}", keys.run_reports(host)),
     ];
     for key in own {
-        checks.push(may(place, "report", &key, true).await);
+        checks.push(may(place, "report", &key, true, AGENT).await);
     }
     if matches!(settings.store, StoreSettings::Consul(_)) {
         let order = format!("{}{PROBE}", keys.host_orders(host));
-        checks.push(may(place, "write its own orders", &order, false).await);
+        checks.push(may(place, "write its own orders", &order, false, AGENT).await);
         let other = format!("{}{PROBE}", keys.agent_reports());
-        checks.push(may(place, "write other hosts' reports", &other, false).await);
+        checks.push(may(place, "write other hosts' reports", &other, false, AGENT).await);
     }
     checks.push(agent(place, host).await);
     checks
 }
 
 /// Whether the token may do something: tried with a write that cannot happen.
-async fn may(place: &Place, what: &str, key: &str, wanted: bool) -> Check {
+async fn may(place: &Place, what: &str, key: &str, wanted: bool, policy: &str) -> Check {
     let answer = place.store.put(key, Vec::new(), NEVER).await;
-    let cure = "give the token the policy that hostler enroll prints";
+    let cure = format!("give the token {policy}, and no more");
     match (answer, wanted) {
         (Ok(_), true) => ok("rights", format!("may {what} ({key})")),
-        (Ok(_), false) => warn("rights", format!("may {what}, which no agent needs"), cure),
+        (Ok(_), false) => warn("rights", format!("may {what}, which it has no need to"), cure),
         (Err(StoreError::Denied { .. }), false) => ok("rights", format!("may not {what}")),
         (Err(error @ StoreError::Denied { .. }), true) => {
             fail("rights", format!("may not {what}: {error}"), cure)

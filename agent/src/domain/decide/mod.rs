@@ -275,6 +275,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Schedule,
+        Self::Spread,
+        Self::Window,
+        Self::Clock,
+        Self::Reconcile,
+        Self::Resource,
+        Self::Identity,
+        Self::Freeze,
+        Self::Gate,
+        Self::Retry,
+        Self::Store,
+        Self::Vault,
+        Self::OlderRun,
+        Self::Parallel,
+        Self::Starting,
+    ];
+
     /// As it stands in a report.
     pub fn as_str(self) -> &'static str {
         match self {

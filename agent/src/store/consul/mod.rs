@@ -5,17 +5,19 @@
 //! empty listing, everything else that looks empty is an error. The token shows in no message.
 //! There are no proxies, no redirects and no retries here: the watch knows when to ask again.
 
+pub mod service;
 mod settings;
+mod token;
 mod wire;
 
 use std::fs;
-use std::path::Path;
-use std::sync::{PoisonError, RwLock};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Identity, Method, Response, redirect};
 
+use self::token::Token;
 use self::wire::Verdict;
 use super::{Answer, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When, bad_key, bad_prefix};
 use crate::domain::secret::Secret;
@@ -47,7 +49,7 @@ pub struct Consul {
     scope: String,
     place: String,
     timeouts: Timeouts,
-    token: RwLock<Option<Secret>>,
+    token: Token,
 }
 
 /// An answer whose status is one that the request expects.
@@ -58,7 +60,7 @@ struct Got {
 }
 
 impl Consul {
-    /// Makes a client; connects to nothing yet. Reads the certificates that the settings name.
+    /// Makes a client; connects to nothing yet. Reads the certificates and the token file that the settings name.
     pub fn new(settings: ConsulSettings) -> Result<Self, BadConsulSettings> {
         let mut scope = String::new();
         for (name, value) in [("dc", &settings.datacenter), ("ns", &settings.namespace)] {
@@ -72,23 +74,30 @@ impl Consul {
             scope,
             place: format!("Consul at {}", settings.address),
             timeouts: settings.timeouts,
-            token: RwLock::new(None),
+            token: Token::default(),
         };
         consul.set_token(settings.token)?;
+        consul.follow_token(settings.token_files)?;
         Ok(consul)
     }
 
-    /// Takes another token from the next request on; for a token file that changed. A token that cannot be
-    /// sent is an error, and the former one stays.
+    /// Takes another token from the next request on. A token that cannot be sent is an error, and the former one
+    /// stays.
     pub fn set_token(&self, token: Option<Secret>) -> Result<(), BadConsulSettings> {
-        let token = token.as_ref().and_then(Secret::trimmed);
-        header(token.as_ref())?;
-        *self.token.write().unwrap_or_else(PoisonError::into_inner) = token;
-        Ok(())
+        self.token.set(token.as_ref())
     }
 
-    fn token(&self) -> Option<Secret> {
-        self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Takes the token from these files from the next request on, and again whenever one of them changes.
+    pub fn follow_token(&self, files: Vec<PathBuf>) -> Result<(), BadConsulSettings> {
+        self.token.follow(files)
+    }
+
+    fn url(&self, path_and_query: &str) -> String {
+        let Self { base, scope, .. } = self;
+        match scope.strip_prefix('&') {
+            Some(scope) if !path_and_query.contains('?') => format!("{base}/v1/{path_and_query}?{scope}"),
+            _ => format!("{base}/v1/{path_and_query}{scope}"),
+        }
     }
 
     /// One request with all its bounds; `action` names it in errors, `expected` lists the good statuses.
@@ -101,9 +110,9 @@ impl Consul {
         action: &str,
         expected: &[u16],
     ) -> Result<Got, StoreError> {
-        let token = self.token();
+        let token = self.token.now();
         let exchange = async {
-            let url = format!("{}/v1/{path_and_query}{}", self.base, self.scope);
+            let url = self.url(path_and_query);
             let mut request = self.client.request(method, url);
             if let Some(value) = header(token.as_ref()).map_err(|error| self.unreadable(error.to_string()))? {
                 request = request.header(HeaderName::from_static("x-consul-token"), value);
@@ -420,12 +429,24 @@ mod tests {
     fn a_token_with_a_newline_inside_is_an_error_and_one_at_its_end_is_not() {
         let consul = Consul::new(settings()).unwrap();
         let token = |text: &str| Some(Secret::new(text.to_owned()));
+        let now = || consul.token.now().map(|token| token.reveal().to_owned());
         consul.set_token(token("first\n")).unwrap();
         assert!(consul.set_token(token("a\nb")).is_err());
         assert!(consul.set_token(token("a\u{0}b")).is_err());
-        assert_eq!(consul.token().unwrap().reveal(), "first");
+        assert_eq!(now().as_deref(), Some("first"));
         consul.set_token(token(" \n")).unwrap();
-        assert!(consul.token().is_none());
+        assert_eq!(now(), None);
+    }
+
+    #[test]
+    fn the_scope_is_part_of_every_query() {
+        let plain = Consul::new(settings()).unwrap();
+        let scoped = Consul::new(ConsulSettings { datacenter: Some("d 1".into()), ..settings() }).unwrap();
+        let base = "http://127.0.0.1:8500/v1";
+        for (path, without, with) in [("agent/self", "", "?dc=d%201"), ("kv/a?recurse", "", "&dc=d%201")] {
+            assert_eq!(plain.url(path), format!("{base}/{path}{without}"));
+            assert_eq!(scoped.url(path), format!("{base}/{path}{with}"));
+        }
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl FromStr for Address {
 }
 
 /// One source of settings: what it does not say is `None`.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct ConsulLayer {
     /// Where the agent is.
     pub address: Option<Address>,
@@ -133,6 +133,8 @@ pub struct ConsulLayer {
     pub token: Option<Secret>,
     /// The file that holds the token; stronger than `token`, as with Consul's own tools.
     pub token_file: Option<PathBuf>,
+    /// Where a later token stands, if `token_file` is a copy that is made once.
+    pub later_token_file: Option<PathBuf>,
     /// The authorities that sign the server's certificate, PEM; the system's own if missing.
     pub ca_file: Option<PathBuf>,
     /// The client certificate, PEM.
@@ -172,6 +174,7 @@ impl ConsulLayer {
             address,
             token: text("CONSUL_HTTP_TOKEN").map(Secret::new),
             token_file: text("CONSUL_HTTP_TOKEN_FILE").map(PathBuf::from),
+            later_token_file: None,
             ca_file: text("CONSUL_CACERT").map(PathBuf::from),
             client_cert: text("CONSUL_CLIENT_CERT").map(PathBuf::from),
             client_key: text("CONSUL_CLIENT_KEY").map(PathBuf::from),
@@ -186,10 +189,10 @@ impl ConsulLayer {
     /// Token and token file are one thing, and so are certificate and key: a layer that names a part of a
     /// pair hides the whole pair below it.
     pub fn over(self, lower: Self) -> Self {
-        let (token, token_file) = if self.token.is_some() || self.token_file.is_some() {
-            (self.token, self.token_file)
+        let (token, token_file, later_token_file) = if self.token.is_some() || self.token_file.is_some() {
+            (self.token, self.token_file, self.later_token_file)
         } else {
-            (lower.token, lower.token_file)
+            (lower.token, lower.token_file, lower.later_token_file)
         };
         let (client_cert, client_key) = if self.client_cert.is_some() || self.client_key.is_some() {
             (self.client_cert, self.client_key)
@@ -200,6 +203,7 @@ impl ConsulLayer {
             address: self.address.or(lower.address),
             token,
             token_file,
+            later_token_file,
             ca_file: self.ca_file.or(lower.ca_file),
             client_cert,
             client_key,
@@ -209,11 +213,19 @@ impl ConsulLayer {
         }
     }
 
+    /// The files that the token comes from.
+    pub fn token_files(&self) -> Vec<PathBuf> {
+        self.token_file.iter().chain(&self.later_token_file).cloned().collect()
+    }
+
+    /// This layer without its token: what a client cannot change while it works.
+    pub fn without_token(&self) -> Self {
+        Self { token: None, token_file: None, later_token_file: None, ..self.clone() }
+    }
+
     /// The settings, with Consul's own defaults for what no layer said.
-    ///
-    /// The contents of `token_file` are the caller's to read, now and when they change: see
-    /// [`Consul::set_token`](super::Consul::set_token).
     pub fn settle(self) -> Result<ConsulSettings, BadConsulSettings> {
+        let token_files = self.token_files();
         let default = Address::Tcp { tls: false, host: DEFAULT_HOST.to_owned() };
         let client = match (self.client_cert, self.client_key) {
             (Some(cert), Some(key)) => Some(ClientCert { cert, key }),
@@ -224,7 +236,7 @@ impl ConsulLayer {
         Ok(ConsulSettings {
             address: self.address.unwrap_or(default),
             token: self.token,
-            token_file: self.token_file,
+            token_files,
             ca_file: self.ca_file,
             client,
             verify: self.verify.unwrap_or(true),
@@ -275,10 +287,10 @@ impl Default for Timeouts {
 pub struct ConsulSettings {
     /// Where the agent is.
     pub address: Address,
-    /// The first token; see [`Consul::set_token`](super::Consul::set_token) for the later ones.
+    /// The token, where no file holds one.
     pub token: Option<Secret>,
-    /// Where the token comes from, for whoever reads it again; the client itself does not open it.
-    pub token_file: Option<PathBuf>,
+    /// Where the token comes from, whenever one of them changes; of several the one that was changed last.
+    pub token_files: Vec<PathBuf>,
     /// The authorities that sign the server's certificate, PEM; the system's own if missing.
     pub ca_file: Option<PathBuf>,
     /// The client certificate.
@@ -354,7 +366,7 @@ mod tests {
         };
         let settled = file.over(below).settle().unwrap();
         assert!(settled.token.is_none());
-        assert_eq!(settled.token_file, Some("/t".into()));
+        assert_eq!(settled.token_files, [PathBuf::from("/t")]);
         // The file's address stands as it is written there.
         assert_eq!(settled.address.to_string(), "http://c:1");
         assert_eq!(settled.namespace.as_deref(), Some("ns"));

@@ -1,161 +1,19 @@
-//! The operators' commands as an operator types them: the built binary, a store in a folder, and a real agent.
-
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a helper of tests that fails must fail its test at once"
-)]
+//! The commands as an operator types them, and what comes of it.
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use hostler_testkit::eventually;
 use serde_json::Value;
-use tempfile::TempDir;
 
-const SOON: Duration = Duration::from_secs(60);
-
-/// A host in a temporary folder; its agent ends with it.
-struct Bench {
-    dir: TempDir,
-    agent: Option<Child>,
-}
-
-/// What a command printed, and how it ended.
-struct Done {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Done {
-    #[track_caller]
-    fn ends(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "out:\n{}\nerr:\n{}", self.out, self.err);
-        self
-    }
-
-    #[track_caller]
-    fn says(self, text: &str) -> Self {
-        let all = format!("{}{}", self.out, self.err);
-        assert!(all.contains(text), "{text:?} is not in:\n{all}");
-        self
-    }
-
-    #[track_caller]
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
-    }
-}
-
-impl From<Output> for Done {
-    fn from(output: Output) -> Self {
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        let code = output.status.code().unwrap_or(-1);
-        Self { code, out: text(output.stdout), err: text(output.stderr) }
-    }
-}
-
-impl Bench {
-    /// A host that is enrolled, with the tasks that the tests need.
-    fn new() -> Self {
-        let bench = Self { dir: tempfile::tempdir().unwrap(), agent: None };
-        fs::set_permissions(bench.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let at = |name: &str| bench.path(name).display().to_string();
-        let config = format!(
-            "host: db1\ngroups: [hana]\nstate_dir: {}\nruntime_dir: {}\ntask_dirs: [{}]\nlauncher: detached\n\
-             store: dir\ndir: {{path: {}}}\n",
-            at("state"),
-            at("run"),
-            at("tasks"),
-            at("store")
-        );
-        fs::write(bench.path("hostler.yml"), config).unwrap();
-        bench.task("good", "echo fine\necho '{\"output\": {\"answer\": \"42\"}}' >> \"$HOSTLER_REPORT\"");
-        bench.task("bad", "printf 'so \\033[31mbad\\n'\nexit 3");
-        bench.task("loud", "echo first\nyes 0123456789 | head -n 300000\necho last");
-        bench.task("slow", "echo begin\nwhile [ ! -e \"$1\" ]; do sleep 0.1; done\necho end");
-        bench.run(&["enroll", "db1", "--group", "hana"]).ends(0);
-        bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// A task of one step, `./go`, which is told the path of a file that a test may make.
-    fn task(&self, name: &str, script: &str) {
-        let folder = self.path("tasks").join(name);
-        fs::create_dir_all(&folder).unwrap();
-        let flag = self.path("flag").display().to_string();
-        let yaml = format!(
-            "name: {name}\nversion: 1\nparams: {{type: object, properties: {{n: {{type: integer}}}}}}\n\
-             steps:\n  - {{name: go, run: [./go, \"{flag}\"]}}\n"
-        );
-        fs::write(folder.join("task.yml"), yaml).unwrap();
-        fs::write(folder.join("go"), format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(folder.join("go"), fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
-        command.args(arguments).arg("--config").arg(self.path("hostler.yml"));
-        command.stdin(Stdio::null()).env_remove("HOSTLER_LOG").env("USER", "alice");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Done {
-        self.command(arguments).output().unwrap().into()
-    }
-
-    fn with_input(&self, arguments: &[&str], input: &str) -> Done {
-        let mut command = self.command(arguments);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap().into()
-    }
-
-    fn start(&mut self) {
-        let log = fs::File::create(self.path("log")).unwrap();
-        let mut command = self.command(&["agent"]);
-        self.agent = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
-        self.until(&["status", "--json"], "the agent's report", |done| {
-            done.json()["hosts"][0]["state"] == "reports"
-        });
-    }
-
-    /// Asks again and again until the answer is the wanted one.
-    #[track_caller]
-    fn until(&self, arguments: &[&str], wanted: &str, good: impl Fn(&Done) -> bool) -> Done {
-        eventually(SOON, || {
-            let done = self.run(arguments);
-            if good(&done) { Ok(done) } else { Err(format!("{wanted}: {}{}", done.out, done.err)) }
-        })
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        // A step that waits for the flag must not outlive its folder.
-        let _ = fs::write(self.path("flag"), "");
-        if let Some(mut agent) = self.agent.take() {
-            let _ = agent.kill();
-            let _ = agent.wait();
-        }
-    }
-}
+use crate::bench::{Bench, Done};
 
 #[test]
 fn an_order_goes_from_put_to_done_and_is_told_of_on_all_ways() {
     let mut bench = Bench::new();
     bench.start();
     bench.run(&["order", "put", "o", "--host", "db1", "--task", "good"]).ends(0).says("created");
-    let status = bench.until(&["status", "o", "--json"], "done", |done| done.code == 0).json();
+    let status = bench.until(&["status", "o", "--json"], "done", |done| done.code == 0).fits("status_rows");
     assert_eq!(status["all_done"], true);
     let row = &status["hosts"][0];
     assert_eq!((&row["standing"], &row["place"]), (&"done".into(), &"hosts/db1".into()));
@@ -166,11 +24,11 @@ fn an_order_goes_from_put_to_done_and_is_told_of_on_all_ways() {
     bench.run(&["status", "--host", "db1"]).ends(0).says("1 done");
     bench.run(&["order", "get", "o", "--host", "db1"]).ends(0).says("task: \"good\"\nby: \"alice\"");
     bench.run(&["order", "list"]).ends(0).says("hosts/db1  o");
-    let list = bench.run(&["order", "list", "--json"]).ends(0).json();
+    let list = bench.run(&["order", "list", "--json"]).ends(0).fits("order_list");
     assert_eq!(list[0]["identity"], row["report"]["identity"]);
 
     bench.run(&["runs"]).ends(0).says(&run).says("good@1");
-    let runs = bench.run(&["runs", "--json"]).ends(0).json();
+    let runs = bench.run(&["runs", "--json"]).ends(0).fits("runs");
     assert_eq!((&runs["from"], &runs["runs"][0]["run"]), (&"folders".into(), &run.as_str().into()));
     let logs = bench.run(&["logs", &run]).ends(0).says("the whole output");
     assert!(logs.out.ends_with("fine\n"), "{}", logs.out);
@@ -185,6 +43,11 @@ fn an_order_goes_from_put_to_done_and_is_told_of_on_all_ways() {
         .until(&["status", "o"], "refused", |done| done.out.contains("refused"))
         .ends(1)
         .says("no task good");
+    bench
+        .run(&["order", "put", "p", "--host", "db1", "--task", "god"])
+        .ends(0)
+        .says("but good: if it is mistyped");
+    bench.run(&["order", "delete", "p", "--host", "db1"]).ends(0);
     bench.run(&["order", "delete", "o", "--host", "db1"]).ends(0);
     bench.run(&["order", "get", "o", "--host", "db1"]).ends(5).says("hostler order list");
 }
@@ -196,7 +59,7 @@ fn run_waits_for_its_own_instruction_and_ends_as_the_run_did() {
     let done = bench.run(&["run", "good", "--host", "db1"]).ends(0).says("succeeded").says("answer = 42");
     assert!(!done.out.contains('\r'), "no terminal, no line that changes: {:?}", done.out);
     // Again: another instruction, carried out again.
-    let json = bench.run(&["run", "good", "--host", "db1", "--json"]).ends(0).json();
+    let json = bench.run(&["run", "good", "--host", "db1", "--json"]).ends(0).fits("run");
     assert_eq!((&json["exit"], &json["report"]["phase"]), (&0.into(), &"succeeded".into()));
     assert_eq!(bench.run(&["runs", "--json"]).json()["runs"].as_array().unwrap().len(), 2);
 
@@ -348,10 +211,10 @@ fn authors_see_faults_and_can_try_a_task() {
     fs::write(bench.path("tasks/bad/task.yml"), "name: bad\nversion: one\n").unwrap();
     bench.run(&["task", "lint"]).ends(1).says("bad/task.yml:2:");
     let folder = bench.path("tasks/bad").display().to_string();
-    let faults = bench.run(&["task", "lint", &folder, "--json"]).ends(1).json();
+    let faults = bench.run(&["task", "lint", &folder, "--json"]).ends(1).fits("task_lint");
     assert!(!faults[0]["faults"].as_array().unwrap().is_empty(), "{faults}");
     bench.run(&["task", "list"]).ends(0).says("broken").says("ready");
-    let list = bench.run(&["task", "list", "--json"]).ends(0).json();
+    let list = bench.run(&["task", "list", "--json"]).ends(0).fits("task_list");
     assert_eq!(list.as_array().unwrap().len(), 4);
     bench.run(&["task", "show", "good"]).ends(0).says("step 1   go (once): ./go");
     bench.run(&["task", "show", "god"]).ends(5).says("did you mean good?");
@@ -371,11 +234,11 @@ fn check_names_what_is_wrong_with_its_cure() {
     let mut bench = Bench::new();
     bench.start();
     let level = |checks: &Value, name: &str| -> Vec<String> {
-        let of = checks.as_array().unwrap().iter().filter(|check| check["name"] == name);
+        let of = checks["checks"].as_array().unwrap().iter().filter(|check| check["name"] == name);
         of.map(|check| check["level"].as_str().unwrap().to_owned()).collect()
     };
-    let good = bench.run(&["check", "--json"]).ends(0).json();
-    assert_eq!(level(&good, "visible"), ["ok"; 5]);
+    let good = bench.run(&["check", "--json"]).ends(0).fits("check");
+    assert_eq!(level(&good, "markers"), ["ok"; 5]);
     assert_eq!(level(&good, "rights"), ["ok"; 3]);
     for (name, expected) in
         [("state folder", "ok"), ("launcher", "warn"), ("dir store", "warn"), ("tasks", "ok")]
@@ -394,7 +257,12 @@ fn check_names_what_is_wrong_with_its_cure() {
     bad.says("hostler task lint bad");
     bench.run(&["check", "--store-only"]).ends(0).says("may write orders");
     fs::write(bench.path("hostler.yml"), "hots: db1").unwrap();
-    bench.run(&["check"]).ends(1).says("fail  configuration").says("did you mean `host`");
+    bench
+        .run(&["check"])
+        .ends(1)
+        .says("fail  configuration")
+        .says("did you mean `host`")
+        .says("skip  everything");
 }
 
 #[test]
@@ -406,7 +274,103 @@ fn the_policy_can_be_printed_without_a_store() {
         "{}",
         again.out
     );
-    let json = bench.run(&["enroll", "db9", "--policy-only", "--json"]).ends(0).json();
+    let json = bench.run(&["enroll", "db9", "--policy-only", "--json"]).ends(0).fits("enroll");
     assert_eq!(json["written"], Value::Array(vec![]));
     assert!(!bench.path("store/hostler/orders/hosts/db9").exists());
+}
+
+#[test]
+fn a_new_task_works_and_its_test_too() {
+    let bench = Bench::new();
+    let dir = bench.path("tasks").display().to_string();
+    let new = |name: &str, dir: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
+        Done::from(command.args(["task", "new", name, "--dir", dir]).output().unwrap())
+    };
+    new("motd", &dir).ends(0).says("motd/test");
+    let test =
+        Command::new(bench.path("tasks/motd/test")).env("HOSTLER", env!("CARGO_BIN_EXE_hostler")).output();
+    Done::from(test.unwrap()).ends(0).says("all passed");
+    bench.run(&["task", "list"]).ends(0).says("motd").says("Keeps one line in a file");
+    new("motd", &dir).ends(6).says("nothing was written");
+    new("other", "/nonexistent").ends(3).says("cannot be made");
+    new("Motd", &dir).ends(2).says("is not a name");
+}
+
+#[test]
+fn a_watch_ends_when_the_order_is_over() {
+    let mut bench = Bench::new();
+    bench.start();
+    bench.run(&["order", "put", "slow", "--host", "db1", "--task", "slow"]).ends(0);
+    bench.until(&["status", "slow"], "running", |done| done.out.contains("running"));
+    bench.run(&["status", "slow", "--watch", "--wait", "0s"]).ends(18).says("step 1/1 go");
+    let mut watch = bench.command(&["status", "slow", "--watch"]);
+    let watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    fs::write(bench.path("flag"), "").unwrap();
+    Done::from(watch.wait_with_output().unwrap()).ends(0).says("succeeded");
+    bench.run(&["status", "--watch", "--json"]).ends(2);
+}
+
+#[test]
+fn an_order_for_a_group_is_watched_on_each_of_its_hosts() {
+    let mut bench = Bench::new();
+    bench.start();
+    let run = ["run", "good", "--group", "hana", "--spread", "0s"];
+    bench.run(&run).ends(6).says("--yes-to 1");
+    bench.run(&[&run[..], &["--yes-to", "1"]].concat()).ends(0).says("succeeded");
+    let done = bench.run(&[&run[..], &["--yes-to", "1", "--json"]].concat()).ends(0);
+    assert_eq!(done.fits("run_group")["status"]["all_done"], true);
+    bench.run(&["enroll", "db2"]).ends(0);
+    let all = ["run", "good", "--group", "all", "--spread", "0s", "--yes-to", "2", "--wait", "3s"];
+    bench.run(&all).ends(18).says("1 done, 1 not seen").says("to end it: hostler cancel good --group all");
+}
+
+#[test]
+fn quiet_says_what_is_wrong_and_nothing_else() {
+    let mut bench = Bench::new();
+    bench.start();
+    let done = bench.run(&["-q", "run", "good", "--host", "db1"]).ends(0);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("  answer = 42\n", ""));
+    let done = bench.run(&["order", "put", "o", "--host", "db1", "--task", "good", "--quiet"]).ends(0);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("", ""));
+    bench.until(&["status", "o"], "done", |done| done.code == 0);
+    let done = bench.run(&["status", "o", "-q"]).ends(0);
+    assert_eq!((done.out.as_str(), done.err.as_str()), ("", ""));
+    bench.run(&["status", "nothing", "-q"]).ends(5).says("there is no order nothing");
+    let checks = bench.run(&["check", "-q"]).ends(0);
+    assert!(!checks.out.contains("ok  ") && checks.out.contains("warn  launcher"), "{}", checks.out);
+}
+
+#[test]
+fn a_shell_completes_the_names_of_the_store() {
+    let bench = Bench::new();
+    bench.run(&["order", "put", "nightly", "--host", "db1", "--task", "good"]).ends(0);
+    let config = bench.path("hostler.yml").display().to_string();
+    // What bash does when the key is pressed at the end of the line.
+    let complete = |line: &str| {
+        let script = r#"
+            source <(COMPLETE=bash hostler)
+            read -ra COMP_WORDS <<<"$LINE"
+            [[ $LINE != *' ' ]] || COMP_WORDS+=("")
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMP_TYPE=9
+            handler=$(complete -p hostler | sed -n 's/.*-F \([^ ]*\) .*/\1/p')
+            "$handler" hostler "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            printf '%s\n' "${COMPREPLY[@]}""#;
+        let program = std::path::Path::new(env!("CARGO_BIN_EXE_hostler")).parent().unwrap();
+        let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+        let line = line.replace("CONFIG", &format!("--config {config}"));
+        let output = Command::new("bash").args(["-c", script]).env("PATH", path).env("LINE", line).output();
+        let done = Done::from(output.unwrap()).ends(0);
+        done.out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(complete("hostler stat"), ["status"]);
+    assert_eq!(complete("hostler status CONFIG --host "), ["db1"]);
+    assert_eq!(complete("hostler freeze CONFIG h"), ["hana"]);
+    assert_eq!(complete("hostler status CONFIG n"), ["nightly"]);
+    assert_eq!(complete("hostler run CONFIG lo"), ["loud"]);
+    assert_eq!(
+        complete("hostler status --store-dir /nonexistent --host "),
+        [""],
+        "no store, no names, no noise"
+    );
 }

@@ -1,0 +1,246 @@
+//! The host as a service of Consul, so that Consul's own screen and DNS show which hosts take orders.
+//!
+//! ```text
+//!  publish ──health──┐
+//!                    ├──> update: on a change, and when the reports are renewed anyway
+//!  writer ──written──┘
+//! ```
+//!
+//! It has no timer: the writer renews the agent's report at least every five minutes, and the check lives three times as
+//! long. An agent that is gone or hangs is critical by then, one that was stopped in order at once; it stays listed for
+//! three days. Nothing waits for any of this, and nobody is bothered where the token may not do it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Agent;
+use crate::domain::condition::Condition;
+use crate::domain::keys::{DEFAULT_PREFIX, Keys};
+use crate::domain::name::Name;
+use crate::domain::text;
+use crate::store::StoreError;
+use crate::store::consul::Consul;
+use crate::store::consul::service::{Health, SERVICE, Service};
+
+/// The check is critical after so much silence: three renewals of the reports.
+const TTL: &str = "15m";
+/// A host that is silent for so long is no longer listed.
+const FORGET: &str = "72h";
+/// With the first renewal of the reports after this the check is renewed, too.
+const RENEW: Duration = Duration::from_secs(200);
+/// Of many changes in a row each second's last is told.
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// A token that may not do it is tried again after this, with a renewal.
+const REFUSED_FOR: Duration = Duration::from_secs(3600);
+/// A stopping agent takes leave within this, or without.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// The longest output of the check, in bytes: Consul keeps it with every node's state.
+const OUTPUT: usize = 2 << 10;
+
+/// How the host is.
+type Told = (Health, String);
+
+/// The service of this host.
+pub(super) struct Presence {
+    consul: Arc<Consul>,
+    service: Arc<Service>,
+    health: watch::Sender<Option<Told>>,
+    registered: Arc<AtomicBool>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Presence {
+    /// Of this host; nothing is told yet.
+    pub(super) fn of(consul: Arc<Consul>, keys: &Keys, host: &Name, groups: &[Name]) -> Self {
+        let version = env!("CARGO_PKG_VERSION");
+        // As a part of a name in DNS.
+        let mut tags = vec![format!("v{}", version.replace('.', "-"))];
+        tags.extend(groups.iter().map(ToString::to_string));
+        let meta = vec![("host", host.to_string()), ("version", version.to_owned())];
+        let (ttl, forget) = (TTL, FORGET);
+        let service = Service { id: id(keys, host), tags, meta, port: 0, ttl, forget };
+        let (registered, health) = (Arc::default(), watch::channel(None).0);
+        Self { consul, service: Arc::new(service), health, registered, task: None }
+    }
+
+    /// From now on the service is there, or not. A port is told where others can reach it.
+    pub(super) fn keep(&mut self, on: bool, port: u16, written: watch::Receiver<Option<Timestamp>>) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        if !on {
+            if self.registered.swap(false, Ordering::Relaxed) {
+                let (consul, service) = (Arc::clone(&self.consul), Arc::clone(&self.service));
+                tokio::spawn(async move {
+                    if let Err(error) = consul.deregister(&service).await {
+                        tracing::warn!(
+                            "the service {SERVICE} stays in Consul until it is forgotten: {error}"
+                        );
+                    }
+                });
+            }
+            return;
+        }
+        if self.service.port != port {
+            self.service = Arc::new(Service { port, ..Service::clone(&self.service) });
+            self.registered.store(false, Ordering::Relaxed);
+        }
+        let keeper = Keeper {
+            consul: Arc::clone(&self.consul),
+            service: Arc::clone(&self.service),
+            registered: Arc::clone(&self.registered),
+            refused: None,
+        };
+        self.task = Some(tokio::spawn(keeper.keep(self.health.subscribe(), written)));
+    }
+
+    /// Says how the host is; only a change is told.
+    pub(super) fn say(&self, health: Health, output: &str) {
+        let told = Some((health, text::head(output, OUTPUT)));
+        self.health.send_if_modified(|known| {
+            let news = *known != told;
+            *known = told;
+            news
+        });
+    }
+
+    /// The agent stops in order: the host is listed, and takes no orders.
+    pub(super) async fn leave(mut self) {
+        let Some(task) = self.task.take().filter(|_| self.registered.load(Ordering::Relaxed)) else { return };
+        task.abort();
+        let said = self.consul.tell(&self.service, Health::Critical, "the agent was stopped");
+        if !matches!(timeout(LEAVE_WITHIN, said).await, Ok(Ok(_))) {
+            tracing::debug!("Consul was not told that the agent stops");
+        }
+    }
+}
+
+/// What tells this service from another host's or another tenant's at the same Consul agent.
+fn id(keys: &Keys, host: &Name) -> String {
+    if keys.prefix() == DEFAULT_PREFIX {
+        return format!("{SERVICE}-{host}");
+    }
+    let digest = Sha256::digest(keys.prefix().as_bytes());
+    let tenant: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    // No name holds a colon.
+    format!("{SERVICE}-{host}:{tenant}")
+}
+
+struct Keeper {
+    consul: Arc<Consul>,
+    service: Arc<Service>,
+    registered: Arc<AtomicBool>,
+    refused: Option<Instant>,
+}
+
+impl Keeper {
+    async fn keep(
+        mut self,
+        mut health: watch::Receiver<Option<Told>>,
+        mut written: watch::Receiver<Option<Timestamp>>,
+    ) {
+        let mut told: Option<(Told, Instant)> = None;
+        loop {
+            let now = health.borrow_and_update().clone();
+            let due =
+                told.as_ref().is_none_or(|(told, at)| Some(told) != now.as_ref() || at.elapsed() > RENEW);
+            let refused = self.refused.is_some_and(|at| at.elapsed() < REFUSED_FOR);
+            if let Some(now) = now.filter(|_| due && !refused) {
+                match self.tell(&now).await {
+                    Ok(()) => told = Some((now, Instant::now())),
+                    Err(error @ StoreError::Denied { .. }) => self.be_quiet(&error),
+                    Err(error) => tracing::debug!("the service {SERVICE} is not told of: {error}"),
+                }
+                sleep(AT_MOST_EVERY).await;
+            }
+            // Both hold their latest when another arm is chosen.
+            tokio::select! {
+                changed = health.changed() => if changed.is_err() { return },
+                changed = written.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn tell(&self, (health, output): &Told) -> Result<(), StoreError> {
+        for _ in 0..2 {
+            if !self.registered.load(Ordering::Relaxed) {
+                // Consul takes up to five minutes over an output that comes without a change of the state, and an
+                // operator wants to know at once why a host is not well.
+                let before = match health {
+                    Health::Passing => Health::Passing,
+                    Health::Warning => Health::Critical,
+                    Health::Critical => Health::Warning,
+                };
+                self.consul.register(&self.service, before).await?;
+                self.registered.store(true, Ordering::Relaxed);
+            }
+            if self.consul.tell(&self.service, *health, output).await? {
+                return Ok(());
+            }
+            // A Consul agent without a disk, or with a new one: it has forgotten.
+            self.registered.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn be_quiet(&mut self, error: &StoreError) {
+        if self.refused.is_none() {
+            tracing::info!(
+                "this host is not shown as a service of Consul: {error}; or set `consul.register: false`"
+            );
+        }
+        self.refused = Some(Instant::now());
+    }
+}
+
+impl Agent {
+    /// Shows this host as a service, or not any more, as the settings say.
+    pub(super) fn keep_presence(&mut self) {
+        let port = self.listening.at().filter(|at| !at.ip().is_loopback()).map_or(0, |at| at.port());
+        let written = self.reported.subscribe();
+        if let Some(presence) = &mut self.presence {
+            presence.keep(self.settings.register, port, written);
+        }
+    }
+
+    /// Says how this host is, once that is known.
+    pub(super) fn tell_consul(&self, conditions: &[Condition]) {
+        let Some(presence) = self.presence.as_ref().filter(|_| self.knows_store()) else { return };
+        let lines = conditions.iter().map(|condition| condition.text.as_str());
+        match self.obstacle() {
+            Some(why) => {
+                let lines: Vec<&str> = [why.as_str()].into_iter().chain(lines).collect();
+                presence.say(Health::Critical, &lines.join("\n"));
+            }
+            None if conditions.is_empty() => presence.say(Health::Passing, "takes orders"),
+            None => presence.say(Health::Warning, &lines.collect::<Vec<_>>().join("\n")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_hosts_or_tenants_have_one_id() {
+        let mut ids = Vec::new();
+        for prefix in ["hostler/", "a/b/", "a.b/", "hostler-db1/"] {
+            for host in ["db1", "db10", "db1-hostler", "db1-"] {
+                ids.push(id(&Keys::new(prefix), &host.parse().unwrap()));
+            }
+        }
+        assert_eq!(ids[0], "hostler-db1");
+        let count = ids.len();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), count);
+    }
+}

@@ -1,0 +1,75 @@
+//! SIGHUP: the configuration and the tasks are read anew.
+//!
+//! All of it or nothing: a configuration with a fault changes nothing, and stands in the agent's report until it is put
+//! right. What counts only after a restart (who the host is, and where its store and its folders are) is told there, too;
+//! everything else is in force at once, for whatever starts from now on.
+
+use super::{Agent, AgentError, vault};
+use crate::catalog::Catalog;
+use crate::config::{ConfigError, Settings, StoreSettings};
+use crate::host::logging::Level;
+
+/// What reading anew needs from outside.
+pub struct Anew {
+    /// Reads the configuration, as it was read at the start.
+    pub load: Box<dyn Fn() -> Result<Settings, ConfigError> + Send + Sync>,
+    /// The level of the log.
+    pub level: Level,
+}
+
+impl Agent {
+    pub(super) fn reload(&mut self) {
+        self.unsettled = match (self.anew.load)().map_err(AgentError::from).and_then(|new| self.settle(new)) {
+            Ok(later) if later.is_empty() => {
+                tracing::info!("the configuration and the tasks are read anew");
+                None
+            }
+            Ok(later) => Some(format!(
+                "settings: {} changed in the configuration: restart the agent to put that in force",
+                later.join(", ")
+            )),
+            Err(error) => Some(format!("settings: the former ones stay in force: {error}")),
+        };
+        if let Some(why) = &self.unsettled {
+            tracing::warn!("{why}");
+        }
+        self.catalog = Catalog::load(&self.settings.task_dirs, self.rule);
+        self.know_tasks();
+        // What was refused on the former settings and tasks is looked at again.
+        self.examined.clear();
+    }
+
+    /// Puts new settings in force; what has to wait for a restart. First all that can fail.
+    fn settle(&mut self, new: Settings) -> Result<Vec<&'static str>, AgentError> {
+        let (former, next) = (self.settings.vault.clone().settle(), new.vault.clone().settle());
+        let next = next.map_err(ConfigError::from)?;
+        let another_vault = match (former, &next) {
+            (Ok(None), None) => None,
+            (Ok(Some(former)), Some(next)) if former == *next => None,
+            _ => Some(vault::open(&new)?),
+        };
+        if let (StoreSettings::Consul(layer), StoreSettings::Consul(_), Some(consul)) =
+            (&new.store, &self.settings.store, &self.consul)
+        {
+            consul.follow_token(layer.token_files()).map_err(ConfigError::from)?;
+        }
+        let later = self.settings.for_a_restart(&new);
+        let Settings { task_dirs, allow, clock, vault, runs, register, listen, log_level, .. } = new;
+        self.settings.task_dirs = task_dirs;
+        self.settings.allow = allow;
+        self.settings.clock = clock;
+        self.settings.runs = runs;
+        self.settings.vault = vault;
+        self.settings.register = register;
+        self.settings.listen = listen;
+        self.settings.log_level = log_level;
+        self.anew.level.set(&self.settings.log_level);
+        if let Some(vault) = another_vault {
+            self.vault = vault;
+            self.keep_vault();
+        }
+        self.listening.listen(listen);
+        self.keep_presence();
+        Ok(later)
+    }
+}

@@ -1,0 +1,167 @@
+//! What the agent tells a monitoring system: its state at the moment of the question, and nothing in between.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::Agent;
+use crate::domain::condition::Kind;
+use crate::domain::decide::{Life, Reason, RunView};
+use crate::domain::memory::{Fact, Hold};
+use crate::host::{clock, facts};
+use crate::ledger::reserve::Free;
+use crate::report::document::OrderReport;
+use crate::telemetry::http::{self, Answer, CONNECTIONS, Page, Question};
+use crate::telemetry::metrics::{self, Snapshot, Words};
+
+/// The place where questions are taken.
+pub(super) struct Listening {
+    at: Option<SocketAddr>,
+    task: Option<JoinHandle<()>>,
+    sender: mpsc::Sender<Question>,
+    pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) troubles: watch::Receiver<Option<String>>,
+}
+
+impl Listening {
+    /// Nowhere yet.
+    pub(super) fn new() -> Self {
+        let (sender, questions) = mpsc::channel(CONNECTIONS);
+        Self { at: None, task: None, sender, questions, troubles: watch::channel(None).1 }
+    }
+
+    /// There from now on, and nowhere else.
+    pub(super) fn listen(&mut self, at: Option<SocketAddr>) {
+        if self.at == at {
+            return;
+        }
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        let (trouble, troubles) = watch::channel(None);
+        self.troubles = troubles;
+        self.task = at.map(|at| tokio::spawn(http::serve(at, self.sender.clone(), trouble)));
+        self.at = at;
+    }
+
+    /// Where that is.
+    pub(super) fn at(&self) -> Option<SocketAddr> {
+        self.at
+    }
+
+    /// Why nobody can ask.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.troubles.borrow().clone()
+    }
+}
+
+/// How many orders the reports that were composed last show in which phase, and why.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    phases: BTreeMap<String, usize>,
+    waiting: BTreeMap<String, usize>,
+    held: BTreeMap<String, usize>,
+}
+
+impl Shown {
+    pub(super) fn count(&mut self, report: &OrderReport) {
+        add(&mut self.phases, &report.phase);
+        match (report.phase.as_str(), &report.reason) {
+            ("waiting", Some(reason)) => add(&mut self.waiting, reason),
+            ("held", Some(reason)) => add(&mut self.held, reason),
+            _ => {}
+        }
+    }
+}
+
+fn add(counts: &mut BTreeMap<String, usize>, word: &str) {
+    match counts.get_mut(word) {
+        Some(count) => *count += 1,
+        None => drop(counts.insert(word.to_owned(), 1)),
+    }
+}
+
+/// Each of the words with its count; others than these do not occur.
+fn words<'a>(all: impl Iterator<Item = &'a str>, counts: &BTreeMap<String, usize>) -> Words<'a> {
+    all.map(|word| (word, counts.get(word).copied().unwrap_or_default())).collect()
+}
+
+impl Agent {
+    /// Answers; whoever asked may be gone.
+    pub(super) fn answer(&mut self, question: Question) {
+        let answer = match question.page {
+            Page::Metrics => Answer { good: true, text: self.measure() },
+            // That it is answered at all says it.
+            Page::Health => Answer { good: true, text: "the agent lives, and its loop turns\n".to_owned() },
+            Page::Ready => Answer { good: self.obstacle().is_none(), text: format!("{}\n", self.status()) },
+        };
+        let _ = question.answer.send(answer);
+    }
+
+    fn measure(&self) -> String {
+        let now = clock::now();
+        let process = facts::process();
+        let mut conditions: Words<'_> = Kind::ALL.iter().map(|kind| (kind.as_str(), 0)).collect();
+        for condition in self.conditions() {
+            *conditions.entry(condition.kind.as_str()).or_default() += 1;
+        }
+        let broken = self.catalog.iter().filter(|(_, task)| task.is_err()).count();
+        let contacts: Option<Vec<Instant>> = self.sights.iter().map(super::sights::Sight::contact).collect();
+        let contact = contacts.and_then(|contacts| contacts.into_iter().min());
+        let views = self.runs.views().values();
+        let shown = &self.shown;
+        let seconds = |at: Timestamp| at.as_duration().as_secs_f64();
+        metrics::page(&Snapshot {
+            version: env!("CARGO_PKG_VERSION"),
+            started: self.started,
+            resident: process.resident,
+            cpu: process.cpu,
+            ready: self.obstacle().is_none(),
+            conditions,
+            phases: shown.phases.iter().map(|(phase, count)| (phase.as_str(), *count)).collect(),
+            waiting: words(Reason::ALL.iter().map(|reason| reason.as_str()), &shown.waiting),
+            held: words(Hold::ALL.iter().map(|hold| hold.as_str()), &shown.held),
+            runs: &self.tally,
+            executing: views.clone().filter(|run| run.life == Life::Alive).count(),
+            parallel: self.settings.runs.parallel,
+            overdue: views.filter(|run| is_overdue(run, now)).count(),
+            tasks: (self.catalog.iter().count() - broken, broken),
+            contact: contact.map(|at| seconds(now) - at.elapsed().as_secs_f64()),
+            reported: self.reported.borrow().map(seconds),
+            ledger: self.ledger.as_ref().ok().map(crate::ledger::Ledger::size),
+            free: Free::of(&self.settings.state_dir).ok().map(|free| (free.bytes, free.inodes)),
+        })
+    }
+
+    /// Counts the runs that are over as the ledger now says.
+    pub(super) fn count_ends(&mut self, facts: &[Fact]) {
+        for fact in facts {
+            let Fact::Closed { closing, .. } = fact else { continue };
+            let Some(run) = &closing.run else { continue };
+            let task = run.task.split('@').next().unwrap_or_default();
+            let seconds = run.started.map(|started| closing.at.duration_since(started).as_secs_f64());
+            self.tally.count(task, closing.end, seconds);
+        }
+    }
+
+    /// Shows the installed tasks from now on.
+    pub(super) fn know_tasks(&mut self) {
+        for (task, _) in self.catalog.iter().filter(|(_, task)| task.is_ok()) {
+            self.tally.know(task);
+        }
+    }
+}
+
+/// Whether a run executes, and has used up its time.
+fn is_overdue(run: &RunView, now: Timestamp) -> bool {
+    let Ok(state) = &run.state else { return false };
+    let Some(updated) = state.updated.filter(|_| run.life == Life::Alive && state.outcome().is_none()) else {
+        return false;
+    };
+    let since = now.duration_since(updated).try_into().unwrap_or_default();
+    state.spent.saturating_add(since) > run.plan.timeout.0
+}

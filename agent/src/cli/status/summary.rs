@@ -1,0 +1,93 @@
+//! An order on many hosts at a glance: how many stand how, which take the longest, and which went wrong, with why.
+//!
+//! Of a thousand hosts a person wants to know a dozen: so each list has an end, and says how many it leaves out.
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+
+use super::rows::{Row, Rows};
+use super::view::{explained, tone};
+use crate::cli::fleet::Standing;
+use crate::cli::progress::{bar, detail, elapsed};
+use crate::cli::screen::paint;
+use crate::cli::show;
+use crate::cli::table::cut;
+use crate::domain::name::Name;
+
+/// So many hosts in each list.
+pub(super) const MOST: usize = 8;
+
+/// Lists, each with the standings that belong into it.
+const LISTS: [(&str, &[Standing]); 3] = [
+    ("running longest", &[Standing::Running]),
+    ("failed", &[Standing::Failed]),
+    ("not answering or held", &[Standing::Held, Standing::Silent]),
+];
+
+/// The hosts on which the order runs longest: for those it is worth asking how long it usually takes.
+pub(super) fn longest(rows: &Rows) -> Vec<&Row> {
+    let mut running: Vec<&Row> = rows.rows.iter().filter(|row| row.standing == Standing::Running).collect();
+    running.sort_by_key(|row| row.report.as_ref().and_then(|report| report.started));
+    running.truncate(MOST);
+    running
+}
+
+/// The summary; `usual`: how long it takes on the hosts where that is known; `width`: of the screen.
+pub(super) fn summary(
+    rows: &Rows,
+    title: &str,
+    usual: &BTreeMap<Name, SignedDuration>,
+    width: Option<usize>,
+) -> String {
+    let over = rows.rows.iter().filter(|row| is_over(row.standing)).count();
+    let (over, all) =
+        (u64::try_from(over).unwrap_or(u64::MAX), u64::try_from(rows.rows.len()).unwrap_or(u64::MAX));
+    let mut text = format!("{title}: {all} hosts\n{} {over} over: ", bar(over, all));
+    let words = rows.counts().into_iter().map(|(standing, count)| {
+        let word = format!("{count} {}", standing.as_str());
+        paint(&word, tone(standing))
+    });
+    text.push_str(&words.collect::<Vec<_>>().join(", "));
+    text.push('\n');
+    for (heading, standings) in LISTS {
+        let of_list = rows.rows.iter().filter(|row| standings.contains(&row.standing));
+        let all = of_list.clone().count();
+        let listed: Vec<&Row> =
+            if standings == [Standing::Running] { longest(rows) } else { of_list.take(MOST).collect() };
+        if listed.is_empty() {
+            continue;
+        }
+        text.push_str(&format!("{heading}\n"));
+        for row in &listed {
+            let line = format!("  {:<16} {}", row.host, show::inline(&said(row, rows, usual)));
+            text.push_str(&width.map_or_else(|| line.clone(), |width| cut(&line, width.saturating_sub(1))));
+            text.push('\n');
+        }
+        if all > listed.len() {
+            text.push_str(&format!(
+                "  and {} more: hostler status without --watch lists all\n",
+                all - listed.len()
+            ));
+        }
+    }
+    text
+}
+
+fn said(row: &Row, rows: &Rows, usual: &BTreeMap<Name, SignedDuration>) -> String {
+    match (&row.report, row.standing) {
+        (Some(report), Standing::Running) => {
+            let time = elapsed(report, usual.get(&row.host).copied(), rows.now).unwrap_or_default();
+            format!("{time}  {}", detail(report))
+        }
+        _ => explained(row, &rows.fleet, rows.now),
+    }
+}
+
+/// Whether nothing more comes by itself.
+pub(super) fn is_over(standing: Standing) -> bool {
+    match standing {
+        Standing::Done | Standing::Failed | Standing::Held => true,
+        Standing::Waiting | Standing::Running | Standing::NotSeen | Standing::Silent => false,
+    }
+}

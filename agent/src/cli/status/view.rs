@@ -1,0 +1,232 @@
+//! What status shows: who is there, where orders stand, and everything that one report says. Texts, not yet printed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::rows::{Row, Rows};
+use crate::cli::exit::end_of_phase;
+use crate::cli::fleet::{Fleet, Standing, is_late};
+use crate::cli::progress::{detail, elapsed};
+use crate::cli::screen::{Tone, paint};
+use crate::cli::show;
+use crate::cli::table::Table;
+use crate::config::ALL;
+use crate::domain::name::Name;
+use crate::domain::source::{OrderKey, Source};
+use crate::report::document::{AgentReport, OrderReport};
+
+/// What a standing looks like from afar.
+pub(in crate::cli) fn tone(standing: Standing) -> Tone {
+    match standing {
+        Standing::Done => Tone::Good,
+        Standing::Failed => Tone::Bad,
+        Standing::Held | Standing::Silent => Tone::Wait,
+        Standing::Running => Tone::Busy,
+        Standing::Waiting | Standing::NotSeen => Tone::Dim,
+    }
+}
+
+/// All hosts and all orders.
+pub(super) fn overview(fleet: &Fleet, now: Timestamp) -> String {
+    let mut table = Table::new(&["HOST", "AGENT", "VERSION", "GROUPS", "CONDITIONS"]);
+    for host in fleet.hosts() {
+        let blank = AgentReport::default();
+        let agent = fleet.agents.get(host);
+        let AgentReport { hostler, conditions, .. } = agent.unwrap_or(&blank);
+        let groups: Vec<&str> =
+            fleet.groups_of(host).iter().map(Name::as_str).filter(|group| *group != ALL).collect();
+        let tone = match agent {
+            None => Tone::Dim,
+            Some(agent) if is_late(agent.next_by, now) => Tone::Bad,
+            Some(agent) if !agent.conditions.is_empty() => Tone::Wait,
+            Some(_) => Tone::Good,
+        };
+        let row = [
+            host.to_string(),
+            agent_word(agent, now),
+            hostler.clone(),
+            groups.join(","),
+            conditions.join("; "),
+        ];
+        table.toned(1, tone, row);
+    }
+    let mut text = table.shown();
+    if !fleet.orders.is_empty() {
+        let mut table = Table::new(&["PLACE", "ORDER", "HOSTS", "AS LAST REPORTED"]);
+        for key in fleet.orders.keys() {
+            let (count, phases) = phases(fleet, key, now);
+            table.row([key.source.to_string(), key.order.to_string(), count.to_string(), phases]);
+        }
+        text.push('\n');
+        text.push_str(&table.shown());
+    }
+    text
+}
+
+/// What the agents' own reports say of an order, counted; what each says in detail is a question of its own.
+fn phases(fleet: &Fleet, key: &OrderKey, now: Timestamp) -> (usize, String) {
+    let members = match &key.source {
+        Source::Host(host) => BTreeSet::from([host]),
+        Source::Group(group) => fleet.members(group),
+    };
+    let counts_here =
+        |host: &&&Name| fleet.effective(host, &key.order).is_some_and(|(there, _)| there == *key);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut hosts = 0;
+    for host in members.iter().filter(counts_here) {
+        hosts += 1;
+        let agent = fleet.agents.get(*host);
+        let phase = match agent {
+            // What it said may be of an older instruction.
+            Some(agent) if is_late(agent.next_by, now) => "silent",
+            _ => agent
+                .and_then(|agent| agent.orders.get(key.order.as_str()))
+                .map_or("not seen", String::as_str),
+        };
+        *counts.entry(phase).or_default() += 1;
+    }
+    let words: Vec<String> = counts.iter().map(|(phase, count)| format!("{count} {phase}")).collect();
+    (hosts, words.join(", "))
+}
+
+/// Whether an agent says something.
+fn agent_word(agent: Option<&AgentReport>, now: Timestamp) -> String {
+    match agent {
+        None => "never reported".to_owned(),
+        Some(agent) if is_late(agent.next_by, now) => format!("silent since {}", show::time(agent.next_by)),
+        Some(agent) => agent.updated.map_or_else(
+            || "reports".to_owned(),
+            |at| format!("{} ago", show::length(now.duration_since(at))),
+        ),
+    }
+}
+
+/// The line for a host: the report's, or why there is none that counts.
+pub(super) fn explained(row: &Row, fleet: &Fleet, now: Timestamp) -> String {
+    let agent = fleet.agents.get(&row.host);
+    let silent_since = |by: Option<Timestamp>| format!("silent since {}", show::time(by));
+    match (row.standing, &row.report) {
+        (Standing::Silent, Some(report)) if is_late(report.next_by, now) => {
+            format!("{}; it said: {} {}", silent_since(report.next_by), report.phase, detail(report))
+        }
+        (Standing::Silent, _) => silent_since(agent.and_then(|agent| agent.next_by)),
+        (Standing::NotSeen, _) if agent.is_none() => "the agent has never reported".to_owned(),
+        (Standing::NotSeen, Some(report)) => {
+            format!("its report is of another instruction: {}", report.phase)
+        }
+        (Standing::NotSeen, None) => "no report yet".to_owned(),
+        (_, Some(report)) if row.key.is_none() => format!("not ordered any more; {}", detail(report)),
+        (_, Some(report)) => detail(report),
+        (_, None) => String::new(),
+    }
+}
+
+/// A line for each row; `only_bad`: without those that are done.
+pub(super) fn table(rows: &Rows, only_bad: bool) -> String {
+    let mut table = Table::new(&["HOST", "ORDER", "FROM", "STANDING", "PHASE", "SINCE", "DETAIL"]);
+    for row in rows.rows.iter().filter(|row| !only_bad || !row.is_good()) {
+        let cells = [
+            row.host.to_string(),
+            row.order.to_string(),
+            row.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.source.to_string()),
+            row.standing.as_str().to_owned(),
+            row.report.as_ref().map(|report| report.phase.clone()).unwrap_or_default(),
+            show::time(row.report.as_ref().and_then(|report| report.since)),
+            explained(row, &rows.fleet, rows.now),
+        ];
+        table.toned(3, tone(row.standing), cells);
+    }
+    let shown = if table.is_empty() { String::new() } else { table.shown() };
+    if only_bad { shown } else { format!("{shown}\n{}\n", rows.in_words()) }
+}
+
+/// Everything that one report says.
+pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<SignedDuration>) -> String {
+    let blank = OrderReport::default();
+    let report = row.report.as_ref().unwrap_or(&blank);
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let place = row.key.as_ref().map_or_else(|| "not ordered any more".to_owned(), ToString::to_string);
+    let took = match (report.started, report.ended) {
+        (Some(started), Some(ended)) => format!(" (took {})", show::length(ended.duration_since(started))),
+        _ => String::new(),
+    };
+    let time = |at: Option<Timestamp>| at.map(|at| show::time(Some(at))).unwrap_or_default();
+    let unsaid = matches!(row.standing, Standing::NotSeen | Standing::Silent);
+    let fields = [
+        ("host", row.host.to_string()),
+        ("agent", agent_word(fleet.agents.get(&row.host), now)),
+        ("order", place),
+        ("standing", row.standing.as_str().to_owned()),
+        ("", if unsaid { explained(row, fleet, now) } else { String::new() }),
+        ("phase", report.phase.clone()),
+        ("reason", text(&report.reason)),
+        ("task", text(&report.task)),
+        ("run", report.run.map(|run| run.to_string()).unwrap_or_default()),
+        (
+            "step",
+            report.step.as_ref().map(|s| format!("{}/{} {}", s.index, s.count, s.name)).unwrap_or_default(),
+        ),
+        ("progress", report.progress.map(|percent| format!("{percent} %")).unwrap_or_default()),
+        ("message", text(&report.message)),
+        ("since", time(report.since)),
+        ("until", time(report.until)),
+        ("started", time(report.started)),
+        ("deadline", time(report.deadline)),
+        ("elapsed", elapsed(report, usual, now).unwrap_or_default()),
+        ("ended", report.ended.map(|_| format!("{}{took}", time(report.ended))).unwrap_or_default()),
+        ("exit code", report.exit_code.map(|code| code.to_string()).unwrap_or_default()),
+        ("error", text(&report.error)),
+        ("left behind", report.left_behind.join(", ")),
+    ];
+    let mut shown = String::new();
+    let mut line = |name: &str, value: &str| {
+        shown.push_str(&format!("{name:<12} {value}\n"));
+    };
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+        let value = show::inline(value);
+        line(name, &if *name == "standing" { paint(&value, tone(row.standing)) } else { value });
+    }
+    for (name, value) in &report.outputs {
+        line("output", &format!("{} = {}", show::inline(name), show::inline(value)));
+    }
+    if let Some(command) = next(row, report) {
+        line("next", &command);
+    }
+    if let Some(tail) = &report.tail {
+        shown.push_str("the end of what it printed:\n");
+        show::lines(tail).lines().for_each(|line| shown.push_str(&format!("  | {line}\n")));
+    }
+    shown
+}
+
+/// The commands that come next where an order stands so; what is held says in its message what resolves it.
+fn next(row: &Row, report: &OrderReport) -> Option<String> {
+    let (host, order) = (&row.host, &row.order);
+    let end = end_of_phase(&report.phase);
+    let commands = match (row.standing, end, report.run) {
+        (Standing::Running | Standing::Waiting, ..) => {
+            vec![
+                format!("hostler status {order} --host {host} --watch"),
+                format!("hostler cancel {order} --host {host}"),
+            ]
+        }
+        (Standing::Failed, Some(end), Some(run)) if end.keeps_its_place() => vec![
+            format!("hostler logs {run}"),
+            format!(
+                "hostler acknowledge {order} --host {host} --as done (or failed, or hostler undo, or hostler retry)"
+            ),
+        ],
+        (Standing::Failed, Some(_), Some(run)) => {
+            vec![format!("hostler logs {run}"), format!("hostler retry {order} --host {host}")]
+        }
+        (Standing::Failed, Some(_), None) => {
+            vec![format!("on {host}: hostler task list"), format!("hostler retry {order} --host {host}")]
+        }
+        (Standing::Silent | Standing::NotSeen, ..) => {
+            vec![format!("on {host}: hostler check, systemctl status hostler")]
+        }
+        _ => Vec::new(),
+    };
+    (!commands.is_empty()).then(|| commands.join("; "))
+}

@@ -1,0 +1,82 @@
+//! What is wrong with a host: a line for the operator, and a kind for whoever counts.
+
+/// What a condition is about. The kinds are few and fixed, so that they can be a label of a measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The host may not be who it seems to be.
+    Identity,
+    /// A prefix of the store may not be read, or nobody enrolled the host.
+    NotVisible,
+    /// The store gives no answer that counts.
+    Store,
+    /// The ledger cannot be read.
+    SafeMode,
+    /// The audit cannot be kept.
+    Audit,
+    /// The disk is full, or the reserve is not there.
+    Disk,
+    /// The ledger cannot be written.
+    Ledger,
+    /// An installed task is broken.
+    Task,
+    /// A probe cannot tell whether an order's state holds.
+    Probe,
+    /// No secrets are to be had.
+    Vault,
+    /// The configuration on the disk is not the one in force.
+    Settings,
+    /// Measurements are asked for, and nobody can ask.
+    Telemetry,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Identity,
+        Self::NotVisible,
+        Self::Store,
+        Self::SafeMode,
+        Self::Audit,
+        Self::Disk,
+        Self::Ledger,
+        Self::Task,
+        Self::Probe,
+        Self::Vault,
+        Self::Settings,
+        Self::Telemetry,
+    ];
+
+    /// As a label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::NotVisible => "not_visible",
+            Self::Store => "store",
+            Self::SafeMode => "safe_mode",
+            Self::Audit => "audit",
+            Self::Disk => "disk",
+            Self::Ledger => "ledger",
+            Self::Task => "task",
+            Self::Probe => "probe",
+            Self::Vault => "vault",
+            Self::Settings => "settings",
+            Self::Telemetry => "telemetry",
+        }
+    }
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// What it is about.
+    pub kind: Kind,
+    /// One line for the operator.
+    pub text: String,
+}
+
+impl Condition {
+    /// A condition.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+}

@@ -1,0 +1,137 @@
+//! The token: given, or read from a file and read again when that changes.
+//!
+//! Looked at before each request, which costs a `stat` and no timer. What cannot be read or sent is told once, and the
+//! former token stays: a file that is just being written must not make the agent blind.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::header;
+use super::settings::BadConsulSettings;
+use crate::domain::secret::Secret;
+use crate::host::disk;
+
+/// The longest token file, in bytes.
+const MAX: u64 = 4 << 10;
+
+/// What tells one version of a file from another: when it was changed, which it is, and how long.
+type Stamp = (i64, i64, u64, u64);
+
+/// The token of one client.
+#[derive(Default)]
+pub(super) struct Token(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    now: Option<Secret>,
+    /// Where it comes from: of several the one that was changed last.
+    files: Vec<PathBuf>,
+    stamps: Vec<Option<Stamp>>,
+}
+
+impl Token {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes this token, whatever the files say until they change.
+    pub(super) fn set(&self, token: Option<&Secret>) -> Result<(), BadConsulSettings> {
+        let token = token.and_then(Secret::trimmed);
+        header(token.as_ref())?;
+        self.held().now = token;
+        Ok(())
+    }
+
+    /// Takes the token from these files from now on. Without any, the present one stays.
+    pub(super) fn follow(&self, files: Vec<PathBuf>) -> Result<(), BadConsulSettings> {
+        let stamps = stamps(&files);
+        let token = read(&files)?;
+        let mut held = self.held();
+        let now = token.or_else(|| held.now.take());
+        *held = Held { now, files, stamps };
+        Ok(())
+    }
+
+    /// The token for a request that is sent now.
+    pub(super) fn now(&self) -> Option<Secret> {
+        let mut held = self.held();
+        let stamps = stamps(&held.files);
+        if stamps != held.stamps {
+            held.stamps = stamps;
+            match read(&held.files) {
+                Ok(Some(token)) if held.now.as_ref() != Some(&token) => {
+                    tracing::info!("taking another token for Consul: its file has changed");
+                    held.now = Some(token);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!("the former token for Consul stays: {error}"),
+            }
+        }
+        held.now.clone()
+    }
+}
+
+fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
+    files.iter().map(|file| stamp(file)).collect()
+}
+
+fn stamp(file: &Path) -> Option<Stamp> {
+    let found = fs::metadata(file).ok()?;
+    Some((found.mtime(), found.mtime_nsec(), found.ino(), found.len()))
+}
+
+/// The token in the file that was changed last and holds one; `None`: there are no files.
+fn read(files: &[PathBuf]) -> Result<Option<Secret>, BadConsulSettings> {
+    let mut files: Vec<(Option<Stamp>, &PathBuf)> = files.iter().map(|file| (stamp(file), file)).collect();
+    files.sort();
+    let mut newest = Ok(None);
+    for (_, file) in files {
+        match read_one(file) {
+            Ok(token) => newest = Ok(Some(token)),
+            Err(error) if matches!(newest, Ok(None)) => newest = Err(error),
+            Err(_) => {}
+        }
+    }
+    newest
+}
+
+fn read_one(path: &Path) -> Result<Secret, BadConsulSettings> {
+    let failed = |source: std::io::Error| BadConsulSettings::File { path: path.to_owned(), source };
+    let missing = || failed(std::io::ErrorKind::NotFound.into());
+    let bytes = disk::read(path, MAX).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
+    let text = String::from_utf8(bytes.ok_or_else(missing)?).map_err(|_| BadConsulSettings::Token)?;
+    // An empty file stands for none: the unit hands one over where there is nothing.
+    let token = Secret::new(text).trimmed().ok_or_else(missing)?;
+    header(Some(&token))?;
+    Ok(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_file_is_taken_and_a_bad_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (given, beside) = (dir.path().join("given"), dir.path().join("beside"));
+        let token = Token::default();
+        assert!(token.follow(vec![given.clone()]).is_err(), "a file that is not there");
+        fs::write(&given, "first\n").unwrap();
+        token.follow(vec![given.clone(), beside.clone()]).unwrap();
+        let now = || token.now().map(|token| token.reveal().to_owned());
+        assert_eq!(now().as_deref(), Some("first"));
+        for (text, expected) in
+            [("second-one", "second-one"), ("a\u{1}b", "second-one"), ("", "second-one"), ("third", "third")]
+        {
+            fs::write(&given, text).unwrap();
+            assert_eq!(now().as_deref(), Some(expected), "{text:?}");
+        }
+        fs::remove_file(&given).unwrap();
+        assert_eq!(now().as_deref(), Some("third"));
+        // What was changed last counts, wherever it is.
+        fs::write(&beside, "beside").unwrap();
+        assert_eq!(now().as_deref(), Some("beside"));
+    }
+}

@@ -1,0 +1,227 @@
+//! Three pages over HTTP: strictly bounded, and answered by the loop, so that an answer proves that it turns.
+//!
+//! One request a connection; at most [`CONNECTIONS`] at once, others wait in the kernel's queue; a head of at most
+//! [`MAX_HEAD`] bytes, no body; the whole within [`WITHIN`]. A port that cannot be had is tried again, and told of.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use super::metrics::CONTENT_TYPE;
+
+/// How many are answered at once: a monitoring system asks once, its spare one too, and a person.
+pub const CONNECTIONS: usize = 4;
+/// The longest head of a request, in bytes.
+pub const MAX_HEAD: usize = 4096;
+/// From the connection to the end of the answer.
+pub const WITHIN: Duration = Duration::from_secs(10);
+/// The loop answers within this, or does not turn.
+const TURNS_WITHIN: Duration = Duration::from_secs(5);
+/// A port that cannot be had is tried again after this.
+const PORT_AGAIN: Duration = Duration::from_secs(30);
+/// After a connection that could not be taken, for want of descriptors or because it was gone.
+const NEXT_AFTER: Duration = Duration::from_secs(1);
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// The measurements.
+    Metrics,
+    /// Whether the agent lives.
+    Health,
+    /// Whether it takes orders.
+    Ready,
+}
+
+/// What is answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Whether it is as one would wish.
+    pub good: bool,
+    /// The text.
+    pub text: String,
+}
+
+/// A page that somebody waits for.
+#[derive(Debug)]
+pub struct Question {
+    /// Which.
+    pub page: Page,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// Listens until it is dropped; `trouble` says why nobody can ask at present.
+pub async fn serve(
+    listen: SocketAddr,
+    questions: mpsc::Sender<Question>,
+    trouble: watch::Sender<Option<String>>,
+) {
+    loop {
+        match TcpListener::bind(listen).await {
+            Ok(listener) => {
+                trouble.send_if_modified(|known| known.take().is_some());
+                tracing::info!("measurements at http://{listen}/metrics");
+                return accept(&listener, &questions).await;
+            }
+            Err(error) => {
+                let why = format!(
+                    "nobody can ask for measurements at {listen}: {error}; set `telemetry.listen`, or null for none"
+                );
+                let news =
+                    trouble.send_if_modified(|known| known.replace(why.clone()).as_ref() != Some(&why));
+                if news {
+                    tracing::warn!("{why}");
+                }
+            }
+        }
+        sleep(PORT_AGAIN).await;
+    }
+}
+
+/// Takes connections in, for ever.
+async fn accept(listener: &TcpListener, questions: &mpsc::Sender<Question>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        // Never closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!("a connection for measurements could not be taken: {error}");
+                sleep(NEXT_AFTER).await;
+                continue;
+            }
+        };
+        let questions = questions.clone();
+        tokio::spawn(async move {
+            // Whoever is too slow, or is gone, gets no answer.
+            let _ = timeout(WITHIN, converse(stream, &questions)).await;
+            drop(place);
+        });
+    }
+}
+
+async fn converse(mut stream: TcpStream, questions: &mpsc::Sender<Question>) -> std::io::Result<()> {
+    let Some(head) = read_head(&mut stream).await? else {
+        return write(&mut stream, 431, "", true, "the request is too long\n").await;
+    };
+    let (page, with_body) = match wish(&head) {
+        Ok(wish) => wish,
+        Err((status, why)) => return write(&mut stream, status, "", true, why).await,
+    };
+    let (status, text) = match ask(page, questions).await {
+        Some(Answer { good: true, text }) => (200, text),
+        Some(Answer { good: false, text }) => (503, text),
+        None => (503, format!("the agent's loop has not answered within {} s\n", TURNS_WITHIN.as_secs())),
+    };
+    let kind = if page == Page::Metrics { CONTENT_TYPE } else { "" };
+    write(&mut stream, status, kind, with_body, &text).await
+}
+
+/// The head up to its empty line; `None`: there is none within the bound.
+async fn read_head(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
+    let mut head = Vec::with_capacity(512);
+    while head.len() < MAX_HEAD {
+        let room = u64::try_from(MAX_HEAD - head.len()).unwrap_or_default();
+        if (&mut *stream).take(room).read_buf(&mut head).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if head.windows(4).any(|end| end == b"\r\n\r\n") {
+            return Ok(Some(head));
+        }
+    }
+    Ok(None)
+}
+
+/// Which page a request wants, and whether with its text; or a status and a line on what is wrong with it.
+pub fn wish(head: &[u8]) -> Result<(Page, bool), (u16, &'static str)> {
+    let line = head.split(|byte| *byte == b'\r').next().and_then(|line| std::str::from_utf8(line).ok());
+    let mut words = line.unwrap_or_default().split(' ');
+    let (method, target, version) = (words.next(), words.next(), words.next());
+    if !version.is_some_and(|version| version.starts_with("HTTP/1.")) || words.next().is_some() {
+        return Err((400, "this is not HTTP/1\n"));
+    }
+    let with_body = match method {
+        Some("GET") => true,
+        Some("HEAD") => false,
+        _ => return Err((405, "only GET and HEAD are answered\n")),
+    };
+    let path = target.and_then(|target| target.split('?').next());
+    let page = match path {
+        Some("/metrics") => Page::Metrics,
+        Some("/health") => Page::Health,
+        Some("/ready") => Page::Ready,
+        _ => return Err((404, "there are /metrics, /health and /ready\n")),
+    };
+    Ok((page, with_body))
+}
+
+async fn ask(page: Page, questions: &mpsc::Sender<Question>) -> Option<Answer> {
+    let (answer, answered) = oneshot::channel();
+    let asking = async {
+        questions.send(Question { page, answer }).await.ok()?;
+        answered.await.ok()
+    };
+    timeout(TURNS_WITHIN, asking).await.ok().flatten()
+}
+
+async fn write(
+    stream: &mut TcpStream,
+    status: u16,
+    kind: &str,
+    with_body: bool,
+    text: &str,
+) -> std::io::Result<()> {
+    let reason = match status {
+        200 => "OK",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        431 => "Request Header Fields Too Large",
+        _ => "Service Unavailable",
+    };
+    let kind = if kind.is_empty() { "text/plain; charset=utf-8" } else { kind };
+    let allow = if status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
+    let mut answer = format!(
+        "HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{allow}\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n",
+        text.len()
+    );
+    if with_body {
+        answer.push_str(text);
+    }
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_three_pages_can_be_asked_for() {
+        let rows = [
+            ("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", Ok((Page::Metrics, true))),
+            ("GET /metrics?a=b HTTP/1.0\r\n\r\n", Ok((Page::Metrics, true))),
+            ("HEAD /health HTTP/1.1\r\n\r\n", Ok((Page::Health, false))),
+            ("GET /ready HTTP/1.1\r\n\r\n", Ok((Page::Ready, true))),
+            ("GET / HTTP/1.1\r\n\r\n", Err(404)),
+            ("GET /metrics/ HTTP/1.1\r\n\r\n", Err(404)),
+            ("POST /metrics HTTP/1.1\r\n\r\n", Err(405)),
+            ("GET /metrics HTTP/2\r\n\r\n", Err(400)),
+            ("GET /metrics\r\n\r\n", Err(400)),
+            ("GET /metrics HTTP/1.1 more\r\n\r\n", Err(400)),
+            ("\r\n\r\n", Err(400)),
+        ];
+        for (head, expected) in rows {
+            assert_eq!(wish(head.as_bytes()).map_err(|(status, _)| status), expected, "{head:?}");
+        }
+        assert_eq!(wish(b"\xff\xfe / HTTP/1.1\r\n\r\n").map_err(|(status, _)| status), Err(400));
+    }
+}

@@ -1,0 +1,12 @@
+//! The operators' commands as an operator types them: the built binary, a store in a folder, and a real agent.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of tests that fails must fail its test at once"
+)]
+
+mod bench;
+mod exits;
+mod screens;
+mod words;

@@ -1,0 +1,54 @@
+//! A fleet of a thousand hosts, as an operator asks for it: who did not do it, and why.
+
+#![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
+
+use std::process::{Command, Output, Stdio};
+
+use hostler_testkit::fleet::{GROUP, ORDER, Standings, simulate};
+use hostler_testkit::{Consul, program};
+use nix::sys::resource::{UsageWho, getrusage};
+use serde_json::Value;
+
+/// The most that a question about a thousand hosts may take, in KiB.
+const MOST: i64 = 50 << 10;
+
+fn ask(consul: &Consul, words: &[&str]) -> Output {
+    let mut command = Command::new(program());
+    command.args(words).env("CONSUL_HTTP_ADDR", consul.address()).stdin(Stdio::null());
+    command.output().expect("the program")
+}
+
+#[test]
+fn a_thousand_hosts_are_told_apart_and_cost_little() {
+    let consul = Consul::dev();
+    let expected = simulate(&consul, &program(), 1000);
+
+    let output = ask(&consul, &["status", ORDER, "--group", GROUP, "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(answer["all_done"], false);
+    let hosts = answer["hosts"].as_array().expect("hosts");
+    let count = |standing: &str| hosts.iter().filter(|host| host["standing"] == standing).count();
+    let found = Standings {
+        done: count("done"),
+        failed: count("failed"),
+        running: count("running"),
+        waiting: count("waiting"),
+        not_seen: count("not_seen"),
+        silent: count("silent"),
+    };
+    assert_eq!(found, expected);
+    assert_eq!(hosts.len(), 1000);
+
+    // Each host has a line of its own, and each that did not do it says why.
+    let table = ask(&consul, &["status", ORDER, "--group", GROUP, "--quiet"]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert_eq!(table.lines().count(), 1 + 1000 - expected.done, "{table}");
+    assert_eq!(table.matches("no space left on device").count(), expected.failed);
+    assert_eq!(table.matches("the agent has never reported").count(), expected.not_seen);
+    assert_eq!(table.matches("silent since 2020-01-01T00:00:00Z; it said: running").count(), expected.silent);
+
+    // What this test has started is the program and Consul, which still lives: the largest that has ended is ours.
+    let used = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the kernel's word").max_rss();
+    assert!(used <= MOST, "{used} KiB");
+}
