@@ -27,12 +27,12 @@ fn main() {
     {
         return std::fs::write(path, now().to_string()).expect("the mark");
     }
+    if args == ["output"] {
+        return output::measure();
+    }
     if args.first().is_some_and(|word| word == "lag") {
         let rounds = args.get(1).map_or(60, |text| text.parse().expect("a number"));
         return lag::measure(&Consul::disk(), rounds);
-    }
-    if args == ["output"] {
-        return output::measure();
     }
     let number =
         |at: usize, default| args.get(at).map_or(default, |text: &String| text.parse().expect("a number"));

@@ -5,10 +5,12 @@
 
 #![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hostler_testkit::{Host, SOON, eventually};
+use hostler_testkit::{Host, SOON, Vault, eventually};
+use serde_json::{Value, json};
 
 fn specimen(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../fixtures/formats/{version}"))
@@ -93,7 +95,7 @@ fn a_ledger_of_a_newer_version_is_safe_mode_and_not_touched() {
     let mut host = upgraded(1);
     let path = host.path("state/ledger");
     let old = fs::read_to_string(&path).expect("a ledger");
-    let newer = "{\"ledger\":2}";
+    let newer = "{\"ledger\":3}";
     let (_, rest) = old.split_once('\n').expect("a first line");
     let text = format!("{:08x} {newer}\n{rest}", crc32(newer.as_bytes()));
     fs::write(&path, &text).expect("a ledger");
@@ -135,4 +137,105 @@ fn crc32(bytes: &[u8]) -> u32 {
             |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 },
         )
     })
+}
+
+/// The facts that a program of version 1 knows; over any other it goes to safe mode.
+const KNOWN_TO_1: [&str; 22] = [
+    "occasion",
+    "taken",
+    "stands",
+    "rests",
+    "passed",
+    "confirmed",
+    "settled",
+    "clock",
+    "index",
+    "held",
+    "unreadable",
+    "prepared",
+    "voided",
+    "closed",
+    "gone",
+    "effective",
+    "acted",
+    "asked",
+    "rebased",
+    "joined",
+    "forgotten",
+    "whole",
+];
+
+/// The version of the host's ledger, and the kinds of facts in it.
+fn ledger(host: &Host) -> (u64, BTreeSet<String>) {
+    let text = fs::read_to_string(host.path("state/ledger")).expect("a ledger");
+    // Before each record stands its checksum.
+    let records = text.lines().filter_map(|line| line.split_once(' ')).map(|(_, record)| record);
+    let records = records.map(|record| serde_json::from_str::<Value>(record).expect("a record"));
+    let mut version = 0;
+    let mut kinds = BTreeSet::new();
+    for record in records {
+        match &record {
+            Value::Array(facts) => {
+                kinds.extend(facts.iter().filter_map(|fact| fact["fact"].as_str()).map(str::to_owned))
+            }
+            header => version = header["ledger"].as_u64().expect("a version"),
+        }
+    }
+    (version, kinds)
+}
+
+#[test]
+fn for_a_day_after_an_upgrade_the_version_before_can_read_everything() {
+    let mut host = upgraded(1);
+    let vault = Vault::start();
+    vault.put("app/watched", json!({"password": "first-value"}));
+    host.configure_vault(&vault, "watch_every: 1s");
+    host.set_clock(0, true);
+    host.start();
+    host.order("fresh", "task: count");
+    host.wait_for("fresh", &["succeeded"]);
+    // What the former format cannot say waits, and that is told.
+    host.order("watching", "task: count\non_secret_change: ['secret/data/app/watched#password']\n");
+    says(&host, "until then this upgrade can be taken back");
+    let (version, kinds) = ledger(&host);
+    let known: BTreeSet<String> = KNOWN_TO_1.iter().map(|kind| (*kind).to_owned()).collect();
+    assert_eq!(version, 1);
+    assert!(kinds.is_subset(&known), "{kinds:?}");
+
+    // A restart does not lengthen the day; most of it is no day.
+    host.stop();
+    host.set_clock(23 * 3600, true);
+    host.start();
+    // Its store and its ledger are in order again when it has done something.
+    host.order("later", "task: count");
+    host.wait_for("later", &["succeeded"]);
+    says(&host, "until then this upgrade can be taken back");
+    assert_eq!(ledger(&host).0, 1);
+
+    host.stop();
+    host.set_clock(25 * 3600, true);
+    host.start();
+    eventually(SOON, || match ledger(&host) {
+        (2, kinds) if kinds.contains("version") => Ok(()),
+        other => Err(format!("{other:?}; {}; {}", host.agent_report().unwrap_or_default(), host.log_tail())),
+    });
+    assert!(!host.path("state/probation").exists());
+    // And now it does what only the new format can say.
+    assert_eq!(host.effects("watching").len(), 1);
+    vault.put("app/watched", json!({"password": "second-value"}));
+    host.wait_until("watching", "the new version", |report| {
+        report["cause"] == "secret 2 of secret/data/app/watched" && report["phase"] == "succeeded"
+    });
+    assert_eq!(host.effects("watching").len(), 2);
+}
+
+#[test]
+fn a_host_that_is_new_begins_with_the_newest_format() {
+    let mut host = Host::on_dir("new");
+    host.counting_task("count", "once:x", "0");
+    host.start();
+    host.order("fresh", "task: count");
+    host.wait_for("fresh", &["succeeded"]);
+    assert_eq!(ledger(&host).0, 2);
+    assert!(!host.path("state/probation").exists());
 }

@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hostler_testkit::{Ailment, Host, SOON, Vault, eventually};
+use hostler_testkit::{Ailment, Host, SOON, Vault, eventually, signal};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 const ORDER: &str = "task: t\non_secret_change: ['secret/data/app/watched#password']\n";
@@ -144,6 +145,31 @@ fn one_request_a_secret_whatever_the_number_of_orders() {
     looked_at(&vault);
     let (asked, most) = (metadata(&vault) - before, since.elapsed().as_secs_f64() / 0.9 + 1.0);
     assert!(asked as f64 <= most, "{asked} requests, {most} at most");
+}
+
+/// The settings are read anew: from then on the other Vault is asked, and the former is not any more.
+#[test]
+fn another_vault_is_watched_from_the_reload_on() {
+    let (former, next) = (Vault::start(), Vault::start());
+    put(&former, "the-first");
+    for _ in 0..3 {
+        put(&next, "of-the-other");
+    }
+    let mut host = host("s7", &former);
+    host.start();
+    host.order("o", ORDER);
+    host.wait_for("o", &["succeeded"]);
+    looked_at(&former);
+    let config = host.path("hostler.yml");
+    let text = fs::read_to_string(&config).expect("the configuration");
+    fs::write(&config, text.replace(&former.address(), &next.address())).expect("the configuration");
+    signal(host.agent_pid().expect("an agent"), Signal::SIGHUP);
+    noted(&host, "o", "of-the-other", 2);
+    let before = metadata(&former);
+    looked_at(&next);
+    assert_eq!(metadata(&former), before);
+    put(&next, "the-next");
+    noted(&host, "o", "the-next", 3);
 }
 
 #[test]

@@ -50,16 +50,21 @@ impl Host {
     /// A host on a folder that logs in to this Vault by AppRole; `more` are further lines of `vault:`.
     pub fn on_vault(name: &str, vault: &Vault, more: &str) -> Self {
         let host = Self::on_dir(name);
-        fs::write(host.path("role_id"), format!("{ROLE_ID}\n")).expect("the role id");
-        fs::write(host.path("secret_id"), format!("{SECRET_ID}\n")).expect("the secret id");
-        let at = |name: &str| host.path(name).display().to_string();
-        host.configure(&format!(
+        host.configure_vault(vault, more);
+        host
+    }
+
+    /// Gives the host a Vault.
+    pub fn configure_vault(&self, vault: &Vault, more: &str) {
+        fs::write(self.path("role_id"), format!("{ROLE_ID}\n")).expect("the role id");
+        fs::write(self.path("secret_id"), format!("{SECRET_ID}\n")).expect("the secret id");
+        let at = |name: &str| self.path(name).display().to_string();
+        self.configure(&format!(
             "vault:\n  address: {}\n  {more}\n  auth: {{approle: {{role_id_file: {}, secret_id_file: {}}}}}",
             vault.address(),
             at("role_id"),
             at("secret_id"),
         ));
-        host
     }
 
     /// A host on a Consul server, enrolled.

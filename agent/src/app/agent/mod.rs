@@ -361,7 +361,6 @@ impl Agent {
         self.know_tasks();
         self.listening.listen(self.settings.listen);
         self.keep_presence();
-        self.keep_watching();
         self.sights =
             sights::watch(&self.store, &self.settings.keys, &self.host, &self.sources, &self.events);
         self.read_past();

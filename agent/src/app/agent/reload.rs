@@ -67,7 +67,6 @@ impl Agent {
         if let Some(vault) = another_vault {
             self.vault = vault;
             self.keep_vault();
-            self.keep_watching();
         }
         self.listening.listen(listen);
         self.keep_presence();

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::work::NO_VAULT;
@@ -41,10 +41,10 @@ pub(super) struct Secrets {
     /// Why some have none.
     trouble: BTreeMap<String, String>,
     wanted: watch::Sender<Wanted>,
+    /// Who asks.
+    asking: Option<AbortHandle>,
     /// An order has begun to count since the last look.
     begun: bool,
-    /// Who asks.
-    asking: Option<JoinHandle<()>>,
 }
 
 fn order(seen: &SeenOrder) -> Option<&Order> {
@@ -62,9 +62,14 @@ impl Secrets {
             _ => false,
         };
         if facts.iter().any(begins) {
-            self.versions.clear();
-            self.begun = true;
+            self.forget();
         }
+    }
+
+    /// No answer from before counts.
+    fn forget(&mut self) {
+        self.versions.clear();
+        self.begun = true;
     }
 
     /// Takes an answer in, unless something has begun since it was asked for.
@@ -94,17 +99,14 @@ impl Secrets {
 }
 
 impl Agent {
-    /// Looks after what is watched, for as long as the agent has this Vault; what a former one said counts no more.
+    /// Looks after what is watched, in the Vault that counts from now on.
     pub(super) fn keep_watching(&mut self) {
-        if let Some(former) = self.secrets.asking.take() {
-            former.abort();
-            self.secrets.versions.clear();
-            self.secrets.trouble.clear();
-            self.secrets.begun = true;
-        }
+        self.secrets.asking.take().inspect(AbortHandle::abort);
+        // What another one told says nothing of this one.
+        self.secrets.forget();
         if let Some(vault) = &self.vault {
             let (vault, wanted) = (Arc::clone(vault), self.secrets.wanted.subscribe());
-            self.secrets.asking = Some(tokio::spawn(ask(vault, wanted, self.events.clone())));
+            self.secrets.asking = Some(tokio::spawn(ask(vault, wanted, self.events.clone())).abort_handle());
         }
     }
 

@@ -22,6 +22,7 @@ impl Agent {
             // Its token is not given up: the tokens of runs are its children.
             former.abort();
         }
+        self.keep_watching();
         let Some(vault) = &self.vault else { return };
         self.vault_keeper = Some(tokio::spawn(Arc::clone(vault).keep()));
         let (mut standing, events) = (vault.watch(), self.events.clone());
