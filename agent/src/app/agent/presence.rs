@@ -11,7 +11,7 @@
 //! three days. Nothing waits for any of this, and nobody is bothered where the token may not do it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -55,7 +55,8 @@ pub(super) struct Presence {
     consul: Arc<Consul>,
     service: Arc<Service>,
     health: watch::Sender<Option<Told>>,
-    registered: Arc<AtomicBool>,
+    /// 0: it is not; else one more than the changes of the token with which it was.
+    registered: Arc<AtomicU64>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -79,7 +80,7 @@ impl Presence {
             task.abort();
         }
         if !on {
-            if self.registered.swap(false, Ordering::Relaxed) {
+            if self.registered.swap(0, Ordering::Relaxed) > 0 {
                 let (consul, service) = (Arc::clone(&self.consul), Arc::clone(&self.service));
                 tokio::spawn(async move {
                     if let Err(error) = consul.deregister(&service).await {
@@ -93,7 +94,7 @@ impl Presence {
         }
         if self.service.port != port {
             self.service = Arc::new(Service { port, ..Service::clone(&self.service) });
-            self.registered.store(false, Ordering::Relaxed);
+            self.registered.store(0, Ordering::Relaxed);
         }
         let keeper = Keeper {
             consul: Arc::clone(&self.consul),
@@ -116,9 +117,17 @@ impl Presence {
 
     /// The agent stops in order: the host is listed, and takes no orders.
     pub(super) async fn leave(mut self) {
-        let Some(task) = self.task.take().filter(|_| self.registered.load(Ordering::Relaxed)) else { return };
+        let Some(task) = self.task.take().filter(|_| self.registered.load(Ordering::Relaxed) > 0) else {
+            return;
+        };
         task.abort();
-        let said = self.consul.tell(&self.service, Health::Critical, "the agent was stopped");
+        let current = self.registered.load(Ordering::Relaxed) == self.consul.token_changes() + 1;
+        let said = async {
+            if !current {
+                self.consul.register(&self.service, Health::Warning).await?;
+            }
+            self.consul.tell(&self.service, Health::Critical, "the agent was stopped").await
+        };
         if !matches!(timeout(LEAVE_WITHIN, said).await, Ok(Ok(_))) {
             tracing::debug!("Consul was not told that the agent stops");
         }
@@ -139,7 +148,8 @@ fn id(keys: &Keys, host: &Name) -> String {
 struct Keeper {
     consul: Arc<Consul>,
     service: Arc<Service>,
-    registered: Arc<AtomicBool>,
+    /// 0: it is not; else one more than the changes of the token with which it was.
+    registered: Arc<AtomicU64>,
     /// In a row.
     failures: u32,
 }
@@ -183,7 +193,9 @@ impl Keeper {
 
     async fn tell(&self, (health, output): &Told) -> Result<(), StoreError> {
         for _ in 0..2 {
-            if !self.registered.load(Ordering::Relaxed) {
+            // Consul's own agent writes into the catalog with the token of the registration: anew with each other one.
+            let with = self.consul.token_changes() + 1;
+            if self.registered.load(Ordering::Relaxed) != with {
                 // Consul takes up to five minutes over an output that comes without a change of the state, and an
                 // operator wants to know at once why a host is not well.
                 let before = match health {
@@ -192,13 +204,13 @@ impl Keeper {
                     Health::Critical => Health::Warning,
                 };
                 self.consul.register(&self.service, before).await?;
-                self.registered.store(true, Ordering::Relaxed);
+                self.registered.store(with, Ordering::Relaxed);
             }
             if self.consul.tell(&self.service, *health, output).await? {
                 return Ok(());
             }
             // A Consul agent without a disk, or with a new one: it has forgotten.
-            self.registered.store(false, Ordering::Relaxed);
+            self.registered.store(0, Ordering::Relaxed);
         }
         Ok(())
     }
