@@ -185,4 +185,10 @@ fn a_token_for_consul_is_taken_as_soon_as_its_file_changes() {
     run("b");
     let log = fs::read_to_string(host.path("log")).expect("the log");
     assert!(!log.contains(&first) && !log.contains(&second), "a token in the log");
+    // Consul itself writes with the token of a registration: it has to have the new one, too.
+    host.stop();
+    eventually(SOON, || match consul.api("GET", "/v1/health/service/hostler", b"").text() {
+        text if text.contains("the agent was stopped") => Ok(()),
+        text => Err(text),
+    });
 }

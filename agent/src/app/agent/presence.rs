@@ -6,12 +6,12 @@
 //!  writer ──written──┘
 //! ```
 //!
-//! It has no timer: the writer renews the agent's report at least every five minutes, and the check lives three times as
+//! Where all is well it has no timer: the writer renews the agent's report at least every five minutes, and the check lives three times as
 //! long. An agent that is gone or hangs is critical by then, one that was stopped in order at once; it stays listed for
 //! three days. Nothing waits for any of this, and nobody is bothered where the token may not do it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,8 +37,11 @@ const FORGET: &str = "72h";
 const RENEW: Duration = Duration::from_secs(200);
 /// Of many changes in a row each second's last is told.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
-/// A token that may not do it is tried again after this, with a renewal.
-const REFUSED_FOR: Duration = Duration::from_secs(3600);
+/// What was refused or failed is tried again after this, doubled each time: servers without a leader may say for a
+/// moment that they do not know a token, and a token that may not do it would be asked about for ever.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// A stopping agent takes leave within this, or without.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// The longest output of the check, in bytes: Consul keeps it with every node's state.
@@ -52,7 +55,8 @@ pub(super) struct Presence {
     consul: Arc<Consul>,
     service: Arc<Service>,
     health: watch::Sender<Option<Told>>,
-    registered: Arc<AtomicBool>,
+    /// 0: it is not; else one more than the changes of the token with which it was.
+    registered: Arc<AtomicU64>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -76,7 +80,7 @@ impl Presence {
             task.abort();
         }
         if !on {
-            if self.registered.swap(false, Ordering::Relaxed) {
+            if self.registered.swap(0, Ordering::Relaxed) > 0 {
                 let (consul, service) = (Arc::clone(&self.consul), Arc::clone(&self.service));
                 tokio::spawn(async move {
                     if let Err(error) = consul.deregister(&service).await {
@@ -90,13 +94,13 @@ impl Presence {
         }
         if self.service.port != port {
             self.service = Arc::new(Service { port, ..Service::clone(&self.service) });
-            self.registered.store(false, Ordering::Relaxed);
+            self.registered.store(0, Ordering::Relaxed);
         }
         let keeper = Keeper {
             consul: Arc::clone(&self.consul),
             service: Arc::clone(&self.service),
             registered: Arc::clone(&self.registered),
-            refused: None,
+            failures: 0,
         };
         self.task = Some(tokio::spawn(keeper.keep(self.health.subscribe(), written)));
     }
@@ -113,9 +117,17 @@ impl Presence {
 
     /// The agent stops in order: the host is listed, and takes no orders.
     pub(super) async fn leave(mut self) {
-        let Some(task) = self.task.take().filter(|_| self.registered.load(Ordering::Relaxed)) else { return };
+        let Some(task) = self.task.take().filter(|_| self.registered.load(Ordering::Relaxed) > 0) else {
+            return;
+        };
         task.abort();
-        let said = self.consul.tell(&self.service, Health::Critical, "the agent was stopped");
+        let current = self.registered.load(Ordering::Relaxed) == self.consul.token_changes() + 1;
+        let said = async {
+            if !current {
+                self.consul.register(&self.service, Health::Warning).await?;
+            }
+            self.consul.tell(&self.service, Health::Critical, "the agent was stopped").await
+        };
         if !matches!(timeout(LEAVE_WITHIN, said).await, Ok(Ok(_))) {
             tracing::debug!("Consul was not told that the agent stops");
         }
@@ -136,8 +148,10 @@ fn id(keys: &Keys, host: &Name) -> String {
 struct Keeper {
     consul: Arc<Consul>,
     service: Arc<Service>,
-    registered: Arc<AtomicBool>,
-    refused: Option<Instant>,
+    /// 0: it is not; else one more than the changes of the token with which it was.
+    registered: Arc<AtomicU64>,
+    /// In a row.
+    failures: u32,
 }
 
 impl Keeper {
@@ -147,30 +161,41 @@ impl Keeper {
         mut written: watch::Receiver<Option<Timestamp>>,
     ) {
         let mut told: Option<(Told, Instant)> = None;
+        let mut again: Option<Instant> = None;
         loop {
             let now = health.borrow_and_update().clone();
             let due =
                 told.as_ref().is_none_or(|(told, at)| Some(told) != now.as_ref() || at.elapsed() > RENEW);
-            let refused = self.refused.is_some_and(|at| at.elapsed() < REFUSED_FOR);
-            if let Some(now) = now.filter(|_| due && !refused) {
+            if !due {
+                // What could not be told was taken back meanwhile.
+                again = None;
+            }
+            let waits = again.is_some_and(|again| Instant::now() < again);
+            if let Some(now) = now.filter(|_| due && !waits) {
                 match self.tell(&now).await {
-                    Ok(()) => told = Some((now, Instant::now())),
-                    Err(error @ StoreError::Denied { .. }) => self.be_quiet(&error),
-                    Err(error) => tracing::debug!("the service {SERVICE} is not told of: {error}"),
+                    Ok(()) => {
+                        told = Some((now, Instant::now()));
+                        again = None;
+                        self.failures = 0;
+                    }
+                    Err(error) => again = Some(Instant::now() + self.pause(&error)),
                 }
                 sleep(AT_MOST_EVERY).await;
             }
-            // Both hold their latest when another arm is chosen.
+            // All hold what they have when another arm is chosen.
             tokio::select! {
                 changed = health.changed() => if changed.is_err() { return },
                 changed = written.changed() => if changed.is_err() { return },
+                () = super::wake_up(again) => {}
             }
         }
     }
 
     async fn tell(&self, (health, output): &Told) -> Result<(), StoreError> {
         for _ in 0..2 {
-            if !self.registered.load(Ordering::Relaxed) {
+            // Consul's own agent writes into the catalog with the token of the registration: anew with each other one.
+            let with = self.consul.token_changes() + 1;
+            if self.registered.load(Ordering::Relaxed) != with {
                 // Consul takes up to five minutes over an output that comes without a change of the state, and an
                 // operator wants to know at once why a host is not well.
                 let before = match health {
@@ -179,24 +204,27 @@ impl Keeper {
                     Health::Critical => Health::Warning,
                 };
                 self.consul.register(&self.service, before).await?;
-                self.registered.store(true, Ordering::Relaxed);
+                self.registered.store(with, Ordering::Relaxed);
             }
             if self.consul.tell(&self.service, *health, output).await? {
                 return Ok(());
             }
             // A Consul agent without a disk, or with a new one: it has forgotten.
-            self.registered.store(false, Ordering::Relaxed);
+            self.registered.store(0, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    fn be_quiet(&mut self, error: &StoreError) {
-        if self.refused.is_none() {
+    /// Tells of a refusal once, and of what passes by itself not at all; how long to leave it.
+    fn pause(&mut self, error: &StoreError) -> Duration {
+        if self.failures == 0 && matches!(error, StoreError::Denied { .. }) {
             tracing::info!(
                 "this host is not shown as a service of Consul: {error}; or set `consul.register: false`"
             );
         }
-        self.refused = Some(Instant::now());
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(7)).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        pause
     }
 }
 

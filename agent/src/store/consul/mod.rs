@@ -92,6 +92,12 @@ impl Consul {
         self.token.follow(files)
     }
 
+    /// Grows with each other token that is taken from a file: what was registered with a former one is not kept up
+    /// by Consul any more.
+    pub fn token_changes(&self) -> u64 {
+        self.token.changes()
+    }
+
     fn url(&self, path_and_query: &str) -> String {
         let Self { base, scope, .. } = self;
         match scope.strip_prefix('&') {

@@ -29,6 +29,8 @@ struct Held {
     /// Where it comes from: of several the one that was changed last.
     files: Vec<PathBuf>,
     stamps: Vec<Option<Stamp>>,
+    /// How many tokens were taken from a changed file.
+    changes: u64,
 }
 
 impl Token {
@@ -49,9 +51,17 @@ impl Token {
         let stamps = stamps(&files);
         let token = read(&files)?;
         let mut held = self.held();
-        let now = token.or_else(|| held.now.take());
-        *held = Held { now, files, stamps };
+        let former = held.now.clone();
+        let now = token.or_else(|| former.clone());
+        let changes = held.changes + u64::from(now != former);
+        *held = Held { now, files, stamps, changes };
         Ok(())
+    }
+
+    /// How many times another token was taken from a file so far, that of now included.
+    pub(super) fn changes(&self) -> u64 {
+        self.now();
+        self.held().changes
     }
 
     /// The token for a request that is sent now.
@@ -64,6 +74,7 @@ impl Token {
                 Ok(Some(token)) if held.now.as_ref() != Some(&token) => {
                     tracing::info!("taking another token for Consul: its file has changed");
                     held.now = Some(token);
+                    held.changes += 1;
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!("the former token for Consul stays: {error}"),
