@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+pub use self::secrets::Handed;
 use self::secrets::Secrets;
 use crate::domain::memory::Asked;
 use crate::domain::plan::{Action, Command, Plan};
@@ -65,8 +66,8 @@ pub enum ExecutorError {
 
 /// Carries out one epoch of the run in `folder`.
 ///
-/// `handed` says where the agent left what the run needs for Vault.
-pub async fn execute(folder: &Path, epoch: u32, handed: Option<&str>) -> Result<(), ExecutorError> {
+/// `handed` says where its secrets come from.
+pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<(), ExecutorError> {
     // No core dump can hold what this process knows; its steps inherit that.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(io::Error::from)?;
     here(CrashPoint::ExecutorStarted);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Failure, log_to_journal, runtime};
-use crate::app::executor::execute;
+use crate::app::executor::{Handed, execute};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -22,7 +22,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     log_to_journal("info");
     let runtime = runtime()?;
-    runtime.block_on(execute(&arguments.folder, arguments.epoch, arguments.handed.as_deref()))?;
+    let handed = arguments.handed.as_deref().map_or(Handed::Nothing, Handed::ByAgent);
+    runtime.block_on(execute(&arguments.folder, arguments.epoch, handed))?;
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
 }

@@ -298,6 +298,29 @@ fn a_new_task_works_and_its_test_too() {
 }
 
 #[test]
+fn a_task_can_be_tried_with_secrets_from_a_file() {
+    let bench = Bench::new();
+    bench.task(
+        "secret",
+        "printf 'it is %s\\n' \"$(cat \"$HOSTLER_SECRETS/password\")\"\nwc -c <\"$HOSTLER_SECRETS/password\"",
+    );
+    let yaml = "name: secret\nversion: 1\nsecrets: {password: {path: kv/data/x, field: y}}\nsteps: [{name: go, run: [./go]}]\n";
+    fs::write(bench.path("tasks/secret/task.yml"), yaml).unwrap();
+    let file = bench.path("secrets.yml").display().to_string();
+    let tried = |text: &str| {
+        fs::write(&file, text).unwrap();
+        bench.run(&["task", "try", "secret", "--secrets", &file])
+    };
+    let done = tried("password: s3cret-value").ends(0).says("it is [redacted]").says("12\n");
+    assert!(!done.out.contains("s3cret") && !done.err.contains("s3cret"), "{}{}", done.out, done.err);
+    tried("password: short").ends(10).says("allow_short");
+    tried("other: s3cret-value").ends(10).says("secret password, which was not given");
+    tried("password: [1]").ends(3).says("secrets.yml:1:");
+    bench.run(&["task", "try", "secret"]).ends(10).says("without --secrets");
+    bench.run(&["task", "try", "secret", "--secrets", "/nonexistent"]).ends(5);
+}
+
+#[test]
 fn a_watch_ends_when_the_order_is_over() {
     let mut bench = Bench::new();
     bench.start();

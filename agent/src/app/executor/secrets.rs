@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::ExecutorError;
 use crate::domain::name::Name;
 use crate::domain::plan::Plan;
-use crate::domain::secret::Secret;
+use crate::domain::secret::{SHORTEST, Secret, Which};
 use crate::domain::template::{Context, Template, render_stdin};
 use crate::exec::memory::Files;
 use crate::exec::redact::Redactor;
@@ -30,6 +30,16 @@ const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
 
 /// The variables file for Ansible, beside the secrets; no secret has such a name.
 pub(super) const VARS: &str = ".ansible.yml";
+
+/// Where a run's secrets come from.
+pub enum Handed<'a> {
+    /// From nowhere: a run that wants some starts no command.
+    Nothing,
+    /// From Vault, with what the agent left there.
+    ByAgent(&'a str),
+    /// From whoever tries the task by hand, by their names.
+    Given(BTreeMap<Name, Secret>),
+}
 
 /// How it reaches Vault.
 struct Access {
@@ -53,16 +63,25 @@ impl Secrets {
     pub(super) async fn fetch(
         plan: &Plan,
         folder: &Folder,
-        handed: Option<&str>,
+        handed: Handed<'_>,
     ) -> Result<Option<Self>, ExecutorError> {
         let mut secrets = Self { got: Got::default(), redactor: None, access: None, missing: None };
         if plan.secrets.is_empty() {
             return Ok(Some(secrets));
         }
-        let Some(word) = handed else {
-            secrets.missing =
-                Some("the run needs secrets, and there is no Vault to read them from".to_owned());
-            return Ok(Some(secrets));
+        let word = match handed {
+            Handed::ByAgent(word) => word,
+            Handed::Nothing => {
+                secrets.missing =
+                    Some("the run needs secrets, and there is no Vault to read them from".to_owned());
+                return Ok(Some(secrets));
+            }
+            Handed::Given(values) => {
+                secrets.missing = lacking(plan, &values);
+                secrets.got.values = values;
+                secrets.redact([]);
+                return Ok(Some(secrets));
+            }
         };
         let bytes = handover::take(word)?;
         let grant = Grant::from_bytes(&bytes).map_err(std::io::Error::other)?;
@@ -77,12 +96,8 @@ impl Secrets {
         let access = Access { client, token: grant.token, lasts: grant.lasts };
         match read(&access, plan, &pinned, grant.parent).await {
             Ok(got) => {
-                let values = got.values.values().map(Secret::reveal).chain([access.token.reveal()]);
-                match Redactor::new(values) {
-                    Ok(redactor) => secrets.redactor = Some(Arc::new(redactor)),
-                    Err(why) => secrets.missing = Some(why),
-                }
                 secrets.got = got;
+                secrets.redact([access.token.reveal()]);
             }
             Err(error) => {
                 // A dead token is no word on the secrets: the agent gets another.
@@ -95,6 +110,14 @@ impl Secrets {
         }
         secrets.access = Some(Arc::new(access));
         Ok(Some(secrets))
+    }
+
+    /// Sees to it that the values, and more, are taken out of what the commands say.
+    fn redact<const N: usize>(&mut self, more: [&str; N]) {
+        match Redactor::new(self.got.values.values().map(Secret::reveal).chain(more)) {
+            Ok(redactor) => self.redactor = Some(Arc::new(redactor)),
+            Err(why) => self.missing = Some(why),
+        }
     }
 
     /// The versions that were read, if any were.
@@ -161,6 +184,26 @@ impl Secrets {
 /// Between two attempts, or as long as the server says.
 fn pause(error: &VaultError) -> Duration {
     AGAIN.max(error.after().unwrap_or_default())
+}
+
+/// Why values that were given are not those that the run wants.
+fn lacking(plan: &Plan, values: &BTreeMap<Name, Secret>) -> Option<String> {
+    for (name, wanted) in &plan.secrets {
+        match values.get(name) {
+            // As in Vault, there need not be a version before.
+            None if wanted.version == Which::Previous => {}
+            None => return Some(format!("the task wants a secret {name}, which was not given")),
+            Some(value) if value.reveal().len() < SHORTEST && !wanted.allow_short => {
+                return Some(format!(
+                    "secret {name} has fewer than {SHORTEST} bytes, which cannot be kept out of outputs: take a \
+                     longer one, or say `allow_short: true` in the task"
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let unknown = values.keys().find(|name| !plan.secrets.contains_key(*name))?;
+    Some(format!("the task wants no secret {unknown}, which was given"))
 }
 
 async fn read(

@@ -3,6 +3,7 @@
 //! The run has a state folder of its own below the system's temporary folder, which goes with it. What the task
 //! does to the host is real, unless it is a dry run.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +14,7 @@ use nix::sys::signal::{Signal, raise};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::app::executor::execute;
+use crate::app::executor::{Handed, execute};
 use crate::catalog::copy;
 use crate::catalog::trust::OwnerRule;
 use crate::cli::document::params;
@@ -23,11 +24,12 @@ use crate::cli::history::this_host;
 use crate::cli::place::PlaceArgs;
 use crate::cli::{Failure, block, show};
 use crate::domain::draft::{About, plan};
-use crate::domain::memory::Asked;
-use crate::domain::memory::end_of;
+use crate::domain::memory::{Asked, end_of};
+use crate::domain::name::Name;
 use crate::domain::order::{Document, MAX_ORDER};
 use crate::domain::plan::{Cause, Place};
 use crate::domain::run::Phase;
+use crate::domain::secret::Secret;
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::yaml;
 use crate::host::{clock, disk};
@@ -47,6 +49,9 @@ pub(in crate::cli) struct Arguments {
     /// A parameter; wins over the file
     #[arg(long, value_name = "NAME=VALUE")]
     param: Vec<String>,
+    /// A file with the secrets that the task wants, a map of names and values
+    #[arg(long, value_name = "FILE")]
+    secrets: Option<PathBuf>,
     /// Probe and plan only
     #[arg(long)]
     dry_run: bool,
@@ -99,11 +104,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let Document::Order(order) = read.map_err(|error| fault(Exit::Trouble, error.to_string()))? else {
             return Err(fault(Exit::Trouble, "the parameters make no order"));
         };
-        if !task.secrets.is_empty() {
-            show::note(
-                "the task wants secrets: a run by hand has none of them, and its commands are not started",
-            );
-        }
+        let handed = match &arguments.secrets {
+            Some(path) => Handed::Given(secrets(path)?),
+            None => {
+                if !task.secrets.is_empty() {
+                    show::note(
+                        "the task wants secrets, and without --secrets none of its commands is started",
+                    );
+                }
+                Handed::Nothing
+            }
+        };
         let run = clock::new_run();
         let temporary =
             Temporary { path: std::env::temp_dir().join(format!("hostler-try-{run}")), keep: arguments.keep };
@@ -124,7 +135,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let plan = plan(&order, task, &about).map_err(|why| fault(Exit::Refused, why))?;
         let folder = Folder::new(&at("runs"), run);
         folder.create(text.as_bytes(), &plan)?;
-        carry_out(&folder).await?;
+        carry_out(&folder, handed).await?;
         let state = folder.state(&plan)?;
         let Some(outcome) = state.outcome() else {
             let why = match &state.phase {
@@ -144,6 +155,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     })
 }
 
+/// The values that are to be tried with. They are an author's own; those of Vault never lie in a file.
+fn secrets(path: &Path) -> Result<BTreeMap<Name, Secret>, Failure> {
+    let missing = || fault(Exit::NotFound, format!("there is no file {}", path.display()));
+    let text = disk::read(path, MAX_ORDER as u64 + 1)?.ok_or_else(missing)?;
+    let wrong = |error: yaml::YamlError| fault(Exit::Trouble, format!("{}:{error}", path.display()));
+    let values: BTreeMap<Name, String> = yaml::parse(&text, MAX_ORDER).map_err(wrong)?;
+    Ok(values.into_iter().map(|(name, value)| (name, Secret::new(value))).collect())
+}
+
 fn all_params(arguments: &Arguments) -> Result<Value, Failure> {
     let mut all = serde_json::Map::new();
     if let Some(path) = &arguments.params {
@@ -158,12 +178,12 @@ fn all_params(arguments: &Arguments) -> Result<Value, Failure> {
 
 /// Runs the executor and prints what it prints. The first Ctrl-C cancels, as an operator would; a second one stops
 /// the run as a host that goes down does.
-async fn carry_out(folder: &Folder) -> Result<(), Failure> {
+async fn carry_out(folder: &Folder, handed: Handed<'_>) -> Result<(), Failure> {
     let mut follower = Follower::new(folder.path());
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = false;
-    let executor = execute(folder.path(), 1, None);
+    let executor = execute(folder.path(), 1, handed);
     tokio::pin!(executor);
     loop {
         tokio::select! {
