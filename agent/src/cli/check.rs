@@ -78,6 +78,9 @@ fn skip(name: &'static str, why: impl Into<String>) -> Check {
     Check { name, level: Level::Skip, finding: why.into(), cure: None }
 }
 
+/// Where findings begin in their lines.
+const INDENT: usize = 22;
+
 /// All checks, and whose they are.
 #[derive(Serialize)]
 struct Findings {
@@ -103,9 +106,10 @@ impl Findings {
         let bad = |check: &&Check| !only_bad || matches!(check.level, Level::Warn | Level::Fail);
         for check in self.checks.iter().filter(bad) {
             let level = screen::paint(&format!("{:<4}", check.level.as_str()), check.level.tone());
-            text.push_str(&format!("{level}  {:<14}  {}\n", check.name, show::inline(&check.finding)));
+            let finding = show::indented(&check.finding, INDENT);
+            text.push_str(&format!("{level}  {:<14}  {finding}\n", check.name));
             if let Some(cure) = &check.cure {
-                text.push_str(&format!("{:22}-> {}\n", "", show::inline(cure)));
+                text.push_str(&format!("{:INDENT$}{}\n", "", show::indented(&format!("-> {cure}"), INDENT)));
             }
         }
         if !only_bad {

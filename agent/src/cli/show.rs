@@ -78,6 +78,30 @@ pub(super) fn inline(text: &str) -> String {
     text.chars().map(|c| if is_bad(c) { escaped(c) } else { c.to_string() }).collect()
 }
 
+/// A text in one line, or on a narrow screen in several that all begin at the same place.
+pub(super) fn indented(text: &str, at: usize) -> String {
+    let text = inline(text);
+    let Some(width) = screen::width().map(|width| width.saturating_sub(at)) else { return text };
+    wrapped(&text, width).join(&format!("\n{}", " ".repeat(at)))
+}
+
+/// Lines of at most this many characters, but for words that are longer.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let fits =
+            |line: &String| line.is_empty() || line.chars().count() + 1 + word.chars().count() <= width;
+        match lines.last_mut() {
+            Some(line) if fits(line) => {
+                let gap = if line.is_empty() { "" } else { " " };
+                line.push_str(&format!("{gap}{word}"));
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// A text of several lines; a tab is no harm.
 pub(super) fn lines(text: &str) -> String {
     let one = |c: char| if is_bad(c) && !matches!(c, '\n' | '\t') { escaped(c) } else { c.to_string() };
@@ -119,6 +143,14 @@ mod tests {
         assert_eq!(json, "{\n  \"a\": \"x\\u009b\\u202e\"\n}");
         let back: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(back["a"], "x\u{9b}\u{202e}");
+    }
+
+    #[test]
+    fn lines_break_between_words_and_lose_none() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("a verylongword b", 4), ["a", "verylongword", "b"]);
+        assert_eq!(wrapped("", 4), [""]);
+        assert_eq!(indented("no screen, no end to the line", 4), "no screen, no end to the line");
     }
 
     #[test]

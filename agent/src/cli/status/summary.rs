@@ -60,7 +60,7 @@ pub(super) fn summary(
         }
         text.push_str(&format!("{heading}\n"));
         for row in &listed {
-            let line = format!("  {:<16} {}", row.host, show::inline(&said(row, rows, usual)));
+            let line = format!("  {:<12} {}", row.host.as_str(), show::inline(&said(row, rows, usual)));
             text.push_str(&width.map_or_else(|| line.clone(), |width| cut(&line, width.saturating_sub(1))));
             text.push('\n');
         }

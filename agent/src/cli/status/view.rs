@@ -124,15 +124,17 @@ pub(super) fn explained(row: &Row, fleet: &Fleet, now: Timestamp) -> String {
 
 /// A line for each row; `only_bad`: without those that are done.
 pub(super) fn table(rows: &Rows, only_bad: bool) -> String {
-    let mut table = Table::new(&["HOST", "ORDER", "FROM", "STANDING", "PHASE", "SINCE", "DETAIL"]);
+    let mut table = Table::new(&["HOST", "ORDER", "FROM", "STANDING", "PHASE", "FOR", "DETAIL"]);
     for row in rows.rows.iter().filter(|row| !only_bad || !row.is_good()) {
+        // How long ago is shorter than when, and what people ask; documents for programs have the time.
+        let since = row.report.as_ref().and_then(|report| report.since);
         let cells = [
             row.host.to_string(),
             row.order.to_string(),
             row.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.source.to_string()),
             row.standing.as_str().to_owned(),
             row.report.as_ref().map(|report| report.phase.clone()).unwrap_or_default(),
-            show::time(row.report.as_ref().and_then(|report| report.since)),
+            since.map(|at| show::length(rows.now.duration_since(at))).unwrap_or_default(),
             explained(row, &rows.fleet, rows.now),
         ];
         table.toned(3, tone(row.standing), cells);
