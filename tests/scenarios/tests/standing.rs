@@ -3,8 +3,6 @@
 //! The pure decision is held against each order of these events in `domain/decide/tests.rs`; here it is the watch, the
 //! indexes and the markers of the real thing that might say something else.
 
-#![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
-
 use hostler_testkit::{Consul, Host, signal};
 use nix::sys::signal::Signal;
 
