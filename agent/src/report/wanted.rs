@@ -18,6 +18,9 @@ use super::document::{AgentReport, OrderReport, RunReport};
 /// How many texts are composed at a time; a thousand at once would take a megabyte for a moment, and leave holes.
 pub const TEXTS_AT_ONCE: usize = 64;
 
+/// The reason of what is about to start: it is over in a moment, as a rule.
+const STARTING: &str = "starting";
+
 /// One report: its text while it is to be written, and what the writer has to know of it.
 #[derive(Debug)]
 pub struct Report {
@@ -27,6 +30,8 @@ pub struct Report {
     fingerprint: u64,
     phase: SmolStr,
     kind: Kind,
+    /// What it tells is over in a moment, as a rule.
+    brief: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +62,8 @@ impl Report {
         // One that comes again is over and goes on.
         let goes_on = report.ended.is_none() || report.until.is_some();
         let kind = if goes_on { Kind::GoesOn } else { Kind::Ended };
-        Self::new(report, &report.phase, kind)
+        let brief = report.reason.as_deref() == Some(STARTING);
+        Self { brief, ..Self::new(report, &report.phase, kind) }
     }
 
     /// The report of a run.
@@ -65,13 +71,20 @@ impl Report {
         Self::new(report, &report.phase, Kind::Run)
     }
 
-    /// The report of the agent.
+    /// The report of the agent. What is wrong and what became of controls is told at once, all else is no news by itself.
     pub fn agent(report: &AgentReport) -> Self {
-        Self::new(report, "", Kind::GoesOn)
+        let news = fingerprint(&(&report.conditions, &report.controls));
+        Self::new(report, &format!("{news:x}"), Kind::GoesOn)
     }
 
     fn new(report: &impl Hash, phase: &str, kind: Kind) -> Self {
-        Self { text: Mutex::new(None), fingerprint: fingerprint(report), phase: phase.into(), kind }
+        Self {
+            text: Mutex::new(None),
+            fingerprint: fingerprint(report),
+            phase: phase.into(),
+            kind,
+            brief: false,
+        }
     }
 
     /// Composes the text; `value` is what the report is of.
@@ -88,6 +101,11 @@ impl Report {
     /// Whether both say that what they tell of stands in the same phase.
     pub(super) fn same_phase(&self, other: &Self) -> bool {
         self.phase == other.phase
+    }
+
+    /// Whether something else follows in a moment, as a rule, so that this need not be told.
+    pub(super) fn is_brief(&self) -> bool {
+        self.brief
     }
 
     /// Whether silence would mean something.

@@ -30,6 +30,8 @@ const TOGETHER: Duration = Duration::from_secs(10);
 const SILENT_AFTER: Duration = Duration::from_secs(90);
 /// A report whose phase has not changed is written at most so often.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// What is over in a moment is told only if it is not over by then.
+const BRIEF: Duration = Duration::from_millis(50);
 /// Without anything to write for so long, the writer is at rest.
 const QUIET: Duration = Duration::from_secs(2);
 /// How many runs of a host the store holds.
@@ -56,13 +58,14 @@ pub async fn write(
     written: watch::Sender<Option<Timestamp>>,
 ) {
     let mut writer = Writer {
-        own_key: keys.agent_report(&host),
+        own_key: keys.agent_report(&host).into(),
         own,
         texts,
         store,
         keys,
         host,
         written: None,
+        changed: BTreeMap::new(),
         looked: None,
         wrote: false,
         failures: 0,
@@ -112,12 +115,14 @@ async fn until(instant: Option<Instant>) {
 struct Writer {
     texts: Texts,
     own: Own,
-    own_key: String,
+    own_key: Arc<str>,
     store: Arc<dyn Store>,
     keys: Keys,
     host: Name,
     /// What the store holds; `None`: not known any more.
     written: Option<BTreeMap<Arc<str>, Written>>,
+    /// Since when reports wait that differ from it.
+    changed: BTreeMap<Arc<str>, Instant>,
     /// When that was found out.
     looked: Option<Instant>,
     /// Whether anything was written or read since memory was given back.
@@ -134,13 +139,25 @@ impl Writer {
             None => self.look(wanted).await?,
         };
         let mut again: Option<Instant> = None;
-        for (key, report) in wanted {
+        self.changed.retain(|key, _| wanted.contains_key(key));
+        // First what somebody waits for, then how the agent is.
+        let own_key = Arc::clone(&self.own_key);
+        let own = wanted.get_key_value(&own_key);
+        for (key, report) in wanted.iter().filter(|(key, _)| **key != own_key).chain(own) {
             let now = Instant::now();
             let before = written.get(key);
             let due = match before {
-                None => now,
+                None if !report.is_brief() => now,
+                None => self.since(key, now) + BRIEF,
                 Some(before) if !Arc::ptr_eq(&before.report, report) && before.report != *report => {
-                    if before.report.same_phase(report) { before.at + AT_MOST_EVERY } else { now }
+                    let since = self.since(key, now);
+                    match before.report.same_phase(report) {
+                        // With each order that moves on the agent's own report changes, which nobody waits for.
+                        true if *key == own_key => (before.at).max(since) + AT_MOST_EVERY,
+                        true => before.at + AT_MOST_EVERY,
+                        false if report.is_brief() => since + BRIEF,
+                        false => now,
+                    }
                 }
                 Some(before) => match before.renew {
                     // Those that are due soon go together: each time all reports are looked through.
@@ -160,6 +177,7 @@ impl Writer {
                 continue;
             }
             report.is_written();
+            self.changed.remove(key);
             self.wrote = true;
             here(CrashPoint::Reported);
             let renew = renew.map(|span| now + span);
@@ -180,12 +198,17 @@ impl Writer {
         Ok(again)
     }
 
+    /// Since when a report waits that differs from what the store holds.
+    fn since(&mut self, key: &Arc<str>, now: Instant) -> Instant {
+        *self.changed.entry(Arc::clone(key)).or_insert(now)
+    }
+
     async fn put(&mut self, key: &str, report: &Report, renew: Option<Duration>) -> Result<bool, StoreError> {
         let now = clock::now();
         let Some(json) = report.stamped(now, renew.map(|_| now + RENEW + SILENT_AFTER)) else {
             return Ok(false);
         };
-        if key == self.own_key {
+        if key == &*self.own_key {
             self.own.put(&self.store, key, json).await?;
             return Ok(true);
         }
