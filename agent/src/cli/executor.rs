@@ -1,5 +1,6 @@
 //! `hostler executor`: one epoch of a run; started by the agent.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,7 +21,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    log_to_journal("info");
+    // Beside an agent on a terminal, as with `hostler dev`, only what is wrong is worth a line.
+    log_to_journal(if std::io::stderr().is_terminal() { "warn" } else { "info" });
     let runtime = runtime()?;
     let handed = arguments.handed.as_deref().map_or(Handed::Nothing, Handed::ByAgent);
     runtime.block_on(execute(&arguments.folder, arguments.epoch, handed))?;
