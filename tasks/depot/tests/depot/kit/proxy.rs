@@ -119,8 +119,21 @@ async fn serve(
     to: SocketAddr,
     client: Upstream,
 ) -> Result<Response<Body>, std::io::Error> {
-    let (mut head, sent) = request.into_parts();
+    let (head, sent) = request.into_parts();
     let sent = sent.collect().await.map_err(std::io::Error::other)?.to_bytes();
+    // In a task of its own: a client that dies, perhaps of the rule itself, drops this future, and must not call off
+    // what has begun.
+    tokio::spawn(pass_on(head, sent, rule, number, to, client)).await.map_err(std::io::Error::other)?
+}
+
+async fn pass_on(
+    mut head: hyper::http::request::Parts,
+    sent: Bytes,
+    rule: Rule,
+    number: usize,
+    to: SocketAddr,
+    client: Upstream,
+) -> Result<Response<Body>, std::io::Error> {
     let seen = Seen {
         number,
         method: head.method.to_string(),
@@ -149,25 +162,17 @@ async fn serve(
     };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     head.uri = format!("http://{to}{path}").parse().map_err(std::io::Error::other)?;
-    // In a task of its own: a client that dies drops this future, and must not call off what the server has begun.
-    let late = if let Fate::Late(late) = &fate { Some(Arc::clone(late)) } else { None };
-    let forwarded = tokio::spawn(async move {
-        if let Some(late) = &late {
-            late.arrive.notified().await;
-        }
-        let request = Request::from_parts(head, Full::new(sent));
-        let (head, answer) = client.request(request).await.map_err(std::io::Error::other)?.into_parts();
-        let answer = answer.collect().await.map_err(std::io::Error::other)?.to_bytes();
-        if let Some(late) = &late {
-            let _ = late.arrived.set(head.status.as_u16());
-        }
-        Ok::<_, std::io::Error>((head, answer))
-    });
-    if let Fate::Late(_) = fate {
-        return std::future::pending().await;
+    if let Fate::Late(late) = &fate {
+        late.arrive.notified().await;
     }
-    let (head, answer) = forwarded.await.map_err(std::io::Error::other)??;
+    let request = Request::from_parts(head, Full::new(sent));
+    let (head, answer) = client.request(request).await.map_err(std::io::Error::other)?.into_parts();
+    let answer = answer.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let answer = match fate {
+        Fate::Late(late) => {
+            let _ = late.arrived.set(head.status.as_u16());
+            return std::future::pending().await;
+        }
         Fate::LoseAnswer => return Err(std::io::Error::other("lost")),
         Fate::Truncate => {
             let half = answer.slice(..answer.len() / 2);
