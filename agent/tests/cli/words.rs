@@ -298,6 +298,17 @@ fn a_new_task_works_and_its_test_too() {
 }
 
 #[test]
+fn what_only_the_host_can_tell_fits_its_description_too() {
+    let mut bench = Bench::new();
+    bench.start();
+    bench.run(&["run", "good", "--host", "db1", "--json"]).ends(0).fits("run");
+    let audit = bench.run(&["audit", "--json"]).ends(0).fits("audit");
+    assert!(!audit["entries"].as_array().unwrap().is_empty());
+    bench.run(&["audit", "--verify", "--json"]).ends(0).fits("audit_verify");
+    assert_eq!(bench.run(&["adopt", "--json"]).ends(0).fits("adopt")["adopted"], false);
+}
+
+#[test]
 fn a_task_can_be_tried_with_secrets_from_a_file() {
     let bench = Bench::new();
     bench.task(
