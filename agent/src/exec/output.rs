@@ -1,14 +1,21 @@
 //! What the commands of a run print, on disk, with a bound: the first part and the last are kept.
 //!
 //! `output` takes the first bytes; what comes later goes to `output.last`, which becomes `output.prev`
-//! whenever it is full. So what is on disk at any moment is the beginning and the newest end.
-//! Everything that a command prints passes [`Output::write`], where the run's secrets are taken out of it.
+//! whenever it is full. So what is on disk is the beginning and the newest end, each without a gap.
+//!
+//! What a command prints faster than anybody could read it would nearly all be written, and looked through for secrets,
+//! only to be removed a moment later. So behind the beginning a bounded part goes to the disk at once, and the rest
+//! waits in memory for the next [`Output::look`], where newer bytes push out older ones; a line says how many.
+//! Whatever reaches the disk passed the filter that takes out the run's secrets.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use zeroize::Zeroize;
 
 use super::redact::{Filter, Redactor};
 
@@ -23,6 +30,16 @@ pub struct Output {
     kept: Kept,
     filter: Option<Filter>,
     passed: Vec<u8>,
+    /// So many bytes go to the disk at once before the next look.
+    pace: u64,
+    late: Late,
+}
+
+/// What came too fast: its newest end.
+struct Late {
+    bytes: VecDeque<u8>,
+    most: usize,
+    left_out: u64,
 }
 
 /// What of it is on the disk.
@@ -30,27 +47,60 @@ struct Kept {
     dir: PathBuf,
     file: File,
     room: u64,
+    /// Whether the beginning is being written.
+    first: bool,
 }
 
 impl Output {
     /// Opens the output in a run's folder, to go on behind what is there.
     pub fn open(dir: &Path, redactor: Option<Arc<Redactor>>) -> io::Result<Self> {
-        let (dir, filter) = (dir.to_owned(), redactor.map(Filter::new));
-        let passed = Vec::new();
-        let first = dir.join("output");
-        let length = fs::metadata(&first).map(|meta| meta.len()).unwrap_or(0);
-        if length < FIRST {
-            let kept = Kept { file: append(&first)?, room: FIRST - length, dir };
-            return Ok(Self { kept, filter, passed });
-        }
-        let last = dir.join("output.last");
-        let length = fs::metadata(&last).map(|meta| meta.len()).unwrap_or(0);
-        let kept = Kept { file: append(&last)?, room: LAST.saturating_sub(length), dir };
-        Ok(Self { kept, filter, passed })
+        // What is hidden behind a gap, because a secret could have begun in it, is no part of the end that is kept.
+        let hidden = redactor.as_ref().map_or(0, |redactor| redactor.longest());
+        let late = Late {
+            bytes: VecDeque::new(),
+            most: usize::try_from(LAST).unwrap_or(usize::MAX).saturating_add(hidden),
+            left_out: 0,
+        };
+        let kept = Kept::open(dir.to_owned())?;
+        let pace = kept.beginning() + LAST;
+        Ok(Self { kept, filter: redactor.map(Filter::new), passed: Vec::new(), pace, late })
     }
 
     /// Adds what a command printed; what could be the beginning of a secret stays behind until more has come.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let at_once = bytes.len().min(usize::try_from(self.pace).unwrap_or(usize::MAX));
+        let (now, later) = bytes.split_at(at_once);
+        self.pace -= now.len() as u64;
+        self.late.add(later);
+        self.pass(now)
+    }
+
+    /// Once a second: what waits goes to the disk, and there is room for more.
+    pub fn look(&mut self) -> io::Result<()> {
+        let mut late = std::mem::take(&mut self.late.bytes);
+        let left_out = std::mem::take(&mut self.late.left_out);
+        let caught_up = self.catch_up(left_out, &late);
+        if self.filter.is_some() {
+            late.make_contiguous().zeroize();
+        }
+        self.pace = self.kept.beginning() + LAST;
+        caught_up
+    }
+
+    fn catch_up(&mut self, left_out: u64, late: &VecDeque<u8>) -> io::Result<()> {
+        if left_out > 0 {
+            if let Some(filter) = &mut self.filter {
+                filter.gap();
+            }
+            self.kept.store(format!("\n[{left_out} bytes were left out here]\n").as_bytes())?;
+        }
+        let (older, newer) = late.as_slices();
+        self.pass(older)?;
+        self.pass(newer)
+    }
+
+    /// Through the filter onto the disk.
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(filter) = &mut self.filter else { return self.kept.store(bytes) };
         let mut passed = std::mem::take(&mut self.passed);
         let stored = filter.push(bytes, &mut passed, |piece| self.kept.store(piece));
@@ -60,6 +110,7 @@ impl Output {
 
     /// A command has ended: what stayed behind is no secret, or not the whole of one.
     pub fn settle(&mut self) -> io::Result<()> {
+        self.look()?;
         let Some(filter) = &mut self.filter else { return Ok(()) };
         self.passed.clear();
         filter.finish(&mut self.passed);
@@ -67,7 +118,33 @@ impl Output {
     }
 }
 
+impl Late {
+    fn add(&mut self, bytes: &[u8]) {
+        let newest = bytes.get(bytes.len().saturating_sub(self.most)..).unwrap_or_default();
+        let too_many = (self.bytes.len() + newest.len()).saturating_sub(self.most);
+        self.bytes.drain(..too_many);
+        self.bytes.extend(newest);
+        self.left_out += (bytes.len() - newest.len() + too_many) as u64;
+    }
+}
+
 impl Kept {
+    fn open(dir: PathBuf) -> io::Result<Self> {
+        let first = dir.join("output");
+        let length = fs::metadata(&first).map(|meta| meta.len()).unwrap_or(0);
+        if length < FIRST {
+            return Ok(Self { file: append(&first)?, room: FIRST - length, dir, first: true });
+        }
+        let last = dir.join("output.last");
+        let length = fs::metadata(&last).map(|meta| meta.len()).unwrap_or(0);
+        Ok(Self { file: append(&last)?, room: LAST.saturating_sub(length), dir, first: false })
+    }
+
+    /// How much of the beginning is still to come, in bytes.
+    fn beginning(&self) -> u64 {
+        if self.first { self.room } else { 0 }
+    }
+
     fn store(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.room == 0 {
@@ -90,6 +167,7 @@ impl Kept {
         }
         self.file = append(&last)?;
         self.room = LAST;
+        self.first = false;
         Ok(())
     }
 }
@@ -148,11 +226,50 @@ mod tests {
                 output = Output::open(dir.path(), None).unwrap(); // As after a restart.
             }
             output.write(format!("line {n:08}\n").as_bytes()).unwrap();
+            if n % 20_000 == 0 {
+                output.look().unwrap();
+            }
         }
         let sizes: u64 = parts(dir.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
         assert!(sizes <= FIRST + 2 * LAST && sizes > FIRST + LAST);
         assert!(fs::read_to_string(dir.path().join("output")).unwrap().starts_with("line 00000000\n"));
         assert_eq!(tail(dir.path(), 28), "line 00399998\nline 00399999\n");
+    }
+
+    #[test]
+    fn what_comes_too_fast_is_left_out_between_the_beginning_and_the_end() {
+        let secret = "correct horse battery staple";
+        let line = |n: u32| format!("line {n:08} {secret}\n");
+        for cut in 0..line(0).len() {
+            let dir = tempfile::tempdir().unwrap();
+            let redactor = Arc::new(Redactor::new([secret]).unwrap());
+            let beginning = "what came before\n".repeat(62_000);
+            fs::write(dir.path().join("output"), &beginning).unwrap();
+            let mut output = Output::open(dir.path(), Some(redactor)).unwrap();
+            // Nobody looks meanwhile. Each time, another byte is the first of those that were not left out.
+            let all: String = (0..40_000).map(line).collect();
+            let (all, rest) = all.split_at(all.len() - cut);
+            for chunk in all.as_bytes().chunks(100_000) {
+                output.write(chunk).unwrap();
+            }
+            output.write(rest.as_bytes()).unwrap();
+            output.settle().unwrap();
+            let texts: Vec<String> =
+                parts(dir.path()).iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+            let text = texts.concat();
+            let text = text.strip_prefix(&beginning).unwrap();
+            assert!(!text.contains("staple") && !text.contains("horse"), "cut at {cut}");
+            let (before, after) = text.split_once("\n[").unwrap();
+            let (left_out, after) = after.split_once(" bytes were left out here]\n").unwrap();
+            let left_out: usize = left_out.parse().unwrap();
+            // Both sides are whole, and as long as is promised of what was printed.
+            let whole: String = (0..40_000).map(|n| format!("line {n:08} [redacted]\n")).collect();
+            let printed = |kept: &str| (kept.matches('\n').count() * line(0).len()) as u64;
+            assert!(whole.starts_with(before) && printed(before) + 100 > LAST, "cut at {cut}");
+            let (_, after) = after.split_once('\n').unwrap();
+            assert!(whole.ends_with(after) && printed(after) + 100 > LAST, "cut at {cut}");
+            assert!(left_out > 400_000, "{left_out}");
+        }
     }
 
     #[test]

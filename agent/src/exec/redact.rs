@@ -71,6 +71,11 @@ impl Redactor {
         Ok(Self { patterns, begins, finder, quick, longest })
     }
 
+    /// The length of the longest form of a secret, in bytes.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
     /// A whole text without the secrets.
     pub fn text(self: &Arc<Self>, text: &str) -> String {
         let mut filter = Filter::new(Arc::clone(self));
@@ -130,7 +135,7 @@ impl Drop for Redactor {
 pub struct Filter {
     redactor: Arc<Redactor>,
     held: Vec<u8>,
-    /// So many of the held bytes are covered by what was found before.
+    /// So many of the held bytes, and of those to come, are covered by what was found before.
     covered: usize,
     /// Whether the last byte that went out was covered.
     in_mark: bool,
@@ -151,7 +156,7 @@ impl Filter {
     ) -> Result<(), E> {
         // Where a stream is cut changes nothing: what was held back is settled with the next few bytes alone.
         seam.clear();
-        while !self.held.is_empty() && !bytes.is_empty() {
+        while (!self.held.is_empty() || self.covered > 0) && !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(self.redactor.longest));
             self.take(now, seam);
             bytes = later;
@@ -169,6 +174,14 @@ impl Filter {
         seam.clear();
         self.take(bytes, seam);
         leave(seam)
+    }
+
+    /// Some bytes of the stream were left out here. What comes next may be the end of an occurrence that began in them,
+    /// so of what follows as many bytes as that could be stay behind, and so does the beginning that was held back.
+    pub fn gap(&mut self) {
+        self.held.zeroize();
+        self.covered = self.redactor.longest.saturating_sub(1);
+        self.in_mark = self.covered > 0;
     }
 
     fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
@@ -356,11 +369,19 @@ mod tests {
     /// What the filter should do, slowly: cover every byte of every occurrence, one mark a stretch.
     fn model(patterns: &[Vec<u8>], text: &[u8]) -> Vec<u8> {
         let mut covered = vec![false; text.len()];
+        cover(patterns, text, &mut covered);
+        marked(text, &covered)
+    }
+
+    fn cover(patterns: &[Vec<u8>], text: &[u8], covered: &mut [bool]) {
         for at in 0..text.len() {
             for pattern in patterns.iter().filter(|pattern| text[at..].starts_with(pattern)) {
                 covered[at..at + pattern.len()].fill(true);
             }
         }
+    }
+
+    fn marked(text: &[u8], covered: &[bool]) -> Vec<u8> {
         let mut out = Vec::new();
         for at in 0..text.len() {
             match covered[at] {
@@ -400,6 +421,51 @@ mod tests {
                 "round {round}: {patterns:?} in {:?}",
                 String::from_utf8_lossy(&text)
             );
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_secret_shows_on_either_side_of_a_gap() {
+        let mut random = Random(11);
+        for round in 0..4000 {
+            let letters = 2 + random.below(2);
+            let word = |random: &mut Random, most: usize| -> Vec<u8> {
+                (0..1 + random.below(most)).map(|_| b'a' + random.below(letters) as u8).collect()
+            };
+            let mut patterns: Vec<Vec<u8>> = (0..1 + random.below(4)).map(|_| word(&mut random, 7)).collect();
+            patterns.sort();
+            patterns.dedup();
+            let longest = patterns.iter().map(Vec::len).max().unwrap();
+            let text = word(&mut random, 80);
+            let from = random.below(text.len() + 1);
+            let to = from + random.below(text.len() - from + 1);
+            let redactor = Arc::new(Redactor::of_patterns(patterns.clone()).unwrap());
+            let mut filter = Filter::new(Arc::clone(&redactor));
+            let (mut before, mut after) = (Vec::new(), Vec::new());
+            filter.add(&text[..from], &mut before);
+            filter.gap();
+            let mut rest = &text[to..];
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at((1 + random.below(6)).min(rest.len()));
+                filter.add(now, &mut after);
+                rest = later;
+            }
+            filter.finish(&mut after);
+            // Of the whole text, gap and all, nothing that belongs to an occurrence may show.
+            let mut covered = vec![false; text.len()];
+            cover(&patterns, &text, &mut covered);
+            let decided = redactor.undecided(&text[..from]);
+            let context =
+                format!("round {round}: {patterns:?} in {:?}, {from}..{to}", String::from_utf8_lossy(&text));
+            assert_eq!(before, marked(&text[..decided], &covered[..decided]), "{context}");
+            // Behind it, one stretch without a mark stays away, and what occurrences of the rest belong to it.
+            let mut covered = vec![false; text.len() - to];
+            let hidden = (longest - 1).min(covered.len());
+            cover(&patterns, &text[to..], &mut covered);
+            covered[..hidden].fill(true);
+            let first = covered.iter().position(|covered| !covered).unwrap_or(covered.len());
+            let first = if hidden == 0 { 0 } else { first };
+            assert_eq!(after, marked(&text[to + first..], &covered[first..]), "{context}");
         }
     }
 

@@ -42,7 +42,7 @@ const LEFT_BEHIND_GRACE: Duration = Duration::from_secs(1);
 const PIPE: i32 = 1 << 20;
 /// What is read of it at once, in bytes.
 const READ: usize = 256 << 10;
-/// How often a running step's report is read: a report a second is all that the store gets.
+/// How often a running step's report is read, and its output is caught up with: a report a second is all that the store gets.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What may end a command before its time.
@@ -170,6 +170,8 @@ pub async fn run(
             }
             _ = look.tick() => {
                 reap_orphans(child.id());
+                // A full disk costs the output, not the step.
+                let _ = output.look();
                 if feedback.read() {
                     tell(Moment::Said(feedback));
                 }

@@ -365,6 +365,31 @@ fn p7_a_canary_is_found_nowhere() {
     );
 }
 
+#[test]
+fn p7_no_piece_of_a_secret_shows_where_a_torrent_of_output_was_cut() {
+    let vault = Vault::start();
+    let secret = "Xq7-Zr2-Wk9-Vj4-Tm6-Ps8";
+    vault.put("app/canary", json!({"value": secret}));
+    let mut host = Host::on_vault("v17", &vault, "");
+    let yaml = "name: t\nversion: 1\ntimeout: 60s\nsecrets: {canary: {path: secret/data/app/canary, field: value}}\n\
+                steps: [{name: a, run: [./torrent]}]\n";
+    let torrent =
+        "#!/bin/sh\nyes \"$(cat \"$HOSTLER_SECRETS/canary\")\" | head -c 60000000\necho the end\n";
+    host.task("t", yaml, &[("torrent", torrent)]);
+    host.start();
+    host.order("o", "task: t");
+    host.wait_for("o", &["succeeded"]);
+    let mut text = String::new();
+    for part in ["output", "output.prev", "output.last"] {
+        text += &fs::read_to_string(host.runs()[0].join(part)).unwrap_or_default();
+    }
+    assert!(text.contains(" bytes were left out here]\n") && text.ends_with("the end\n"), "{}", text.len());
+    for piece in secret.as_bytes().windows(4).map(String::from_utf8_lossy) {
+        assert!(!text.contains(&*piece), "{piece}");
+    }
+    assert!(text.len() < 3 << 20, "{}", text.len());
+}
+
 /// What gives the canary away, in whatever encoding; and the tokens.
 fn needles(core: &str) -> Vec<String> {
     let hex: String = core.bytes().map(|byte| format!("{byte:02x}")).collect();
