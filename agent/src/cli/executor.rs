@@ -4,10 +4,31 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Parser, Subcommand};
 
 use super::{Failure, log_to_journal, runtime};
 use crate::app::executor::{Handed, execute};
+
+/// What the agent starts.
+#[derive(Parser)]
+#[command(name = "hostler")]
+pub(super) struct Executor {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Carry out one epoch of a run.
+    Executor(Arguments),
+}
+
+impl Executor {
+    pub(super) fn arguments(self) -> Arguments {
+        let Command::Executor(arguments) = self.command;
+        arguments
+    }
+}
 
 #[derive(Args)]
 pub(super) struct Arguments {

@@ -39,6 +39,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::domain::control::Act;
+use crate::exec::launcher::EXECUTOR;
 use crate::host::heap;
 use crate::host::journald::Journald;
 use crate::host::logging::{self, Level};
@@ -103,9 +104,6 @@ enum Command {
     Task(task::Arguments),
     /// Print the JSON Schema of a document that people write, or of what `--json` prints.
     Schema(schema::Arguments),
-    /// Carry out one epoch of a run; started by the agent only.
-    #[command(hide = true)]
-    Executor(executor::Arguments),
 }
 
 /// The definitions of all commands: man pages and completions are made from them.
@@ -116,10 +114,13 @@ pub fn command() -> clap::Command {
 /// Runs the program.
 pub fn main() -> ExitCode {
     heap::share();
+    if std::env::args_os().nth(1).is_some_and(|word| word == EXECUTOR) {
+        return ended(executor::run(&executor::Executor::parse().arguments()));
+    }
     complete::answer();
     let cli = Cli::parse();
     screen::settle(&cli.screen);
-    let done = match cli.command {
+    ended(match cli.command {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
@@ -141,8 +142,10 @@ pub fn main() -> ExitCode {
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Task(arguments) => task::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
-        Command::Executor(arguments) => executor::run(&arguments),
-    };
+    })
+}
+
+fn ended(done: Result<ExitCode, Failure>) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {

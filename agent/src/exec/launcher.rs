@@ -14,6 +14,10 @@ use crate::domain::ids::RunId;
 use crate::domain::plan::Plan;
 use crate::domain::task::Limits;
 
+/// The command of this program that is started for each epoch of a run. It is no command for people, and is set up apart
+/// from theirs: to set up all of those takes longer than what it has to do before a step.
+pub const EXECUTOR: &str = "executor";
+
 /// How long systemd may take to start a unit or to answer.
 const SYSTEMD_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// Between two attempts to move a process into a scope.
@@ -54,7 +58,7 @@ impl Launcher {
         handed: Option<&[u8]>,
     ) -> Result<(), LaunchError> {
         let failed = |why: String| LaunchError { run: plan.run, why };
-        let arguments = ["executor".into(), folder.to_owned(), PathBuf::from(epoch.to_string())];
+        let arguments = [EXECUTOR.into(), folder.to_owned(), PathBuf::from(epoch.to_string())];
         let word = |word: Word| ["--handed".to_owned(), word.0];
         match self {
             Self::Detached => {

@@ -1,5 +1,10 @@
 //! Keeps the process small at rest: one heap for all threads, and what a burst of work needed is given back.
 
+use std::time::Duration;
+
+/// Without anything to do for so long, a process is at rest: what it needs again at once it had better keep.
+pub const REST: Duration = Duration::from_secs(2);
+
 /// To be called before any second thread: all threads then share one heap.
 ///
 /// The C library's default gives a thread a heap of its own when two want memory at once. Here the second one only

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::Serialize;
-use smol_str::SmolStr;
 use tokio::sync::Notify;
 
 use super::document::{AgentReport, OrderReport, RunReport};
@@ -20,6 +19,8 @@ pub const TEXTS_AT_ONCE: usize = 64;
 
 /// The reason of what is about to start: it is over in a moment, as a rule.
 const STARTING: &str = "starting";
+/// The phase of what has started: many a run is over in a moment, too, and its end is what somebody waits for.
+const RUNNING: &str = "running";
 
 /// One report: its text while it is to be written, and what the writer has to know of it.
 #[derive(Debug)]
@@ -28,7 +29,8 @@ pub struct Report {
     text: Mutex<Option<Box<str>>>,
     /// Of the value; tells within one process that another one is the same.
     fingerprint: u64,
-    phase: SmolStr,
+    /// Of what is news; a report of which only the rest has changed can wait a moment.
+    phase: u64,
     kind: Kind,
     /// What it tells is over in a moment, as a rule.
     brief: bool,
@@ -62,29 +64,25 @@ impl Report {
         // One that comes again is over and goes on.
         let goes_on = report.ended.is_none() || report.until.is_some();
         let kind = if goes_on { Kind::GoesOn } else { Kind::Ended };
-        let brief = report.reason.as_deref() == Some(STARTING);
-        Self { brief, ..Self::new(report, &report.phase, kind) }
+        let brief = report.reason.as_deref() == Some(STARTING) || report.phase == RUNNING;
+        // That another run has ended in the same way is news.
+        let phase = fingerprint(&(&report.phase, &report.run));
+        Self { brief, ..Self::new(report, phase, kind) }
     }
 
     /// The report of a run.
     pub fn run(report: &RunReport) -> Self {
-        Self::new(report, &report.phase, Kind::Run)
+        Self { brief: report.phase == RUNNING, ..Self::new(report, fingerprint(&report.phase), Kind::Run) }
     }
 
     /// The report of the agent. What is wrong and what became of controls is told at once, all else is no news by itself.
     pub fn agent(report: &AgentReport) -> Self {
         let news = fingerprint(&(&report.conditions, &report.controls));
-        Self::new(report, &format!("{news:x}"), Kind::GoesOn)
+        Self::new(report, news, Kind::GoesOn)
     }
 
-    fn new(report: &impl Hash, phase: &str, kind: Kind) -> Self {
-        Self {
-            text: Mutex::new(None),
-            fingerprint: fingerprint(report),
-            phase: phase.into(),
-            kind,
-            brief: false,
-        }
+    fn new(report: &impl Hash, phase: u64, kind: Kind) -> Self {
+        Self { text: Mutex::new(None), fingerprint: fingerprint(report), phase, kind, brief: false }
     }
 
     /// Composes the text; `value` is what the report is of.
@@ -200,5 +198,16 @@ mod tests {
         let read: RunReport = serde_json::from_slice(&composed.stamped(now, None).unwrap()).unwrap();
         assert_eq!(read, run);
         assert!(report.is_of(&value) && !report.is_of(&OrderReport { epoch: 1, ..value }));
+    }
+    #[test]
+    fn the_end_of_another_run_is_news_and_what_is_over_in_a_moment_is_not() {
+        let of = |phase: &str, run: u128| {
+            let run = Some(crate::domain::ids::RunId::new(1, run));
+            Report::order(&OrderReport { phase: phase.into(), run, ..OrderReport::default() })
+        };
+        assert!(of("succeeded", 1).same_phase(&of("succeeded", 1)));
+        assert!(!of("succeeded", 1).same_phase(&of("succeeded", 2)));
+        assert!(!of("running", 1).same_phase(&of("succeeded", 1)));
+        assert!(of("running", 1).is_brief() && !of("succeeded", 1).is_brief());
     }
 }

@@ -32,8 +32,6 @@ const SILENT_AFTER: Duration = Duration::from_secs(90);
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// What is over in a moment is told only if it is not over by then.
 const BRIEF: Duration = Duration::from_millis(50);
-/// Without anything to write for so long, the writer is at rest.
-const QUIET: Duration = Duration::from_secs(2);
 /// How many runs of a host the store holds.
 pub const NEWEST_RUNS: usize = 20;
 /// The first pause after a failure; each further one doubles it.
@@ -92,7 +90,7 @@ pub async fn write(
             }
         };
         let failing = writer.failing_since.is_some();
-        let quiet = writer.wrote.then(|| Instant::now() + QUIET);
+        let quiet = writer.wrote.then(|| Instant::now() + heap::REST);
         tokio::select! {
             changed = wanted.changed(), if !failing => if changed.is_err() { return },
             () = until(again) => {}

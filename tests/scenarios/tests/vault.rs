@@ -373,8 +373,7 @@ fn p7_no_piece_of_a_secret_shows_where_a_torrent_of_output_was_cut() {
     let mut host = Host::on_vault("v17", &vault, "");
     let yaml = "name: t\nversion: 1\ntimeout: 60s\nsecrets: {canary: {path: secret/data/app/canary, field: value}}\n\
                 steps: [{name: a, run: [./torrent]}]\n";
-    let torrent =
-        "#!/bin/sh\nyes \"$(cat \"$HOSTLER_SECRETS/canary\")\" | head -c 60000000\necho the end\n";
+    let torrent = "#!/bin/sh\nyes \"$(cat \"$HOSTLER_SECRETS/canary\")\" | head -c 60000000\necho the end\n";
     host.task("t", yaml, &[("torrent", torrent)]);
     host.start();
     host.order("o", "task: t");

@@ -15,6 +15,7 @@ mod formats;
 pub mod identity;
 mod launch;
 mod look;
+mod notice;
 mod past;
 mod presence;
 mod publish;
@@ -37,6 +38,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use inotify::WatchDescriptor;
 use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::signal::unix::{SignalKind, signal};
@@ -123,7 +125,7 @@ pub enum Event {
     /// What the host itself reported before.
     Past(BTreeMap<Name, RunId>),
     /// A run's folder has changed.
-    Folder(RunId),
+    Folder(WatchDescriptor),
     /// A run's folder is made, and the order is as it was: the run may start.
     Made {
         /// Of this order.
@@ -371,6 +373,7 @@ impl Agent {
         let watchdog = notify::watchdog_interval();
         let mut alive = watchdog.map(|every| Instant::now() + every);
         let mut was_busy = true;
+        let mut rests_at = None;
         let mut only_asked = false;
         loop {
             // A question changes nothing, so nothing follows from it.
@@ -383,11 +386,15 @@ impl Agent {
                 self.tell_systemd();
             }
             let busy = self.runs.any() || !self.starting.is_empty();
-            if std::mem::replace(&mut was_busy, busy) && !busy {
+            if std::mem::replace(&mut was_busy, busy) != busy {
+                rests_at = (!busy).then(|| Instant::now() + heap::REST);
+            }
+            if rests_at.is_some_and(|at| at <= Instant::now()) {
+                rests_at = None;
                 heap::give_back();
             }
             let wake = self.decision.wake.map(|at| until(at).min(Instant::now() + LONGEST_SLEEP));
-            let wake = [wake, self.probation_ends().map(until)].into_iter().flatten().min();
+            let wake = [wake, self.probation_ends().map(until), rests_at].into_iter().flatten().min();
             // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.
             tokio::select! {
                 event = self.inbox.recv() => if let Some(event) = event {
@@ -436,7 +443,7 @@ impl Agent {
                 }
             }
             Event::Past(past) => self.begin_reports(past),
-            Event::Folder(run) => self.runs.look_at(run),
+            Event::Folder(watch) => self.runs.noticed(&watch),
             Event::Made { key, run, result } => self.made(&key, run, result),
             Event::Changed { key, run, epoch } => {
                 self.starting.remove(&run);

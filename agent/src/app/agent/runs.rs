@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use inotify::WatchDescriptor;
 use jiff::Timestamp;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use super::Event;
+use super::notice::Notice;
 use crate::domain::decide::{Life, RunView};
 use crate::domain::ids::RunId;
 use crate::domain::memory::Asked;
@@ -28,30 +29,17 @@ pub(super) struct Runs {
     /// Runs that are over and keep their place.
     kept: BTreeSet<RunId>,
     reports: BTreeMap<RunId, RunReport>,
-    watcher: Option<RecommendedWatcher>,
+    notice: Option<Notice>,
 }
 
 impl Runs {
     /// Looks at nothing yet.
     pub(super) fn open(dir: &Path, events: mpsc::Sender<Event>) -> Self {
-        let notice = move |notice: notify::Result<notify::Event>| {
-            let Ok(notice) = notice else { return };
-            let changes = notice.kind.is_create() || notice.kind.is_modify();
-            // The output is not looked at; whatever is lost in a full queue is seen by the next regular look.
-            let of = |path: &PathBuf| {
-                let name = path.file_name()?.to_str()?;
-                let counts = name == "journal" || name == "progress" || name.starts_with("claim.");
-                path.parent()?.file_name()?.to_str()?.parse().ok().filter(|_| counts)
-            };
-            if let Some(run) = notice.paths.iter().find_map(of).filter(|_| changes) {
-                let _ = events.try_send(Event::Folder(run));
-            }
-        };
-        let watcher = notify::recommended_watcher(notice)
+        let notice = Notice::open(events)
             .inspect_err(|error| tracing::warn!("runs are looked at once a second only: {error}"))
             .ok();
         let (views, epochs, kept) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { dir: dir.to_owned(), views, epochs, kept, reports: BTreeMap::new(), watcher }
+        Self { dir: dir.to_owned(), views, epochs, kept, reports: BTreeMap::new(), notice }
     }
 
     /// The runs that an executor may have, and those that keep their place.
@@ -92,12 +80,6 @@ impl Runs {
             tail: None,
         };
         self.views.insert(run, view);
-        if let Some(watcher) = &mut self.watcher {
-            let folder = Folder::new(&self.dir, run);
-            if let Err(error) = watcher.watch(folder.path(), RecursiveMode::NonRecursive) {
-                tracing::debug!(run = %run, "looked at once a second only: {error}");
-            }
-        }
         self.look_at(run);
     }
 
@@ -168,9 +150,8 @@ impl Runs {
     pub(super) fn close(&mut self, run: RunId, kept: &BTreeSet<RunId>) {
         self.look_at(run);
         self.epochs.remove(&run);
-        if let Some(watcher) = &mut self.watcher {
-            // It may never have been watched.
-            let _ = watcher.unwatch(Folder::new(&self.dir, run).path());
+        if let Some(notice) = &mut self.notice {
+            notice.leave(run);
         }
         if kept.contains(&run) {
             self.kept.insert(run);
@@ -193,10 +174,20 @@ impl Runs {
         runs.into_iter().for_each(|run| self.look_at(run));
     }
 
+    /// Looks at the run whose folder has changed.
+    pub(super) fn noticed(&mut self, watch: &WatchDescriptor) {
+        if let Some(run) = self.notice.as_ref().and_then(|notice| notice.run(watch)) {
+            self.look_at(run);
+        }
+    }
+
     /// Looks at one run.
     pub(super) fn look_at(&mut self, run: RunId) {
         let Some(view) = self.views.get_mut(&run) else { return };
         let folder = Folder::new(&self.dir, run);
+        if let Some(notice) = &mut self.notice {
+            notice.watch(run, folder.path());
+        }
         let launched = self.epochs.get(&run).copied().unwrap_or(0);
         // First who lives, then what is written: a result that came between is not taken for a loss.
         match life(&folder, launched) {
