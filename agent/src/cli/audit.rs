@@ -17,7 +17,7 @@ use crate::config::Settings;
 use crate::domain::audit::Entry;
 use crate::host::log::LogError;
 use crate::ledger::audit::{self, AuditError, Head};
-use crate::report::document::AgentReport;
+use crate::report::document::{self, AgentReport};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -110,7 +110,7 @@ async fn verify(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, 
     let compared = match &told {
         Ok(Some(told)) => format!("the store was told of line {told}"),
         Ok(None) => "the store was told of none, so that its end is not proved".to_owned(),
-        Err(error) => format!("its end is not proved, since the store gives no answer: {error}"),
+        Err(error) => format!("its end is not proved: {error}"),
     };
     say(arguments, &head, oldest, &compared)?;
     Ok(Exit::Good.into())
@@ -130,7 +130,8 @@ async fn told(settings: &Settings) -> Result<Option<u64>, Failure> {
     let Some(host) = this_host(settings) else { return Ok(None) };
     let key = settings.keys.agent_report(&host);
     let found = place.store.list(&key).await?.entries.into_iter().find(|entry| entry.key == key);
-    let report = found.and_then(|entry| serde_json::from_slice::<AgentReport>(&entry.value).ok());
+    let report = found.map(|entry| document::read::<AgentReport>(&entry.value)).transpose();
+    let report = report.map_err(|error| fault(Exit::Trouble, error.to_string()))?;
     Ok(report.map(|report| report.audit))
 }
 

@@ -25,7 +25,7 @@ use crate::domain::name::Name;
 use crate::domain::source::Source;
 use crate::domain::span::Span;
 use crate::host::clock;
-use crate::report::document::{AgentReport, OrderReport};
+use crate::report::document::{self, AgentReport, OrderReport};
 use crate::store::{MAX_READS, Read, When};
 
 /// How often the hosts are asked for their answer.
@@ -180,7 +180,7 @@ async fn answers(
                 let report = listing
                     .entries
                     .first()
-                    .and_then(|entry| serde_json::from_slice::<AgentReport>(&entry.value).ok());
+                    .and_then(|entry| document::read::<AgentReport>(&entry.value).ok());
                 let id = waiting.get(*host).map(|(id, _)| id);
                 let answer = report.as_ref().zip(id).and_then(|(report, id)| report.controls.get(id));
                 answers.extend(answer.map(|answer| ((*host).clone(), answer.clone())));

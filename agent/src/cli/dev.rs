@@ -24,7 +24,7 @@ use crate::domain::name::Name;
 use crate::host::clock;
 use crate::host::logging::Level;
 use crate::host::notify::Notify;
-use crate::report::document::OrderReport;
+use crate::report::document::{self, OrderReport};
 use crate::store::{Store, When};
 
 /// The task that every binary brings along, so that `dev` needs nothing else.
@@ -155,7 +155,7 @@ async fn show(store: &dyn Store, key: &str, revision: &str) -> Result<OrderRepor
     let begun: jiff::Timestamp = revision.parse()?;
     loop {
         let listing = store.list(key).await?;
-        let report = listing.entries.first().and_then(|entry| serde_json::from_slice(&entry.value).ok());
+        let report = listing.entries.first().and_then(|entry| document::read(&entry.value).ok());
         let report: OrderReport = report.unwrap_or_default();
         // One from an earlier time that the folder was used is not the answer to this order.
         if report.since.is_some_and(|since| since >= begun) {

@@ -19,7 +19,7 @@ use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::yaml::{YamlError, nearest};
-use crate::report::document::{AgentReport, OrderReport};
+use crate::report::document::{self, AgentReport, Author, OrderReport};
 use crate::store::{MAX_READS, Read};
 
 /// An order as it stands.
@@ -41,6 +41,9 @@ impl Placed {
         }
     }
 }
+
+/// The phase of a report that says nothing.
+pub(super) const UNREADABLE: &str = "unreadable";
 
 /// Who is known, and what is ordered.
 pub(super) struct Fleet {
@@ -81,11 +84,7 @@ impl Fleet {
         for entry in place.store.list(&agents_prefix).await?.entries {
             let host = entry.key.strip_prefix(&agents_prefix).and_then(|host| host.parse::<Name>().ok());
             let Some(host) = host else { continue };
-            let unreadable = |_| AgentReport {
-                conditions: vec!["its report cannot be read".into()],
-                ..AgentReport::default()
-            };
-            fleet.agents.insert(host, serde_json::from_slice(&entry.value).unwrap_or_else(unreadable));
+            fleet.agents.insert(host, agent_of(&entry.value));
         }
         Ok(fleet)
     }
@@ -99,11 +98,12 @@ impl Fleet {
         enrolled.chain(self.agents.keys()).collect()
     }
 
-    /// The groups of a host: as its agent says; of one that has never reported, as it was enrolled.
+    /// The groups of a host: as its agent says; of one that has never said anything that is understood here, as it was
+    /// enrolled.
     pub(super) fn groups_of(&self, host: &Name) -> &[Name] {
         match self.agents.get(host) {
-            Some(agent) => &agent.groups,
-            None => self.markers.get(&Source::Host(host.clone())).map_or(&[], |marker| &marker.groups),
+            Some(agent) if agent.version > 0 => &agent.groups,
+            _ => self.markers.get(&Source::Host(host.clone())).map_or(&[], |marker| &marker.groups),
         }
     }
 
@@ -211,12 +211,20 @@ pub(super) async fn reports(
 
 /// A report, also where it cannot be read.
 pub(super) fn report_of(value: &[u8]) -> OrderReport {
-    let unreadable = |error: serde_json::Error| OrderReport {
-        phase: "unreadable".into(),
-        error: Some(format!("the report cannot be read: {error}")),
+    let unreadable = |error: document::Unreadable| OrderReport {
+        phase: UNREADABLE.into(),
+        error: Some(error.to_string()),
         ..OrderReport::default()
     };
-    serde_json::from_slice(value).unwrap_or_else(unreadable)
+    document::read(value).unwrap_or_else(unreadable)
+}
+
+/// What an agent says of itself, also where it cannot be read: whether it lives is understood of any version.
+pub(super) fn agent_of(value: &[u8]) -> AgentReport {
+    document::read(value).unwrap_or_else(|error| {
+        let author: Author = serde_json::from_slice(value).unwrap_or_default();
+        AgentReport { conditions: vec![error.to_string()], next_by: author.next_by, ..AgentReport::default() }
+    })
 }
 
 /// Where an order stands on a host, in one word.
@@ -290,7 +298,7 @@ pub(super) fn standing(
         None => match report.phase.as_str() {
             "held" => Standing::Held,
             "waiting" => Standing::Waiting,
-            "unreadable" => Standing::NotSeen,
+            UNREADABLE => Standing::NotSeen,
             _ => Standing::Running,
         },
     }

@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::Failure;
+use super::fleet::UNREADABLE;
 use super::place::Place;
 use crate::config::Settings;
 use crate::domain::ids::RunId;
@@ -13,7 +14,7 @@ use crate::domain::name::Name;
 use crate::host::facts;
 use crate::ledger::{ClaimState, Folder, FolderError, trim};
 use crate::report::compose;
-use crate::report::document::{RUN_TAIL, RunReport};
+use crate::report::document::{self, RUN_TAIL, RunReport};
 
 /// A run, wherever it is known from.
 #[derive(Serialize)]
@@ -44,7 +45,7 @@ pub(super) fn folders(settings: &Settings, host: Option<&Name>) -> Option<PathBu
 pub(super) fn of_folder(folder: &Folder) -> Result<Known, FolderError> {
     let plan = folder.plan()?;
     // First who lives, then what is written: an end that came between is not taken for a loss.
-    let alive = matches!(folder.newest_claim()?.1, ClaimState::Held(_));
+    let alive = matches!(folder.newest_claim()?.1, ClaimState::Held);
     let state = folder.state(&plan)?;
     let tail = crate::exec::output::tail(folder.path(), RUN_TAIL);
     let report = compose::run(&plan, &state, alive, Some(&tail));
@@ -56,7 +57,7 @@ pub(super) fn newest_here(dir: &Path, count: usize) -> Result<Vec<Known>, Failur
     let runs = trim::folders(dir)?.into_iter().rev().take(count);
     let unreadable = |run: RunId, error: FolderError| {
         let report =
-            RunReport { phase: "unreadable".into(), error: Some(error.to_string()), ..RunReport::default() };
+            RunReport { phase: UNREADABLE.into(), error: Some(error.to_string()), ..RunReport::default() };
         Known { run, host: String::new(), report }
     };
     let known = |run| of_folder(&Folder::new(dir, run)).unwrap_or_else(|error| unreadable(run, error));
@@ -73,12 +74,12 @@ pub(super) async fn reported(place: &Place, host: Option<&Name>) -> Result<Vec<K
             continue;
         };
         let Ok(run) = run.parse::<RunId>() else { continue };
-        let unreadable = |error: serde_json::Error| RunReport {
-            phase: "unreadable".into(),
+        let unreadable = |error: document::Unreadable| RunReport {
+            phase: UNREADABLE.into(),
             error: Some(error.to_string()),
             ..RunReport::default()
         };
-        let report = serde_json::from_slice(&entry.value).unwrap_or_else(unreadable);
+        let report = document::read(&entry.value).unwrap_or_else(unreadable);
         found.push(Known { run, host: host.to_owned(), report });
     }
     found.sort_by_key(|known| std::cmp::Reverse(known.run));

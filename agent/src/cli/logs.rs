@@ -16,7 +16,7 @@ use super::{Failure, block, show};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::ledger::Folder;
-use crate::report::document::OrderReport;
+use crate::report::document::{self, OrderReport};
 
 /// How often a growing output is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -98,7 +98,7 @@ async fn afar(arguments: &Arguments, place: &Place) -> Result<(), Failure> {
     if let Some((host, order)) = order {
         let listing = place.store.list(&keys.order_report(&host, &order)).await?;
         let entry = listing.entries.iter().find(|entry| entry.key == keys.order_report(&host, &order));
-        let report = entry.and_then(|entry| serde_json::from_slice::<OrderReport>(&entry.value).ok());
+        let report = entry.and_then(|entry| document::read::<OrderReport>(&entry.value).ok());
         tail = report.filter(|report| report.run == Some(run)).and_then(|report| report.tail).or(tail);
     }
     if arguments.json {

@@ -9,7 +9,7 @@ pub enum Kind {
     NotVisible,
     /// The store gives no answer that counts.
     Store,
-    /// The ledger cannot be read.
+    /// The ledger, or the plan of a run under way, cannot be read.
     SafeMode,
     /// The audit cannot be kept.
     Audit,

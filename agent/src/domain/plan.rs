@@ -20,7 +20,11 @@ use super::task::{Effect, Limits, LockMode, OnCancel, OnTimeout, Retry};
 use super::template::Template;
 
 /// The newest version of the plan's format that this program writes: a plan that wants the version before of a secret.
+/// It stands for the whole folder of the run, what the executor writes there included.
 pub const PLAN_VERSION: u32 = 3;
+
+/// The newest version that the program before this one can carry out.
+pub const PLAN_FORMER: u32 = PLAN_VERSION - 1;
 
 /// A plan with secrets, each in its newest version.
 pub const PLAN_WITHOUT_PREVIOUS: u32 = 2;

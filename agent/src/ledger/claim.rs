@@ -37,15 +37,15 @@ pub struct Claim {
     _lock: Flock<File>,
 }
 
-/// What a claim says from the outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a claim says from the outside: its lock alone, whatever a newer program may write into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimState {
     /// Nobody has the epoch.
     None,
     /// Its holder lives.
-    Held(Holder),
+    Held,
     /// Its holder is gone.
-    Dead(Holder),
+    Dead,
 }
 
 fn path(dir: &Path, epoch: u32) -> PathBuf {
@@ -76,12 +76,13 @@ impl Claim {
     /// Whether somebody has the epoch, and lives.
     pub fn look(dir: &Path, epoch: u32) -> Result<ClaimState, DiskError> {
         let name = path(dir, epoch);
-        let Some(json) = disk::read(&name, 4096)? else { return Ok(ClaimState::None) };
-        let holder = serde_json::from_slice(&json).map_err(io::Error::other).at("read", &name)?;
-        let file = File::open(&name).at("open", &name)?;
+        let file = match File::open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ClaimState::None),
+            file => file.at("open", &name)?,
+        };
         match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Ok(_) => Ok(ClaimState::Dead(holder)),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(ClaimState::Held(holder)),
+            Ok(_) => Ok(ClaimState::Dead),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(ClaimState::Held),
             Err((_, errno)) => Err(io::Error::from(errno)).at("lock", &name),
         }
     }
@@ -101,9 +102,9 @@ mod tests {
         assert_eq!(Claim::look(dir.path(), 1).unwrap(), ClaimState::None);
         let first = Claim::take(dir.path(), 1, &holder(1)).unwrap().expect("the epoch is free");
         assert!(Claim::take(dir.path(), 1, &holder(2)).unwrap().is_none());
-        assert_eq!(Claim::look(dir.path(), 1).unwrap(), ClaimState::Held(holder(1)));
+        assert_eq!(Claim::look(dir.path(), 1).unwrap(), ClaimState::Held);
         drop(first);
-        assert_eq!(Claim::look(dir.path(), 1).unwrap(), ClaimState::Dead(holder(1)));
+        assert_eq!(Claim::look(dir.path(), 1).unwrap(), ClaimState::Dead);
         assert!(Claim::take(dir.path(), 1, &holder(3)).unwrap().is_none(), "a dead holder still has it");
         assert!(Claim::take(dir.path(), 2, &holder(3)).unwrap().is_some());
         let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

@@ -1,4 +1,8 @@
 //! The folder of one run.
+//!
+//! The version in its plan stands for all of it: whoever can read the plan can read what agent and executor write
+//! beside it, and a change of any of that is a new version of plans. So a folder of a newer program is known by its
+//! plan, before anything follows from it. The lock on a claim, and which copy of the task is in use, tell any version.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,6 +18,7 @@ use crate::domain::memory::Asked;
 use crate::domain::name::Name;
 use crate::domain::plan::{PLAN_VERSION, Plan};
 use crate::domain::run::State;
+use crate::domain::yaml::one_line;
 use crate::host::disk::{self, At, DiskError};
 
 /// A plan is made from an order of at most 64 KiB and a task of at most 1 MiB.
@@ -24,6 +29,9 @@ const CANCEL: &str = "request.1";
 
 /// Which versions of its secrets the run reads; never what they are.
 const SECRETS: &str = "secrets";
+
+/// The version of that file that this program writes and the only one that it reads.
+const SECRETS_VERSION: u32 = 1;
 
 /// A request is a name, a reason, and little more.
 const MAX_REQUEST: u64 = 16 << 10;
@@ -42,6 +50,16 @@ pub enum FolderError {
         /// What is wrong with it.
         #[source]
         source: JournalError,
+    },
+    /// A newer program made it.
+    #[error(
+        "run {run}: its plan has format {version}, and this program knows {PLAN_VERSION}: install the newer hostler again"
+    )]
+    Newer {
+        /// Whose.
+        run: RunId,
+        /// Its version.
+        version: u64,
     },
     /// There is no readable plan.
     #[error("run {run}: its plan cannot be read: {why}")]
@@ -62,6 +80,18 @@ pub struct Progress {
     /// What it says.
     #[serde(default)]
     pub message: Option<String>,
+}
+
+/// What is read of a plan before the rest of it is believed.
+#[derive(Deserialize)]
+struct Any {
+    version: u64,
+}
+
+/// What any version of a plan says of its task.
+#[derive(Deserialize)]
+struct Uses {
+    task_digest: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -130,20 +160,30 @@ impl Folder {
 
     /// The plan.
     pub fn plan(&self) -> Result<Plan, FolderError> {
-        let path = self.path.join("plan");
-        let json = disk::read(&path, MAX_PLAN)?.ok_or_else(|| self.bad_plan(&"it is missing"))?;
-        let plan: Plan = serde_json::from_slice(&json).map_err(|error| self.bad_plan(&error))?;
-        if plan.version > PLAN_VERSION {
-            return Err(self.bad_plan(&format!("its format {} is newer than this program", plan.version)));
+        let json = self.plan_text()?;
+        let Any { version } = serde_json::from_slice(&json).map_err(|error| self.bad_plan(&error))?;
+        if version > u64::from(PLAN_VERSION) {
+            return Err(FolderError::Newer { run: self.run, version });
         }
+        let plan: Plan = serde_json::from_slice(&json).map_err(|error| self.bad_plan(&error))?;
         if plan.run != self.run {
             return Err(self.bad_plan(&format!("it is the plan of run {}", plan.run)));
         }
         Ok(plan)
     }
 
+    /// The digest of the copy that the run uses, whichever version of a plan says it.
+    pub fn task_digest(&self) -> Result<String, FolderError> {
+        let uses: Uses = serde_json::from_slice(&self.plan_text()?).map_err(|error| self.bad_plan(&error))?;
+        Ok(uses.task_digest)
+    }
+
+    fn plan_text(&self) -> Result<Vec<u8>, FolderError> {
+        disk::read(&self.path.join("plan"), MAX_PLAN)?.ok_or_else(|| self.bad_plan(&"it is missing"))
+    }
+
     fn bad_plan(&self, why: &dyn std::fmt::Display) -> FolderError {
-        FolderError::Plan { run: self.run, why: why.to_string() }
+        FolderError::Plan { run: self.run, why: one_line(&why.to_string()) }
     }
 
     /// Where the run stands.
@@ -197,13 +237,17 @@ impl Folder {
         let path = self.path.join(SECRETS);
         let Some(json) = disk::read(&path, MAX_REQUEST)? else { return Ok(BTreeMap::new()) };
         let read: Secrets = serde_json::from_slice(&json).map_err(io::Error::other).at("read", &path)?;
+        if read.version != SECRETS_VERSION {
+            let why = format!("its version {} is not {SECRETS_VERSION}", read.version);
+            return Err(io::Error::other(why)).at("read", &path).map_err(Into::into);
+        }
         Ok(read.versions)
     }
 
     /// Remembers them, on the disk when this returns.
     pub fn set_secret_versions(&self, versions: &BTreeMap<Name, u64>) -> Result<(), FolderError> {
         let path = self.path.join(SECRETS);
-        let secrets = Secrets { version: 1, versions: versions.clone() };
+        let secrets = Secrets { version: SECRETS_VERSION, versions: versions.clone() };
         let json = serde_json::to_vec(&secrets).map_err(io::Error::other).at("write", &path)?;
         disk::replace(&path, &json, 0o600)?;
         Ok(())

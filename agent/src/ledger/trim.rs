@@ -39,8 +39,8 @@ pub fn folders(runs: &Path) -> Result<Vec<RunId>, FolderError> {
 /// The digests of the tasks that the runs with a folder use.
 pub fn digests(runs: &Path) -> Result<BTreeSet<String>, FolderError> {
     let folders = folders(runs)?.into_iter().map(|run| Folder::new(runs, run));
-    // A folder without a readable plan uses no copy.
-    Ok(folders.filter_map(|folder| folder.plan().ok()).map(|plan| plan.task_digest).collect())
+    // A folder without a readable plan uses no copy; one of a newer program does.
+    Ok(folders.filter_map(|folder| folder.task_digest().ok()).collect())
 }
 
 /// Removes the runs that are too many, too old or too large, oldest first; says how many it removed.

@@ -183,7 +183,11 @@ impl Sources<'_> {
         let blank = OrderReport { run: Some(occasion.run), ..blank };
         let starting =
             OrderReport { phase: "waiting".into(), reason: Some("starting".into()), ..blank.clone() };
-        let Some(run) = self.runs.get(&occasion.run) else { return starting };
+        let Some(run) = self.runs.get(&occasion.run) else {
+            let Some(wait) = self.decision.waits.get(key) else { return starting };
+            let reason = Some(wait.reason.as_str().into());
+            return OrderReport { reason, message: wait.detail.clone(), until: wait.until, ..starting };
+        };
         let Ok(state) = &run.state else { return starting };
         let wait = self.decision.waits.get(key);
         let (phase, reason) = phase(state, run.life == Life::Alive);
@@ -277,8 +281,8 @@ fn hold(why: Hold, key: &OrderKey, host: &Name) -> String {
                  hostler rebase {order} --host {host} accepts it as done"
         ),
         Hold::LedgerBehind => format!(
-            "this host reported a run of {order} that it does not remember, as after a restored disk; {key} was \
-                 not carried out: see what is true on the host, then hostler release {order} --host {host}, or \
+            "this host reported a run of {order} that it does not remember, as after a restored disk, or what this \
+                 version cannot read, as after a downgrade; {key} was not carried out: see what is true on the host, then hostler release {order} --host {host}, or \
                  hostler rebase {order} --host {host} to accept it as done"
         ),
         Hold::Uncovered => format!(

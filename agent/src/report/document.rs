@@ -1,8 +1,13 @@
 //! The reports as they stand in the store.
+//!
+//! Whoever reads one asks for its version first: of a newer one nothing is believed, and what it says of an order is
+//! unknown. A field that is added is no new version: it is left out by who does not know it. Who wrote an agent's report
+//! ([`Author`]) is told in the same words by every version, because agents of two versions may meet under one name.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::control::ControlId;
@@ -10,8 +15,10 @@ use crate::domain::ids::{Identity, RunId};
 use crate::domain::name::Name;
 use crate::domain::source::Source;
 use crate::domain::summary::StepSummary;
+use crate::domain::yaml::one_line;
 
-/// The version of all reports that this program writes.
+/// The version of all reports that this program writes, and the newest that it reads. It is the first; with the second,
+/// the former one is written until the ledger is no longer kept in its own.
 pub const REPORT_VERSION: u32 = 1;
 
 /// The longest tail in a report of an order, in bytes.
@@ -146,4 +153,64 @@ pub struct AgentReport {
     /// When it must have been renewed. As `updated`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_by: Option<Timestamp>,
+}
+
+/// Who wrote an agent's report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Author {
+    /// What tells this host from another of the same name.
+    pub id: String,
+    /// The machine's id.
+    pub machine: String,
+    /// The kernel's boot id.
+    pub boot: String,
+    /// By then it says more, or is silent.
+    pub next_by: Option<Timestamp>,
+}
+
+/// Why a report says nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// A newer program wrote it.
+    #[error("the report has format {0}, and this hostler knows {REPORT_VERSION}: use the newer hostler")]
+    Newer(u64),
+    /// It is none.
+    #[error("the report cannot be read: {}", one_line(&.0.to_string()))]
+    None(#[from] serde_json::Error),
+}
+
+#[derive(Deserialize)]
+struct Any {
+    #[serde(default)]
+    version: u64,
+}
+
+/// Reads a report of this version or an earlier one.
+pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, Unreadable> {
+    let Any { version } = serde_json::from_slice(json)?;
+    if version > u64::from(REPORT_VERSION) {
+        return Err(Unreadable::Newer(version));
+    }
+    Ok(serde_json::from_slice(json)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_of_a_newer_version_says_nothing_but_who_wrote_it() {
+        let newer = br#"{"version": 2, "id": "i1", "boot": "b1", "phase": {"new": "words"}, "groups": 7}"#;
+        for error in [read::<OrderReport>(newer).unwrap_err(), read::<AgentReport>(newer).unwrap_err()] {
+            assert!(error.to_string().contains("format 2, and this hostler knows 1"), "{error}");
+        }
+        let author: Author = serde_json::from_slice(newer).unwrap();
+        assert_eq!((author.id.as_str(), author.boot.as_str()), ("i1", "b1"));
+        // What an earlier program did not say, and what a later one says besides, in the same version.
+        let report: OrderReport = read(br#"{"version": 1, "phase": "held", "more": [1]}"#).unwrap();
+        assert_eq!((report.phase.as_str(), report.run), ("held", None));
+        assert!(matches!(read::<RunReport>(b"no"), Err(Unreadable::None(_))));
+        assert!(read::<RunReport>(br#"{"version": 1, "phase": 3}"#).is_err());
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::document::AgentReport;
+use super::document::Author;
 use crate::host::clock;
 use crate::store::{Read, Store, StoreError, When};
 
@@ -53,7 +53,7 @@ impl Own {
             .next()
             .and_then(|listing| listing.entries.into_iter().next());
         let index = found.as_ref().map_or(0, |entry| entry.modify_index);
-        let report = found.and_then(|entry| serde_json::from_slice::<AgentReport>(&entry.value).ok());
+        let report = found.and_then(|entry| serde_json::from_slice::<Author>(&entry.value).ok());
         let rival = report.and_then(|report| self.rival(&report, clock::now()));
         let living = rival.is_some();
         if living {
@@ -71,7 +71,7 @@ impl Own {
     }
 
     /// The other agent whose report this is, if it is another's and that one lives.
-    fn rival(&self, report: &AgentReport, now: Timestamp) -> Option<Rival> {
+    fn rival(&self, report: &Author, now: Timestamp) -> Option<Rival> {
         let until = report.next_by.filter(|until| *until > now)?;
         // One machine has one boot at a time: the same boot is this host, whatever became of its identity.
         let same_boot = report.boot == self.boot;
@@ -98,11 +98,11 @@ mod tests {
         };
         let now = Timestamp::from_second(1000).unwrap();
         let later = Timestamp::from_second(1100).ok();
-        let report = |id: &str, boot: &str, next_by| AgentReport {
+        let report = |id: &str, boot: &str, next_by| Author {
             id: id.into(),
             boot: boot.into(),
             next_by,
-            ..AgentReport::default()
+            ..Author::default()
         };
         // (id, boot, next_by, this agent has written, a rival)
         let rows = [

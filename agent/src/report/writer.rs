@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::document::{OrderReport, RunReport};
+use super::document::{self, OrderReport, RunReport};
 use super::own::Own;
 use super::wanted::{Report, Reports, Texts, Wanted};
 use crate::domain::keys::Keys;
@@ -264,5 +264,5 @@ impl Writer {
 }
 
 fn read<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
-    serde_json::from_slice(&entry.value).ok()
+    document::read(&entry.value).ok()
 }

@@ -54,6 +54,45 @@ fn says(host: &Host, wanted: &str) {
     });
 }
 
+/// A task whose plans need the newest format: it wants the version before of a secret.
+fn rotating_task(host: &Host, name: &str) {
+    let secret = "{path: secret/data/app/rotated, field: password";
+    let yaml = format!(
+        "name: {name}\nversion: 2\ntimeout: 60s\nsecrets:\n  password: {secret}}}\n  \
+         previous: {secret}, version: previous}}\nsteps:\n  - {{name: x, run: [./add]}}\n"
+    );
+    // The step has both.
+    let add = "#!/bin/sh\nset -e\ncd \"$HOSTLER_SECRETS\"\ncat password previous > /dev/null\n\
+               echo \"$HOSTLER_ORDER $HOSTLER_RUN x\" >> EFFECTS\n";
+    host.task(name, &yaml, &[("add", add)]);
+}
+
+/// A Vault with what such a task wants.
+fn rotating_vault() -> Vault {
+    let vault = Vault::start();
+    vault.put("app/rotated", json!({"password": "first-value"}));
+    vault.put("app/rotated", json!({"password": "second-value"}));
+    vault
+}
+
+/// The versions of the plans in the host's folders of runs.
+fn plans(host: &Host) -> Vec<u64> {
+    let folders = fs::read_dir(host.path("state/runs")).expect("runs");
+    let plans = folders.map(|folder| fs::read_to_string(folder.expect("a run").path().join("plan")));
+    let version = |plan: Result<String, _>| {
+        let plan: Value = serde_json::from_str(&plan.expect("a plan")).expect("JSON");
+        plan["version"].as_u64().expect("a version")
+    };
+    plans.map(version).collect()
+}
+
+/// Types a command that has to succeed, and gives what it printed.
+fn typed(host: &Host, words: &[&str]) -> String {
+    let (status, text) = host.hostler(words);
+    assert_eq!(status, 0, "{words:?}: {text}");
+    text
+}
+
 /// Starts the agent on an order that it never saw, waits until it says what keeps it, and ends it.
 fn starts_nothing(host: &mut Host, why: &str) {
     host.put("hostler/orders/hosts/specimen/fresh", "task: count\non_join: run\n");
@@ -82,12 +121,175 @@ fn what_version_1_wrote_is_read_and_goes_on() {
     });
     host.order("done", "task: count\nrevision: one");
     host.wait_for("done", &["held repeated"]);
-    let (status, text) = host.hostler(&["audit", "--verify"]);
-    assert_eq!(status, 0, "{text}");
-    let (status, text) = host.hostler(&["runs", "-n", "50"]);
-    assert!(status == 0 && text.matches("succeeded").count() == 5, "{text}");
+    typed(&host, &["audit", "--verify"]);
+    let text = typed(&host, &["runs", "-n", "50"]);
+    assert_eq!(text.matches("succeeded").count(), 5, "{text}");
     let oldest = fs::read_dir(specimen(1).join("state/runs")).expect("runs").count();
     assert_eq!(oldest, 3);
+}
+
+#[test]
+fn what_version_2_wrote_is_read_and_goes_on() {
+    let mut host = upgraded(2);
+    // Plans of each version that there is, and the facts of ledger 2.
+    let mut before = plans(&host);
+    before.sort_unstable();
+    assert_eq!(before, [1, 1, 1, 1, 1, 2, 3, 3]);
+    let (version, kinds) = ledger(&host);
+    assert!(version == 2 && kinds.contains("version"), "{kinds:?}");
+    let vault = rotating_vault();
+    for version in 0..9 {
+        vault.put("app/watched", json!({"password": format!("value-{version}")}));
+    }
+    host.configure_vault(&vault, "watch_every: 1s");
+    rotating_task(&host, "rotate");
+    host.start();
+    // What is known of the secret is remembered: a newer version is news, and no first sight.
+    host.wait_until("watching", "the newest version", |report| {
+        report["cause"] == "secret 9 of secret/data/app/watched" && report["phase"] == "succeeded"
+    });
+    assert_eq!(host.effects("watching").len(), 1);
+    for (order, phase) in [
+        ("done", "succeeded"),
+        ("held", "held repeated"),
+        ("waits", "waiting"),
+        ("nightly", "waiting"),
+        ("keyed", "succeeded"),
+        ("rotated", "succeeded"),
+        ("stuck", "needs_operator"),
+    ] {
+        host.wait_for(order, &[phase]);
+        assert!(host.effects(order).is_empty(), "{order} started again");
+    }
+    // Nothing has to be taken back: the newest formats are written at once, and a run that was left open is settled.
+    host.order("fresh", "task: rotate");
+    host.wait_for("fresh", &["succeeded"]);
+    typed(&host, &["acknowledge", "stuck", "--host", "specimen", "--as", "done"]);
+    host.wait_for("stuck", &["succeeded"]);
+    host.order("rotated", "task: rotate\nrevision: two");
+    host.wait_until("rotated", "carried out", |report| {
+        report["phase"] == "succeeded" && host.effects("rotated").len() == 1
+    });
+    assert!(!host.path("state/probation").exists());
+    typed(&host, &["audit", "--verify"]);
+    let text = typed(&host, &["runs", "-n", "50"]);
+    assert!(text.matches("succeeded").count() >= 10 && !text.contains("unreadable"), "{text}");
+}
+
+#[test]
+fn reports_of_each_version_are_read() {
+    for version in [1, 2] {
+        // No agent runs here: what is shown is what the specimen's agent wrote.
+        let host = upgraded(version);
+        for (order, word) in [("done", "succeeded"), ("held", "hostler retry held"), ("waits", "2999-01-01")]
+        {
+            let (_, text) = host.hostler(&["status", order, "--host", "specimen"]);
+            assert!(text.contains(word) && !text.contains("unreadable"), "{version}: {text}");
+        }
+        // As from afar, where there are no folders.
+        fs::rename(host.path("state"), host.path("away")).expect("a folder");
+        let text = typed(&host, &["runs", "--host", "specimen"]);
+        assert!(text.contains("succeeded") && !text.contains("unreadable"), "{version}: {text}");
+    }
+}
+
+#[test]
+fn a_report_of_a_newer_version_is_unknown_and_holds_its_order() {
+    let mut host = upgraded(1);
+    // What a later version may have made of the same fields.
+    let newer =
+        "{\"version\": 2, \"phase\": {\"word\": \"succeeded\"}, \"run\": [\"01M86SX6WG50HQZCCXK3FHHERS\"]}";
+    let key = |order: &str| format!("hostler/reports/orders/specimen/{order}");
+    for order in ["done", "nightly"] {
+        host.put(&key(order), newer);
+    }
+    let why = "the report has format 2, and this hostler knows 1";
+    let (status, text) = host.hostler(&["status", "done", "--host", "specimen"]);
+    assert!(status != 0 && text.contains(why), "{text}");
+    let (status, text) = host.hostler(&["status", "--host", "specimen"]);
+    assert!(status != 0 && text.contains(why), "{text}");
+    // Somebody carried out more of these orders than this host remembers.
+    host.put("hostler/orders/hosts/specimen/done", "task: count\nrevision: two");
+    host.start();
+    for order in ["done", "nightly"] {
+        let report = host.wait_for(order, &["held ledger behind"]);
+        assert!(report["error"].as_str().unwrap_or_default().contains("after a downgrade"), "{report}");
+    }
+    host.order("fresh", "task: count");
+    host.wait_for("fresh", &["succeeded"]);
+    assert!(host.effects("done").is_empty());
+    // It stays so after the report is one of this version's, until somebody has looked.
+    host.stop();
+    host.start();
+    host.order("later", "task: count");
+    host.wait_for("later", &["succeeded"]);
+    host.wait_for("done", &["held ledger behind"]);
+    typed(&host, &["release", "done", "--host", "specimen"]);
+    host.wait_for("done", &["succeeded"]);
+    assert_eq!(host.effects("done").len(), 1);
+}
+
+#[test]
+fn another_agent_of_a_newer_version_is_known_by_its_report() {
+    let mut host = upgraded(1);
+    let newer = json!({
+        "version": 2, "id": "another", "boot": "another", "machine": "m2", "next_by": "2999-01-01T00:00:00Z",
+        "conditions": {"none": true}, "groups": 3,
+    });
+    host.put("hostler/reports/agents/specimen", &newer.to_string());
+    let (_, text) = host.hostler(&["status"]);
+    assert!(text.contains("the report has format 2, and this hostler knows 1"), "{text}");
+    host.start();
+    says(&host, "host name also used by machine m2");
+    host.order("fresh", "task: count");
+    let report = host.wait_for("fresh", &["waiting identity"]);
+    assert!(report["message"].as_str().unwrap_or_default().contains("m2"), "{report}");
+    assert!(host.effects("fresh").is_empty());
+}
+
+#[test]
+fn a_run_of_a_newer_version_is_left_alone_and_nothing_starts_beside_it() {
+    let mut host = upgraded(1);
+    host.start();
+    host.order("first", "task: count");
+    host.wait_for("first", &["succeeded"]);
+    host.crash_at("prepared");
+    host.order("fresh", "task: count");
+    eventually(SOON, || if host.is_up() { Err(host.log_tail()) } else { Ok(()) });
+    let folders = fs::read_dir(host.path("state/runs")).expect("runs").flatten();
+    let folder = folders.map(|folder| folder.path()).max().expect("a run");
+    let (path, old) = (folder.join("plan"), fs::read_to_string(folder.join("plan")).expect("a plan"));
+    // As a later version might have written it: what it locks, and how, only that one knows.
+    let mut plan: Value = serde_json::from_str(&old).expect("JSON");
+    plan["version"] = json!(4);
+    plan["resources"] = json!({"everything": true});
+    let newer = plan.to_string();
+    fs::write(&path, &newer).expect("a plan");
+
+    host.start();
+    host.order("other", "task: count");
+    let why = "its plan has format 4, and this program knows 3: install the newer hostler again";
+    for order in ["fresh", "other"] {
+        let report = host.wait_for(order, &["waiting format"]);
+        assert!(report["message"].as_str().unwrap_or_default().contains(why), "{report}");
+    }
+    says(&host, "safe mode: run ");
+    let (_, text) = host.hostler(&["runs"]);
+    assert!(text.contains("unreadable") && text.contains("succeeded"), "{text}");
+    host.stop();
+    assert!(host.effects("fresh").is_empty() && host.effects("other").is_empty());
+    let files: BTreeSet<_> =
+        fs::read_dir(&folder).expect("the run").flatten().map(|e| e.file_name()).collect();
+    assert_eq!(files, ["order", "plan"].map(Into::into).into());
+    assert_eq!(fs::read_to_string(&path).expect("a plan"), newer);
+
+    // The newer program, put back, finds its run and the task's copy; here the older one finds its own.
+    fs::write(&path, old).expect("a plan");
+    host.start();
+    for order in ["fresh", "other"] {
+        host.wait_for(order, &["succeeded"]);
+        assert_eq!(host.effects(order).len(), 1);
+    }
 }
 
 #[test]
@@ -230,12 +432,95 @@ fn for_a_day_after_an_upgrade_the_version_before_can_read_everything() {
 }
 
 #[test]
-fn a_host_that_is_new_begins_with_the_newest_format() {
-    let mut host = Host::on_dir("new");
-    host.counting_task("count", "once:x", "0");
+fn for_a_day_after_an_upgrade_no_run_is_made_that_the_version_before_cannot_go_on_with() {
+    let mut host = upgraded(1);
+    let vault = rotating_vault();
+    host.configure_vault(&vault, "watch_every: 1s");
+    rotating_task(&host, "rotate");
+    host.set_clock(0, true);
+    host.start();
+    host.order("again", "task: count");
+    host.wait_for("again", &["succeeded"]);
+    host.order("rotated", "task: rotate");
+    let report = host.wait_until("rotated", "until when", |report| {
+        report["reason"] == "format" && report["until"].is_string()
+    });
+    // What waits, until when, and why, in one line.
+    let until = report["until"].as_str().expect("an instant");
+    let line = format!(
+        "not started before {until}: its plan needs format 3, the version of hostler before this one reads 2, and until \
+         then the upgrade can be taken back"
+    );
+    assert_eq!((&report["phase"], &report["message"]), (&json!("waiting"), &json!(line)));
+    let (_, text) = host.hostler(&["status", "rotated", "--host", "specimen"]);
+    assert!(text.contains(&line), "{text}");
+    // A task that was changed under an order, which somebody retries.
+    rotating_task(&host, "count");
+    typed(&host, &["retry", "again", "--host", "specimen"]);
+    host.wait_for("again", &["waiting format"]);
+    // And one that was changed while its order was only frozen.
+    let freeze = "hostler/freeze/all";
+    host.put(freeze, r#"{"reason": "audit", "by": "carol"}"#);
+    host.counting_task("thawed", "once:x", "0");
+    host.order("thawed", "task: thawed");
+    host.wait_for("thawed", &["waiting freeze"]);
+    rotating_task(&host, "thawed");
+    host.delete(freeze);
+    host.wait_for("thawed", &["waiting format"]);
+    host.counting_task("plain", "once:x", "0");
+    host.order("plain", "task: plain");
+    host.wait_for("plain", &["succeeded"]);
+
+    host.stop();
+    host.set_clock(23 * 3600, true);
+    host.start();
+    host.order("later", "task: plain");
+    host.wait_for("later", &["succeeded"]);
+    for order in ["rotated", "again", "thawed"] {
+        host.wait_for(order, &["waiting format"]);
+    }
+    assert_eq!((host.effects("rotated").len(), host.effects("again").len()), (0, 1));
+    assert!(plans(&host).iter().all(|version| *version < 3) && ledger(&host).0 == 1, "{:?}", plans(&host));
+
+    // Nobody does anything: the day ends, and each is carried out once.
+    host.set_clock(25 * 3600, true);
+    for (order, times) in [("rotated", 1), ("again", 2), ("thawed", 1)] {
+        host.wait_for(order, &["succeeded"]);
+        assert_eq!(host.effects(order).len(), times, "{order}");
+    }
+    assert_eq!((ledger(&host).0, plans(&host).iter().filter(|version| **version == 3).count()), (2, 3));
+}
+
+#[test]
+fn a_second_upgrade_has_a_day_of_its_own() {
+    let mut host = upgraded(1);
+    // The version before has the ledger in its own format, and what a later program left behind.
+    let text = fs::read_to_string(host.path("state/ledger")).expect("a ledger");
+    let (_, rest) = text.split_once('\n').expect("a first line");
+    let own = "{\"ledger\":2}";
+    fs::write(host.path("state/ledger"), format!("{:08x} {own}\n{rest}", crc32(own.as_bytes())))
+        .expect("a ledger");
+    fs::write(host.path("state/probation"), "{\"program\":\"9.9.9\",\"since\":\"2000-01-01T00:00:00Z\"}")
+        .expect("it");
     host.start();
     host.order("fresh", "task: count");
     host.wait_for("fresh", &["succeeded"]);
+    assert!(!host.path("state/probation").exists());
+}
+
+#[test]
+fn a_host_that_is_new_begins_with_the_newest_format() {
+    let mut host = Host::on_dir("new");
+    host.counting_task("count", "once:x", "0");
+    let vault = rotating_vault();
+    host.configure_vault(&vault, "");
+    rotating_task(&host, "rotate");
+    host.start();
+    for (order, task) in [("fresh", "count"), ("rotated", "rotate")] {
+        host.order(order, &format!("task: {task}"));
+        host.wait_for(order, &["succeeded"]);
+    }
     assert_eq!(ledger(&host).0, 2);
+    assert!(plans(&host).contains(&3));
     assert!(!host.path("state/probation").exists());
 }

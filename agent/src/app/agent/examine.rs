@@ -41,7 +41,8 @@ impl Agent {
                 let (repeatable, offline) = (task.is_repeatable(), task.offline);
                 let (probe, emergency) = (plan.probe.is_some(), task.emergency);
                 let secrets = !plan.secrets.is_empty();
-                Ok(Needs { repeatable, locks: plan.resources, closed, offline, probe, secrets, emergency })
+                let (locks, plan) = (plan.resources, plan.version);
+                Ok(Needs { repeatable, locks, closed, offline, probe, secrets, emergency, plan })
             })
         };
         self.examined.insert(key.clone(), Examined { index: seen.index, finding });

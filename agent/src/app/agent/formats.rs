@@ -5,8 +5,10 @@
 //! ```
 //!
 //! A host that never had a ledger has nothing to go back to and begins with the newest format. What the former format
-//! cannot say (which version of a secret is known) does not happen meanwhile, and a condition says until when. The
-//! beginning is on the disk, so that restarts do not lengthen it; another version of the program begins it anew.
+//! cannot say does not happen meanwhile: which version of a secret is known is not asked (a condition says until when),
+//! and an order whose plan needs the newest format waits (`decide/starts.rs`). The beginning is on the disk, so that
+//! restarts do not lengthen it; another version of the program begins it anew, and one that is back at a ledger of its
+//! own format forgets it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Agent;
+use crate::domain::decide::Former;
+use crate::domain::plan::PLAN_FORMER;
 use crate::host::{clock, disk};
 
 /// How long an agent has been ready before its host's ledger can no longer be read by the version before.
@@ -37,9 +41,15 @@ pub(super) struct Probation {
 }
 
 impl Probation {
-    /// As the disk says; what cannot be read, or is of another version, begins anew.
-    pub(super) fn of(state_dir: &Path) -> Self {
+    /// As the disk says; what cannot be read, or is of another version, begins anew. `over`: there is nothing to go back
+    /// to, and what a program of a later upgrade left behind must not shorten the day of the next one.
+    pub(super) fn of(state_dir: &Path, over: bool) -> Self {
         let path = state_dir.join("probation");
+        if over {
+            let mut probation = Self { path, since: None };
+            probation.forget();
+            return probation;
+        }
         let file = disk::read(&path, MAX_FILE).ok().flatten();
         let file = file.and_then(|text| serde_json::from_slice::<File>(&text).ok());
         Self { path, since: file.filter(|file| file.program == PROGRAM).map(|file| file.since) }
@@ -53,6 +63,12 @@ impl Probation {
         Ok(())
     }
 
+    /// The day is over, or there is nothing to go back to.
+    fn forget(&mut self) {
+        disk::remove(&self.path).inspect_err(|error| tracing::warn!("{error}")).ok();
+        self.since = None;
+    }
+
     fn until(&self) -> Option<Timestamp> {
         self.since.and_then(|since| since.checked_add(LONG_ENOUGH).ok())
     }
@@ -64,27 +80,29 @@ impl Agent {
         self.ledger.as_ref().is_ok_and(|ledger| !ledger.is_newest())
     }
 
+    /// What has to be left to the version before.
+    pub(super) fn former(&self) -> Option<Former> {
+        self.on_probation().then(|| Former { plan: PLAN_FORMER, until: self.probation.until() })
+    }
+
     /// When there is something to do.
     pub(super) fn probation_ends(&self) -> Option<Timestamp> {
         self.probation.until().filter(|_| self.on_probation())
     }
 
-    /// Begins the day, or ends it.
-    pub(super) fn look_at_formats(&mut self) {
+    /// Begins the day, or ends it; true: what may be written is another than before.
+    pub(super) fn look_at_formats(&mut self) -> bool {
         if !self.on_probation() {
-            return;
+            return false;
         }
         let now = clock::now();
         match self.probation.until() {
             Some(until) if until <= now => {
-                let Ok(ledger) = &mut self.ledger else { return };
+                let Ok(ledger) = &mut self.ledger else { return false };
                 match ledger.upgrade() {
                     Ok(()) => {
-                        tracing::info!("the ledger is kept in this version's own format from now on");
-                        disk::remove(&self.probation.path)
-                            .inspect_err(|error| tracing::warn!("{error}"))
-                            .ok();
-                        self.probation.since = None;
+                        tracing::info!("all is kept in this version's own formats from now on");
+                        self.probation.forget();
                     }
                     // It stays as it was, and readable; a full disk has its own condition.
                     Err(error) => {
@@ -93,14 +111,16 @@ impl Agent {
                     }
                 }
             }
-            Some(_) => {}
+            Some(_) => return false,
             None if self.obstacle().is_none() => {
                 if let Err(error) = self.probation.begin(now) {
                     tracing::warn!("the ledger stays in the former format: {error}");
+                    return false;
                 }
             }
-            None => {}
+            None => return false,
         }
+        true
     }
 
     /// What an operator should know of it.

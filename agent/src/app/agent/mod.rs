@@ -123,7 +123,7 @@ pub enum Event {
     /// A prefix shows something else.
     Sight,
     /// What the host itself reported before.
-    Past(BTreeMap<Name, RunId>),
+    Past(past::Past),
     /// A run's folder has changed.
     Folder(WatchDescriptor),
     /// A run's folder is made, and the order is as it was: the run may start.
@@ -187,12 +187,17 @@ pub enum Event {
 }
 
 /// Why a run was not made.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum NotMade {
     /// Its order is refused: one line for the operator.
+    #[error("{0}")]
     Refused(String),
     /// Not now: the store, the order or the disk.
+    #[error("{0}")]
     NotNow(String),
+    /// The order has to be held against its task once more.
+    #[error("{0}")]
+    Unexamined(String),
 }
 
 /// The agent.
@@ -213,7 +218,7 @@ pub struct Agent {
     presence: Option<presence::Presence>,
     sources: Vec<Source>,
     /// The runs that the host's own reports named before this agent wrote any; none: they are not read yet.
-    past: Option<BTreeMap<Name, RunId>>,
+    past: Option<past::Past>,
     rivals: watch::Receiver<Option<Rival>>,
     sights: Vec<sights::Sight>,
     sighted: sights::Sighted,
@@ -276,6 +281,8 @@ impl Agent {
         if let Err(error) = &ledger {
             tracing::error!("safe mode, nothing is started: {error}");
         }
+        let own_format = ledger.as_ref().is_ok_and(Ledger::is_newest);
+        let probation = formats::Probation::of(&settings.state_dir, own_format);
         let audit = Audit::open(&settings.state_dir);
         if let Err(error) = &audit {
             tracing::error!("nothing is started, since the audit cannot be kept: {error}");
@@ -333,7 +340,7 @@ impl Agent {
             calm_until: None,
             standings,
             secrets: secrets::Secrets::default(),
-            probation: formats::Probation::of(&settings.state_dir),
+            probation,
             vault,
             closed_since_trim: 0,
             decision: Decision::default(),
@@ -379,7 +386,9 @@ impl Agent {
             // A question changes nothing, so nothing follows from it.
             if !std::mem::take(&mut only_asked) {
                 self.decide_and_dispatch();
-                self.look_at_formats();
+                if self.look_at_formats() {
+                    self.decide_and_dispatch();
+                }
                 self.watch_secrets();
                 self.publish();
                 self.trim_sometimes();
@@ -497,6 +506,8 @@ impl Agent {
                 memory: ledger.memory(),
                 examined: &self.examined,
                 runs: self.runs.views(),
+                unread: self.runs.unread(),
+                former: self.former(),
                 starting: &self.starting,
                 parallel: self.settings.runs.parallel,
                 calm_until: self.calm_until,
@@ -560,6 +571,7 @@ impl Agent {
         let Some(seen) = self.known(key) else { return };
         let Ok(Document::Order(order)) = &seen.document else { return };
         let Ok(loaded) = self.catalog.get(order.task.as_str()) else { return };
+        let Some(Ok(needs)) = self.examined.get(key).map(|examined| &examined.finding) else { return };
         let Ok(ledger) = &self.ledger else { return };
         let remembered = ledger.memory().orders.get(key);
         let Some(occasion) = remembered.and_then(|order| order.current.as_ref()) else { return };
@@ -577,6 +589,7 @@ impl Agent {
             state_dir: self.settings.state_dir.clone(),
             place: self.place(PathBuf::new()),
             rule: self.rule,
+            version: needs.plan,
             copying: Arc::clone(&self.copying),
         };
         self.starting.insert(run, locks);
@@ -615,6 +628,11 @@ impl Agent {
                 if let Some(index) = self.known(key).map(|seen| seen.index) {
                     self.examined.insert(key.clone(), Examined { index, finding: Err(why) });
                 }
+            }
+            Err(NotMade::Unexamined(why)) => {
+                tracing::info!(order = %key, run = %run, "not started yet: {why}");
+                self.starting.remove(&run);
+                self.examined.remove(key);
             }
             Err(NotMade::NotNow(why)) => {
                 tracing::info!(order = %key, run = %run, "not started yet: {why}");

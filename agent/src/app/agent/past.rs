@@ -10,9 +10,12 @@ use tokio::time::sleep;
 use super::{Agent, Event};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
-use crate::report::document::OrderReport;
+use crate::report::document::{self, OrderReport};
 use crate::report::own::Own;
 use crate::report::writer;
+
+/// The run that each order's report names; none where the report cannot be read, as after a downgrade.
+pub(super) type Past = BTreeMap<Name, Option<RunId>>;
 
 /// After trouble with the store.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -27,8 +30,13 @@ impl Agent {
                     Ok(listing) => {
                         let named = listing.entries.iter().filter_map(|entry| {
                             let order: Name = entry.key.strip_prefix(&prefix)?.parse().ok()?;
-                            let report: OrderReport = serde_json::from_slice(&entry.value).ok()?;
-                            Some((order, report.run?))
+                            match document::read::<OrderReport>(&entry.value) {
+                                Ok(report) => Some((order, Some(report.run?))),
+                                Err(error) => {
+                                    tracing::warn!(order = %order, "its report says nothing: {error}");
+                                    Some((order, None))
+                                }
+                            }
                         });
                         return Event::Past(named.collect());
                     }
@@ -40,7 +48,7 @@ impl Agent {
     }
 
     /// From now on decisions are made, and reports are written.
-    pub(super) fn begin_reports(&mut self, past: BTreeMap<Name, RunId>) {
+    pub(super) fn begin_reports(&mut self, past: Past) {
         let (rivals, told) = watch::channel(None);
         self.rivals = told;
         let own = Own {

@@ -95,6 +95,8 @@ impl Agent {
         conditions.extend(self.sights.iter().filter_map(sights::Sight::condition));
         let unread = self.ledger.as_ref().err().map(|error| format!("safe mode: {error}"));
         conditions.extend(unread.map(about(Kind::SafeMode)));
+        conditions
+            .extend(self.runs.newer().map(|why| format!("safe mode: {why}")).map(about(Kind::SafeMode)));
         let unkept = self.audit.as_ref().err().map(|error| {
             format!(
                 "audit: {error}: nothing starts; keep the folder as evidence, move it away, restart the agent"

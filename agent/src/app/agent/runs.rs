@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::Event;
 use super::notice::Notice;
-use crate::domain::decide::{Life, RunView};
+use crate::domain::decide::{Life, RunView, Unread};
 use crate::domain::ids::RunId;
 use crate::domain::memory::Asked;
 use crate::domain::plan::Plan;
@@ -24,6 +24,8 @@ use crate::report::writer::NEWEST_RUNS;
 pub(super) struct Runs {
     dir: PathBuf,
     views: BTreeMap<RunId, RunView>,
+    /// Those whose plan cannot be read.
+    unread: BTreeMap<RunId, Unread>,
     /// The epoch that this agent launched last.
     epochs: BTreeMap<RunId, u32>,
     /// Runs that are over and keep their place.
@@ -39,12 +41,23 @@ impl Runs {
             .inspect_err(|error| tracing::warn!("runs are looked at once a second only: {error}"))
             .ok();
         let (views, epochs, kept) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { dir: dir.to_owned(), views, epochs, kept, reports: BTreeMap::new(), notice }
+        let (unread, reports) = (BTreeMap::new(), BTreeMap::new());
+        Self { dir: dir.to_owned(), views, unread, epochs, kept, reports, notice }
     }
 
     /// The runs that an executor may have, and those that keep their place.
     pub(super) fn views(&self) -> &BTreeMap<RunId, RunView> {
         &self.views
+    }
+
+    /// Those whose plan cannot be read: nothing is done with them.
+    pub(super) fn unread(&self) -> &BTreeMap<RunId, Unread> {
+        &self.unread
+    }
+
+    /// Why nothing may be started beside a run of a newer program: what it does and locks is not known.
+    pub(super) fn newer(&self) -> Option<&str> {
+        self.unread.values().find(|unread| unread.newer).map(|unread| unread.why.as_str())
     }
 
     /// Whether there is any run that may change.
@@ -87,7 +100,11 @@ impl Runs {
     pub(super) fn load(&mut self, run: RunId) {
         match Folder::new(&self.dir, run).plan() {
             Ok(plan) => self.add(run, Arc::new(plan)),
-            Err(error) => tracing::error!(run = %run, "{error}"),
+            Err(error) => {
+                tracing::error!("{error}");
+                let newer = matches!(error, FolderError::Newer { .. });
+                self.unread.insert(run, Unread { newer, why: error.to_string() });
+            }
         }
     }
 
@@ -217,9 +234,9 @@ impl Runs {
 fn life(folder: &Folder, launched: u32) -> Result<Life, FolderError> {
     let (epoch, claim) = folder.newest_claim()?;
     Ok(match claim {
-        ClaimState::Held(_) => Life::Alive,
+        ClaimState::Held => Life::Alive,
         ClaimState::None => Life::Unclaimed { epoch: launched.max(1) },
-        ClaimState::Dead(_) if launched > epoch => Life::Unclaimed { epoch: launched },
-        ClaimState::Dead(_) => Life::Dead { epoch },
+        ClaimState::Dead if launched > epoch => Life::Unclaimed { epoch: launched },
+        ClaimState::Dead => Life::Dead { epoch },
     })
 }

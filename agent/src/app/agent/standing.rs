@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::work::{self, Launching};
-use super::{Agent, Event, NotMade};
+use super::{Agent, Event};
 use crate::catalog::trust::OwnerRule;
 use crate::config::ClockChoice;
 use crate::domain::decide::{Clock, SeenOrder};
@@ -223,7 +223,7 @@ impl Question {
         let copying = Arc::clone(&self.copying);
         let disk_work = move || {
             let copied = work::copy_of(&task_folder, &tasks, rule, &copying);
-            let (task, copied) = copied.map_err(|(NotMade::Refused(why) | NotMade::NotNow(why))| why)?;
+            let (task, copied) = copied.map_err(|not_made| not_made.to_string())?;
             let run = clock::new_run();
             let place = Place { task_dir: copied.path, ..place };
             let about = work::About { key: &key, host: &host, run, cause: Cause::Placed, place };
@@ -250,7 +250,7 @@ async fn wait(folder: &Folder, plan: &Plan) -> Result<Answer, String> {
     let mut pause = Duration::from_millis(20);
     loop {
         // First who lives, then what is written: a result that came between is not taken for a loss.
-        let lost = matches!(folder.newest_claim().map_err(|e| e.to_string())?, (_, ClaimState::Dead(_)));
+        let lost = matches!(folder.newest_claim().map_err(|e| e.to_string())?, (_, ClaimState::Dead));
         let state = folder.state(plan).map_err(|error| error.to_string())?;
         match state.outcome() {
             Some(Outcome::Unchanged) => return Ok(Answer::Holds),
@@ -270,7 +270,7 @@ async fn wait(folder: &Folder, plan: &Plan) -> Result<Answer, String> {
 /// Ends what is left of a question, and removes its folder. An executor that has answered may still be on its way out.
 async fn end(launcher: &Launcher, folder: &Folder, runtime: &Path) {
     let until = Instant::now() + ENDS_WITHIN;
-    while matches!(folder.newest_claim(), Ok((_, ClaimState::Held(_)))) && Instant::now() < until {
+    while matches!(folder.newest_claim(), Ok((_, ClaimState::Held))) && Instant::now() < until {
         sleep(Duration::from_millis(20)).await;
     }
     let left = work::end_survivors(launcher, folder, runtime).await;

@@ -39,6 +39,9 @@ impl Agent {
         if let Err(error) = &self.ledger {
             return Some(format!("safe mode, nothing is started: {error}"));
         }
+        if let Some(why) = self.runs.newer() {
+            return Some(format!("safe mode, nothing new is started: {why}"));
+        }
         if let Err(error) = &self.audit {
             return Some(format!("the audit cannot be kept, nothing is started: {error}"));
         }

@@ -60,7 +60,7 @@ impl Agent {
         let runs = self.settings.state_dir.join("runs");
         memory::sweep(runtime, |name| {
             let Ok(run) = name.parse() else { return false };
-            matches!(Folder::new(&runs, run).newest_claim(), Ok((_, ClaimState::Held(_))))
+            matches!(Folder::new(&runs, run).newest_claim(), Ok((_, ClaimState::Held)))
         });
     }
 }

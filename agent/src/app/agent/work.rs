@@ -69,6 +69,8 @@ pub(super) struct Making {
     pub(super) state_dir: PathBuf,
     pub(super) place: Place,
     pub(super) rule: OwnerRule,
+    /// The plan that was examined had this version; one of a newer has to be asked for anew.
+    pub(super) version: u32,
     /// Held while a task is copied: two starts at once may want the same copy.
     pub(super) copying: Arc<Mutex<()>>,
 }
@@ -86,7 +88,7 @@ impl Making {
         let (folder, tasks) = (self.task_folder.clone(), self.state_dir.join("tasks"));
         let (runs, key, host) = (self.state_dir.join("runs"), self.key.clone(), self.host.clone());
         let (run, rule, place, cause) = (self.run, self.rule, self.place.clone(), self.cause.clone());
-        let copying = Arc::clone(&self.copying);
+        let (version, copying) = (self.version, Arc::clone(&self.copying));
         let disk_work = move || {
             let (task, copied) = copy_of(&folder, &tasks, rule, &copying)?;
             let Ok(Document::Order(order)) = Document::read(&document) else {
@@ -95,6 +97,9 @@ impl Making {
             let place = Place { task_dir: copied.path, ..place };
             let about = About { key: &key, host: &host, run, cause, place };
             let plan = about.plan(&order, &task, copied.digest).map_err(NotMade::Refused)?;
+            if plan.version > version {
+                return Err(NotMade::Unexamined("its task was replaced meanwhile".into()));
+            }
             Folder::new(&runs, run).create(&document, &plan).map_err(|e| not_now(e.to_string()))?;
             Ok(Arc::new(plan))
         };

@@ -9,7 +9,7 @@ use crate::config::{Settings, StoreSettings};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::host::clock;
-use crate::report::document::AgentReport;
+use crate::report::document::{self, AgentReport};
 use crate::store::{StoreError, When};
 
 /// No key ever has this index, so a write under it is refused by the condition, if it is not by the rights.
@@ -170,12 +170,11 @@ async fn agent(place: &Place, host: &Name) -> Check {
     let Some(entry) = listing.entries.iter().find(|entry| entry.key == key) else {
         return warn("agent", "it has never reported", cure);
     };
-    let Ok(agent) = serde_json::from_slice::<AgentReport>(&entry.value) else {
-        return warn(
-            "agent",
-            "its report cannot be read",
-            "is a newer version of hostler installed elsewhere?",
-        );
+    let agent = match document::read::<AgentReport>(&entry.value) {
+        Ok(agent) => agent,
+        Err(error) => {
+            return warn("agent", error.to_string(), "is a newer version of hostler installed elsewhere?");
+        }
     };
     if is_late(agent.next_by, clock::now()) {
         warn("agent", format!("silent since {}", show::time(agent.next_by)), cure)

@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::Arguments;
 use crate::cli::exit::{Exit, end_of_phase};
-use crate::cli::fleet::{is_late, report_of};
+use crate::cli::fleet::{agent_of, is_late, report_of};
 use crate::cli::history::usual;
 use crate::cli::live::Live;
 use crate::cli::place::Place;
@@ -181,14 +181,17 @@ impl Waiting<'_> {
         // Trouble with the store is told elsewhere.
         let Ok(listing) = self.place.store.list(&key).await else { return Ok(()) };
         let entry = listing.entries.iter().find(|entry| entry.key == key);
-        let agent = entry.and_then(|entry| serde_json::from_slice::<AgentReport>(&entry.value).ok());
-        let silent = match agent {
+        let silent = match entry.map(|entry| agent_of(&entry.value)) {
             None => Some(format!("the agent of {} has never reported; the order waits for it", self.host)),
             Some(agent) if is_late(agent.next_by, clock::now()) => Some(format!(
                 "host {} is silent since {}; the order waits for it",
                 self.host,
                 show::time(agent.next_by)
             )),
+            // Whatever it says is not understood, so that its end would not be seen.
+            Some(AgentReport { version: 0, conditions, .. }) => {
+                Some(format!("host {}: {}", self.host, conditions.join("; ")))
+            }
             Some(_) => None,
         };
         if silent != self.agent {

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::rows::{Row, Rows};
 use crate::cli::exit::end_of_phase;
-use crate::cli::fleet::{Fleet, Standing, is_late};
+use crate::cli::fleet::{Fleet, Standing, UNREADABLE, is_late};
 use crate::cli::progress::{detail, elapsed};
 use crate::cli::screen::{Tone, paint};
 use crate::cli::show;
@@ -107,6 +107,7 @@ pub(super) fn explained(row: &Row, fleet: &Fleet, now: Timestamp) -> String {
     let agent = fleet.agents.get(&row.host);
     let silent_since = |by: Option<Timestamp>| format!("silent since {}", show::time(by));
     match (row.standing, &row.report) {
+        (_, Some(report)) if report.phase == UNREADABLE => detail(report),
         (Standing::Silent, Some(report)) if is_late(report.next_by, now) => {
             format!("{}; it said: {} {}", silent_since(report.next_by), report.phase, detail(report))
         }

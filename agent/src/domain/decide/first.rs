@@ -6,7 +6,7 @@
 //! | the same, and the order says `on_join: run`, or has a schedule | it is an order like any other |
 //! | one that is held so, and its probe says that it holds | closed: unchanged |
 //! | the same, and the probe says that it does not hold | carried out |
-//! | an order whose report names a run that the ledger lacks | held: ledger behind |
+//! | an order whose report names a run that the ledger lacks, or cannot be read | held: ledger behind |
 //! | the same, and the probe says that it holds | closed: unchanged |
 //! | no probe, or no answer of it | it stays held, until an operator releases or rebases it |
 //!
@@ -44,9 +44,9 @@ pub(super) fn join<'a>(
     }
 }
 
-/// Whether the host once reported a run of this order that the ledger knows nothing of.
+/// Whether the host once reported a run of this order that the ledger knows nothing of, or something that cannot be read.
 pub(super) fn is_behind(view: &View<'_>, order: &Name) -> bool {
-    view.past.get(order).is_some_and(|reported| lacks(view.memory, order, *reported))
+    view.past.get(order).is_some_and(|reported| reported.is_none_or(|run| lacks(view.memory, order, run)))
 }
 
 fn lacks(memory: &Memory, order: &Name, reported: RunId) -> bool {

@@ -85,7 +85,7 @@ fn a_report_of_a_run_that_the_ledger_lacks_holds_the_order() {
             assert_eq!(model.started().len(), 1);
             model.put(HOST, "r2");
         }
-        model.past.insert("o".parse().unwrap(), run(1_000_000));
+        model.past.insert("o".parse().unwrap(), Some(run(1_000_000)));
         model.probe = answer.is_some();
         model.settle();
         if let Some(answer) = answer.clone() {
@@ -104,10 +104,33 @@ fn a_report_of_a_run_that_is_known_holds_nothing() {
     model.put(HOST, "r1");
     model.settle();
     let known = model.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap().run;
-    model.past.insert("o".parse().unwrap(), known);
+    model.past.insert("o".parse().unwrap(), Some(known));
     model.put(HOST, "r2");
     model.settle();
     assert_eq!(model.started(), ["hosts/h/o r1", "hosts/h/o r2"]);
+}
+
+#[test]
+fn a_report_that_cannot_be_read_holds_what_is_new_and_what_comes_again() {
+    let mut model = Model::new();
+    for order in ["once", "known", "free"] {
+        model.put(&format!("hosts/h/{order}"), "r1");
+    }
+    model.put_text("hosts/h/nightly", "{task: t, by: r1, schedule: '30 2 * * *'}");
+    model.settle();
+    assert_eq!(model.started().len(), 3);
+    for order in ["once", "known", "nightly"] {
+        model.past.insert(order.parse().unwrap(), None);
+    }
+    for order in ["once", "free"] {
+        model.put(&format!("hosts/h/{order}"), "r2");
+    }
+    model.settle();
+    model.restart();
+    let held = |order: &str| model.held(&format!("hosts/h/{order}"));
+    assert_eq!([held("once"), held("nightly")], [Some(Hold::LedgerBehind); 2]);
+    assert_eq!([held("known"), held("free")], [None; 2]);
+    assert_eq!(model.started(), ["hosts/h/free r2"]);
 }
 
 #[test]

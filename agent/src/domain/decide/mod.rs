@@ -70,6 +70,26 @@ pub struct Needs {
     pub secrets: bool,
     /// Whether it may start on a full disk, beside the others.
     pub emergency: bool,
+    /// The version of the plan that says it.
+    pub plan: u32,
+}
+
+/// The version of the program before this one, to which an upgrade can be taken back for a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The newest version of a plan that it can carry out: no newer one is made meanwhile.
+    pub plan: u32,
+    /// When the day is over; `None`: it has not begun.
+    pub until: Option<Timestamp>,
+}
+
+/// Why the plan of a run cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// A newer program wrote it: what the run does and what it locks is not known.
+    pub newer: bool,
+    /// One line for the operator.
+    pub why: String,
 }
 
 /// What is known of the host's clock.
@@ -161,12 +181,16 @@ pub struct View<'a> {
     pub examined: &'a BTreeMap<OrderKey, Examined>,
     /// The runs that an executor may have.
     pub runs: &'a BTreeMap<RunId, RunView>,
+    /// The others, whose plan cannot be read.
+    pub unread: &'a BTreeMap<RunId, Unread>,
+    /// The version that this upgrade can be taken back to, as long as it can.
+    pub former: Option<Former>,
     /// Runs that are being started, with what they lock.
     pub starting: &'a BTreeMap<RunId, Vec<Lock>>,
     /// How many runs may execute at once.
     pub parallel: usize,
-    /// The runs that the host's own reports named before this agent wrote any.
-    pub past: &'a BTreeMap<Name, RunId>,
+    /// The runs that the host's own reports named before this agent wrote any; none where the report cannot be read.
+    pub past: &'a BTreeMap<Name, Option<RunId>>,
     /// Why nothing may start or go on at all on this host: it may not be the one that it seems to be.
     pub barred: Option<&'a str>,
     /// Why nothing ordinary may start: the disk is full.
@@ -266,6 +290,8 @@ pub enum Reason {
     Store,
     /// For Vault.
     Vault,
+    /// For another version of Hostler: the one before could not carry it out, or only a newer one can.
+    Format,
     /// For a run of an older identity.
     OlderRun,
     /// For a place among the runs at once.
@@ -276,7 +302,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Schedule,
         Self::Spread,
         Self::Window,
@@ -289,6 +315,7 @@ impl Reason {
         Self::Retry,
         Self::Store,
         Self::Vault,
+        Self::Format,
         Self::OlderRun,
         Self::Parallel,
         Self::Starting,
@@ -310,6 +337,7 @@ impl Reason {
             Self::Gate => "gate",
             Self::Retry => "retry",
             Self::Store => "store",
+            Self::Format => "format",
             Self::OlderRun => "older run",
             Self::Parallel => "parallel",
             Self::Starting => "starting",
@@ -398,5 +426,7 @@ fn conflict(a: &Lock, b: &Lock) -> bool {
 mod control_tests;
 #[cfg(test)]
 mod first_tests;
+#[cfg(test)]
+mod format_tests;
 #[cfg(test)]
 mod tests;

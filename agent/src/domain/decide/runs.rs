@@ -29,7 +29,14 @@ pub(super) fn decide(view: &View<'_>, places: &mut Places, decision: &mut Decisi
             decision.wait(key, Wait::new(Reason::Starting, None));
             continue;
         }
-        let Some(run) = view.runs.get(&occasion.run) else { continue };
+        let Some(run) = view.runs.get(&occasion.run) else {
+            // Nothing follows from a plan that cannot be read; whoever can read it goes on with it.
+            if let Some(unread) = view.unread.get(&occasion.run) {
+                let detail = Some(unread.why.clone());
+                decision.wait(key, Wait { detail, ..Wait::new(Reason::Format, None) });
+            }
+            continue;
+        };
         Run { view, key, occasion, run }.decide(places, decision);
     }
 }

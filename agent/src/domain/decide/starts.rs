@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::standing::{clock_doubt, copy_of};
-use super::{Action, Decision, Freezes, Needs, Reason, RunView, SeenOrder, View, Wait, conflict};
+use super::{Action, Decision, Former, Freezes, Needs, Reason, RunView, SeenOrder, View, Wait, conflict};
 use crate::domain::freeze::{Frozen, stops};
 use crate::domain::memory::{Closing, End, Fact, Occasion, Stage};
 use crate::domain::name::Name;
@@ -26,6 +26,8 @@ pub(super) struct Places {
     /// Whether a run with a place of its own has it.
     emergency: bool,
     rebooting: bool,
+    /// Why it is not known what is taken: a newer program started a run here.
+    unknown: Option<String>,
 }
 
 impl Places {
@@ -53,11 +55,15 @@ impl Places {
                 );
             }
         }
-        Self { held, taken, parallel: view.parallel, emergency, rebooting }
+        let unknown = view.unread.values().find(|unread| unread.newer).map(|unread| unread.why.clone());
+        Self { held, taken, parallel: view.parallel, emergency, rebooting, unknown }
     }
 
     /// Takes what a run needs, or says what is missing; an emergency has a place of its own.
     pub(super) fn take(&mut self, locks: &[Lock], emergency: bool) -> Result<(), Wait> {
+        if self.unknown.is_some() {
+            return Err(Wait { detail: self.unknown.clone(), ..Wait::new(Reason::Format, None) });
+        }
         if self.rebooting {
             let detail = Some("the host is about to be rebooted".to_owned());
             return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
@@ -191,6 +197,7 @@ fn may_start(
     if view.memory.orders.get(key).is_some_and(|order| order.previous.is_some()) {
         return not_yet(Reason::OlderRun, None);
     }
+    can_be_taken_back(view, needs)?;
     if let Some(until) = view.calm_until.filter(|until| *until > view.now) {
         return not_yet(Reason::Store, Some(until));
     }
@@ -210,6 +217,20 @@ pub(super) fn known_host(view: &View<'_>) -> Result<(), Not> {
             Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Identity, None) }))
         }
     }
+}
+
+/// While an upgrade can be taken back, no plan is made that the version before could not go on with.
+fn can_be_taken_back(view: &View<'_>, needs: &Needs) -> Result<(), Not> {
+    let Some(Former { plan, until }) = view.former.filter(|former| needs.plan > former.plan) else {
+        return Ok(());
+    };
+    let when = until.map_or_else(|| "a day after the agent is ready".to_owned(), |until| until.to_string());
+    let detail = Some(format!(
+        "not started before {when}: its plan needs format {}, the version of hostler before this one reads {plan}, \
+         and until then the upgrade can be taken back",
+        needs.plan
+    ));
+    Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Format, until) }))
 }
 
 /// May a run whose first step said "not now" go on: everything but its spread is asked again.

@@ -17,7 +17,11 @@ pub(super) struct Model {
     visible: bool,
     index: u64,
     pub(super) memory: Memory,
-    pub(super) past: BTreeMap<Name, RunId>,
+    pub(super) past: BTreeMap<Name, Option<RunId>>,
+    /// The version of every plan, and up to which one plans may be made.
+    pub(super) plan: u32,
+    pub(super) former: Option<Former>,
+    pub(super) unread: BTreeMap<RunId, Unread>,
     pub(super) probe: bool,
     pub(super) emergency: bool,
     pub(super) full: Option<String>,
@@ -70,6 +74,9 @@ impl Model {
             index: 100,
             memory: joined(),
             past: BTreeMap::new(),
+            plan: 1,
+            former: None,
+            unread: BTreeMap::new(),
             probe: false,
             emergency: false,
             full: None,
@@ -138,6 +145,7 @@ impl Model {
                         probe,
                         secrets: false,
                         emergency: self.emergency,
+                        plan: self.plan,
                     };
                     let finding = self.refused.clone().map_or(Ok(needs), Err);
                     (key.clone(), Examined { index: seen.index, finding })
@@ -160,6 +168,8 @@ impl Model {
                 memory: &self.memory,
                 examined: &examined,
                 runs: &BTreeMap::new(),
+                unread: &self.unread,
+                former: self.former,
                 starting: &self.starting,
                 parallel: 4,
                 calm_until: None,
