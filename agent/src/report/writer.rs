@@ -86,6 +86,8 @@ pub async fn write(
             }
             Err(error) => {
                 tracing::debug!("reports are not written: {error}");
+                // In an outage nothing comes to rest, so here is where what the attempts needed is given back.
+                heap::give_back();
                 Some(Instant::now() + writer.pause())
             }
         };

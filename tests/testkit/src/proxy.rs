@@ -34,10 +34,10 @@ impl Proxy {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
+                connections.fetch_add(1, Ordering::Relaxed);
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(("127.0.0.1", target))) else {
                     continue;
                 };
-                connections.fetch_add(1, Ordering::Relaxed);
                 let (Ok(from), Ok(to)) = (server.try_clone(), client.try_clone()) else { continue };
                 let requests = Arc::clone(&requests);
                 std::thread::spawn(move || pump(client, server, Some(&requests)));
@@ -57,7 +57,7 @@ impl Proxy {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Connections so far.
+    /// Connections so far, also those that ended at once because nobody listens at the target.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }

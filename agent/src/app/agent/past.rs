@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::{Agent, Event};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
+use crate::host::clock;
 use crate::report::document::{self, OrderReport};
 use crate::report::own::Own;
 use crate::report::writer;
@@ -17,14 +18,17 @@ use crate::report::writer;
 /// The run that each order's report names; none where the report cannot be read, as after a downgrade.
 pub(super) type Past = BTreeMap<Name, Option<RunId>>;
 
-/// After trouble with the store.
-const AGAIN: Duration = Duration::from_secs(1);
+/// The first pause after trouble with the store; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Agent {
     /// Asks the store until it answers; the answer comes as an event.
     pub(super) fn read_past(&self) {
         let (store, prefix) = (Arc::clone(&self.store), self.settings.keys.order_reports(&self.host));
         self.send(async move {
+            let mut pause = FIRST_PAUSE;
             loop {
                 match store.list(&prefix).await {
                     Ok(listing) => {
@@ -42,7 +46,9 @@ impl Agent {
                     }
                     Err(error) => tracing::debug!("the host's own reports are not read yet: {error}"),
                 }
-                sleep(AGAIN).await;
+                // Hosts that were started together in an outage must not come back as one.
+                sleep(pause / 2 + clock::jitter(pause / 2)).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         });
     }
