@@ -116,9 +116,7 @@ fn what_version_1_wrote_is_read_and_goes_on() {
     }
     // The memory is whole: what was carried out once is held as repeated after another instruction.
     host.order("done", "task: count\nrevision: two");
-    host.wait_until("done", "carried out", |report| {
-        report["phase"] == "succeeded" && host.effects("done").len() == 1
-    });
+    host.carried_out("done", 1);
     host.order("done", "task: count\nrevision: one");
     host.wait_for("done", &["held repeated"]);
     typed(&host, &["audit", "--verify"]);
@@ -167,9 +165,7 @@ fn what_version_2_wrote_is_read_and_goes_on() {
     typed(&host, &["acknowledge", "stuck", "--host", "specimen", "--as", "done"]);
     host.wait_for("stuck", &["succeeded"]);
     host.order("rotated", "task: rotate\nrevision: two");
-    host.wait_until("rotated", "carried out", |report| {
-        report["phase"] == "succeeded" && host.effects("rotated").len() == 1
-    });
+    host.carried_out("rotated", 1);
     assert!(!host.path("state/probation").exists());
     typed(&host, &["audit", "--verify"]);
     let text = typed(&host, &["runs", "-n", "50"]);

@@ -120,6 +120,7 @@ fn a_version_that_goes_back_is_told_and_starts_nothing() {
         assert_eq!(report["phase"], "succeeded", "{report}");
         put(&vault, what);
         noted(&host, "o", what, 2 + change);
+        host.wait_until("o", "that run's own report", |report| report["message"].is_null());
     }
 }
 

@@ -224,6 +224,19 @@ impl Host {
         text.lines().filter_map(of).collect()
     }
 
+    /// Waits until steps of an order have appended so many lines, and the run of the last one is reported as succeeded: until
+    /// a run that is over in a moment is reported, the report of the one before stands.
+    #[track_caller]
+    pub fn carried_out(&self, order: &str, count: usize) -> Value {
+        self.wait_until(order, &format!("{count} effects, and the success of the last"), |report| {
+            let text = fs::read_to_string(self.path("effects")).unwrap_or_default();
+            let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+            let of_order: Vec<_> = lines.filter(|words| words.first() == Some(&order)).collect();
+            let last = of_order.last().and_then(|words| words.get(1)).copied();
+            of_order.len() == count && report["phase"] == "succeeded" && report["run"].as_str() == last
+        })
+    }
+
     /// Places an order on the host. One that may be there before the host has joined says that it is meant.
     pub fn order(&self, name: &str, text: &str) {
         let ledger = fs::read_to_string(self.path("state/ledger")).unwrap_or_default();
