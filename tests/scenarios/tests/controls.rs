@@ -146,9 +146,9 @@ fn what_is_held_is_released_or_rebased() {
     host.start();
     for order in ["released", "rebased"] {
         for revision in ["1", "2", "1"] {
-            host.order(order, &format!("task: t\nrevision: '{revision}'"));
             let text = format!("identity of revision {revision}");
             let before = host.report(order).map(|report| report["identity"].clone());
+            host.order(order, &format!("task: t\nrevision: '{revision}'"));
             host.wait_until(order, &text, |report| {
                 Some(&report["identity"]) != before.as_ref()
                     && (report["phase"] == "succeeded" || report["phase"] == "held")
