@@ -9,4 +9,6 @@
 mod bench;
 mod exits;
 mod screens;
+mod steady;
+mod watches;
 mod words;
