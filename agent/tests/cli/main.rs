@@ -6,6 +6,7 @@
     reason = "a helper of tests that fails must fail its test at once"
 )]
 
+mod acts;
 mod bench;
 mod exits;
 mod screens;
