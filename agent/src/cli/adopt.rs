@@ -27,7 +27,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // One that cannot be read is what adopting mends.
     let before = Identity::read(&settings.state_dir).unwrap_or_default();
     let host = settings.host.clone().or_else(|| before.as_ref().map(|before| before.host.clone()));
-    let Some(host) = host else {
+    // Without a state folder no agent has ever been here.
+    let Some(host) = host.filter(|_| settings.state_dir.is_dir()) else {
         let message = "there is nothing to adopt: the agent fixes who this host is when it first starts";
         return Err(fault(Exit::NotFound, message));
     };

@@ -12,12 +12,15 @@ use super::exit::{Exit, fault};
 use super::history::this_host;
 use super::place::{Place, PlaceArgs};
 use super::table::Table;
-use super::{Failure, block, show};
+use super::{Failure, block, screen, show};
 use crate::config::Settings;
 use crate::domain::audit::Entry;
 use crate::host::log::LogError;
 use crate::ledger::audit::{self, AuditError, Head};
 use crate::report::document::{self, AgentReport};
+
+/// On a narrower screen runs and times would both be cut, and neither is of use then: the runs are left out.
+const ROOM_FOR_RUNS: usize = 110;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -48,6 +51,13 @@ struct Told {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
         let settings = arguments.place.settings()?;
+        if !settings.state_dir.exists() {
+            let message = format!(
+                "there is no {}: this host has no record yet, its agent makes one when it first starts",
+                settings.state_dir.display()
+            );
+            return Err(fault(Exit::Trouble, message));
+        }
         if arguments.verify { verify(arguments, &settings).await } else { list(arguments, &settings) }
     })
 }
@@ -70,21 +80,26 @@ fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure>
         show::json(&json!({"entries": newest}))?;
         return Ok(Exit::Good.into());
     }
-    let mut table = Table::new(&["LINE", "AT", "WHAT", "ORDER", "RUN", "BY", "REASON", "SAYS"]);
+    let narrow = screen::width().is_some_and(|width| width < ROOM_FOR_RUNS);
+    let mut headings = vec!["LINE", "AT", "WHAT", "ORDER", "RUN", "BY", "REASON", "SAYS"];
+    headings.retain(|heading| !narrow || *heading != "RUN");
+    let mut table = Table::new(&headings);
     for Told { n, at, entry } in newest {
         let says = [entry.why, entry.end, entry.step, entry.error];
-        table.row([
-            n.to_string(),
-            show::time(Some(at)),
-            entry.what,
-            entry.order.unwrap_or_default(),
-            entry.run.unwrap_or_default(),
-            entry.by.unwrap_or_default(),
-            entry.reason.unwrap_or_default(),
-            says.into_iter().flatten().collect::<Vec<_>>().join(": "),
-        ]);
+        let (n, at, order) = (n.to_string(), show::time(Some(at)), entry.order.unwrap_or_default());
+        let (run, by) = (entry.run.unwrap_or_default(), entry.by.unwrap_or_default());
+        let reason = entry.reason.unwrap_or_default();
+        let says = says.into_iter().flatten().collect::<Vec<_>>().join(": ");
+        if narrow {
+            table.row([n, at, entry.what, order, by, reason, says]);
+        } else {
+            table.row([n, at, entry.what, order, run, by, reason, says]);
+        }
     }
     show::page(&table.shown())?;
+    if narrow {
+        show::note("the runs of these lines: hostler audit --json, or a wider screen");
+    }
     Ok(Exit::Good.into())
 }
 

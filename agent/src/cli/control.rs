@@ -132,11 +132,17 @@ async fn targets(arguments: &Arguments, place: &Place, act: Act) -> Result<Vec<(
         |((host, _), report): (&(Name, Name), &OrderReport)| Some((host.clone(), about(act, report)?));
     let targets: Vec<(Name, Names)> = reports.iter().filter_map(names).collect();
     if targets.is_empty() {
-        let stands = match &source {
-            Source::Host(_) => reports.values().next().map_or("", |report| report.phase.as_str()),
-            Source::Group(_) => "otherwise on each of its hosts",
+        let (stands, place) = match &source {
+            Source::Host(host) => {
+                let phase = reports.values().next().map_or("", |report| report.phase.as_str());
+                (show::inline(phase), format!("--host {host}"))
+            }
+            Source::Group(group) => ("otherwise on each of its hosts".to_owned(), format!("--group {group}")),
         };
-        let message = format!("nothing to {}: order {order} in {source} is {stands}", act.as_str());
+        let message = format!(
+            "nothing to {}: order {order} in {source} is {stands}; see hostler status {order} {place}",
+            act.as_str()
+        );
         return Err(fault(Exit::No, message));
     }
     if matches!(source, Source::Group(_)) {
@@ -207,18 +213,31 @@ fn conclude(
     } else {
         for host in waiting.keys() {
             let answer = answers.get(host).map_or_else(
-                || format!("no answer within {}; it stays in place", arguments.wait),
+                || {
+                    format!(
+                        "no answer within {}; it stays in place for a week: hostler status {order} --host {host}",
+                        arguments.wait
+                    )
+                },
                 |answer| show::inline(answer),
             );
             show::line(format!("{order} on {host}: {word}: {answer}"))?;
         }
     }
-    Ok(if answers.values().any(|answer| answer != "done") {
+    let exit = if answers.values().any(|answer| answer != "done") {
         Exit::No
     } else if answers.len() < waiting.len() {
         Exit::Silent
     } else {
         Exit::Good
+    };
+    // The host has taken it up: what comes of it is another question.
+    if exit == Exit::Good && !arguments.json {
+        let place = match arguments.source.source()? {
+            Source::Host(host) => format!("--host {host}"),
+            Source::Group(group) => format!("--group {group}"),
+        };
+        show::say(format!("hostler status {order} {place} shows how it goes"))?;
     }
-    .into())
+    Ok(exit.into())
 }

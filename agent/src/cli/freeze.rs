@@ -66,8 +66,9 @@ pub(super) fn freeze(arguments: &Arguments) -> Result<ExitCode, Failure> {
         if arguments.json {
             show::json(&json!({"group": arguments.group, "freeze": freeze, "hosts": hosts}))?;
         } else {
-            let until =
-                freeze.until.map_or_else(|| "hostler thaw".to_owned(), |until| show::time(Some(until)));
+            let until = freeze
+                .until
+                .map_or_else(|| format!("hostler thaw {}", arguments.group), |until| show::time(Some(until)));
             show::line(format!(
                 "{}: frozen until {until}; nothing new starts on {hosts} known hosts, what runs goes on",
                 arguments.group

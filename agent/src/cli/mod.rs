@@ -29,6 +29,7 @@ mod show;
 mod status;
 mod table;
 mod task;
+mod watch;
 
 pub use complete::registrations;
 pub use enroll::policy;
@@ -46,9 +47,12 @@ use crate::host::logging::{self, Level};
 use exit::Exit;
 
 /// Where whoever has never used it finds the way from here.
-const FIRST: &str =
-    "First steps: `hostler dev` shows everything here and now. With Consul: `hostler check --store-only`,
-`hostler enroll HOST`, the agent on the host, `hostler run hello --host HOST`, `hostler status`.";
+const FIRST: &str = "First steps: `hostler dev` shows everything here and now. With Consul:
+  hostler check --store-only      what you may do with the store
+  hostler enroll HOST             prepares the store for a host
+  hostler check                   on the host; then start its agent
+  hostler run hello --host HOST   has it carry something out
+  hostler status                  who is there, and where orders stand";
 
 /// Carries out orders from Consul on this host, each once, and reports the result.
 #[derive(Parser)]

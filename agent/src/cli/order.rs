@@ -3,6 +3,7 @@
 //! A document is checked here before it is written, so that a mistake costs the operator a line and no host
 //! anything. What is replaced is what was looked at: a change in between is never overwritten.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use super::exit::{Exit, fault};
 use super::fleet::{Fleet, Placed};
 use super::place::{Place, PlaceArgs, SourceArgs};
 use super::table::Table;
+use super::watch::{WatchArgs, endless};
 use super::{Failure, block, screen, show};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
@@ -24,6 +26,12 @@ use crate::domain::source::{OrderKey, Source};
 use crate::domain::span::Span;
 use crate::host::disk;
 use crate::store::When;
+
+/// What becomes of an order whose identity stays as it was.
+const SAME: &str = "same instruction, other terms at most";
+
+/// What is said in place of an empty table.
+const NONE: &str = "there are no orders, or the token may not see them: hostler order put writes one";
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -96,6 +104,8 @@ struct List {
     /// Of this group only
     #[arg(long, value_name = "GROUP")]
     group: Option<Name>,
+    #[command(flatten)]
+    watch: WatchArgs,
     /// Print a document for programs
     #[arg(long)]
     json: bool,
@@ -138,13 +148,18 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
     write(&place, &key, text, before).await?;
     let did = match (before.map(Placed::identity), identity(&document)) {
         (None, _) => "created",
-        (Some(old), new) if old == new && old.is_some() => "same instruction, other terms at most",
+        (Some(old), new) if old == new && old.is_some() => SAME,
         (Some(_), _) => "changed",
     };
     if put.json {
         show::json(&json!({"order": key, "did": did, "identity": identity(&document)}))?;
     } else {
         show::say(format!("{key}: {did}"))?;
+        if did == SAME {
+            show::say(
+                "a host that has carried it out does so again only with another revision, or hostler retry",
+            )?;
+        }
         show::say(format!("hostler status {} shows how it goes", key.order))?;
     }
     Ok(Exit::Good.into())
@@ -263,22 +278,40 @@ fn described(key: &OrderKey, placed: &Placed) -> Value {
 
 async fn list(list: &List) -> Result<ExitCode, Failure> {
     let place = list.place.open()?;
-    let fleet = Fleet::read(&place).await?;
     let wanted = match (&list.host, &list.group) {
         (Some(host), _) => Some(Source::Host(host.clone())),
         (None, Some(group)) => Some(Source::Group(group.clone())),
         (None, None) => None,
     };
-    if let Some(source) = &wanted {
-        fleet.check(source)?;
+    let read = async || {
+        let mut fleet = Fleet::read(&place).await?;
+        if let Some(source) = &wanted {
+            fleet.check(source)?;
+            fleet.orders.retain(|key, _| key.source == *source);
+        }
+        Ok::<_, Failure>(fleet.orders)
+    };
+    if list.watch.watch {
+        let look = async || {
+            let orders = read().await?;
+            Ok(if orders.is_empty() { format!("{NONE}\n") } else { table(&orders) })
+        };
+        return Ok(endless(&list.watch, look).await?.into());
     }
-    let orders =
-        fleet.orders.iter().filter(|(key, _)| wanted.as_ref().is_none_or(|source| key.source == *source));
+    let orders = read().await?;
     if list.json {
-        let all: Vec<Value> = orders.map(|(key, placed)| described(key, placed)).collect();
+        let all: Vec<Value> = orders.iter().map(|(key, placed)| described(key, placed)).collect();
         show::json(&all)?;
-        return Ok(Exit::Good.into());
+    } else if orders.is_empty() {
+        show::note(NONE);
+    } else {
+        show::page(&table(&orders))?;
     }
+    Ok(Exit::Good.into())
+}
+
+/// A line for each order.
+fn table(orders: &BTreeMap<OrderKey, Placed>) -> String {
     let mut table = Table::new(&["PLACE", "ORDER", "TASK", "INSTRUCTION", "BY", "REASON"]);
     for (key, placed) in orders {
         let (task, by, reason) = match &placed.document {
@@ -292,10 +325,5 @@ async fn list(list: &List) -> Result<ExitCode, Failure> {
         let by = by.unwrap_or_else(|| "-".to_owned());
         table.row([key.source.to_string(), key.order.to_string(), task, identity, by, reason]);
     }
-    if table.is_empty() {
-        show::note("there are no orders, or the token may not see them: hostler order put writes one");
-    } else {
-        show::page(&table.shown())?;
-    }
-    Ok(Exit::Good.into())
+    table.shown()
 }

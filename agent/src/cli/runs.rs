@@ -1,5 +1,6 @@
-//! `hostler runs`: the newest runs.
+//! `hostler runs`: the newest runs, once or watched.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -7,12 +8,17 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::fleet::Fleet;
-use super::history::{folders, newest_here, reported};
+use super::history::{Known, folders, newest_here, reported};
 use super::place::{Place, PlaceArgs};
+use super::screen;
 use super::table::Table;
+use super::watch::{WatchArgs, endless};
 use super::{Failure, block, show};
 use crate::domain::name::Name;
 use crate::host::clock;
+
+/// What is said in place of an empty table.
+const NONE: &str = "there are no runs, or the token may not see their reports";
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -22,6 +28,8 @@ pub(super) struct Arguments {
     /// So many at most
     #[arg(long, short = 'n', value_name = "N", default_value = "20")]
     count: usize,
+    #[command(flatten)]
+    watch: WatchArgs,
     /// Print a document for programs
     #[arg(long)]
     json: bool,
@@ -29,55 +37,94 @@ pub(super) struct Arguments {
     place: PlaceArgs,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    block(async {
-        let settings = arguments.place.settings()?;
+/// Where runs are read from.
+enum From {
+    /// The host's own folders: all that are kept.
+    Folders(PathBuf),
+    /// What the hosts reported of their newest.
+    Reports(Place),
+}
+
+impl From {
+    async fn read(&self, arguments: &Arguments) -> Result<Vec<Known>, Failure> {
         let host = arguments.host.as_ref();
-        let here = folders(&settings, host).filter(|_| !arguments.place.is_folder_only());
-        let (from, mut runs) = match &here {
-            Some(dir) => ("folders", newest_here(dir, arguments.count)?),
-            None => {
-                let place = Place::existing(&settings)?;
-                let runs = reported(&place, host).await?;
+        let mut runs = match self {
+            Self::Folders(dir) => newest_here(dir, arguments.count)?,
+            Self::Reports(place) => {
+                let runs = reported(place, host).await?;
                 if runs.is_empty()
                     && let Some(host) = host
                 {
-                    Fleet::read(&place).await?.check_host(host)?;
+                    Fleet::read(place).await?.check_host(host)?;
                 }
-                ("reports", runs)
+                runs
             }
         };
         runs.truncate(arguments.count);
+        Ok(runs)
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    block(async {
+        let settings = arguments.place.settings()?;
+        let here = folders(&settings, arguments.host.as_ref());
+        let from = match here.filter(|_| !arguments.place.is_folder_only()) {
+            Some(dir) => From::Folders(dir),
+            None => From::Reports(Place::existing(&settings)?),
+        };
+        if arguments.watch.watch {
+            let look = async || {
+                let runs = from.read(arguments).await?;
+                Ok(if runs.is_empty() { format!("{NONE}\n") } else { table(runs, !screen::terminal()) })
+            };
+            return Ok(endless(&arguments.watch, look).await?.into());
+        }
+        let runs = from.read(arguments).await?;
         if arguments.json {
+            let from = match from {
+                From::Folders(_) => "folders",
+                From::Reports(_) => "reports",
+            };
             show::json(&json!({"from": from, "runs": runs}))?;
-            return Ok(Exit::Good.into());
-        }
-        if runs.is_empty() {
-            show::note("there are no runs, or the token may not see their reports");
-            return Ok(Exit::Good.into());
-        }
-        let now = clock::now();
-        let mut table = Table::new(&["RUN", "HOST", "ORDER", "TASK", "PHASE", "STARTED", "TOOK", "ERROR"]);
-        for known in runs {
-            let report = known.report;
-            let took = report.started.map(|started| report.ended.unwrap_or(now).duration_since(started));
-            table.row([
-                known.run.to_string(),
-                known.host,
-                report.order,
-                report.task,
-                report.phase,
-                show::time(report.started),
-                took.map(show::length).unwrap_or_default(),
-                report.error.unwrap_or_default(),
-            ]);
-        }
-        show::page(&table.shown())?;
-        if here.is_none() {
-            show::note(
-                "from the hosts' reports, the newest 20 of each; on the host itself all that are kept",
-            );
+        } else if runs.is_empty() {
+            show::note(NONE);
+        } else {
+            show::page(&table(runs, false))?;
+            if matches!(from, From::Reports(_)) {
+                show::note(
+                    "from the hosts' reports, the newest 20 of each; on the host itself all that are kept",
+                );
+            }
         }
         Ok(Exit::Good.into())
     })
+}
+
+/// A line for each run; `still`: what is under way has no length yet, so that only news changes the text.
+///
+/// On a terminal the start is told as how long ago: a time would leave no room for why a run failed.
+fn table(runs: Vec<Known>, still: bool) -> String {
+    let now = clock::now();
+    let started = if screen::terminal() { "AGO" } else { "STARTED" };
+    let mut table = Table::new(&["RUN", "HOST", "ORDER", "TASK", "PHASE", started, "TOOK", "ERROR"]);
+    for known in runs {
+        let report = known.report;
+        let until = report.ended.or((!still).then_some(now));
+        let took = report.started.zip(until).map(|(started, until)| until.duration_since(started));
+        table.row([
+            known.run.to_string(),
+            known.host,
+            report.order,
+            report.task,
+            report.phase,
+            match report.started {
+                Some(at) if screen::terminal() => show::length(now.duration_since(at)),
+                at => show::time(at),
+            },
+            took.map(show::length).unwrap_or_default(),
+            report.error.unwrap_or_default(),
+        ]);
+    }
+    table.shown()
 }

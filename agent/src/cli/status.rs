@@ -10,7 +10,6 @@ mod view;
 pub(super) mod watch;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -19,17 +18,17 @@ use super::exit::Exit;
 use super::fleet::{Fleet, is_late};
 use super::history::usual;
 use super::place::{Place, PlaceArgs};
+use super::watch::WatchArgs;
 use super::{Failure, block, screen, show};
 use crate::domain::name::Name;
 use crate::domain::source::OrderKey;
-use crate::domain::span::Span;
 use crate::host::clock;
 use rows::{Question, Rows};
 use watch::Watch;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The order; ends with 1 unless it is done on each host
+    /// The order; ends with 1 unless it is done on each host, and a watch ends when it is over on each
     #[arg(value_name = "ORDER")]
     order: Option<Name>,
     /// This host only
@@ -38,12 +37,8 @@ pub(super) struct Arguments {
     /// The known hosts of this group only
     #[arg(long, value_name = "GROUP")]
     group: Option<Name>,
-    /// Show it again and again, with an order until it is over on each host
-    #[arg(long, short, conflicts_with = "json")]
-    watch: bool,
-    /// With --watch: no longer than this
-    #[arg(long, value_name = "SPAN", requires = "watch")]
-    wait: Option<Span>,
+    #[command(flatten)]
+    watch: WatchArgs,
     /// Print a document for programs
     #[arg(long)]
     json: bool,
@@ -56,9 +51,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let place = arguments.place.open()?;
         let Arguments { order, host, group, .. } = arguments;
         let question = Question { order: order.clone(), host: host.clone(), group: group.clone() };
-        if arguments.watch {
-            let most: Option<Duration> = arguments.wait.map(|span| span.0);
-            let (exit, _) = Watch::new(&place, &question).watch(most).await?;
+        if arguments.watch.watch {
+            let (exit, _) = Watch::new(&place, &question).watch(arguments.watch.most()).await?;
             return Ok(exit.into());
         }
         let fleet = Fleet::read(&place).await?;
@@ -71,15 +65,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             show::json(&rows.document())?;
         } else {
             show::page(&of_rows(&place, &rows, order.is_some()).await?)?;
+            if let (Some(order), true, false) = (order, rows.rows.len() > 1, rows.all_done()) {
+                show::note(format!("all that one host says: hostler status {order} --host HOST"));
+            }
         }
         Ok(rows.exit().into())
     })
 }
 
 async fn of_rows(place: &Place, rows: &Rows, one_order: bool) -> Result<String, Failure> {
-    let [row] = &*rows.rows else { return Ok(view::table(rows, screen::quiet())) };
+    let [row] = &*rows.rows else { return Ok(view::table(rows, screen::quiet(), false)) };
     if !one_order {
-        return Ok(view::table(rows, screen::quiet()));
+        return Ok(view::table(rows, screen::quiet(), false));
     }
     if screen::quiet() && row.is_good() {
         return Ok(String::new());
@@ -112,13 +109,15 @@ fn overview(place: &Place, fleet: &Fleet, json: bool) -> Result<(), Failure> {
             place.store.place()
         ));
     } else {
-        show::page(&view::overview(fleet, now))?;
+        show::page(&view::overview(fleet, now, false))?;
         if fleet.agents.is_empty() {
             show::note(
                 "no agent has ever reported; on a host: hostler check, systemctl enable --now hostler",
             );
         } else if fleet.orders.is_empty() {
             show::note("there are no orders: hostler run TASK --host HOST, or hostler order put");
+        } else {
+            show::note("where an order stands on each host: hostler status ORDER");
         }
     }
     Ok(())

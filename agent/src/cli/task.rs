@@ -186,7 +186,8 @@ fn show(arguments: &Show) -> Result<ExitCode, Failure> {
         return Ok(Exit::Good.into());
     }
     let task = &loaded.task;
-    show::line(format!("{}@{}  {}", task.name, task.version, show::inline(&task.description)))?;
+    let title = format!("{}@{}  {}", task.name, task.version, show::inline(&task.description));
+    show::line(title.trim_end())?;
     show::line(format!("folder   {}", loaded.folder.display()))?;
     if !allows(&settings.allow, &task.name) {
         show::line("allowed  no: see `tasks.allow` in the configuration")?;

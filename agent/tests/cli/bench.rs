@@ -1,7 +1,7 @@
 //! A host in a temporary folder, whose commands are the built binary's, and what they print.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hostler::cli::{Document, schema};
 use hostler_testkit::eventually;
+use nix::pty::Winsize;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -113,12 +114,31 @@ impl Bench {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
         command.args(arguments).arg("--config").arg(self.path("hostler.yml"));
-        command.stdin(Stdio::null()).env_remove("HOSTLER_LOG").env("USER", "alice");
+        command.stdin(Stdio::null()).env_remove("HOSTLER_LOG").env_remove("SUDO_USER").env("USER", "alice");
         command
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Done {
         self.command(arguments).output().unwrap().into()
+    }
+
+    /// On a terminal of 80 columns without colours; errors come on it too, as they do for people.
+    pub(crate) fn on_terminal(&self, arguments: &[&str]) -> Done {
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = nix::pty::openpty(Some(&size), None).unwrap();
+        let mut command = self.command(arguments);
+        command.env("NO_COLOR", "1").stderr(pty.slave.try_clone().unwrap()).stdout(pty.slave);
+        let mut child = command.spawn().unwrap();
+        // The child alone has the other side now: it ends with it.
+        drop(command);
+        let (mut terminal, mut bytes, mut piece) = (fs::File::from(pty.master), Vec::new(), [0; 4096]);
+        // A terminal whose other side is closed answers with an error, not with an end.
+        while let Ok(count @ 1..) = terminal.read(&mut piece) {
+            bytes.extend_from_slice(&piece[..count]);
+        }
+        let code = child.wait().unwrap().code().unwrap_or(-1);
+        let out = String::from_utf8(bytes).unwrap().replace("\r\n", "\n");
+        Done { code, out, err: String::new() }
     }
 
     pub(crate) fn with_input(&self, arguments: &[&str], input: &str) -> Done {

@@ -6,7 +6,10 @@
     reason = "a helper of tests that fails must fail its test at once"
 )]
 
+mod acts;
 mod bench;
 mod exits;
 mod screens;
+mod steady;
+mod watches;
 mod words;

@@ -9,6 +9,7 @@ use clap::Command;
 use insta::assert_snapshot;
 
 use crate::bench::Bench;
+use crate::steady::{screen, steady, steady_json};
 
 /// The help of a command and of each below it, as it is with `--help`.
 fn helps(command: &mut Command, path: &str, all: &mut Vec<(String, String)>) {
@@ -124,18 +125,11 @@ fn fleet() -> Bench {
     bench
 }
 
-/// What a command printed, without what differs from place to place.
-fn screen(bench: &Bench, arguments: &[&str]) -> String {
-    let done = bench.run(arguments);
-    let folder = bench.dir.path().display().to_string();
-    let text = format!("{}{}exit status {}\n", done.out, done.err, done.code);
-    text.replace(&folder, "/DIR")
-}
-
 #[test]
 fn tables() {
     let bench = fleet();
     let run = "01JD8000000000000000000000";
+    // No agent was ever here: there is no state folder.
     for (name, arguments) in [
         ("status", &["status"][..]),
         ("status-order", &["status", "backup"]),
@@ -149,9 +143,24 @@ fn tables() {
         ("status-held", &["status", "backup", "--host", "db4"]),
         ("status-silent", &["status", "backup", "--host", "db5"]),
         ("status-not-seen", &["status", "backup", "--host", "db7"]),
+        ("cancel-nothing", &["cancel", "backup", "--host", "db1"]),
+        ("cancel-no-answer", &["cancel", "backup", "--host", "db6", "--wait", "0s"]),
+        ("cancel-group", &["cancel", "backup", "--group", "hana"]),
+        ("check-store-only", &["check", "--store-only"]),
         ("order-list", &["order", "list"]),
+        ("order-list-watch", &["order", "list", "--watch", "--wait", "0s"]),
+        ("order-list-watch-json", &["order", "list", "--watch", "--json"]),
+        ("order-put", &["order", "put", "x", "--host", "db1", "--task", "good"]),
+        ("order-put-again", &["order", "put", "x", "--host", "db1", "--task", "good"]),
+        ("order-put-changed", &["order", "put", "x", "--host", "db1", "--task", "good", "--param", "n=1"]),
+        ("order-put-group", &["order", "put", "x", "--group", "hana", "--task", "good"]),
+        ("order-delete", &["order", "delete", "x", "--host", "db1"]),
         ("order-get", &["order", "get", "backup", "--group", "hana"]),
         ("runs", &["runs", "--host", "db2"]),
+        ("runs-watch", &["runs", "--host", "db2", "--watch", "--wait", "0s"]),
+        ("runs-watch-json", &["runs", "--watch", "--json"]),
+        ("runs-none", &["runs", "--host", "db1"]),
+        ("audit-none", &["audit"]),
         ("logs", &["logs", run, "--host", "db2"]),
         ("task-list", &["task", "list"]),
         ("task-show", &["task", "show", "good"]),
@@ -166,6 +175,34 @@ fn tables() {
         ("mistyped-command", &["statsu"]),
     ] {
         assert_snapshot!(format!("screen-{name}"), screen(&bench, arguments));
+    }
+}
+
+/// The same on a terminal of 80 columns: what is cut there, and what wraps.
+#[test]
+fn narrow() {
+    let bench = fleet();
+    for (name, arguments) in [
+        ("help", &["--help"][..]),
+        ("status", &["status"]),
+        ("status-order", &["status", "backup"]),
+        ("status-failed", &["status", "backup", "--host", "db2"]),
+        ("status-held", &["status", "backup", "--host", "db4"]),
+        ("status-silent", &["status", "backup", "--host", "db5"]),
+        ("status-watch", &["status", "backup", "--watch", "--wait", "0s"]),
+        ("order-list", &["order", "list"]),
+        ("order-list-watch", &["order", "list", "--watch", "--wait", "0s"]),
+        ("runs", &["runs", "--host", "db2"]),
+        ("runs-watch", &["runs", "--host", "db2", "--watch", "--wait", "0s"]),
+        ("check-store-only", &["check", "--store-only"]),
+    ] {
+        let done = bench.on_terminal(arguments);
+        // A view that is watched ends each line for the terminal; here the lines themselves are of interest.
+        let text = done.out.replace('\x1b', "ESC");
+        assert_snapshot!(
+            format!("narrow-{name}"),
+            steady(&bench, &format!("{text}exit status {}\n", done.code))
+        );
     }
 }
 
@@ -191,6 +228,7 @@ fn documents() {
         ("control", &["cancel", "backup", "--host", "db6", "--wait", "0s", "--json"]),
         ("check", &["check", "--json", "--store-only"]),
     ] {
-        bench.run(arguments).fits(definition);
+        let document = bench.run(arguments).fits(definition);
+        assert_snapshot!(format!("json-{definition}"), steady_json(&bench, document));
     }
 }

@@ -332,20 +332,6 @@ fn a_task_can_be_tried_with_secrets_from_a_file() {
 }
 
 #[test]
-fn a_watch_ends_when_the_order_is_over() {
-    let mut bench = Bench::new();
-    bench.start();
-    bench.run(&["order", "put", "slow", "--host", "db1", "--task", "slow"]).ends(0);
-    bench.until(&["status", "slow"], "running", |done| done.out.contains("running"));
-    bench.run(&["status", "slow", "--watch", "--wait", "0s"]).ends(18).says("step 1/1 go");
-    let mut watch = bench.command(&["status", "slow", "--watch"]);
-    let watch = watch.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    fs::write(bench.path("flag"), "").unwrap();
-    Done::from(watch.wait_with_output().unwrap()).ends(0).says("succeeded");
-    bench.run(&["status", "--watch", "--json"]).ends(2);
-}
-
-#[test]
 fn an_order_for_a_group_is_watched_on_each_of_its_hosts() {
     let mut bench = Bench::new();
     bench.start();
@@ -399,6 +385,8 @@ fn a_shell_completes_the_names_of_the_store() {
     };
     assert_eq!(complete("hostler stat"), ["status"]);
     assert_eq!(complete("hostler status CONFIG --host "), ["db1"]);
+    assert_eq!(complete("hostler runs --wat"), ["--watch"]);
+    assert_eq!(complete("hostler order list --wat"), ["--watch"]);
     assert_eq!(complete("hostler freeze CONFIG h"), ["hana"]);
     assert_eq!(complete("hostler status CONFIG n"), ["nightly"]);
     assert_eq!(complete("hostler run CONFIG lo"), ["loud"]);

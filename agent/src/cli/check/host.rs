@@ -114,7 +114,7 @@ fn launcher(settings: &Settings) -> Check {
         Launcher::Systemd => ok("launcher", "each run is a unit of systemd"),
         Launcher::Detached => warn(
             "launcher",
-            "runs are detached processes: a stopped run could leave processes behind (promise P6 is weaker)",
+            "runs are detached processes: a stopped run could leave processes behind",
             "run under systemd with launcher: auto",
         ),
     }

@@ -63,6 +63,12 @@ pub(super) async fn checks(place: &Place, settings: &Settings, local: bool) -> V
     checks
 }
 
+/// So many of them.
+fn counted(count: usize, what: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{plural}")
+}
+
 /// What is not looked at without an answer of the store.
 pub(super) fn skipped(why: &str) -> [Check; 3] {
     ["leader", "markers", "rights"].map(|name| skip(name, why))
@@ -85,7 +91,9 @@ async fn of_operator(place: &Place, settings: &Settings) -> Vec<Check> {
             "sees no reports of agents",
             "no agent has reported yet, or the token may not read reports",
         ),
-        Ok(listing) => ok("rights", format!("may read reports: {} agents are seen", listing.entries.len())),
+        Ok(listing) => {
+            ok("rights", format!("may read reports: {} seen", counted(listing.entries.len(), "agent")))
+        }
     });
     if matches!(settings.store, StoreSettings::Consul(_)) {
         let report = format!("{}{PROBE}", keys.agent_reports());
@@ -122,7 +130,9 @@ async fn of_host(place: &Place, settings: &Settings, host: &Name) -> Vec<Check> 
         checks.push(match place.store.list(&prefix).await {
             Err(error) => fail("markers", error.to_string(), &*cure),
             Ok(listing) => match listing.without_marker(&prefix) {
-                Some(listing) => ok("markers", format!("{prefix} with {} keys", listing.entries.len())),
+                Some(listing) => {
+                    ok("markers", format!("{prefix} with {}", counted(listing.entries.len(), "key")))
+                }
                 None => fail("markers", format!("{prefix} has no marker, or may not be read"), &*cure),
             },
         });

@@ -43,7 +43,7 @@ pub(super) fn summary(
     let over = rows.rows.iter().filter(|row| is_over(row.standing)).count();
     let (over, all) =
         (u64::try_from(over).unwrap_or(u64::MAX), u64::try_from(rows.rows.len()).unwrap_or(u64::MAX));
-    let mut text = format!("{title}: {all} hosts\n{} {over} over: ", bar(over, all));
+    let mut text = format!("{title}: {all} hosts\n{} {over} over\n", bar(over, all));
     let words = rows.counts().into_iter().map(|(standing, count)| {
         let word = format!("{count} {}", standing.as_str());
         paint(&word, tone(standing))

@@ -27,8 +27,8 @@ pub(in crate::cli) fn tone(standing: Standing) -> Tone {
     }
 }
 
-/// All hosts and all orders.
-pub(super) fn overview(fleet: &Fleet, now: Timestamp) -> String {
+/// All hosts and all orders; `still`: times stand as such, so that the text changes only with what was reported.
+pub(super) fn overview(fleet: &Fleet, now: Timestamp, still: bool) -> String {
     let mut table = Table::new(&["HOST", "AGENT", "VERSION", "GROUPS", "CONDITIONS"]);
     for host in fleet.hosts() {
         let blank = AgentReport::default();
@@ -44,7 +44,7 @@ pub(super) fn overview(fleet: &Fleet, now: Timestamp) -> String {
         };
         let row = [
             host.to_string(),
-            agent_word(agent, now),
+            agent_word(agent, now, still),
             hostler.clone(),
             groups.join(","),
             conditions.join("; "),
@@ -91,14 +91,15 @@ fn phases(fleet: &Fleet, key: &OrderKey, now: Timestamp) -> (usize, String) {
 }
 
 /// Whether an agent says something.
-fn agent_word(agent: Option<&AgentReport>, now: Timestamp) -> String {
+fn agent_word(agent: Option<&AgentReport>, now: Timestamp, still: bool) -> String {
     match agent {
         None => "never reported".to_owned(),
         Some(agent) if is_late(agent.next_by, now) => format!("silent since {}", show::time(agent.next_by)),
-        Some(agent) => agent.updated.map_or_else(
-            || "reports".to_owned(),
-            |at| format!("{} ago", show::length(now.duration_since(at))),
-        ),
+        Some(agent) => match agent.updated {
+            None => "reports".to_owned(),
+            Some(at) if still => show::time(Some(at)),
+            Some(at) => format!("{} ago", show::length(now.duration_since(at))),
+        },
     }
 }
 
@@ -123,9 +124,10 @@ pub(super) fn explained(row: &Row, fleet: &Fleet, now: Timestamp) -> String {
     }
 }
 
-/// A line for each row; `only_bad`: without those that are done.
-pub(super) fn table(rows: &Rows, only_bad: bool) -> String {
-    let mut table = Table::new(&["HOST", "ORDER", "FROM", "STANDING", "PHASE", "FOR", "DETAIL"]);
+/// A line for each row; `only_bad`: without those that are done; `still`: times stand as such.
+pub(super) fn table(rows: &Rows, only_bad: bool, still: bool) -> String {
+    let time = if still { "SINCE" } else { "FOR" };
+    let mut table = Table::new(&["HOST", "ORDER", "FROM", "STANDING", "PHASE", time, "DETAIL"]);
     for row in rows.rows.iter().filter(|row| !only_bad || !row.is_good()) {
         // How long ago is shorter than when, and what people ask; documents for programs have the time.
         let since = row.report.as_ref().and_then(|report| report.since);
@@ -135,7 +137,11 @@ pub(super) fn table(rows: &Rows, only_bad: bool) -> String {
             row.key.as_ref().map_or_else(|| "-".to_owned(), |key| key.source.to_string()),
             row.standing.as_str().to_owned(),
             row.report.as_ref().map(|report| report.phase.clone()).unwrap_or_default(),
-            since.map(|at| show::length(rows.now.duration_since(at))).unwrap_or_default(),
+            match since {
+                None => String::new(),
+                Some(at) if still => show::time(Some(at)),
+                Some(at) => show::length(rows.now.duration_since(at)),
+            },
             explained(row, &rows.fleet, rows.now),
         ];
         table.toned(3, tone(row.standing), cells);
@@ -143,6 +149,9 @@ pub(super) fn table(rows: &Rows, only_bad: bool) -> String {
     let shown = if table.is_empty() { String::new() } else { table.shown() };
     if only_bad { shown } else { format!("{shown}\n{}\n", rows.in_words()) }
 }
+
+/// Where values begin in their lines.
+const AT: usize = 13;
 
 /// Everything that one report says.
 pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<SignedDuration>) -> String {
@@ -158,7 +167,7 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
     let unsaid = matches!(row.standing, Standing::NotSeen | Standing::Silent);
     let fields = [
         ("host", row.host.to_string()),
-        ("agent", agent_word(fleet.agents.get(&row.host), now)),
+        ("agent", agent_word(fleet.agents.get(&row.host), now, false)),
         ("order", place),
         ("standing", row.standing.as_str().to_owned()),
         ("", if unsaid { explained(row, fleet, now) } else { String::new() }),
@@ -187,14 +196,15 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
         shown.push_str(&format!("{name:<12} {value}\n"));
     };
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
-        let value = show::inline(value);
+        let value = show::indented(value, AT);
         line(name, &if *name == "standing" { paint(&value, tone(row.standing)) } else { value });
     }
     for (name, value) in &report.outputs {
         line("output", &format!("{} = {}", show::inline(name), show::inline(value)));
     }
-    if let Some(command) = next(row, report) {
-        line("next", &command);
+    // A line for each, whole: so that it can be taken over with the mouse.
+    for (i, command) in next(row, report).iter().enumerate() {
+        line(if i == 0 { "next" } else { "" }, command);
     }
     if let Some(tail) = &report.tail {
         shown.push_str("the end of what it printed:\n");
@@ -203,22 +213,27 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
     shown
 }
 
-/// The commands that come next where an order stands so; what is held says in its message what resolves it.
-fn next(row: &Row, report: &OrderReport) -> Option<String> {
+/// The commands that come next where an order stands so.
+fn next(row: &Row, report: &OrderReport) -> Vec<String> {
     let (host, order) = (&row.host, &row.order);
     let end = end_of_phase(&report.phase);
-    let commands = match (row.standing, end, report.run) {
+    match (row.standing, end, report.run) {
         (Standing::Running | Standing::Waiting, ..) => {
             vec![
                 format!("hostler status {order} --host {host} --watch"),
                 format!("hostler cancel {order} --host {host}"),
             ]
         }
+        // Why, and what each of them means here, is in the message.
+        (Standing::Held, ..) => vec![
+            format!("hostler release {order} --host {host}"),
+            format!("hostler rebase {order} --host {host}"),
+        ],
         (Standing::Failed, Some(end), Some(run)) if end.keeps_its_place() => vec![
             format!("hostler logs {run}"),
-            format!(
-                "hostler acknowledge {order} --host {host} --as done (or failed, or hostler undo, or hostler retry)"
-            ),
+            format!("hostler acknowledge {order} --host {host} --as done (or failed)"),
+            format!("hostler undo {order} --host {host}"),
+            format!("hostler retry {order} --host {host}"),
         ],
         (Standing::Failed, Some(_), Some(run)) => {
             vec![format!("hostler logs {run}"), format!("hostler retry {order} --host {host}")]
@@ -230,6 +245,5 @@ fn next(row: &Row, report: &OrderReport) -> Option<String> {
             vec![format!("on {host}: hostler check, systemctl status hostler")]
         }
         _ => Vec::new(),
-    };
-    (!commands.is_empty()).then(|| commands.join("; "))
+    }
 }
