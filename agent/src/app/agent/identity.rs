@@ -61,6 +61,7 @@ pub async fn settle(settings: &Settings, store: &dyn Store, notify: &mut Notify)
 ///
 /// Ready for systemd meanwhile: nobody's installation or boot hangs on a Consul that is away.
 async fn node(store: &dyn Store, notify: &mut Notify) -> Result<Name, AgentError> {
+    let mut told = None;
     loop {
         match store.node().await {
             Ok(name) => return name.to_ascii_lowercase().parse().map_err(|_| AgentError::NoHost),
@@ -72,7 +73,12 @@ async fn node(store: &dyn Store, notify: &mut Notify) -> Result<Name, AgentError
                 notify
                     .say(true, "waiting for Consul to say the name of this host; `host:` is not configured");
                 notify.alive();
-                tracing::warn!("waiting for the name of this host, `host:` is not configured: {error}");
+                // An outage may last for days: what is told once is not told again.
+                let why = error.to_string();
+                if told.as_ref() != Some(&why) {
+                    tracing::warn!("waiting for the name of this host, `host:` is not configured: {why}");
+                    told = Some(why);
+                }
                 sleep(ASK_AGAIN).await;
             }
         }
