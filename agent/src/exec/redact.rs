@@ -364,6 +364,17 @@ mod tests {
             self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (self.0 >> 33) as usize % bound
         }
+
+        fn word(&mut self, most: usize, letters: usize) -> Vec<u8> {
+            (0..1 + self.below(most)).map(|_| b'a' + self.below(letters) as u8).collect()
+        }
+
+        /// Of so few letters that the patterns overlap, and the text is full of them.
+        fn patterns_and_text(&mut self, most: usize) -> (Vec<Vec<u8>>, Vec<u8>) {
+            let letters = 2 + self.below(2);
+            let patterns: BTreeSet<_> = (0..1 + self.below(4)).map(|_| self.word(7, letters)).collect();
+            (patterns.into_iter().collect(), self.word(most, letters))
+        }
     }
 
     /// What the filter should do, slowly: cover every byte of every occurrence, one mark a stretch.
@@ -397,14 +408,7 @@ mod tests {
     fn it_does_what_the_slow_model_does_however_the_stream_is_cut() {
         let mut random = Random(7);
         for round in 0..4000 {
-            let letters = 2 + random.below(2);
-            let word = |random: &mut Random, most: usize| -> Vec<u8> {
-                (0..1 + random.below(most)).map(|_| b'a' + random.below(letters) as u8).collect()
-            };
-            let mut patterns: Vec<Vec<u8>> = (0..1 + random.below(4)).map(|_| word(&mut random, 7)).collect();
-            patterns.sort();
-            patterns.dedup();
-            let text = word(&mut random, 60);
+            let (patterns, text) = random.patterns_and_text(60);
             let redactor = Arc::new(Redactor::of_patterns(patterns.clone()).unwrap());
             let mut filter = Filter::new(redactor);
             let (mut out, mut rest) = (Vec::new(), text.as_slice());
@@ -428,15 +432,8 @@ mod tests {
     fn nothing_of_a_secret_shows_on_either_side_of_a_gap() {
         let mut random = Random(11);
         for round in 0..4000 {
-            let letters = 2 + random.below(2);
-            let word = |random: &mut Random, most: usize| -> Vec<u8> {
-                (0..1 + random.below(most)).map(|_| b'a' + random.below(letters) as u8).collect()
-            };
-            let mut patterns: Vec<Vec<u8>> = (0..1 + random.below(4)).map(|_| word(&mut random, 7)).collect();
-            patterns.sort();
-            patterns.dedup();
+            let (patterns, text) = random.patterns_and_text(80);
             let longest = patterns.iter().map(Vec::len).max().unwrap();
-            let text = word(&mut random, 80);
             let from = random.below(text.len() + 1);
             let to = from + random.below(text.len() - from + 1);
             let redactor = Arc::new(Redactor::of_patterns(patterns.clone()).unwrap());
