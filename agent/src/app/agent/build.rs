@@ -1,0 +1,174 @@
+//! An agent is put together, from its settings and what the disk has, or it is said why there is none.
+//!
+//! To build is not to run: nothing is started and no store is asked yet. A ledger or an audit that cannot be read does
+//! not keep the agent away, since it has to tell of that; it only starts nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::{
+    Agent, formats, identity, presence, reload, runs, secrets, sights, space, standing, telemetry, vault,
+};
+use crate::app::open::{self, Opened};
+use crate::catalog::Catalog;
+use crate::catalog::trust::OwnerRule;
+use crate::config::{ConfigError, Settings};
+use crate::domain::decide::Decision;
+use crate::domain::source::Source;
+use crate::host::disk::{At, DiskError};
+use crate::host::notify::Notify;
+use crate::host::{clock, disk, facts};
+use crate::ledger::identity::IdentityError;
+use crate::ledger::{Audit, Ledger};
+use crate::report::wanted::{Texts, Wanted};
+use crate::telemetry::tally::Tally;
+use crate::vault::VaultError;
+
+/// An agent that was killed is gone within this, and its lock with it.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// Events that wait to be applied; a full queue makes whoever has something to say wait.
+const EVENTS: usize = 256;
+
+/// Why the agent cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// There is no name for the host.
+    #[error("this host has no usable name: set `host:` in the configuration")]
+    NoHost,
+    /// Who the host is cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Another agent has the state folder.
+    #[error("another agent runs on {}", .0.display())]
+    Running(PathBuf),
+    /// The client for Vault.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// Something of the system.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+}
+
+impl Agent {
+    /// Puts an agent together: reads the ledger and the tasks, but starts nothing and asks no store yet.
+    pub fn build(
+        settings: Settings,
+        opened: Opened,
+        who: identity::Who,
+        mut notify: Notify,
+        anew: reload::Anew,
+    ) -> Result<Self, AgentError> {
+        let Opened { store, consul } = opened;
+        notify.say(false, "reading the ledger and the tasks");
+        let host = who.host.clone();
+        disk::make_dirs(&settings.state_dir)?;
+        // Passed through, not listed: a step's user finds its scripts by their full path in the task's copy.
+        disk::set_mode(&settings.state_dir, 0o711)?;
+        let lock = only_one(&settings)?;
+        let runs_dir = settings.state_dir.join("runs");
+        disk::make_dir(&runs_dir)?;
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let ledger = Ledger::open(&settings.state_dir.join("ledger"));
+        if let Err(error) = &ledger {
+            tracing::error!("safe mode, nothing is started: {error}");
+        }
+        let own_format = ledger.as_ref().is_ok_and(Ledger::is_newest);
+        let probation = formats::Probation::of(&settings.state_dir, own_format);
+        let audit = Audit::open(&settings.state_dir);
+        if let Err(error) = &audit {
+            tracing::error!("nothing is started, since the audit cannot be kept: {error}");
+        }
+        let standings =
+            ledger.as_ref().map(|ledger| standing::Standings::of(ledger.memory())).unwrap_or_default();
+        let mut sources = vec![Source::Host(host.clone())];
+        sources.extend(settings.groups.iter().cloned().map(Source::Group));
+        let rule = OwnerRule::of_process();
+        let catalog = Catalog::load(&settings.task_dirs, rule);
+        let runs = runs::Runs::open(&runs_dir, events.clone());
+        let launcher = open::launcher(settings.launcher);
+        let (wanted, _) = watch::channel(Arc::new(Wanted::default()));
+        let vault = vault::open(&settings)?;
+        let since_boot = clock::since_boot().as_secs_f64() - facts::process().started;
+        let presence = consul
+            .clone()
+            .map(|consul| presence::Presence::of(consul, &settings.keys, &host, &settings.groups));
+        Ok(Self {
+            anew,
+            unsettled: None,
+            consul,
+            presence,
+            vault_keeper: None,
+            listening: telemetry::Listening::new(),
+            started: clock::now().as_duration().as_secs_f64() - since_boot,
+            tally: Tally::default(),
+            shown: telemetry::Shown::default(),
+            reported: watch::channel(None).0,
+            host,
+            who,
+            past: None,
+            rivals: watch::channel(None).1,
+            boot: facts::boot_id(),
+            program: std::env::current_exe()?,
+            rule,
+            launcher,
+            store,
+            sources,
+            sights: Vec::new(),
+            sighted: sights::Sighted::default(),
+            sightings: 0,
+            seeing: sights::Seeing::default(),
+            ledger,
+            audit,
+            ledger_full: None,
+            space: space::Space::of(&settings.state_dir),
+            catalog,
+            examined: BTreeMap::new(),
+            runs,
+            starting: BTreeMap::new(),
+            copying: Arc::default(),
+            ending: BTreeSet::new(),
+            rebooting: false,
+            calm_until: None,
+            standings,
+            secrets: secrets::Secrets::default(),
+            probation,
+            vault,
+            closed_since_trim: 0,
+            decision: Decision::default(),
+            events,
+            inbox,
+            wanted,
+            texts: Texts::default(),
+            notify,
+            settings,
+            _lock: lock,
+        })
+    }
+}
+
+/// Only one agent works on a state folder. One that was just killed may still be about to be gone.
+fn only_one(settings: &Settings) -> Result<Flock<File>, AgentError> {
+    let path = settings.state_dir.join("lock");
+    let until = Instant::now() + GONE_WITHIN;
+    loop {
+        let file = File::create(&path).at("create", &path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err(_) if Instant::now() >= until => return Err(AgentError::Running(settings.state_dir.clone())),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! From all that is known to what is done: the view is put together, decided on, and each action goes its way.
+//!
+//! What is to be remembered goes to the ledger in one record and is on the disk before the next decision is made; a
+//! decision that the ledger cannot take is made again later.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Agent;
+use crate::domain::decide::{Action, Decision, View, decide};
+use crate::host::clock;
+
+/// What the ledger could not take is decided again after this.
+const LEDGER_AGAIN: Duration = Duration::from_secs(10);
+/// One decision can lead to the next, but never so often without anything happening between.
+const MOST_DECISIONS: usize = 64;
+
+impl Agent {
+    /// Decides and does what was decided, until nothing more is to be remembered.
+    pub(super) fn decide_and_dispatch(&mut self) {
+        self.look_at_space();
+        for _ in 0..MOST_DECISIONS {
+            let Ok(ledger) = &self.ledger else { return };
+            let now = clock::now();
+            let barred = self.barred(now);
+            let unread = BTreeMap::new();
+            let no_vault = self.no_vault();
+            // On a host that is not who it was, nothing follows from what is or is not there.
+            let judges = self.past.is_some() && self.sighted.visible && self.who.differs.is_none();
+            let view = View {
+                now,
+                boot: &self.boot,
+                host: &self.host,
+                sources: &self.sources,
+                orders: judges.then_some(&self.seeing.orders),
+                past: self.past.as_ref().unwrap_or(&unread),
+                barred: barred.as_deref(),
+                full: self.space.full.as_deref(),
+                controls: &self.seeing.controls,
+                freezes: &self.seeing.freezes,
+                indexes: &self.sighted.indexes,
+                memory: ledger.memory(),
+                examined: &self.examined,
+                runs: self.runs.views(),
+                unread: self.runs.unread(),
+                former: self.former(),
+                starting: &self.starting,
+                parallel: self.settings.runs.parallel,
+                calm_until: self.calm_until,
+                clock: self.clock(),
+                unreachable: self.sighted.away,
+                vault: no_vault.as_deref(),
+                confirmed: &self.standings.copies,
+                answers: &self.standings.answers,
+                versions: &self.secrets.versions,
+            };
+            let mut decision = decide(&view, &mut clock::new_run);
+            decision.wake =
+                decision.wake.into_iter().chain(self.barred_until(now)).chain(self.space.wake(now)).min();
+            let actions = std::mem::take(&mut decision.actions);
+            let again = self.dispatch(actions, &mut decision);
+            self.decision = decision;
+            if !again {
+                return;
+            }
+        }
+        tracing::error!("decisions lead in a circle; going on at the next event");
+    }
+
+    /// Does what was decided; true if that changes what is to be decided.
+    fn dispatch(&mut self, actions: Vec<Action>, decision: &mut Decision) -> bool {
+        let mut facts = Vec::new();
+        let mut again = false;
+        for action in actions {
+            match action {
+                Action::Remember(fact) => facts.push(fact),
+                Action::Examine(key) => again |= self.examine(&key),
+                Action::Start { key, run, locks } => self.start(&key, run, locks),
+                Action::Launch { key, run, epoch, look } => self.launch(&key, run, epoch, look),
+                Action::Tell { run, asked } => again |= self.tell(run, asked),
+                Action::EndSurvivors { run } => self.end_survivors(run),
+                Action::Reboot { run } => self.reboot(run),
+                Action::Ask(key) => self.ask(&key),
+                Action::Confirm(key) => facts.extend(self.confirmation(&key)),
+            }
+        }
+        if facts.is_empty() {
+            return again;
+        }
+        match self.remember(facts) {
+            true => true,
+            false => {
+                let later = clock::now() + LEDGER_AGAIN;
+                decision.wake = Some(decision.wake.map_or(later, |wake| wake.min(later)));
+                false
+            }
+        }
+    }
+}

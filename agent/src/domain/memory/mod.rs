@@ -1,0 +1,105 @@
+//! What the agent remembers of orders, and the facts that change it.
+//!
+//! The ledger on disk is the list of [`Fact`]s, each there before anything follows from it; [`Memory`] is their sum.
+//!
+//! ```text
+//!  remembered.rs  what is remembered of one key: its identities, its occasions, why it is held
+//!  fact.rs        each thing that can be found or decided, as a line of the ledger says it
+//!  take.rs        what each fact changes, and the shortest list that adds up to the same
+//! ```
+
+mod fact;
+mod remembered;
+mod take;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::control::{Act, ControlId};
+use super::name::Name;
+use super::source::{OrderKey, Source};
+
+pub use super::end::{End, end_of};
+pub use super::hold::Hold;
+pub use fact::Fact;
+pub use remembered::{Asked, Closing, Held, Occasion, Remembered, Stage, Unreadable};
+
+/// How many identities are remembered for each key.
+pub const MAX_IDENTITIES: usize = 1000;
+
+/// How many keys that are gone from the store are remembered, newest first.
+pub const MAX_GONE: usize = 4096;
+
+/// How many controls are remembered, newest first.
+pub const MAX_ACTS: usize = 1000;
+
+/// A control that was taken in: done, or why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acted {
+    /// Which order it was about.
+    pub order: Name,
+    /// What was to be done; none where the control could not be read.
+    pub act: Option<Act>,
+    /// Who wanted it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When it was taken in.
+    pub at: Timestamp,
+    /// `done`, or `stale: …`, or `refused: …`.
+    pub answer: String,
+}
+
+/// What all facts add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// By key; boxed, since a map of a thousand leaves half of its places free.
+    pub orders: BTreeMap<OrderKey, Box<Remembered>>,
+    /// The place that each order's name is effective from.
+    pub effective: BTreeMap<Name, Source>,
+    /// The place that a name was effective from last, and the store's index when it was not any more: an order
+    /// elsewhere that is not newer was only uncovered.
+    pub left: BTreeMap<Name, (Source, u64)>,
+    /// When the host joined.
+    pub joined: Option<Timestamp>,
+    /// The newest controls that were taken in.
+    pub acts: BTreeMap<ControlId, Acted>,
+    /// The newest instant of a clock that something kept right: a clock that is behind it is wrong.
+    pub newest: Option<Timestamp>,
+}
+
+impl Memory {
+    /// Whether nothing at all is remembered of orders, not even that there were none.
+    pub fn is_blank(&self) -> bool {
+        self.joined.is_none() && self.orders.is_empty()
+    }
+
+    /// Whether a control was taken in, or is older than all that are remembered of very many.
+    pub fn has_acted(&self, control: ControlId) -> bool {
+        let forgotten = |(oldest, _): (&ControlId, _)| self.acts.len() >= MAX_ACTS && control < *oldest;
+        self.acts.contains_key(&control) || self.acts.first_key_value().is_some_and(forgotten)
+    }
+
+    /// The keys to forget so that no more than [`MAX_GONE`] that are gone stay: those gone longest.
+    pub fn forgettable(&self) -> Vec<OrderKey> {
+        let free = |order: &Remembered| order.previous.is_none() && order.prepared().next().is_none();
+        let mut gone: Vec<_> = self
+            .orders
+            .iter()
+            .filter(|(_, order)| free(order))
+            .filter_map(|(key, order)| order.gone.map(|at| (at, key)))
+            .collect();
+        gone.sort_unstable_by(|a, b| b.cmp(a));
+        gone.into_iter().skip(MAX_GONE).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// All occasions whose run an executor may have.
+    pub fn prepared(&self) -> impl Iterator<Item = (&OrderKey, &Occasion)> {
+        self.orders.iter().flat_map(|(key, order)| order.prepared().map(move |occasion| (key, occasion)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! What is remembered of one key: the identities it had, its newest occasion, and what keeps it back.
+//!
+//! A key has at most two occasions: the newest, and an older one whose run still has its place. All between them were
+//! superseded while they waited, so that a key that is written a thousand times costs no more than one.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{End, Hold, MAX_IDENTITIES};
+use crate::domain::ids::{Identity, RunId};
+use crate::domain::plan::Cause;
+use crate::domain::standing::Standing;
+use crate::domain::summary::Summary;
+
+/// An order that is held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Why.
+    pub why: Hold,
+    /// What is held.
+    pub identity: Identity,
+    /// Under which index it was seen.
+    pub index: u64,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// A document that cannot be read, so that it has no identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unreadable {
+    /// What is wrong with it, and where.
+    pub message: String,
+    /// Under which index it was seen.
+    pub index: u64,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// How an occasion ended, in a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// How.
+    pub end: End,
+    /// Why, for the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When.
+    pub at: Timestamp,
+    /// What its run did, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Box<Summary>>,
+}
+
+/// How far an occasion has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It waits.
+    Open,
+    /// Its run's folder is made; an executor may have it.
+    Prepared,
+    /// It is over.
+    Closed(Closing),
+}
+
+/// What an operator wants of a run, and what its executor is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "lowercase")]
+pub enum Asked {
+    /// That it ends.
+    Cancel {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// That it is taken back, after it ended so that only a person can tell.
+    Undo {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// How many times that was asked before.
+        before: u32,
+    },
+}
+
+/// One occasion: what is carried out at most once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Occasion {
+    /// The id of its run, given before there is one.
+    pub run: RunId,
+    /// Of the order.
+    pub identity: Identity,
+    /// Why.
+    pub cause: Cause,
+    /// When it was seen.
+    pub at: Timestamp,
+    /// How far it has come.
+    pub stage: Stage,
+    /// What an operator wants of its run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Box<Asked>>,
+}
+
+/// What is remembered of one key. What few keys have is boxed: a host may have a thousand of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The identity that it had last.
+    pub last: Option<Identity>,
+    /// The index that goes with it.
+    pub index: u64,
+    /// The identities before, oldest first.
+    pub older: VecDeque<Identity>,
+    /// Not carried out until an operator says more.
+    pub held: Option<Box<Held>>,
+    /// The present document has no identity.
+    pub unreadable: Option<Box<Unreadable>>,
+    /// The newest occasion.
+    pub current: Option<Occasion>,
+    /// An older one that still has a run; the newest waits for it.
+    pub previous: Option<Box<Occasion>>,
+    /// When the key was seen to be gone.
+    pub gone: Option<Timestamp>,
+    /// Whether and how it comes again.
+    #[serde(default, skip_serializing_if = "Standing::is_blank")]
+    pub standing: Standing,
+}
+
+impl Occasion {
+    /// Whether it has a run that newer occasions have to wait for.
+    pub fn has_run(&self) -> bool {
+        match &self.stage {
+            Stage::Open => false,
+            Stage::Prepared => true,
+            Stage::Closed(closing) => closing.end.keeps_its_place(),
+        }
+    }
+}
+
+impl Remembered {
+    /// Whether the key had this identity before, but not last.
+    pub fn had(&self, identity: Identity) -> bool {
+        self.older.contains(&identity)
+    }
+
+    /// Whether an occasion waits or has a run: another one of the same order has no place beside it.
+    pub fn is_under_way(&self) -> bool {
+        let waits = |occasion: &Occasion| occasion.stage == Stage::Open || occasion.has_run();
+        self.previous.is_some() || self.current.as_ref().is_some_and(waits)
+    }
+
+    /// The key holds this instruction from now on.
+    pub(super) fn stands(&mut self, identity: Identity, index: u64) {
+        if let Some(last) = self.last.replace(identity).filter(|last| *last != identity) {
+            self.older.retain(|older| *older != identity);
+            self.older.push_back(last);
+            while self.older.len() > MAX_IDENTITIES {
+                self.older.pop_front();
+            }
+        }
+        self.index = index;
+        self.held = None;
+        self.unreadable = None;
+    }
+
+    /// The occasions whose run has a folder that an executor may have.
+    pub fn prepared(&self) -> impl Iterator<Item = &Occasion> {
+        let all = self.current.iter().chain(self.previous.as_deref());
+        all.filter(|occasion| occasion.stage == Stage::Prepared)
+    }
+}

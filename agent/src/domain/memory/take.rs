@@ -1,0 +1,172 @@
+//! What each fact changes, and the shortest list of facts that adds up to the same.
+//!
+//! The live agent and the reading of the ledger take facts in through the one [`Memory::take`], so that an agent that
+//! starts knows what the one before knew. It cannot fail and asks nothing: whether a fact may come about was decided
+//! before it was written.
+
+use super::{Acted, Asked, Fact, MAX_ACTS, MAX_GONE, Memory, Occasion, Remembered, Stage};
+use crate::domain::control::ControlId;
+use crate::domain::ids::RunId;
+use crate::domain::name::Name;
+use crate::domain::plan::Cause;
+use crate::domain::source::{OrderKey, Source};
+use crate::domain::standing::Confirmed;
+
+impl Memory {
+    /// Takes a fact in.
+    pub fn take(&mut self, fact: Fact) {
+        match fact {
+            Fact::Taken { key, identity, index, .. } => self.present(key).stands(identity, index),
+            Fact::Stands { key, terms, at } => self.present(key).standing.begin(terms, at),
+            Fact::Rests { key } => self.orders.entry(key).or_default().standing.rest(),
+            Fact::Passed { key, until, missed, overlaps, .. } => {
+                let standing = &mut self.orders.entry(key).or_default().standing;
+                standing.pass(until);
+                standing.missed = standing.missed.saturating_add(missed);
+                standing.overlaps = standing.overlaps.saturating_add(overlaps);
+            }
+            Fact::Confirmed { key, index, document, at } => {
+                let standing = &mut self.orders.entry(key).or_default().standing;
+                let known = standing.confirmed.take().map(|confirmed| confirmed.document);
+                let document = document.or(known);
+                standing.confirmed = document.map(|document| Confirmed { index, document, at });
+            }
+            Fact::Settled { key } => self.orders.entry(key).or_default().standing.unsettled = 0,
+            Fact::Version { key, path, version } => {
+                self.orders.entry(key).or_default().standing.know(path, version);
+            }
+            Fact::Clock { at } => self.newest = self.newest.max(Some(at)),
+            Fact::Occasion { key, run, identity, index, cause, at } => {
+                let order = self.present(key);
+                order.stands(identity, index);
+                match &cause {
+                    Cause::Placed | Cause::Retry(_) | Cause::Secret { .. } => {}
+                    Cause::Firing(instant) => order.standing.pass(*instant),
+                    Cause::Drift(n) => {
+                        order.standing.drifts = order.standing.drifts.max(*n);
+                        order.standing.unsettled = order.standing.unsettled.saturating_add(1);
+                    }
+                }
+                let newest = Occasion { run, identity, cause, at, stage: Stage::Open, asked: None };
+                let before = order.current.replace(newest);
+                // At most one older occasion has a run: newer ones wait for it, and are superseded waiting.
+                if let Some(before) = before.filter(|before| before.has_run()) {
+                    order.previous = Some(Box::new(before));
+                }
+            }
+            Fact::Index { key, index } => {
+                let order = self.present(key);
+                order.index = index;
+                order.held = None;
+                order.unreadable = None;
+            }
+            Fact::Held { key, held } => {
+                let order = self.present(key);
+                order.unreadable = None;
+                order.held = Some(Box::new(held));
+                order.standing.rest();
+            }
+            Fact::Unreadable { key, unreadable } => {
+                let order = self.present(key);
+                order.held = None;
+                order.unreadable = Some(Box::new(unreadable));
+                order.standing.rest();
+            }
+            Fact::Prepared { key, run } => self.stage(&key, run, Stage::Prepared),
+            Fact::Voided { key, run, next } => {
+                self.stage(&key, run, Stage::Open);
+                if let Some(occasion) = self.occasion(&key, run) {
+                    occasion.run = next;
+                }
+            }
+            Fact::Closed { key, run, closing } => {
+                let place_kept = closing.end.keeps_its_place();
+                self.stage(&key, run, Stage::Closed(closing));
+                if let Some(order) = self.orders.get_mut(&key)
+                    && order.previous.as_ref().is_some_and(|previous| previous.run == run && !place_kept)
+                {
+                    order.previous = None;
+                }
+            }
+            Fact::Gone { key, at } => {
+                let order = self.orders.entry(key).or_default();
+                order.gone = Some(at);
+                order.held = None;
+                order.unreadable = None;
+                order.standing.rest();
+            }
+            Fact::Effective { order, source: Some(source), .. } => {
+                self.left.remove(&order);
+                self.effective.insert(order, source);
+            }
+            Fact::Effective { order, source: None, index } => {
+                if let (Some(before), Some(index)) = (self.effective.remove(&order), index) {
+                    self.left.insert(order, (before, index));
+                }
+                if self.left.len() > MAX_GONE {
+                    self.left.pop_first();
+                }
+            }
+            Fact::Acted { control, acted } => {
+                self.acts.insert(control, acted);
+                if self.acts.len() > MAX_ACTS {
+                    self.acts.pop_first();
+                }
+            }
+            Fact::Asked { key, run, asked } => {
+                if matches!(asked, Asked::Undo { .. }) {
+                    self.stage(&key, run, Stage::Prepared);
+                }
+                if let Some(occasion) = self.occasion(&key, run) {
+                    occasion.asked = Some(Box::new(asked));
+                }
+            }
+            Fact::Joined { at } => self.joined = Some(at),
+            Fact::Rebased { key, identity, index } => self.present(key).stands(identity, index),
+            Fact::Forgotten { key } => {
+                self.orders.remove(&key);
+            }
+            Fact::Whole { key, order } => {
+                self.orders.insert(key, order);
+            }
+        }
+    }
+
+    /// The shortest list of facts that adds up to the same.
+    pub fn facts(&self) -> Vec<Fact> {
+        let effective = |(order, source): (&Name, &Source)| Fact::Effective {
+            order: order.clone(),
+            source: Some(source.clone()),
+            index: None,
+        };
+        let left = |(order, (source, index)): (&Name, &(Source, u64))| {
+            let not_any_more = Fact::Effective { order: order.clone(), source: None, index: Some(*index) };
+            [effective((order, source)), not_any_more]
+        };
+        let acted =
+            |(control, acted): (&ControlId, &Acted)| Fact::Acted { control: *control, acted: acted.clone() };
+        let whole = self.orders.iter();
+        let whole = whole.map(|(key, order)| Fact::Whole { key: key.clone(), order: order.clone() });
+        let orders = whole.chain(self.acts.iter().map(acted));
+        let places = self.effective.iter().map(effective).chain(self.left.iter().flat_map(left));
+        let joined = self.joined.map(|at| Fact::Joined { at });
+        orders.chain(places).chain(joined).chain(self.newest.map(|at| Fact::Clock { at })).collect()
+    }
+
+    fn present(&mut self, key: OrderKey) -> &mut Remembered {
+        let order = self.orders.entry(key).or_default();
+        order.gone = None;
+        order
+    }
+
+    fn occasion(&mut self, key: &OrderKey, run: RunId) -> Option<&mut Occasion> {
+        let order = self.orders.get_mut(key)?;
+        order.current.iter_mut().chain(order.previous.as_deref_mut()).find(|occasion| occasion.run == run)
+    }
+
+    fn stage(&mut self, key: &OrderKey, run: RunId, stage: Stage) {
+        if let Some(occasion) = self.occasion(key, run) {
+            occasion.stage = stage;
+        }
+    }
+}
