@@ -54,18 +54,43 @@ pub struct Consul {
 
 /// Three servers with a leader, and access to each.
 pub fn cluster() -> Vec<Consul> {
-    let mut servers: Vec<Consul> =
-        (0..3).map(|_| Consul::prepare(Options { disk: true, ..Options::default() })).collect();
-    let peers: Vec<u16> = servers.iter().map(|server| server.lan).collect();
-    for server in &mut servers {
-        server.peers.clone_from(&peers);
-        server.configure();
-        server.spawn();
+    started(|| {
+        let options = Options { disk: true, ..Options::default() };
+        let mut servers: Vec<Consul> = (0..3).map(|_| Consul::prepare(options)).collect();
+        let peers: Vec<u16> = servers.iter().map(|server| server.lan).collect();
+        servers.iter_mut().for_each(|server| server.peers.clone_from(&peers));
+        servers
+    })
+}
+
+/// Servers that answer, all of them. Where one ends at once, as it does when a port was taken meanwhile, all are made anew.
+fn started(make: impl Fn() -> Vec<Consul>) -> Vec<Consul> {
+    for _ in 0..TRIES {
+        let mut servers = make();
+        for server in &mut servers {
+            server.configure();
+            server.spawn();
+        }
+        let early = eventually(START, || {
+            if servers.iter_mut().any(Consul::has_ended) {
+                return Ok(true);
+            }
+            let trouble = servers.iter().find_map(|server| server.ready().err());
+            match trouble {
+                None => Ok(false),
+                Some(trouble) => Err(format!("{trouble}; their logs:\n{}", logs(&servers))),
+            }
+        });
+        if !early {
+            return servers;
+        }
+        eprintln!("consul ended at once, trying other ports; the logs:\n{}", logs(&servers));
     }
-    for server in &mut servers {
-        eventually(START, || server.ready());
-    }
-    servers
+    panic!("consul does not start; its log is above");
+}
+
+fn logs(servers: &[Consul]) -> String {
+    servers.iter().map(Consul::log).collect::<Vec<_>>().join("\n")
 }
 
 impl Consul {
@@ -81,22 +106,11 @@ impl Consul {
 
     /// A server of another kind.
     pub fn with(options: Options) -> Self {
-        for _ in 0..TRIES {
-            let mut consul = Self::prepare(options);
-            consul.configure();
-            consul.spawn();
-            let early = eventually(START, || {
-                if consul.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_)))) {
-                    return Ok(true);
-                }
-                consul.ready().map(|()| false)
-            });
-            if !early {
-                return consul;
-            }
-            eprintln!("consul ended at once, trying other ports; its log:\n{}", consul.log());
-        }
-        panic!("consul does not start; its log is above");
+        started(|| vec![Self::prepare(options)]).pop().expect("the one that was made")
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
     fn prepare(options: Options) -> Self {

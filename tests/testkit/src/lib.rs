@@ -17,7 +17,8 @@ mod proxy;
 mod tls;
 mod vault;
 
-use std::net::TcpListener;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 pub use consul::{Consul, Options, cluster};
@@ -47,12 +48,33 @@ pub fn eventually<T>(deadline: Duration, mut probe: impl FnMut() -> Result<T, St
     }
 }
 
+/// The first port that servers of tests take; below are those that a machine's own servers like.
+const FIRST_PORT: u16 = 15_000;
+
 /// Ports of the loopback address that are free now, all different. Another process may take one before it
 /// is used, so whoever starts a server tries again with others.
+///
+/// None of them is one that the kernel gives to connections going out: every server and every client of all tests that
+/// run at the same time makes some, and one in fifty clusters of three servers would find a port taken.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port of 127.0.0.1"));
-    std::array::from_fn(|at| held[at].local_addr().expect("a bound port").port())
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let outgoing = range.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(32_768);
+    let count = u64::from(u16::saturating_sub(outgoing, FIRST_PORT));
+    assert!(
+        count > 1000,
+        "ports from {outgoing} on are for connections going out, which leaves too few for servers"
+    );
+    let held: [_; N] = std::array::from_fn(|_| {
+        eventually(Duration::from_secs(10), || {
+            let random = RandomState::new().build_hasher().finish() % count;
+            let port = FIRST_PORT + u16::try_from(random).expect("less than all ports");
+            let tcp = TcpListener::bind(("127.0.0.1", port)).map_err(|error| error.to_string())?;
+            // Consul gossips on the same number by datagrams.
+            let udp = UdpSocket::bind(("127.0.0.1", port)).map_err(|error| error.to_string())?;
+            Ok((port, tcp, udp))
+        })
+    });
+    held.map(|(port, ..)| port)
 }
 
 #[cfg(test)]
