@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use hostler_testkit::{Host, SOON, Vault, eventually};
 use serde_json::{Value, json};
@@ -29,6 +30,16 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// The specimens have an order for half past two in the night: by how many seconds the clock of their host is ahead, so
+/// that whatever the time is here, it is noon there, give or take what a test takes.
+fn ahead_to_noon() -> i64 {
+    static AHEAD: LazyLock<i64> = LazyLock::new(|| {
+        let since_midnight = jiff::Timestamp::now().as_second().rem_euclid(86_400);
+        (12 * 3600 - since_midnight).rem_euclid(86_400)
+    });
+    *AHEAD
+}
+
 /// A host that was upgraded from this version: its agent has not run yet.
 fn upgraded(version: u32) -> Host {
     let host = Host::on_dir("specimen");
@@ -39,6 +50,7 @@ fn upgraded(version: u32) -> Host {
         copy(&from.join(place), &host.path("store/hostler").join(place));
     }
     fs::copy(from.join("store-index"), host.path("store/.index")).expect("a copy");
+    host.set_clock(ahead_to_noon(), true);
     // The specimen is no machine's; what was fixed was fixed here.
     let machine = fs::read_to_string("/etc/machine-id").unwrap_or_default();
     let identity = host.path("state/identity");
@@ -75,13 +87,13 @@ fn rotating_vault() -> Vault {
     vault
 }
 
-/// The versions of the plans in the host's folders of runs.
-fn plans(host: &Host) -> Vec<u64> {
+/// The versions of the plans in the host's folders of runs, each with its order.
+fn plans(host: &Host) -> Vec<(String, u64)> {
     let folders = fs::read_dir(host.path("state/runs")).expect("runs");
     let plans = folders.map(|folder| fs::read_to_string(folder.expect("a run").path().join("plan")));
     let version = |plan: Result<String, _>| {
         let plan: Value = serde_json::from_str(&plan.expect("a plan")).expect("JSON");
-        plan["version"].as_u64().expect("a version")
+        (plan["order"].as_str().expect("an order").to_owned(), plan["version"].as_u64().expect("a version"))
     };
     plans.map(version).collect()
 }
@@ -130,7 +142,7 @@ fn what_version_1_wrote_is_read_and_goes_on() {
 fn what_version_2_wrote_is_read_and_goes_on() {
     let mut host = upgraded(2);
     // Plans of each version that there is, and the facts of ledger 2.
-    let mut before = plans(&host);
+    let mut before: Vec<u64> = plans(&host).into_iter().map(|(_, version)| version).collect();
     before.sort_unstable();
     assert_eq!(before, [1, 1, 1, 1, 1, 2, 3, 3]);
     let (version, kinds) = ledger(&host);
@@ -388,7 +400,6 @@ fn for_a_day_after_an_upgrade_the_version_before_can_read_everything() {
     let vault = Vault::start();
     vault.put("app/watched", json!({"password": "first-value"}));
     host.configure_vault(&vault, "watch_every: 1s");
-    host.set_clock(0, true);
     host.start();
     host.order("fresh", "task: count");
     host.wait_for("fresh", &["succeeded"]);
@@ -402,7 +413,7 @@ fn for_a_day_after_an_upgrade_the_version_before_can_read_everything() {
 
     // A restart does not lengthen the day; most of it is no day.
     host.stop();
-    host.set_clock(23 * 3600, true);
+    host.set_clock(ahead_to_noon() + 23 * 3600, true);
     host.start();
     // Its store and its ledger are in order again when it has done something.
     host.order("later", "task: count");
@@ -411,7 +422,7 @@ fn for_a_day_after_an_upgrade_the_version_before_can_read_everything() {
     assert_eq!(ledger(&host).0, 1);
 
     host.stop();
-    host.set_clock(25 * 3600, true);
+    host.set_clock(ahead_to_noon() + 25 * 3600, true);
     host.start();
     eventually(SOON, || match ledger(&host) {
         (2, kinds) if kinds.contains("version") => Ok(()),
@@ -433,7 +444,6 @@ fn for_a_day_after_an_upgrade_no_run_is_made_that_the_version_before_cannot_go_o
     let vault = rotating_vault();
     host.configure_vault(&vault, "watch_every: 1s");
     rotating_task(&host, "rotate");
-    host.set_clock(0, true);
     host.start();
     host.order("again", "task: count");
     host.wait_for("again", &["succeeded"]);
@@ -468,7 +478,7 @@ fn for_a_day_after_an_upgrade_no_run_is_made_that_the_version_before_cannot_go_o
     host.wait_for("plain", &["succeeded"]);
 
     host.stop();
-    host.set_clock(23 * 3600, true);
+    host.set_clock(ahead_to_noon() + 23 * 3600, true);
     host.start();
     host.order("later", "task: plain");
     host.wait_for("later", &["succeeded"]);
@@ -476,15 +486,24 @@ fn for_a_day_after_an_upgrade_no_run_is_made_that_the_version_before_cannot_go_o
         host.wait_for(order, &["waiting format"]);
     }
     assert_eq!((host.effects("rotated").len(), host.effects("again").len()), (0, 1));
-    assert!(plans(&host).iter().all(|version| *version < 3) && ledger(&host).0 == 1, "{:?}", plans(&host));
+    assert!(
+        plans(&host).iter().all(|(_, version)| *version < 3) && ledger(&host).0 == 1,
+        "{:?}",
+        plans(&host)
+    );
 
     // Nobody does anything: the day ends, and each is carried out once.
-    host.set_clock(25 * 3600, true);
+    host.set_clock(ahead_to_noon() + 25 * 3600, true);
     for (order, times) in [("rotated", 1), ("again", 2), ("thawed", 1)] {
         host.wait_for(order, &["succeeded"]);
         assert_eq!(host.effects(order).len(), times, "{order}");
     }
-    assert_eq!((ledger(&host).0, plans(&host).iter().filter(|version| **version == 3).count()), (2, 3));
+    assert_eq!(ledger(&host).0, 2);
+    // The night may have come as well meanwhile, with a task that was changed.
+    let mut newest: Vec<_> = plans(&host).into_iter().filter(|(_, version)| *version == 3).collect();
+    newest.retain(|(order, _)| order != "nightly");
+    newest.sort();
+    assert_eq!(newest.iter().map(|(order, _)| &**order).collect::<Vec<_>>(), ["again", "rotated", "thawed"]);
 }
 
 #[test]
@@ -517,6 +536,6 @@ fn a_host_that_is_new_begins_with_the_newest_format() {
         host.wait_for(order, &["succeeded"]);
     }
     assert_eq!(ledger(&host).0, 2);
-    assert!(plans(&host).contains(&3));
+    assert!(plans(&host).contains(&("rotated".to_owned(), 3)));
     assert!(!host.path("state/probation").exists());
 }
