@@ -81,7 +81,9 @@ impl Output {
         let left_out = std::mem::take(&mut self.late.left_out);
         let caught_up = self.catch_up(left_out, &late);
         if self.filter.is_some() {
-            late.make_contiguous().zeroize();
+            let (older, newer) = late.as_mut_slices();
+            older.zeroize();
+            newer.zeroize();
         }
         self.pace = self.kept.beginning() + LAST;
         caught_up
