@@ -73,6 +73,10 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<()
     here(CrashPoint::ExecutorStarted);
     let folder = Folder::at(folder)?;
     let plan = folder.plan()?;
+    if !plan.place.systemd {
+        // What ends the agent's session or group must not end this process, too.
+        let _ = step::stand_alone();
+    }
     // Before the claim: without Vault nothing has happened, and the agent launches this epoch again.
     let Some(secrets) = Secrets::fetch(&plan, &folder, handed).await? else { return Ok(()) };
     let Some(_claim) = Claim::take(folder.path(), epoch, &holder())? else {
@@ -104,7 +108,7 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<()
     let place = plan.place.runtime_dir.join("runs").join(plan.run.to_string());
     let mut executor = Executor {
         mark: Mark::of(folder.path(), plan.run, plan.place.systemd),
-        output: Output::open(folder.path(), secrets.redactor())?,
+        output: Output::open(folder.path(), secrets.redactor()),
         secrets,
         epoch,
         plan: &plan,
@@ -113,16 +117,27 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<()
         interrupts,
     };
     let renewing = executor.secrets.keep(&plan);
-    let outcome = executor.work(&mut journal).await;
+    let worked = executor.work(&mut journal).await;
+    let outcome = journal.state().outcome().cloned();
+    // Tells the agent that there is nothing more to come, and lets it go first where both want the same processor.
+    after_all_others();
+    drop(journal);
     // It would see the token die that is given up below.
     renewing.inspect(AbortHandle::abort);
     let _ = fs::remove_dir_all(&executor.place);
     executor.secrets.give_up().await;
-    if let Some(outcome) = journal.state().outcome() {
+    if let Some(outcome) = &outcome {
         executor.write_result(outcome);
         here(CrashPoint::ResultWritten);
     }
-    outcome
+    worked
+}
+
+/// What this process has left to do may wait for all others.
+#[expect(unsafe_code, reason = "neither the standard library nor nix knows of it")]
+fn after_all_others() {
+    // SAFETY: it takes a number and touches no memory.
+    unsafe { libc::nice(19) };
 }
 
 fn holder() -> Holder {
@@ -229,7 +244,9 @@ impl Executor<'_> {
                 Err(why) => return Ok(not_started(act, why)),
             },
         };
+        let heading = format!("==> {}\n", self.title(act));
         let job = Job {
+            heading: &heading,
             argv: &argv,
             stdin: stdin.as_ref().map(|text| text.as_bytes()),
             env: &env,
@@ -241,8 +258,6 @@ impl Executor<'_> {
                 && (act.reads_only() || step.is_some_and(|step| step.on_cancel == OnCancel::Kill)),
             leaves: step.is_some_and(|step| step.leaves),
         };
-        // A full disk costs the heading, not the step.
-        let _ = self.output.write(format!("==> {}\n", self.title(act)).as_bytes());
         let kills_before = oom::kills();
         let (folder, systemd) = (self.folder, self.plan.place.systemd);
         let mut recorded = Ok(());

@@ -69,7 +69,8 @@ impl Launcher {
                 for name in OWN_SECRETS {
                     command.env_remove(name);
                 }
-                super::step::on_start(&mut command, None);
+                // That it stands alone is left to the executor: with nothing to do between the two, the child is
+                // started without a copy of the agent's memory being made.
                 if let Some(bytes) = handed {
                     let handed =
                         handover::inherit(&mut command, bytes).map_err(|error| failed(error.to_string()))?;

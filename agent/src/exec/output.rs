@@ -45,15 +45,16 @@ struct Late {
 /// What of it is on the disk.
 struct Kept {
     dir: PathBuf,
-    file: File,
+    /// Made with the first byte.
+    file: Option<File>,
     room: u64,
     /// Whether the beginning is being written.
     first: bool,
 }
 
 impl Output {
-    /// Opens the output in a run's folder, to go on behind what is there.
-    pub fn open(dir: &Path, redactor: Option<Arc<Redactor>>) -> io::Result<Self> {
+    /// The output in a run's folder, to go on behind what is there. Nothing is made before there is something to keep.
+    pub fn open(dir: &Path, redactor: Option<Arc<Redactor>>) -> Self {
         // What is hidden behind a gap, because a secret could have begun in it, is no part of the end that is kept.
         let hidden = redactor.as_ref().map_or(0, |redactor| redactor.longest());
         let late = Late {
@@ -61,9 +62,9 @@ impl Output {
             most: usize::try_from(LAST).unwrap_or(usize::MAX).saturating_add(hidden),
             left_out: 0,
         };
-        let kept = Kept::open(dir.to_owned())?;
+        let kept = Kept::open(dir.to_owned());
         let pace = kept.beginning() + LAST;
-        Ok(Self { kept, filter: redactor.map(Filter::new), passed: Vec::new(), pace, late })
+        Self { kept, filter: redactor.map(Filter::new), passed: Vec::new(), pace, late }
     }
 
     /// Adds what a command printed; what could be the beginning of a secret stays behind until more has come.
@@ -131,15 +132,15 @@ impl Late {
 }
 
 impl Kept {
-    fn open(dir: PathBuf) -> io::Result<Self> {
+    fn open(dir: PathBuf) -> Self {
         let first = dir.join("output");
         let length = fs::metadata(&first).map(|meta| meta.len()).unwrap_or(0);
         if length < FIRST {
-            return Ok(Self { file: append(&first)?, room: FIRST - length, dir, first: true });
+            return Self { file: None, room: FIRST - length, dir, first: true };
         }
         let last = dir.join("output.last");
         let length = fs::metadata(&last).map(|meta| meta.len()).unwrap_or(0);
-        Ok(Self { file: append(&last)?, room: LAST.saturating_sub(length), dir, first: false })
+        Self { file: None, room: LAST.saturating_sub(length), dir, first: false }
     }
 
     /// How much of the beginning is still to come, in bytes.
@@ -154,7 +155,7 @@ impl Kept {
             }
             let here = bytes.len().min(usize::try_from(self.room).unwrap_or(usize::MAX));
             let (now, later) = bytes.split_at(here);
-            self.file.write_all(now)?;
+            self.file()?.write_all(now)?;
             self.room -= now.len() as u64;
             bytes = later;
         }
@@ -167,10 +168,18 @@ impl Kept {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.file = append(&last)?;
+        self.file = None;
         self.room = LAST;
         self.first = false;
         Ok(())
+    }
+
+    fn file(&mut self) -> io::Result<&mut File> {
+        let opened = match self.file.take() {
+            Some(file) => file,
+            None => append(&self.dir.join(if self.first { "output" } else { "output.last" }))?,
+        };
+        Ok(self.file.insert(opened))
     }
 }
 
@@ -222,10 +231,10 @@ mod tests {
     #[test]
     fn the_beginning_and_the_end_are_kept_and_the_disk_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
-        let mut output = Output::open(dir.path(), None).unwrap();
+        let mut output = Output::open(dir.path(), None);
         for n in 0..400_000_u32 {
             if n % 100_000 == 0 {
-                output = Output::open(dir.path(), None).unwrap(); // As after a restart.
+                output = Output::open(dir.path(), None); // As after a restart.
             }
             output.write(format!("line {n:08}\n").as_bytes()).unwrap();
             if n % 20_000 == 0 {
@@ -247,7 +256,7 @@ mod tests {
             let redactor = Arc::new(Redactor::new([secret]).unwrap());
             let beginning = "what came before\n".repeat(62_000);
             fs::write(dir.path().join("output"), &beginning).unwrap();
-            let mut output = Output::open(dir.path(), Some(redactor)).unwrap();
+            let mut output = Output::open(dir.path(), Some(redactor));
             // Nobody looks meanwhile. Each time, another byte is the first of those that were not left out.
             let all: String = (0..40_000).map(line).collect();
             let (all, rest) = all.split_at(all.len() - cut);

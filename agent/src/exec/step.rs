@@ -59,6 +59,8 @@ pub enum Interrupt {
 
 /// What is to be started.
 pub struct Job<'a> {
+    /// The line before what it prints.
+    pub heading: &'a str,
     /// Program and arguments.
     pub argv: &'a [String],
     /// The whole environment.
@@ -130,6 +132,9 @@ pub async fn run(
         mark.sessions.insert(id);
         tell(Moment::Started(id));
     }
+    // Only now: the first byte makes a file, and the command need not wait for it. A full disk costs the output, not the
+    // step.
+    let _ = output.write(job.heading.as_bytes());
     let deadline = job.deadline.map(|span| Instant::now() + span);
     let mut ending = Ending { deadline, ..Ending::default() };
     let mut look = interval(LOOK_EVERY);
@@ -327,18 +332,11 @@ fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// What the child does between fork and exec: its own session, an ordinary place in the kernel's list of what to
-/// end when memory is short (the executor stands last), and the step's user.
+/// What the child does between fork and exec: it stands alone, and becomes the step's user.
 #[expect(unsafe_code, reason = "the standard library has no other way to open a session before exec")]
-pub(super) fn on_start(command: &mut std::process::Command, user: Option<User>) {
-    const OOM: &CStr = c"/proc/self/oom_score_adj";
+fn on_start(command: &mut std::process::Command, user: Option<User>) {
     let prepare = move || {
-        setsid()?;
-        if let Ok(file) =
-            nix::fcntl::open(OOM, OFlag::O_WRONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
-        {
-            let _ = nix::unistd::write(&file, b"0");
-        }
+        stand_alone()?;
         if let Some(user) = &user {
             setgroups(&user.groups)?;
             setgid(user.gid)?;
@@ -351,6 +349,21 @@ pub(super) fn on_start(command: &mut std::process::Command, user: Option<User>) 
     unsafe {
         command.pre_exec(prepare);
     }
+}
+
+/// A session of its own, and an ordinary place in the kernel's list of what to end when memory is short (an executor's
+/// unit stands last). Makes system calls only, so that it may be done between fork and exec.
+///
+/// # Errors
+/// Where this process leads a session or a group already.
+pub fn stand_alone() -> io::Result<()> {
+    const OOM: &CStr = c"/proc/self/oom_score_adj";
+    setsid()?;
+    if let Ok(file) = nix::fcntl::open(OOM, OFlag::O_WRONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
+    {
+        let _ = nix::unistd::write(&file, b"0");
+    }
+    Ok(())
 }
 
 /// The signal that ended it, or its status.

@@ -1,5 +1,11 @@
 //! Keeps the process small at rest: one heap for all threads, and what a burst of work needed is given back.
+//!
+//! ```text
+//!  at work ── REST without work: give_back ──> at rest ── woken, and parked again: the program's pages ──> at rest
+//!     ^───────────────────────────────── at_work ─┘
+//! ```
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Without anything to do for so long, a process is at rest: what it needs again at once it had better keep.
@@ -22,26 +28,52 @@ pub fn share() {
 #[cfg(not(target_env = "gnu"))]
 pub fn share() {}
 
-/// Returns free pages of the heap to the system, and the pages of the program that are mapped.
+/// Nothing but waiting is left to do.
+static RESTING: AtomicBool = AtomicBool::new(false);
+
+/// There is work: what it needs is kept until it is given back.
+pub fn at_work() {
+    RESTING.store(false, Ordering::Relaxed);
+}
+
+/// Returns free pages of the heap to the system, and the pages of the program that are mapped; from now on the process
+/// is at rest.
 ///
 /// The allocator alone keeps free pages for the next burst, which may never come. Of the program a start and a burst
 /// need nearly all, and rest a third; what is needed again is mapped again from the system's cache, without a read.
-#[cfg(target_env = "gnu")]
-#[expect(
-    unsafe_code,
-    reason = "the C library's own functions, which the libc crate declares unsafe as all of them"
-)]
 pub fn give_back() {
+    RESTING.store(true, Ordering::Relaxed);
+    trim();
+    unmap();
+}
+
+/// A thread is about to wait. At rest it has only seen that there is nothing to do, and its pages go at once.
+pub fn parked() {
+    if RESTING.load(Ordering::Relaxed) {
+        unmap();
+    }
+}
+
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "the C library's own function, declared unsafe as all of them")]
+fn trim() {
+    // SAFETY: malloc_trim(3) may be called at any time by any thread; it touches free memory only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(target_env = "gnu")]
+#[expect(unsafe_code, reason = "the C library's own function, declared unsafe as all of them")]
+fn unmap() {
     unsafe extern "C" {
         // The linker's own symbols: the first byte of the program, and the one after its code.
         static __executable_start: u8;
         static etext: u8;
     }
-    // SAFETY: malloc_trim(3) may be called at any time by any thread; it touches free memory only. Between the two
-    // symbols are headers, constants and code, all mapped from the file and never written to: after MADV_DONTNEED
-    // the next access finds the same bytes (madvise(2)).
+    // SAFETY: between the two symbols are headers, constants and code, all mapped from the file and never written to:
+    // after MADV_DONTNEED the next access finds the same bytes (madvise(2)).
     unsafe {
-        libc::malloc_trim(0);
         // With larger pages the call is refused, and nothing is given back.
         let page = 4096;
         let from = (&raw const __executable_start).addr().next_multiple_of(page);
@@ -50,6 +82,9 @@ pub fn give_back() {
     }
 }
 
-/// Other C libraries give memory back by themselves.
+/// Other C libraries give memory back by themselves, and other linkers have other symbols.
 #[cfg(not(target_env = "gnu"))]
-pub fn give_back() {}
+fn trim() {}
+
+#[cfg(not(target_env = "gnu"))]
+fn unmap() {}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use hostler_testkit::{Consul, Host, SOON, eventually};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::raw::{answer, wait};
 use crate::syncs::{self, Syncs};
@@ -21,6 +22,8 @@ struct Lags {
 /// A host on which one order is flipped again and again.
 struct Flipped {
     host: Host,
+    /// In memory, as `/run` is on every host.
+    _runtime: TempDir,
     mark: PathBuf,
     report: String,
     key: String,
@@ -33,6 +36,8 @@ impl Flipped {
     fn start(consul: &Consul, name: &str, launcher: &str) -> Self {
         let mut host = Host::on_consul(name, consul);
         host.configure_launcher(launcher);
+        let runtime = tempfile::tempdir_in("/dev/shm").expect("a folder in memory");
+        host.configure_runtime(runtime.path());
         let mark = host.path("mark");
         let me = std::env::current_exe().expect("the bench's own path");
         let task = format!(
@@ -47,7 +52,8 @@ impl Flipped {
         eventually(SOON, || host.agent_report().map(drop).ok_or_else(|| host.log_tail()));
         let (key, report) =
             (format!("hostler/orders/hosts/{name}/flip"), format!("hostler/reports/orders/{name}/flip"));
-        let mut flipped = Self { host, mark, report, key, revision: 0, last: String::new() };
+        let mut flipped =
+            Self { host, _runtime: runtime, mark, report, key, revision: 0, last: String::new() };
         flipped.flip(consul);
         flipped
     }

@@ -126,6 +126,15 @@ impl Host {
         fs::write(path, text).expect("the configuration");
     }
 
+    /// Moves the folder of what lives as long as the host is up, which is the host's own elsewhere.
+    pub fn configure_runtime(&self, folder: &Path) {
+        let path = self.path("hostler.yml");
+        let text = fs::read_to_string(&path).expect("the configuration");
+        let (own, other) = (self.path("run").display().to_string(), folder.display().to_string());
+        fs::write(path, text.replace(&format!("runtime_dir: {own}"), &format!("runtime_dir: {other}")))
+            .expect("the configuration");
+    }
+
     /// Gives the host another name in its configuration.
     pub fn rename(&mut self, name: &str) {
         name.clone_into(&mut self.name);

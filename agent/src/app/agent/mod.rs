@@ -192,13 +192,15 @@ impl Agent {
             let busy = self.runs.any() || !self.starting.is_empty();
             if std::mem::replace(&mut was_busy, busy) != busy {
                 rests_at = (!busy).then(|| Instant::now() + heap::REST);
+                heap::at_work();
             }
             if rests_at.is_some_and(|at| at <= Instant::now()) {
                 rests_at = None;
                 heap::give_back();
             }
             let wake = self.decision.wake.map(|at| until(at).min(Instant::now() + LONGEST_SLEEP));
-            let wake = [wake, self.probation_ends().map(until), rests_at].into_iter().flatten().min();
+            let early = self.runs.early_until();
+            let wake = [wake, self.probation_ends().map(until), rests_at, early].into_iter().flatten().min();
             // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.
             tokio::select! {
                 event = self.inbox.recv() => if let Some(event) = event {
@@ -207,7 +209,7 @@ impl Agent {
                         self.apply(event);
                     }
                 },
-                () = wake_up(wake) => {}
+                () = wake_up(wake) => self.runs.look_closer(),
                 () = wake_up(alive) => {
                     self.notify.alive();
                     alive = watchdog.map(|every| Instant::now() + every);

@@ -1,8 +1,11 @@
 //! Tells at once that something changed in the folder of a run; whoever is told looks there himself.
 //!
-//! Two watches a run: on its folder for files that appear (a claim, the journal, progress), and on the journal once it is
-//! there. So neither what a step prints nor our own reading wakes anybody. A notice that is lost costs a second at
-//! most: the folders of runs that go on are also looked at by turns.
+//! A run that was launched a moment ago is watched for its end alone: its executor closes the journal behind the last
+//! record. All that it writes before would wake the agent for nothing, on the processor that the executor is on, and
+//! most runs that are short are over before anybody could read that they go on. After that two watches a run tell what
+//! happens: on its folder for files that appear (a claim, the journal, progress), and on the journal once it is there.
+//! So neither what a step prints nor our own reading wakes anybody. A notice that is lost costs a second at most: the
+//! folders of runs that go on are also looked at by turns.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -30,6 +33,7 @@ pub(super) struct Notice {
 
 struct Watched {
     folder: WatchDescriptor,
+    closely: bool,
     journal: Option<WatchDescriptor>,
 }
 
@@ -48,15 +52,18 @@ impl Notice {
         Ok(Self { watches, runs: BTreeMap::new(), watched: BTreeMap::new(), reader })
     }
 
-    /// Watches the folder of a run, and its journal if there is one: to be called before either is read.
-    pub(super) fn watch(&mut self, run: RunId, folder: &Path) {
-        let appears = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
-        if !self.watched.contains_key(&run)
-            && let Some(folder) = self.add(run, folder, appears)
-        {
-            self.watched.insert(run, Watched { folder, journal: None });
+    /// Watches the folder of a run: for the end of its executor, or closely. To be called before anything there is read.
+    pub(super) fn watch(&mut self, run: RunId, folder: &Path, closely: bool) {
+        let known = self.watched.get(&run).is_some_and(|watched| watched.closely >= closely);
+        if !known {
+            let ends = WatchMask::CLOSE_WRITE | WatchMask::ONLYDIR;
+            let appears = WatchMask::CREATE | WatchMask::MOVED_TO;
+            // A second watch on the same folder takes the place of the first.
+            if let Some(folder) = self.add(run, folder, if closely { ends | appears } else { ends }) {
+                self.watched.insert(run, Watched { folder, closely, journal: None });
+            }
         }
-        if self.watched.get(&run).is_some_and(|watched| watched.journal.is_none()) {
+        if self.watched.get(&run).is_some_and(|watched| watched.closely && watched.journal.is_none()) {
             let journal = self.add(run, &folder.join("journal"), WatchMask::MODIFY);
             if let Some(watched) = self.watched.get_mut(&run) {
                 watched.journal = journal;
