@@ -1,12 +1,5 @@
-//! How the released program is linked: small, and started with as little to do as possible.
-//!
-//! **Without position independence.** A run begins with the start of a process, and a program that can lie anywhere is
-//! relocated at each start: 18,000 words in 80 pages, which then belong to each process alone. Stack, heap and libraries
-//! lie at random places all the same.
-//!
-//! **Without unwind tables.** A panic ends the process (`panic = "abort"`) and says where it was; nothing walks the stack.
-//!
-//! Other builds (tests, which catch panics) are linked as ever.
+//! How the released program is linked: without unwind tables, a seventh of it. A panic ends the process there
+//! (`panic = "abort"`) and says where it was; nothing walks the stack. Other builds (tests, which catch panics) have them.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -15,7 +8,7 @@ fn main() {
         return;
     }
     let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    for argument in ["-no-pie", "-Wl,--no-eh-frame-hdr", &format!("-Wl,-T,{folder}/no-unwind-tables.ld")] {
+    for argument in ["-Wl,--no-eh-frame-hdr", &format!("-Wl,-T,{folder}/no-unwind-tables.ld")] {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
 }

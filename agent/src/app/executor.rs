@@ -73,10 +73,6 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<()
     here(CrashPoint::ExecutorStarted);
     let folder = Folder::at(folder)?;
     let plan = folder.plan()?;
-    if !plan.place.systemd {
-        // What ends the agent's session or group must not end this process, too.
-        let _ = step::stand_alone();
-    }
     // Before the claim: without Vault nothing has happened, and the agent launches this epoch again.
     let Some(secrets) = Secrets::fetch(&plan, &folder, handed).await? else { return Ok(()) };
     let Some(_claim) = Claim::take(folder.path(), epoch, &holder())? else {

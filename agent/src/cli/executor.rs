@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{Failure, log_to_journal, runtime};
 use crate::app::executor::{Handed, execute};
+use crate::exec::{launcher, step};
 
 /// What the agent starts.
 #[derive(Parser)]
@@ -39,12 +40,20 @@ pub(super) struct Arguments {
     /// Where the agent left what the run needs for Vault
     #[arg(long, value_name = "fd:N|FILE")]
     handed: Option<String>,
+    /// Wait for the word on the standard input
+    #[arg(long)]
+    ahead: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // Beside an agent on a terminal, as with `hostler dev`, only what is wrong is worth a line.
     log_to_journal(if std::io::stderr().is_terminal() { "warn" } else { "info" });
+    // What ends the agent's session or group must not end this process, too. A unit of systemd has both already.
+    let _ = step::stand_alone();
     let runtime = runtime()?;
+    if arguments.ahead && !launcher::hears_the_word() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let handed = arguments.handed.as_deref().map_or(Handed::Nothing, Handed::ByAgent);
     runtime.block_on(execute(&arguments.folder, arguments.epoch, handed))?;
     runtime.shutdown_background();

@@ -9,7 +9,7 @@ use hostler_testkit::{Consul, Host, SOON, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::raw::{answer, wait};
+use crate::raw::{Answerer, answer, wait};
 use crate::syncs::{self, Syncs};
 
 /// Milliseconds to the start, and to the report where there is one.
@@ -96,16 +96,29 @@ pub(crate) fn measure(consul: &Consul, rounds: usize) {
         .stdout(Stdio::null())
         .spawn()
         .expect("consul watch");
-    let mut all: [Lags; 5] = Default::default();
+    let mut all: [Lags; 6] = Default::default();
     std::thread::scope(|scope| {
-        let (me, folder) = (&me, &folder);
-        scope.spawn(move || answer(port, "bench/raw", rounds, me, folder, Syncs::default()));
-        scope.spawn(move || answer(port, "bench/synced", rounds, me, folder, syncs));
+        let raw = Answerer {
+            key: "bench/raw",
+            program: &me,
+            folder: &folder,
+            syncs: Syncs::default(),
+            unit: false,
+        };
+        let synced = Answerer { key: "bench/synced", syncs, ..raw };
+        let mut answerers = vec![(0, raw), (1, synced)];
+        if booted {
+            answerers.push((4, Answerer { key: "bench/unit", unit: true, ..synced }));
+        }
+        for (_, answerer) in answerers.clone() {
+            scope.spawn(move || answer(port, rounds, answerer));
+        }
         for round in 0..rounds {
             let text = round.to_string();
-            for (at, name) in ["raw", "synced"].into_iter().enumerate() {
-                let (order, report) = (format!("bench/{name}/order"), format!("bench/{name}/report"));
-                let lag = time(consul, &folder.join(format!("bench-{name}")), &order, &text, || {
+            for (at, Answerer { key, .. }) in answerers.iter().copied() {
+                let name = key.replace('/', "-");
+                let (order, report) = (format!("{key}/order"), format!("{key}/report"));
+                let lag = time(consul, &folder.join(name), &order, &text, || {
                     wait(port, &report, 1, |found| found == text)
                 });
                 all[at].add(lag);
@@ -114,7 +127,7 @@ pub(crate) fn measure(consul: &Consul, rounds: usize) {
             all[2].started.push(started);
             all[3].add(detached.flip(consul));
             if let Some(unit) = &mut unit {
-                all[4].add(unit.flip(consul));
+                all[5].add(unit.flip(consul));
             }
         }
     });
@@ -163,7 +176,7 @@ fn part(sample: &mut [f64], part: f64) -> f64 {
     sample.get(at).copied().unwrap_or(f64::NAN)
 }
 
-fn print(all: &mut [Lags; 5], syncs: Syncs, rounds: usize) {
+fn print(all: &mut [Lags; 6], syncs: Syncs, rounds: usize) {
     println!("\nmilliseconds from the write of the key, {rounds} interleaved rounds:");
     println!("{:<34} {:>22}   {:>22}", "", "started: median, p95", "reported: median, p95");
     let names = [
@@ -171,7 +184,8 @@ fn print(all: &mut [Lags; 5], syncs: Syncs, rounds: usize) {
         format!("b  the same with {} syncs", syncs.data + syncs.whole),
         "c  consul watch with a handler".to_owned(),
         "d  hostler, detached".to_owned(),
-        "e  hostler, under systemd".to_owned(),
+        "e  b, its command a unit of systemd".to_owned(),
+        "f  hostler, under systemd".to_owned(),
     ];
     let mut medians = Vec::new();
     for (name, lags) in names.iter().zip(all).filter(|(_, lags)| !lags.started.is_empty()) {
@@ -184,19 +198,27 @@ fn print(all: &mut [Lags; 5], syncs: Syncs, rounds: usize) {
         println!("{name:<34} {a:>11.1} {b:>10.1}   {c:>11.1} {d:>10.1}");
         medians.push((a, c));
     }
-    let [(raw, raw_end), (_, synced_end), (watch, _), hostlers @ ..] = medians.as_slice() else { return };
-    for ((started, ended), name) in hostlers.iter().zip(["d", "e"]) {
-        println!(
-            "{name} / b, to the report: {:.2}; {name} / a, to the start: {:.2}; {name} / c, to the start: {:.2}",
-            ended / synced_end,
-            started / raw,
-            started / watch
-        );
-    }
+    let [(raw, raw_end), (_, synced_end), (watch, _), (started, ended), units @ ..] = medians.as_slice()
+    else {
+        return;
+    };
+    println!(
+        "d / b, to the report: {:.2}; d / a, to the start: {:.2}; d / c, to the start: {:.2}",
+        ended / synced_end,
+        started / raw,
+        started / watch
+    );
     println!("a, to the report: {raw_end:.1}");
-    if hostlers.len() < 2 {
-        println!(
+    match units {
+        [(unit, unit_end), (started, ended)] => {
+            println!(
+                "f / e, to the report: {:.2}; f / e, to the start: {:.2}",
+                ended / unit_end,
+                started / unit
+            );
+        }
+        _ => println!(
             "under systemd: not measured, since this machine was not booted by it; see tests/bench/booted"
-        );
+        ),
     }
 }

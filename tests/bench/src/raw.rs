@@ -27,8 +27,24 @@ pub(crate) fn wait(port: u16, key: &str, mut from: u64, good: impl Fn(&str) -> b
     panic!("{key} never came to be as wanted");
 }
 
-/// Answers `count` rounds: `KEY/order` says which, `KEY/report` gets the same.
-pub(crate) fn answer(port: u16, key: &str, count: usize, program: &Path, folder: &Path, syncs: Syncs) {
+/// What starts a command as a unit of systemd and waits for its end.
+const AS_UNIT: [&str; 4] = ["--quiet", "--wait", "--collect", "--property=Type=exec"];
+
+/// One who answers by a command that writes a mark.
+#[derive(Clone, Copy)]
+pub(crate) struct Answerer<'a> {
+    /// `KEY/order` says which round it is, `KEY/report` gets the same.
+    pub(crate) key: &'a str,
+    pub(crate) program: &'a Path,
+    pub(crate) folder: &'a Path,
+    pub(crate) syncs: Syncs,
+    /// Whether the command is a unit of systemd.
+    pub(crate) unit: bool,
+}
+
+/// Answers so many rounds.
+pub(crate) fn answer(port: u16, count: usize, answerer: Answerer<'_>) {
+    let Answerer { key, program, folder, syncs, unit } = answerer;
     let mark = folder.join(key.replace('/', "-"));
     let mut index = 1;
     for round in 0..count {
@@ -38,7 +54,11 @@ pub(crate) fn answer(port: u16, key: &str, count: usize, program: &Path, folder:
         // Half before the command, as an intent, half after it, as an outcome.
         (0..syncs.data / 2).for_each(|_| disk.append());
         (0..syncs.whole / 2).for_each(|at| disk.file(at));
-        Command::new(program).arg("mark").arg(&mark).status().expect("the command");
+        let mut command = if unit { Command::new("systemd-run") } else { Command::new(program) };
+        if unit {
+            command.args(AS_UNIT).arg(program);
+        }
+        command.arg("mark").arg(&mark).status().expect("the command");
         (syncs.data / 2..syncs.data).for_each(|_| disk.append());
         (syncs.whole / 2..syncs.whole).for_each(|at| disk.file(at));
         let target = format!("/v1/kv/{key}/report");

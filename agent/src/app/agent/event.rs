@@ -3,14 +3,12 @@
 //! An event is applied and nothing more: what follows from it is decided afterwards, from all that is known by then. So
 //! ten events that arrive together lead to one decision, and none of them has to know of the others.
 
-use std::sync::Arc;
-
 use inotify::WatchDescriptor;
 use jiff::Timestamp;
 
+use super::work::Made;
 use super::{Agent, past, sights};
 use crate::domain::ids::RunId;
-use crate::domain::plan::Plan;
 use crate::domain::reconcile::Answer;
 use crate::domain::source::OrderKey;
 use crate::domain::watched::Version;
@@ -32,8 +30,8 @@ pub enum Event {
         key: OrderKey,
         /// Which.
         run: RunId,
-        /// The plan; or why there is none.
-        result: Result<Arc<Plan>, NotMade>,
+        /// The run; or why there is none.
+        result: Result<Made, NotMade>,
     },
     /// The last look at the order of a run without effect found it changed.
     Changed {

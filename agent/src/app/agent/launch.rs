@@ -12,6 +12,7 @@ use crate::domain::memory::{Asked, Fact};
 use crate::domain::name::Name;
 use crate::domain::plan::Plan;
 use crate::domain::source::OrderKey;
+use crate::exec::launcher::Ahead;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::Folder;
@@ -26,7 +27,7 @@ impl Agent {
         self.starting.insert(run, plan.resources.clone());
         let seen = self.seeing.orders.get(key).map(|seen| seen.index);
         if !look {
-            return self.send_launch(plan, epoch);
+            return self.send_launch(plan, epoch, None);
         }
         let Some(index) = seen else {
             // The order is gone, and nothing of the run has happened.
@@ -34,7 +35,7 @@ impl Agent {
             return self.send(async move { Event::Changed { key, run, epoch } });
         };
         let (last, key) = (self.last_look(key, index, &task), key.clone());
-        let launching = self.launching(plan, epoch);
+        let launching = self.launching(plan, epoch, None);
         self.send(async move {
             match last.look().await {
                 Ok(_) => launching.launch().await,
@@ -48,7 +49,7 @@ impl Agent {
         });
     }
 
-    pub(super) fn launching(&self, plan: Arc<Plan>, epoch: u32) -> work::Launching {
+    pub(super) fn launching(&self, plan: Arc<Plan>, epoch: u32, ahead: Option<Ahead>) -> work::Launching {
         let folder = Folder::new(&self.settings.state_dir.join("runs"), plan.run);
         work::Launching {
             launcher: self.launcher.clone(),
@@ -57,12 +58,13 @@ impl Agent {
             epoch,
             plan,
             vault: self.vault.clone(),
+            ahead,
         }
     }
 
-    pub(super) fn send_launch(&mut self, plan: Arc<Plan>, epoch: u32) {
+    pub(super) fn send_launch(&mut self, plan: Arc<Plan>, epoch: u32, ahead: Option<Ahead>) {
         self.runs.launching(plan.run, epoch);
-        let launching = self.launching(plan, epoch);
+        let launching = self.launching(plan, epoch, ahead);
         self.send(async move { launching.launch().await });
     }
 

@@ -209,6 +209,7 @@ impl Question {
             epoch: 1,
             plan: Arc::clone(&plan),
             vault: self.vault.clone(),
+            ahead: None,
         };
         launching.launch().await;
         let answer = wait(&folder, &plan).await;

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
+use super::work::Made;
 use super::{Agent, Event, NotMade, START_AGAIN, work};
 use crate::domain::decide::Examined;
 use crate::domain::ids::RunId;
 use crate::domain::memory::{Fact, Stage};
 use crate::domain::order::Document;
-use crate::domain::plan::{Lock, Place, Plan};
+use crate::domain::plan::{Lock, Place};
 use crate::domain::source::OrderKey;
 use crate::exec::launcher::Launcher;
 use crate::host::crash::{CrashPoint, here};
@@ -50,6 +51,9 @@ impl Agent {
             rule: self.rule,
             version: needs.plan,
             copying: Arc::clone(&self.copying),
+            launcher: self.launcher.clone(),
+            program: self.program.clone(),
+            bare: loaded.task.secrets.is_empty(),
         };
         self.starting.insert(run, locks);
         self.send(async move {
@@ -58,19 +62,19 @@ impl Agent {
         });
     }
 
-    pub(super) fn made(&mut self, key: &OrderKey, run: RunId, result: Result<Arc<Plan>, NotMade>) {
+    pub(super) fn made(&mut self, key: &OrderKey, run: RunId, result: Result<Made, NotMade>) {
         let still_open = self.ledger.as_ref().ok().and_then(|ledger| {
             let occasion = ledger.memory().orders.get(key)?.current.as_ref()?;
             (occasion.run == run && occasion.stage == Stage::Open).then_some(())
         });
         match result {
-            Ok(plan) if still_open.is_some() => {
+            Ok(Made { plan, ahead }) if still_open.is_some() => {
                 here(CrashPoint::FolderMade);
                 if self.remember(vec![Fact::Prepared { key: key.clone(), run }]) {
                     here(CrashPoint::Prepared);
                     tracing::info!(order = %key, run = %run, task = %plan.task, "starting");
                     self.runs.add(run, Arc::clone(&plan));
-                    self.send_launch(plan, 1);
+                    self.send_launch(plan, 1, ahead);
                 } else {
                     self.again_later(run);
                 }
