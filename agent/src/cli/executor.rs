@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use super::{Failure, log_to_journal, runtime};
 use crate::app::executor::{Handed, execute};
 use crate::exec::{launcher, step};
+use crate::host::heap;
 
 /// What the agent starts.
 #[derive(Parser)]
@@ -51,8 +52,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // What ends the agent's session or group must not end this process, too. A unit of systemd has both already.
     let _ = step::stand_alone();
     let runtime = runtime()?;
-    if arguments.ahead && !launcher::hears_the_word() {
-        return Ok(ExitCode::SUCCESS);
+    if arguments.ahead {
+        heap::map();
+        if !launcher::hears_the_word() {
+            return Ok(ExitCode::SUCCESS);
+        }
     }
     let handed = arguments.handed.as_deref().map_or(Handed::Nothing, Handed::ByAgent);
     runtime.block_on(execute(&arguments.folder, arguments.epoch, handed))?;

@@ -31,7 +31,7 @@ use super::feedback::Feedback;
 use super::output::Output;
 use super::processes::{self, Mark, ProcessId};
 use super::user::User;
-use crate::host::clock;
+use crate::host::{clock, heap};
 
 /// How long the pipe is read after the command has ended.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -141,12 +141,17 @@ pub async fn run(
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = vec![0; READ];
     let mut open = true;
+    let mut rests_at = Some(Instant::now() + heap::REST);
     let status = loop {
         // Each arm is cancel-safe: a read that is not chosen has read nothing, a wait can be waited again.
         tokio::select! {
             biased;
             status = child.wait() => break status?,
-            read = pipe.read(&mut buffer), if open => open = keep(read, &buffer, output),
+            read = pipe.read(&mut buffer), if open => {
+                open = keep(read, &buffer, output);
+                rests_at = Some(Instant::now() + heap::REST);
+                heap::at_work();
+            }
             more = feed(&mut input, &mut written), if input.is_some() => if !more {
                 input = None;
             },
@@ -180,9 +185,15 @@ pub async fn run(
                 if feedback.read() {
                     tell(Moment::Said(feedback));
                 }
+                // A step may take hours, in which this process does nothing but wait.
+                if rests_at.is_some_and(|at| at <= Instant::now()) {
+                    rests_at = None;
+                    heap::give_back();
+                }
             }
         }
     };
+    heap::at_work();
     let spent = clock::since_boot().saturating_sub(began);
     let drained = Instant::now() + DRAIN;
     while open {

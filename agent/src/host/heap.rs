@@ -44,14 +44,20 @@ pub fn at_work() {
 pub fn give_back() {
     RESTING.store(true, Ordering::Relaxed);
     trim();
-    unmap();
+    advise(libc::MADV_DONTNEED);
 }
 
 /// A thread is about to wait. At rest it has only seen that there is nothing to do, and its pages go at once.
 pub fn parked() {
     if RESTING.load(Ordering::Relaxed) {
-        unmap();
+        advise(libc::MADV_DONTNEED);
     }
+}
+
+/// Maps the whole program at once, in place of a part at each first use: for a process that has nothing else to do yet,
+/// and will be waited for. Kernels before 5.14 do not know how.
+pub fn map() {
+    advise(libc::MADV_POPULATE_READ);
 }
 
 #[cfg(target_env = "gnu")]
@@ -65,20 +71,20 @@ fn trim() {
 
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the C library's own function, declared unsafe as all of them")]
-fn unmap() {
+fn advise(advice: libc::c_int) {
     unsafe extern "C" {
         // The linker's own symbols: the first byte of the program, and the one after its code.
         static __executable_start: u8;
         static etext: u8;
     }
     // SAFETY: between the two symbols are headers, constants and code, all mapped from the file and never written to:
-    // after MADV_DONTNEED the next access finds the same bytes (madvise(2)).
+    // mapped or not, an access finds the same bytes (madvise(2)).
     unsafe {
         // With larger pages the call is refused, and nothing is given back.
         let page = 4096;
         let from = (&raw const __executable_start).addr().next_multiple_of(page);
         let length = ((&raw const etext).addr() / page * page).saturating_sub(from);
-        libc::madvise(std::ptr::with_exposed_provenance_mut(from), length, libc::MADV_DONTNEED);
+        libc::madvise(std::ptr::with_exposed_provenance_mut(from), length, advice);
     }
 }
 
@@ -87,4 +93,4 @@ fn unmap() {
 fn trim() {}
 
 #[cfg(not(target_env = "gnu"))]
-fn unmap() {}
+fn advise(_: libc::c_int) {}

@@ -174,7 +174,7 @@ impl Agent {
         tokio::pin!(shutdown);
         let watchdog = notify::watchdog_interval();
         let mut alive = watchdog.map(|every| Instant::now() + every);
-        let mut was_busy = true;
+        let (mut was_busy, mut stirred) = (true, true);
         let mut rests_at = None;
         let mut only_asked = false;
         loop {
@@ -190,8 +190,9 @@ impl Agent {
                 self.tell_systemd();
             }
             let busy = self.runs.any() || !self.starting.is_empty();
-            if std::mem::replace(&mut was_busy, busy) != busy {
-                rests_at = (!busy).then(|| Instant::now() + heap::REST);
+            stirred |= std::mem::replace(&mut was_busy, busy) != busy;
+            if std::mem::take(&mut stirred) {
+                rests_at = Some(Instant::now() + heap::REST);
                 heap::at_work();
             }
             if rests_at.is_some_and(|at| at <= Instant::now()) {
@@ -204,6 +205,7 @@ impl Agent {
             // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.
             tokio::select! {
                 event = self.inbox.recv() => if let Some(event) = event {
+                    stirred = true;
                     self.apply(event);
                     while let Ok(event) = self.inbox.try_recv() {
                         self.apply(event);
