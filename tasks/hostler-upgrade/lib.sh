@@ -45,6 +45,7 @@ if command -v dpkg-query >/dev/null && dpkg-query -W hostler >/dev/null 2>&1; th
     change() { apt_install "hostler=$1"; }
     # dpkg alone: a way back that asks nobody.
     restore() {
+        # Another package that it cannot configure is no reason to leave this one as it is: the last line decides.
         dpkg --force-confold --configure -a || true
         cp "$STATE/before.package" "$STATE/before.deb"
         dpkg --force-confold --force-downgrade --install "$STATE/before.deb"

@@ -1,8 +1,18 @@
 # Debian and its kin.
 
-# The installed version, or nothing.
+# query FORMAT NAME: what dpkg knows of a package; nothing of one that it never had. 2 where it cannot tell: from that
+# nothing may follow, least of all that the package was not there before and is removed by an undo.
+query() {
+    status=0
+    known=$(dpkg-query -W -f "$1\n" "$2" 2>/dev/null) || status=$?
+    [ "$status" -le 1 ] || { say "the database of dpkg cannot be read: run dpkg-query -W $2"; return 2; }
+    printf '%s\n' "$known"
+}
+
+# The installed version, or nothing. 2: cannot tell.
 installed() {
-    dpkg-query -W -f '${db:Status-Abbrev} ${Version}\n' "$1" 2>/dev/null | sed -n 's/^.i. *//p' | head -n 1
+    found=$(query '${db:Status-Abbrev} ${Version}' "$1") || return
+    printf '%s\n' "$found" | sed -n 's/^.i. *//p' | head -n 1
 }
 
 # Whether a wanted version is the one that is installed.
@@ -10,14 +20,16 @@ matches() {
     [ "$1" = "$2" ]
 }
 
-# The newest version that the repositories offer, or nothing.
+# The newest version that the repositories offer, or nothing. 2: cannot tell.
 newest() {
-    apt-cache policy "$1" | sed -n 's/^  Candidate: //p' | grep -v '^(none)$' || true
+    found=$(apt-cache policy "$1") || { say "the lists of the repositories cannot be read: run apt-cache policy $1"; return 2; }
+    printf '%s\n' "$found" | sed -n '/^  Candidate: (none)$/d; s/^  Candidate: //p'
 }
 
 held() {
-    case $(dpkg-query -W -f '${db:Status-Want}\n' "$1" 2>/dev/null | head -n 1) in
-        hold) echo yes ;;
+    found=$(query '${db:Status-Want}' "$1") || return
+    case $found in
+        hold*) echo yes ;;
         *) echo no ;;
     esac
 }

@@ -1,8 +1,18 @@
 # Fedora, Red Hat and their kin.
 
-# The installed version with its release, and its epoch where it has one; or nothing.
+# The installed version with its release, and its epoch where it has one; or nothing. 2 where rpm cannot tell: from that
+# nothing may follow, least of all that the package was not there before and is removed by an undo.
 installed() {
-    rpm -q --qf '%{EVR}\n' "$1" 2>/dev/null | grep -v ' is not installed$' | head -n 1 || true
+    # A package that is not there has the status of an error, but for the words.
+    status=0
+    found=$(rpm -q --qf '%{EVR}\n' "$1" 2>&1) || status=$?
+    found=$(printf '%s\n' "$found" | sed '/^warning: /d')
+    if [ "$status" -eq 0 ]; then
+        printf '%s\n' "$found" | head -n 1
+    elif [ "$found" != "package $1 is not installed" ]; then
+        say "the database of rpm cannot be read: $found"
+        return 2
+    fi
 }
 
 # A wanted version may leave out the release.
@@ -10,8 +20,13 @@ matches() {
     [ "$1" = "$2" ] || [ "$1" = "${2%-*}" ]
 }
 
+# The newest version that the repositories offer, or nothing. 2: cannot tell.
 newest() {
-    dnf -q repoquery --latest-limit=1 --qf '%{evr}\n' "$1" 2>/dev/null | grep -v '^$' | sed 's/^0://' | head -n 1 || true
+    found=$(dnf -q repoquery --latest-limit=1 --qf '%{evr}\n' "$1") || {
+        say "the repositories cannot be asked: run dnf repoquery $1"
+        return 2
+    }
+    printf '%s\n' "$found" | sed -n '/./{s/^0://;p;q;}'
 }
 
 held() {

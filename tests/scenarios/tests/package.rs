@@ -295,3 +295,78 @@ fn what_cannot_be_had_is_said_in_one_line() {
         assert!(host.task.task.schema.check(&bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn from_a_database_that_cannot_be_read_nothing_follows() {
+    let host = Host::new();
+    let deb = host.deb("1.0-1");
+    host.dpkg(&["-i", deb.to_str().unwrap()]);
+    let database = host.path("root/var/lib/dpkg/status");
+    let whole = fs::read(&database).unwrap();
+    fs::write(&database, "nobody knows\n").unwrap();
+    let (code, _, message) = host.run("probe", "2.0-1");
+    assert_eq!((code, message.contains("cannot be read")), (2, true), "{message}");
+    assert_ne!(host.run("run", "2.0-1").0, 0);
+    // Had it been taken for a package that was not there before, it would be removed now.
+    fs::write(&database, whole).unwrap();
+    assert_eq!(host.run("undo", "2.0-1"), (0, json!({}), "nothing was changed".to_owned()));
+    assert_eq!(host.status(), "ii 1.0-1");
+}
+
+/// A host of rpms, as far as the probe sees it: programs that say what rpm and dnf say there.
+fn probe_of_rpms(rpm: &str, dnf: &str, version: &str) -> (i32, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let programs = dir.path().join("bin");
+    fs::create_dir(&programs).unwrap();
+    // No apt-get among them, by which the scripts would take it for a host of debs.
+    for name in ["sed", "head", "grep", "tr", "cut"] {
+        std::os::unix::fs::symlink(format!("/usr/bin/{name}"), programs.join(name)).unwrap();
+    }
+    for (name, says) in [("rpm", rpm), ("dnf", dnf)] {
+        fs::write(dir.path().join(name), says).unwrap();
+    }
+    // Functions of the shell that runs the probe stand for the two.
+    fs::write(dir.path().join("report"), "").unwrap();
+    let task = installed("package");
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let script = format!(
+        "rpm() {{ (. {}); }}\ndnf() {{ (. {}); }}\nset -- lab-thing {version} false\n. ./probe\n",
+        at("rpm"),
+        at("dnf")
+    );
+    let output = Command::new("/bin/sh")
+        .args(["-c", &script])
+        .current_dir(&task.folder)
+        .env_clear()
+        .env("PATH", &programs)
+        .env("HOSTLER_RUN", RUN)
+        .env("HOSTLER_REPORT", dir.path().join("report"))
+        .output()
+        .unwrap();
+    eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.code().unwrap_or(-1), reported(dir.path()).1)
+}
+
+#[test]
+fn a_query_of_rpm_or_dnf_that_fails_is_no_answer() {
+    let there = "echo 2.0-1";
+    let not_there = "echo 'package lab-thing is not installed'; return 1";
+    let broken =
+        "echo 'error: cannot open Packages index' >&2; echo 'package lab-thing is not installed'; return 1";
+    let offers = "case $* in *repoquery*) echo; echo 0:2.0-1 ;; esac";
+    let away = "echo 'Error: Failed to download metadata' >&2; return 1";
+    for (rpm, dnf, version, code, said) in [
+        (there, offers, "2.0", 0, ""),
+        (there, offers, "newest", 0, ""),
+        (there, offers, "1.0", 1, ""),
+        (not_there, offers, "newest", 1, ""),
+        ("echo 'warning: old'; echo 'package lab-thing is not installed'; return 1", offers, "2.0", 1, ""),
+        (broken, offers, "2.0", 2, "the database of rpm cannot be read"),
+        (there, away, "newest", 2, "the repositories cannot be asked"),
+        (there, "return 0", "newest", 2, "no repository of this host offers lab-thing"),
+    ] {
+        let (got, message) = probe_of_rpms(rpm, dnf, version);
+        assert_eq!(got, code, "{version}: {rpm}; {dnf}: {message}");
+        assert!(message.starts_with(said) && message.is_empty() == said.is_empty(), "{message}");
+    }
+}
