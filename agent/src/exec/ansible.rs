@@ -2,10 +2,15 @@
 //!
 //! Nothing is started here; the executor starts it as any other step, and writes the files for the step's user.
 //!
-//! **A parameter is data.** Ansible renders a variable's text again wherever it is used, so that a parameter
-//! `{{ lookup('pipe', …) }}` would be a command. Each text that could be rendered, the keys of maps too, is marked
-//! `!unsafe`, and all of them stand below the one variable `params`, so that none becomes a variable that
-//! Ansible itself obeys, such as `ansible_python_interpreter`.
+//! **A parameter is data.** Ansible evaluates a variable's text again wherever it is used: as a template, so that
+//! `{{ lookup('pipe', …) }}` would be a command, and in `when`, `assert` or `debug: var` as an expression, which needs
+//! no braces. So every text and every key is unsafe to Ansible, without an exception, and so is each secret. The mark
+//! `!unsafe` is put on each map and each list, never on a text itself: Ansible 2.19 resolves a marked text again and
+//! makes null of an empty one and false of `no`, whereas what a marked map or list holds keeps its type. Ansible 2.14
+//! marks only what is already built, so that one mark on the outermost map would not do.
+//!
+//! All parameters are below the one variable `params`, so that none becomes a variable that Ansible itself obeys, such
+//! as `ansible_python_interpreter`.
 //!
 //! **Nothing from around.** The host's `ansible.cfg`, inventory and home do not count: the same task does the
 //! same on each host.
@@ -94,7 +99,7 @@ pub fn secret_vars<'a>(secrets: impl IntoIterator<Item = (&'a str, &'a str)>) ->
     let secrets: Vec<_> = secrets.into_iter().collect();
     let room = secrets.iter().map(|(name, value)| name.len() + 10 * value.len() + 32).sum::<usize>() + 32;
     let mut out = Zeroizing::new(String::with_capacity(room));
-    out.push_str("secrets: {");
+    out.push_str("secrets: !unsafe {");
     for (name, value) in secrets {
         write_text(&mut out, name);
         out.push_str(": ");
@@ -105,10 +110,15 @@ pub fn secret_vars<'a>(secrets: impl IntoIterator<Item = (&'a str, &'a str)>) ->
     out
 }
 
-/// The variables file: one variable, `params`, with each text marked unsafe that could be rendered.
+/// The variables file: one variable, `params`, a map with each text and key in it marked unsafe.
+///
+/// A single value in place of a map, which no schema of a task admits, is handed over in a list of its own.
 pub fn extra_vars(params: &Value) -> String {
     let mut out = String::from("params: ");
-    write(&mut out, params);
+    match params {
+        Value::Object(_) | Value::Array(_) => write(&mut out, params),
+        single => write(&mut out, &Value::Array(vec![single.clone()])),
+    }
     out.push('\n');
     out
 }
@@ -122,7 +132,7 @@ fn write(out: &mut String, value: &Value) {
         Value::Number(number) => out.push_str(&number.to_string()),
         Value::String(text) => write_text(out, text),
         Value::Array(list) => {
-            out.push('[');
+            out.push_str("!unsafe [");
             for item in list {
                 write(out, item);
                 out.push_str(", ");
@@ -130,7 +140,7 @@ fn write(out: &mut String, value: &Value) {
             out.push(']');
         }
         Value::Object(map) => {
-            out.push('{');
+            out.push_str("!unsafe {");
             for (key, item) in map {
                 // With `?` in front a key may be longer than 1024 characters.
                 out.push_str("? ");
@@ -146,9 +156,7 @@ fn write(out: &mut String, value: &Value) {
 
 /// A text in double quotes, all but plain ASCII escaped: YAML folds and refuses more than it says.
 fn write_text(out: &mut String, text: &str) {
-    // Only what holds `{` can be rendered. The rest stays unmarked: Ansible 2.19 looks again at what a marked
-    // text could be, and makes null of an empty one and false of "no".
-    out.push_str(if text.contains('{') { "!unsafe \"" } else { "\"" });
+    out.push('"');
     for c in text.chars() {
         match c {
             '"' | '\\' => {
@@ -168,14 +176,17 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_could_be_rendered_is_marked_unsafe() {
-        let params = json!({"a": "{x\"\\\n", "l": [1, 1e-7, true, null, "é", "no"], "m": {"{{ k }}": "v"}});
+    fn each_map_and_each_list_is_marked_unsafe() {
+        let params =
+            json!({"a": "{x\"\\\n", "l": [1, 1e-7, true, null, "é", "no", [""]], "m": {"{{ k }}": "v"}});
         assert_eq!(
             extra_vars(&params),
-            "params: {? \"a\" : !unsafe \"{x\\\"\\\\\\U0000000a\", \
-             ? \"l\" : [1, !!float \"1e-7\", true, null, \"\\U000000e9\", \"no\", ], \
-             ? \"m\" : {? !unsafe \"{{ k }}\" : \"v\", }, }\n"
+            "params: !unsafe {? \"a\" : \"{x\\\"\\\\\\U0000000a\", \
+             ? \"l\" : !unsafe [1, !!float \"1e-7\", true, null, \"\\U000000e9\", \"no\", !unsafe [\"\", ], ], \
+             ? \"m\" : !unsafe {? \"{{ k }}\" : \"v\", }, }\n"
         );
+        assert_eq!(extra_vars(&json!("{{ x }}")), "params: !unsafe [\"{{ x }}\", ]\n");
+        assert_eq!(*secret_vars([("a", "{{ x }}")]), "secrets: !unsafe {\"a\": \"{{ x }}\", }\n");
     }
 
     #[test]
