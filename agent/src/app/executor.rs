@@ -35,10 +35,10 @@ use crate::exec::memory::Files;
 use crate::exec::oom;
 use crate::exec::output::Output;
 use crate::exec::processes::{self, Mark};
-use crate::exec::step::{self, Ended, Interrupt, Job, Moment};
+use crate::exec::step::{self, Ended, Interrupt, Job, Moment, StepError};
 use crate::exec::user::User;
 use crate::host::crash::{CrashPoint, here};
-use crate::host::{clock, disk, facts};
+use crate::host::{clock, disk, facts, process};
 use crate::ledger::claim::Holder;
 use crate::ledger::folder::Progress;
 use crate::ledger::journal::JournalError;
@@ -46,6 +46,8 @@ use crate::ledger::{Claim, Folder, FolderError, Journal};
 
 /// How often the folder is looked at for a request of the agent.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What a command gets between TERM and KILL when the system does not say how it ended.
+const LOST_GRACE: Duration = Duration::from_secs(5);
 
 /// Why an epoch ended before its time. The journal stands as it is, and a later epoch goes on.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +72,15 @@ pub enum ExecutorError {
 pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<(), ExecutorError> {
     // No core dump can hold what this process knows; its steps inherit that.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(io::Error::from)?;
+    // Nor do they inherit the umask of whoever started the agent.
+    process::usual_umask();
     here(CrashPoint::ExecutorStarted);
     let folder = Folder::at(folder)?;
     let plan = folder.plan()?;
+    // A unit has the limits that this host's systemd gives it.
+    if !plan.place.systemd {
+        process::usual_files()?;
+    }
     // Before the claim: without Vault nothing has happened, and the agent launches this epoch again.
     let Some(secrets) = Secrets::fetch(&plan, &folder, handed).await? else { return Ok(()) };
     let Some(_claim) = Claim::take(folder.path(), epoch, &holder())? else {
@@ -283,7 +291,12 @@ impl Executor<'_> {
                 .await;
         recorded?;
         match ran {
-            Err(error) => Ok(not_started(act, self.secrets.clean(&format!("{}: {error}", argv.join(" "))))),
+            Err(StepError::NotStarted(why)) => Ok(not_started(act, self.secrets.clean(&why))),
+            Err(error @ StepError::Lost(_)) => {
+                let alive = self.mark.end_all(LOST_GRACE).await;
+                let why = format!("{error}; {} processes of it could not be ended", alive.len());
+                Ok(finished(act, Exit::Unknown(self.secrets.clean(&why))))
+            }
             Ok(ended) if ended.interrupt == Interrupt::Stop => Ok(Event::Interrupted { act }),
             Ok(mut ended) => {
                 // A process names itself.
@@ -367,8 +380,12 @@ impl Executor<'_> {
     /// The folder that a step sees, with what it is given; made anew for each command, because its user may be another.
     fn prepare(&self, user: &User) -> io::Result<Feedback> {
         let _ = fs::remove_dir_all(&self.place);
-        let mut parents = fs::DirBuilder::new();
-        parents.recursive(true).mode(0o755).create(self.plan.place.runtime_dir.join("runs"))?;
+        let runs = self.plan.place.runtime_dir.join("runs");
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&runs)?;
+        // An agent before this one may have made them for itself alone.
+        for folder in [&self.plan.place.runtime_dir, &runs] {
+            process::pass_through(folder).map_err(|error| error.source)?;
+        }
         // Its user can enter it, and see by name only what it is told of.
         fs::DirBuilder::new().mode(0o711).create(&self.place)?;
         let params = self.place.join("params");
@@ -454,7 +471,11 @@ fn cancel_event(folder: &Folder) -> Event {
 }
 
 fn not_started(act: Act, why: String) -> Event {
-    let exit = Exit::NotStarted(why);
+    finished(act, Exit::NotStarted(why))
+}
+
+/// The end of a command that said nothing.
+fn finished(act: Act, exit: Exit) -> Event {
     let (outputs, left_behind) = (BTreeMap::new(), Vec::new());
     Event::Finished { act, ending: Ending { exit, spent_ms: 0, outputs, message: None, left_behind } }
 }

@@ -15,6 +15,7 @@ use crate::domain::task::{MAX_FILE, Task};
 use crate::domain::template::Template;
 use crate::domain::yaml::{self, Seg, nearest};
 use crate::host::disk;
+use crate::host::program::Head;
 
 pub mod copy;
 pub mod trust;
@@ -208,9 +209,10 @@ fn script_fault(folder: &Path, entries: &[Entry], program: &Template) -> Option<
     if !is_file(folder, entries, name) {
         return Some(format!("there is no file {name} in the task's folder"));
     }
-    match trust::is_executable(&folder.join(name)) {
-        Ok(true) => None,
-        Ok(false) => Some(format!("{name} is not executable: chmod 0755 it")),
+    let path = folder.join(name);
+    match trust::is_executable(&path).and_then(|good| Ok((good, Head::read(&path)?))) {
+        Ok((true, head)) => head.fault().map(|why| format!("{name} {why}")),
+        Ok((false, _)) => Some(format!("{name} is not executable: chmod 0755 it")),
         Err(error) => Some(format!("cannot look at {name}: {error}")),
     }
 }
@@ -315,6 +317,13 @@ mod tests {
                 |dir| fs::remove_file(dir.join("t/b.yml")).unwrap(),
                 "task.yml:7:12: steps[1].ansible: there is no file b.yml",
             ),
+            (|dir| put(dir, "t/a", "", 0o755), "task.yml:5:8: steps[0].run: a is empty"),
+            (|dir| put(dir, "t/a", "echo x\n", 0o755), "task.yml:5:8: steps[0].run: a has neither `#!`"),
+            (
+                |dir| put(dir, "t/a", "\u{7f}ELF\u{1}\u{1}", 0o755),
+                "steps[0].run: a is the beginning of a binary",
+            ),
+            (|dir| put(dir, "t/a", "#!/bin/sh\r\n", 0o755), "steps[0].run: a has lines that end in \\r\\n"),
             (|dir| fs::remove_file(dir.join("t/task.yml")).unwrap(), "there is no task.yml"),
             (
                 |dir| put(dir, "t/task.yml", &TASK.replace("name: t\n", "name: u\n"), 0o644),

@@ -14,6 +14,7 @@ pub mod oom;
 pub mod output;
 pub mod pager;
 pub mod processes;
+pub mod program;
 pub mod redact;
 pub mod step;
 pub mod user;

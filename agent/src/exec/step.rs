@@ -18,7 +18,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, pipe2, setgid, setgroups, setsid, setuid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +31,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::feedback::Feedback;
 use super::output::Output;
 use super::processes::{self, Mark, ProcessId};
+use super::program::{self, Exec};
 use super::user::User;
 use crate::host::{clock, heap};
 
@@ -44,6 +46,17 @@ const PIPE: i32 = 1 << 20;
 const READ: usize = 256 << 10;
 /// How often a running step's report is read, and its output is caught up with: a report a second is all that the store gets.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why there is no word on how a command ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// It could not be started, and nothing has happened; says why.
+    #[error("{0}")]
+    NotStarted(String),
+    /// It was started, and the system does not say how it ended.
+    #[error("it was started, and how it ended cannot be learned: {0}")]
+    Lost(io::Error),
+}
 
 /// What may end a command before its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,7 +126,7 @@ pub struct Ended {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// Only where it could not be started; nothing has happened then.
+/// Where it could not be started, or how it ended cannot be learned: two things that are never one.
 pub async fn run(
     job: &Job<'_>,
     mark: &mut Mark,
@@ -121,9 +134,10 @@ pub async fn run(
     feedback: &mut Feedback,
     interrupts: &mut watch::Receiver<Interrupt>,
     tell: &mut dyn FnMut(Moment<'_>),
-) -> io::Result<Ended> {
+) -> Result<Ended, StepError> {
     let began = clock::since_boot();
-    let (mut child, mut pipe) = start(job)?;
+    let started = start(job).map_err(|error| program::explain(&error, job.argv, job.env, job.cwd));
+    let (mut child, mut pipe) = started.map_err(StepError::NotStarted)?;
     // A program that does not read it is not waited for: what is left of it goes with the command.
     let mut input = child.stdin.take().zip(job.stdin);
     let mut written = 0;
@@ -146,7 +160,7 @@ pub async fn run(
         // Each arm is cancel-safe: a read that is not chosen has read nothing, a wait can be waited again.
         tokio::select! {
             biased;
-            status = child.wait() => break status?,
+            status = child.wait() => break status.map_err(StepError::Lost)?,
             read = pipe.read(&mut buffer), if open => {
                 open = keep(read, &buffer, output);
                 rests_at = Some(Instant::now() + heap::REST);
@@ -325,14 +339,15 @@ fn start(job: &Job<'_>) -> io::Result<(tokio::process::Child, Receiver)> {
     // A smaller one serves as well.
     let _ = nix::fcntl::fcntl(&reader, nix::fcntl::F_SETPIPE_SZ(PIPE));
     let pipe = Receiver::from_owned_fd(nonblocking(reader)?)?;
-    let (program, arguments) = job.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let program = job.argv.first().ok_or(io::ErrorKind::InvalidInput)?;
+    let exec = Exec::new(job.argv, job.env)?;
     // A relative program is one of the task's copy. It is looked up behind the change of folder, which root makes,
     // so that a step's user needs no way through the folders above the copy.
     let mut command = std::process::Command::new(program);
-    command.args(arguments).env_clear().envs(job.env.iter().map(|(k, v)| (k, v))).current_dir(job.cwd);
+    command.current_dir(job.cwd);
     command.stdin(if job.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.stdout(writer.try_clone()?).stderr(writer);
-    on_start(&mut command, (!job.user.is_me()).then(|| job.user.clone()));
+    on_start(&mut command, (!job.user.is_me()).then(|| job.user.clone()), exec);
     let mut command = tokio::process::Command::from(command);
     Ok((command.kill_on_drop(false).spawn()?, pipe))
 }
@@ -343,9 +358,10 @@ fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// What the child does between fork and exec: it stands alone, and becomes the step's user.
+/// What the child does between fork and exec, which is its own: it stands alone, becomes the step's user, and
+/// inherits no signal that whoever started the agent ignores.
 #[expect(unsafe_code, reason = "the standard library has no other way to open a session before exec")]
-fn on_start(command: &mut std::process::Command, user: Option<User>) {
+fn on_start(command: &mut std::process::Command, user: Option<User>, exec: Exec) {
     let prepare = move || {
         stand_alone()?;
         if let Some(user) = &user {
@@ -353,10 +369,15 @@ fn on_start(command: &mut std::process::Command, user: Option<User>) {
             setgid(user.gid)?;
             setuid(user.uid)?;
         }
-        Ok(())
+        for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP))
+        {
+            // SAFETY: no handler is set, and none of this process's can run behind exec.
+            let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) };
+        }
+        Err(exec.exec())
     };
     // SAFETY: the closure makes system calls only; everything that allocates or takes locks (the look-up of the
-    // user and of its groups) was done before the fork.
+    // user and of its groups, the texts of program and environment) was done before the fork.
     unsafe {
         command.pre_exec(prepare);
     }
@@ -370,8 +391,7 @@ fn on_start(command: &mut std::process::Command, user: Option<User>) {
 pub fn stand_alone() -> io::Result<()> {
     const OOM: &CStr = c"/proc/self/oom_score_adj";
     setsid()?;
-    if let Ok(file) = nix::fcntl::open(OOM, OFlag::O_WRONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
-    {
+    if let Ok(file) = nix::fcntl::open(OOM, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
         let _ = nix::unistd::write(&file, b"0");
     }
     Ok(())

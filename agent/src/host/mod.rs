@@ -9,3 +9,5 @@ pub mod journald;
 pub mod log;
 pub mod logging;
 pub mod notify;
+pub mod process;
+pub mod program;

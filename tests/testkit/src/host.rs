@@ -329,6 +329,14 @@ impl Host {
         })
     }
 
+    /// Starts the agent through another program, which gets its words.
+    #[track_caller]
+    pub fn start_with(&mut self, program: &Path) {
+        let own = std::mem::replace(&mut self.program, program.to_owned());
+        self.start();
+        self.program = own;
+    }
+
     /// Starts the agent.
     #[track_caller]
     pub fn start(&mut self) {

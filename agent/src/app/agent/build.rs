@@ -24,7 +24,7 @@ use crate::domain::decide::Decision;
 use crate::domain::source::Source;
 use crate::host::disk::{At, DiskError};
 use crate::host::notify::Notify;
-use crate::host::{clock, disk, facts};
+use crate::host::{clock, disk, facts, process};
 use crate::ledger::identity::IdentityError;
 use crate::ledger::{Audit, Ledger};
 use crate::report::wanted::{Texts, Wanted};
@@ -57,6 +57,9 @@ pub enum AgentError {
     /// The client for Vault.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// So few files may be open that nothing could be carried out.
+    #[error(transparent)]
+    TooFewFiles(#[from] process::TooFewFiles),
     /// Something of the system.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -72,6 +75,8 @@ impl Agent {
         anew: reload::Anew,
     ) -> Result<Self, AgentError> {
         let Opened { store, consul } = opened;
+        process::usual_umask();
+        process::enough_files(process::usual_files()?)?;
         notify.say(false, "reading the ledger and the tasks");
         let host = who.host.clone();
         disk::make_dirs(&settings.state_dir)?;

@@ -46,6 +46,8 @@ pub enum Exit {
     Cancelled,
     /// It could not be started.
     NotStarted(String),
+    /// It was started, and how it ended is not known.
+    Unknown(String),
     /// It was to be ended, and processes of it could not be: whether it still acts is not known.
     Survived(String),
 }

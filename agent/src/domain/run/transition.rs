@@ -15,6 +15,7 @@
 //! | doing undo *i* | 0 / else / begun | the undo before it, or the end / undo_failed / again |
 //! | doing a check | 0 / else | the next check, or succeeded / failed{verify} |
 //! | doing anything | ended, but for survivors | needs_operator: nothing may run beside them |
+//! | doing anything | ended, and nobody knows how | needs_operator |
 //! | at or doing | cancel asked | undone from here; refused once a final step has started |
 //! | needs_operator, undo_failed | begun | the same: only what is asked next counts |
 //! | needs_operator, undo_failed | undo asked | the undo of the newest step that has one; never once a final step has started |
@@ -225,8 +226,8 @@ impl Run<'_> {
         let code = if let Exit::Code(code) = ending.exit { Some(code) } else { None };
         let ending = ending.clone();
         match act {
-            _ if matches!(ending.exit, Exit::Survived(_)) => {
-                // Nothing may run beside a survivor, not even an undo.
+            _ if matches!(ending.exit, Exit::Survived(_) | Exit::Unknown(_)) => {
+                // Nothing may run beside a survivor, not even an undo; nor after what is not known.
                 state.phase = Phase::Ended(Outcome::NeedsOperator(self.failed(act, &ending)));
             }
             Act::Undo(i) => self.undone(state, i, &ending),
@@ -387,6 +388,7 @@ impl Run<'_> {
             Exit::Oom => "was ended by the kernel: the run's memory was used up".to_owned(),
             Exit::Cancelled => "was cancelled".to_owned(),
             Exit::NotStarted(why) => format!("could not be started: {why}"),
+            Exit::Unknown(why) => format!("ended in a way that is not known: {why}"),
             Exit::Survived(who) => format!("could not be ended: {who} still lives"),
         };
         let kind = match (&ending.exit, act) {
