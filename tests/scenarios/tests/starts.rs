@@ -1,6 +1,8 @@
 //! What a step is started from, and what it is started with: programs that the kernel does not start are handed to no
 //! shell, and whoever started the agent changes nothing for a step. Without systemd.
 
+#![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
