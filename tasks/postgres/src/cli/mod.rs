@@ -1,0 +1,99 @@
+//! The command line: what can be asked for, and how an answer ends.
+
+mod health;
+mod table;
+mod upgrade;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::Error;
+use crate::report;
+
+/// PostgreSQL clusters on this host: their health, and their upgrade to a new major version
+#[derive(Parser)]
+#[command(name = "hostler-postgres", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say what hurts in a cluster or soon will, the worst first; status 1 if something is bad
+    Health(health::Health),
+    /// Upgrade a cluster to a new major version beside it
+    #[command(subcommand)]
+    Upgrade(upgrade::Upgrade),
+}
+
+/// The definitions of the commands, for man pages and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
+/// Prints an answer; that nobody reads it any more is no failure.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Local(error.to_string()))?;
+    print(&text);
+    Ok(())
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(until_signal(arguments)),
+        Err(error) => Err(Error::Local(format!("no runtime: {error}"))),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            let line = error.to_string();
+            let _ = writeln!(std::io::stderr(), "hostler-postgres: {line}");
+            if std::env::var_os("HOSTLER_REPORT").is_some() {
+                report::message(&line);
+            }
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
+    let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+        return Err(Error::Local("no signals".to_owned()));
+    };
+    let run = async {
+        match arguments.command {
+            Command::Health(health) => health.run().await,
+            Command::Upgrade(upgrade) => upgrade.run().await,
+        }
+    };
+    tokio::select! {
+        done = run => done.map(|()| ExitCode::SUCCESS),
+        _ = interrupt.recv() => Ok(ExitCode::from(130)),
+        _ = terminate.recv() => Ok(ExitCode::from(143)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definitions_of_the_commands_hold() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,171 @@
+//! Processes, and identities: the only place that starts the one and changes the other.
+//!
+//! Every program ends with a deadline, with a bounded part of its output kept, and with an environment of its own:
+//! `PGHOST` or a locale of whoever calls must never decide what happens to a cluster.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::unistd::{Gid, Uid, geteuid, seteuid};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+use crate::error::Error;
+
+/// What is kept of a program's standard output; more than this is an error.
+const OUTPUT: u64 = 4 << 20;
+/// What is kept of a program's complaints.
+const COMPLAINT: usize = 2000;
+
+/// The user to whom a cluster belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Owner {
+    fn differs(self) -> bool {
+        geteuid().is_root() && self.uid != 0
+    }
+
+    /// Does something quick as this user where the program runs as root: a server knows who connects by the
+    /// identity at that moment.
+    ///
+    /// # Errors
+    /// If the identity cannot be changed.
+    pub fn act<T>(self, what: impl FnOnce() -> T) -> Result<T, Error> {
+        if !self.differs() {
+            return Ok(what());
+        }
+        let change = |uid| seteuid(uid).map_err(|error| Error::Local(format!("user {uid}: {error}")));
+        change(Uid::from_raw(self.uid))?;
+        let done = what();
+        change(Uid::from_raw(0))?;
+        Ok(done)
+    }
+
+    /// Gives a file to this user.
+    ///
+    /// # Errors
+    /// If that is not possible.
+    pub fn give(self, path: &Path) -> Result<(), Error> {
+        if self.differs() {
+            nix::unistd::chown(path, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
+                .map_err(|error| Error::Local(format!("{}: {error}", path.display())))?;
+        }
+        Ok(())
+    }
+}
+
+/// How a program ended.
+pub struct Ended {
+    /// Its exit status; `None` after a signal.
+    pub status: Option<i32>,
+    /// Its standard output.
+    pub output: String,
+    /// The end of its standard error, on one line.
+    pub complaint: String,
+}
+
+/// A program with an environment of its own, as `owner` (or as whoever calls), in the root folder.
+fn command(program: &Path, owner: Option<Owner>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
+    command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    // pg_createcluster takes locale and encoding from here where nothing else says so.
+    command.env("LC_ALL", "C.UTF-8");
+    if let Some(root) = std::env::var_os("PG_CLUSTER_CONF_ROOT") {
+        command.env("PG_CLUSTER_CONF_ROOT", root);
+    }
+    if let Some(owner) = owner.filter(|owner| owner.differs()) {
+        command.uid(owner.uid).gid(owner.gid);
+    }
+    command.current_dir("/").kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
+/// The end of what a stream says, on one line.
+async fn end_of(mut stream: impl AsyncRead + Unpin) -> String {
+    let mut kept: Vec<u8> = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        kept.extend(buffer.iter().take(count));
+        let surplus = kept.len().saturating_sub(COMPLAINT);
+        kept.drain(..surplus);
+    }
+    let text = String::from_utf8_lossy(&kept);
+    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// Runs a program to its end.
+///
+/// # Errors
+/// If it cannot be started, has not ended within `within` (it is killed then), or says more than 4 MiB.
+pub async fn run<S: AsRef<OsStr>>(
+    owner: Option<Owner>,
+    program: &Path,
+    words: &[S],
+    within: Duration,
+) -> Result<Ended, Error> {
+    let name = program.display();
+    // A server that pg_ctl starts inherits what pg_ctl writes to: a pipe would stay open with it.
+    let mut errors = tokio::fs::File::from_std(unnamed()?);
+    let to = errors.try_clone().await.map_err(Error::local(&name))?.into_std().await;
+    let mut outputs = tokio::fs::File::from_std(unnamed()?);
+    let out = outputs.try_clone().await.map_err(Error::local(&name))?.into_std().await;
+    let mut child =
+        command(program, owner).args(words).stdout(out).stderr(to).spawn().map_err(Error::local(&name))?;
+    let status = match tokio::time::timeout(within, child.wait()).await {
+        Ok(status) => status.map_err(Error::local(&name))?,
+        Err(_) => {
+            let _ = child.kill().await;
+            return Err(Error::Program(format!("{name} has not ended within {} s", within.as_secs())));
+        }
+    };
+    let mut output = Vec::new();
+    rewind(&mut outputs).await.map_err(Error::local(&name))?;
+    (&mut outputs).take(OUTPUT + 1).read_to_end(&mut output).await.map_err(Error::local(&name))?;
+    if output.len() as u64 > OUTPUT {
+        return Err(Error::Program(format!("{name} says more than {OUTPUT} bytes")));
+    }
+    rewind(&mut errors).await.map_err(Error::local(&name))?;
+    let complaint = end_of(errors).await;
+    Ok(Ended { status: status.code(), output: String::from_utf8_lossy(&output).into_owned(), complaint })
+}
+
+async fn rewind(file: &mut tokio::fs::File) -> std::io::Result<()> {
+    use tokio::io::AsyncSeekExt;
+    file.rewind().await.map(|_| ())
+}
+
+/// A file without a name.
+fn unnamed() -> Result<std::fs::File, Error> {
+    tempfile::tempfile().map_err(Error::local("a temporary file"))
+}
+
+/// As [`run`], where only success will do.
+///
+/// # Errors
+/// As [`run`], and if the program fails.
+pub async fn succeed<S: AsRef<OsStr>>(
+    owner: Option<Owner>,
+    program: &Path,
+    words: &[S],
+    within: Duration,
+) -> Result<String, Error> {
+    let ended = run(owner, program, words, within).await?;
+    match ended.status {
+        Some(0) => Ok(ended.output),
+        status => Err(failed(program, status, &ended.complaint)),
+    }
+}
+
+fn failed(program: &Path, status: Option<i32>, complaint: &str) -> Error {
+    let status = status.map_or_else(|| "a signal".to_owned(), |status| format!("status {status}"));
+    Error::Program(format!("{} ended with {status}: {complaint}", program.display()))
+}

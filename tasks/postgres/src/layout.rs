@@ -1,0 +1,164 @@
+//! Where a cluster's files are and how its server is started and stopped: Debian's `postgresql-common`.
+//!
+//! Nothing else in the program knows a path of the distribution or calls one of its tools, so that another layout is
+//! another file like this one. Clusters are found by `pg_lsclusters`, never by their ports.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::exec::{self, Owner};
+
+/// For a tool that only reads.
+const QUICK: Duration = Duration::from_secs(60);
+/// The oldest version that is dealt with.
+const OLDEST: u16 = 13;
+
+/// A cluster of this host.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Major version.
+    pub version: u16,
+    /// Name.
+    pub name: String,
+    /// Port of its configuration.
+    pub port: u16,
+    /// Folder of its sockets.
+    pub socket: PathBuf,
+    /// Folder of its data.
+    pub data: PathBuf,
+    /// Folder of its configuration.
+    pub conf: PathBuf,
+    /// Whether its server runs.
+    pub running: bool,
+    /// Whom its files belong to.
+    pub owner: Owner,
+}
+
+impl Cluster {
+    /// Version and name, as the tools of Debian write them: `15/main`.
+    pub fn title(&self) -> String {
+        format!("{}/{}", self.version, self.name)
+    }
+}
+
+/// Every cluster of this host from version 13 on.
+///
+/// # Errors
+/// If the tool fails or what it prints cannot be read.
+pub async fn clusters() -> Result<Vec<Cluster>, Error> {
+    let tool = Path::new("/usr/bin/pg_lsclusters");
+    if !tool.exists() {
+        return Err(Error::Missing("pg_lsclusters is not installed: install postgresql-common".to_owned()));
+    }
+    let text = exec::succeed(None, tool, &["--json"], QUICK).await?;
+    read(&text).ok_or_else(|| Error::Program("pg_lsclusters: its output cannot be read".to_owned()))
+}
+
+fn read(text: &str) -> Option<Vec<Cluster>> {
+    let value: Value = serde_json::from_str(text.trim()).ok()?;
+    let mut clusters = Vec::new();
+    for entry in value.as_array()? {
+        // Numbers come as numbers or as texts, by the version of the tool.
+        let number = |key: &str| match entry.get(key)? {
+            Value::Number(number) => number.as_u64(),
+            Value::String(text) => text.parse().ok(),
+            _ => None,
+        };
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+        // `9.6` and the like is no whole number: such clusters are none of ours.
+        let Some(version) = number("version").and_then(|version| u16::try_from(version).ok()) else {
+            continue;
+        };
+        if version < OLDEST {
+            continue;
+        }
+        let part = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
+        clusters.push(Cluster {
+            version,
+            name: text("cluster")?,
+            port: u16::try_from(number("port")?).ok()?,
+            socket: PathBuf::from(text("socketdir")?),
+            data: PathBuf::from(text("pgdata")?),
+            conf: PathBuf::from(text("configdir")?),
+            running: number("running").unwrap_or_default() == 1,
+            owner: Owner { uid: part(number("owneruid"))?, gid: part(number("ownergid"))? },
+        });
+    }
+    Some(clusters)
+}
+
+/// The cluster of this name: of this version, or of the only version that has one.
+///
+/// # Errors
+/// If no cluster fits, or more than one.
+pub async fn cluster(name: &str, version: Option<u16>) -> Result<Cluster, Error> {
+    let mut fitting: Vec<_> = clusters()
+        .await?
+        .into_iter()
+        .filter(|cluster| cluster.name == name && version.is_none_or(|version| version == cluster.version))
+        .collect();
+    if fitting.len() > 1 {
+        let titles: Vec<_> = fitting.iter().map(Cluster::title).collect();
+        return Err(Error::Refused(format!("there are {}: say which version", titles.join(", "))));
+    }
+    fitting.pop().ok_or_else(|| {
+        let version = version.map(|version| format!("{version}/")).unwrap_or_default();
+        Error::Missing(format!("there is no cluster {version}{name} from version 13 on: see pg_lsclusters"))
+    })
+}
+
+/// A program of one version of PostgreSQL.
+pub fn program(version: u16, name: &str) -> PathBuf {
+    PathBuf::from(format!("/usr/lib/postgresql/{version}/bin/{name}"))
+}
+
+/// Where the data of a new cluster goes: Debian's place, or with `PG_CLUSTER_CONF_ROOT`, which its tools know as well,
+/// the folder `data` beside that one.
+pub fn data(version: u16, name: &str) -> PathBuf {
+    let root = std::env::var_os("PG_CLUSTER_CONF_ROOT").map(PathBuf::from);
+    let root = root.map_or_else(|| PathBuf::from("/var/lib/postgresql"), |conf| conf.with_file_name("data"));
+    root.join(version.to_string()).join(name)
+}
+
+/// Whether the server of this version is installed.
+pub fn installed(version: u16) -> bool {
+    program(version, "postgres").exists() && program(version, "pg_dumpall").exists()
+}
+
+/// Whether this version has the files of an extension.
+pub fn has_extension(version: u16, name: &str) -> bool {
+    Path::new(&format!("/usr/share/postgresql/{version}/extension/{name}.control")).exists()
+}
+
+/// Whether this version has a library that servers load at their start.
+pub fn has_library(version: u16, name: &str) -> bool {
+    let name = name.strip_prefix("$libdir/").unwrap_or(name);
+    name.starts_with('/') || Path::new(&format!("/usr/lib/postgresql/{version}/lib/{name}.so")).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::read;
+
+    #[test]
+    fn clusters_are_read_whatever_form_their_numbers_have() {
+        let text = r#"[{"version":15,"cluster":"main","port":"5432","socketdir":"/run/postgresql","running":1,
+            "pgdata":"/d","configdir":"/c","owneruid":101,"ownergid":"104"},
+            {"version":"9.6","cluster":"old"},
+            {"version":"12","cluster":"older"}]"#;
+        let clusters = read(text).unwrap_or_default();
+        assert_eq!(clusters.len(), 1);
+        assert_eq!((clusters[0].title(), clusters[0].port), ("15/main".to_owned(), 5432));
+        assert!(clusters[0].running && clusters[0].owner.gid == 104);
+    }
+
+    #[test]
+    fn what_is_no_list_of_clusters_is_no_empty_list() {
+        assert!(read("").is_none());
+        assert!(read("{}").is_none());
+        assert!(read(r#"[{"version":15,"cluster":"main"}]"#).is_none());
+    }
+}

@@ -1,0 +1,253 @@
+//! Clusters and a pgbouncer of a test's own. Debian's tools keep the clusters' configuration below
+//! `PG_CLUSTER_CONF_ROOT`, data and sockets are beside it, and all of it ends with the test.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use hostler_testkit::{eventually, free_ports};
+use nix::unistd::User;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Long enough for a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(90);
+
+/// The host of a test: a place for clusters, all of one name.
+pub(crate) struct Lab {
+    dir: TempDir,
+    name: String,
+    bouncer: Option<(Child, u16)>,
+}
+
+fn postgres() -> (u32, u32) {
+    let user = User::from_name("postgres").expect("the users").expect("the user postgres: run tests/install");
+    (user.uid.as_raw(), user.gid.as_raw())
+}
+
+fn own(path: &Path) {
+    let (uid, gid) = postgres();
+    chown(path, Some(uid), Some(gid)).expect("root, to become postgres");
+}
+
+/// As the user postgres, without settings of whoever runs the tests.
+pub(crate) fn as_postgres(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(program.as_ref()).current_dir("/");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+impl Lab {
+    /// An empty host. Needs root, to become `postgres`.
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let dir = tempfile::Builder::new().prefix("hostler-pg-").tempdir().expect("a temporary folder");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("the mode");
+        // Debian's tools make a pid file of this name in a folder that all clusters share.
+        let name = format!("t{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let lab = Self { dir, name, bouncer: None };
+        for folder in ["conf", "data", "run", "state"] {
+            fs::create_dir(lab.path(folder)).expect("a folder");
+            own(&lab.path(folder));
+        }
+        lab
+    }
+
+    /// A path below its folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The name of its clusters.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn tool(&self, tool: &str) -> Command {
+        let mut command = Command::new(tool);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
+        command.env("PG_CLUSTER_CONF_ROOT", self.path("conf")).stdin(Stdio::null()).current_dir("/");
+        command
+    }
+
+    /// Runs a tool of postgresql-common; a server that it starts would keep a pipe open.
+    #[track_caller]
+    pub(crate) fn run(&self, tool: &str, words: &[&str]) {
+        let said = tempfile::NamedTempFile::new().expect("a file");
+        let to = said.reopen().expect("the file");
+        let status = self.tool(tool).args(words).stdout(Stdio::null()).stderr(to).status().expect(tool);
+        assert!(
+            status.success(),
+            "{tool} {words:?}: {}",
+            fs::read_to_string(said.path()).unwrap_or_default()
+        );
+    }
+
+    /// A running cluster of this version, ready for logical replication; its port.
+    #[track_caller]
+    pub(crate) fn cluster(&self, version: u16, more: &str) -> u16 {
+        let [port] = free_ports();
+        let version_text = version.to_string();
+        let data = self.path("data").join(&version_text).join(&self.name);
+        let (run, log) = (self.path("run"), self.path(&format!("log-{version}")));
+        fs::create_dir_all(data.parent().expect("a parent")).expect("a folder");
+        own(data.parent().expect("a parent"));
+        self.run(
+            "pg_createcluster",
+            &[
+                "--datadir",
+                data.to_str().expect("a path"),
+                "--socketdir",
+                run.to_str().expect("a path"),
+                "--logfile",
+                log.to_str().expect("a path"),
+                "--port",
+                &port.to_string(),
+                "--start-conf=manual",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                &version_text,
+                &self.name,
+                "--",
+                "--auth-local=peer",
+                "--auth-host=scram-sha-256",
+            ],
+        );
+        let conf = self.conf(version).join("postgresql.conf");
+        let text = fs::read_to_string(&conf).expect("the configuration");
+        let more = format!("{text}\nwal_level = logical\nlog_statement = 'ddl'\nfsync = off\n{more}\n");
+        fs::write(&conf, more).expect("the configuration");
+        self.run("pg_ctlcluster", &[&version_text, &self.name, "start"]);
+        port
+    }
+
+    /// The folder of a cluster's configuration.
+    pub(crate) fn conf(&self, version: u16) -> PathBuf {
+        self.path("conf").join(version.to_string()).join(&self.name)
+    }
+
+    /// What psql makes of statements in a database, as the administrator.
+    pub(crate) fn psql(&self, port: u16, database: &str, statements: &str) -> Output {
+        let script = tempfile::NamedTempFile::new().expect("a script");
+        fs::write(script.path(), statements).expect("the script");
+        let file = fs::File::open(script.path()).expect("the script");
+        let mut command = as_postgres("/usr/lib/postgresql/15/bin/psql");
+        command.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-w"]).arg("-h").arg(self.path("run"));
+        command.arg("-p").arg(port.to_string()).args(["-d", database, "-f", "-"]).stdin(file);
+        command.output().expect("psql")
+    }
+
+    /// As [`Lab::psql`], and they succeed.
+    #[track_caller]
+    pub(crate) fn sql(&self, port: u16, database: &str, statements: &str) -> String {
+        let output = self.psql(port, database, statements);
+        assert!(output.status.success(), "{statements}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// A pgbouncer with transaction pooling whose file leads each database to a port; its own port.
+    #[track_caller]
+    pub(crate) fn bouncer(&mut self, databases: &[&str], to: u16, mode: &str) -> u16 {
+        let [port] = free_ports();
+        let run = self.path("run");
+        let lines = databases.iter().map(|name| format!("{name} = host={} port={to}\n", run.display()));
+        fs::write(self.path("databases.ini"), lines.collect::<String>()).expect("the databases");
+        let users = "\"app\" \"secret\"\n";
+        fs::write(self.path("users"), users).expect("the users");
+        let ini = format!(
+            "[databases]\n%include {0}/databases.ini\n[pgbouncer]\nlisten_port = {port}\nlisten_addr = 127.0.0.1\n\
+             unix_socket_dir = {0}/run\nauth_type = trust\nauth_file = {0}/users\npool_mode = {mode}\n\
+             pidfile = {0}/run/pgbouncer.pid\nlogfile = {0}/run/pgbouncer.log\nignore_startup_parameters = options\n",
+            self.dir.path().display()
+        );
+        fs::write(self.path("pgbouncer.ini"), ini).expect("the configuration");
+        for name in ["databases.ini", "users", "pgbouncer.ini"] {
+            own(&self.path(name));
+        }
+        self.bouncer = Some((self.start_bouncer(port), port));
+        port
+    }
+
+    fn start_bouncer(&self, port: u16) -> Child {
+        let mut command = as_postgres("/usr/sbin/pgbouncer");
+        command.arg("-q").arg(self.path("pgbouncer.ini")).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().expect("pgbouncer: run tests/install");
+        let socket = self.path(&format!("run/.s.PGSQL.{port}"));
+        eventually(SOON, || socket.exists().then_some(()).ok_or_else(|| "no pgbouncer".to_owned()));
+        child
+    }
+
+    /// The program, with everything of this host.
+    pub(crate) fn program(&self, words: &[&str]) -> Command {
+        let mut command = self.tool(env!("CARGO_BIN_EXE_hostler-postgres"));
+        command.args(words).env("HOSTLER_POSTGRES_STATE", self.path("state"));
+        command
+    }
+
+    /// The words that name an upgrade to 15.
+    pub(crate) fn plan(&self, step: &[&str], port: u16) -> Vec<String> {
+        let bouncer = self.bouncer.as_ref().expect("a pgbouncer").1;
+        let mut words: Vec<_> = ["upgrade"].iter().chain(step).map(|&word| word.to_owned()).collect();
+        let options = [
+            ("--cluster", self.name.clone()),
+            ("--to", "15".to_owned()),
+            ("--port", port.to_string()),
+            ("--bouncer-file", self.path("databases.ini").display().to_string()),
+            ("--bouncer-socket", self.path("run").display().to_string()),
+            ("--bouncer-port", bouncer.to_string()),
+        ];
+        for (name, value) in options {
+            words.extend([name.to_owned(), value]);
+        }
+        words
+    }
+}
+
+/// Its exit status, and what it printed and complained of.
+pub(crate) fn output(command: &mut Command) -> (i32, String, String) {
+    let (out, err) = (tempfile::tempfile().expect("a file"), tempfile::tempfile().expect("a file"));
+    let to = |file: &fs::File| file.try_clone().expect("the file");
+    let status = command.stdout(to(&out)).stderr(to(&err)).status().expect("the program");
+    let read = |mut file: fs::File| {
+        use std::io::{Read, Seek};
+        let mut text = String::new();
+        file.rewind().expect("the file");
+        file.read_to_string(&mut text).expect("text");
+        text
+    };
+    (status.code().unwrap_or(-1), read(out), read(err))
+}
+
+/// What a command prints as JSON, with its exit status.
+#[track_caller]
+pub(crate) fn json(command: &mut Command) -> (i32, Value) {
+    let (status, text, said) = output(command);
+    let value = serde_json::from_str(&text);
+    (status, value.unwrap_or_else(|error| panic!("{error}: {text} {said}")))
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if let Some((mut child, _)) = self.bouncer.take() {
+            // runuser hands the signal on.
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or_default());
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+            let _ = child.wait();
+        }
+        for version in ["13", "15"] {
+            let data = self.path("data").join(version).join(&self.name);
+            if data.join("postmaster.pid").exists() {
+                let mut command = as_postgres(format!("/usr/lib/postgresql/{version}/bin/pg_ctl"));
+                command.arg("--pgdata").arg(&data).args(["--mode=immediate", "--wait", "stop"]);
+                let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            }
+        }
+    }
+}

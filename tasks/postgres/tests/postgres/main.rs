@@ -1,0 +1,11 @@
+//! `hostler-postgres` on real servers, Debian's 13 and 15, each in folders of its own.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of tests that fails must fail its test at once"
+)]
+
+mod check;
+mod health;
+mod kit;
