@@ -212,7 +212,8 @@ fn show(arguments: &Show) -> Result<ExitCode, Failure> {
 fn lint(arguments: &Lint) -> Result<ExitCode, Failure> {
     let mut looked = Vec::new();
     let mut add = |name: String, result: Result<&Loaded, &Broken>| {
-        looked.push((name, result.err().map(|broken| broken.faults.clone()).unwrap_or_default()));
+        let warnings = result.map(|loaded| loaded.task.schema.warnings()).unwrap_or_default();
+        looked.push((name, result.err().map(|broken| broken.faults.clone()).unwrap_or_default(), warnings));
     };
     match &arguments.task {
         None => {
@@ -231,18 +232,22 @@ fn lint(arguments: &Lint) -> Result<ExitCode, Failure> {
             },
         },
     }
-    let good = looked.iter().all(|(_, faults)| faults.is_empty());
+    let good = looked.iter().all(|(_, faults, _)| faults.is_empty());
     if arguments.json {
-        let all: Vec<Value> =
-            looked.iter().map(|(name, faults)| json!({"task": name, "faults": faults})).collect();
+        let document =
+            |(name, faults, warnings)| json!({"task": name, "faults": faults, "warnings": warnings});
+        let all: Vec<Value> = looked.into_iter().map(document).collect();
         show::json(&all)?;
     } else {
-        for (name, faults) in &looked {
+        for (name, faults, warnings) in &looked {
             if faults.is_empty() {
                 show::line(format!("{}: no faults", show::inline(name)))?;
             }
             for fault in faults {
                 show::line(show::inline(fault))?;
+            }
+            for warning in warnings {
+                show::line(format!("{}: warning: {}", show::inline(name), show::inline(warning)))?;
             }
         }
     }

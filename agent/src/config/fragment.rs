@@ -29,7 +29,7 @@ enum StoreKind {
 
 /// One file.
 #[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "a map of settings such as `groups: [db]`")]
 pub struct Fragment {
     host: Option<Name>,
     groups: Option<Vec<Name>>,
@@ -120,6 +120,7 @@ macro_rules! first {
 impl Fragment {
     /// Reads a file's contents. One that says nothing, as the one that is shipped, changes nothing.
     pub fn read(text: &[u8]) -> Result<Self, YamlError> {
+        let text = yaml::without_mark(text);
         let says_nothing = |line: &[u8]| matches!(line.trim_ascii().first(), None | Some(b'#'));
         if text.split(|byte| *byte == b'\n').all(says_nothing) {
             return Ok(Self::default());
@@ -256,6 +257,7 @@ mod tests {
     fn the_shipped_file_says_nothing_by_itself() {
         assert!(SHIPPED.lines().all(|line| line.is_empty() || line.starts_with('#')));
         assert!(Fragment::read(SHIPPED.as_bytes()).is_ok());
+        assert!(Fragment::read(format!("\u{feff}{SHIPPED}").as_bytes()).is_ok());
     }
 
     #[test]

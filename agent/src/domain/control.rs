@@ -122,7 +122,7 @@ pub struct Control {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a control, a map of fields such as `act: cancel`")]
 struct File {
     act: Act,
     names: Names,

@@ -34,6 +34,13 @@ pub fn plan(order: &Order, task: &Task, about: &About<'_>) -> Result<Plan, Strin
         .schema
         .check(&order.params)
         .map_err(|faults| format!("the parameters do not fit task {}: {}", task.name, faults.join("; ")))?;
+    if let Some(timeout) = order.timeout.filter(|timeout| *timeout > task.timeout) {
+        let (own, fix) = (task.timeout, "shorten it, or leave it out");
+        return Err(format!(
+            "`timeout: {timeout}` is more than the {own} that task {} may take: {fix}",
+            task.name
+        ));
+    }
     let run = about.run.to_string();
     let context =
         Context { params: &params, host: about.host.as_str(), order: about.key.order.as_str(), run: &run };

@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::instant;
 use super::name::Name;
 use super::yaml::{self, YamlError, one_line};
 
@@ -14,10 +15,10 @@ pub const MAX_FREEZE: usize = 16 << 10;
 
 /// A freeze as it stands at `freeze/<group>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a freeze, a map of fields such as `reason: year end`")]
 pub struct Freeze {
     /// Over at this time; never by itself, if it does not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "instant::optional", skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,7 +87,7 @@ mod tests {
 
     #[test]
     fn one_that_cannot_be_read_holds() {
-        for text in ["untill: 2026-01-01T00:00:00Z", "until: tomorrow", "", "3"] {
+        for text in ["untill: 2026-01-01T00:00:00Z", "until: tomorrow", "until: 2030-01-01", "", "3"] {
             assert!(stopped(text, "upgrade", 0).unwrap().why.contains("cannot be read"), "{text}");
         }
     }

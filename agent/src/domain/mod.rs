@@ -10,6 +10,7 @@ pub mod end;
 pub mod freeze;
 pub mod hold;
 pub mod ids;
+pub mod instant;
 pub mod keys;
 pub mod memory;
 pub mod name;

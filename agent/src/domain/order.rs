@@ -1,7 +1,7 @@
 //! An order: what an operator writes in the store.
 //!
-//! `task`, `params`, `revision` and `dry_run`, as they are written, make its identity: the same instruction is
-//! carried out once. Everything else is a term, which may change while the order waits.
+//! `task`, `params`, `revision` and `dry_run` make its identity: the same instruction is carried out once, however it
+//! is spelled. Everything else is a term, which may change while the order waits.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::ids::Identity;
+use super::instant;
 use super::name::Name;
+use super::params::whole_numbers;
 use super::schedule::Schedule;
 use super::span::Span;
 use super::watched::{MOST, Watched};
@@ -79,13 +81,15 @@ pub enum Document {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an order, a map of fields such as `task: hello`")]
 struct File {
     task: Option<Name>,
     params: Option<Value>,
     revision: Option<Value>,
     dry_run: Option<bool>,
+    #[serde(default, deserialize_with = "instant::optional")]
     not_before: Option<Timestamp>,
+    #[serde(default, deserialize_with = "instant::optional")]
     not_after: Option<Timestamp>,
     spread: Option<Span>,
     timeout: Option<Span>,
@@ -105,7 +109,7 @@ struct File {
 impl Document {
     /// Reads a document, YAML or JSON.
     pub fn read(text: &[u8]) -> Result<Self, YamlError> {
-        let file: File = yaml::parse(text, MAX_ORDER)?;
+        let mut file: File = yaml::parse(text, MAX_ORDER)?;
         let whole = std::str::from_utf8(text).unwrap_or_default();
         let fault = |field: &str, message: String| yaml::fault(whole, &[Seg::from(field)], message);
         if file.skip {
@@ -116,8 +120,15 @@ impl Document {
         };
         match &file.revision {
             None | Some(Value::String(_)) => {}
-            Some(Value::Number(number)) if number.is_i64() => {}
+            // A tool that writes the file again could make "5" of 5, and so another instruction.
+            Some(Value::Number(number)) => {
+                let message = format!("`revision` is a text: put it in quotes, as in revision: \"{number}\"");
+                return Err(fault("revision", message));
+            }
             Some(_) => return Err(fault("revision", "`revision` is a text: put it in quotes".into())),
+        }
+        if let Some(params) = &mut file.params {
+            whole_numbers(params);
         }
         match &file.params {
             None | Some(Value::Object(_)) => {}
@@ -238,15 +249,18 @@ fn watched(file: &File) -> Result<Vec<Watched>, (Option<usize>, String)> {
     Ok(watched)
 }
 
-/// SHA-256 over the RFC 8785 form of what is written; what is not written is not in it.
+/// SHA-256 over the RFC 8785 form, in which equal meaning is equal: empty `params` and `dry_run: false` are left out
+/// as if they were not written.
 fn identity(task: &Name, file: &File) -> Result<Identity, serde_json::Error> {
     let mut document = Map::new();
     document.insert("task".into(), task.as_str().into());
-    let fields = [("params", &file.params), ("revision", &file.revision)];
-    for (name, value) in fields {
-        document.extend(value.clone().map(|value| (name.to_owned(), value)));
+    let params = file.params.clone().filter(|params| params.as_object().is_some_and(|map| !map.is_empty()));
+    for (name, value) in [("params", params), ("revision", file.revision.clone())] {
+        document.extend(value.map(|value| (name.to_owned(), value)));
     }
-    document.extend(file.dry_run.map(|dry_run| ("dry_run".to_owned(), dry_run.into())));
+    document.extend(
+        file.dry_run.filter(|dry_run| *dry_run).map(|dry_run| ("dry_run".to_owned(), dry_run.into())),
+    );
     let canonical = serde_json_canonicalizer::to_vec(&Value::Object(document))?;
     Ok(Identity::new(Sha256::digest(canonical).into()))
 }
@@ -277,6 +291,8 @@ pub(super) mod tests {
             "task: backup\nparams: {a: [x], b: 1}\nrevision: '1'\nreason: why\nspread: 0s\nnot_after: 2030-01-01T00:00:00Z",
             "task: backup\nparams: {a: [x], b: 1}\nrevision: '1'\nschedule: '@daily'\ntimezone: UTC\ncatch_up: 1h\n\
              window: '01:00-05:00'",
+            "task: backup\nparams: {a: [x], b: 1e0}\nrevision: '1'\ndry_run: false",
+            "{\"task\":\"backup\",\"params\":{\"a\":[\"x\"],\"b\":1},\"revision\":\"1\",\"dry_run\":null}",
             "task: backup\nparams: {a: [x], b: 1}\nrevision: '1'\nreconcile: 15m",
         ] {
             assert_eq!(order(same).identity, identity, "{same}");
@@ -288,6 +304,14 @@ pub(super) mod tests {
             "task: backup\nparams: {b: 1, a: [x]}\nrevision: '1'\ndry_run: true",
         ] {
             assert_ne!(order(other).identity, identity, "{other}");
+        }
+        let bare = order("task: hello").identity;
+        for same in [
+            "task: hello\nparams: {}",
+            "task: hello\nparams:\nrevision: ~\ndry_run: false",
+            "{\"task\": \"hello\"}",
+        ] {
+            assert_eq!(order(same).identity, bare, "{same}");
         }
         // The published form: whoever computes it elsewhere must get the same.
         let expected = Sha256::digest(br#"{"params":{"a":["x"],"b":1},"revision":"1","task":"backup"}"#);
@@ -316,10 +340,21 @@ pub(super) mod tests {
             ("task: hello\nreconcile: 0s", "at least 1s"),
             ("task: hello\nreconcile: 15m\ndry_run: true", "never change"),
             ("task: hello\nrevision: [1]", "put it in quotes"),
+            ("task: hello\nrevision: 5", "revision: \"5\""),
+            ("{\"task\": \"hello\", \"revision\": 20260101}", "revision: \"20260101\""),
+            ("task: hello\nrevision: -1", "revision: \"-1\""),
             ("task: hello\nparams: 5", "map of names"),
             ("task: hello\nspread: 5", "spread"),
             ("task: hello\nspread: 5 minutes", "length of time"),
             ("task: hello\nnot_before: tomorrow", "not_before"),
+            (
+                "task: hello\nnot_before: 2026-11-28 22:00",
+                "write date, time and zone, as 2026-11-28T22:00:00Z",
+            ),
+            ("task: hello\nnot_after: 2026-11-28", "2:12"),
+            ("Backup the database", "expected an order, a map of fields such as `task: hello`"),
+            ("- task: hello", "an order, a map of fields"),
+            ("<html></html>", "an order, a map of fields"),
             ("task: ../../etc", "is not a name"),
             ("task: hello\ntask: hello", "task"),
             ("task: hello\nnot_before: 2030-01-02T00:00:00Z\nnot_after: 2030-01-01T00:00:00Z", "later"),
@@ -329,6 +364,13 @@ pub(super) mod tests {
             let error = Document::read(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains('\n'), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn whole_numbers_are_whole_in_what_is_carried_out() {
+        let order = order("task: t\nparams: {i: 5.0, e: 1e3, f: 1.5, n: -0.0, l: [2.0, {m: 3.0}]}");
+        let shown = order.params.to_string();
+        assert_eq!(shown, r#"{"i":5,"e":1000,"f":1.5,"n":0,"l":[2,{"m":3}]}"#);
     }
 
     #[test]

@@ -4,6 +4,16 @@
 //! that its schema names, unless the schema says otherwise, and `$ref` stays inside the document; nothing is
 //! ever fetched. Where several schemas together describe one object (`allOf`, `anyOf`, `oneOf`, `if`, `$ref`),
 //! what none of them names is refused through `unevaluatedProperties`.
+//!
+//! ```text
+//!  keywords.rs  a keyword or format that has no effect is a fault
+//!  named.rs     objects inside branches: what no schema names is refused
+//!  anchor.rs    for lint: patterns that look at a part of a text only
+//! ```
+
+mod anchor;
+mod keywords;
+mod named;
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,6 +82,7 @@ impl Schema {
             return Err(bad(Vec::new(), "the parameters are a map: write `type: object`".to_owned()));
         }
         stays_inside(&value, &mut Vec::new())?;
+        keywords::check(&value)?;
         let root = value.clone();
         close(&mut value, &root, true);
         let validator = jsonschema::options()
@@ -86,6 +97,7 @@ impl Schema {
                 let path = segments(&error.instance_path().to_string());
                 bad(path, format!("not a JSON Schema: {}", one_line(&error.to_string())))
             })?;
+        whole_numbers(&mut value);
         let schema = Self { value, validator: Some(Arc::new(validator)) };
         schema.check_defaults()?;
         Ok(schema)
@@ -103,11 +115,17 @@ impl Schema {
         }
         let mut filled = if params.is_null() { Value::Object(Map::new()) } else { params.clone() };
         fill(&mut filled, &self.value, &self.value, 0);
-        let faults: Vec<String> = self
-            .faults(&filled)
-            .map(|(path, message)| if path.is_empty() { message } else { format!("params{path}: {message}") })
-            .take(MAX_FAULTS)
-            .collect();
+        whole_numbers(&mut filled);
+        let placed = |(path, message): (String, String)| {
+            if path.is_empty() { message } else { format!("params{path}: {message}") }
+        };
+        let mut faults: Vec<String> = self.faults(&filled).map(placed).take(MAX_FAULTS).collect();
+        if faults.is_empty()
+            && self.validator.is_some()
+            && let Some((path, name)) = named::unnamed(&filled, &self.value)
+        {
+            faults.push(placed((path, format!("no property is called `{}`: remove it", one_line(&name)))));
+        }
         if faults.is_empty() { Ok(filled) } else { Err(faults) }
     }
 
@@ -127,6 +145,11 @@ impl Schema {
             }
         }
         true
+    }
+
+    /// For the author: a line for each pattern that looks at a part of a text only.
+    pub fn warnings(&self) -> Vec<String> {
+        anchor::warnings(&self.value)
     }
 
     /// The names of the parameters.
@@ -159,6 +182,28 @@ impl Schema {
     }
 }
 
+/// Writes each whole number without a point, so that 5.0 and 1e3 are handed over as 5 and 1000.
+///
+/// The identity takes 5 and 5.0 for the same instruction, so a run must not tell them apart either.
+pub fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            if let Some(whole) = number.as_f64().filter(|_| number.is_f64()).and_then(whole) {
+                *value = whole.into();
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// The whole number that a double is, if it is one that every reader holds exactly.
+pub fn whole(number: f64) -> Option<i64> {
+    const LARGEST: f64 = 9_007_199_254_740_992.0;
+    (number.fract() == 0.0 && number.abs() <= LARGEST).then_some(number as i64)
+}
+
 fn segments(pointer: &str) -> Vec<Seg> {
     pointer
         .split('/')
@@ -181,7 +226,7 @@ fn stays_inside(node: &Value, path: &mut Vec<Seg>) -> Result<(), BadSchema> {
         Value::Object(map) => {
             for (key, value) in map {
                 match (key.as_str(), value) {
-                    ("$ref" | "$dynamicRef", Value::String(target)) if !target.starts_with('#') => {
+                    ("$ref", Value::String(target)) if target != "#" && !target.starts_with("#/") => {
                         return bad(path, key, "`$ref` leaves the document: only `#/…` is allowed");
                     }
                     ("$id", Value::String(_)) => {
@@ -191,6 +236,7 @@ fn stays_inside(node: &Value, path: &mut Vec<Seg>) -> Result<(), BadSchema> {
                         return bad(path, key, "only JSON Schema draft 2020-12 is read: remove `$schema`");
                     }
                     ("const" | "default" | "enum" | "examples", _) => continue,
+                    (note, _) if note.starts_with("x-") => continue,
                     _ => {}
                 }
                 path.push(Seg::from(key.as_str()));
@@ -378,7 +424,7 @@ mod tests {
                 "properties.a.$ref: `$ref` leaves the document",
             ),
             (json!({"type": "object", "properties": {"a": {"$ref": "http://x/y"}}}), "leaves the document"),
-            (json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/no"}}}), "not a JSON Schema"),
+            (json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/no"}}}), "no schema is"),
             (json!({"type": "object", "$id": "http://x/", "properties": {}}), "$id"),
             (json!({"type": "object", "$schema": "http://json-schema.org/draft-07/schema#"}), "2020-12"),
         ] {

@@ -14,6 +14,8 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::params::whole;
+
 /// The longest template and the longest rendered text.
 const MAX_TEXT: usize = 64 * 1024;
 
@@ -198,7 +200,12 @@ fn environment() -> Environment<'static> {
 /// A value as it stands in an argument.
 fn plain(value: &Value) -> Result<String, Error> {
     match value.kind() {
-        ValueKind::String | ValueKind::Number => Ok(value.to_string()),
+        ValueKind::String => Ok(value.to_string()),
+        // What is whole is an argument without a point, also where it was calculated: 10 / 2.
+        ValueKind::Number => {
+            let whole = f64::try_from(value.clone()).ok().filter(|_| !value.is_integer()).and_then(whole);
+            Ok(whole.map_or_else(|| value.to_string(), |whole| whole.to_string()))
+        }
         ValueKind::Bool => Ok(if value.is_true() { "true" } else { "false" }.to_owned()),
         ValueKind::Undefined => Err(Error::new(ErrorKind::UndefinedError, "no value: use `| default(…)`")),
         ValueKind::None => {
@@ -251,6 +258,7 @@ mod tests {
         for (template, wanted) in [
             ("{{ params.s }}", "a b <&> \""),
             ("{{ params.n }}/{{ params.f }}", "5/1.5"),
+            ("{{ 10 / 2 }}/{{ params.n * 1.5 }}/{{ 1000.0 }}", "5/7.5/1000"),
             ("{{ params.b }}", "true"),
             ("--n={{ params.n }}", "--n=5"),
             ("{{ params.l | tojson }}", "[1, \"x\"]"),

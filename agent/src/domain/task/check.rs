@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Command, Effect, MAX_STEPS, Step, Task, Work, hour};
+use super::{Command, Effect, MAX_STEPS, Step, Task, Work, hour, program};
 use crate::domain::template::{NAMES, Template};
 use crate::domain::yaml::{self, Seg, YamlError, nearest};
 
@@ -115,6 +115,18 @@ impl Check<'_> {
             }
             if let Some(stdin) = &step.stdin {
                 self.stdin(task, stdin, &at("stdin"));
+                let reader = match &step.work {
+                    Work::Run(run) => program::reads_code(run).filter(|_| !stdin.is_plain()),
+                    Work::Ansible(_) => None,
+                };
+                if let Some(program) = reader {
+                    let fix =
+                        "put the program into a file of the task's folder, and leave the values in `stdin`";
+                    let message = format!(
+                        "{program} reads its program from here, and a value would become code: {fix}"
+                    );
+                    self.fault(&at("stdin"), message);
+                }
             }
             if step.grace > hour() {
                 self.fault(&at("grace"), "at most 1h");
@@ -160,6 +172,9 @@ impl Check<'_> {
         }
         for (index, template) in run.iter().enumerate() {
             self.argument(path, index, template_faults(task, template));
+        }
+        for text in program::templated_code(run) {
+            self.argument(path, text.index, vec![code_fault(&text.program)]);
         }
     }
 
@@ -210,6 +225,25 @@ fn program_faults(program: &Template) -> Vec<String> {
         return Vec::new();
     };
     vec![message.to_owned()]
+}
+
+/// Why a template may not stand in the text of a program, and what to write.
+fn code_fault(program: &str) -> String {
+    let fix = match program {
+        "awk" | "gawk" | "mawk" | "nawk" => "give it as `-v NAME={{ … }}`, and write NAME in the program",
+        "jq" | "yq" => "give it as `--arg NAME {{ … }}`, and write $NAME in the program",
+        "psql" => "give it as `-v NAME={{ … }}` beside `-f FILE`, and write :'NAME' in the file",
+        "python" | "pypy" => "write sys.argv[1] there, and give the template as the next argument",
+        "perl" => "write $ARGV[0] there, and give the template as the next argument",
+        "ruby" => "write ARGV[0] there, and give the template as the next argument",
+        "ssh" | "slogin" | "watch" | "sed" | "mysql" | "mariadb" => {
+            "call a script of the task's folder with the template as an argument"
+        }
+        _ => {
+            "write \"$1\" there, and give the template as an argument of its own: [sh, -c, 'echo \"$1\"', sh, \"{{ … }}\"]"
+        }
+    };
+    format!("a template in what {program} reads as code: a parameter would become a command; {fix}")
 }
 
 /// Which names of a template nobody will fill.

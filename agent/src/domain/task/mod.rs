@@ -8,10 +8,12 @@
 //!  step.rs    what is carried out: steps, and the commands beside them
 //!  gate.rs    what must hold before a run starts
 //!  check.rs   whether all of it makes sense together
+//!  program.rs which arguments a program reads as code
 //! ```
 
 mod check;
 mod gate;
+mod program;
 mod step;
 
 use std::collections::BTreeMap;
@@ -78,7 +80,7 @@ pub struct Retry {
 
 /// A task, read and checked.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a task, a map of fields such as `name: hello`")]
 pub struct Task {
     /// Its name, also its folder's.
     pub name: Name,

@@ -186,3 +186,25 @@ fn the_schema_describes_what_is_read() {
     same_fields::<Limits>(schema, "/$defs/limits");
     same_fields::<Retry>(schema, "/$defs/retry");
 }
+
+#[test]
+fn a_parameter_never_becomes_code_wherever_a_command_is() {
+    let with = |lines: &str| {
+        format!("name: t\nversion: 1\nparams: {{type: object, properties: {{x: {{type: string}}}}}}\n{lines}")
+    };
+    let step = "steps:\n- name: a\n  run: [./a]\n";
+    for (lines, place) in [
+        ("steps:\n- name: a\n  run: [bash, -c, 'ls {{ params.x }}']\n".to_owned(), "6:19: steps[0].run[2]"),
+        (format!("{step}  done: {{run: [sh, -c, 'test {{{{ params.x }}}}']}}\n"), "steps[0].done.run[2]"),
+        (format!("{step}  undo: [perl, -e, '{{{{ params.x }}}}']\n  effect: undoable\n"), "steps[0].undo[2]"),
+        (format!("{step}probe: [sudo, awk, '/{{{{ params.x }}}}/', f]\n"), "probe[2]"),
+        (format!("{step}verify: {{run: [ssh, h, 'ls {{{{ params.x }}}}']}}\n"), "verify.run[2]"),
+        ("steps:\n- name: a\n  run: [sh]\n  stdin: 'ls {{ params.x }}'\n".to_owned(), "steps[0].stdin"),
+    ] {
+        let said = faults(&with(&lines));
+        assert_eq!(said.len(), 1, "{lines}: {said:?}");
+        assert!(said[0].contains(place) && said[0].contains("code"), "{lines}: {said:?}");
+    }
+    let fine = "steps:\n- name: a\n  run: [sh, -c, 'ls \"$1\"', sh, '{{ params.x }}']\n";
+    assert!(Task::read(&with(fine)).is_ok());
+}

@@ -40,6 +40,10 @@ pub fn parse<T: DeserializeOwned>(text: impl AsRef<[u8]>, limit: usize) -> Resul
         return Err(YamlError { line: 1, column: 1, path: String::new(), message });
     }
     let budget = Cell::new(text.len().saturating_mul(4).saturating_add(16 * 1024));
+    if let (Form::Yaml, Some((line, column, tag))) = (form, place::odd_tag(text)) {
+        let message = format!("the tag `!!{tag}` is not read: write the plain value, without it");
+        return Err(YamlError { line, column, path: String::new(), message });
+    }
     form.read(text, Guard(&budget)).map_err(|fault| fault.place(form, text))?;
     form.read(text, std::marker::PhantomData::<T>).map_err(|fault| fault.place(form, text))
 }
@@ -63,12 +67,30 @@ pub fn has(text: &str, path: &[Seg]) -> bool {
     true
 }
 
+/// A text without the byte order mark that some editors put before it.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// Whether bytes are text as Windows saves "Unicode": each second byte of plain letters is zero.
+fn is_utf16(bytes: &[u8]) -> bool {
+    let marked = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let head = bytes.get(..bytes.len().min(64)).unwrap_or_default();
+    let zero = |odd: usize| head.iter().enumerate().filter(|(at, byte)| at % 2 == odd && **byte == 0).count();
+    let pairs = head.len() / 2;
+    marked || (pairs >= 2 && (zero(0) * 2 > pairs) != (zero(1) * 2 > pairs))
+}
+
 fn checked(bytes: &[u8], limit: usize) -> Result<&str, YamlError> {
     let error = |line, column, message| YamlError { line, column, path: String::new(), message };
     if bytes.len() > limit {
         let message = format!("{} bytes are too many: at most {limit}", bytes.len());
         return Err(error(1, 1, message));
     }
+    if is_utf16(bytes) {
+        return Err(error(1, 1, "this is UTF-16: save the file as UTF-8".to_owned()));
+    }
+    let bytes = without_mark(bytes);
     // The YAML reader takes time that grows with the square of the depth, and looks at the depth last.
     let mut depth = 0_usize;
     for byte in bytes {

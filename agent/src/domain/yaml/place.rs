@@ -48,13 +48,42 @@ impl From<usize> for Seg {
 
 /// Makes an error that points at `path` of a document that was read before, or at the nearest place above it.
 pub fn fault(text: &str, path: &[Seg], message: impl Into<String>) -> YamlError {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     Fault { message: message.into(), at: None, path: path.to_vec() }.place(Form::of(text), text)
 }
+
+/// The first tag that would be dropped without a word, such as `!!binary`, with its line and column.
+pub(super) fn odd_tag(text: &str) -> Option<(usize, usize, &str)> {
+    const KNOWN: [&str; 7] = ["str", "int", "float", "bool", "null", "map", "seq"];
+    text.lines().enumerate().find_map(|(line, content)| {
+        let mut from = 0;
+        while let Some(at) = content.get(from..)?.find("!!").map(|at| from + at) {
+            let before = content.get(..at)?.trim_end();
+            let rest = content.get(at + 2..)?;
+            let tag = rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+            // Where a value begins: behind a key, in a list, or at the start of the document.
+            let begins = (before.is_empty() && at == 0) || before.ends_with([':', '-', '[', '{', ',']);
+            let quoted = before.matches(['"', '\'']).count() % 2 == 1 || before.contains('#');
+            if begins && !quoted && !tag.is_empty() && !KNOWN.contains(&tag) {
+                return Some((line + 1, content.get(..at)?.chars().count() + 1, tag));
+            }
+            from = at + 2;
+        }
+        None
+    })
+}
+
+/// How much of the way to a place is shown: a document that repeats itself could lead on without end.
+const MOST_SHOWN: usize = 16;
 
 /// The way to a place, as `steps[0].run`.
 pub fn path_text(path: &[Seg]) -> String {
     let mut out = String::new();
-    for seg in path {
+    for (depth, seg) in path.iter().enumerate() {
+        if depth == MOST_SHOWN {
+            out.push('…');
+            break;
+        }
         match seg {
             Seg::Index(index) => out.push_str(&format!("[{index}]")),
             Seg::Key(key) if out.is_empty() => out.push_str(&one_line(key)),
@@ -126,7 +155,15 @@ impl Fault {
             .or_else(|| form.read(text, Find(&self.path)).err().and_then(|found| found.at))
             .or(self.at)
             .unwrap_or((1, 1));
-        YamlError { line, column, path: path_text(&self.path), message: one_line(&self.message) }
+        let indent = |text: &str| text.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
+        let tabbed = text.lines().nth(line.saturating_sub(1)).is_some_and(indent);
+        let message = match self.message.as_str() {
+            message if message.contains("cannot start any token") && tabbed => {
+                "a tab: indent with spaces".to_owned()
+            }
+            message => one_line(message),
+        };
+        YamlError { line, column, path: path_text(&self.path), message }
     }
 }
 
@@ -134,6 +171,9 @@ impl Fault {
 fn cured(message: &str) -> String {
     if message.contains("more than one document") {
         return "more than one document: keep one, without a second `---`".to_owned();
+    }
+    if message.contains("recursion limit exceeded") || message.contains("repetition limit exceeded") {
+        return "it holds itself, or is too deep: write out what aliases stand for".to_owned();
     }
     let unknown = ["unknown field `", "unknown variant `"].iter().find_map(|start| {
         let (name, rest) = message.strip_prefix(start)?.split_once('`')?;

@@ -125,3 +125,47 @@ fn a_place_is_found_by_its_path() {
     assert_eq!(at(&["a".into(), "q".into()]), (2, 3));
     assert_eq!(at(&[]), (1, 1));
 }
+
+#[test]
+fn a_byte_order_mark_is_dropped_and_utf_16_is_named() {
+    for text in
+        ["\u{feff}task: a\n", "\u{feff}---\ntask: a\n", "\u{feff}{\"task\": \"a\"}", "\u{feff}# c\ntask: a"]
+    {
+        assert_eq!(parse::<Value>(text, LIMIT).unwrap(), json!({"task": "a"}), "{text:?}");
+    }
+    let escaped = "\u{feff}{\"a\": \"\\ud83d\\ude00\"}";
+    assert_eq!(parse::<Value>(escaped, LIMIT).unwrap(), json!({"a": "\u{1f600}"}));
+    let marked = fault("\u{feff}a: b\n", &["a".into()], "m");
+    assert_eq!((marked.line, marked.column), (1, 4));
+    assert!(has("\u{feff}a: {b: 1}", &["a".into(), "b".into()]));
+    let wide = |text: &str, swap: bool| -> Vec<u8> {
+        text.encode_utf16()
+            .flat_map(|unit| if swap { unit.to_be_bytes() } else { unit.to_le_bytes() })
+            .collect()
+    };
+    for swap in [false, true] {
+        for text in ["\u{feff}task: hello\n", "task: hello\nparams: {}\n"] {
+            let error = parse::<Value>(wide(text, swap), LIMIT).unwrap_err().to_string();
+            assert!(error.contains("UTF-16"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn what_a_reader_would_drop_or_say_badly_is_named() {
+    for (text, wanted) in [
+        ("task: !!binary aGFsbG8=", "1:7: the tag `!!binary`"),
+        ("a: {b: !!timestamp 2026-01-01}", "`!!timestamp`"),
+        ("a:\n- !!set {x}", "2:3"),
+        ("a:\n\tb: 1", "a tab: indent with spaces"),
+    ] {
+        let error = parse::<Value>(text, LIMIT).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{text:?}: {error}");
+    }
+    for text in ["a: 'x !!binary y'", "a: b # !!binary", "a: !!str 5", "a: wow!!set", "{\"a\": \": !!set\"}"]
+    {
+        assert!(parse::<Value>(text, LIMIT).is_ok(), "{text:?}");
+    }
+    let error = parse::<Value>("params: &p {tag: *p}", LIMIT).unwrap_err().to_string();
+    assert!(error.len() < 300 && error.matches("tag").count() < 20, "{error}");
+}

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::header;
 use super::settings::BadConsulSettings;
 use crate::domain::secret::Secret;
+use crate::domain::yaml::without_mark;
 use crate::host::disk;
 
 /// The longest token file, in bytes.
@@ -112,7 +113,9 @@ fn read_one(path: &Path) -> Result<Secret, BadConsulSettings> {
     let failed = |source: std::io::Error| BadConsulSettings::File { path: path.to_owned(), source };
     let missing = || failed(std::io::ErrorKind::NotFound.into());
     let bytes = disk::read(path, MAX).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
-    let text = String::from_utf8(bytes.ok_or_else(missing)?).map_err(|_| BadConsulSettings::Token)?;
+    // A byte order mark would be sent as a part of the token.
+    let bytes = bytes.ok_or_else(missing)?;
+    let text = String::from_utf8(without_mark(&bytes).to_vec()).map_err(|_| BadConsulSettings::Token)?;
     // An empty file stands for none: the unit hands one over where there is nothing.
     let token = Secret::new(text).trimmed().ok_or_else(missing)?;
     header(Some(&token))?;
@@ -133,9 +136,12 @@ mod tests {
         token.follow(vec![given.clone(), beside.clone()]).unwrap();
         let now = || token.now().map(|token| token.reveal().to_owned());
         assert_eq!(now().as_deref(), Some("first"));
-        for (text, expected) in
-            [("second-one", "second-one"), ("a\u{1}b", "second-one"), ("", "second-one"), ("third", "third")]
-        {
+        for (text, expected) in [
+            ("second-one", "second-one"),
+            ("a\u{1}b", "second-one"),
+            ("", "second-one"),
+            ("\u{feff}third\r\n", "third"),
+        ] {
             fs::write(&given, text).unwrap();
             assert_eq!(now().as_deref(), Some(expected), "{text:?}");
         }
