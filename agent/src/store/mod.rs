@@ -126,6 +126,12 @@ pub trait Store: Send + Sync {
     /// The name that the store knows this host by.
     fn node(&self) -> Answer<'_, String>;
 
+    /// What the last listing that reached as far as `prefix` passed over, with the reason of each: files that are no
+    /// keys. Empty where a store has nothing of that kind.
+    fn passed_over(&self, _prefix: &str) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
     /// Where this store is, for a message: `Consul at http://127.0.0.1:8500`.
     fn place(&self) -> String;
 }

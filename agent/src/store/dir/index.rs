@@ -84,6 +84,11 @@ impl Index {
         self.gone(prefix, now).next().is_some()
     }
 
+    /// Whether a key has this content, as far as is known.
+    pub(super) fn holds(&self, key: &str, digest: &str) -> bool {
+        self.keys.get(key).is_some_and(|mark| mark.digest.as_deref() == Some(digest))
+    }
+
     /// The count of a key that is there; `None`: it is not.
     pub(super) fn of_key(&self, key: &str) -> Option<u64> {
         self.keys.get(key).filter(|mark| mark.digest.is_some()).map(|mark| mark.index)
@@ -108,7 +113,8 @@ impl Index {
         self.keys.range(prefix.to_owned()..).take_while(move |(key, _)| key.starts_with(prefix))
     }
 
-    fn count(&mut self, key: &str, digest: Option<&String>) {
+    /// Counts the content of one key; `None`: it is gone.
+    pub(super) fn count(&mut self, key: &str, digest: Option<&String>) {
         if self.keys.get(key).is_some_and(|mark| mark.digest.as_ref() == digest) {
             return;
         }

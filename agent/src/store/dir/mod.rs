@@ -8,11 +8,13 @@
 //!
 //! It promises what the port promises: a change of content has a higher index than everything before it,
 //! written down before it is told; a folder that is not there is an error and never an empty listing.
+//! A file counts when nobody has it open for writing and it was the same for a moment, however it came there.
 //! Two things it cannot do: tell a restored folder from an edited one, and hold `a` beside `a/b`.
 
 mod events;
 mod index;
 mod tree;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -26,6 +28,7 @@ use sha2::{Digest, Sha256};
 
 use self::events::Events;
 use self::index::Index;
+use self::writer::Writer;
 use super::{
     Answer, Entry, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When, bad_key, bad_prefix,
 };
@@ -39,6 +42,15 @@ const TURN: Duration = Duration::from_secs(2);
 
 /// The pause after a look that brought nothing, so that a busy neighbour costs twenty looks a second at most.
 const REST: Duration = Duration::from_millis(50);
+
+/// How long a content must stay the same before it counts.
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// The same where the system does not tell who writes a file.
+const LONG_MOMENT: Duration = Duration::from_secs(2);
+
+/// How long one look waits for files to be complete.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long one look or write may take: a disk that is slower is gone.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -59,6 +71,10 @@ struct Inner {
     events: Events,
     /// One at a time within this process; the lock file sees to the others.
     turn: Mutex<()>,
+    /// What was seen for the first time, and since when it is the same.
+    fresh: Mutex<BTreeMap<String, (tree::Stamp, Instant)>>,
+    /// What the last look at each prefix passed over.
+    passed_over: Mutex<BTreeMap<String, Vec<tree::PassedOver>>>,
 }
 
 /// What went wrong, before it is known where.
@@ -67,6 +83,8 @@ enum Trouble {
     Disk(DiskError),
     Index(String),
     Locked,
+    /// This key's file is not complete yet.
+    Writing(String),
 }
 
 impl From<io::Error> for Trouble {
@@ -84,7 +102,13 @@ impl From<DiskError> for Trouble {
 impl Dir {
     /// A store in the folder `root`; touches nothing yet.
     pub fn new(root: &Path) -> Self {
-        let inner = Inner { root: root.to_owned(), events: Events::new(root), turn: Mutex::new(()) };
+        let inner = Inner {
+            root: root.to_owned(),
+            events: Events::new(root),
+            turn: Mutex::new(()),
+            fresh: Mutex::default(),
+            passed_over: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -115,6 +139,9 @@ impl Dir {
             Trouble::Io(error) => (error.kind(), error.to_string()),
             Trouble::Disk(error) => (error.source.kind(), error.to_string()),
             Trouble::Locked => return StoreError::Busy { place, why: "another process holds .lock".into() },
+            Trouble::Writing(key) => {
+                return StoreError::Busy { place, why: format!("{key} is still being written") };
+            }
             Trouble::Index(why) => {
                 let cure = "remove .index to count anew; orders that are known are then held";
                 return StoreError::Unreadable { place, why: format!(".index: {why}; {cure}") };
@@ -146,7 +173,8 @@ impl Dir {
     }
 
     fn check_key(&self, key: &str, action: &str) -> Result<(), StoreError> {
-        match bad_key(key).or_else(|| key.split('/').find_map(tree::bad_part)) {
+        match bad_key(key).or_else(|| key.split('/').find_map(tree::bad_part)).or_else(|| tree::leftover(key))
+        {
             Some(why) => Err(self.refused(action, why)),
             None => Ok(()),
         }
@@ -177,7 +205,7 @@ impl Inner {
             None => Index::default(),
             Some(text) => Index::read(&text).map_err(Trouble::Index)?,
         };
-        work(&mut Held { path: &self.root, root, index })
+        work(&mut Held { inner: self, path: &self.root, root, index })
     }
 
     fn list(&self, prefix: &str) -> Result<Listing, Trouble> {
@@ -187,6 +215,7 @@ impl Inner {
 
 /// The folder while this process alone holds it.
 struct Held<'a> {
+    inner: &'a Inner,
     path: &'a Path,
     root: OwnedFd,
     index: Index,
@@ -196,24 +225,67 @@ impl Held<'_> {
     /// Counts what changed below `prefix`, and tells it only when the count is on the disk.
     fn list(&mut self, prefix: &str) -> Result<Listing, Trouble> {
         let scope = scope(prefix);
-        let mut found = tree::scan(&self.root, scope)?;
+        let mut found = self.complete(scope)?;
         let mut digests = digests(&found);
         if self.index.misses(scope, &digests) {
             // An editor that renames while the folder is read can hide a key that is there all the time.
-            found = tree::scan(&self.root, scope)?;
+            found = self.complete(scope)?;
             digests = self::digests(&found);
         }
         if self.index.update(scope, &digests) {
             self.save()?;
         }
-        found.retain(|(key, _)| key.starts_with(prefix));
-        let entry = |(key, value): (String, Vec<u8>)| {
-            let modify_index = self.index.of_key(&key)?;
-            Some(Entry { key, value, modify_index })
+        found.retain(|found| found.key.starts_with(prefix));
+        let entry = |found: tree::Found| {
+            let modify_index = self.index.of_key(&found.key)?;
+            Some(Entry { key: found.key, value: found.value, modify_index })
         };
         let mut entries: Vec<Entry> = found.into_iter().filter_map(entry).collect();
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(Listing { index: self.index.of_prefix(prefix), entries })
+    }
+
+    /// What is below a prefix, when each file of it is complete: half an order is another order.
+    fn complete(&self, scope: &str) -> Result<Vec<tree::Found>, Trouble> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let (found, passed_over) =
+                tree::scan(&self.root, scope, &|key, digest| self.index.holds(key, digest))?;
+            let now = Instant::now();
+            let mut seen = self.inner.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = std::mem::take(&mut *seen);
+            // Of other prefixes it is kept, of this one only what is still news.
+            seen.extend(
+                known.iter().filter(|(key, _)| !key.starts_with(scope)).map(|(key, at)| (key.clone(), *at)),
+            );
+            let mut writing = None;
+            for tree::Found { key, news, .. } in &found {
+                let Some(news) = news else { continue };
+                let since = match known.get(key) {
+                    Some((stamp, since)) if *stamp == news.stamp => *since,
+                    _ => now,
+                };
+                seen.insert(key.clone(), (news.stamp, since));
+                let moment = match news.writer {
+                    Writer::Nobody => MOMENT,
+                    Writer::Unknown => LONG_MOMENT,
+                    Writer::Somebody => Duration::MAX,
+                };
+                if now.duration_since(since) < moment {
+                    writing = Some(key.clone());
+                }
+            }
+            drop(seen);
+            let Some(key) = writing else {
+                let mut all = self.inner.passed_over.lock().unwrap_or_else(PoisonError::into_inner);
+                all.insert(scope.to_owned(), passed_over);
+                return Ok(found);
+            };
+            if now >= until {
+                return Err(Trouble::Writing(key));
+            }
+            std::thread::sleep(MOMENT);
+        }
     }
 
     fn look(&mut self, read: &Read) -> Result<Listing, Trouble> {
@@ -242,6 +314,10 @@ impl Held<'_> {
         }
         tree::make_folders(&self.root, key)?;
         disk::replace(&self.path.join(key), value, 0o600)?;
+        // This file is complete, as it was renamed into its place just now.
+        let digest = digest(value);
+        self.index.count(key, Some(&digest));
+        self.save()?;
         self.list(key)?;
         Ok(true)
     }
@@ -291,8 +367,11 @@ fn lock(root: &OwnedFd) -> Result<File, Trouble> {
 
 /// Each key with the SHA-256 of its value, hexadecimal.
 fn digests(found: &[tree::Found]) -> BTreeMap<String, String> {
-    let digest = |value: &[u8]| Sha256::digest(value).iter().map(|byte| format!("{byte:02x}")).collect();
-    found.iter().map(|(key, value)| (key.clone(), digest(value))).collect()
+    found.iter().map(|found| (found.key.clone(), found.digest.clone())).collect()
+}
+
+fn digest(value: &[u8]) -> String {
+    Sha256::digest(value).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Store for Dir {
@@ -312,7 +391,14 @@ impl Store for Dir {
             loop {
                 // First listen, then look: what happens between the two is not lost.
                 let events = if seen.is_some() { self.inner.events.listen() } else { None };
-                let listing = self.get(prefix).await?;
+                let listing = match self.get(prefix).await {
+                    // Somebody writes a file: what was seen counts until it is complete.
+                    Err(StoreError::Busy { .. }) if seen.is_some() && tokio::time::Instant::now() < until => {
+                        tokio::time::sleep(PATIENCE / 4).await;
+                        continue;
+                    }
+                    answer => answer?,
+                };
                 if seen != Some(listing.index) || tokio::time::Instant::now() >= until {
                     return Ok(listing);
                 }
@@ -364,6 +450,13 @@ impl Store for Dir {
             let key = key.to_owned();
             self.run(action, move |inner| inner.with(|held| held.delete(&key))).await
         })
+    }
+
+    fn passed_over(&self, prefix: &str) -> Vec<(String, String)> {
+        let all = self.inner.passed_over.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = all.get(scope(prefix)).into_iter().flatten();
+        let own = files.filter(|(key, _)| key.starts_with(prefix));
+        own.map(|(key, why)| (key.clone(), (*why).to_owned())).collect()
     }
 
     fn place(&self) -> String {

@@ -145,3 +145,72 @@ fn an_edit_wakes_its_prefix_and_no_other() {
         assert!(quiet.is_err(), "a neighbour's change woke it");
     });
 }
+
+#[test]
+fn a_file_counts_when_its_writer_has_closed_it() {
+    use std::io::Write as _;
+    let (_folder, store) = store();
+    block(store.put("p/a", b"1".to_vec(), When::Always)).unwrap();
+    let path = store.inner.root.join("p/slow");
+    let mut slow = File::create(&path).unwrap();
+    slow.write_all(b"task: count\n").unwrap();
+    slow.sync_all().unwrap();
+    let half = block(store.list("p/"));
+    assert!(matches!(&half, Err(StoreError::Busy { why, .. }) if why.contains("p/slow")), "{half:?}");
+    slow.write_all(b"dry_run: true\n").unwrap();
+    drop(slow);
+    let whole = block(store.list("p/")).unwrap();
+    assert_eq!(whole.entries[1].value, b"task: count\ndry_run: true\n");
+    // A change in place is one as well, and what was there before does not go away for it.
+    let mut again = fs::OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+    assert!(block(Dir::new(&store.inner.root).list("p/")).is_err(), "another process sees it too");
+    again.write_all(b"task: other\n").unwrap();
+    drop(again);
+    let after = block(store.list("p/")).unwrap();
+    assert_eq!(after.entries[1].value, b"task: other\n");
+    assert!(after.entries[1].modify_index > whole.entries[1].modify_index);
+}
+
+#[test]
+fn a_watch_waits_for_a_file_that_is_being_written() {
+    use std::io::Write as _;
+    let (_folder, store) = store();
+    block(async {
+        store.put("p/a", b"1".to_vec(), When::Always).await.unwrap();
+        let seen = store.list("p/").await.unwrap().index;
+        let mut slow = File::create(store.inner.root.join("p/b")).unwrap();
+        slow.write_all(b"half").unwrap();
+        let waiting = store.changed("p/", Some(seen));
+        tokio::pin!(waiting);
+        let early = tokio::time::timeout(PATIENCE * 2, &mut waiting).await;
+        assert!(early.is_err(), "half a file was taken: {early:?}");
+        slow.write_all(b" and half").unwrap();
+        drop(slow);
+        let listing = waiting.await.unwrap();
+        assert_eq!(listing.entries[1].value, b"half and half");
+    });
+}
+
+#[test]
+fn what_is_passed_over_is_named() {
+    let (_folder, store) = store();
+    let orders = store.inner.root.join("h/orders/hosts/db1");
+    fs::create_dir_all(&orders).unwrap();
+    let left = ["x.bak", "x~", "x.rpmsave", "x.dpkg-dist", "#x#", ".x.swp", "x.orig", "x.tmp"];
+    for name in left.iter().chain(&["x", "loose"]) {
+        fs::write(orders.join(name), "task: count").unwrap();
+    }
+    fs::set_permissions(orders.join("loose"), fs::Permissions::from_mode(0o666)).unwrap();
+    symlink(orders.join("x"), orders.join("link")).unwrap();
+    let listing = block(store.list("h/orders/hosts/db1/")).unwrap();
+    assert_eq!(keys(&listing), ["h/orders/hosts/db1/x"]);
+    let named: BTreeMap<String, String> = store.passed_over("h/orders/hosts/db1/").into_iter().collect();
+    for name in left.iter().chain(&["loose", "link"]) {
+        assert!(named.contains_key(&format!("h/orders/hosts/db1/{name}")), "{name}: {named:?}");
+    }
+    assert!(named["h/orders/hosts/db1/loose"].contains("chmod go-w"));
+    assert!(block(store.put("h/orders/hosts/db1/y.bak", vec![], When::Always)).is_err());
+    // A host may be called so.
+    assert!(block(store.put("h/reports/agents/db1.old", vec![], When::Always)).unwrap());
+    assert!(store.passed_over("h/freeze/").is_empty());
+}
