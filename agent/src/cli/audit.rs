@@ -14,9 +14,9 @@ use super::place::{Place, PlaceArgs};
 use super::table::Table;
 use super::{Failure, block, screen, show};
 use crate::config::Settings;
-use crate::domain::audit::Entry;
+use crate::domain::audit::{Entry, Head};
 use crate::host::log::LogError;
-use crate::ledger::audit::{self, AuditError, Head};
+use crate::ledger::audit::{self, AuditError};
 use crate::report::document::{self, AgentReport};
 
 /// On a narrower screen runs and times would both be cut, and neither is of use then: the runs are left out.
@@ -110,20 +110,17 @@ fn is_of(entry: &Entry, order: Option<&str>) -> bool {
 }
 
 async fn verify(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure> {
+    // The report first: the agent may add lines while the disk is read.
+    let reported = reported(settings).await;
     let head = audit::walk(&settings.state_dir, |_| {}).map_err(faulty)?;
     let oldest = audit::oldest(&settings.state_dir).map_err(faulty)?.unwrap_or(1);
-    let told = told(settings).await;
-    if let Ok(Some(told)) = &told
-        && *told > head.n
+    if let Ok(Some(reported)) = &reported
+        && let Some(why) = audit::contradicts(&settings.state_dir, reported).map_err(faulty)?
     {
-        let message = format!(
-            "the audit ends with line {}, and line {told} was told to the store: lines are missing at the end",
-            head.n
-        );
-        return Err(fault(Exit::No, message));
+        return Err(fault(Exit::No, format!("the audit is not whole: {why}")));
     }
-    let compared = match &told {
-        Ok(Some(told)) => format!("the store was told of line {told}"),
+    let compared = match &reported {
+        Ok(Some(reported)) => format!("the store was told of line {}", reported.n),
         Ok(None) => "the store was told of none, so that its end is not proved".to_owned(),
         Err(error) => format!("its end is not proved: {error}"),
     };
@@ -139,8 +136,8 @@ fn say(arguments: &Arguments, head: &Head, oldest: u64, compared: &str) -> std::
     show::line(format!("lines {oldest} to {} are whole; {compared}; hash of the last: {}", head.n, head.hash))
 }
 
-/// The number of the newest line that this host's report names.
-async fn told(settings: &Settings) -> Result<Option<u64>, Failure> {
+/// The newest line that this host's report names.
+async fn reported(settings: &Settings) -> Result<Option<Head>, Failure> {
     let place = Place::existing(settings)?;
     let Some(host) = this_host(settings) else { return Ok(None) };
     let key = settings.keys.agent_report(&host);
@@ -152,7 +149,9 @@ async fn told(settings: &Settings) -> Result<Option<u64>, Failure> {
 
 fn faulty(error: AuditError) -> Failure {
     match error {
-        AuditError::Broken { .. } | AuditError::Log(LogError::Damaged { .. }) => {
+        AuditError::Broken { .. }
+        | AuditError::Contradicted(_)
+        | AuditError::Log(LogError::Damaged { .. }) => {
             fault(Exit::No, format!("the audit is not whole: {error}"))
         }
         AuditError::Log(_) | AuditError::Disk(_) | AuditError::NotOpen(_) => {

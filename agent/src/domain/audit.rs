@@ -65,6 +65,19 @@ impl Entry {
         Self { what: "started".to_owned(), why: Some(why), ..Self::default() }
     }
 
+    /// The record goes on although the line that was reported is not in it. So a gap is never passed over in silence:
+    /// the only record that may have one is a record that names it.
+    pub fn gap(reported: &Head, why: &str) -> Self {
+        let why = format!("{} is not in this record: {why}", gap_of(reported));
+        Self { what: GAP.to_owned(), why: Some(why), ..Self::default() }
+    }
+
+    /// Whether this entry names the gap at that reported line.
+    pub fn is_gap_of(&self, reported: &Head) -> bool {
+        let named = format!("{} ", gap_of(reported));
+        self.what == GAP && self.why.as_deref().is_some_and(|why| why.starts_with(&named))
+    }
+
     /// The entry for a fact that means something to an auditor; `order` finds the document that it is about.
     pub fn of<'a>(fact: &Fact, order: impl Fn(&OrderKey) -> Option<&'a Order>) -> Option<Self> {
         let what = |what: &str, key: &OrderKey| {
@@ -138,6 +151,14 @@ impl Entry {
     }
 }
 
+/// What an entry about a gap is called.
+const GAP: &str = "gap";
+
+fn gap_of(reported: &Head) -> String {
+    let Head { n, hash } = reported;
+    if hash.is_empty() { format!("reported line {n}") } else { format!("reported line {n} with hash {hash}") }
+}
+
 fn short(text: &str) -> String {
     text::head(text, LONGEST)
 }
@@ -155,11 +176,53 @@ pub struct Line {
     pub entries: Vec<Entry>,
 }
 
+/// The number of a line and its hash. That of the newest line is in the agent's report, and so outside of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "AnyHead")]
+pub struct Head {
+    /// The number; 0 before the first line.
+    pub n: u64,
+    /// SHA-256 in hexadecimal. Empty where only the number is known, as from a report of an earlier program.
+    pub hash: String,
+}
+
+/// A report of an earlier program has the number alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AnyHead {
+    Number(u64),
+    Head { n: u64, hash: String },
+}
+
+impl From<AnyHead> for Head {
+    fn from(any: AnyHead) -> Self {
+        match any {
+            AnyHead::Number(n) => Self { n, hash: String::new() },
+            AnyHead::Head { n, hash } => Self { n, hash },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::ids::{Identity, RunId};
     use crate::domain::plan::Cause;
+
+    #[test]
+    fn a_head_reads_as_a_number_too_and_its_gap_is_its_own() {
+        let read = |json: &str| serde_json::from_str::<Head>(json);
+        let head = Head { n: 7, hash: "ab".to_owned() };
+        assert_eq!(read(&serde_json::to_string(&head).unwrap()).unwrap(), head);
+        assert_eq!(read("7").unwrap(), Head { n: 7, hash: String::new() });
+        assert!(read("-1").is_err() && read("\"7\"").is_err() && read("{\"n\": 7}").is_err());
+        let gap = Entry::gap(&head, "the disk was restored");
+        assert!(gap.is_gap_of(&head));
+        for other in [Head { n: 70, ..head.clone() }, Head { hash: "a".to_owned(), ..head }, Head::default()]
+        {
+            assert!(!gap.is_gap_of(&other), "{other:?}");
+        }
+    }
 
     #[test]
     fn a_line_says_who_wanted_what_and_is_bounded() {

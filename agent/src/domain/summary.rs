@@ -7,6 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
 use super::run::{Act, Outcome, Phase, Rest, State};
+use super::text;
+
+/// The outputs of all steps together, in bytes of names and values.
+pub const OUTPUTS: usize = 2 << 10;
+/// How many processes that were left behind are named.
+pub const LEFT_BEHIND: usize = 20;
+/// The longest name of such a process, in bytes.
+const LEFT_BEHIND_EACH: usize = 100;
 
 /// Which step of how many.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,9 +77,9 @@ impl Summary {
             message: planned.or_else(|| state.message.clone()),
             started: state.started,
             exit_code: state.exit_code,
-            outputs: state.outputs.clone(),
+            outputs: text::within(&state.outputs, OUTPUTS),
             tail: None,
-            left_behind: state.left_behind.clone(),
+            left_behind: text::few(&state.left_behind, LEFT_BEHIND, LEFT_BEHIND_EACH),
         }
     }
 }

@@ -1,4 +1,9 @@
-//! Text with a bound.
+//! Texts and lists with a bound. A list that is cut ends with the count of what was left out.
+
+use std::collections::BTreeMap;
+
+/// What stands in a map for the entries that were left out; the name of none.
+pub const MORE: &str = "…";
 
 /// The first `most` bytes of a text, cut between characters.
 pub fn head(text: &str, most: usize) -> String {
@@ -18,9 +23,53 @@ pub fn tail(text: &str, most: usize) -> String {
     text.get(from..).unwrap_or_default().to_owned()
 }
 
+/// A text without control characters but the newline: others are blanks, and a carriage return is left out.
+pub fn clean(text: &str) -> String {
+    let kept = text.chars().filter(|c| *c != '\r');
+    kept.map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
+/// The first `most` texts, each of at most `longest` bytes; a last one counts the others: `and 3 more`.
+pub fn few(texts: &[String], most: usize, longest: usize) -> Vec<String> {
+    let mut few: Vec<String> = texts.iter().take(most).map(|text| head(text, longest)).collect();
+    let more = texts.len().saturating_sub(most);
+    few.extend((more > 0).then(|| format!("and {more} more")));
+    few
+}
+
+/// The first entries whose names and values have at most `most` bytes in all; [`MORE`] counts the others.
+pub fn within(map: &BTreeMap<String, String>, most: usize) -> BTreeMap<String, String> {
+    let mut bytes = 0;
+    let fits = |(name, value): &(&String, &String)| {
+        bytes += name.len() + value.len();
+        bytes <= most
+    };
+    let mut kept: BTreeMap<String, String> =
+        map.iter().take_while(fits).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let more = map.len().saturating_sub(kept.len());
+    if more > 0 {
+        kept.insert(MORE.to_owned(), format!("and {more} more"));
+    }
+    kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_end_with_the_count_of_what_is_left_out() {
+        let texts: Vec<String> = ["one", "two", "three"].map(str::to_owned).into();
+        assert_eq!(few(&texts, 3, 9), texts);
+        assert_eq!(few(&texts, 2, 2), ["on", "tw", "and 1 more"]);
+        assert_eq!(few(&texts, 0, 9), ["and 3 more"]);
+        let map: BTreeMap<String, String> = texts.iter().map(|text| (text.clone(), text.clone())).collect();
+        assert_eq!(within(&map, 22), map);
+        let cut = within(&map, 21);
+        assert_eq!((cut.len(), cut.get(MORE).map(String::as_str)), (3, Some("and 1 more")));
+        assert_eq!(within(&BTreeMap::new(), 0), BTreeMap::new());
+        assert_eq!(clean("a\u{1b}[1m\tb\r\n\u{7f}ä"), "a [1m b\n ä");
+    }
 
     #[test]
     fn cuts_never_split_a_character() {

@@ -87,8 +87,12 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), DiskError>
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("remove", &temp),
         _ => {}
     }
-    write_new(&temp, contents, mode)?;
-    fs::rename(&temp, path).at("replace", path)?;
+    let replaced = write_new(&temp, contents, mode).and_then(|_| fs::rename(&temp, path).at("replace", path));
+    if let Err(error) = replaced {
+        // On a full disk the part that was written may be all the room that was left.
+        let _ = fs::remove_file(&temp);
+        return Err(error);
+    }
     sync_dir(parent(path))
 }
 
@@ -144,6 +148,17 @@ mod tests {
         replace(&path, b"two", 0o600).unwrap();
         assert_eq!(read(&path, 10).unwrap().unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_replace_a_file_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        // A folder cannot be replaced by a file.
+        fs::create_dir(&path).unwrap();
+        assert!(replace(&path, b"one", 0o600).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(path.is_dir());
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! The audit on the disk: `audit/<number of the first line>.log`, appended to and never changed.
 //!
-//! Each line carries the hash of the line before it, across files, so that a line that was changed, taken out or put
-//! in breaks the chain from there on. Files are ended at a mebibyte. So many are kept; before the oldest is removed, a
-//! line says which lines go, so that nothing is shortened in silence. The newest line's number stands in the agent's
-//! report: that tells when lines were cut off at the end.
+//! Each line carries the hash of the line before, across files, so that a line that was changed, taken out or put
+//! in breaks the chain from there on. Files are ended at a mebibyte, and 64 are kept; before the oldest is removed, a
+//! line names the lines that go with it. Number and hash of the newest line are in the agent's report: [`contradicts`]
+//! compares them with the disk, and so finds lines that were cut off at the end, and a chain that was written again as
+//! a whole. To hide a change, both the host and the store have to be changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::audit::{Entry, Line};
+use crate::domain::audit::{Entry, Head, Line};
 use crate::domain::yaml::one_line;
 use crate::host::clock;
 use crate::host::disk::{self, At, DiskError};
@@ -20,6 +21,8 @@ use crate::host::log::{self, Log, LogError};
 const FULL: u64 = 1 << 20;
 /// So many files are kept, some years of a busy host.
 const FILES: usize = 64;
+/// The entry that names the lines of a file that is about to be removed.
+const REMOVED: &str = "removed";
 /// What the very first line follows.
 const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -35,6 +38,9 @@ pub enum AuditError {
     /// It could not be opened.
     #[error("{0}")]
     NotOpen(String),
+    /// It is not the record whose newest line was reported.
+    #[error("{0}")]
+    Contradicted(String),
     /// A line that is none, or that does not follow the one before.
     #[error("{} line {line}: {why}", path.display())]
     Broken {
@@ -47,24 +53,12 @@ pub enum AuditError {
     },
 }
 
-/// The end of a chain, to which the next line is tied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// The number of the last line; 0 before the first.
-    pub n: u64,
-    /// Its hash, in hexadecimal.
-    pub hash: String,
+fn first() -> Head {
+    Head { n: 0, hash: NOTHING.to_owned() }
 }
 
-impl Head {
-    fn first() -> Self {
-        Self { n: 0, hash: NOTHING.to_owned() }
-    }
-
-    /// What follows this line.
-    fn of(line: &Line, json: &str) -> Self {
-        Self { n: line.n, hash: hash(json) }
-    }
+fn head_of(line: &Line, json: &str) -> Head {
+    Head { n: line.n, hash: hash(json) }
 }
 
 /// The open audit.
@@ -98,8 +92,8 @@ impl Audit {
             },
         };
         let head = match newest {
-            Some((path, line, json)) => Head::of(&parse(&path, line, &json)?, &json),
-            None => Head::first(),
+            Some((path, line, json)) => head_of(&parse(&path, line, &json)?, &json),
+            None => first(),
         };
         Ok(Self { dir, log, head, full, most_files })
     }
@@ -122,7 +116,7 @@ impl Audit {
         // Texts and numbers only, which cannot fail to be written as JSON.
         let json = serde_json::to_string(&line).unwrap_or_default();
         self.log.append(&json)?;
-        self.head = Head::of(&line, &json);
+        self.head = head_of(&line, &json);
         Ok(())
     }
 
@@ -132,7 +126,7 @@ impl Audit {
             && files.len() >= self.most_files
         {
             let what = format!("lines {} to {}", number(oldest), number(second).saturating_sub(1));
-            self.add(vec![Entry { what: "removed".to_owned(), why: Some(what), ..Entry::default() }])?;
+            self.add(vec![Entry { what: REMOVED.to_owned(), why: Some(what), ..Entry::default() }])?;
             disk::remove(oldest)?;
         }
         self.log = Log::open(&file(&self.dir, self.head.n + 1))?.0;
@@ -140,16 +134,21 @@ impl Audit {
     }
 }
 
-/// Reads all lines that are kept, oldest first, and follows the chain; `each` gets every line.
+/// Reads all lines that are kept, oldest first, and follows the chain; `each` gets every line. Lines that are missing
+/// before the first one are an error, too, unless a line names them as removed.
 pub fn walk(state_dir: &Path, mut each: impl FnMut(Line)) -> Result<Head, AuditError> {
     let mut head = None;
+    let (mut before_first, mut removed) = (0, 0);
     for path in files(&folder(state_dir))? {
         for (i, json) in log::read(&path)?.into_iter().enumerate() {
             let line = parse(&path, i + 1, &json)?;
             // What the first kept line follows may have been removed with its file.
             let before = head.get_or_insert_with(|| match line.n {
-                1 => Head::first(),
-                n => Head { n: n.saturating_sub(1), hash: line.prev.clone() },
+                1 => first(),
+                n => {
+                    before_first = n.saturating_sub(1);
+                    Head { n: before_first, hash: line.prev.clone() }
+                }
             });
             let broken = |why: String| AuditError::Broken { path: path.clone(), line: i + 1, why };
             if line.n != before.n + 1 {
@@ -161,11 +160,63 @@ pub fn walk(state_dir: &Path, mut each: impl FnMut(Line)) -> Result<Head, AuditE
                     before.n
                 )));
             }
-            head = Some(Head::of(&line, &json));
+            head = Some(head_of(&line, &json));
+            removed = line.entries.iter().filter_map(removed_to).fold(removed, u64::max);
             each(line);
         }
     }
-    Ok(head.unwrap_or_else(Head::first))
+    if removed < before_first {
+        let why = format!("lines {} to {before_first} are missing", removed + 1);
+        return Err(AuditError::Broken { path: folder(state_dir), line: 1, why });
+    }
+    Ok(head.unwrap_or_else(first))
+}
+
+/// The last line that an entry names as removed.
+fn removed_to(entry: &Entry) -> Option<u64> {
+    let why = entry.why.as_deref().filter(|_| entry.what == REMOVED)?;
+    why.rsplit_once(" to ")?.1.parse().ok()
+}
+
+/// Why the record on the disk is not the one whose newest line was reported, in one line for the operator.
+///
+/// `None`: it is; or it names the gap itself; or that line is too old to be kept. Only one file is read, unless there is
+/// a contradiction. Reports are read before the disk: the record may only grow meanwhile.
+pub fn contradicts(state_dir: &Path, reported: &Head) -> Result<Option<String>, AuditError> {
+    let n = reported.n;
+    let files = files(&folder(state_dir))?;
+    let found = match files.iter().rev().find(|path| number(path) <= n) {
+        Some(path) => hash_in(path, n)?,
+        // Before the oldest: only a full record has lost its first lines to age.
+        None if n == 0 || files.len() + 1 >= FILES => return Ok(None),
+        None => None,
+    };
+    let why = match found {
+        Some(hash) if reported.hash.is_empty() || reported.hash == hash => return Ok(None),
+        Some(_) => format!("line {n} of the audit is not the one that was reported: it was changed"),
+        None => {
+            let last = match files.last() {
+                Some(path) => (number(path) + log::read(path)?.len() as u64).saturating_sub(1),
+                None => 0,
+            };
+            format!(
+                "the audit ends with line {last}, and line {n} was reported: lines are missing at the end"
+            )
+        }
+    };
+    let mut is_named = false;
+    walk(state_dir, |line| is_named |= line.entries.iter().any(|entry| entry.is_gap_of(reported)))?;
+    Ok((!is_named).then_some(why))
+}
+
+/// The hash of a line of this file.
+fn hash_in(path: &Path, n: u64) -> Result<Option<String>, AuditError> {
+    for (i, json) in log::read(path)?.into_iter().enumerate() {
+        if parse(path, i + 1, &json)?.n == n {
+            return Ok(Some(hash(&json)));
+        }
+    }
+    Ok(None)
 }
 
 /// The number of the oldest line that is kept; none where there is no audit.
@@ -184,7 +235,11 @@ fn file(dir: &Path, first: u64) -> PathBuf {
 /// The files by their names, which sort as their first lines do.
 fn files(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(dir).at("list", dir)? {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(files),
+        entries => entries.at("list", dir)?,
+    };
+    for entry in entries {
         let path = entry.at("list", dir)?.path();
         if path.extension().is_some_and(|extension| extension == "log") && number(&path) > 0 {
             files.push(path);
@@ -265,6 +320,56 @@ mod tests {
         assert!(rewritten(&|lines| lines[1] = "{}".to_owned()).is_some());
         // The first line cannot be passed off as one that follows removed ones.
         assert!(rewritten(&|lines| lines[0] = lines[0].replace("000000", "000001")).is_some());
+    }
+
+    #[test]
+    fn the_reported_line_tells_of_a_cut_and_of_a_chain_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut heads = vec![first()];
+        let mut audit = Audit::open(dir.path()).unwrap();
+        for n in 0..6 {
+            audit.append(vec![entry(n)]).unwrap();
+            heads.push(audit.head().clone());
+        }
+        let why = |reported: &Head| contradicts(dir.path(), reported).unwrap();
+        for head in &heads {
+            assert_eq!(why(head), None);
+            // A report of an earlier program has no hash.
+            assert_eq!(why(&Head { n: head.n, hash: String::new() }), None);
+        }
+        let path = file(&folder(dir.path()), 1);
+        let lines = log::read(&path).unwrap();
+        let kept: String = lines.iter().take(4).map(|json| log::line(json)).collect();
+        fs::write(&path, kept).unwrap();
+        let cut = why(&heads[6]).unwrap();
+        assert!(cut.contains("ends with line 4, and line 6 was reported"), "{cut}");
+        assert!(why(&Head { n: 6, hash: String::new() }).is_some());
+        assert_eq!(why(&heads[4]), None);
+        // It goes on from there, beyond the reported number, with a chain that is whole in itself.
+        let mut audit = Audit::open(dir.path()).unwrap();
+        (0..5).for_each(|n| audit.append(vec![entry(n + 100)]).unwrap());
+        assert_eq!(walked(dir.path()).unwrap().len(), 9);
+        let changed = why(&heads[6]).unwrap();
+        assert!(changed.contains("line 6 of the audit is not the one"), "{changed}");
+        // A gap that the record names is one that nobody hides.
+        audit.append(vec![Entry::gap(&heads[6], "restored")]).unwrap();
+        assert_eq!(why(&heads[6]), None);
+        assert!(why(&heads[5]).is_some());
+        fs::remove_dir_all(folder(dir.path())).unwrap();
+        assert!(why(&heads[1]).unwrap().contains("ends with line 0"));
+    }
+
+    #[test]
+    fn lines_that_are_missing_at_the_beginning_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut audit = Audit::open_bounded(dir.path(), 1000, FILES).unwrap();
+        (0..30).for_each(|n| audit.append(vec![entry(n)]).unwrap());
+        let files = files(&folder(dir.path())).unwrap();
+        fs::remove_file(&files[0]).unwrap();
+        let error = walked(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("lines 1 to {} are missing", number(&files[1]) - 1)), "{error}");
+        // Nor is a line believed that is older than all that is kept, unless the record is full.
+        assert!(contradicts(dir.path(), &Head { n: 1, hash: String::new() }).is_err());
     }
 
     #[test]

@@ -178,6 +178,13 @@ impl Folder {
         Ok(uses.task_digest)
     }
 
+    /// Whether a crash came before the plan was written: there is none, and nobody has claimed the run. What cannot be
+    /// read is not unfinished.
+    pub fn is_unfinished(&self) -> bool {
+        let no_plan = matches!(self.path.join("plan").try_exists(), Ok(false));
+        no_plan && matches!(self.newest_claim(), Ok((0, ClaimState::None)))
+    }
+
     fn plan_text(&self) -> Result<Vec<u8>, FolderError> {
         disk::read(&self.path.join("plan"), MAX_PLAN)?.ok_or_else(|| self.bad_plan(&"it is missing"))
     }

@@ -92,20 +92,29 @@ impl Reserve {
                 .at("create", &path)?;
         }
         // The file that says that all is there comes last, under its name when it has its size.
+        self.make_bytes()?;
+        disk::sync_dir(&self.dir)?;
+        Ok(true)
+    }
+
+    /// Of a file that cannot get its size or its name nothing is left: it would be the last room of a full disk.
+    fn make_bytes(&self) -> Result<(), DiskError> {
         let temp = self.dir.join("bytes.tmp");
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temp);
-        let file = file.at("create", &temp)?;
+        self.fill_bytes(&temp).inspect_err(|_| drop(fs::remove_file(&temp)))
+    }
+
+    fn fill_bytes(&self, temp: &Path) -> Result<(), DiskError> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temp);
+        let file = file.at("create", temp)?;
         let length = i64::try_from(BYTES).unwrap_or(i64::MAX);
         match fallocate(&file, FallocateFlags::empty(), 0, length) {
             Ok(()) => {}
             // Such a file system takes room only for what is written.
-            Err(Errno::EOPNOTSUPP) => fill(&file).at("write", &temp)?,
-            Err(errno) => return Err(std::io::Error::from(errno)).at("reserve room in", &temp),
+            Err(Errno::EOPNOTSUPP) => fill(&file).at("write", temp)?,
+            Err(errno) => return Err(std::io::Error::from(errno)).at("reserve room in", temp),
         }
-        file.sync_all().at("sync", &temp)?;
-        fs::rename(&temp, self.bytes()).at("replace", &self.bytes())?;
-        disk::sync_dir(&self.dir)?;
-        Ok(true)
+        file.sync_all().at("sync", temp)?;
+        fs::rename(temp, self.bytes()).at("replace", &self.bytes())
     }
 
     /// Gives it up; whether there was something to give.
@@ -140,6 +149,16 @@ mod tests {
         assert!(taken.blocks() * 512 >= BYTES, "{} blocks", taken.blocks());
         assert_eq!(fs::read_dir(dir.path().join("reserve")).unwrap().count() as u64, INODES + 1);
         assert!(reserve.give_up().unwrap() && !reserve.is_there());
+    }
+
+    #[test]
+    fn what_cannot_be_made_takes_no_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let reserve = Reserve::of(dir.path());
+        // A folder that is not empty in its place: nothing can be renamed over it.
+        fs::create_dir_all(reserve.bytes().join("x")).unwrap();
+        assert!(reserve.make_bytes().is_err());
+        assert_eq!(fs::read_dir(&reserve.dir).unwrap().count(), 1, "the folder alone");
     }
 
     #[test]

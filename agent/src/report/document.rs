@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::audit::Head;
 use crate::domain::control::ControlId;
 use crate::domain::ids::{Identity, RunId};
 use crate::domain::name::Name;
@@ -24,10 +25,10 @@ pub const REPORT_VERSION: u32 = 1;
 /// The longest tail in a report of an order, in bytes.
 pub const TAIL: usize = 2 << 10;
 
-/// The longest tail in a report of a run, in bytes: the whole report is to stay below a kibibyte.
-pub const RUN_TAIL: usize = 400;
+/// The longest tail in a report of a run, in bytes: half of the whole report.
+pub const RUN_TAIL: usize = 1 << 10;
 
-/// Where an order stands on a host.
+/// Where an order stands on a host; at most 8 KiB.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OrderReport {
@@ -89,7 +90,7 @@ pub struct OrderReport {
     pub next_by: Option<Timestamp>,
 }
 
-/// One of the newest runs of a host; at most a kibibyte.
+/// One of the newest runs of a host; at most 2 KiB.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunReport {
@@ -119,7 +120,7 @@ pub struct RunReport {
     pub tail: Option<String>,
 }
 
-/// What an agent says of itself.
+/// What an agent says of itself; at most 4 KiB.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AgentReport {
@@ -137,15 +138,15 @@ pub struct AgentReport {
     pub boot: String,
     /// Its groups.
     pub groups: Vec<Name>,
-    /// What is wrong, a line each.
+    /// What is wrong, a line each; the last one may count the others.
     pub conditions: Vec<String>,
-    /// The index seen of each watched prefix.
+    /// The index seen of each watched prefix; `…` counts those that have no room.
     pub seen: BTreeMap<String, u64>,
-    /// The number of the audit's newest line.
-    pub audit: u64,
+    /// The audit's newest line: its number and its hash.
+    pub audit: Head,
     /// What became of the newest controls: `done`, `stale: …` or `refused: …`.
     pub controls: BTreeMap<ControlId, String>,
-    /// Each order with its phase; the first hundred.
+    /// Each order with its phase, as many as there is room for; `…` counts the others.
     pub orders: BTreeMap<String, String>,
     /// When this report was written; put at the end by the writer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,6 +168,8 @@ pub struct Author {
     pub boot: String,
     /// By then it says more, or is silent.
     pub next_by: Option<Timestamp>,
+    /// The newest line of its audit.
+    pub audit: Head,
 }
 
 /// Why a report says nothing.

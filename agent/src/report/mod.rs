@@ -7,6 +7,7 @@
 //!
 //! Reports are not messages: after an outage of any length the writer compares and writes what differs.
 
+pub mod bounds;
 pub mod compose;
 pub mod document;
 pub mod own;

@@ -3,6 +3,10 @@
 //! The agent shows the latest [`Wanted`]; the writer knows what the store holds, writes the difference, and after every
 //! trouble looks again at what the store really holds. So nothing that was reported can be lost by an
 //! outage, and nothing piles up in one: of many changes the last is written.
+//!
+//! A report that the store refuses (too large, a key that the token may not write) is tried again after growing
+//! pauses, and keeps none of the others from the store. Only a store that is away ends a round; the report that found it
+//! away comes last in the next one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,7 +49,26 @@ struct Written {
     renew: Option<Instant>,
 }
 
-/// Writes reports until the channel closes; `written` shows when that last went without trouble.
+/// The longest pause before a refused report is tried again.
+const LONGEST_REFUSAL: Duration = Duration::from_secs(600);
+
+/// What the writer says of its work.
+#[derive(Debug)]
+pub struct Signals {
+    /// When the store last took all that was due.
+    pub written: watch::Sender<Option<Timestamp>>,
+    /// What it refuses: one line for the operator.
+    pub refused: watch::Sender<Option<String>>,
+}
+
+/// A key that the store refuses.
+struct Refusal {
+    again: Instant,
+    pause: Duration,
+    why: String,
+}
+
+/// Writes reports until the channel closes.
 pub async fn write(
     store: Arc<dyn Store>,
     keys: Keys,
@@ -53,7 +76,7 @@ pub async fn write(
     own: Own,
     texts: Texts,
     mut wanted: watch::Receiver<Arc<Wanted>>,
-    written: watch::Sender<Option<Timestamp>>,
+    signals: Signals,
 ) {
     let mut writer = Writer {
         own_key: keys.agent_report(&host).into(),
@@ -64,6 +87,8 @@ pub async fn write(
         host,
         written: None,
         changed: BTreeMap::new(),
+        refused: BTreeMap::new(),
+        postponed: None,
         looked: None,
         wrote: false,
         failures: 0,
@@ -74,6 +99,10 @@ pub async fn write(
         let now = wanted.borrow_and_update().clone();
         // A store that was restored or rebuilt gives no error, so it is looked at again every now and then, too.
         if now.sightings != sightings || writer.looked.is_none_or(|looked| looked.elapsed() > RENEW) {
+            if now.sightings != sightings {
+                // Rights may have changed with what may be seen.
+                writer.refused.clear();
+            }
             sightings = now.sightings;
             writer.written = None;
         }
@@ -81,7 +110,15 @@ pub async fn write(
             Ok(again) => {
                 writer.failures = 0;
                 writer.failing_since = None;
-                written.send_replace(Some(clock::now()));
+                if writer.refused.is_empty() {
+                    signals.written.send_replace(Some(clock::now()));
+                }
+                let refused = writer.refusals();
+                signals.refused.send_if_modified(|known| {
+                    let news = *known != refused;
+                    *known = refused;
+                    news
+                });
                 again
             }
             Err(error) => {
@@ -123,6 +160,10 @@ struct Writer {
     written: Option<BTreeMap<Arc<str>, Written>>,
     /// Since when reports wait that differ from it.
     changed: BTreeMap<Arc<str>, Instant>,
+    /// The keys that the store refuses; a prefix, if it may not be read.
+    refused: BTreeMap<Arc<str>, Refusal>,
+    /// The report that found the store away: others come first.
+    postponed: Option<Arc<str>>,
     /// When that was found out.
     looked: Option<Instant>,
     /// Whether anything was written or read since memory was given back.
@@ -140,10 +181,14 @@ impl Writer {
         };
         let mut again: Option<Instant> = None;
         self.changed.retain(|key, _| wanted.contains_key(key));
+        self.refused.retain(|key, _| wanted.contains_key(key) || key.ends_with('/'));
         // First what somebody waits for, then how the agent is.
         let own_key = Arc::clone(&self.own_key);
         let own = wanted.get_key_value(&own_key);
-        for (key, report) in wanted.iter().filter(|(key, _)| **key != own_key).chain(own) {
+        let postponed = self.postponed.take().filter(|key| *key != own_key);
+        let last = postponed.as_ref().and_then(|key| wanted.get_key_value(key));
+        let others = wanted.iter().filter(|(key, _)| **key != own_key && Some(*key) != postponed.as_ref());
+        for (key, report) in others.chain(own).chain(last) {
             let now = Instant::now();
             let before = written.get(key);
             let due = match before {
@@ -166,15 +211,28 @@ impl Writer {
                     None => continue,
                 },
             };
+            let due = self.refused.get(key).map_or(due, |refusal| refusal.again.max(due));
             if due > now {
                 again = Some(again.map_or(due, |again| again.min(due)));
                 continue;
             }
             let renew = report.goes_on().then(|| RENEW.mul_f64(0.8) + clock::jitter(RENEW.mul_f64(0.2)));
-            if !self.put(key, report, renew).await? {
-                // Composed at once, it comes with the next change of what is wanted.
-                self.texts.ask(key);
-                continue;
+            match self.put(key, report, renew).await {
+                Ok(true) => drop(self.refused.remove(key)),
+                Ok(false) => {
+                    // Composed at once, it comes with the next change of what is wanted.
+                    self.texts.ask(key);
+                    continue;
+                }
+                Err(error) if error.is_away() => {
+                    self.postponed = Some(Arc::clone(key));
+                    return Err(error);
+                }
+                Err(error) => {
+                    let at = self.refuse(key, &error);
+                    again = Some(again.map_or(at, |again| again.min(at)));
+                    continue;
+                }
             }
             report.is_written();
             self.changed.remove(key);
@@ -192,11 +250,58 @@ impl Writer {
             written.remove(&key);
             // The report of an order stays when the order goes; of the runs only the newest stay.
             if key.starts_with(&runs) {
-                self.store.delete(&key).await?;
+                self.delete(&key).await?;
             }
         }
         self.written = Some(written);
         Ok(again)
+    }
+
+    /// Removes a report; one that may not be removed stays.
+    async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        match self.store.delete(key).await {
+            Err(error) if !error.is_away() => tracing::debug!("an old report stays: {error}"),
+            deleted => deleted?,
+        }
+        Ok(())
+    }
+
+    /// What the store holds below a prefix; one that may not be read counts as empty, so that all is written.
+    async fn list(&mut self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+        match self.store.list(prefix).await {
+            Ok(listing) => {
+                self.refused.remove(prefix);
+                Ok(listing.entries)
+            }
+            Err(error) if error.is_away() => Err(error),
+            Err(error) => {
+                self.refuse(&prefix.into(), &error);
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Remembers that the store refuses a key; says when to try again.
+    fn refuse(&mut self, key: &Arc<str>, error: &StoreError) -> Instant {
+        let before = self.refused.get(key).map(|refusal| refusal.pause);
+        let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_REFUSAL));
+        let why = error.to_string();
+        if before.is_none() {
+            tracing::warn!("a report is refused: {why}");
+        }
+        let again = Instant::now() + pause.mul_f64(0.75) + clock::jitter(pause.mul_f64(0.25));
+        self.refused.insert(Arc::clone(key), Refusal { again, pause, why });
+        again
+    }
+
+    /// What the store refuses, in one line.
+    fn refusals(&self) -> Option<String> {
+        let first = self.refused.values().next()?;
+        let others = match self.refused.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        Some(format!("reports: {}{others}", first.why))
     }
 
     /// Since when a report waits that differs from what the store holds.
@@ -220,16 +325,16 @@ impl Writer {
     async fn look(&mut self, wanted: &Reports) -> Result<BTreeMap<Arc<str>, Written>, StoreError> {
         if let Some(since) = self.failing_since {
             // One cheap question tells whether the store is back.
-            self.store.list(&self.keys.run_reports(&self.host)).await?;
+            self.list(&self.keys.run_reports(&self.host)).await?;
             sleep(clock::jitter(since.elapsed().min(LONGEST_PAUSE))).await;
         }
-        let orders = self.store.list(&self.keys.order_reports(&self.host)).await?;
-        let runs = self.store.list(&self.keys.run_reports(&self.host)).await?;
+        let orders = self.list(&self.keys.order_reports(&self.host)).await?;
+        let runs = self.list(&self.keys.run_reports(&self.host)).await?;
         self.looked = Some(Instant::now());
         self.wrote = true;
         let mut written = BTreeMap::new();
         let at = Instant::now().checked_sub(AT_MOST_EVERY).unwrap_or_else(Instant::now);
-        for entry in &orders.entries {
+        for entry in &orders {
             let Some((key, report)) = wanted.get_key_value(entry.key.as_str()) else {
                 // The report of an order stays when the order goes.
                 continue;
@@ -242,14 +347,14 @@ impl Writer {
                 written.insert(Arc::clone(key), Written { report: Arc::clone(report), at, renew: None });
             }
         }
-        let newest = runs.entries.len().saturating_sub(NEWEST_RUNS);
-        for (i, entry) in runs.entries.iter().enumerate() {
+        let newest = runs.len().saturating_sub(NEWEST_RUNS);
+        for (i, entry) in runs.iter().enumerate() {
             match wanted.get_key_value(entry.key.as_str()) {
                 Some((key, report)) if read::<RunReport>(entry).is_some_and(|held| report.is_of(&held)) => {
                     written.insert(Arc::clone(key), Written { report: Arc::clone(report), at, renew: None });
                 }
                 Some(_) => {}
-                None if i < newest => self.store.delete(&entry.key).await?,
+                None if i < newest => self.delete(&entry.key).await?,
                 None => {}
             }
         }
@@ -268,4 +373,186 @@ impl Writer {
 
 fn read<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
     document::read(&entry.value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::store::{Answer, Listing, Read};
+
+    /// A store that keeps what it takes; some keys it refuses, at some it is away.
+    #[derive(Default)]
+    struct Picky {
+        kept: Mutex<BTreeMap<String, Vec<u8>>>,
+        refuses: Vec<String>,
+        away_at: Vec<String>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    impl Picky {
+        fn trouble(&self, action: &str, key: &str) -> Result<(), StoreError> {
+            let place = String::from("a store");
+            let any = |keys: &[String]| keys.iter().any(|at| key.starts_with(at.as_str()));
+            if any(&self.away_at) {
+                return Err(StoreError::Busy { place, why: "500".into() });
+            }
+            if any(&self.refuses) {
+                let action = format!("to {action} {key}");
+                return Err(StoreError::Refused { place, action, why: "413".into() });
+            }
+            Ok(())
+        }
+
+        fn holds(&self) -> Vec<String> {
+            self.kept.lock().unwrap().keys().cloned().collect()
+        }
+    }
+
+    impl Store for Picky {
+        fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing> {
+            let kept = self.kept.lock().unwrap().clone();
+            let below = kept.into_iter().filter(|(key, _)| key.starts_with(prefix));
+            let entries = below.map(|(key, value)| Entry { key, value, modify_index: 1 }).collect();
+            let listed = self.trouble("list", prefix).map(|()| Listing { index: 1, entries });
+            Box::pin(std::future::ready(listed))
+        }
+
+        fn changed<'a>(&'a self, prefix: &'a str, _: Option<u64>) -> Answer<'a, Listing> {
+            self.list(prefix)
+        }
+
+        fn look<'a>(&'a self, reads: &'a [Read]) -> Answer<'a, Vec<Listing>> {
+            Box::pin(std::future::ready(Ok(vec![Listing::default(); reads.len()])))
+        }
+
+        fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, _: When) -> Answer<'a, bool> {
+            self.asked.lock().unwrap().push(key.to_owned());
+            let put = self.trouble("write", key).map(|()| {
+                self.kept.lock().unwrap().insert(key.to_owned(), value);
+                true
+            });
+            Box::pin(std::future::ready(put))
+        }
+
+        fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
+            let deleted = self.trouble("delete", key).map(|()| drop(self.kept.lock().unwrap().remove(key)));
+            Box::pin(std::future::ready(deleted))
+        }
+
+        fn node(&self) -> Answer<'_, String> {
+            Box::pin(std::future::ready(Ok(String::new())))
+        }
+
+        fn place(&self) -> String {
+            String::from("a store")
+        }
+    }
+
+    fn writer(store: &Arc<Picky>) -> Writer {
+        let (keys, host): (_, Name) = (Keys::new("hostler/"), "h".parse().unwrap());
+        Writer {
+            texts: Texts::default(),
+            own: Own {
+                id: "i".into(),
+                boot: "b".into(),
+                doubtful: false,
+                rivals: watch::channel(None).0,
+                wrote: false,
+            },
+            own_key: keys.agent_report(&host).into(),
+            store: Arc::clone(store) as Arc<dyn Store>,
+            keys,
+            host,
+            written: None,
+            changed: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            postponed: None,
+            looked: None,
+            wrote: false,
+            failures: 0,
+            failing_since: None,
+        }
+    }
+
+    /// The reports of orders a to d, and of the agent.
+    fn wanted(writer: &Writer) -> Reports {
+        let mut reports = Reports::new();
+        for order in ["a", "b", "c", "d"] {
+            let value = OrderReport { phase: "held".into(), order: order.into(), ..OrderReport::default() };
+            let report = Report::order(&value);
+            report.compose(&value).unwrap();
+            reports.insert(
+                writer.keys.order_report(&writer.host, &order.parse().unwrap()).into(),
+                Arc::new(report),
+            );
+        }
+        let value = document::AgentReport { host: "h".into(), ..document::AgentReport::default() };
+        let report = Report::agent(&value);
+        report.compose(&value).unwrap();
+        reports.insert(Arc::clone(&writer.own_key), Arc::new(report));
+        reports
+    }
+
+    fn ends(keys: &[String]) -> Vec<&str> {
+        keys.iter().filter_map(|key| key.rsplit('/').next()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_report_that_is_refused_keeps_no_other_from_the_store() {
+        for refused in ["orders/h/a", "orders/h/c", "agents/h"] {
+            let refuses = vec![format!("hostler/reports/{refused}")];
+            let store = Arc::new(Picky { refuses, ..Picky::default() });
+            let mut writer = writer(&store);
+            let wanted = wanted(&writer);
+            let again = writer.bring(&wanted).await.unwrap();
+            let (_, name) = refused.rsplit_once('/').unwrap();
+            let others: Vec<&str> =
+                ["h", "a", "b", "c", "d"].into_iter().filter(|other| *other != name).collect();
+            assert_eq!(ends(&store.holds()), others, "{refused}");
+            assert!(writer.refusals().unwrap().contains(refused), "{:?}", writer.refusals());
+            // It is tried again, but not at once.
+            assert!(again.is_some_and(|again| again > Instant::now()));
+            let asked = store.asked.lock().unwrap().len();
+            writer.bring(&wanted).await.unwrap();
+            assert_eq!(store.asked.lock().unwrap().len(), asked);
+            // Once it is taken nothing is wrong any more.
+            let store = Arc::new(Picky::default());
+            writer.store = Arc::clone(&store) as Arc<dyn Store>;
+            writer.refused.values_mut().for_each(|refusal| refusal.again = Instant::now());
+            writer.bring(&wanted).await.unwrap();
+            assert_eq!((ends(&store.holds()), writer.refusals()), (vec![name], None));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_at_which_the_store_is_away_comes_last_the_next_time() {
+        let store =
+            Arc::new(Picky { away_at: vec!["hostler/reports/orders/h/b".into()], ..Picky::default() });
+        let mut writer = writer(&store);
+        let wanted = wanted(&writer);
+        assert!(writer.bring(&wanted).await.is_err());
+        assert_eq!(ends(&store.holds()), ["a"]);
+        assert!(writer.bring(&wanted).await.is_err());
+        assert_eq!(ends(&store.holds()), ["h", "a", "c", "d"]);
+    }
+
+    #[tokio::test]
+    async fn old_reports_that_may_be_neither_listed_nor_removed_stop_nothing() {
+        let refuses = vec!["hostler/reports/runs/h/".into(), "hostler/reports/orders/h/c".into()];
+        let store = Arc::new(Picky { refuses, ..Picky::default() });
+        let mut writer = writer(&store);
+        let wanted = wanted(&writer);
+        writer.bring(&wanted).await.unwrap();
+        assert_eq!(ends(&store.holds()), ["h", "a", "b", "d"]);
+        assert!(writer.refusals().unwrap().ends_with("(and 1 more)"), "{:?}", writer.refusals());
+        // A run's report that is not wanted any more, and may not be deleted.
+        let run: Arc<str> = "hostler/reports/runs/h/01M86SX6WG50HQZCCXK3FHHERS".into();
+        let value = RunReport::default();
+        let report = Arc::new(Report::run(&value));
+        let held = Written { report, at: Instant::now(), renew: None };
+        writer.written.as_mut().unwrap().insert(run, held);
+        writer.bring(&wanted).await.unwrap();
+    }
 }

@@ -60,7 +60,7 @@ fn fleet() -> Bench {
             &format!("reports/agents/{host}"),
             format!(
                 r#"{{"version": 1, "host": "{host}", "id": "x", "machine": "m", "hostler": "0.1.0", "boot": "b", "groups": ["hana", "all"],
-                    "conditions": [{conditions}], "seen": {{}}, "audit": 1, "controls": {{}}, "orders": {{"backup": "{phase}"}}, "next_by": "{next_by}"}}"#
+                    "conditions": [{conditions}], "seen": {{}}, "audit": {{"n": 1, "hash": ""}}, "controls": {{}}, "orders": {{"backup": "{phase}"}}, "next_by": "{next_by}"}}"#
             ),
         );
     };

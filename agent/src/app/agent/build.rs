@@ -20,6 +20,7 @@ use crate::app::open::{self, Opened};
 use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
 use crate::config::{ConfigError, Settings};
+use crate::domain::audit::Head;
 use crate::domain::decide::Decision;
 use crate::domain::source::Source;
 use crate::host::disk::{At, DiskError};
@@ -125,6 +126,7 @@ impl Agent {
             who,
             past: None,
             rivals: watch::channel(None).1,
+            refused_reports: watch::channel(None).1,
             boot: facts::boot_id(),
             program: std::env::current_exe()?,
             rule,
@@ -137,6 +139,7 @@ impl Agent {
             seeing: sights::Seeing::default(),
             ledger,
             audit,
+            reported_audit: Head::default(),
             ledger_full: None,
             space: space::Space::of(&settings.state_dir),
             catalog,

@@ -14,6 +14,7 @@ use crate::domain::source::OrderKey;
 use crate::domain::watched::Version;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
+use crate::report::document::Author;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub enum Event {
     /// A prefix shows something else.
     Sight,
     /// What the host itself reported before.
-    Past(past::Past),
+    Past(past::Past, Author),
     /// A run's folder has changed.
     Folder(WatchDescriptor),
     /// A run's folder is made, and the order is as it was: the run may start.
@@ -113,7 +114,7 @@ impl Agent {
                     self.forget_answers();
                 }
             }
-            Event::Past(past) => self.begin_reports(past),
+            Event::Past(past, author) => self.begin_reports(past, &author),
             Event::Folder(watch) => self.runs.noticed(&watch),
             Event::Made { key, run, result } => self.made(&key, run, result),
             Event::Changed { key, run, epoch } => {

@@ -62,6 +62,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
 use crate::config::Settings;
+use crate::domain::audit::Head;
 use crate::domain::decide::{Decision, Examined};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
@@ -110,12 +111,16 @@ pub struct Agent {
     /// The runs that the host's own reports named before this agent wrote any; none: they are not read yet.
     past: Option<past::Past>,
     rivals: watch::Receiver<Option<Rival>>,
+    /// Reports that the store refuses: one line for the operator.
+    refused_reports: watch::Receiver<Option<String>>,
     sights: Vec<sights::Sight>,
     sighted: sights::Sighted,
     sightings: u64,
     seeing: sights::Seeing,
     ledger: Result<Ledger, LedgerError>,
     audit: Result<Audit, AuditError>,
+    /// The newest line of the audit that this host reported before.
+    reported_audit: Head,
     ledger_full: Option<String>,
     space: space::Space,
     catalog: Catalog,
@@ -219,6 +224,7 @@ impl Agent {
                 _ = look.tick(), if self.runs.any() => self.runs.look(),
                 () = self.texts.asked() => {}
                 Ok(()) = self.rivals.changed() => {}
+                Ok(()) = self.refused_reports.changed() => {}
                 Ok(()) = self.listening.troubles.changed() => {}
                 Some(question) = self.listening.questions.recv() => {
                     self.answer(question);

@@ -8,12 +8,16 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::{Agent, Event};
+use crate::domain::audit::Entry;
 use crate::domain::ids::RunId;
+use crate::domain::memory::Memory;
 use crate::domain::name::Name;
-use crate::host::clock;
-use crate::report::document::{self, OrderReport};
+use crate::host::{clock, facts};
+use crate::ledger::audit::{AuditError, contradicts};
+use crate::report::document::{self, Author, OrderReport};
 use crate::report::own::Own;
-use crate::report::writer;
+use crate::report::writer::{self, Signals};
+use crate::store::{Read, StoreError};
 
 /// The run that each order's report names; none where the report cannot be read, as after a downgrade.
 pub(super) type Past = BTreeMap<Name, Option<RunId>>;
@@ -27,11 +31,13 @@ impl Agent {
     /// Asks the store until it answers; the answer comes as an event.
     pub(super) fn read_past(&self) {
         let (store, prefix) = (Arc::clone(&self.store), self.settings.keys.order_reports(&self.host));
+        let own_key = self.settings.keys.agent_report(&self.host);
         self.send(async move {
             let mut pause = FIRST_PAUSE;
             loop {
-                match store.list(&prefix).await {
-                    Ok(listing) => {
+                let own = async { store.look(&[Read::Key(own_key.clone())]).await };
+                match async { Ok::<_, StoreError>((store.list(&prefix).await?, own.await?)) }.await {
+                    Ok((listing, own)) => {
                         let named = listing.entries.iter().filter_map(|entry| {
                             let order: Name = entry.key.strip_prefix(&prefix)?.parse().ok()?;
                             match document::read::<OrderReport>(&entry.value) {
@@ -42,7 +48,14 @@ impl Agent {
                                 }
                             }
                         });
-                        return Event::Past(named.collect());
+                        let author = own.iter().flat_map(|listing| &listing.entries).find_map(|entry| {
+                            serde_json::from_slice(&entry.value)
+                                .inspect_err(|error| {
+                                    tracing::warn!("the agent's own report is no report: {error}")
+                                })
+                                .ok()
+                        });
+                        return Event::Past(named.collect(), author.unwrap_or_default());
                     }
                     Err(error) => tracing::debug!("the host's own reports are not read yet: {error}"),
                 }
@@ -54,9 +67,12 @@ impl Agent {
     }
 
     /// From now on decisions are made, and reports are written.
-    pub(super) fn begin_reports(&mut self, past: Past) {
+    pub(super) fn begin_reports(&mut self, past: Past, author: &Author) {
+        self.compare_audit(&past, author);
         let (rivals, told) = watch::channel(None);
         self.rivals = told;
+        let (refused, told) = watch::channel(None);
+        self.refused_reports = told;
         let own = Own {
             id: self.who.id.clone(),
             boot: self.boot.clone(),
@@ -72,8 +88,46 @@ impl Agent {
             own,
             self.texts.clone(),
             self.wanted.subscribe(),
-            self.reported.clone(),
+            Signals { written: self.reported.clone(), refused },
         ));
         self.past = Some(past);
     }
+
+    /// Holds the audit against the line that this host reported last, before a report is written over it. From a record
+    /// with less nothing goes on; a host whose whole memory was put back or lost goes on, and its record names the gap.
+    fn compare_audit(&mut self, past: &Past, author: &Author) {
+        let (same_id, same_machine) = (author.id == self.who.id, author.machine == facts::machine_id());
+        if !same_id && !same_machine {
+            return;
+        }
+        let reported = &author.audit;
+        self.reported_audit.clone_from(reported);
+        let Ok(audit) = &mut self.audit else { return };
+        let compared = match contradicts(&self.settings.state_dir, reported) {
+            Ok(None) => return,
+            Ok(Some(why)) => {
+                let forgot = self.ledger.as_ref().is_ok_and(|ledger| forgets(ledger.memory(), past));
+                if !(same_id && same_machine) || forgot {
+                    tracing::warn!("{why}; this host's memory was put back or lost, so its record goes on");
+                    let gap = Entry::gap(reported, "the host's memory was put back, lost or adopted");
+                    audit.append(vec![gap])
+                } else {
+                    Err(AuditError::Contradicted(why))
+                }
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = compared {
+            tracing::error!("nothing is started, since the audit cannot be believed: {error}");
+            self.audit = Err(error);
+        }
+    }
+}
+
+/// Whether this host reported a newer run than any that the ledger knows: ids sort by the time of their making.
+fn forgets(memory: &Memory, past: &Past) -> bool {
+    let occasions =
+        memory.orders.values().flat_map(|order| order.current.iter().chain(order.previous.as_deref()));
+    let newest = occasions.map(|occasion| occasion.run).max();
+    past.values().flatten().max().is_some_and(|reported| newest.is_none_or(|newest| newest < *reported))
 }

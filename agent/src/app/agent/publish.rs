@@ -12,14 +12,13 @@ use crate::domain::condition::{Condition, Kind};
 use crate::domain::control::ControlId;
 use crate::domain::text;
 use crate::host::{clock, facts};
+use crate::report::bounds;
 use crate::report::compose::Sources;
 use crate::report::document::{AgentReport, REPORT_VERSION};
 use crate::report::wanted::{Report, Reports, TEXTS_AT_ONCE, Wanted};
 
-/// How many orders the agent's own report names.
+/// How many orders the agent's own report names at most.
 const ORDERS_NAMED: usize = 100;
-/// How many conditions it names.
-const CONDITIONS: usize = 20;
 /// How many controls it answers, the newest first.
 const CONTROLS: usize = 8;
 /// The longest answer, in bytes.
@@ -33,7 +32,7 @@ impl Agent {
         let asked = self.texts.take();
         let mut room = TEXTS_AT_ONCE;
         let keys = &self.settings.keys;
-        let mut phases = BTreeMap::new();
+        let (mut phases, mut unnamed) = (BTreeMap::new(), 0);
         let mut shown = Shown::default();
         // What the ledger holds is told under the name that it was kept for.
         if let (Ok(ledger), None) = (&self.ledger, &self.who.differs) {
@@ -41,22 +40,25 @@ impl Agent {
             Sources { host: &self.host, memory, decision, runs, now: clock::now() }.each_order(
                 |order, report| {
                     shown.count(&report);
+                    let report = bounds::order(report);
                     if phases.len() < ORDERS_NAMED {
                         phases.insert(order.to_string(), report.phase.clone());
+                    } else {
+                        unnamed += 1;
                     }
                     let key = keys.order_report(&self.host, order);
                     add(&before, &asked, &mut room, &mut wanted, &key, &report, Report::order);
                 },
             );
             for (run, report) in self.runs.reports() {
-                let key = keys.run_report(&self.host, run);
+                let (key, report) = (keys.run_report(&self.host, run), bounds::run(report));
                 add(&before, &asked, &mut room, &mut wanted, &key, &report, Report::run);
             }
         }
         self.shown = shown;
         let conditions = self.conditions();
         self.tell_consul(&conditions);
-        let conditions = conditions.into_iter().take(CONDITIONS).map(|condition| condition.text);
+        let conditions = conditions.into_iter().map(|condition| condition.text);
         let agent = AgentReport {
             version: REPORT_VERSION,
             host: self.host.to_string(),
@@ -66,12 +68,17 @@ impl Agent {
             boot: self.boot.clone(),
             groups: self.settings.groups.clone(),
             conditions: conditions.collect(),
-            audit: self.audit.as_ref().map(|audit| audit.head().n).unwrap_or_default(),
+            // What was reported stays reported while the record cannot be kept: it is the proof of what it was.
+            audit: self
+                .audit
+                .as_ref()
+                .map_or_else(|_| self.reported_audit.clone(), |audit| audit.head().clone()),
             seen: sights::seen(&self.sights),
             controls: self.answers(),
             orders: phases,
             ..AgentReport::default()
         };
+        let agent = bounds::agent(agent, unnamed);
         let key = keys.agent_report(&self.host);
         add(&before, &asked, &mut room, &mut wanted, &key, &agent, Report::agent);
         let wanted = Wanted { reports: wanted, sightings: self.sightings };
@@ -99,11 +106,12 @@ impl Agent {
             .extend(self.runs.newer().map(|why| format!("safe mode: {why}")).map(about(Kind::SafeMode)));
         let unkept = self.audit.as_ref().err().map(|error| {
             format!(
-                "audit: {error}: nothing starts; keep the folder as evidence, move it away, restart the agent"
+                "audit: {error}: nothing starts; keep the folder as evidence, and follow \"A damaged record\" in Hostler's docs/operations.md"
             )
         });
         conditions.extend(unkept.map(about(Kind::Audit)));
         conditions.extend(self.space.full.iter().chain(&self.space.without).cloned().map(about(Kind::Disk)));
+        conditions.extend(self.refused_reports.borrow().iter().cloned().map(about(Kind::Store)));
         conditions.extend(self.ledger_full.iter().cloned().map(about(Kind::Ledger)));
         conditions.extend(self.unsettled.iter().cloned().map(about(Kind::Settings)));
         conditions.extend(self.vault_condition().map(about(Kind::Vault)));

@@ -26,7 +26,7 @@ use crate::domain::source::OrderKey;
 use crate::domain::task::Task;
 use crate::exec::launcher::Launcher;
 use crate::host::{clock, disk};
-use crate::ledger::{ClaimState, Folder, trim};
+use crate::ledger::{ClaimState, Folder, FolderError, trim};
 use crate::vault::Vault;
 
 /// So many probes are asked at once.
@@ -281,7 +281,8 @@ async fn end(launcher: &Launcher, folder: &Folder, runtime: &Path) {
     }
 }
 
-/// The digests of tasks that questions of an earlier agent may still use.
-pub(super) fn digests(state_dir: &Path) -> BTreeSet<String> {
-    trim::digests(&state_dir.join("checks")).unwrap_or_default()
+/// The digests of tasks that questions of an earlier agent may still use; an error means that nobody can tell.
+pub(super) fn digests(state_dir: &Path) -> Result<BTreeSet<String>, FolderError> {
+    let checks = state_dir.join("checks");
+    if matches!(checks.try_exists(), Ok(false)) { Ok(BTreeSet::new()) } else { trim::digests(&checks) }
 }

@@ -23,8 +23,14 @@ impl Agent {
         let mut spared = self.kept_open();
         spared.extend(ledger.memory().prepared().map(|(_, occasion)| occasion.run));
         let runs = self.settings.state_dir.join("runs");
-        if let Err(error) = trim::trim(&runs, &spared, &self.settings.runs.into(), clock::now()) {
-            tracing::warn!("old runs are not removed: {error}");
+        match trim::trim(&runs, &spared, &self.settings.runs.into(), clock::now()) {
+            Ok(trimmed) => {
+                if let Some(error) = trimmed.failed.first() {
+                    let count = trimmed.failed.len();
+                    tracing::warn!("{count} old runs cannot be removed or measured, the first: {error}");
+                }
+            }
+            Err(error) => tracing::warn!("old runs are not removed: {error}"),
         }
     }
 
@@ -38,7 +44,10 @@ impl Agent {
         let tasks = self.settings.state_dir.join("tasks");
         match trim::digests(&runs) {
             Ok(mut needed) => {
-                needed.extend(standing::digests(&self.settings.state_dir));
+                match standing::digests(&self.settings.state_dir) {
+                    Ok(digests) => needed.extend(digests),
+                    Err(error) => return tracing::warn!("old copies of tasks are not removed: {error}"),
+                }
                 if let Err(error) = copy::remove_unneeded(&tasks, &needed) {
                     tracing::warn!("old copies of tasks are not removed: {error}");
                 }

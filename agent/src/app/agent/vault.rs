@@ -60,7 +60,12 @@ impl Agent {
         let runs = self.settings.state_dir.join("runs");
         memory::sweep(runtime, |name| {
             let Ok(run) = name.parse() else { return false };
-            matches!(Folder::new(&runs, run).newest_claim(), Ok((_, ClaimState::Held)))
+            let folder = Folder::new(&runs, run);
+            match folder.newest_claim() {
+                Ok((_, claim)) => matches!(claim, ClaimState::Held),
+                // Of a claim that cannot be read nobody can tell that its executor is dead.
+                Err(_) => !matches!(folder.path().try_exists(), Ok(false)),
+            }
         });
     }
 }

@@ -1,0 +1,254 @@
+//! The bounds of reports: whatever tasks, orders and hosts put into one, it has room in the store.
+//!
+//! Texts are cut between characters, and lists end with the count of what was left out. Control characters but the
+//! newline are replaced, so no text grows to more than twice its bytes in JSON. A report that is within its bounds is
+//! returned as it is; one that is not loses the end of its longest texts first, and never who, which and where.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::Serialize;
+
+use super::document::{AgentReport, OrderReport, RUN_TAIL, RunReport, TAIL};
+use crate::domain::summary::{LEFT_BEHIND, OUTPUTS};
+use crate::domain::text::{self, MORE};
+
+/// The largest report of an order, in bytes of JSON.
+pub const MAX_ORDER: usize = 8 << 10;
+/// The largest report of an agent.
+pub const MAX_AGENT: usize = 4 << 10;
+/// The largest report of a run.
+pub const MAX_RUN: usize = 2 << 10;
+
+/// The stamps that the writer adds to a report (`updated`, `next_by`), in bytes.
+const STAMPS: usize = 128;
+/// The longest line for the operator.
+const LINE: usize = 1000;
+/// The longest of the short texts: reason, cause, task, name of a step.
+const WORDS: usize = 200;
+/// The longest line about a process that was left behind, and about what is wrong with a host.
+const EACH: usize = 300;
+/// How many conditions an agent's report has.
+const CONDITIONS: usize = 20;
+
+/// The report of an order within its bounds.
+pub fn order(mut report: OrderReport) -> OrderReport {
+    for text in [&mut report.reason, &mut report.cause, &mut report.task, &mut report.task_digest] {
+        bound(text, WORDS);
+    }
+    if let Some(step) = &mut report.step {
+        step.name = text::head(&text::clean(&step.name), WORDS);
+    }
+    bound(&mut report.message, LINE);
+    bound(&mut report.error, LINE);
+    bound_tail(&mut report.tail, TAIL);
+    let cleaned = report.outputs.iter().map(|(name, value)| (text::clean(name), text::clean(value)));
+    report.outputs = text::within(&cleaned.collect(), OUTPUTS);
+    let cleaned: Vec<String> = report.left_behind.iter().map(|text| text::clean(text)).collect();
+    // One more than are named: a list that was counted already keeps its count.
+    report.left_behind = text::few(&cleaned, LEFT_BEHIND + 1, EACH);
+    let (outputs, left_behind) = (report.outputs.clone(), report.left_behind.clone());
+    let mut most = TAIL;
+    while json_bytes(&report) > MAX_ORDER - STAMPS && most > 1 {
+        most /= 2;
+        bound_tail(&mut report.tail, most);
+        report.outputs = text::within(&outputs, most);
+        report.left_behind = text::few(&left_behind, most / EACH, EACH);
+        if most < WORDS {
+            bound(&mut report.message, most);
+            bound(&mut report.error, most);
+        }
+    }
+    report
+}
+
+/// The report of a run within its bounds.
+pub fn run(mut report: RunReport) -> RunReport {
+    bound(&mut report.cause, WORDS);
+    bound(&mut report.error, WORDS);
+    report.task = text::head(&text::clean(&report.task), WORDS);
+    bound_tail(&mut report.tail, RUN_TAIL);
+    let mut most = RUN_TAIL;
+    while json_bytes(&report) > MAX_RUN && most > 1 {
+        most /= 2;
+        bound_tail(&mut report.tail, most);
+    }
+    report
+}
+
+/// The report of an agent within its bounds; `unnamed` orders are not in it already.
+pub fn agent(mut report: AgentReport, unnamed: usize) -> AgentReport {
+    let cleaned: Vec<String> = report.conditions.iter().map(|text| text::clean(text)).collect();
+    let (orders, seen) = (std::mem::take(&mut report.orders), std::mem::take(&mut report.seen));
+    let groups = report.groups.len();
+    let room = MAX_AGENT - STAMPS;
+    let (mut most, mut named) = (CONDITIONS, groups);
+    loop {
+        report.conditions = text::few(&cleaned, most, EACH);
+        report.groups.truncate(named);
+        if named < groups {
+            report.conditions.push(format!("groups: {named} of {groups} have room in this report"));
+        }
+        // What is wrong has half of it; groups, of which readers take the members, the most of the rest.
+        let conditions = json_bytes(&report.conditions);
+        if conditions > room / 2 && most > 1 {
+            most -= 1;
+        } else if json_bytes(&report) > room && named > 0 {
+            named -= 1;
+        } else {
+            break;
+        }
+    }
+    let left = room.saturating_sub(json_bytes(&report));
+    report.seen = fitting(&seen, left / 2, |_, more| more as u64, 0);
+    let left = room.saturating_sub(json_bytes(&report));
+    report.orders = fitting(&orders, left, |_, more| format!("and {more} more"), unnamed);
+    report
+}
+
+/// The first entries that have room in so many bytes of JSON, with a last one that counts the others and those that
+/// are not in the map at all.
+fn fitting<V: Clone + Serialize>(
+    map: &BTreeMap<String, V>,
+    room: usize,
+    count: impl Fn(&str, usize) -> V,
+    unnamed: usize,
+) -> BTreeMap<String, V> {
+    let entry = |name: &str, value: &V| json_bytes(&name) + json_bytes(value) + 2;
+    let last = |more: usize| (more > 0).then(|| (MORE.to_owned(), count(MORE, more)));
+    let mut kept = BTreeMap::new();
+    let counted = entry(MORE, &count(MORE, map.len() + unnamed));
+    let mut bytes = 0;
+    for (i, (name, value)) in map.iter().enumerate() {
+        bytes += entry(name, value);
+        let ends = i + 1 == map.len() && unnamed == 0;
+        if bytes + if ends { 0 } else { counted } > room {
+            break;
+        }
+        kept.insert(name.clone(), value.clone());
+    }
+    if counted <= room {
+        kept.extend(last(map.len() - kept.len() + unnamed));
+    }
+    kept
+}
+
+fn bound(text: &mut Option<String>, most: usize) {
+    if let Some(text) = text {
+        *text = text::head(&text::clean(text), most);
+    }
+}
+
+fn bound_tail(text: &mut Option<String>, most: usize) {
+    if let Some(text) = text {
+        *text = text::tail(&text::clean(text), most);
+    }
+}
+
+/// How long a value is as JSON, without making the text.
+fn json_bytes(value: &impl Serialize) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Reports hold texts and numbers only, which cannot fail to be written as JSON.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::summary::StepSummary;
+
+    /// Texts that are long, wide, or grow in JSON.
+    const HOSTILE: [&str; 6] = ["x", "ä", "\u{1f600}", "\"", "\n", "\u{1}"];
+
+    #[test]
+    fn no_report_is_larger_than_its_bound() {
+        for hostile in HOSTILE {
+            let long = || Some(hostile.repeat(20_000));
+            let outputs = (0..300).map(|n| (format!("output_{n}"), hostile.repeat(500))).collect();
+            let bounded = order(OrderReport {
+                reason: long(),
+                cause: long(),
+                task: long(),
+                message: long(),
+                error: long(),
+                tail: long(),
+                step: Some(StepSummary { index: 1, count: 2, name: hostile.repeat(9000) }),
+                outputs,
+                left_behind: vec![hostile.repeat(700); 400],
+                host: "h".repeat(63),
+                order: "o".repeat(63),
+                ..OrderReport::default()
+            });
+            assert!(json_bytes(&bounded) <= MAX_ORDER - STAMPS, "{hostile:?}: {}", json_bytes(&bounded));
+            assert!(bounded.tail.as_ref().is_some_and(|tail| tail.len() <= TAIL && tail.len() > 200));
+            assert!(bounded.outputs.contains_key(MORE), "{:?}", bounded.outputs);
+            assert!(bounded.left_behind.last().is_some_and(|last| last.starts_with("and ")));
+            let bounded = run(RunReport {
+                cause: long(),
+                error: long(),
+                tail: long(),
+                task: hostile.repeat(999),
+                ..RunReport::default()
+            });
+            assert!(json_bytes(&bounded) <= MAX_RUN, "{hostile:?}: {}", json_bytes(&bounded));
+            for groups in [0, 3, 200] {
+                let name = |n: usize| format!("{n:0>60}");
+                let bounded = agent(
+                    AgentReport {
+                        groups: (0..groups).filter_map(|n| name(n).parse().ok()).collect(),
+                        conditions: vec![hostile.repeat(5000); 90],
+                        seen: (0..groups).map(|n| (name(n), n as u64)).collect(),
+                        orders: (0..100).map(|n| (name(n), "succeeded".to_owned())).collect(),
+                        ..AgentReport::default()
+                    },
+                    900,
+                );
+                let bytes = json_bytes(&bounded);
+                assert!(bytes <= MAX_AGENT - STAMPS, "{hostile:?} {groups}: {bytes}");
+                assert!(bounded.conditions.iter().any(|last| last.starts_with("and ")));
+                assert_eq!(bounded.groups.len() < groups, groups == 200);
+                if groups == 0 {
+                    let named = bounded.orders.len() - 1;
+                    assert_eq!(bounded.orders[MORE], format!("and {} more", 1000 - named));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_within_its_bounds_stays_as_it_is() {
+        let report = OrderReport {
+            message: Some("copying ä\n\"b\"".to_owned()),
+            tail: Some("x".repeat(TAIL)),
+            outputs: [("id".to_owned(), "7".to_owned())].into(),
+            left_behind: vec!["sleep (1)".to_owned()],
+            ..OrderReport::default()
+        };
+        assert_eq!(order(report.clone()), report);
+        let report = RunReport { tail: Some("y".repeat(RUN_TAIL)), ..RunReport::default() };
+        assert_eq!(run(report.clone()), report);
+        let report = AgentReport {
+            groups: vec!["all".parse().unwrap()],
+            conditions: vec!["one".to_owned()],
+            orders: (0..100).map(|n| (format!("order-{n}"), "succeeded".to_owned())).collect(),
+            seen: [("hostler/".to_owned(), 7)].into(),
+            ..AgentReport::default()
+        };
+        assert_eq!(agent(report.clone(), 0), report);
+        // A summary has bounded these before, and their counts stay true.
+        let counted: Vec<String> = text::few(&vec!["p".to_owned(); 50], LEFT_BEHIND, 9);
+        let report = OrderReport { left_behind: counted, ..OrderReport::default() };
+        assert_eq!(order(report.clone()), report);
+    }
+}
