@@ -2,7 +2,7 @@
 //! and the result stands in Consul.
 //!
 //! ```text
-//! cli -> app -> { store, vault, catalog, ledger, exec, report, telemetry, config } -> host -> domain
+//! cli -> app -> { store, vault, catalog, ledger, exec, guard, report, telemetry, config } -> host -> domain
 //! ```
 //!
 //! Arrows go down only; the folders in braces do not know one another, `app` joins them.
@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod exec;
+pub mod guard;
 pub mod host;
 pub mod ledger;
 pub mod report;

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the ground up; a room may use those of a lower rank only.
-const RANKS: [(&str, u32); 12] = [
+const RANKS: [(&str, u32); 13] = [
     ("domain", 0),
     ("host", 1),
     ("store", 2),
@@ -18,6 +18,7 @@ const RANKS: [(&str, u32); 12] = [
     ("catalog", 2),
     ("ledger", 2),
     ("exec", 2),
+    ("guard", 2),
     ("report", 2),
     ("telemetry", 2),
     ("config", 2),

@@ -34,6 +34,8 @@ recorded() { [ -f "$STATE/$1" ] && cat "$STATE/$1"; }
 if command -v dpkg-query >/dev/null && dpkg-query -W hostler >/dev/null 2>&1; then
     installed() { dpkg-query -W -f '${Version}\n' hostler; }
     same_version() { [ "$1" = "$2" ]; }
+    # What apt does not know exactly it would take for more than a version.
+    known() { apt-cache show hostler | grep -Fxq -e "Version: $1"; }
     sound() { [ -z "$(dpkg --audit hostler 2>&1)" ]; }
     refresh() { apt-get -q update; }
     # apt reaches for what it has, then for the repositories.
@@ -56,6 +58,11 @@ elif command -v rpm >/dev/null && rpm -q hostler >/dev/null 2>&1; then
     # A wanted version may leave out the release.
     same_version() { [ "$1" = "$2" ] || [ "$1" = "${2%-*}" ]; }
     sound() { [ "$(rpm -q hostler | wc -l)" -eq 1 ]; }
+    # dnf takes NAME-VERSION apart in several ways.
+    known() {
+        { installed; dnf -q repoquery --qf '%{name} %{evr}\n' hostler | sed -n 's/^hostler \(0:\)\{0,1\}//p'; } |
+            while IFS= read -r offered; do if same_version "$1" "$offered"; then echo yes; fi; done | grep -q yes
+    }
     refresh() { dnf -q -y makecache; }
     # Nothing is reinstalled: this is how dnf fetches without its plugins.
     keep() { dnf -q -y reinstall --downloadonly --downloaddir="$STATE" "hostler-$1" && mv "$STATE"/*.rpm "$STATE/before.package"; }

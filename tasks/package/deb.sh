@@ -26,6 +26,17 @@ newest() {
     printf '%s\n' "$found" | sed -n '/^  Candidate: (none)$/d; s/^  Candidate: //p'
 }
 
+# known NAME VERSION: whether apt knows exactly this name in exactly this version. What it does not know it would take
+# for a regular expression, and a last `-` or `+` for an action.
+known() {
+    apt-cache show "$1" 2>/dev/null |
+        awk -v name="$1" -v version="$2" '
+            /^$/ { here = 0 }
+            $0 == "Package: " name { here = 1 }
+            /^Version: / && here && substr($0, 10) == version { found = 1 }
+            END { exit !found }'
+}
+
 held() {
     found=$(query '${db:Status-Want}' "$1") || return
     case $found in

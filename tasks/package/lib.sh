@@ -27,6 +27,11 @@ die() {
     exit 1
 }
 
+# Ends this script unless root's /etc/hostler/tasks.yml admits the package. What it prints is the reason.
+admitted() {
+    why=$(${HOSTLER_GUARD:-/usr/bin/hostler guard} package "$1" 2>&1) || { say "$why"; exit 2; }
+}
+
 # Writes one line to a file of this run's state, on the disk before anything else happens.
 record() {
     mkdir -p "$STATE"

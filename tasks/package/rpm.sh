@@ -3,12 +3,13 @@
 # The installed version with its release, and its epoch where it has one; or nothing. 2 where rpm cannot tell: from that
 # nothing may follow, least of all that the package was not there before and is removed by an undo.
 installed() {
-    # A package that is not there has the status of an error, but for the words.
+    # A package that is not there has the status of an error, but for the words. rpm also finds NAME-VERSION: that is
+    # another name.
     status=0
-    found=$(rpm -q --qf '%{EVR}\n' "$1" 2>&1) || status=$?
+    found=$(rpm -q --qf '%{NAME} %{EVR}\n' "$1" 2>&1) || status=$?
     found=$(printf '%s\n' "$found" | sed '/^warning: /d')
     if [ "$status" -eq 0 ]; then
-        printf '%s\n' "$found" | head -n 1
+        printf '%s\n' "$found" | awk -v name="$1" '$1 == name { print $2; exit }'
     elif [ "$found" != "package $1 is not installed" ]; then
         say "the database of rpm cannot be read: $found"
         return 2
@@ -22,11 +23,22 @@ matches() {
 
 # The newest version that the repositories offer, or nothing. 2: cannot tell.
 newest() {
-    found=$(dnf -q repoquery --latest-limit=1 --qf '%{evr}\n' "$1") || {
+    found=$(dnf -q repoquery --latest-limit=1 --qf '%{name} %{evr}\n' "$1") || {
         say "the repositories cannot be asked: run dnf repoquery $1"
         return 2
     }
-    printf '%s\n' "$found" | sed -n '/./{s/^0://;p;q;}'
+    printf '%s\n' "$found" | awk -v name="$1" '$1 == name { sub(/^0:/, "", $2); print $2; exit }'
+}
+
+# known NAME VERSION: whether a repository, or the host, has exactly this name in this version. dnf takes NAME-VERSION
+# apart in several ways: foo in version bar-1 would be foo-bar in version 1.
+known() {
+    if have=$(installed "$1") && matches "$2" "$have"; then return 0; fi
+    dnf -q repoquery --qf '%{name} %{evr}\n' "$1" |
+        awk -v name="$1" '$1 == name { sub(/^0:/, "", $2); print $2 }' |
+        while IFS= read -r offered; do
+            if matches "$2" "$offered"; then echo yes; fi
+        done | grep -q yes
 }
 
 held() {
@@ -108,5 +120,5 @@ remove() {
 }
 
 sound() {
-    [ "$(rpm -q "$1" | wc -l)" -eq 1 ]
+    [ "$(rpm -q --qf '%{NAME}\n' "$1" | grep -Fxc -e "$1")" -eq 1 ]
 }

@@ -1,8 +1,12 @@
 # What the scripts of this task share; each begins with: . ./lib.sh "$@"
 #
-# No password is ever an argument or a variable: psql asks for it, and without a terminal, as a step is started, it reads
-# the answer from its standard input. No password reaches the server either: `\password` sends its SCRAM verifier, so
-# that a server which logs its statements logs nothing that lets anybody in.
+# No password is ever an argument or a variable, and none is sent before its receiver is proved:
+# - the socket and the port are those of `postgres` in /etc/hostler/tasks.yml, which is root's;
+# - a new password goes to the server's socket, whose owner must be `postgres`, as its SCRAM verifier (`\password`), so that
+#   a server which logs its statements logs nothing that lets anybody in. psql asks for the password, and without a
+#   terminal, as a step is started, it reads the answer from its standard input;
+# - to log in, `hostler guard login` goes to the port only where the process that listens at that socket listens, and by
+#   SCRAM only: what it sends does not hold the password.
 set -eu
 
 role=$1
@@ -10,14 +14,16 @@ database=$2
 socket=$3
 port=$4
 
+# Says one line to the fleet.
 say() {
-    printf '{"message": "%s"}\n' "$1" >>"$HOSTLER_REPORT"
-    printf '%s\n' "$1" >&2
+    text=$(printf '%s' "$*" | tr -c '[:print:]' ' ' | cut -c1-500 | sed 's/[\\"]/\\&/g')
+    printf '{"message": "%s"}\n' "$text" >>"${HOSTLER_REPORT:-/dev/null}"
+    printf '%s\n' "$*" >&2
 }
 
 # psql as the database's own administrator, by the socket.
 admin() {
-    psql --no-psqlrc --quiet --no-align --tuples-only --set=ON_ERROR_STOP=1 --no-password \
+    PGREQUIREPEER=postgres psql --no-psqlrc --quiet --no-align --tuples-only --set=ON_ERROR_STOP=1 --no-password \
         --host="$socket" --port="$port" --dbname=postgres "$@"
 }
 
@@ -26,10 +32,15 @@ usable() {
     [ -s "$1" ] && [ "$(wc -l <"$1")" -eq 0 ] && [ "$(wc -c <"$1")" -lt 100 ]
 }
 
-# Whether somebody logs in by the network with what a file holds, or with what is read where there is none.
+guard() {
+    ${HOSTLER_GUARD:-/usr/bin/hostler guard} "$@"
+}
+
+# Whether the role logs in by the network with what a file holds: 0 yes, 1 no, 2 cannot tell, and `why`.
 enters() {
-    { cat "$@"; echo; } | psql --no-psqlrc --quiet --no-align --tuples-only --password --host=127.0.0.1 \
-        --port="$port" --dbname="$database" --username="$role" --command='select 1' >/dev/null 2>&1
+    status=0
+    why=$(guard login "$socket" "$port" "$role" "$database" "$1" 2>&1) || status=$?
+    return "$status"
 }
 
 # Sets the role's password to what a file holds.
@@ -38,6 +49,8 @@ set_password() {
         admin --command="set password_encryption = 'scram-sha-256'" --command="\\password $role" >/dev/null
 }
 
+# Whether the server itself answers by its socket and at its port.
 answers() {
-    pg_isready --quiet --host=127.0.0.1 --port="$port" && admin --command='select 1' >/dev/null
+    why=$(guard server "$socket" "$port" 2>&1) && why="PostgreSQL does not answer on port $port" &&
+        admin --command='select 1' >/dev/null
 }

@@ -15,6 +15,7 @@ mod exit;
 mod fleet;
 mod follow;
 mod freeze;
+mod guard;
 mod history;
 mod live;
 mod logs;
@@ -106,6 +107,9 @@ enum Command {
     Logs(logs::Arguments),
     /// List, show, check and try tasks.
     Task(task::Arguments),
+    /// What the shipped tasks call.
+    #[command(hide = true)]
+    Guard(guard::Arguments),
     /// Print the JSON Schema of a document that people write, or of what `--json` prints.
     Schema(schema::Arguments),
 }
@@ -145,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Task(arguments) => task::run(&arguments),
+        Command::Guard(arguments) => guard::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
     })
 }

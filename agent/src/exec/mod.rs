@@ -8,6 +8,7 @@
 pub mod ansible;
 pub mod feedback;
 pub mod handover;
+pub mod inherit;
 pub mod launcher;
 pub mod memory;
 pub mod oom;

@@ -1,6 +1,6 @@
 //! A disk that is full to the last byte, or to the last inode: nothing is lost or done twice, and an order frees it.
 //!
-//! The state folder is a small file system of its own, which takes root to mount.
+//! The state folder is on a small file system, beside the garbage that fills it, which takes root to mount.
 
 #![expect(
     clippy::expect_used,
@@ -10,24 +10,32 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hostler_testkit::{Host, SOON, eventually};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// A small file system, gone with the test.
-struct Small(PathBuf);
+/// A small file system with the state folder and the garbage, gone with the test.
+struct Small {
+    disk: PathBuf,
+    state: PathBuf,
+}
 
 impl Small {
-    fn on(folder: PathBuf, options: &str) -> Self {
-        fs::create_dir_all(&folder).expect("a folder");
-        let done = mount(Some("tmpfs"), &folder, Some("tmpfs"), MsFlags::empty(), Some(options));
-        done.unwrap_or_else(|error| panic!("a file system cannot be mounted, which takes root: {error}"));
-        Self(folder)
+    fn of(host: &Host, options: &str) -> Self {
+        let small = Self { disk: host.path("disk"), state: host.path("state") };
+        fs::create_dir_all(&small.disk).expect("a folder");
+        fs::create_dir_all(&small.state).expect("a folder");
+        let mounts = mount(Some("tmpfs"), &small.disk, Some("tmpfs"), MsFlags::empty(), Some(options));
+        mounts.unwrap_or_else(|error| panic!("a file system cannot be mounted, which takes root: {error}"));
+        let on_disk = small.disk.join("state");
+        fs::create_dir(&on_disk).expect("a folder");
+        mount(Some(&on_disk), &small.state, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("a mount");
+        small
     }
 
     fn garbage(&self) -> PathBuf {
-        self.0.join("garbage")
+        self.disk.join("garbage")
     }
 
     /// Takes every byte that is left.
@@ -50,14 +58,13 @@ impl Small {
 
 impl Drop for Small {
     fn drop(&mut self) {
-        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+        let _ = umount2(&self.state, MntFlags::MNT_DETACH);
+        let _ = umount2(&self.disk, MntFlags::MNT_DETACH);
     }
 }
 
 fn cleanup(host: &Host) {
-    let task = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tasks/disk-cleanup");
-    let text = |name: &str| fs::read_to_string(task.join(name)).expect("the task");
-    host.task("disk-cleanup", &text("task.yml"), &[("cleanup", &text("cleanup"))]);
+    host.shipped("disk-cleanup", &format!("places: {{clean: [{}]}}\n", host.path("disk").display()));
 }
 
 fn order_cleanup(host: &Host, small: &Small) {
@@ -86,7 +93,7 @@ fn slow_task(host: &Host) {
 
 fn a_full_disk(name: &str, options: &str, fill: impl Fn(&Small)) {
     let mut host = Host::on_dir(name);
-    let small = Small::on(host.path("state"), options);
+    let small = Small::of(&host, options);
     slow_task(&host);
     cleanup(&host);
     host.start();
@@ -133,7 +140,7 @@ fn full_to_the_last_inode() {
 #[test]
 fn an_agent_that_starts_on_a_full_disk_carries_out_what_frees_it() {
     let mut host = Host::on_dir("start-full");
-    let small = Small::on(host.path("state"), "size=40m,mode=0755");
+    let small = Small::of(&host, "size=40m,mode=0755");
     slow_task(&host);
     cleanup(&host);
     host.start();

@@ -173,12 +173,26 @@ impl Host {
 
     fn run_as(&self, which: &str, params: Value) -> (i32, Value, String) {
         let (config, root, states) = (self.path("apt.conf"), self.path("root"), self.path("states"));
-        let env: [(&str, &Path); 3] =
-            [("APT_CONFIG", &config), ("DPKG_ROOT", &root), ("HOSTLER_PACKAGE_STATES", &states)];
+        let guard = self.guard();
+        let env: [(&str, &Path); 4] = [
+            ("APT_CONFIG", &config),
+            ("DPKG_ROOT", &root),
+            ("HOSTLER_PACKAGE_STATES", &states),
+            ("HOSTLER_GUARD", Path::new(&guard)),
+        ];
         let output = command(&self.task, which, &params, self.dir.path(), &env);
         eprintln!("{which} {params}: {}", String::from_utf8_lossy(&output.stderr));
         let (outputs, message) = reported(self.dir.path());
         (output.status.code().unwrap_or(-1), outputs, message)
+    }
+
+    /// What the scripts ask whether a package is admitted: with this test's own word of root.
+    fn guard(&self) -> String {
+        let file = self.path("tasks.yml");
+        if !file.exists() {
+            fs::write(&file, "packages: {deny: [libc6]}\n").unwrap();
+        }
+        format!("{} guard --tasks-file {}", hostler_testkit::program().display(), file.display())
     }
 
     fn status(&self) -> String {
@@ -286,7 +300,10 @@ fn what_cannot_be_had_is_said_in_one_line() {
     let host = Host::new();
     let (code, _, message) = host.run("run", "9.9");
     assert_eq!(code, 1);
-    assert!(message.starts_with("hostler-test-one 9.9 cannot be installed: E: Version '9.9'"), "{message}");
+    assert!(
+        message == "the repositories of this host have no package hostler-test-one in version 9.9",
+        "{message}"
+    );
     let (code, _, message) = host.run_as("run", json!({"name": "hostler-test-none"}));
     assert_eq!((code, message.as_str()), (1, "no repository of this host offers hostler-test-none"));
     for bad in
@@ -319,7 +336,7 @@ fn probe_of_rpms(rpm: &str, dnf: &str, version: &str) -> (i32, String) {
     let programs = dir.path().join("bin");
     fs::create_dir(&programs).unwrap();
     // No apt-get among them, by which the scripts would take it for a host of debs.
-    for name in ["sed", "head", "grep", "tr", "cut"] {
+    for name in ["awk", "sed", "head", "grep", "tr", "cut", "true"] {
         std::os::unix::fs::symlink(format!("/usr/bin/{name}"), programs.join(name)).unwrap();
     }
     for (name, says) in [("rpm", rpm), ("dnf", dnf)] {
@@ -340,6 +357,7 @@ fn probe_of_rpms(rpm: &str, dnf: &str, version: &str) -> (i32, String) {
         .env_clear()
         .env("PATH", &programs)
         .env("HOSTLER_RUN", RUN)
+        .env("HOSTLER_GUARD", "true")
         .env("HOSTLER_REPORT", dir.path().join("report"))
         .output()
         .unwrap();
@@ -349,11 +367,11 @@ fn probe_of_rpms(rpm: &str, dnf: &str, version: &str) -> (i32, String) {
 
 #[test]
 fn a_query_of_rpm_or_dnf_that_fails_is_no_answer() {
-    let there = "echo 2.0-1";
+    let there = "echo lab-thing 2.0-1";
     let not_there = "echo 'package lab-thing is not installed'; return 1";
     let broken =
         "echo 'error: cannot open Packages index' >&2; echo 'package lab-thing is not installed'; return 1";
-    let offers = "case $* in *repoquery*) echo; echo 0:2.0-1 ;; esac";
+    let offers = "case $* in *repoquery*) echo; echo lab-thing 0:2.0-1 ;; esac";
     let away = "echo 'Error: Failed to download metadata' >&2; return 1";
     for (rpm, dnf, version, code, said) in [
         (there, offers, "2.0", 0, ""),
@@ -363,10 +381,65 @@ fn a_query_of_rpm_or_dnf_that_fails_is_no_answer() {
         ("echo 'warning: old'; echo 'package lab-thing is not installed'; return 1", offers, "2.0", 1, ""),
         (broken, offers, "2.0", 2, "the database of rpm cannot be read"),
         (there, away, "newest", 2, "the repositories cannot be asked"),
+        // Another name in that version: rpm and dnf take NAME-VERSION apart in several ways.
+        ("echo lab-thing-two 2.0-1", offers, "2.0", 1, ""),
+        (there, "echo lab-thing-two 3.0-1", "newest", 2, "no repository of this host offers lab-thing"),
         (there, "return 0", "newest", 2, "no repository of this host offers lab-thing"),
     ] {
         let (got, message) = probe_of_rpms(rpm, dnf, version);
         assert_eq!(got, code, "{version}: {rpm}; {dnf}: {message}");
         assert!(message.starts_with(said) && message.is_empty() == said.is_empty(), "{message}");
     }
+}
+
+#[test]
+fn an_order_to_install_removes_and_holds_nothing_else() {
+    let host = Host::new();
+    let deb = host.deb("1.0-1");
+    host.dpkg(&["-i", deb.to_str().unwrap()]);
+    // To apt a last `-` would mean "remove", and a name that it does not know would be a regular expression.
+    for bad in ["1.0-", "1.0-1-", "1.0-1+", "1.0~", "1.0-1:", "1.0-1^", "1.0-1_", "-1", "*", "1.*"] {
+        let params = json!({"name": "hostler-test-one", "version": bad});
+        assert!(host.task.task.schema.check(&params).is_err(), "{bad}");
+    }
+    for bad in ["hostler-test-one-", "hostler*", "hostler-test-on?", "^host", "hostler-test-one/stable", "a"]
+    {
+        assert!(host.task.task.schema.check(&json!({"name": bad})).is_err(), "{bad}");
+    }
+    for (name, version) in [
+        ("hostler-test.one", "1.0-1"),
+        ("hostler.test.one", "newest"),
+        ("h.+e", "newest"),
+        ("hostler-test-one+", "1.0-1"),
+        ("hostler-test-on", "1.0-1"),
+        ("hostler-test-one", "1.0"),
+        ("hostler-test-one", "0"),
+        ("hostler-test-one", "1.0-1x"),
+    ] {
+        for hold in [true, false] {
+            let params = json!({"name": name, "version": version, "hold": hold});
+            let (code, _, message) = host.run_as("run", params.clone());
+            assert_eq!(code, 1, "{params}: {message}");
+            assert!(message.contains("repositor"), "{message}");
+            assert_eq!(host.run_as("undo", params).0, 0);
+            assert_eq!(host.status(), "ii 1.0-1", "{name} {version}");
+        }
+    }
+    // What root does not admit is not touched.
+    fs::write(host.path("tasks.yml"), "packages: {deny: ['hostler-test*']}\n").unwrap();
+    for which in ["probe", "run"] {
+        let (code, _, message) = host.run(which, "2.0-1");
+        assert_eq!(code, 2, "{message}");
+        assert!(message.contains("packages.deny has hostler-test*"), "{message}");
+    }
+    assert_eq!(host.status(), "ii 1.0-1");
+}
+
+#[test]
+fn a_version_of_hostler_itself_is_no_action() {
+    let task = installed("hostler-upgrade");
+    for bad in ["0.1.0-1-", "0.1.0-1+", "0.1.0~", "-0.1.0", "0.1*"] {
+        assert!(task.task.schema.check(&json!({"version": bad})).is_err(), "{bad}");
+    }
+    assert!(task.task.schema.check(&json!({"version": "0.1.0-1"})).is_ok());
 }

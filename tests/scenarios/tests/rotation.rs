@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hostler_testkit::{Host, Postgres, Vault};
@@ -20,14 +19,13 @@ fn put(vault: &Vault, host: &str, password: &str) {
     vault.put(&format!("postgres/{host}/app"), json!({"password": password}));
 }
 
-/// The installed task; `more` is put behind its step.
-fn install(host: &Host, more: &str) {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tasks/postgres-rotate-password");
-    let to = host.path("tasks/postgres-rotate-password");
-    let copied = Command::new("cp").arg("-r").arg(&from).arg(&to).status().expect("cp");
-    assert!(copied.success());
-    let yaml = fs::read_to_string(to.join("task.yml")).expect("the task");
-    fs::write(to.join("task.yml"), yaml.replace("\nverify:", &format!("{more}\nverify:"))).expect("the task");
+/// The installed task, which may work on this server; `more` is put behind its step.
+fn install(host: &Host, database: &Postgres, more: &str) {
+    let policy = format!("postgres: {{sockets: [{}], ports: [{}]}}\n", database.socket(), database.port());
+    host.shipped("postgres-rotate-password", &policy);
+    let file = host.path("tasks/postgres-rotate-password/task.yml");
+    let yaml = fs::read_to_string(&file).expect("the task");
+    fs::write(file, yaml.replace("\nverify:", &format!("{more}\nverify:"))).expect("the task");
 }
 
 fn host(name: &str, vault: &Vault) -> Host {
@@ -70,7 +68,7 @@ fn p7_a_password_follows_its_secret_and_is_seen_nowhere_on_the_way() {
     database.sql("create role app login");
     put(&vault, "r1", FIRST);
     let mut host = host("r1", &vault);
-    install(&host, "");
+    install(&host, &database, "");
     host.start();
     // Nothing to go back to, and nobody said that this is meant.
     host.order("o", &order(&database, ""));
@@ -123,7 +121,7 @@ fn what_fails_behind_the_change_brings_the_version_before_back() {
     put(&vault, "r2", SECOND);
     put(&vault, "r2", THIRD);
     let mut host = host("r2", &vault);
-    install(&host, "\n  - {name: break, run: [/bin/false]}");
+    install(&host, &database, "\n  - {name: break, run: [/bin/false]}");
     host.start();
     host.order("o", &order(&database, ""));
     host.wait_for("o", &["undone"]);
@@ -139,7 +137,7 @@ fn a_server_that_is_away_or_lets_everybody_in_is_no_proof() {
     database.sql("create role app login");
     put(&vault, "r3", FIRST);
     let mut host = host("r3", &vault);
-    install(&host, "");
+    install(&host, &database, "");
     host.start();
     let hba = Path::new(&database.socket()).join("data/pg_hba.conf");
     let text = fs::read_to_string(&hba).expect("pg_hba.conf").replace("scram-sha-256", "trust");
@@ -151,6 +149,7 @@ fn a_server_that_is_away_or_lets_everybody_in_is_no_proof() {
     drop(database);
     let database = Postgres::start();
     let away = order(&database, ", first: true");
+    install(&host, &database, "");
     drop(database);
     host.order("p", &away);
     let report = host.wait_for("p", &["failed"]);

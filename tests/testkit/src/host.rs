@@ -186,6 +186,40 @@ impl Host {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Installs a task as it is shipped, with `policy` in place of `/etc/hostler/tasks.yml`.
+    pub fn shipped(&self, name: &str, policy: &str) {
+        let guard = self.guard(policy);
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tasks").join(name);
+        let text = |path: &Path| fs::read_to_string(path).expect("a file of the task");
+        let mut scripts = Vec::new();
+        for entry in fs::read_dir(&from).expect("the task").flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name != "task.yml" {
+                scripts.push((
+                    name,
+                    text(&entry.path()).replace("${HOSTLER_GUARD:-/usr/bin/hostler guard}", &guard),
+                ));
+            }
+        }
+        let scripts: Vec<(&str, &str)> =
+            scripts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        self.task(name, &text(&from.join("task.yml")), &scripts);
+    }
+
+    /// What the scripts of shipped tasks call for what they may touch, with `policy` in place of
+    /// `/etc/hostler/tasks.yml`.
+    pub fn guard(&self, policy: &str) -> String {
+        let file = self.path("tasks.yml");
+        fs::write(&file, policy).expect("what is admitted");
+        let config = self.path("hostler.yml");
+        format!(
+            "{} guard --config {} --tasks-file {}",
+            self.program.display(),
+            config.display(),
+            file.display()
+        )
+    }
+
     /// Installs a task: its `task.yml` and its scripts; `EFFECTS` in them is the path of [`Host::effects`].
     pub fn task(&self, name: &str, yaml: &str, scripts: &[(&str, &str)]) {
         let folder = self.path("tasks").join(name);

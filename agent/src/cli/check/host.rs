@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Check, fail, ok, warn};
 use crate::app::open;
@@ -11,6 +11,7 @@ use crate::catalog::trust::OwnerRule;
 use crate::config::{ClockChoice, Settings, StoreSettings};
 use crate::domain::span::Bytes;
 use crate::exec::launcher::Launcher;
+use crate::guard::policy::{self, Policy};
 use crate::host::clock;
 
 /// With less than this a run's records could not be written: twice the reserve of a full disk.
@@ -33,6 +34,7 @@ pub(super) fn checks(settings: &Settings) -> Vec<Check> {
         ));
     }
     checks.extend(tasks(settings));
+    checks.push(admitted());
     checks
 }
 
@@ -118,6 +120,37 @@ fn launcher(settings: &Settings) -> Check {
             "run under systemd with launcher: auto",
         ),
     }
+}
+
+/// What the shipped tasks may touch.
+fn admitted() -> Check {
+    let name = "tasks.yml";
+    let policy = match Policy::read(Path::new(policy::PATH)) {
+        Ok(policy) => policy,
+        Err(error) => {
+            let cure = "correct it: until then the shipped tasks do nothing that it could admit";
+            return fail(name, error.to_string(), cure);
+        }
+    };
+    let paths = |paths: &[PathBuf]| {
+        let shown: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        if shown.is_empty() { "nowhere".to_owned() } else { shown.join(", ") }
+    };
+    let Policy { places, packages, postgres } = policy;
+    let ports: Vec<String> = postgres.ports.iter().map(u16::to_string).collect();
+    ok(
+        name,
+        format!(
+            "clean: {}; backup: {}; restore: {}; packages: {} without {}; postgres: {}, ports {}",
+            paths(&places.clean),
+            paths(&places.backup),
+            paths(&places.restore),
+            packages.allow.join(", "),
+            packages.deny.join(", "),
+            paths(&postgres.sockets),
+            ports.join(", "),
+        ),
+    )
 }
 
 fn tasks(settings: &Settings) -> Vec<Check> {

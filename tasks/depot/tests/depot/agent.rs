@@ -23,6 +23,8 @@ fn install(host: &Host, depot: &Depot, name: &str, more: &str) {
     let yaml = read(&folder.join("task.yml")).replace("every: 2m..15m", "every: 1s");
     let program = depot.path("program").display().to_string();
     let commands = depot.path("commands").display().to_string();
+    let all = depot.path("");
+    let guard = host.guard(&format!("places: {{backup: [{0}], restore: [{0}]}}\n", all.display()));
     let scripts: Vec<(String, String)> = fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -30,6 +32,7 @@ fn install(host: &Host, depot: &Depot, name: &str, more: &str) {
         .map(|path| {
             let text = read(&path)
                 .replace("${HOSTLER_DEPOT:-hostler-depot}", &program)
+                .replace("${HOSTLER_GUARD:-/usr/bin/hostler guard}", &guard)
                 .replace("${HOSTLER_DEPOT_COMMANDS:-/etc/hostler/depot.d}", &commands);
             (path.file_name().unwrap().to_str().unwrap().to_owned(), text)
         })

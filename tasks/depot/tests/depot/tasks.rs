@@ -13,8 +13,18 @@ fn script(depot: &Depot, task: &str, script: &str, arguments: &[&str]) -> Ended 
         .current_dir(&folder)
         .env("HOSTLER_DEPOT", env!("CARGO_BIN_EXE_hostler-depot"))
         .env("HOSTLER_DEPOT_COMMANDS", depot.path("commands"))
+        .env("HOSTLER_GUARD", guard(depot))
         .env("HOSTLER_REPORT", depot.path("report"));
     ended(command.spawn().unwrap())
+}
+
+/// What decides which folders may be touched, with this test's own word of root.
+fn guard(depot: &Depot) -> String {
+    let file = depot.path("tasks.yml");
+    let (source, place) = (depot.path("source"), depot.path("place"));
+    let policy = format!("places: {{backup: [{}], restore: [{}]}}\n", source.display(), place.display());
+    std::fs::write(&file, policy).unwrap();
+    format!("{} guard --tasks-file {}", hostler_testkit::program().display(), file.display())
 }
 
 fn with_report(server: std::net::SocketAddr, more: &str) -> Depot {
@@ -44,13 +54,13 @@ fn folders_are_backed_up_and_restored_beside_what_is_there() {
     let name = depot.names().remove(0);
     let report = std::fs::read_to_string(depot.path("report")).unwrap();
     assert!(report.contains(&format!("\"backup\":\"{name}\"")), "{report}");
-    let target = depot.path("target").to_str().unwrap().to_owned();
+    let target = depot.path("place/target").to_str().unwrap().to_owned();
     script(&depot, "depot-restore", "restore", &[&name, "standard", &target, ""]).ok();
     let restored = format!("{target}{}/below/file", source.display());
     assert_eq!(std::fs::read_to_string(restored).unwrap(), "text");
     script(&depot, "depot-restore", "restore", &[&name, "standard", &target, ""])
         .fails(1, "nothing is overwritten");
-    script(&depot, "depot-backup", "store", &["etc", "", "[\"/no/such/folder\"]"]).fails(1, "is not there");
+    script(&depot, "depot-backup", "store", &["etc", "", "[\"/no/such/folder\"]"]).fails(1, "places.backup");
     script(&depot, "depot-backup", "store", &["etc", "", "[]"]).fails(1, "say which");
 }
 
