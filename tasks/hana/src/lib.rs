@@ -1,0 +1,25 @@
+//! SAP HANA with SAP's own tools.
+//!
+//! ```text
+//!  cli                      what is asked for
+//!   |
+//!  check  explain  backup   one module a verb; proof: what counts as a proof of a backup
+//!   |
+//!  runner                   starts programs
+//!   |
+//!  neighbours               command lines, exit codes and texts of each tool
+//!   |
+//!  call  system  secret     a command line; what names a system; what must not be seen
+//! ```
+//! Nothing rests on a text that was not understood: it is "cannot tell", and nothing is started on it.
+
+pub mod call;
+pub mod check;
+pub mod cli;
+pub mod error;
+pub mod explain;
+pub mod fact;
+pub mod neighbours;
+pub mod runner;
+pub mod secret;
+pub mod system;

@@ -1,0 +1,397 @@
+//! The backup catalog: what HANA itself knows of its backups. All of it is asked in SYSTEMDB.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use super::hdbsql::{Key, Row, literal, statement};
+use crate::call::Call;
+use crate::error::{Reading, quoted, unclear};
+use crate::system::System;
+
+const SOURCE: &str =
+    "SAP HANA SQL and System Views Reference, M_BACKUP_CATALOG; sapagent internal/onetime/hanadiskbackup";
+const QUERY: Duration = Duration::from_secs(120);
+
+/// The columns of [`databases`].
+pub const DATABASES: [&str; 2] = ["DATABASE_NAME", "ACTIVE_STATUS"];
+/// The columns of [`entries`].
+pub const ENTRIES: [&str; 6] =
+    ["DATABASE_NAME", "BACKUP_ID", "ENTRY_TYPE_NAME", "STATE_NAME", "UTC_START_TIME", "UTC_END_TIME"];
+/// The columns of [`parts`].
+pub const PARTS: [&str; 4] =
+    ["DESTINATION_TYPE_NAME", "DESTINATION_PATH", "BACKUP_SIZE", "EXTERNAL_BACKUP_ID"];
+/// Most entries that one query returns. When there are as many, some may be missing, and nothing is certain.
+pub const MOST_ENTRIES: usize = 5000;
+
+/// The databases of the system.
+pub fn databases(system: &System, key: &Key) -> Call {
+    let sql = "SELECT DATABASE_NAME, ACTIVE_STATUS FROM SYS.M_DATABASES ORDER BY DATABASE_NAME";
+    statement(
+        system,
+        key,
+        "list the databases",
+        "SAP HANA SQL and System Views Reference, M_DATABASES",
+        QUERY,
+        sql.to_owned(),
+    )
+}
+
+/// Whether the license is valid.
+pub fn license(system: &System, key: &Key) -> Call {
+    let sql = "SELECT VALID FROM SYS.M_LICENSE".to_owned();
+    statement(
+        system,
+        key,
+        "ask for the license",
+        "SAP HANA SQL and System Views Reference, M_LICENSE",
+        QUERY,
+        sql,
+    )
+}
+
+/// Reads the row of [`license`].
+pub fn read_license(rows: &[Row]) -> Reading<bool> {
+    let [row] = rows else { return unclear(format!("M_LICENSE has {} rows", rows.len())) };
+    match cells(row)? {
+        ["TRUE"] => Ok(true),
+        ["FALSE"] => Ok(false),
+        [other] => unclear(format!("VALID is {}", quoted(other))),
+    }
+}
+
+/// The entries of all databases: those that began after `since`, and those that still run.
+pub fn entries(system: &System, key: &Key, since: Timestamp) -> Call {
+    let sql = format!(
+        "SELECT {} FROM SYS_DATABASES.M_BACKUP_CATALOG WHERE BACKUP_ID >= {} OR STATE_NAME IN ('running', 'prepared', \
+         'cancel pending') ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}",
+        ENTRIES.join(", "),
+        since.as_millisecond()
+    );
+    statement(system, key, "read the backup catalog", SOURCE, QUERY, sql)
+}
+
+/// The entries of one database with exactly this comment.
+pub fn commented(system: &System, key: &Key, database: &Database, comment: &str) -> Call {
+    let sql = format!(
+        "SELECT {} FROM SYS_DATABASES.M_BACKUP_CATALOG WHERE DATABASE_NAME = {} AND COMMENT = {} ORDER BY BACKUP_ID \
+         LIMIT {MOST_ENTRIES}",
+        ENTRIES.join(", "),
+        literal(database.as_str()),
+        literal(comment)
+    );
+    statement(system, key, "find the backup of this run in the catalog", SOURCE, QUERY, sql)
+}
+
+/// The parts of a backup.
+pub fn parts(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
+    let sql = format!(
+        "SELECT {} FROM SYS_DATABASES.M_BACKUP_CATALOG_FILES WHERE DATABASE_NAME = {} AND BACKUP_ID = {backup} ORDER BY \
+         DESTINATION_PATH LIMIT {MOST_ENTRIES}",
+        PARTS.join(", "),
+        literal(database.as_str())
+    );
+    statement(system, key, "list the parts of the backup", SOURCE, QUERY, sql)
+}
+
+/// The name of a database: SYSTEMDB or a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(transparent)]
+pub struct Database(String);
+
+impl Database {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// SYSTEMDB.
+    pub fn system() -> Self {
+        Self("SYSTEMDB".to_owned())
+    }
+
+    /// Whether it is SYSTEMDB.
+    pub fn is_system(&self) -> bool {
+        self.0 == "SYSTEMDB"
+    }
+}
+
+impl std::str::FromStr for Database {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let letter = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+        let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_uppercase());
+        if text.len() > 127 || !begins || !text.bytes().all(letter) {
+            return Err("the name of a database is capital letters, digits and underscores".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// What an entry is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// `complete data backup`
+    Complete,
+    /// `incremental data backup`
+    Incremental,
+    /// `differential data backup`
+    Differential,
+    /// `log backup`
+    Log,
+    /// `data snapshot`
+    Snapshot,
+    /// `log missing`: the database itself says that its log has a gap.
+    LogMissing,
+    /// Any other, such as a recovery: no backup.
+    Other,
+}
+
+/// The documented states of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It is there.
+    Successful,
+    /// It is being made.
+    Running,
+    /// It does not count.
+    Failed,
+    /// A snapshot that waits for its end.
+    Prepared,
+    /// It does not count.
+    Canceled,
+    /// It is being cancelled.
+    CancelPending,
+}
+
+/// An entry of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose.
+    pub database: Database,
+    /// Its id, milliseconds since 1970.
+    pub id: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// How far it is.
+    pub state: State,
+    /// When it began.
+    pub begun: Timestamp,
+    /// When it ended; `None` while it runs.
+    pub ended: Option<Timestamp>,
+}
+
+/// Reads the rows of [`databases`]: each name, and whether it is active.
+pub fn read_databases(rows: &[Row]) -> Reading<Vec<(Database, bool)>> {
+    let mut found = Vec::new();
+    for row in rows {
+        let [name, active] = cells(row)?;
+        let name = name.parse().or_else(|why| unclear(format!("the database {}: {why}", quoted(name))))?;
+        let active = match active {
+            "YES" => true,
+            "NO" => false,
+            other => return unclear(format!("ACTIVE_STATUS is {}", quoted(other))),
+        };
+        found.push((name, active));
+    }
+    // Without SYSTEMDB it is not the list of M_DATABASES as seen from SYSTEMDB.
+    if !found.iter().any(|(name, _): &(Database, bool)| name.is_system()) {
+        return unclear("M_DATABASES does not list SYSTEMDB: the key must log on to SYSTEMDB");
+    }
+    Ok(found)
+}
+
+/// Reads the rows of [`entries`] and [`commented`].
+pub fn read_entries(rows: &[Row]) -> Reading<Vec<Entry>> {
+    if rows.len() >= MOST_ENTRIES {
+        return unclear(format!("the catalog has {MOST_ENTRIES} or more entries in this time"));
+    }
+    rows.iter().map(read_entry).collect()
+}
+
+fn read_entry(row: &Row) -> Reading<Entry> {
+    let [head @ .., end] = row.as_slice() else { return unclear("an empty row") };
+    let [database, id, kind, state, begun] = cells(head)?;
+    let kind = match kind {
+        "complete data backup" => Kind::Complete,
+        "incremental data backup" => Kind::Incremental,
+        "differential data backup" => Kind::Differential,
+        "log backup" => Kind::Log,
+        "data snapshot" => Kind::Snapshot,
+        "log missing" => Kind::LogMissing,
+        _ => Kind::Other,
+    };
+    let state = match state {
+        "successful" => State::Successful,
+        "running" => State::Running,
+        "failed" => State::Failed,
+        "prepared" => State::Prepared,
+        "canceled" => State::Canceled,
+        "cancel pending" => State::CancelPending,
+        other => return unclear(format!("a backup is in the state {}", quoted(other))),
+    };
+    Ok(Entry {
+        database: database
+            .parse()
+            .or_else(|why| unclear(format!("the database {}: {why}", quoted(database))))?,
+        id: id.parse().or_else(|_| unclear(format!("the backup id {}", quoted(id))))?,
+        kind,
+        state,
+        begun: time(begun)?,
+        ended: end.as_deref().filter(|text| !text.is_empty()).map(time).transpose()?,
+    })
+}
+
+/// A part of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Where it is.
+    pub place: Place,
+    /// Its bytes.
+    pub size: u64,
+}
+
+/// Where a part is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file with this path.
+    File(String),
+    /// In the hands of Backint, under this name and id.
+    Backint {
+        /// The path that HANA names it by.
+        name: String,
+        /// The id that Backint gave it.
+        id: String,
+    },
+}
+
+/// Reads the rows of [`parts`].
+pub fn read_parts(rows: &[Row]) -> Reading<Vec<Part>> {
+    if rows.len() >= MOST_ENTRIES {
+        return unclear(format!("the backup has {MOST_ENTRIES} or more parts"));
+    }
+    let mut parts = Vec::new();
+    for row in rows {
+        let [head @ .., id] = row.as_slice() else { return unclear("an empty row") };
+        let [kind, path, size] = cells(head)?;
+        let size = size.parse().or_else(|_| unclear(format!("the size {}", quoted(size))))?;
+        let place = match (kind, id) {
+            ("file", _) => Place::File(path.to_owned()),
+            ("backint", Some(id)) => Place::Backint { name: path.to_owned(), id: id.clone() },
+            _ => return unclear(format!("a part is at {}", quoted(kind))),
+        };
+        parts.push(Part { place, size });
+    }
+    Ok(parts)
+}
+
+fn cells<const COUNT: usize>(row: &[Option<String>]) -> Reading<[&str; COUNT]> {
+    let values: Vec<_> = row.iter().filter_map(|cell| cell.as_deref()).collect();
+    if row.len() != COUNT {
+        return unclear(format!("a row of {} cells and not {COUNT}", row.len()));
+    }
+    values.try_into().or_else(|_| unclear("a cell is NULL that has a value always"))
+}
+
+/// `2026-11-21 01:02:03.123000000`, in UTC.
+fn time(text: &str) -> Reading<Timestamp> {
+    let parsed: Result<DateTime, _> = text.trim().parse();
+    match parsed.and_then(|time| time.to_zoned(TimeZone::UTC)) {
+        Ok(time) => Ok(time.timestamp()),
+        Err(_) => unclear(format!("the time {}", quoted(text))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hdbsql::table;
+    use super::*;
+
+    fn entries_of(text: &str) -> Reading<Vec<Entry>> {
+        read_entries(&table(&format!("{}\n{text}", ENTRIES.join(",")), &ENTRIES)?)
+    }
+
+    #[test]
+    fn entries_of_every_kind_and_state() {
+        for (name, kind) in [
+            ("complete data backup", Kind::Complete),
+            ("incremental data backup", Kind::Incremental),
+            ("differential data backup", Kind::Differential),
+            ("log backup", Kind::Log),
+            ("data snapshot", Kind::Snapshot),
+            ("log missing", Kind::LogMissing),
+            ("data recovery", Kind::Other),
+        ] {
+            for (word, state) in [
+                ("successful", State::Successful),
+                ("running", State::Running),
+                ("failed", State::Failed),
+                ("prepared", State::Prepared),
+                ("canceled", State::Canceled),
+                ("cancel pending", State::CancelPending),
+            ] {
+                let line = format!(
+                    "\"HDB\",1700000000123,\"{name}\",\"{word}\",\"2026-11-21 01:02:03.123000000\",?\n"
+                );
+                let read = entries_of(&line).unwrap();
+                assert_eq!((read[0].kind, read[0].state, read[0].ended), (kind, state, None));
+                assert_eq!(read[0].begun.to_string(), "2026-11-21T01:02:03.123Z");
+            }
+        }
+        let good =
+            "\"HDB\",17,\"log backup\",\"successful\",\"2026-11-21 01:02:03\",\"2026-11-21 01:02:04\"\n";
+        assert!(entries_of(good).unwrap()[0].ended.is_some());
+        for (from, to) in [
+            ("17", "x"),
+            ("17", "-1"),
+            ("successful", "done"),
+            ("01:02:03", "yesterday"),
+            ("\"HDB\"", "?"),
+            ("HDB", "a b"),
+        ] {
+            assert!(entries_of(&good.replacen(from, to, 1)).is_err(), "{to}");
+        }
+        assert!(entries_of(&good.repeat(MOST_ENTRIES)).is_err());
+    }
+
+    #[test]
+    fn databases_and_parts() {
+        let rows = |text: &str| table(&format!("DATABASE_NAME,ACTIVE_STATUS\n{text}"), &DATABASES).unwrap();
+        let found = read_databases(&rows("\"HDB\",\"YES\"\n\"OLD\",\"NO\"\n\"SYSTEMDB\",\"YES\"\n")).unwrap();
+        assert_eq!(found.iter().filter(|(_, active)| *active).count(), 2);
+        assert!(read_databases(&rows("\"HDB\",\"YES\"\n")).is_err(), "a tenant's own view");
+        assert!(read_databases(&rows("\"SYSTEMDB\",\"STARTING\"\n")).is_err());
+        let parts = |text: &str| read_parts(&table(&format!("{}\n{text}", PARTS.join(",")), &PARTS).unwrap());
+        let two = parts("\"file\",\"/b/x_databackup_1_1\",4096,?\n\"backint\",\"/b/y\",1,\"e1\"\n").unwrap();
+        assert_eq!(two[0], Part { place: Place::File("/b/x_databackup_1_1".to_owned()), size: 4096 });
+        assert_eq!(two[1].place, Place::Backint { name: "/b/y".to_owned(), id: "e1".to_owned() });
+        assert!(parts("\"tape\",\"/b/x\",1,?\n").is_err());
+        assert!(parts("\"backint\",\"/b/x\",1,?\n").is_err());
+        assert!(parts("\"file\",\"/b/x\",-1,?\n").is_err());
+    }
+
+    #[test]
+    fn licenses() {
+        let read = |text: &str| read_license(&table(&format!("VALID\n{text}"), &["VALID"]).unwrap());
+        assert_eq!(read("\"TRUE\"\n"), Ok(true));
+        assert_eq!(read("\"FALSE\"\n"), Ok(false));
+        for odd in ["", "\"YES\"\n", "?\n", "\"TRUE\"\n\"FALSE\"\n"] {
+            assert!(read(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn names_of_databases() {
+        for good in ["HDB", "SYSTEMDB", "A_1"] {
+            assert!(good.parse::<Database>().is_ok());
+        }
+        for bad in ["", "hdb", "1A", "A-B", "A'B", "A B", "A;B"] {
+            assert!(bad.parse::<Database>().is_err());
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Values that must not be seen: no `Debug`, no `Display`, no `Serialize`, and overwritten when dropped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+
+/// Most that a file with a secret may hold.
+const MOST_BYTES: u64 = 4096;
+
+/// A secret text.
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// The value, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The folder with a file for each secret of a run: `HOSTLER_SECRETS`.
+#[derive(Clone, Debug)]
+pub struct Secrets(Option<PathBuf>);
+
+impl Secrets {
+    /// `None`: this run has no secrets.
+    pub fn new(folder: Option<PathBuf>) -> Self {
+        Self(folder)
+    }
+
+    /// Reads the secret of that name, without the line's end.
+    pub fn read(&self, name: &str) -> Result<Secret, Error> {
+        let folder = self.0.as_deref().ok_or_else(|| {
+            Error::Config(format!(
+                "the secret `{name}` is needed: name the folder with its file in HOSTLER_SECRETS, or run the task"
+            ))
+        })?;
+        read(&folder.join(name))
+    }
+}
+
+fn read(path: &Path) -> Result<Secret, Error> {
+    let place = path.display();
+    let size = fs::metadata(path).map_err(Error::local(place.to_string()))?.len();
+    if size > MOST_BYTES {
+        return Err(Error::Config(format!("{place}: {size} bytes are too many for a secret")));
+    }
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(Error::local(place.to_string()))?);
+    let value = text.trim_end_matches(['\r', '\n']);
+    if value.is_empty() || value.contains(char::is_control) {
+        return Err(Error::Config(format!("{place}: a secret is one line that is not empty")));
+    }
+    Ok(Secret(Zeroizing::new(value.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let secrets = Secrets::new(Some(folder.path().to_owned()));
+        for (text, good) in
+            [("Abc12345\n", true), ("a]]>b", true), ("", false), ("\n", false), ("a\nb", false)]
+        {
+            fs::write(folder.path().join("one"), text).unwrap();
+            assert_eq!(secrets.read("one").is_ok(), good, "{text:?}");
+        }
+        assert_eq!(secrets.read("none").map(|_| ()).unwrap_err().code(), 9);
+        assert_eq!(Secrets::new(None).read("one").map(|_| ()).unwrap_err().code(), 3);
+        fs::write(folder.path().join("one"), "x".repeat(5000)).unwrap();
+        assert_eq!(secrets.read("one").map(|_| ()).unwrap_err().code(), 3);
+    }
+}

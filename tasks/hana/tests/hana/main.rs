@@ -1,0 +1,12 @@
+//! The program against scripts that play HANA's tools below a folder of their own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of tests that fails must fail its test at once"
+)]
+
+mod check;
+mod explain;
+mod host;
+mod runner;
