@@ -53,7 +53,8 @@ fn a_healthy_system_may_be_updated() {
 
 #[test]
 fn what_forbids_an_update() {
-    let cases: [(&str, &dyn Fn(&Host)); 9] = [
+    type Disturb<'a> = &'a dyn Fn(&Host);
+    let cases: [(&str, Disturb<'_>); 9] = [
         ("processes", &|host| {
             host.script(
                 "usr/sap/HDB/HDB00/exe/sapcontrol",
