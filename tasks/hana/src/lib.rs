@@ -13,6 +13,7 @@
 //! ```
 //! Nothing rests on a text that was not understood: it is "cannot tell", and nothing is started on it.
 
+pub mod backup;
 pub mod call;
 pub mod check;
 pub mod cli;
@@ -20,6 +21,7 @@ pub mod error;
 pub mod explain;
 pub mod fact;
 pub mod neighbours;
+pub mod proof;
 pub mod runner;
 pub mod secret;
 pub mod system;

@@ -85,7 +85,7 @@ pub fn gather(runner: &Runner, wish: &Wish) -> Result<Observed, Error> {
         now.checked_sub(wish.age.max(Duration::from_secs(35 * 24 * 3600))).unwrap_or(Timestamp::UNIX_EPOCH);
     let query = |call: Call, columns: &'static [&'static str]| (call, columns);
     let databases = query(catalog::databases(system, &wish.key), &DATABASES);
-    let backups = query(catalog::entries(system, &wish.key, since), &ENTRIES);
+    let backups = query(catalog::entries(system, &wish.key, since, now), &ENTRIES);
     let license = query(catalog::license(system, &wish.key), &["VALID"]);
     let seen = Observed {
         sid: system.sid.clone(),

@@ -12,6 +12,7 @@ use crate::neighbours::host::{Instance, ports};
 use crate::neighbours::nsutil::{self, Role};
 use crate::neighbours::sapcontrol::{self, Light};
 use crate::neighbours::scripts::{Landscape, Replication};
+use crate::proof::proof;
 use crate::system::{Number, Sid, Version};
 
 /// Above this part of a disk nothing is begun. Source: hanacleaner refuses there too.
@@ -461,27 +462,13 @@ fn backups(judge: &mut Judge, seen: &Observed, age: Duration) {
     });
     let (Ok(databases), Ok(entries)) = (&databases.value, &backups.value) else { return };
     for (database, _) in databases.iter().filter(|(_, active)| *active) {
-        let complete = entries.iter().filter(|entry| {
-            entry.database == *database && entry.kind == Kind::Complete && entry.state == State::Successful
-        });
-        let newest = complete.map(|entry| entry.begun).max();
-        let limit = format!("{} h", age.as_secs() / 3600);
         let fix = format!("run `hostler-hana backup --sid {} --database {}`", seen.sid, database.as_str());
-        let verdict = match newest {
-            None => judge.forbids(&NEEDED, format!("no complete backup within {limit}"), &fix),
-            Some(begun) => {
-                let old = seen.now.duration_since(begun);
-                let hours = old.as_secs() / 3600;
-                if old.unsigned_abs() <= age && !old.is_negative() {
-                    fine(format!("the newest complete one is {hours} h old"))
-                } else {
-                    judge.forbids(
-                        &NEEDED,
-                        format!("the newest complete one is {hours} h old, more than {limit}"),
-                        &fix,
-                    )
-                }
+        let verdict = match proof(database, entries, seen.now, age) {
+            Ok(entry) => {
+                let hours = seen.now.duration_since(entry.begun).as_secs() / 3600;
+                fine(format!("the newest complete one is {hours} h old"))
             }
+            Err(lack) => judge.forbids(&NEEDED, lack.to_string(), &fix),
         };
         judge.add(&format!("backup of {}", database.as_str()), "", verdict);
     }

@@ -3,22 +3,24 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use jiff::Timestamp;
 use serde_json::json;
 
+use crate::backup::{self, Backups, Made, Run, To, What};
 use crate::check::{self, Before, Wish};
 use crate::error::Error;
 use crate::explain;
 use crate::fact;
+use crate::neighbours::catalog::Database;
 use crate::neighbours::hdbsql::Key;
 use crate::runner::{Runner, StopSignals};
 use crate::secret::Secrets;
 use crate::system::{Number, Sid, System, numbers};
 
-/// Reads and explains SAP HANA systems with SAP's own tools
+/// Reads, explains and backs up SAP HANA systems with SAP's own tools
 #[derive(Parser)]
 #[command(name = "hostler-hana", version, max_term_width = 100)]
 struct Arguments {
@@ -54,6 +56,8 @@ struct Options {
 enum Command {
     /// Look at host, media and system, and say what forbids a change; changes nothing
     Check(Check),
+    /// Make data backups of SYSTEMDB and tenants, each once for a run, and find them in HANA's catalog
+    Backup(Backup),
     /// Print each command line that a task would use here, with secrets as names
     Explain {
         /// The task
@@ -77,6 +81,28 @@ struct Check {
     /// Pacemaker's resources are in maintenance
     #[arg(long)]
     cluster_in_maintenance: bool,
+}
+
+#[derive(clap::Args)]
+struct Backup {
+    /// A database; may be given several times [default: SYSTEMDB and every active tenant]
+    #[arg(long, value_name = "NAME")]
+    database: Vec<Database>,
+    /// What is saved
+    #[arg(long, default_value = "complete")]
+    what: What,
+    /// Where it goes
+    #[arg(long, default_value = "backint")]
+    to: To,
+    /// Id of the run that makes it: its backups have it in their comment
+    #[arg(long, value_name = "ID", env = "HOSTLER_RUN")]
+    run: Option<Run>,
+    /// How long the backup of one database may take
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "20h")]
+    timeout: Duration,
+    /// Make nothing: ask whether the catalog has the backups of this run
+    #[arg(long)]
+    done: bool,
 }
 
 /// The definitions of the commands, for man pages and completions.
@@ -152,6 +178,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     let options = &arguments.options;
     match arguments.command {
         Command::Check(check) => check.run(options),
+        Command::Backup(backup) => backup.run(options),
         Command::Explain { task } => {
             let first = "00".parse().map_err(Error::Config)?;
             let system = options.system(Some(first))?;
@@ -192,6 +219,47 @@ impl Check {
             Some(first) => Err(Error::No(format!("{}: {}", first.subject, first.understood))),
         }
     }
+}
+
+impl Backup {
+    fn run(self, options: &Options) -> Result<(), Error> {
+        let run = self.run.ok_or_else(|| {
+            Error::Config("say --run ID, the same one again when you repeat the command".to_owned())
+        })?;
+        let runner = options.runner(None)?;
+        let wish = backup::Wish {
+            key: options.key.clone(),
+            databases: self.database,
+            what: self.what,
+            to: self.to,
+            run,
+            timeout: self.timeout,
+        };
+        let backups = Backups::new(&runner, &wish);
+        let begun = Instant::now();
+        let made = if self.done { backups.done()? } else { backups.make()? };
+        if !self.done {
+            report(&made, begun.elapsed())?;
+        }
+        if options.json {
+            return print_json(&json!({"backups": made}));
+        }
+        for Made { database, id, parts, bytes } in &made {
+            print(&format!("{:<20} {id} {parts} parts {bytes} bytes", database.as_str()));
+        }
+        Ok(())
+    }
+}
+
+/// Appends the outputs of a step for the fleet, where an agent asks for them.
+fn report(made: &[Made], took: Duration) -> Result<(), Error> {
+    let Some(path) = std::env::var_os("HOSTLER_REPORT") else { return Ok(()) };
+    let ids: Vec<_> = made.iter().map(|made| format!("{}:{}", made.database.as_str(), made.id)).collect();
+    let bytes = made.iter().map(|made| made.bytes).fold(0, u64::saturating_add);
+    let output = json!({"backup_ids": ids.join(" "), "bytes": bytes, "seconds": took.as_secs()});
+    let line = format!("{}\n", json!({"output": output}));
+    let file = std::fs::OpenOptions::new().append(true).create(true).open(&path);
+    file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(Error::local(path.to_string_lossy()))
 }
 
 /// Reads times such as `90s`, `15m`, `36h`, `7d`.

@@ -62,37 +62,56 @@ pub fn read_license(rows: &[Row]) -> Reading<bool> {
     }
 }
 
-/// The entries of all databases: those that began after `since`, and those that still run.
-pub fn entries(system: &System, key: &Key, since: Timestamp) -> Call {
-    let sql = format!(
-        "SELECT {} FROM SYS_DATABASES.M_BACKUP_CATALOG WHERE BACKUP_ID >= {} OR STATE_NAME IN ('running', 'prepared', \
-         'cancel pending') ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}",
-        ENTRIES.join(", "),
+/// How far back log backups are read: they are many, and only the newest ones say whether they succeed.
+const LOGS: Duration = Duration::from_secs(2 * 3600);
+
+/// The rows of SYSTEMDB and of the tenants together, without an order. Connected to SYSTEMDB, `SYS` has its own
+/// catalog, and `SYS_DATABASES` that of the tenants; whether it has that of SYSTEMDB too makes no difference.
+fn of_all(columns: &[&str], view: &str, condition: &str) -> String {
+    let columns = columns.join(", ");
+    let mine = columns.replacen("DATABASE_NAME", "'SYSTEMDB' AS DATABASE_NAME", 1);
+    format!(
+        "SELECT {mine} FROM SYS.{view} WHERE {condition} UNION ALL SELECT {columns} FROM SYS_DATABASES.{view} WHERE \
+         DATABASE_NAME <> 'SYSTEMDB' AND ({condition})"
+    )
+}
+
+/// The rows of one database.
+fn of_one(columns: &[&str], view: &str, database: &Database, condition: &str) -> String {
+    let columns = columns.join(", ");
+    if database.is_system() {
+        let columns = columns.replacen("DATABASE_NAME", "'SYSTEMDB' AS DATABASE_NAME", 1);
+        return format!("SELECT {columns} FROM SYS.{view} WHERE {condition}");
+    }
+    let name = literal(database.as_str());
+    format!("SELECT {columns} FROM SYS_DATABASES.{view} WHERE DATABASE_NAME = {name} AND {condition}")
+}
+
+/// The entries of all databases: those that began after `since`, log backups of the last two hours only, and all
+/// that have not ended.
+pub fn entries(system: &System, key: &Key, since: Timestamp, now: Timestamp) -> Call {
+    let recent = now.checked_sub(LOGS).unwrap_or(now).as_millisecond();
+    let condition = format!(
+        "(BACKUP_ID >= {} AND ENTRY_TYPE_NAME <> 'log backup') OR BACKUP_ID >= {recent} OR STATE_NAME IN ('running', \
+         'prepared', 'cancel pending')",
         since.as_millisecond()
     );
+    let rows = of_all(&ENTRIES, "M_BACKUP_CATALOG", &condition);
+    let sql = format!("SELECT * FROM ({rows}) ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
     statement(system, key, "read the backup catalog", SOURCE, QUERY, sql)
 }
 
 /// The entries of one database with exactly this comment.
 pub fn commented(system: &System, key: &Key, database: &Database, comment: &str) -> Call {
-    let sql = format!(
-        "SELECT {} FROM SYS_DATABASES.M_BACKUP_CATALOG WHERE DATABASE_NAME = {} AND COMMENT = {} ORDER BY BACKUP_ID \
-         LIMIT {MOST_ENTRIES}",
-        ENTRIES.join(", "),
-        literal(database.as_str()),
-        literal(comment)
-    );
+    let rows = of_one(&ENTRIES, "M_BACKUP_CATALOG", database, &format!("COMMENT = {}", literal(comment)));
+    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
     statement(system, key, "find the backup of this run in the catalog", SOURCE, QUERY, sql)
 }
 
 /// The parts of a backup.
 pub fn parts(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
-    let sql = format!(
-        "SELECT {} FROM SYS_DATABASES.M_BACKUP_CATALOG_FILES WHERE DATABASE_NAME = {} AND BACKUP_ID = {backup} ORDER BY \
-         DESTINATION_PATH LIMIT {MOST_ENTRIES}",
-        PARTS.join(", "),
-        literal(database.as_str())
-    );
+    let rows = of_one(&PARTS, "M_BACKUP_CATALOG_FILES", database, &format!("BACKUP_ID = {backup}"));
+    let sql = format!("{rows} ORDER BY DESTINATION_PATH LIMIT {MOST_ENTRIES}");
     statement(system, key, "list the parts of the backup", SOURCE, QUERY, sql)
 }
 

@@ -21,6 +21,7 @@ fn every_command_line() {
     let of = |task| text(&system(), &calls(task, &system(), &key, "east1", since));
     insta::assert_snapshot!("check", of(Task::Check));
     insta::assert_snapshot!("fact", of(Task::Fact));
+    insta::assert_snapshot!("backup", of(Task::Backup));
 }
 
 #[test]

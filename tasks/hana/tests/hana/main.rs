@@ -6,6 +6,7 @@
     reason = "a helper of tests that fails must fail its test at once"
 )]
 
+mod backup;
 mod check;
 mod explain;
 mod host;
