@@ -6,12 +6,14 @@ use std::collections::HashSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog;
+use crate::delete;
 use crate::error::Error;
 use crate::journal::{Journal, Open};
 use crate::manifest::Manifest;
-use crate::name::{self, Name};
+use crate::name::{self, Kind, Name};
 use crate::publish;
 use crate::store::Store;
+use crate::store::fault::Class;
 
 /// Clears one entry, and takes it from the journal when nothing of it is left. `true`: its manifest is there.
 pub async fn clear(store: &Store, open: Open) -> Result<bool, Error> {
@@ -29,6 +31,16 @@ pub async fn clear(store: &Store, open: Open) -> Result<bool, Error> {
         }
         None => None,
     };
+    // Bytes of a backup that is elsewhere by now are waste like any other, and so is the mark of one that stays.
+    let there = live.is_none() || live == entry.delete;
+    if let Some(data) = entry.delete.as_ref().filter(|_| there) {
+        match delete::bytes(store, &name, data).await {
+            Ok(()) => return end_delete(store, open, &name).await.map(|()| false),
+            // The server keeps them: the backup stays.
+            Err(Error::Refused(_)) if live.is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
     let mut stands = false;
     if let Some(last) = &entry.last {
         stands = publish::forward(store, &name, last, live.as_ref(), &entry.keys).await?;
@@ -48,11 +60,24 @@ pub async fn clear(store: &Store, open: Open) -> Result<bool, Error> {
                 // counts is that nothing of it is left to be paid for.
                 let mut gone = store.abort(key, id).await;
                 // A part that was still under way may have come after it.
-                if store.has_parts(key, id).await.map_err(|fault| fault.error(&what))? {
-                    if gone.is_ok() {
-                        gone = store.abort(key, id).await;
+                match store.has_parts(key, id).await.map_err(|fault| fault.error(&what))? {
+                    Some(true) => {
+                        if gone.is_ok() {
+                            gone = store.abort(key, id).await;
+                        }
+                        gone.map_err(|fault| fault.error(&what))?;
                     }
-                    gone.map_err(|fault| fault.error(&what))?;
+                    Some(false) => {}
+                    // Where the server cannot list parts, its answer to the abort is all that can be known, and that it
+                    // can tell of an upload no more says that it is over.
+                    None => match gone {
+                        Err(fault)
+                            if matches!(fault.class, Class::Transient | Class::Expired | Class::Denied) =>
+                        {
+                            return Err(fault.error(&what));
+                        }
+                        _ => {}
+                    },
                 }
             }
             // It died between the server's answer and its own note of it: no part was sent.
@@ -70,18 +95,27 @@ pub async fn clear(store: &Store, open: Open) -> Result<bool, Error> {
     Ok(stands)
 }
 
-/// Clears all that died on this host; gives the number of entries.
-pub async fn dead(store: &Store, journal: &Journal) -> Result<usize, Error> {
-    let dead = journal.dead()?;
+/// The last steps of a deletion whose bytes are gone: the manifest, and all that was beside it.
+pub async fn end_delete(store: &Store, open: Open, name: &Name) -> Result<(), Error> {
+    let what = format!("deleting `{name}`");
+    store.remove(&name.manifest(), None).await.map_err(|fault| fault.error(&what))?;
+    for key in open.entry().keys.iter().filter(|key| Some(*key) != open.entry().delete.as_ref()) {
+        store.remove(key, None).await.map_err(|fault| fault.error(&what))?;
+    }
+    open.end()
+}
+
+/// Clears all that died on this host; gives the number of entries, and what could not be cleared.
+pub async fn dead(store: &Store, journal: &Journal) -> (usize, Vec<String>) {
+    let (dead, mut bad) = journal.dead();
     let count = dead.len();
-    let mut worst = None;
     for open in dead {
         // One backup with a broken manifest must not keep the others' waste.
         if let Err(error) = clear(store, open).await {
-            worst = Some(error);
+            bad.push(error.to_string());
         }
     }
-    worst.map_or(Ok(count), Err)
+    (count, bad)
 }
 
 /// What was cleared away of other hosts.
@@ -94,6 +128,9 @@ pub struct Stale {
 }
 
 /// Clears what other hosts, or lost ones, left longer ago than `age`, by the server's clock.
+///
+/// # Errors
+/// [`Error::Refused`] where this host's clock differs from the server's: nothing is cleared then.
 pub async fn stale(
     store: &Store,
     journal: &Journal,
@@ -101,20 +138,34 @@ pub async fn stale(
     age: SignedDuration,
 ) -> Result<Stale, Error> {
     let what = "clearing up what is stale";
+    let now = store.clock().trusted(what)?;
     let living: HashSet<String> = journal.living().into_iter().collect();
     let named: HashSet<&str> = catalog.backups.iter().map(|one| one.manifest.stored.key.as_str()).collect();
-    let unread: HashSet<&Name> = catalog.unreadable.iter().map(|(name, _)| name).collect();
-    let old = |time: Option<Timestamp>| time.is_some_and(|time| Timestamp::now().duration_since(time) >= age);
+    let unread: HashSet<&Name> = catalog.unread().collect();
+    let old = |time: Option<Timestamp>| time.is_some_and(|time| now.duration_since(time) >= age);
     let mut done = Stale::default();
     for pending in store.pending("").await.map_err(|fault| fault.error(what))?.unwrap_or_default() {
-        let ours = name::split(&pending.key).is_some_and(|(_, kind)| kind == name::Kind::Data);
+        let ours = name::split(&pending.key).is_some_and(|(_, kind)| kind == Kind::Data);
         if ours && old(pending.begun) && !living.contains(&pending.key) {
             store.abort(&pending.key, &pending.id).await.map_err(|fault| fault.error(what))?;
             done.uploads += 1;
         }
     }
+    // A deletion that a lost host began, and whose bytes are gone, can only be ended.
+    let marked = |name: &Name| {
+        catalog.objects.iter().any(|object| {
+            matches!(name::split(&object.key), Some((of, Kind::Mark)) if of == *name && old(object.modified))
+        })
+    };
+    let halves = catalog.backups.iter().filter(|one| one.deleting && !one.whole && marked(&one.name));
+    for half in halves {
+        for key in [half.name.manifest(), half.name.thaw()] {
+            store.remove(&key, None).await.map_err(|fault| fault.error(what))?;
+        }
+        done.objects += 1;
+    }
     for object in &catalog.objects {
-        let Some((name, name::Kind::Data)) = name::split(&object.key) else { continue };
+        let Some((name, Kind::Data | Kind::Child | Kind::Mark)) = name::split(&object.key) else { continue };
         let wanted =
             named.contains(object.key.as_str()) || unread.contains(&name) || living.contains(&object.key);
         if !wanted && old(object.modified) {

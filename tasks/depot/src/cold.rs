@@ -4,12 +4,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use crate::catalog;
+use crate::clean;
 use crate::error::Error;
-use crate::journal::Journal;
-use crate::manifest::Manifest;
-use crate::name::Name;
-use crate::publish::publish;
+use crate::journal::{Journal, Open};
+use crate::manifest::{MOST_BYTES, Manifest};
+use crate::name::{self, Kind, Name};
+use crate::publish::{Expected, Written, publish};
 use crate::store::Store;
+use crate::store::fault::{Class, Fault};
 use crate::store::objects::{Terms, Warmth};
 use crate::store::uploads::MOST_AT_ONCE;
 
@@ -52,17 +55,18 @@ impl Speed {
 /// The longest that S3 says a thaw takes; `None` where it cannot be had.
 pub fn longest(class: &str, tier: &str) -> Option<SignedDuration> {
     let minutes = match (class, tier) {
-        ("GLACIER", "Expedited") => 5,
-        ("GLACIER", "Standard") => 5 * 60,
-        ("GLACIER", "Bulk") => 12 * 60,
-        ("DEEP_ARCHIVE", "Standard") => 12 * 60,
-        ("DEEP_ARCHIVE", "Bulk") => 48 * 60,
+        ("GLACIER" | "INTELLIGENT_TIERING, archived", "Expedited") => 5,
+        ("GLACIER" | "INTELLIGENT_TIERING, archived", "Standard") => 5 * 60,
+        ("GLACIER" | "INTELLIGENT_TIERING, archived", "Bulk") => 12 * 60,
+        ("DEEP_ARCHIVE" | "INTELLIGENT_TIERING, deeply archived", "Standard") => 12 * 60,
+        ("DEEP_ARCHIVE" | "INTELLIGENT_TIERING, deeply archived", "Bulk") => 48 * 60,
         _ => return None,
     };
     Some(SignedDuration::from_mins(minutes))
 }
 
-/// Moves the bytes to another storage class: a copy, the manifest, and only then the old bytes go.
+/// Moves the bytes to another storage class: a copy, the manifest, and only then the old bytes go. If somebody else
+/// moves or deletes the backup in this time, one of the two is refused.
 pub async fn relocate(
     store: &Store,
     journal: &Journal,
@@ -71,16 +75,37 @@ pub async fn relocate(
     class: &str,
     terms: &Terms,
 ) -> Result<Manifest, Error> {
+    let key = name.data(&Ulid::generate().to_string());
+    let mut open = journal.begin(name.as_str(), vec![key.clone(), manifest.stored.key.clone()])?;
+    let terms = Terms { class: Some(class.to_owned()), ..terms.clone() };
+    match copied(store, &mut open, name, manifest, key, &terms).await {
+        Ok(moved) => clean::clear(store, open).await.map(|_| moved),
+        Err(error) => {
+            // Before its last write a move leaves nothing but a copy; after it, it can only go forward.
+            let _ = clean::clear(store, open).await;
+            Err(error)
+        }
+    }
+}
+
+async fn copied(
+    store: &Store,
+    open: &mut Open,
+    name: &Name,
+    manifest: &Manifest,
+    key: String,
+    terms: &Terms,
+) -> Result<Manifest, Error> {
+    let class = terms.class.clone().unwrap_or_default();
     let what = format!("moving `{name}` to {class}");
     let old = &manifest.stored;
-    let key = name.data(&Ulid::generate().to_string());
-    let terms = Terms { class: Some(class.to_owned()), ..terms.clone() };
-    let mut open = journal.begin(name.as_str(), vec![key.clone(), old.key.clone()])?;
-    let fault = |fault: crate::store::fault::Fault| fault.error(&what);
+    let changed =
+        || Error::Refused(format!("{what}: it was moved or deleted in this moment: nothing was changed"));
+    let fault = |fault: Fault| if fault.class == Class::Missing { changed() } else { fault.error(&what) };
     if old.size <= MOST_AT_ONCE {
-        store.copy(&old.key, &key, &terms).await.map_err(fault)?;
+        store.copy(&old.key, &key, terms).await.map_err(fault)?;
     } else {
-        let id = store.begin(&key, &terms, false).await.map_err(fault)?;
+        let id = store.begin(&key, terms, false).await.map_err(fault)?;
         open.upload(&key, &id)?;
         let each = COPY_PART.max(old.size.div_ceil(10_000));
         let mut parts = Vec::new();
@@ -99,14 +124,27 @@ pub async fn relocate(
     })?;
     let mut moved = manifest.clone();
     moved.stored.key = key;
-    moved.stored.class = class.to_owned();
+    moved.stored.class = class;
     moved.stored.object_version = found.version;
     if let Some((_, until)) = &terms.lock {
         moved.stored.locked_until = moved.stored.locked_until.max(Some(*until));
     }
-    publish(store, &mut open, name, &moved, terms.hot(), false).await?;
-    crate::clean::clear(store, open).await?;
-    Ok(moved)
+    let beside = store.list(&name.data("")).await.map_err(fault)?;
+    if beside.iter().any(|one| matches!(name::split(&one.key), Some((_, Kind::Mark)))) {
+        return Err(Error::Refused(format!("{what}: it is being deleted")));
+    }
+    let text = store.small_tagged(&name.manifest(), MOST_BYTES).await.map_err(fault)?;
+    let (text, etag) = text.ok_or_else(changed)?;
+    if Manifest::open(&text).as_ref() != Ok(manifest) {
+        return Err(changed());
+    }
+    match publish(store, open, name, &moved, terms.hot(), Expected::Same(etag)).await? {
+        Written::There => Ok(moved),
+        Written::Taken => {
+            open.forget()?;
+            Err(changed())
+        }
+    }
 }
 
 /// What is known of a backup's way to its first byte.
@@ -123,22 +161,44 @@ pub struct State {
     pub until: Option<String>,
 }
 
+/// Classes whose objects can be read at once. Of any other class a byte is asked for.
+const HOT: [&str; 9] = [
+    "STANDARD",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "INTELLIGENT_TIERING",
+    "GLACIER_IR",
+    "REDUCED_REDUNDANCY",
+    "EXPRESS_ONEZONE",
+    "OUTPOSTS",
+    "SNOW",
+];
+
 /// Says where a backup is.
 pub async fn state(store: &Store, name: &Name, manifest: &Manifest) -> Result<State, Error> {
+    let (manifest, found) = catalog::bytes(store, name, manifest).await?;
     let what = format!("looking for `{name}`");
-    let found = store.head(&manifest.stored.key).await.map_err(|fault| fault.error(&what))?;
-    let found = found.ok_or_else(|| Error::damaged(name.as_str(), "its bytes are gone"))?;
-    let class = found.class;
+    // INTELLIGENT_TIERING has archives of its own, which take as long as Glacier's.
+    let class = match found.archive.as_deref() {
+        Some("ARCHIVE_ACCESS") => "INTELLIGENT_TIERING, archived".to_owned(),
+        Some(_) => "INTELLIGENT_TIERING, deeply archived".to_owned(),
+        None => found.class,
+    };
     let plain = |state, seconds| State { state, class: class.clone(), seconds, until: None };
     Ok(match found.warmth {
-        Warmth::Hot => plain("hot", Some(0)),
+        Warmth::Hot if HOT.contains(&class.as_str()) || manifest.stored.size == 0 => plain("hot", Some(0)),
+        Warmth::Hot => match store.readable(&manifest.stored.key).await {
+            Ok(()) => plain("hot", Some(0)),
+            Err(fault) if fault.class == Class::Cold => plain("cold", None),
+            Err(fault) => return Err(fault.error(&what)),
+        },
         Warmth::Thawed(until) => State { until: Some(until), ..plain("thawed", Some(0)) },
         Warmth::Cold => plain("cold", longest(&class, "Standard").map(|time| time.as_secs())),
         Warmth::Thawing => {
             let note = note(store, name).await?.filter(|note| note.key == manifest.stored.key);
             let left = note.and_then(|note| {
                 let end = note.asked.checked_add(longest(&class, &note.tier)?).ok()?;
-                Some(end.duration_since(Timestamp::now()).as_secs().max(0))
+                Some(end.duration_since(store.clock().now()).as_secs().max(0))
             });
             plain("thawing", left)
         }
@@ -152,29 +212,71 @@ async fn note(store: &Store, name: &Name) -> Result<Option<Note>, Error> {
     Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
 }
 
-/// Asks for a cold backup; says where it is then.
+/// What a thaw is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// How fast.
+    pub speed: Speed,
+    /// How many days the thawed copy is to stay.
+    pub days: u32,
+}
+
+/// Asks for a cold backup; says where it is then. One that is on its way already is asked for faster, one that is
+/// thawed for longer, if that is what is wanted.
+///
+/// # Errors
+/// [`Error::Refused`] if the server will not change what it has begun.
 pub async fn thaw(
     store: &Store,
     name: &Name,
     manifest: &Manifest,
-    speed: Speed,
-    days: u32,
+    wanted: Wanted,
     terms: &Terms,
 ) -> Result<State, Error> {
     let before = state(store, name, manifest).await?;
-    if before.state != "cold" {
-        return Ok(before);
+    let tier = wanted.speed.as_str();
+    let what = format!("thawing `{name}`");
+    let rank = |tier: &str| ["Bulk", "Standard", "Expedited"].iter().position(|one| *one == tier);
+    let now = store.clock().now();
+    match before.state {
+        "cold" => {}
+        "thawing" => {
+            // Who asked without a note asked for something unknown: only the fastest is surely no slower.
+            let known = note(store, name).await?.filter(|note| note.key == manifest.stored.key);
+            let known = known.map(|note| note.tier);
+            let faster = known.map_or(wanted.speed == Speed::Expedited, |known| rank(tier) > rank(&known));
+            if !faster {
+                return Ok(before);
+            }
+        }
+        "thawed" => {
+            let longer = before.until.as_deref().and_then(end_of).is_some_and(|until| {
+                let days = SignedDuration::from_hours(24 * i64::from(wanted.days));
+                // An end that differs by less was asked for in the same hour.
+                now.checked_add(days)
+                    .is_ok_and(|asked| asked.duration_since(until) > SignedDuration::from_hours(1))
+            });
+            if !longer {
+                return Ok(before);
+            }
+        }
+        _ => return Ok(before),
     }
-    let tier = speed.as_str();
-    if longest(&before.class, tier).is_none() {
+    let archived = before.class.starts_with("INTELLIGENT_TIERING");
+    let known = ["GLACIER", "DEEP_ARCHIVE"].contains(&before.class.as_str()) || archived;
+    if known && longest(&before.class, tier).is_none() {
         let class = before.class;
         return Err(Error::Refused(format!("{class} knows no {tier} thaw: take standard or bulk")));
     }
-    let what = format!("thawing `{name}`");
-    let days = i32::try_from(days).unwrap_or(i32::MAX);
+    let days = (!archived).then(|| i32::try_from(wanted.days).unwrap_or(i32::MAX));
     let asked = store.thaw(&manifest.stored.key, tier, days).await.map_err(|fault| fault.error(&what))?;
-    if asked {
-        let note = Note { key: manifest.stored.key.clone(), asked: Timestamp::now(), tier: tier.to_owned() };
+    if !asked && before.state == "thawing" {
+        return Err(Error::Refused(format!(
+            "{what}: not changed: the server will not make the thaw that is on its way any faster"
+        )));
+    }
+    if asked && before.state != "thawed" {
+        let note = Note { key: manifest.stored.key.clone(), asked: now, tier: tier.to_owned() };
         let text = serde_json::to_vec(&note).map_err(|error| Error::Local(format!("{what}: {error}")))?;
         let crc = crc32c::crc32c(&text);
         let terms = Terms { lock: None, ..terms.hot() };
@@ -183,18 +285,9 @@ pub async fn thaw(
     state(store, name, manifest).await
 }
 
-/// Removes a backup: its manifest first, so that it stops to exist at once.
-pub async fn delete(store: &Store, journal: &Journal, name: &Name, manifest: &Manifest) -> Result<(), Error> {
-    if let Some(until) = manifest.stored.locked_until.filter(|until| *until > Timestamp::now()) {
-        return Err(Error::Refused(format!("`{name}` is locked until {until}")));
-    }
-    let what = format!("deleting `{name}`");
-    let data = manifest.stored.key.clone();
-    let open = journal.begin(name.as_str(), vec![data.clone(), name.thaw()])?;
-    store.remove(&name.manifest(), None).await.map_err(|fault| fault.error(&what))?;
-    if let Some(version) = manifest.stored.object_version.as_deref().filter(|version| *version != "null") {
-        // Without its version only a marker would be set, and the bytes be paid for ever.
-        store.remove(&data, Some(version)).await.map_err(|fault| fault.error(&what))?;
-    }
-    crate::clean::clear(store, open).await.map(|_| ())
+/// A date as S3 writes it into `x-amz-restore`.
+fn end_of(text: &str) -> Option<Timestamp> {
+    let time =
+        aws_smithy_types::DateTime::from_str(text, aws_smithy_types::date_time::Format::HttpDate).ok()?;
+    Timestamp::from_second(time.secs()).ok()
 }

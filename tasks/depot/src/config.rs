@@ -77,6 +77,27 @@ pub struct File {
     pub pipe_open_timeout: Option<f64>,
     /// Seconds that a pipe may be silent.
     pub pipe_idle_timeout: Option<f64>,
+    /// Whose backups Backint restores and finds, where that is not whoever calls.
+    pub backint_user: Option<String>,
+    /// Proxy: a URL, or `none`; the environment's when not said.
+    pub proxy: Option<String>,
+    /// What is reached without the proxy.
+    pub no_proxy: Option<String>,
+    /// Sums that go to the server with the bytes.
+    pub checksums: crate::store::Checksums,
+    /// How parts grow.
+    pub parts: Parts,
+}
+
+/// How the parts of an upload grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parts {
+    /// From small ones to larger ones.
+    #[default]
+    Growing,
+    /// All of one size, but for the last.
+    Even,
 }
 
 /// Encryption by the server.
@@ -176,6 +197,10 @@ pub struct Settings {
     pub room: Option<u64>,
     /// Bytes of the first parts.
     pub unit: u64,
+    /// How they grow.
+    parts: Parts,
+    /// Whose backups Backint restores and finds, where that is not whoever calls.
+    pub backint_user: Option<String>,
     /// Requests at once.
     pub parallel: usize,
     /// Rules.
@@ -225,6 +250,11 @@ impl Settings {
             prefix.push('/');
         }
         let endpoint = options.endpoint.clone().or(file.endpoint);
+        if let Some(url) = &endpoint
+            && !(url.starts_with("http://") || url.starts_with("https://"))
+        {
+            return Err(Error::Config(format!("endpoint: `{url}` has no scheme: write https://{url}")));
+        }
         let secrets = std::env::var_os("HOSTLER_SECRETS").map(PathBuf::from);
         let credentials = options
             .credentials_dir
@@ -244,10 +274,14 @@ impl Settings {
                 tries: file.tries.unwrap_or(10).max(1),
                 base: seconds(file.timeout.unwrap_or(60.0), "timeout")?,
             },
+            proxy: file.proxy,
+            no_proxy: file.no_proxy,
+            checksums: file.checksums,
         };
         let part = file.part_mib.unwrap_or(schedule::SMALLEST_PART / MIB);
-        if !(schedule::SMALLEST_PART / MIB..=64).contains(&part) {
-            return Err(Error::Config(format!("part_mib: {part} is not from 5 to 64")));
+        let most = if file.parts == Parts::Even { schedule::LARGEST_PART / MIB } else { 64 };
+        if !(schedule::SMALLEST_PART / MIB..=most).contains(&part) {
+            return Err(Error::Config(format!("part_mib: {part} is not from 5 to {most}")));
         }
         let recipients = file.encrypt.recipients.iter().map(|text| {
             text.parse().map_err(|why| Error::Config(format!("encrypt.recipients: `{text}`: {why}")))
@@ -279,6 +313,8 @@ impl Settings {
             rate: file.limit.filter(|rate| *rate > 0),
             room: file.memory_mib.map(|room| room.saturating_mul(MIB)),
             unit: part * MIB,
+            parts: file.parts,
+            backint_user: file.backint_user.filter(|user| !user.is_empty()),
             parallel: file.parallel.unwrap_or(8).clamp(1, 256),
             databases: file.databases,
             pipes: crate::stream::pipe::Patience {
@@ -289,13 +325,31 @@ impl Settings {
         })
     }
 
-    /// Parameters for an object that is stored now.
-    pub fn terms(&self) -> Result<Terms, Error> {
+    /// How a stream of about so many bytes is cut, into first parts of `unit`.
+    pub fn sizes(&self, expected: Option<u64>, unit: u64) -> schedule::Sizes {
+        match self.parts {
+            Parts::Growing => schedule::sizes(expected, unit),
+            Parts::Even => schedule::even(expected, self.unit.max(unit)),
+        }
+    }
+
+    /// Whether none of the keys here opens what is stored for these recipients.
+    pub fn locks_itself_out(&self) -> bool {
+        if self.recipe.recipients.is_empty() || self.identity_file.is_none() {
+            return false;
+        }
+        let Ok(reading) = self.reading() else { return false };
+        let ours: Vec<String> = reading.identities.iter().map(|one| one.to_public().to_string()).collect();
+        !self.recipe.recipients.iter().any(|one| ours.contains(&one.to_string()))
+    }
+
+    /// Parameters for an object that is stored at this time.
+    pub fn terms(&self, now: Timestamp) -> Result<Terms, Error> {
         let lock = match &self.lock {
             None => None,
             Some(lock) => {
                 let span = SignedDuration::from_hours(24 * i64::from(lock.days));
-                let until = Timestamp::now().checked_add(span);
+                let until = now.checked_add(span);
                 Some((
                     lock.mode.clone(),
                     until.map_err(|error| Error::Config(format!("lock.days: {error}")))?,

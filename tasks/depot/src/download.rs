@@ -9,8 +9,10 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::catalog;
 use crate::error::Error;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Stored};
+use crate::name::Name;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::store::fault::Class;
@@ -98,34 +100,43 @@ fn blocks(manifest: &Manifest) -> Result<Vec<(u64, u64, u32)>, Error> {
     Ok(at.zip(sums).map(|(from, sum)| (from, stored.block.min(stored.size - from), sum)).collect())
 }
 
-/// Asks the server whether the bytes are there and can be read.
-pub async fn ready(store: &Store, manifest: &Manifest) -> Result<Warmth, Error> {
-    let name = &manifest.name;
-    let what = format!("looking for `{name}`");
-    match store.head(&manifest.stored.key).await.map_err(|fault| fault.error(&what))? {
-        None => Err(Error::damaged(name, "its bytes are gone")),
-        Some(found) if found.size != manifest.stored.size => {
-            let why = format!("{} bytes are stored, {} were written", found.size, manifest.stored.size);
-            Err(Error::damaged(name, why))
-        }
-        Some(found) => Ok(found.warmth),
-    }
+/// Asks the server whether the bytes are there and can be read; gives the manifest of this moment.
+pub async fn ready(store: &Store, manifest: &Manifest) -> Result<(Manifest, Warmth), Error> {
+    let name: Name = manifest.name.parse().map_err(|why: String| Error::damaged(&manifest.name, why))?;
+    let (manifest, found) = catalog::bytes(store, &name, manifest).await?;
+    Ok((manifest, found.warmth))
 }
 
 /// Fetches one block into the buffer, and holds it against its sum.
-async fn block(store: &Store, name: &str, key: &str, block: (u64, u64, u32), into: Buffer) -> Fetched {
+async fn block(store: &Store, manifest: &Manifest, block: (u64, u64, u32), into: Buffer) -> Fetched {
     let (from, length, sum) = block;
-    match store.range(key, from, length, sum, into).await {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(Error::damaged(
-            name,
-            format!("bytes {from} to {} of what is stored are not what was written", from + length - 1),
-        )),
-        Err(fault) if fault.class == Class::Cold => {
-            Err(Error::Cold(format!("`{name}` is in cold storage: hostler-depot thaw {name}")))
-        }
-        Err(fault) if fault.class == Class::Missing => Err(Error::damaged(name, "its bytes are gone")),
-        Err(fault) => Err(fault.error(&format!("reading `{name}`"))),
+    let name = manifest.name.as_str();
+    let mut key = manifest.stored.key.clone();
+    let into = tokio::sync::Mutex::new(into);
+    loop {
+        return match store.range(&key, from, length, sum, &into).await {
+            Ok(true) => Ok(into.into_inner().freeze()),
+            Ok(false) => Err(Error::damaged(
+                name,
+                format!("bytes {from} to {} of what is stored are not what was written", from + length - 1),
+            )),
+            Err(fault) if fault.class == Class::Cold => {
+                Err(Error::Cold(format!("`{name}` is in cold storage: hostler-depot thaw {name}")))
+            }
+            // Moved or deleted while it is read: a move keeps the bytes, so the next block is the next one.
+            Err(fault) if fault.class == Class::Missing => {
+                key = ready(
+                    store,
+                    &Manifest { stored: Stored { key, ..manifest.stored.clone() }, ..manifest.clone() },
+                )
+                .await?
+                .0
+                .stored
+                .key;
+                continue;
+            }
+            Err(fault) => Err(fault.error(&format!("reading `{name}`"))),
+        };
     }
 }
 
@@ -160,6 +171,10 @@ pub async fn get<W: Write + Send + 'static>(
     let given = match given {
         Ok(given) => given,
         Err(Broken::Sink(error)) => return Err(Error::Stream(format!("writing `{name}`: {error}"))),
+        Err(Broken::Key) => {
+            let text = format!("`{name}` is encrypted, and none of the keys in identity_file opens it");
+            return Err(Error::Config(text));
+        }
         Err(Broken::Source(error)) => {
             let aside = failed.lock().ok().and_then(|mut failed| failed.take());
             return Err(aside.unwrap_or_else(|| Error::damaged(&name, error.to_string())));
@@ -183,14 +198,15 @@ async fn fetch(
     queue: mpsc::Sender<Option<oneshot::Receiver<Fetched>>>,
 ) -> Result<(), Error> {
     let room = Room::new(reading.room);
+    let manifest = Arc::new(manifest.clone());
     // Dropped with this future, and all that is in flight with it.
     let mut flying = JoinSet::new();
-    for one in blocks(manifest)? {
+    for one in blocks(&manifest)? {
         let into = room.take(manifest.stored.block).await.map_err(Error::local("memory"))?;
         let (done, wanted) = oneshot::channel();
-        let (store, name, key) = (store.clone(), manifest.name.clone(), manifest.stored.key.clone());
+        let (store, manifest) = (store.clone(), Arc::clone(&manifest));
         flying.spawn(async move {
-            let _ = done.send(block(&store, &name, &key, one, into).await);
+            let _ = done.send(block(&store, &manifest, one, into).await);
         });
         while flying.try_join_next().is_some() {}
         if queue.send(Some(wanted)).await.is_err() {
@@ -214,11 +230,11 @@ pub async fn sums(store: &Store, manifest: &Manifest, reading: &Reading, percent
         .filter(|(at, _)| *at == 0 || *at == last || crate::store::random() * 100.0 < f64::from(percent))
         .map(|(_, one)| one);
     let room = Room::new(reading.room);
-    let (room, name, key) = (&room, &manifest.name, &manifest.stored.key);
+    let room = &room;
     let mut read = stream::iter(some)
         .map(|one| async move {
             let into = room.take(manifest.stored.block).await.map_err(Error::local("memory"))?;
-            block(store, name, key, one, into).await.map(|_| one.1)
+            block(store, manifest, one, into).await.map(|_| one.1)
         })
         .buffer_unordered(reading.parallel);
     let mut bytes = 0;

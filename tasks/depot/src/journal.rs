@@ -17,7 +17,18 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::error::Error;
-use crate::publish::Last;
+use crate::store::objects::Terms;
+
+/// A manifest that is about to be written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PendingManifest {
+    /// The sealed document.
+    pub text: String,
+    /// Parameters of the object.
+    pub terms: Terms,
+    /// There must be none yet.
+    pub new: bool,
+}
 
 /// What was begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,7 +46,18 @@ pub struct Entry {
     pub upload: Option<(String, String)>,
     /// The manifest, once all bytes are where it says: from here on the operation can only go forward.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<Last>,
+    pub last: Option<PendingManifest>,
+    /// The bytes that a deletion removes, once nothing speaks against it: from here on it goes forward, unless the
+    /// server refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delete: Option<String>,
+}
+
+impl Entry {
+    /// Reads an entry; says in one line what is wrong with it.
+    pub fn read(text: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(text).map_err(|error| error.to_string())
+    }
 }
 
 /// The folder of entries.
@@ -54,21 +76,23 @@ pub struct Open {
 }
 
 impl Journal {
-    /// Opens the folder, and makes it if it is not there.
-    pub fn new(folder: &Path, store: String) -> Result<Self, Error> {
-        let place = || format!("state folder {}", folder.display());
-        fs::create_dir_all(folder).map_err(Error::local(place()))?;
-        Ok(Self { folder: folder.to_owned(), store })
+    /// Names the folder. It is made when the first entry is: who only reads needs no place to write.
+    pub fn new(folder: &Path, store: String) -> Self {
+        Self { folder: folder.to_owned(), store }
     }
 
     /// Writes down what is about to be done.
     pub fn begin(&self, name: &str, keys: Vec<String>) -> Result<Open, Error> {
+        let place = format!("state folder {}", self.folder.display());
+        fs::create_dir_all(&self.folder).map_err(Error::local(place.clone()))?;
         let id = Ulid::generate().to_string();
-        let path = self.folder.join(format!("{id}.lock"));
-        let place = path.display().to_string();
-        let file = File::create(&path).map_err(Error::local(place.clone()))?;
-        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        // Locked before it has its name: nobody who looks for the dead can find it without its lock.
+        let file = tempfile::NamedTempFile::new_in(&self.folder).map_err(Error::local(place.clone()))?;
+        let held = file.as_file().try_clone().map_err(Error::local(place.clone()))?;
+        let lock = Flock::lock(held, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, error)| Error::Local(format!("{place}: {error}")))?;
+        let path = self.folder.join(format!("{id}.lock"));
+        file.persist(&path).map_err(|error| Error::Local(format!("{place}: {}", error.error)))?;
         let entry = Entry {
             version: 1,
             store: self.store.clone(),
@@ -76,18 +100,31 @@ impl Journal {
             keys,
             upload: None,
             last: None,
+            delete: None,
         };
         let open = Open { folder: self.folder.clone(), id, entry, _lock: lock };
         open.write()?;
         Ok(open)
     }
 
-    /// The entries whose writer is dead, with their locks taken.
-    pub fn dead(&self) -> Result<Vec<Open>, Error> {
-        let place = self.folder.display().to_string();
-        let mut dead = Vec::new();
-        for file in fs::read_dir(&self.folder).map_err(Error::local(place.clone()))? {
-            let path = file.map_err(Error::local(place.clone()))?.path();
+    /// The entries whose writer is dead, with their locks taken, and why others cannot be read: one bad entry keeps
+    /// nobody from clearing up after the rest.
+    pub fn dead(&self) -> (Vec<Open>, Vec<String>) {
+        let place = self.folder.display();
+        let (mut dead, mut bad) = (Vec::new(), Vec::new());
+        let files = match fs::read_dir(&self.folder) {
+            Ok(files) => files,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (dead, bad),
+            Err(error) => return (dead, vec![format!("{place}: {error}")]),
+        };
+        for file in files {
+            let path = match file {
+                Ok(file) => file.path(),
+                Err(error) => {
+                    bad.push(format!("{place}: {error}"));
+                    continue;
+                }
+            };
             let (Some(id), Some("lock")) = (
                 path.file_stem().and_then(|stem| stem.to_str()),
                 path.extension().and_then(|extension| extension.to_str()),
@@ -99,26 +136,24 @@ impl Journal {
             let text = match fs::read(self.folder.join(format!("{id}.json"))) {
                 Ok(text) => text,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    // It died before it began, or after it ended; unless it is just beginning.
-                    let young = lock
-                        .metadata()
-                        .and_then(|found| found.modified())
-                        .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() < 60));
-                    if !young {
-                        let _ = fs::remove_file(&path);
-                    }
+                    // It died before it began, or after it ended.
+                    let _ = fs::remove_file(&path);
                     continue;
                 }
-                Err(error) => return Err(Error::Local(format!("{place}/{id}.json: {error}"))),
+                Err(error) => {
+                    bad.push(format!("{place}/{id}.json: {error}"));
+                    continue;
+                }
             };
-            let entry: Entry = serde_json::from_slice(&text).map_err(|error| {
-                Error::Local(format!("{place}/{id}.json: {error}: remove it, then prune"))
-            })?;
-            if entry.store == self.store {
-                dead.push(Open { folder: self.folder.clone(), id: id.to_owned(), entry, _lock: lock });
+            match Entry::read(&text) {
+                Ok(entry) if entry.store == self.store => {
+                    dead.push(Open { folder: self.folder.clone(), id: id.to_owned(), entry, _lock: lock });
+                }
+                Ok(_) => {}
+                Err(why) => bad.push(format!("{place}/{id}.json: {why}: remove it, then run `clean`")),
             }
         }
-        Ok(dead)
+        (dead, bad)
     }
 
     /// Keys that a living process on this host works on.
@@ -127,7 +162,7 @@ impl Journal {
         files
             .flatten()
             .filter(|file| file.path().extension().is_some_and(|extension| extension == "json"))
-            .filter_map(|file| serde_json::from_slice::<Entry>(&fs::read(file.path()).ok()?).ok())
+            .filter_map(|file| Entry::read(&fs::read(file.path()).ok()?).ok())
             .filter(|entry| entry.store == self.store)
             .flat_map(|entry| entry.keys)
             .collect()
@@ -147,8 +182,26 @@ impl Open {
     }
 
     /// Adds the manifest, on the disk before it is sent.
-    pub fn last(&mut self, last: Last) -> Result<(), Error> {
+    pub fn last(&mut self, last: PendingManifest) -> Result<(), Error> {
         self.entry.last = Some(last);
+        self.write()
+    }
+
+    /// The manifest was not taken: whoever clears up must not write it.
+    pub fn forget(&mut self) -> Result<(), Error> {
+        self.entry.last = None;
+        self.write()
+    }
+
+    /// Adds a key that this operation makes, on the disk before it is made.
+    pub fn key(&mut self, key: String) -> Result<(), Error> {
+        self.entry.keys.push(key);
+        self.write()
+    }
+
+    /// Notes that these bytes go, or, with `None`, that they stay after all.
+    pub fn delete(&mut self, key: Option<String>) -> Result<(), Error> {
+        self.entry.delete = key;
         self.write()
     }
 
@@ -185,18 +238,53 @@ mod tests {
     #[test]
     fn only_entries_of_the_dead_of_the_same_store_are_found() {
         let folder = tempfile::tempdir().unwrap();
-        let journal = Journal::new(folder.path(), "http://s/bucket".to_owned()).unwrap();
-        let other = Journal::new(folder.path(), "http://t/bucket".to_owned()).unwrap();
+        let journal = Journal::new(folder.path(), "http://s/bucket".to_owned());
+        let other = Journal::new(folder.path(), "http://t/bucket".to_owned());
         let mut open = journal.begin("a", vec!["a/data.1".to_owned()]).unwrap();
         open.upload("a/data.1", "u").unwrap();
-        assert_eq!(journal.dead().unwrap().len(), 0, "it lives");
+        assert_eq!(journal.dead().0.len(), 0, "it lives");
         assert_eq!(journal.living(), ["a/data.1"]);
         drop(open);
-        assert_eq!(other.dead().unwrap().len(), 0, "not theirs");
-        let dead = journal.dead().unwrap().remove(0);
+        assert_eq!(other.dead().0.len(), 0, "not theirs");
+        let dead = journal.dead().0.remove(0);
         assert_eq!(dead.entry().upload, Some(("a/data.1".to_owned(), "u".to_owned())));
         dead.end().unwrap();
-        assert_eq!(journal.dead().unwrap().len(), 0);
+        assert_eq!(journal.dead().0.len(), 0);
         assert_eq!(journal.living(), Vec::<String>::new());
+    }
+    #[test]
+    fn one_bad_entry_keeps_no_other_from_being_found_and_reading_makes_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = folder.path().join("not there");
+        let journal = Journal::new(&nowhere, "s".to_owned());
+        assert!(journal.dead().0.is_empty() && journal.dead().1.is_empty() && journal.living().is_empty());
+        assert!(!nowhere.exists());
+        drop(journal.begin("a", vec!["a/data.1".to_owned()]).unwrap());
+        for (id, text) in [("bad", "{"), ("odd", "[1]"), ("folder", "")] {
+            fs::write(nowhere.join(format!("{id}.lock")), "").unwrap();
+            let path = nowhere.join(format!("{id}.json"));
+            if text.is_empty() { fs::create_dir(path).unwrap() } else { fs::write(path, text).unwrap() }
+        }
+        let (dead, bad) = journal.dead();
+        assert_eq!((dead.len(), bad.len()), (1, 3), "{bad:?}");
+        assert!(bad.iter().any(|line| line.contains("bad.json") && line.contains("remove it")));
+    }
+
+    #[test]
+    fn an_entry_can_be_begun_while_somebody_looks_for_the_dead() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(folder.path(), "s".to_owned());
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::SeqCst) {
+                    assert_eq!(journal.dead().0.len(), 0, "nobody died");
+                }
+            });
+            for _ in 0..200 {
+                journal.begin("a", Vec::new()).unwrap().end().unwrap();
+            }
+            over.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
     }
 }

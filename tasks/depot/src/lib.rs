@@ -3,10 +3,10 @@
 //! ```text
 //!  cli, backint                      what is asked for
 //!     |
-//!  upload  download  cold  prune     what is done, each so that a crash leaves nothing half
+//!  upload download cold delete prune what is done, each so that a crash leaves nothing half
 //!     |       |       |      |
 //!  stream   catalog retention clean  bytes in and out; what is there; what goes; what is waste
-//!     |       |              |
+//!     |     chain            |
 //!     |       |           publish     the last write, which can only go forward
 //!     |       |              |
 //!  store  manifest  name  journal    the bucket; what a backup is; where it is; what was begun
@@ -20,15 +20,18 @@
 
 pub mod backint;
 pub mod catalog;
+pub mod chain;
 pub mod clean;
 pub mod cli;
 pub mod cold;
 pub mod command;
 pub mod config;
+pub mod delete;
 pub mod download;
 pub mod error;
 pub mod journal;
 pub mod manifest;
+pub mod message;
 pub mod name;
 pub mod progress;
 pub mod prune;

@@ -42,6 +42,12 @@ pub struct Manifest {
     /// What SAP HANA calls it, for a backup that came through Backint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backint: Option<Backint>,
+    /// Who decides when it is deleted, if not the rules of retention.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// What whoever stored it wanted to be known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<serde_json::Value>,
 }
 
 /// How the bytes are stored.
@@ -133,13 +139,29 @@ impl Manifest {
     /// Numbers that do not fit together would be found late and named badly.
     fn check(&self) -> Result<(), String> {
         let stored = &self.stored;
-        if stored.block == 0 || stored.size.div_ceil(stored.block) * 8 != stored.crc32c.len() as u64 {
+        let sums = stored.size.checked_div(stored.block).map(|whole| {
+            whole.saturating_add(u64::from(!stored.size.is_multiple_of(stored.block))).saturating_mul(8)
+        });
+        if sums != Some(stored.crc32c.len() as u64) {
             return Err("its manifest does not have a sum for each block".to_owned());
+        }
+        // Whoever deletes or moves this backup deletes what it names: that must be its own.
+        let own = stored.key.strip_prefix(&self.name).is_some_and(|rest| {
+            rest.strip_prefix("/data.").is_some_and(|id| !id.is_empty() && !id.contains('/'))
+        });
+        if !own {
+            return Err("its manifest names the bytes of another".to_owned());
         }
         if self.sums().is_none() {
             return Err("its manifest has a sum that is no number".to_owned());
         }
         Ok(())
+    }
+
+    /// Whether the rules of retention have no say: what came through Backint belongs to SAP HANA, whose own catalog
+    /// must find what it says; what has an owner is that owner's.
+    pub fn owned(&self) -> bool {
+        self.backint.is_some() || self.owner.is_some()
     }
 
     /// The CRC-32C of each block.
@@ -180,6 +202,8 @@ pub(crate) mod tests {
                 object_version: None,
             },
             backint: None,
+            owner: None,
+            label: None,
         }
     }
 
@@ -210,6 +234,26 @@ pub(crate) mod tests {
         let sealed = example().seal().unwrap();
         for at in 0..sealed.len() {
             assert!(Manifest::open(&sealed[..at]).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn numbers_from_outside_that_do_not_fit_together_are_refused() {
+        let with = |change: fn(&mut Manifest)| {
+            let mut manifest = example();
+            change(&mut manifest);
+            Manifest::open(&manifest.seal().unwrap())
+        };
+        assert!(with(|_| {}).is_ok());
+        assert!(with(|one| one.stored.block = 0).is_err());
+        assert!(with(|one| (one.stored.size, one.stored.block) = (u64::MAX, 1)).is_err());
+        assert!(with(|one| one.stored.crc32c = "0123456789abcdefé00000".to_owned()).is_err());
+        for key in
+            ["hdb/sunday/data.01J", "hdb/monday/manifest.json", "hdb/monday/data.", "hdb/monday/data.1/x"]
+        {
+            let mut manifest = example();
+            manifest.stored.key = key.to_owned();
+            assert!(Manifest::open(&manifest.seal().unwrap()).unwrap_err().contains("another"), "{key}");
         }
     }
 

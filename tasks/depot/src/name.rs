@@ -4,6 +4,8 @@
 //! PREFIX NAME/manifest.json     what the backup is; written last, deleted first
 //! PREFIX NAME/data.ID           its bytes; ID is new for each attempt and each move
 //! PREFIX NAME/thaw.json         when a thaw was asked for, while it matters
+//! PREFIX NAME/data.child-SUM    a backup that builds on this one is being stored
+//! PREFIX NAME/data.delete-ID    this one is being deleted
 //! ```
 //!
 //! A backup exists if and only if its manifest does. A data object that no manifest names is waste.
@@ -11,10 +13,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use sha2::{Digest, Sha256};
+
 /// The last part of a manifest's key.
 pub const MANIFEST: &str = "manifest.json";
 /// The last part of a thaw's key.
 pub const THAW: &str = "thaw.json";
+
+const CHILD: &str = "child-";
+const DELETE: &str = "delete-";
 
 /// Keys have at most 1024 bytes; this leaves room for the prefix and the parts below the name.
 const MOST_BYTES: usize = 800;
@@ -37,6 +44,18 @@ impl Name {
     /// The note about a thaw.
     pub fn thaw(&self) -> String {
         format!("{}/{THAW}", self.0)
+    }
+
+    /// The note that a backup which builds on this one is being stored.
+    pub fn child(&self, child: &Name) -> String {
+        let mut sum = crate::manifest::hex(&Sha256::digest(child.as_str()));
+        sum.truncate(20);
+        self.data(&format!("{CHILD}{sum}"))
+    }
+
+    /// The note that this one is being deleted.
+    pub fn mark(&self, id: &str) -> String {
+        self.data(&format!("{DELETE}{id}"))
     }
 
     /// The place of the bytes of one attempt.
@@ -82,6 +101,10 @@ pub enum Kind {
     Data,
     /// A note about a thaw.
     Thaw,
+    /// A note that a backup which builds on this one is being stored.
+    Child,
+    /// A note that this one is being deleted.
+    Mark,
 }
 
 /// Splits a key below the prefix into the name and the kind of object; `None` for what is not ours.
@@ -90,6 +113,8 @@ pub fn split(key: &str) -> Option<(Name, Kind)> {
     let kind = match last {
         MANIFEST => Kind::Manifest,
         THAW => Kind::Thaw,
+        _ if last.strip_prefix("data.").is_some_and(|id| id.starts_with(CHILD)) => Kind::Child,
+        _ if last.strip_prefix("data.").is_some_and(|id| id.starts_with(DELETE)) => Kind::Mark,
         _ if last.starts_with("data.") => Kind::Data,
         _ => return None,
     };
@@ -109,7 +134,11 @@ mod tests {
         let name: Name = "hdb/2026-11-21T01_full".parse().unwrap();
         assert_eq!(split(&name.manifest()), Some((name.clone(), Kind::Manifest)));
         assert_eq!(split(&name.data("01J")), Some((name.clone(), Kind::Data)));
-        assert_eq!(split(&name.thaw()), Some((name, Kind::Thaw)));
+        assert_eq!(split(&name.thaw()), Some((name.clone(), Kind::Thaw)));
+        assert_eq!(split(&name.mark("01J")), Some((name.clone(), Kind::Mark)));
+        let other: Name = "hdb/2026-11-22".parse().unwrap();
+        assert_eq!(split(&name.child(&other)), Some((name.clone(), Kind::Child)));
+        assert_ne!(name.child(&other), name.child(&name), "a note for each");
         assert_eq!(split("other.txt"), None);
         assert_eq!(split("a/other.txt"), None);
     }

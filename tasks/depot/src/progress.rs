@@ -81,7 +81,8 @@ impl Progress {
             loop {
                 tokio::time::sleep(TERMINAL).await;
                 let (line, percent) = teller.line();
-                if terminal {
+                // Before the first byte nothing can be said of a rate.
+                if terminal && teller.done.load(Ordering::Relaxed) > 0 {
                     let _ = write!(std::io::stderr(), "\r{line}\x1b[K");
                 }
                 if let Some(path) = report.as_ref().filter(|_| reported.elapsed() >= pause) {

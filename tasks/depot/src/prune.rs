@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use crate::catalog::{self, Backup};
 use crate::clean;
+use crate::cold::relocate;
 use crate::config::Settings;
+use crate::delete;
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::retention;
@@ -46,6 +48,8 @@ pub struct Report {
     pub stale_objects: usize,
     /// Manifests that cannot be read: nothing of theirs is touched.
     pub unreadable: Vec<String>,
+    /// Backups that are dated later than now: they are kept, and count for no rule.
+    pub future: Vec<String>,
 }
 
 /// Decides for all databases, or one. Newest first: what builds on another goes before it.
@@ -57,7 +61,7 @@ pub fn plan(
 ) -> Vec<Action> {
     let mut gone: BTreeSet<String> = BTreeSet::new();
     for database in catalog.databases().iter().filter(|name| only.is_none_or(|only| only == name.as_str())) {
-        gone.extend(retention::goes(&catalog.items(database), settings.rules(database).keep));
+        gone.extend(retention::goes(&catalog.items(database), settings.rules(database).keep, now));
     }
     // A parent may be filed under another database; who builds on it must not lose it.
     let mut needed: Vec<&str> = catalog
@@ -78,12 +82,11 @@ pub fn plan(
         .rev()
         .filter(|backup| gone.contains(backup.name.as_str()))
         .filter(|backup| backup.manifest.stored.locked_until.is_none_or(|until| until <= now))
-        .filter(|backup| ours(backup))
         .map(|backup| Action::Delete { name: backup.name.as_str().to_owned() });
     let moved = catalog
         .backups
         .iter()
-        .filter(|backup| !gone.contains(backup.name.as_str()) && backup.whole && ours(backup))
+        .filter(|backup| !gone.contains(backup.name.as_str()) && backup.whole && !backup.manifest.owned())
         .filter(|backup| only.is_none_or(|only| only == backup.manifest.database))
         .filter_map(|backup| {
             let cold = settings.rules(&backup.manifest.database).cold?;
@@ -93,11 +96,6 @@ pub fn plan(
             (due && hot).then(|| Action::Move { name: backup.name.as_str().to_owned(), class: cold.class })
         });
     deleted.chain(moved).collect()
-}
-
-/// What came through Backint belongs to SAP HANA: its own catalog says what goes, and must find what it says.
-fn ours(backup: &Backup) -> bool {
-    backup.manifest.backint.is_none()
 }
 
 /// Does it. One backup that cannot be dealt with does not stop the others.
@@ -110,55 +108,58 @@ pub async fn run(
     dry: bool,
 ) -> Result<Report, Error> {
     let mut report = Report::default();
+    let mut catalog = catalog::read(store, "").await?;
+    // Ages are compared with what other hosts wrote: only the server's clock is the same for all.
+    let now = store.clock().trusted("pruning")?;
     if !dry {
-        match clean::dead(store, journal).await {
-            Ok(died) => report.died = died,
-            Err(error) => report.failed.push(error.to_string()),
-        }
+        let (died, bad) = clean::dead(store, journal).await;
+        (report.died, report.failed) = (died, bad);
+        catalog = catalog::again(store, "", &catalog).await?;
     }
-    let catalog = catalog::read(store, "").await?;
-    report.unreadable = catalog.unreadable.iter().map(|(name, why)| format!("{name}: {why}")).collect();
-    let actions = plan(&catalog, settings, only, Timestamp::now());
+    report.unreadable = catalog.unreadable.iter().map(|one| format!("{}: {}", one.name, one.why)).collect();
+    let judged = |backup: &&Backup| only.is_none_or(|only| only == backup.manifest.database);
+    let future = catalog.backups.iter().filter(judged);
+    let future = future.filter(|backup| retention::is_future(backup.manifest.time, now));
+    report.future = future.map(|backup| format!("{}: {}", backup.name, backup.manifest.time)).collect();
+    let actions = plan(&catalog, settings, only, now);
     if dry {
         report.actions = actions;
         return Ok(report);
     }
-    // Whoever builds on something that could not be deleted is gone already; the other way round is never seen.
+    let find = |name: &String| catalog.backups.iter().find(|backup| backup.name.as_str() == name);
+    let mut doomed = Vec::new();
+    for action in &actions {
+        if let Action::Delete { name } = action
+            && let Some(backup) = find(name)
+        {
+            doomed.push((backup.name.clone(), backup.manifest.clone()));
+        }
+    }
+    for (name, answer) in delete::all(store, journal, doomed, &catalog, false).await {
+        match answer {
+            Ok(()) => report.actions.push(Action::Delete { name: name.as_str().to_owned() }),
+            Err(error) => report.failed.push(error.to_string()),
+        }
+    }
     for action in actions {
-        let name = match &action {
-            Action::Delete { name } | Action::Move { name, .. } => name,
+        let Action::Move { name, class } = &action else { continue };
+        let Some(backup) = find(name) else { continue };
+        let moved = match settings.terms(now) {
+            Ok(terms) => {
+                relocate(store, journal, &backup.name, &backup.manifest, class, &terms).await.map(|_| ())
+            }
+            Err(error) => Err(error),
         };
-        let Some(backup) = catalog.backups.iter().find(|backup| backup.name.as_str() == name) else {
-            continue;
-        };
-        match act(store, journal, settings, backup, &action).await {
+        match moved {
             Ok(()) => report.actions.push(action),
             Err(error) => report.failed.push(error.to_string()),
         }
     }
     // What was listed before may have changed: the second look decides what belongs to nobody.
-    let catalog = catalog::read(store, "").await?;
+    let catalog = catalog::again(store, "", &catalog).await?;
     match clean::stale(store, journal, &catalog, stale).await {
         Ok(done) => (report.stale_uploads, report.stale_objects) = (done.uploads, done.objects),
         Err(error) => report.failed.push(error.to_string()),
     }
     Ok(report)
-}
-
-async fn act(
-    store: &Store,
-    journal: &Journal,
-    settings: &Settings,
-    backup: &Backup,
-    action: &Action,
-) -> Result<(), Error> {
-    match action {
-        Action::Delete { .. } => crate::cold::delete(store, journal, &backup.name, &backup.manifest).await,
-        Action::Move { class, .. } => {
-            let terms = settings.terms()?;
-            crate::cold::relocate(store, journal, &backup.name, &backup.manifest, class, &terms)
-                .await
-                .map(|_| ())
-        }
-    }
 }

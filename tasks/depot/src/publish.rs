@@ -5,26 +5,26 @@
 //! the manifest goes into the journal before it is sent, and from there on the operation can only go forward: whoever
 //! clears up sends the same manifest again, and a late request changes nothing any more.
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::chain;
 use crate::error::Error;
-use crate::journal::Open;
+use crate::journal::{Open, PendingManifest};
 use crate::manifest::{MOST_BYTES, Manifest};
-use crate::name::Name;
+use crate::name::{self, Kind, Name};
 use crate::store::Store;
 use crate::store::fault::{Class, Fault};
 use crate::store::objects::Terms;
 
-/// A manifest that is about to be written.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Last {
-    /// The sealed document.
-    pub text: String,
-    /// Parameters of the object.
-    pub terms: Terms,
-    /// There must be none yet.
-    pub new: bool,
+/// What must be there for the manifest to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Nothing.
+    Nothing,
+    /// The manifest that the server calls so, if it told.
+    Same(Option<String>),
 }
 
 /// What came of it.
@@ -43,35 +43,82 @@ pub async fn publish(
     name: &Name,
     manifest: &Manifest,
     terms: Terms,
-    new: bool,
+    expected: Expected,
 ) -> Result<Written, Error> {
     let text = String::from_utf8(manifest.seal().map_err(Error::Local)?);
     let text = text.map_err(|error| Error::Local(format!("the manifest of `{name}`: {error}")))?;
-    let last = Last { text, terms, new };
+    let last = PendingManifest { text, terms, new: expected == Expected::Nothing };
     open.last(last.clone())?;
-    write(store, name, &last).await.map_err(|fault| fault.error(&format!("writing the manifest of `{name}`")))
+    let etag = if let Expected::Same(etag) = expected { etag } else { None };
+    write(store, name, &last, etag.as_deref())
+        .await
+        .map_err(|fault| fault.error(&format!("writing the manifest of `{name}`")))
 }
 
+/// The time within which two writers who both saw a free name have both written.
+const MOMENT: Duration = Duration::from_secs(2);
+
 /// Writes it.
-async fn write(store: &Store, name: &Name, last: &Last) -> Result<Written, Fault> {
+async fn write(
+    store: &Store,
+    name: &Name,
+    last: &PendingManifest,
+    etag: Option<&str>,
+) -> Result<Written, Fault> {
     let key = name.manifest();
     let text = Bytes::from(last.text.clone());
     let crc = crc32c::crc32c(&text);
-    match store.put(&key, text.clone(), crc, &last.terms, last.new).await {
-        Ok(_) => Ok(Written::There),
-        // It was looked for before; a server without conditions can do no better.
-        Err(fault) if last.new && fault.class == Class::Unsupported => {
-            store.put(&key, text, crc, &last.terms, false).await.map(|_| Written::There)
-        }
-        // It may be our own, whose answer was lost.
-        Err(fault) if last.new && fault.class == Class::Exists => {
-            match store.small(&key, MOST_BYTES).await? {
-                Some(there) if there == text => Ok(Written::There),
-                _ => Ok(Written::Taken),
+    if !last.new {
+        if let Some(etag) = etag {
+            match store.replace(&key, text.clone(), crc, &last.terms, etag).await {
+                Ok(_) => return Ok(Written::There),
+                // It may be our own, whose answer was lost.
+                Err(fault) if matches!(fault.class, Class::Exists | Class::Missing) => {
+                    return same(store, &key, &text).await;
+                }
+                Err(fault) if fault.class == Class::Unsupported => {}
+                Err(fault) => return Err(fault),
             }
         }
-        Err(fault) => Err(fault),
+        return store.put(&key, text, crc, &last.terms, false).await.map(|_| Written::There);
     }
+    let conditions = match store.put(&key, text.clone(), crc, &last.terms, true).await {
+        Ok(_) if store.place().endpoint.is_none() => return Ok(Written::There),
+        Ok(_) => true,
+        Err(fault) if fault.class == Class::Unsupported => {
+            if let Some(there) = store.small(&key, MOST_BYTES).await? {
+                return Ok(if there == text { Written::There } else { Written::Taken });
+            }
+            store.put(&key, text.clone(), crc, &last.terms, false).await?;
+            false
+        }
+        // It may be our own, whose answer was lost.
+        Err(fault) if fault.class == Class::Exists => return same(store, &key, &text).await,
+        Err(fault) => return Err(fault),
+    };
+    // Some servers accept the condition and ignore it, and there the last writer wins. Whoever writes a manifest has
+    // stored its bytes before: if there are no other bytes now, all others will find this manifest.
+    let beside = store.list(&name.data("")).await?;
+    let own = Manifest::open(&text).ok().map(|manifest| manifest.stored.key);
+    let alone = beside
+        .iter()
+        .all(|one| Some(&one.key) == own.as_ref() || !matches!(name::split(&one.key), Some((_, Kind::Data))));
+    if conditions && alone {
+        return Ok(Written::There);
+    }
+    if same(store, &key, &text).await? == Written::Taken {
+        return Ok(Written::Taken);
+    }
+    tokio::time::sleep(MOMENT).await;
+    same(store, &key, &text).await
+}
+
+/// Whether this manifest is the one that is there.
+async fn same(store: &Store, key: &str, text: &Bytes) -> Result<Written, Fault> {
+    Ok(match store.small(key, MOST_BYTES).await? {
+        Some(there) if there == *text => Written::There,
+        _ => Written::Taken,
+    })
 }
 
 /// Carries on where somebody died who had begun the last write: `true` if its manifest is there now. `live` is the key
@@ -79,7 +126,7 @@ async fn write(store: &Store, name: &Name, last: &Last) -> Result<Written, Fault
 pub async fn forward(
     store: &Store,
     name: &Name,
-    last: &Last,
+    last: &PendingManifest,
     live: Option<&String>,
     keys: &[String],
 ) -> Result<bool, Error> {
@@ -98,10 +145,23 @@ pub async fn forward(
     if found.is_none_or(|found| found.size != manifest.stored.size) {
         return Ok(false);
     }
-    match write(store, name, last).await {
+    // What it builds on may have gone since: then it is no backup.
+    match chain::stays(store, name.as_str(), manifest.parent.as_deref()).await {
+        Err(Error::Damaged { .. }) if last.new => return Ok(false),
+        Err(error) if last.new => return Err(error),
+        _ => {}
+    }
+    match write(store, name, last, None).await {
         Ok(written) => Ok(written == Written::There),
         // Refused for good, and so is every earlier request for it: then the bytes are waste.
-        Err(fault) if matches!(fault.class, Class::Fatal | Class::Missing | Class::Unsupported) => Ok(false),
+        Err(fault)
+            if matches!(
+                fault.class,
+                Class::Fatal | Class::Denied | Class::Config | Class::Missing | Class::Unsupported
+            ) =>
+        {
+            Ok(false)
+        }
         Err(fault) => Err(fault.error(&what)),
     }
 }

@@ -1,12 +1,12 @@
 //! Which backups are kept: one pure function over names and times.
 //!
 //! A rule `daily: 7` keeps the newest good backup of each of the newest seven days *that have one*. Days without a
-//! backup do not count, so neither an outage nor a clock that jumps uses the rule up; and nothing is compared with
-//! the time of now, so a host whose clock is wrong deletes nothing by it.
+//! backup do not count, so an outage does not use the rule up. A backup that is dated later than now fills no period
+//! and is not the newest: it is kept, and the others are judged as if it were not there.
 //!
 //! Whatever the rules say, these are kept: the newest good backup; all that a kept one builds on; and all that is
 //! not good, because what is not understood is not deleted. A backup is good if its bytes are there and all that it
-//! builds on is good. Hours, days, weeks (from Monday) and months are those of UTC: they know no summer time.
+//! builds on is good. Empty backups are judged among themselves: they never push out one that holds something. Hours, days, weeks (from Monday) and months are those of UTC: they know no summer time.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,6 +14,8 @@ use jiff::Timestamp;
 use jiff::civil::ISOWeekDate;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+
+use crate::store::clock::MOST_SKEW;
 
 /// The rules for one database. Without any rule all is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +49,8 @@ pub struct Item {
     pub parent: Option<String>,
     /// Its bytes are there.
     pub whole: bool,
+    /// It was made of no byte.
+    pub empty: bool,
 }
 
 /// A rule's period that a time falls into, as something that sorts by time.
@@ -82,8 +86,13 @@ fn chain(at: usize, items: &[Item], index: &HashMap<&str, usize>) -> Option<Vec<
     }
 }
 
-/// The names of those that go. All others are kept.
-pub fn goes(items: &[Item], keep: Keep) -> BTreeSet<String> {
+/// Whether a time is later than clocks can differ.
+pub fn is_future(time: Timestamp, now: Timestamp) -> bool {
+    time.duration_since(now) > MOST_SKEW
+}
+
+/// The names of those that go, at the time `now`. All others are kept.
+pub fn goes(items: &[Item], keep: Keep, now: Timestamp) -> BTreeSet<String> {
     if keep.is_empty() {
         return BTreeSet::new();
     }
@@ -94,17 +103,24 @@ pub fn goes(items: &[Item], keep: Keep) -> BTreeSet<String> {
     // Newest first.
     good.sort_by(|(one, _), (other, _)| (other.time, &other.name).cmp(&(one.time, &one.name)));
     let counts = [keep.hourly, keep.daily, keep.weekly, keep.monthly];
-    let mut seen: [BTreeSet<Period>; 4] = Default::default();
     let mut stays: BTreeSet<usize> = BTreeSet::new();
-    for (place, (item, links)) in good.iter().enumerate() {
-        let mut wanted = place == 0;
-        for ((period, count), seen) in periods(item.time).into_iter().zip(counts).zip(&mut seen) {
-            if seen.len() < count as usize && seen.insert(period) {
-                wanted = true;
+    for empty in [false, true] {
+        let mut seen: [BTreeSet<Period>; 4] = Default::default();
+        let mut newest = true;
+        for (item, links) in good.iter().filter(|(item, _)| item.empty == empty) {
+            if is_future(item.time, now) {
+                stays.extend(links);
+                continue;
             }
-        }
-        if wanted {
-            stays.extend(links);
+            let mut wanted = std::mem::take(&mut newest);
+            for ((period, count), seen) in periods(item.time).into_iter().zip(counts).zip(&mut seen) {
+                if seen.len() < count as usize && seen.insert(period) {
+                    wanted = true;
+                }
+            }
+            if wanted {
+                stays.extend(links);
+            }
         }
     }
     // What is not good stays, and with it whatever it says that it builds on.

@@ -11,22 +11,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
+use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
+use crate::catalog;
+use crate::chain;
 use crate::error::Error;
 use crate::journal::{Journal, Open};
 use crate::manifest::{Backint, Manifest, Stored, VERSION};
+use crate::message::complain;
 use crate::name::Name;
 use crate::progress::Progress;
-use crate::publish::{Written, publish};
+use crate::publish::{Expected, Written, publish};
 use crate::store::Store;
 use crate::store::fault::Fault;
 use crate::store::objects::Terms;
 use crate::store::uploads;
-use crate::stream::cut::{Cutter, Part};
+use crate::stream::cut::{Cutter, Layout, Part};
 use crate::stream::room::Room;
 use crate::stream::schedule::Sizes;
 use crate::stream::stages::{Broken, Recipe, Taken, take_in};
@@ -54,6 +58,28 @@ pub struct Wish {
     pub rate: Option<u64>,
     /// What SAP HANA calls it.
     pub backint: Option<Backint>,
+    /// Who decides when it is deleted, if not the rules of retention.
+    pub owner: Option<String>,
+    /// What is to be known of it.
+    pub label: Option<serde_json::Value>,
+    /// A stream without a byte is a backup too.
+    pub empty: bool,
+    /// A backup of this name with the same contents is as good.
+    pub same: bool,
+}
+
+/// How it is known that the server has the bytes that were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    /// Each of its answers had the checksum or the ETag of what was sent.
+    Checksums,
+    /// Its answers prove nothing: blocks were read back and held against their sums.
+    Sample,
+    /// Its answers prove nothing, and nothing could be read back.
+    Unverified,
+    /// Nothing was sent: a backup of this name has the same contents.
+    Same,
 }
 
 /// Something that is read to its end, and then says whether that was a good end.
@@ -80,19 +106,34 @@ pub async fn put(
     source: Box<dyn Source>,
     called_off: Arc<AtomicBool>,
     progress: Arc<Progress>,
-) -> Result<Manifest, Error> {
+) -> Result<(Manifest, Proof), Error> {
     let name = wish.name.clone();
     let manifest_key = name.manifest();
     let what = format!("storing `{name}`");
-    let taken_already = || Error::Refused(format!("there is a backup `{name}` already: take another name"));
     if store.head(&manifest_key).await.map_err(|fault| fault.error(&what))?.is_some() {
-        return Err(taken_already());
+        if !wish.same {
+            return Err(taken_already(&name));
+        }
+        return same(store, &name, source, called_off, &progress)
+            .await
+            .map(|manifest| (manifest, Proof::Same));
     }
-    let time = Timestamp::now();
-    let key = name.data(&Ulid::generate().to_string());
+    if let Some(wrong) = store.clock().wrong() {
+        complain(&format!("{wrong}; `{name}` is dated by the server's"));
+    }
+    let time = store.clock().now();
+    let key = name.data(&id(time).to_string());
     let mut open = journal.begin(name.as_str(), vec![key.clone()])?;
-    let done = send(store, &mut open, &wish, &key, source, called_off, &progress).await;
-    let (taken, version) = match done {
+    let done = match beside_its_base(store, &mut open, &wish).await {
+        Ok(()) => send(store, &mut open, &wish, &key, source, called_off, &progress).await,
+        Err(error) => Err(error),
+    };
+    // It may have taken hours: what it builds on must still be there in the last moment.
+    let done = match (done, &wish.parent) {
+        (Ok(done), Some(parent)) => chain::stays(store, name.as_str(), Some(parent)).await.map(|()| done),
+        (done, _) => done,
+    };
+    let (taken, version, proof) = match done {
         Ok(done) => done,
         Err(error) => {
             // A failure in cleaning up is left to the next run, which finds it in the journal.
@@ -100,11 +141,100 @@ pub async fn put(
             return Err(error);
         }
     };
+    let (size, sha256) = (taken.size, taken.sha256.clone());
+    let manifest = described(wish.clone(), time, key, taken, version);
+    match publish(store, &mut open, &name, &manifest, wish.terms.hot(), Expected::Nothing).await {
+        Ok(Written::There) => {
+            if let Some(note) = note(&wish) {
+                // One that stays is cleared away by the next run.
+                if store.remove(&note, None).await.is_err() {
+                    return Ok((manifest, proof));
+                }
+            }
+            open.end()?;
+        }
+        Ok(Written::Taken) => {
+            let _ = crate::clean::clear(store, open).await;
+            if wish.same {
+                let there = catalog::manifest(store, &name).await?;
+                if (there.size, &there.sha256) == (size, &sha256) {
+                    return Ok((there, Proof::Same));
+                }
+            }
+            return Err(taken_already(&name));
+        }
+        Err(error) => match crate::clean::clear(store, open).await {
+            Ok(true) => {}
+            Ok(false) => return Err(error),
+            Err(_) => {
+                let text =
+                    format!("{error}; all its bytes are stored, and the next run on this host finishes it");
+                return Err(Error::Store(text));
+            }
+        },
+    }
+    Ok((manifest, proof))
+}
+
+fn taken_already(name: &Name) -> Error {
+    Error::Refused(format!("there is a backup `{name}` already: take another name"))
+}
+
+/// An id that is unique and sorts by this time.
+pub fn id(time: Timestamp) -> Ulid {
+    let ms = u64::try_from(time.as_millisecond()).unwrap_or_default();
+    Ulid::from_parts(ms, Ulid::generate().random())
+}
+
+/// The note beside what it builds on.
+fn note(wish: &Wish) -> Option<String> {
+    let parent: Name = wish.parent.as_ref()?.parse().ok()?;
+    Some(parent.child(&wish.name))
+}
+
+/// Says beside the base that something is being built on it, and only then looks whether it is whole.
+async fn beside_its_base(store: &Store, open: &mut Open, wish: &Wish) -> Result<(), Error> {
+    let Some(note) = note(wish) else { return Ok(()) };
+    let what = format!("storing `{}`", wish.name);
+    open.key(note.clone())?;
+    let text = serde_json::json!({"storing": wish.name.as_str(), "since": store.clock().now()}).to_string();
+    let crc = crc32c::crc32c(text.as_bytes());
+    store.put(&note, text.into(), crc, &Terms::default(), false).await.map_err(|fault| fault.error(&what))?;
+    chain::stays(store, wish.name.as_str(), wish.parent.as_deref()).await
+}
+
+/// Reads the stream without storing it, and compares it with the backup that has its name.
+async fn same(
+    store: &Store,
+    name: &Name,
+    mut source: Box<dyn Source>,
+    called_off: Arc<AtomicBool>,
+    progress: &Arc<Progress>,
+) -> Result<Manifest, Error> {
+    let there = catalog::manifest(store, name).await?;
+    let guard = CallOff(called_off, Room::new(None));
+    let seen = Arc::clone(progress);
+    let read = tokio::task::spawn_blocking(move || -> io::Result<(u64, String)> {
+        let digest = crate::stream::stages::digest(&mut source, |count| seen.add(count))?;
+        source.ended(digest.0)?;
+        Ok(digest)
+    });
+    let read = read.await.map_err(|error| Error::Local(format!("comparing `{name}`: {error}")))?;
+    drop(guard);
+    let (size, sha256) = read.map_err(|error| Error::Stream(format!("comparing `{name}`: {error}")))?;
+    if (size, &sha256) != (there.size, &there.sha256) {
+        return Err(Error::Refused(format!("there is a backup `{name}` already, with other contents")));
+    }
+    catalog::bytes(store, name, &there).await.map(|(manifest, _)| manifest)
+}
+
+/// The manifest of what was stored.
+fn described(wish: Wish, time: Timestamp, key: String, taken: Taken, version: Option<String>) -> Manifest {
     let sums: Vec<u8> = taken.layout.sums.iter().flat_map(|sum| sum.to_be_bytes()).collect();
-    let manifest = Manifest {
+    Manifest {
         version: VERSION,
         tool: concat!("hostler-depot ", env!("CARGO_PKG_VERSION")).to_owned(),
-        name: name.as_str().to_owned(),
+        name: wish.name.as_str().to_owned(),
         database: wish.database,
         time,
         parent: wish.parent,
@@ -118,29 +248,14 @@ pub async fn put(
             crc32c: crate::manifest::hex(&sums),
             compression: wish.recipe.level.map(|_| "zstd".to_owned()),
             encryption: (!wish.recipe.recipients.is_empty()).then(|| "age".to_owned()),
-            class: wish.terms.class.clone().unwrap_or_else(|| "STANDARD".to_owned()),
-            locked_until: wish.terms.lock.as_ref().map(|(_, until)| *until),
+            class: wish.terms.class.unwrap_or_else(|| "STANDARD".to_owned()),
+            locked_until: wish.terms.lock.map(|(_, until)| until),
             object_version: version,
         },
         backint: wish.backint,
-    };
-    match publish(store, &mut open, &name, &manifest, wish.terms.hot(), true).await {
-        Ok(Written::There) => open.end()?,
-        Ok(Written::Taken) => {
-            let _ = crate::clean::clear(store, open).await;
-            return Err(taken_already());
-        }
-        Err(error) => match crate::clean::clear(store, open).await {
-            Ok(true) => {}
-            Ok(false) => return Err(error),
-            Err(_) => {
-                let text =
-                    format!("{error}; all its bytes are stored, and the next run on this host finishes it");
-                return Err(Error::Store(text));
-            }
-        },
+        owner: wish.owner,
+        label: wish.label,
     }
-    Ok(manifest)
 }
 
 /// Sends the bytes and sees that they are there.
@@ -152,7 +267,7 @@ async fn send(
     mut source: Box<dyn Source>,
     called_off: Arc<AtomicBool>,
     progress: &Arc<Progress>,
-) -> Result<(Taken, Option<String>), Error> {
+) -> Result<(Taken, Option<String>, Proof), Error> {
     let what = format!("storing `{}`", wish.name);
     let name = wish.name.clone();
     let room = Room::new(wish.room);
@@ -161,10 +276,18 @@ async fn send(
     let cutter = Cutter::new(wish.sizes, room, Handle::current(), sender, wish.rate);
     let recipe = wish.recipe.clone();
     let seen = Arc::clone(progress);
+    let empty = wish.empty;
     let pump = tokio::task::spawn_blocking(move || {
         let source = std::cell::RefCell::new(&mut source);
         let mut reader = Shared(&source);
-        take_in(&mut reader, &recipe, cutter, |count| seen.add(count), |size| source.borrow_mut().ended(size))
+        let ended = |size| {
+            source.borrow_mut().ended(size)?;
+            if size == 0 && !empty {
+                return Err(io::Error::other("no byte came: nothing is no backup (--empty stores it)"));
+            }
+            Ok(())
+        };
+        take_in(&mut reader, &recipe, cutter, |count| seen.add(count), ended)
     });
     let sent = transmit(store, open, wish, key, &mut parts).await;
     drop(parts);
@@ -173,15 +296,15 @@ async fn send(
         drop(guard);
     }
     let taken = pump.await.map_err(|error| Error::Local(format!("{what}: {error}")))?;
-    let taken = match (sent, taken) {
-        (Ok(upload), Ok(taken)) => {
-            if let Some((id, stored)) = upload {
-                complete(store, key, &id, &stored, taken.layout.size)
-                    .await
-                    .map_err(|fault| fault.error(&what))?;
-            }
-            taken
+    let (taken, doubtful) = match (sent, taken) {
+        (Ok(Upload::Parts(id, stored)), Ok(taken)) => {
+            complete(store, key, &id, &stored, taken.layout.size)
+                .await
+                .map_err(|fault| fault.error(&what))?;
+            let doubtful = stored.iter().filter(|part| !part.proved).map(|part| part.number).collect();
+            (taken, doubtful)
         }
+        (Ok(Upload::Whole { proved }), Ok(taken)) => (taken, if proved { Vec::new() } else { vec![1] }),
         (_, Err(Broken::Source(error))) if error.to_string() != "called off" => {
             return Err(Error::Stream(format!("{what}: nothing was stored: {error}")));
         }
@@ -189,10 +312,14 @@ async fn send(
         (_, Err(Broken::Sink(error) | Broken::Source(error))) => {
             return Err(Error::Local(format!("{what}: {error}")));
         }
+        (_, Err(Broken::Key)) => return Err(Error::Local(format!("{what}: no key"))),
     };
     let found = store.head(key).await.map_err(|fault| fault.error(&what))?;
     match found {
-        Some(found) if found.size == taken.layout.size => Ok((taken, found.version)),
+        Some(found) if found.size == taken.layout.size => {
+            let proof = read_back(store, wish, key, &taken.layout, &doubtful).await?;
+            Ok((taken, found.version, proof))
+        }
         Some(found) => Err(Error::damaged(
             name.as_str(),
             format!("{} bytes were sent, the server has {}: nothing was kept", taken.layout.size, found.size),
@@ -209,7 +336,67 @@ impl Read for Shared<'_, '_> {
     }
 }
 
-type Upload = Option<(String, Vec<uploads::Stored>)>;
+/// Blocks that are read back at most, where the server's answers prove nothing.
+const SAMPLE: usize = 16;
+
+/// Reads back what the server's answers do not prove: all blocks of the doubtful parts, or some of them.
+async fn read_back(
+    store: &Store,
+    wish: &Wish,
+    key: &str,
+    layout: &Layout,
+    doubtful: &[u32],
+) -> Result<Proof, Error> {
+    if doubtful.is_empty() || layout.size == 0 {
+        return Ok(Proof::Checksums);
+    }
+    let name = wish.name.as_str();
+    let mut blocks = Vec::new();
+    let (mut number, mut from) = (0u32, 0u64);
+    for (count, size) in &layout.parts {
+        for _ in 0..*count {
+            number += 1;
+            let end = from + size;
+            if doubtful.binary_search(&number).is_ok() {
+                blocks.extend(from / wish.sizes.block..end.div_ceil(wish.sizes.block));
+            }
+            from = end;
+        }
+    }
+    let step = blocks.len().div_ceil(SAMPLE).max(1);
+    let last = blocks.last().copied();
+    let mut some: Vec<u64> = blocks.into_iter().step_by(step).collect();
+    some.extend(last.filter(|last| some.last() != Some(last)));
+    let room = Room::new(wish.room);
+    for at in some {
+        let Some(sum) = usize::try_from(at).ok().and_then(|at| layout.sums.get(at)) else { continue };
+        let from = at * wish.sizes.block;
+        let length = wish.sizes.block.min(layout.size - from);
+        let into = room.take(wish.sizes.block).await.map_err(Error::local("memory"))?;
+        match store.range(key, from, length, *sum, &tokio::sync::Mutex::new(into)).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let why = "the server has other bytes than were sent: nothing was kept";
+                return Err(Error::damaged(name, why));
+            }
+            // What may only be written, and what is cold at once, cannot be read back.
+            Err(fault) => {
+                complain(&format!(
+                    "`{name}` is unverified: the server's answers have no checksum, and reading back failed: {}",
+                    fault.text
+                ));
+                return Ok(Proof::Unverified);
+            }
+        }
+    }
+    Ok(Proof::Sample)
+}
+
+/// What was sent: as parts, or whole.
+enum Upload {
+    Parts(String, Vec<uploads::Stored>),
+    Whole { proved: bool },
+}
 
 /// Takes parts from the pump and keeps several in flight.
 async fn transmit(
@@ -220,13 +407,12 @@ async fn transmit(
     parts: &mut mpsc::Receiver<Part>,
 ) -> Result<Upload, Error> {
     let what = format!("storing `{}`", wish.name);
-    let Some(first) = parts.recv().await else { return Ok(None) };
+    // The pump has failed, and says why.
+    let Some(first) = parts.recv().await else { return Ok(Upload::Whole { proved: false }) };
     if first.last {
-        store
-            .put(key, first.bytes, first.crc, &wish.terms, false)
-            .await
-            .map_err(|fault| fault.error(&what))?;
-        return Ok(None);
+        let sent = store.put(key, first.bytes, first.crc, &wish.terms, false).await;
+        let sent = sent.map_err(|fault| fault.error(&what))?;
+        return Ok(Upload::Whole { proved: sent.proved });
     }
     let id = store.begin(key, &wish.terms, true).await.map_err(|fault| fault.error(&what))?;
     open.upload(key, &id)?;
@@ -253,7 +439,7 @@ async fn transmit(
         landed(&mut flying, &mut stored, &what).await?;
     }
     stored.sort_by_key(|part| part.number);
-    Ok(Some((id, stored)))
+    Ok(Upload::Parts(id, stored))
 }
 
 type Joined = Result<Result<uploads::Stored, Fault>, tokio::task::JoinError>;

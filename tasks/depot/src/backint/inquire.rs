@@ -3,7 +3,7 @@
 use ulid::Ulid;
 
 use super::grammar::quoted;
-use super::{Answer, Session, failed, place};
+use super::{Answer, Session, place};
 use crate::catalog;
 use crate::error::Error;
 use crate::manifest::Manifest;
@@ -21,25 +21,37 @@ fn told(session: &Session, id: Ulid, object: &str) -> String {
     format!("{line} \"{time:.3}\"")
 }
 
+/// When a backup was begun, by its id. An id of the future was made by a clock that was wrong: of it only the server knows
+/// when it came.
+fn begun(id: Ulid, modified: Option<jiff::Timestamp>, now: jiff::Timestamp) -> jiff::Timestamp {
+    let time =
+        i64::try_from(id.timestamp_ms()).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    match time.filter(|time| !crate::retention::is_future(*time, now)) {
+        Some(time) => time,
+        None => modified.unwrap_or_default(),
+    }
+}
+
 /// Backups whose key begins so, newest first.
 async fn below(session: &Session, prefix: &str) -> Result<Vec<(Ulid, Name)>, Error> {
     let listed = session.store.list(prefix).await.map_err(|fault| fault.error("listing backups"))?;
-    let mut found: Vec<(Ulid, Name)> = listed
+    let now = session.store.clock().now();
+    let mut found: Vec<(jiff::Timestamp, Ulid, Name)> = listed
         .iter()
-        .filter_map(|object| name::split(&object.key))
-        .filter(|(_, kind)| *kind == Kind::Manifest)
-        .filter_map(|(name, _)| {
-            let (object, _) = name.as_str().rsplit_once('/')?;
-            Some((place::ebid(&format!("{object}/"), &name)?, name))
+        .filter_map(|object| {
+            let (name, kind) = name::split(&object.key)?;
+            let (path, _) = name.as_str().rsplit_once('/').filter(|_| kind == Kind::Manifest)?;
+            let id = place::ebid(&format!("{path}/"), &name)?;
+            Some((begun(id, object.modified, now), id, name))
         })
         .collect();
-    found.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
-    Ok(found)
+    found.sort_by_key(|(time, id, _)| std::cmp::Reverse((*time, *id)));
+    Ok(found.into_iter().map(|(_, id, name)| (id, name)).collect())
 }
 
 /// The newest backup of an object, and all of its older ones.
 pub(super) async fn versions(session: &Session, object: &str) -> Result<Vec<(Ulid, Name)>, Error> {
-    let prefix = place::of_object(&session.user, object);
+    let prefix = place::of_object(session.source(), object);
     let mut all = below(session, &prefix).await?;
     // `/a` must not find `/a/b`.
     all.retain(|(_, name)| place::ebid(&prefix, name).is_some());
@@ -47,10 +59,15 @@ pub(super) async fn versions(session: &Session, object: &str) -> Result<Vec<(Uli
 }
 
 /// The manifest, if it is that of this object.
-pub(super) async fn manifest(session: &Session, name: &Name, object: &str) -> Result<Manifest, Error> {
+pub(super) async fn manifest(
+    session: &Session,
+    name: &Name,
+    user: &str,
+    object: &str,
+) -> Result<Manifest, Error> {
     let manifest = catalog::manifest(&session.store, name).await?;
     match &manifest.backint {
-        Some(known) if known.object == object && known.user == session.user => Ok(manifest),
+        Some(known) if known.object == object && known.user == user => Ok(manifest),
         _ => Err(Error::Missing(name.as_str().to_owned())),
     }
 }
@@ -59,11 +76,11 @@ pub(super) async fn null(session: &Session, object: Option<&str>) -> Answer {
     let words: Vec<&str> = object.into_iter().collect();
     let found = match object {
         Some(object) => versions(session, object).await,
-        None => below(session, &place::of_user(&session.user)).await,
+        None => below(session, &place::of_user(session.source())).await,
     };
     let found = match found {
         Ok(found) => found,
-        Err(error) => return failed(&words, &error),
+        Err(error) => return session.failed(&words, &error),
     };
     let mut lines = Vec::new();
     match object {
@@ -100,10 +117,10 @@ pub(super) async fn ebid(session: &Session, ebid: &str, object: Option<&str>) ->
         vec![format!("#NOTFOUND {}", words.join(" "))]
     };
     let name = match object {
-        Some(object) => place::backup(&session.user, object, ebid),
-        None => match below(session, &place::of_user(&session.user)).await {
+        Some(object) => place::backup(session.source(), object, ebid),
+        None => match below(session, &place::of_user(session.source())).await {
             Ok(all) => all.into_iter().find(|(id, _)| id.to_string() == ebid).map(|(_, name)| name),
-            Err(error) => return failed(&words, &error),
+            Err(error) => return session.failed(&words, &error),
         },
     };
     let (Some(name), Ok(id)) = (name, Ulid::from_string(ebid)) else { return not_found() };
@@ -112,7 +129,7 @@ pub(super) async fn ebid(session: &Session, ebid: &str, object: Option<&str>) ->
             vec![told(session, id, &known.object)]
         }
         Ok(_) | Err(Error::Missing(_)) => not_found(),
-        Err(error) => failed(&words, &error),
+        Err(error) => session.failed(&words, &error),
     }
 }
 
@@ -120,17 +137,17 @@ pub(super) async fn delete(session: &Session, ebid: &str, object: &str) -> Answe
     let words = [ebid, object];
     let line = |keyword: &str| format!("{keyword} {} {}", quoted(ebid), quoted(object));
     let Some(name) = place::backup(&session.user, object, ebid) else { return vec![line("#NOTFOUND")] };
-    let manifest = match manifest(session, &name, object).await {
+    let manifest = match manifest(session, &name, &session.user, object).await {
         Ok(manifest) => manifest,
         Err(Error::Missing(_)) => return vec![line("#NOTFOUND")],
-        Err(error) => return failed(&words, &error),
+        Err(error) => return session.failed(&words, &error),
     };
-    match crate::cold::delete(&session.store, &session.journal, &name, &manifest).await {
+    match crate::delete::one(&session.store, &session.journal, &name, &manifest).await {
         Ok(()) => vec![line("#DELETED")],
         // Only newer callers know the word for what is locked.
         Err(error @ Error::Refused(_)) if session.version.at_least(1, 50) => {
             vec![line("#NOTDELETED"), super::comment(&error)]
         }
-        Err(error) => failed(&words, &error),
+        Err(error) => session.failed(&words, &error),
     }
 }

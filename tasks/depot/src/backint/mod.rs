@@ -1,27 +1,34 @@
 //! Backint: how SAP HANA has its backups stored and gets them back.
 //!
 //! HANA starts this program with a list of pipes or files, and reads the answer when it has ended: one line for each
-//! entry, whatever happens to it. A pipe that fails is an error of its entry alone; the exit status is 0 as long as
-//! every entry has its line.
+//! entry, whatever happens to it. A pipe that fails is an error of its entry alone.
+//!
+//! | status | meaning |
+//! | --- | --- |
+//! | 0 | every entry has its line, also those that failed by themselves |
+//! | 1 | nothing could be done for any entry: the store or the configuration is wrong; each has its `#ERROR` |
+//! | 2 | the call is wrong: an option, or a line of the input that cannot be understood; nothing was read or written |
 
 pub mod grammar;
 mod inquire;
 pub mod place;
 mod transfer;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::cli::complain;
 use crate::config::{Options, Settings};
 use crate::error::Error;
 use crate::journal::Journal;
+use crate::message::complain;
 use crate::store::Store;
 use grammar::{Line, Version, quoted};
 
@@ -122,6 +129,8 @@ pub(crate) struct Session {
     pub(crate) entries: usize,
     /// Whoever started this; if it is gone, so is the backup.
     pub(crate) parent: i32,
+    /// Entries that failed because of the store or the configuration.
+    pub(crate) store_failed: AtomicUsize,
 }
 
 /// What the entries of one call share when nobody says how much.
@@ -141,7 +150,22 @@ pub(crate) type Answer = Vec<String>;
 /// A line with an error, and why, for whoever reads the log.
 pub(crate) fn failed(words: &[&str], error: &dyn std::fmt::Display) -> Answer {
     let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
-    vec![format!("#ERROR {}", words.join(" ")), comment(error)]
+    vec![std::iter::once("#ERROR".to_owned()).chain(words).collect::<Vec<_>>().join(" "), comment(error)]
+}
+
+impl Session {
+    /// Whose backups are found and restored: those of another system, for a copy of it.
+    pub(crate) fn source(&self) -> &str {
+        self.settings.backint_user.as_deref().unwrap_or(&self.user)
+    }
+
+    /// The answer to an entry that failed.
+    pub(crate) fn failed(&self, words: &[&str], error: &Error) -> Answer {
+        if matches!(error, Error::Store(_) | Error::Config(_)) {
+            self.store_failed.fetch_add(1, Ordering::Relaxed);
+        }
+        failed(words, error)
+    }
 }
 
 /// A line that is no entry: it never begins with a keyword, and is one line.
@@ -179,15 +203,19 @@ fn read(arguments: &Arguments) -> Result<Vec<Line>, Error> {
             input.take(MOST_BYTES).read_to_end(&mut text).map_err(Error::local("standard input"))?;
         }
     }
-    // A name that is no UTF-8 cannot be found again; its entry fails when it is opened.
-    let lines: Vec<Line> = String::from_utf8_lossy(&text).lines().map(grammar::line).collect();
-    if lines.len() > MOST_ENTRIES {
+    if text.len() as u64 >= MOST_BYTES {
+        return Err(Error::Config(format!("the input has more than {MOST_BYTES} bytes")));
+    }
+    let function = arguments.function.unwrap_or(Function::Inquire);
+    let lines = grammar::lines(function, &text).map_err(|why| Error::Config(format!("the input: {why}")))?;
+    let entries: Vec<Line> = lines.into_iter().filter(|line| *line != Line::Comment).collect();
+    if entries.len() > MOST_ENTRIES {
         return Err(Error::Config(format!(
-            "{} lines are more than the {MOST_ENTRIES} of a call",
-            lines.len()
+            "{} entries are more than the {MOST_ENTRIES} of a call",
+            entries.len()
         )));
     }
-    Ok(lines)
+    Ok(entries)
 }
 
 /// Where the answer goes, line by line.
@@ -224,6 +252,8 @@ impl Out {
 /// Answers all entries; `false` if nothing could be done for any of them.
 async fn call(options: &Options, arguments: &Arguments) -> Result<bool, Error> {
     let parent = nix::unistd::getppid().as_raw();
+    let user = arguments.user.clone().filter(|user| !user.is_empty() && user.len() <= 64);
+    let user = user.ok_or_else(|| Error::Config("-u is missing: SID, or DB@SID".to_owned()))?;
     let lines = read(arguments)?;
     let mut out = Out::open(arguments)?;
     let asked = lines.iter().rev().find_map(|line| match line {
@@ -232,11 +262,10 @@ async fn call(options: &Options, arguments: &Arguments) -> Result<bool, Error> {
     });
     let known = |text| Version::parse(text).ok_or_else(|| Error::Config("no version".to_owned()));
     let version = asked.map_or_else(|| known(OLDEST), |asked| Ok(asked.min(known(NEWEST)?)))?;
-    let entries: Vec<Line> =
-        lines.into_iter().filter(|line| !matches!(line, Line::Software(_) | Line::Comment)).collect();
+    let entries: Vec<Line> = lines.into_iter().filter(|line| !matches!(line, Line::Software(_))).collect();
     let name = concat!("hostler-depot ", env!("CARGO_PKG_VERSION"));
     out.say(&[format!("#SOFTWAREID \"backint {version}\" \"{name}\"")])?;
-    let session = match session(options, arguments, version, entries.len(), parent).await {
+    let session = match session(options, arguments, user, version, entries.len(), parent).await {
         Ok(session) => Arc::new(session),
         Err(error) => {
             complain(&error.to_string());
@@ -248,18 +277,26 @@ async fn call(options: &Options, arguments: &Arguments) -> Result<bool, Error> {
         }
     };
     let function = arguments.function.unwrap_or(Function::Inquire);
-    if function == Function::Backup
-        && let Err(error) = crate::clean::dead(&session.store, &session.journal).await
-    {
-        complain(&format!("what died earlier could not be cleared away: {error}"));
+    if function == Function::Backup {
+        for why in crate::clean::dead(&session.store, &session.journal).await.1 {
+            complain(&format!("what was interrupted earlier could not be cleared away: {why}"));
+        }
+        // The first answer tells the server's time, by which ids are made.
+        let _ = session.store.head("clock").await;
     }
+    let again = repeated(function, &entries);
     // All at once: HANA fills all pipes of a call together, and stalls if one is not read.
     let turns = Arc::new(Semaphore::new(IN_TURN));
     let mut work: JoinSet<(usize, Answer)> = JoinSet::new();
     for (at, entry) in entries.iter().cloned().enumerate() {
         let session = Arc::clone(&session);
         let turns = Arc::clone(&turns);
+        let again = again.contains(&at);
         work.spawn(async move {
+            if again {
+                let why = "the same pipe or file is named twice in this call: only the first is served";
+                return (at, failed(&named(&entry), &why));
+            }
             let _turn = if in_turn(function, &entry) { turns.acquire().await.ok() } else { None };
             (at, entry_of(&session, function, &entry).await)
         });
@@ -282,7 +319,23 @@ async fn call(options: &Options, arguments: &Arguments) -> Result<bool, Error> {
         out.say(&answer.unwrap_or_else(|| failed(&named(entry), &"it was not dealt with")))?;
     }
     out.end()?;
-    Ok(true)
+    let hopeless = session.store_failed.load(Ordering::Relaxed);
+    Ok(entries.is_empty() || hopeless < entries.len())
+}
+
+/// The entries that would read or write what an earlier one of the call does already.
+fn repeated(function: Function, entries: &[Line]) -> BTreeSet<usize> {
+    let mut seen = BTreeSet::new();
+    let place = |entry: &Line| match (function, entry) {
+        (Function::Backup, Line::Pipe(name) | Line::File(name, _)) => Some(name.clone()),
+        (Function::Restore, Line::Ebid(_, Some(name), to) | Line::Null(Some(name), to)) => {
+            Some(to.clone().filter(|to| !to.is_empty()).unwrap_or_else(|| name.clone()))
+        }
+        _ => None,
+    };
+    let real = |name: String| std::fs::canonicalize(&name).unwrap_or_else(|_| PathBuf::from(name));
+    let places = entries.iter().map(|entry| place(entry).map(real)).enumerate();
+    places.filter_map(|(at, place)| place.filter(|place| !seen.insert(place.clone())).map(|_| at)).collect()
 }
 
 /// Whether an entry may wait for others: nobody holds a pipe open for it.
@@ -300,7 +353,7 @@ fn in_turn(function: Function, entry: &Line) -> bool {
 /// The words by which an entry is named in an answer.
 fn named(entry: &Line) -> Vec<&str> {
     match entry {
-        Line::Pipe(name) | Line::File(name, _) | Line::Broken(name) => vec![name],
+        Line::Pipe(name) | Line::File(name, _) => vec![name],
         Line::Ebid(ebid, name, _) => std::iter::once(ebid.as_str()).chain(name.as_deref()).collect(),
         Line::Null(name, _) => name.as_deref().into_iter().collect(),
         Line::Software(_) | Line::Comment => Vec::new(),
@@ -310,17 +363,26 @@ fn named(entry: &Line) -> Vec<&str> {
 async fn session(
     options: &Options,
     arguments: &Arguments,
+    user: String,
     version: Version,
     entries: usize,
     parent: i32,
 ) -> Result<Session, Error> {
-    let user = arguments.user.clone().filter(|user| !user.is_empty() && user.len() <= 64);
-    let user = user.ok_or_else(|| Error::Config("-u is missing: SID, or DB@SID".to_owned()))?;
     let config = arguments.paramfile.clone().or_else(|| options.config.clone());
     let settings = Settings::load(&Options { config, ..options.clone() })?;
     let store = Store::new(settings.place.clone()).await?;
-    let journal = Journal::new(&settings.state_dir, store.id())?;
-    Ok(Session { settings, store, journal, user, version, entries: entries.max(1), parent })
+    let journal = Journal::new(&settings.state_dir, store.id());
+    let entries = entries.max(1);
+    Ok(Session {
+        settings,
+        store,
+        journal,
+        user,
+        version,
+        entries,
+        parent,
+        store_failed: AtomicUsize::new(0),
+    })
 }
 
 async fn entry_of(session: &Session, function: Function, entry: &Line) -> Answer {

@@ -1,7 +1,7 @@
 //! `put` and `get`.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -10,16 +10,19 @@ use serde_json::json;
 
 use super::{Context, complain, print_json, span};
 use crate::catalog;
+use crate::chain;
 use crate::cold::{self, Speed};
 use crate::command::{Input, Output};
 use crate::download;
 use crate::error::Error;
+use crate::manifest::Manifest;
 use crate::name::Name;
 use crate::progress::{Progress, bytes, outputs};
 use crate::store::objects::Warmth;
-use crate::stream::pipe::{End, NewFile};
+use crate::stream::pipe::{End, Patience};
 use crate::stream::schedule;
-use crate::upload::{self, Source, Wish};
+use crate::stream::target::{Sink, Target};
+use crate::upload::{self, Proof, Source, Wish};
 
 #[derive(clap::Args)]
 pub(super) struct Put {
@@ -49,12 +52,42 @@ pub(super) struct Put {
     /// Time that the stream may be silent
     #[arg(long, value_parser = span, default_value = "1h")]
     idle: Duration,
+    /// Store a stream that has no byte; otherwise that is an error
+    #[arg(long)]
+    empty: bool,
+    /// Leave the backup to this owner: no rule of retention deletes, moves or counts it
+    #[arg(long, value_name = "OWNER", value_parser = owner)]
+    owned: Option<String>,
+    /// JSON that is stored in the manifest and shown by `list` and `show`, at most 1 KiB
+    #[arg(long, value_name = "JSON", value_parser = label)]
+    label: Option<serde_json::Value>,
+    /// Succeed without storing if a backup of this name has the same contents
+    #[arg(long)]
+    if_same: bool,
     /// Exit statuses of the command, beside 0, that are a good end
     #[arg(long, value_name = "STATUS", value_delimiter = ',')]
     good: Vec<i32>,
     /// Store the output of this command, if it ends well
     #[arg(last = true)]
     command: Vec<String>,
+}
+
+/// Most bytes of a label.
+const MOST_LABEL: usize = 1024;
+
+fn label(text: &str) -> Result<serde_json::Value, String> {
+    if text.len() > MOST_LABEL {
+        return Err(format!("{} bytes are more than the {MOST_LABEL} of a label", text.len()));
+    }
+    serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))
+}
+
+fn owner(text: &str) -> Result<String, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._@=+-".contains(&byte));
+    if text.is_empty() || text.len() > 100 || !plain {
+        return Err("an owner is 1 to 100 of A-Z a-z 0-9 . _ @ = + -".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 struct Plain(End);
@@ -79,7 +112,10 @@ impl Put {
             catalog::manifest(&context.store, parent).await?;
         }
         let first = self.name.as_str().split('/').next().unwrap_or_default().to_owned();
-        let mut terms = settings.terms()?;
+        if settings.locks_itself_out() {
+            complain("none of the keys in identity_file opens what is stored for encrypt.recipients");
+        }
+        let mut terms = settings.terms(context.store.clock().now())?;
         terms.class = self.class.or(terms.class);
         let mut recipe = settings.recipe.clone();
         if let Some(level) = self.compress {
@@ -92,11 +128,15 @@ impl Put {
             parent: self.parent.map(|parent| parent.as_str().to_owned()),
             recipe,
             terms,
-            sizes: schedule::sizes(self.expect, unit),
+            sizes: settings.sizes(self.expect, unit),
             room: settings.room,
             parallel: settings.parallel,
             rate: self.limit.filter(|rate| *rate > 0).or(settings.rate),
             backint: None,
+            owner: self.owned,
+            label: self.label,
+            empty: self.empty,
+            same: self.if_same,
         };
         let called_off = Arc::new(AtomicBool::new(false));
         let source: Box<dyn Source> = if self.command.is_empty() {
@@ -109,22 +149,31 @@ impl Put {
         let progress = Progress::new("stored", self.expect);
         let work =
             upload::put(&context.store, &context.journal, wish, source, called_off, Arc::clone(&progress));
-        let manifest = progress.shown(work).await?;
+        let (manifest, proof) = progress.shown(work).await?;
         let figures = progress.figures(context.store.retries());
         outputs(
             &json!({"backup": manifest.name, "bytes": figures.bytes, "stored_bytes": manifest.stored.size,
-            "bytes_per_second": figures.bytes_per_second, "retries": figures.retries}),
+            "bytes_per_second": figures.bytes_per_second, "retries": figures.retries, "verified": proof}),
         );
         if settings.json {
-            return print_json(&json!({"backup": manifest, "figures": figures}));
+            return print_json(&json!({"backup": manifest, "figures": figures, "verified": proof}));
+        }
+        if proof == Proof::Same {
+            complain(&format!("`{}` has the same contents already: nothing was stored", manifest.name));
+            return Ok(());
         }
         complain(&format!(
-            "stored `{}`: {} as {} in {:.1} s, {}/s, {} retries",
+            "stored `{}`: {} as {} in {:.1} s, {}/s, {}, {} retries",
             manifest.name,
             bytes(manifest.size),
             bytes(manifest.stored.size),
             figures.seconds,
             bytes(figures.bytes_per_second),
+            match proof {
+                Proof::Checksums | Proof::Same => "verified by checksums",
+                Proof::Sample => "verified by a sample",
+                Proof::Unverified => "unverified",
+            },
             figures.retries
         ));
         Ok(())
@@ -135,9 +184,12 @@ impl Put {
 pub(super) struct Get {
     /// Name of the backup
     name: Name,
-    /// Write to a file, which appears when it is whole
+    /// Write to a file, which appears when it is whole, or into a device or pipe; - is standard output
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
     output: Option<PathBuf>,
+    /// Succeed without reading if the file has the same contents already
+    #[arg(long, requires = "output")]
+    if_same: bool,
     /// How fast to thaw, if it is cold
     #[arg(long, value_enum, default_value = "standard")]
     tier: Speed,
@@ -161,7 +213,7 @@ pub(super) struct Get {
 /// Where the bytes go, and what is done at a good end.
 enum Out {
     Standard(End),
-    File(NewFile),
+    Target(Sink),
     Command(Input),
 }
 
@@ -169,7 +221,7 @@ impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Standard(end) => end.write(bytes),
-            Self::File(file) => file.write(bytes),
+            Self::Target(sink) => sink.write(bytes),
             Self::Command(input) => input.write(bytes),
         }
     }
@@ -183,7 +235,7 @@ impl Out {
     fn end(self) -> io::Result<()> {
         match self {
             Self::Standard(_) => Ok(()),
-            Self::File(file) => file.keep(),
+            Self::Target(sink) => sink.keep(),
             Self::Command(input) => input.end(),
         }
     }
@@ -191,13 +243,26 @@ impl Out {
 
 impl Get {
     pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
+        let local = |error: io::Error| Error::Local(error.to_string());
+        let output = self.output.as_ref().filter(|path| path.as_os_str() != "-");
+        let target = output.map(|path| Target::look(path)).transpose().map_err(local)?;
         let manifest = catalog::manifest(&context.store, &self.name).await?;
+        if let Some(Target::File(path)) = target.as_ref().filter(|_| self.if_same)
+            && has(path, &manifest)?
+        {
+            complain(&format!("{} has the contents of `{}` already", path.display(), self.name));
+            return Ok(());
+        }
         let reading = context.settings.reading()?;
+        if let Err(error) = chain::whole(&context.store, &manifest.name, manifest.parent.as_deref()).await {
+            complain(&format!("{error}: these bytes alone cannot be restored"));
+        }
         self.warm(context, &manifest).await?;
         let called_off = Arc::new(AtomicBool::new(false));
-        let out = match &self.output {
-            Some(path) => {
-                NewFile::create(path).map(Out::File).map_err(Error::local(path.display().to_string()))?
+        let out = match target {
+            Some(target) => {
+                let patience = Patience { idle: self.idle, ..context.settings.pipes };
+                Out::Target(target.open(patience, called_off).map_err(local)?)
             }
             None if self.command.is_empty() => {
                 let end = End::standard(1, self.idle, called_off);
@@ -234,16 +299,22 @@ impl Get {
     }
 
     /// Sees that it can be read: asks for the thaw, and waits as long as it may.
-    async fn warm(&self, context: &Context, manifest: &crate::manifest::Manifest) -> Result<(), Error> {
+    async fn warm(&self, context: &Context, manifest: &Manifest) -> Result<(), Error> {
         let begun = Instant::now();
         loop {
-            match download::ready(&context.store, manifest).await? {
+            match download::ready(&context.store, manifest).await?.1 {
                 Warmth::Hot | Warmth::Thawed(_) => return Ok(()),
                 Warmth::Cold | Warmth::Thawing => {}
             }
-            let terms = context.settings.terms()?;
-            let state =
-                cold::thaw(&context.store, &self.name, manifest, self.tier, self.days, &terms).await?;
+            let terms = context.settings.terms(context.store.clock().now())?;
+            let wanted = cold::Wanted { speed: self.tier, days: self.days };
+            let state = match cold::thaw(&context.store, &self.name, manifest, wanted, &terms).await {
+                // One that is on its way comes, if not as fast as was asked.
+                Err(Error::Refused(_)) if thawing(context, &self.name, manifest).await? => {
+                    cold::state(&context.store, &self.name, manifest).await?
+                }
+                state => state?,
+            };
             if matches!(state.state, "hot" | "thawed") {
                 return Ok(());
             }
@@ -255,4 +326,24 @@ impl Get {
             tokio::time::sleep(self.poll.min(left)).await;
         }
     }
+}
+
+async fn thawing(context: &Context, name: &Name, manifest: &Manifest) -> Result<bool, Error> {
+    Ok(cold::state(&context.store, name, manifest).await?.state == "thawing")
+}
+
+/// Whether the file has the backup's contents.
+fn has(path: &Path, manifest: &Manifest) -> Result<bool, Error> {
+    let place = || path.display().to_string();
+    let size = match std::fs::metadata(path) {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::local(place())(error)),
+    };
+    if size != manifest.size {
+        return Ok(false);
+    }
+    let mut file = std::fs::File::open(path).map_err(Error::local(place()))?;
+    let digest = crate::stream::stages::digest(&mut file, |_| {}).map_err(Error::local(place()))?;
+    Ok(digest == (manifest.size, manifest.sha256.clone()))
 }

@@ -1,11 +1,11 @@
 //! The command line: what can be asked for, and how an answer ends.
 
 mod back;
+mod check;
 mod show;
 mod table;
 mod tend;
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Options, Settings};
 use crate::error::Error;
 use crate::journal::Journal;
+use crate::message::{complain, print, print_json};
 use crate::store::Store;
 
 /// Backups in object storage: hot on S3, cold on Glacier, and Backint for SAP HANA
@@ -30,6 +31,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Try what the bucket and the keys can do, and say which settings follow
+    Check(check::Check),
     /// Store standard input, or the output of a command
     Put(back::Put),
     /// Get a backup back: to standard output, a file, or the input of a command
@@ -38,7 +41,7 @@ enum Command {
     List(show::List),
     /// Show all that is known of one backup
     Show(show::Show),
-    /// Read backups and hold them against their sums, without writing
+    /// Read backups and compare them with their checksums, without writing
     Verify(show::Verify),
     /// Say of each backup where it is, and how long until its first byte could be read
     Status(show::Status),
@@ -46,11 +49,11 @@ enum Command {
     Thaw(tend::Thaw),
     /// Move a backup to another storage class
     Move(tend::Move),
-    /// Delete a backup
+    /// Delete backups
     Delete(tend::Delete),
-    /// Carry out the rules of retention, and clear away what died
+    /// Carry out the rules of retention, and clear away what was interrupted
     Prune(tend::Prune),
-    /// Clear away what died, and touch no backup
+    /// Clear away what was interrupted, and touch no backup
     Clean(tend::Clean),
     /// Speak Backint with SAP HANA; also when called as `hdbbackint`
     Backint(crate::backint::Arguments),
@@ -72,32 +75,16 @@ impl Context {
     async fn new(options: &Options) -> Result<Self, Error> {
         let settings = Settings::load(options)?;
         let store = Store::new(settings.place.clone()).await?;
-        let journal = Journal::new(&settings.state_dir, store.id())?;
+        let journal = Journal::new(&settings.state_dir, store.id());
         Ok(Self { settings, store, journal })
     }
 
     /// Clears up after those who died on this host; that it cannot be done now stops nothing.
     async fn clean(&self) {
-        if let Err(error) = crate::clean::dead(&self.store, &self.journal).await {
-            complain(&format!("what died earlier could not be cleared away: {error}"));
+        for why in crate::clean::dead(&self.store, &self.journal).await.1 {
+            complain(&format!("what was interrupted earlier could not be cleared away: {why}"));
         }
     }
-}
-
-/// Says one line to the operator.
-pub fn complain(line: &str) {
-    let _ = writeln!(std::io::stderr(), "hostler-depot: {line}");
-}
-
-/// Prints an answer; that nobody reads it any more is no failure.
-fn print(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Error::Local(error.to_string()))?;
-    print(&text);
-    Ok(())
 }
 
 /// Runs the command that the arguments name.
@@ -170,6 +157,7 @@ async fn run(arguments: Arguments) -> ExitCode {
 async fn ask(options: &Options, command: Command) -> Result<(), Error> {
     let context = Arc::new(Context::new(options).await?);
     match command {
+        Command::Check(check) => check.run(&context).await,
         Command::Put(put) => put.run(&context).await,
         Command::Get(get) => get.run(&context).await,
         Command::List(list) => list.run(&context).await,

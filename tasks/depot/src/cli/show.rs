@@ -1,17 +1,20 @@
 //! `list`, `show`, `verify` and `status`: questions that change nothing.
 
+use std::collections::BTreeSet;
+
 use futures_util::stream::{self, StreamExt};
-use jiff::Timestamp;
 use serde_json::json;
 
 use super::table::table;
 use super::{Context, complain, print, print_json};
 use crate::catalog::{self, Catalog, age};
+use crate::chain;
 use crate::cold;
 use crate::download;
 use crate::error::Error;
 use crate::name::Name;
 use crate::progress::{Progress, bytes};
+use crate::retention::is_future;
 use crate::store::objects::Warmth;
 
 /// Requests of `status` at once.
@@ -23,37 +26,84 @@ pub(super) struct List {
     #[arg(default_value = "")]
     below: String,
     /// Only this database
-    #[arg(long)]
+    #[arg(long, conflicts_with = "names")]
     database: Option<String>,
+    /// Only names and the time of their last change, by the listing alone: no manifest is read
+    #[arg(long)]
+    names: bool,
 }
 
+/// What is known of all, with what is wrong on standard error.
 async fn read(context: &Context, below: &str, database: Option<&String>) -> Result<Catalog, Error> {
     let mut catalog = catalog::read(&context.store, below).await?;
     catalog.backups.retain(|backup| database.is_none_or(|name| *name == backup.manifest.database));
-    for (name, why) in &catalog.unreadable {
-        complain(&format!("`{name}` is damaged: {why}"));
+    for one in &catalog.unreadable {
+        complain(&format!("`{}` is {}: {}", one.name, one.state(), one.why));
+    }
+    for backup in &catalog.backups {
+        if let Some(why) = backup.damage() {
+            complain(&format!("`{}` is damaged: {why}", backup.name));
+        }
+    }
+    let now = context.store.clock().now();
+    for backup in catalog.backups.iter().filter(|backup| is_future(backup.manifest.time, now)) {
+        complain(&format!("`{}` is dated later than now: {}", backup.name, backup.manifest.time));
+    }
+    if let Some(wrong) = context.store.clock().wrong() {
+        complain(&wrong);
     }
     Ok(catalog)
 }
 
+/// The end of a command that only tells: 7 if something is damaged, once all was told.
+fn told(catalog: &Catalog, damaged: &[String]) -> Result<(), Error> {
+    let bad =
+        catalog.backups.iter().filter(|backup| backup.damage().is_some()).map(|backup| backup.name.as_str());
+    let unread = catalog.unreadable.iter().filter(|one| one.damaged).map(|one| one.name.as_str());
+    let all: BTreeSet<&str> = bad.chain(unread).chain(damaged.iter().map(String::as_str)).collect();
+    let Some(first) = all.first() else { return Ok(()) };
+    let count = catalog.backups.len() + catalog.unreadable.len();
+    Err(Error::damaged(first, format!("{} of {count} backups are damaged", all.len())))
+}
+
 impl List {
     pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
+        if self.names {
+            let names = catalog::names(&context.store, &self.below).await?;
+            if context.settings.json {
+                let all: Vec<_> = names
+                    .iter()
+                    .map(|(name, changed)| json!({"name": name.as_str(), "changed": changed}))
+                    .collect();
+                return print_json(&all);
+            }
+            for (name, _) in names {
+                print(name.as_str());
+            }
+            return Ok(());
+        }
         let catalog = read(context, &self.below, self.database.as_ref()).await?;
         if context.settings.json {
-            let all: Vec<_> = catalog
+            let mut all: Vec<_> = catalog
                 .backups
                 .iter()
                 .map(|backup| {
                     let manifest = &backup.manifest;
                     json!({"name": manifest.name, "database": manifest.database, "time": manifest.time,
                         "parent": manifest.parent, "size": manifest.size, "stored_size": manifest.stored.size,
-                        "class": manifest.stored.class, "whole": backup.whole})
+                        "class": manifest.stored.class, "whole": backup.whole, "state": backup.state(),
+                        "why": backup.damage(), "owner": manifest.owner, "label": manifest.label})
                 })
                 .collect();
-            return print_json(&all);
+            // What cannot be read belongs to a database that nobody knows.
+            all.extend(catalog.unreadable.iter().map(
+                |one| json!({"name": one.name.as_str(), "whole": false, "state": one.state(), "why": one.why}),
+            ));
+            print_json(&all)?;
+            return told(&catalog, &[]);
         }
-        let now = Timestamp::now();
-        let rows: Vec<Vec<String>> = catalog
+        let now = context.store.clock().now();
+        let mut rows: Vec<Vec<String>> = catalog
             .backups
             .iter()
             .map(|backup| {
@@ -65,13 +115,25 @@ impl List {
                     age(manifest.time, now),
                     bytes(manifest.size),
                     bytes(manifest.stored.size),
-                    if backup.whole { manifest.stored.class.clone() } else { "BYTES MISSING".to_owned() },
+                    match backup.state() {
+                        "good" => manifest.stored.class.clone(),
+                        state => state.to_uppercase(),
+                    },
                     manifest.parent.clone().unwrap_or_default(),
+                    manifest.label.as_ref().map(ToString::to_string).unwrap_or_default(),
                 ]
             })
             .collect();
-        print(&table(&["NAME", "DATABASE", "TIME", "AGE", "SIZE", "STORED", "CLASS", "BUILDS ON"], &rows));
-        Ok(())
+        for one in &catalog.unreadable {
+            let mut row = vec![String::new(); 9];
+            if let [name, _, _, _, _, _, class, ..] = row.as_mut_slice() {
+                (*name, *class) = (one.name.as_str().to_owned(), one.state().to_uppercase());
+            }
+            rows.push(row);
+        }
+        let head = ["NAME", "DATABASE", "TIME", "AGE", "SIZE", "STORED", "CLASS", "BUILDS ON", "LABEL"];
+        print(&table(&head, &rows));
+        told(&catalog, &[])
     }
 }
 
@@ -85,8 +147,10 @@ impl Show {
     pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
         let manifest = catalog::manifest(&context.store, &self.name).await?;
         let state = cold::state(&context.store, &self.name, &manifest).await?;
+        let base = chain::whole(&context.store, &manifest.name, manifest.parent.as_deref()).await;
         if context.settings.json {
-            return print_json(&json!({"backup": manifest, "state": state}));
+            let why = base.as_ref().err().map(ToString::to_string);
+            return print_json(&json!({"backup": manifest, "state": state, "base": why}));
         }
         let stored = &manifest.stored;
         let parts: u64 = stored.parts.iter().map(|(count, _)| u64::from(*count)).sum();
@@ -103,10 +167,13 @@ impl Show {
             ("encryption", stored.encryption.clone()),
             ("class", Some(state.class.clone())),
             ("state", Some(format!("{}, {}", state.state, super::tend::expected(&state)))),
+            ("base", base.as_ref().err().map(ToString::to_string)),
             ("locked until", locked),
             ("object", Some(stored.key.clone())),
             ("hana name", manifest.backint.as_ref().map(|backint| backint.object.clone())),
             ("hana id", manifest.backint.as_ref().map(|backint| backint.ebid.clone())),
+            ("owner", manifest.owner.clone()),
+            ("label", manifest.label.as_ref().map(ToString::to_string)),
             ("written by", Some(manifest.tool.clone())),
         ];
         for (key, value) in rows {
@@ -122,7 +189,7 @@ impl Show {
 pub(super) struct Verify {
     /// Names of backups [default: all]
     names: Vec<Name>,
-    /// Read only so many percent of the stored blocks, and not the whole digest
+    /// Read only this percentage of the stored blocks, and not the whole digest
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
     sample: Option<u32>,
 }
@@ -130,25 +197,36 @@ pub(super) struct Verify {
 impl Verify {
     pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
         let mut answers: Vec<(String, &str, String)> = Vec::new();
-        let names = if self.names.is_empty() {
+        let names: Vec<Name> = if self.names.is_empty() {
             let catalog = catalog::read(&context.store, "").await?;
-            let unreadable = catalog.unreadable.into_iter();
-            answers.extend(unreadable.map(|(name, why)| (name.as_str().to_owned(), "damaged", why)));
+            for one in catalog.unreadable {
+                answers.push((
+                    one.name.as_str().to_owned(),
+                    if one.damaged { "damaged" } else { "unreadable" },
+                    one.why,
+                ));
+            }
             catalog.backups.into_iter().map(|backup| backup.name).collect()
         } else {
             self.names.clone()
         };
-        let mut missing = None;
+        // What was asked for by name and is not there is an answer; what has gone since the listing is none.
+        let (mut missing, mut unreadable) = (None, None);
         for name in names {
             let (verdict, text) = match self.one(context, &name).await {
                 Ok((verdict, text)) => (verdict, text),
                 Err(Error::Damaged { why, .. }) => ("damaged", why),
+                Err(Error::Missing(_)) if self.names.is_empty() => continue,
                 Err(error @ Error::Missing(_)) => {
                     let text = error.to_string();
                     missing = Some(error);
                     ("missing", text)
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    let text = error.to_string();
+                    unreadable = Some(error);
+                    ("unreadable", text)
+                }
             };
             answers.push((name.as_str().to_owned(), verdict, text));
         }
@@ -165,21 +243,30 @@ impl Verify {
                 .collect();
             print(&table(&["NAME", "VERDICT", ""], &rows));
         }
-        let damaged: Vec<&str> =
-            answers.iter().filter(|one| one.1 == "damaged").map(|one| one.0.as_str()).collect();
-        match (damaged.first(), missing) {
-            (Some(first), _) => Err(Error::damaged(
-                first,
-                format!("{} of {} backups are damaged", damaged.len(), answers.len()),
-            )),
-            (None, Some(error)) => Err(error),
-            (None, None) => Ok(()),
+        let of = |wanted: &str| -> Vec<&(String, &str, String)> {
+            answers.iter().filter(|one| one.1 == wanted).collect()
+        };
+        for (name, verdict, why) in of("damaged").into_iter().skip(1).chain(of("unreadable")) {
+            complain(&format!("`{name}` is {verdict}: {why}"));
+        }
+        if let Some((first, _, why)) = of("damaged").first() {
+            let why = format!("{why}; {} of {} backups are damaged", of("damaged").len(), answers.len());
+            return Err(Error::damaged(first, why));
+        }
+        match (unreadable, missing, of("unreadable").first()) {
+            (Some(error), ..) | (None, Some(error), None) => Err(error),
+            (None, _, Some((name, _, why))) => {
+                Err(Error::Store(format!("`{name}` could not be read: {why}")))
+            }
+            (None, None, None) => Ok(()),
         }
     }
 
     async fn one(&self, context: &Context, name: &Name) -> Result<(&'static str, String), Error> {
         let manifest = catalog::manifest(&context.store, name).await?;
-        if let Warmth::Cold | Warmth::Thawing = download::ready(&context.store, &manifest).await? {
+        chain::whole(&context.store, name.as_str(), manifest.parent.as_deref()).await?;
+        let (manifest, warmth) = download::ready(&context.store, &manifest).await?;
+        if let Warmth::Cold | Warmth::Thawing = warmth {
             return Ok(("cold", "only its size was looked at: thaw it to read it".to_owned()));
         }
         let reading = context.settings.reading()?;
@@ -214,36 +301,48 @@ impl Status {
         let catalog = read(context, &self.below, self.database.as_ref()).await?;
         let mut states = stream::iter(&catalog.backups)
             .map(|backup| async move {
-                (backup, cold::state(&context.store, &backup.name, &backup.manifest).await)
+                let state = match backup.broken.clone() {
+                    Some(why) => Err(Error::damaged(backup.name.as_str(), why)),
+                    None => cold::state(&context.store, &backup.name, &backup.manifest).await,
+                };
+                (backup, state)
             })
             .buffered(AT_ONCE);
-        let (mut rows, mut all) = (Vec::new(), Vec::new());
+        let (mut rows, mut all, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+        let bad = |name: &str, state: &str, why: &str| {
+            let row = vec![name.to_owned(), state.to_owned(), String::new(), why.to_owned()];
+            (row, json!({"name": name, "state": {"state": state, "why": why}}))
+        };
         while let Some((backup, state)) = states.next().await {
-            let name = backup.name.as_str().to_owned();
-            match state {
+            let name = backup.name.as_str();
+            let (row, json) = match state {
                 Ok(state) => {
-                    rows.push(vec![
-                        name.clone(),
-                        state.state.to_owned(),
-                        state.class.clone(),
-                        super::tend::expected(&state),
-                    ]);
-                    all.push(json!({"name": name, "state": state}));
+                    let first = super::tend::expected(&state);
+                    let row = vec![name.to_owned(), state.state.to_owned(), state.class.clone(), first];
+                    (row, json!({"name": name, "state": state}))
                 }
                 Err(Error::Damaged { why, .. }) => {
-                    rows.push(vec![name.clone(), "damaged".to_owned(), String::new(), why.clone()]);
-                    all.push(json!({"name": name, "state": {"state": "damaged", "why": why}}));
+                    damaged.push(name.to_owned());
+                    bad(name, "damaged", &why)
                 }
-                Err(error) => return Err(error),
-            }
+                // Deleted in this moment.
+                Err(Error::Missing(_)) => continue,
+                Err(error) => bad(name, "unreadable", &error.to_string()),
+            };
+            rows.push(row);
+            all.push(json);
         }
-        for (name, why) in &catalog.unreadable {
-            all.push(json!({"name": name.as_str(), "state": {"state": "damaged", "why": why}}));
+        drop(states);
+        for one in &catalog.unreadable {
+            let (row, json) = bad(one.name.as_str(), one.state(), &one.why);
+            rows.push(row);
+            all.push(json);
         }
         if context.settings.json {
-            return print_json(&all);
+            print_json(&all)?;
+        } else {
+            print(&table(&["NAME", "STATE", "CLASS", "FIRST BYTE"], &rows));
         }
-        print(&table(&["NAME", "STATE", "CLASS", "FIRST BYTE"], &rows));
-        Ok(())
+        told(&catalog, &damaged)
     }
 }

@@ -2,16 +2,22 @@
 
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt};
 use jiff::SignedDuration;
 use serde_json::json;
 
 use super::{Context, complain, print, print_json, span};
 use crate::catalog;
 use crate::clean;
-use crate::cold::{self, Speed, State};
+use crate::cold::{self, Speed, State, Wanted};
+use crate::delete;
 use crate::error::Error;
+use crate::manifest::Manifest;
 use crate::name::Name;
 use crate::prune::{self, Action};
+
+/// Manifests read at once.
+const AT_ONCE: usize = 16;
 
 /// When the first byte can be read, for people.
 pub(super) fn expected(state: &State) -> String {
@@ -47,13 +53,11 @@ impl Thaw {
         // What an incremental backup builds on is needed too.
         let mut chain = vec![self.name.clone()];
         let mut states = Vec::new();
-        let terms = context.settings.terms()?;
+        let terms = context.settings.terms(context.store.clock().now())?;
         while let Some(name) = chain.pop() {
             let manifest = catalog::manifest(&context.store, &name).await?;
-            states.push((
-                cold::thaw(&context.store, &name, &manifest, self.tier, self.days, &terms).await?,
-                name,
-            ));
+            let wanted = Wanted { speed: self.tier, days: self.days };
+            states.push((cold::thaw(&context.store, &name, &manifest, wanted, &terms).await?, name));
             if let Some(parent) = manifest.parent.and_then(|parent| parent.parse().ok()) {
                 if states.iter().any(|(_, name)| *name == parent) {
                     return Err(Error::damaged(self.name.as_str(), "it builds on itself"));
@@ -96,7 +100,7 @@ impl Move {
                 self.name
             )));
         }
-        let terms = context.settings.terms()?;
+        let terms = context.settings.terms(context.store.clock().now())?;
         cold::relocate(&context.store, &context.journal, &self.name, &manifest, &self.to, &terms).await?;
         print(&format!("{} is in {} now", self.name, self.to));
         Ok(())
@@ -105,9 +109,10 @@ impl Move {
 
 #[derive(clap::Args)]
 pub(super) struct Delete {
-    /// Name of the backup
-    name: Name,
-    /// Also if others build on it
+    /// Names of backups: one call for many is faster than many calls
+    #[arg(required = true)]
+    names: Vec<Name>,
+    /// Also if others build on them
     #[arg(long)]
     force: bool,
 }
@@ -115,20 +120,52 @@ pub(super) struct Delete {
 impl Delete {
     pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
         context.clean().await;
-        let manifest = catalog::manifest(&context.store, &self.name).await?;
-        if !self.force {
-            let catalog = catalog::read(&context.store, "").await?;
-            let child =
-                catalog.backups.iter().find(|one| one.manifest.parent.as_deref() == Some(self.name.as_str()));
-            if let Some(child) = child {
-                let text =
-                    format!("`{}` builds on `{}`: delete it first, or say --force", child.name, self.name);
-                return Err(Error::Refused(text));
+        let store = &context.store;
+        let mut names = self.names;
+        names.sort();
+        names.dedup();
+        let read = stream::iter(names).map(|name| async move {
+            let manifest = catalog::manifest(store, &name).await;
+            (name, manifest)
+        });
+        let read: Vec<(Name, Result<Manifest, Error>)> = read.buffered(AT_ONCE).collect().await;
+        let mut doomed = Vec::new();
+        let mut answers = Vec::new();
+        for (name, manifest) in read {
+            match manifest {
+                Ok(manifest) => doomed.push((name, manifest)),
+                Err(error) => answers.push((name, Err(error))),
             }
         }
-        cold::delete(&context.store, &context.journal, &self.name, &manifest).await?;
-        print(&format!("{} is deleted", self.name));
-        Ok(())
+        let nothing = catalog::Catalog::default();
+        answers.extend(delete::all(store, &context.journal, doomed, &nothing, self.force).await);
+        answers.sort_by(|(one, _), (other, _)| one.cmp(other));
+        if context.settings.json {
+            let all: Vec<_> = answers
+                .iter()
+                .map(|(name, answer)| {
+                    let why = answer.as_ref().err().map(ToString::to_string);
+                    json!({"name": name.as_str(), "deleted": answer.is_ok(), "why": why})
+                })
+                .collect();
+            print_json(&all)?;
+        }
+        let count = answers.len();
+        let mut failed = Vec::new();
+        for (name, answer) in answers {
+            match answer {
+                Ok(()) if !context.settings.json => print(&format!("{name} is deleted")),
+                Ok(()) => {}
+                Err(error) => failed.push(error),
+            }
+        }
+        if failed.len() > 1 {
+            for error in &failed {
+                complain(&error.to_string());
+            }
+            return Err(Error::No(format!("{} of {count} were not deleted", failed.len())));
+        }
+        failed.pop().map_or(Ok(()), Err)
     }
 }
 
@@ -154,6 +191,9 @@ impl Prune {
         for line in &report.unreadable {
             complain(&format!("left alone: {line}"));
         }
+        for line in &report.future {
+            complain(&format!("dated later than now, so it counts for no rule and is kept: {line}"));
+        }
         if settings.json {
             print_json(&report)?;
         } else {
@@ -167,7 +207,9 @@ impl Prune {
             }
             let cleared = report.died + report.stale_uploads + report.stale_objects;
             if cleared > 0 {
-                print(&format!("cleared away {cleared} leftovers of uploads, moves and deletions that died"));
+                print(&format!(
+                    "cleared away {cleared} leftovers of interrupted uploads, moves and deletions"
+                ));
             }
         }
         if report.failed.is_empty() {
@@ -190,19 +232,29 @@ pub(super) struct Clean {
 impl Clean {
     pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
         let (store, journal) = (&context.store, &context.journal);
-        let died = clean::dead(store, journal).await?;
         let catalog = catalog::read(store, "").await?;
+        store.clock().trusted("cleaning")?;
+        let (died, bad) = clean::dead(store, journal).await;
+        for why in &bad {
+            complain(why);
+        }
+        let catalog = catalog::again(store, "", &catalog).await?;
         let stale = SignedDuration::try_from(self.stale).unwrap_or(SignedDuration::MAX);
         let done = clean::stale(store, journal, &catalog, stale).await?;
         if context.settings.json {
-            return print_json(
-                &json!({"died": died, "stale_uploads": done.uploads, "stale_objects": done.objects}),
-            );
+            print_json(&json!({"died": died, "stale_uploads": done.uploads, "stale_objects": done.objects,
+                    "failed": bad}))?;
+        } else {
+            print(&format!(
+                "cleared away {} interrupted operations of this host, and {} uploads and {} objects of no backup",
+                died.saturating_sub(bad.len()),
+                done.uploads,
+                done.objects
+            ));
         }
-        print(&format!(
-            "cleared away {died} that died on this host, and {} uploads and {} objects of no backup",
-            done.uploads, done.objects
-        ));
-        Ok(())
+        if bad.is_empty() {
+            return Ok(());
+        }
+        Err(Error::No(format!("{} could not be cleared away: the others were", bad.len())))
     }
 }

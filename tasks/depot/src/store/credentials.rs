@@ -19,6 +19,15 @@ const TOKEN: &str = "s3_session_token";
 /// After this the files are read again. The SDK takes up new ones ten seconds before the end of the old.
 const FRESH: Duration = Duration::from_secs(20);
 
+/// Keys that are younger than this may not be known to all of a store's servers yet.
+const YOUNG: Duration = Duration::from_secs(120);
+
+/// Whether the folder's keys were written a moment ago.
+pub fn young(folder: &Path) -> bool {
+    let written = std::fs::metadata(folder.join(KEY_ID)).and_then(|found| found.modified());
+    written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < YOUNG))
+}
+
 /// The folder.
 #[derive(Debug)]
 pub struct Folder(PathBuf);

@@ -9,7 +9,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use crate::error::Error;
 
 /// The class of a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The same request may succeed in a moment.
     Transient,
@@ -25,6 +25,14 @@ pub enum Class {
     Cold,
     /// The server cannot do this at all.
     Unsupported,
+    /// The server does not know the key's id: a wrong one, or one that is too new.
+    UnknownKey,
+    /// These keys may not do this, or something forbids it.
+    Denied,
+    /// The bucket is in this region.
+    Elsewhere(String),
+    /// The way to the server is configured wrongly: no server at that place will ever answer.
+    Config,
     /// Anything else: trying again would not help.
     Fatal,
 }
@@ -49,12 +57,26 @@ impl Fault {
 
     /// As the error of a command, with what was asked.
     pub fn error(self, what: &str) -> Error {
-        let cure = match self.class {
-            Class::Expired => ": renew the credentials",
-            Class::Skewed(_) => ": set this host's clock",
-            _ => "",
+        let fix = match &self.class {
+            Class::Expired => ": renew the credentials".to_owned(),
+            Class::Skewed(_) => ": set this host's clock".to_owned(),
+            Class::UnknownKey => ": the access key's id is unknown there".to_owned(),
+            Class::Denied if self.text.contains("SignatureDoesNotMatch") => {
+                ": the secret access key is not that of the key's id".to_owned()
+            }
+            Class::Denied => ": the keys lack a permission; `hostler-depot check` says which".to_owned(),
+            Class::Elsewhere(region) => {
+                let text =
+                    format!("{what}: the bucket is in {region}: say `region: {region}` ({})", self.text);
+                return Error::Config(text);
+            }
+            Class::Config => return Error::Config(format!("{what}: {}", self.text)),
+            Class::Fatal if self.text.contains("NoSuchBucket") => {
+                ": create it, or say another `bucket`".to_owned()
+            }
+            _ => String::new(),
         };
-        Error::Store(format!("{what}: {}{cure}", self.text))
+        Error::Store(format!("{what}: {}{fix}", self.text))
     }
 }
 
@@ -77,7 +99,10 @@ fn class(code: &str, status: u16) -> Class {
         | "OperationAborted"
         | "ConditionalRequestConflict" => Class::Transient,
         "NoSuchBucket" => Class::Fatal,
+        "InvalidAccessKeyId" => Class::UnknownKey,
+        "AccessDenied" | "SignatureDoesNotMatch" | "AllAccessDisabled" => Class::Denied,
         _ => match status {
+            401 | 403 => Class::Denied,
             404 => Class::Missing,
             408 | 429 | 500 | 502..=504 => Class::Transient,
             412 => Class::Exists,
@@ -87,12 +112,59 @@ fn class(code: &str, status: u16) -> Class {
     }
 }
 
-/// How far the server's clock is ahead, by the date of its answer.
-fn ahead(response: &HttpResponse) -> Option<i64> {
-    let text = response.headers().get("date")?;
-    let theirs =
-        aws_smithy_types::DateTime::from_str(text, aws_smithy_types::date_time::Format::HttpDate).ok()?;
-    Some(theirs.secs() - jiff::Timestamp::now().as_second())
+/// The region that a redirect names; AWS says it in a header, and in words where the signature was for another.
+fn region(response: &HttpResponse, code: &str, said: &str) -> Option<String> {
+    let moved = matches!(response.status().as_u16(), 301 | 307 | 308)
+        || matches!(
+            code,
+            "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException"
+        );
+    if !moved {
+        return None;
+    }
+    let named = response.headers().get("x-amz-bucket-region").or_else(|| {
+        // "the region 'us-east-1' is wrong; expecting 'eu-central-1'"
+        said.split_once("expecting '").and_then(|(_, rest)| rest.split_once('\'')).map(|(region, _)| region)
+    })?;
+    let plain = named.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    (plain && !named.is_empty() && named.len() <= 64).then(|| named.to_owned())
+}
+
+/// Words for what no later try can mend: certificates, and a scheme that the server does not speak.
+fn wrong_way(text: &str) -> Option<String> {
+    let known = [
+        (
+            "UnknownIssuer",
+            "its certificate is of an unknown authority: say `ca_file`, with the authority's certificate",
+        ),
+        (
+            "CaUsedAsEndEntity",
+            "it shows an authority's certificate as its own: let it use one that the authority signed, and name the authority in `ca_file`",
+        ),
+        ("NotValidForName", "its certificate is for another name: say the `endpoint` by a name in it"),
+        (
+            "certificate not valid for name",
+            "its certificate is for another name: say the `endpoint` by a name in it",
+        ),
+        ("Expired", "its certificate has expired"),
+        ("expired", "its certificate has expired"),
+        ("invalid peer certificate", "its certificate cannot be trusted: see `ca_file`"),
+        ("InvalidContentType", "it does not speak TLS there: say `http://` in `endpoint`, or another port"),
+        (
+            "received corrupt message",
+            "it does not speak TLS there: say `http://` in `endpoint`, or another port",
+        ),
+        (
+            "invalid HTTP version parsed",
+            "it does not speak plain HTTP there: say `https://` in `endpoint`, or another port",
+        ),
+        ("no native root CA", "this host knows no authorities: install ca-certificates, or say `ca_file`"),
+    ];
+    let certificate = text.contains("certificate") || text.contains("Cert");
+    known
+        .iter()
+        .find(|(word, _)| text.contains(word) && (certificate || !word.to_lowercase().starts_with("expired")))
+        .map(|(_, fix)| format!("the server was reached, but {fix} ({text})"))
 }
 
 impl<E> From<SdkError<E, HttpResponse>> for Fault
@@ -106,9 +178,17 @@ where
                 let code = service.err().code().unwrap_or_default();
                 let mut class = class(code, status);
                 if class == Class::Skewed(0) {
-                    class = Class::Skewed(ahead(service.raw()).unwrap_or_default());
+                    class = Class::Skewed(super::clock::ahead(service.raw()).unwrap_or_default());
                 }
                 let said = service.err().message().unwrap_or_default();
+                if let Some(region) = region(service.raw(), code, said) {
+                    class = Class::Elsewhere(region);
+                }
+                let body = service.raw().body().bytes().unwrap_or_default();
+                if status == 400 && code.is_empty() && String::from_utf8_lossy(body).contains("HTTPS") {
+                    let text = "it does not speak plain HTTP there: say `https://` in `endpoint`";
+                    return Self { class: Class::Config, text: text.to_owned() };
+                }
                 let code = if code.is_empty() { NO_CODE } else { code };
                 Self { class, text: one_line(&format!("status {status}, {code} {said}")) }
             }
@@ -117,9 +197,16 @@ where
             }
             // That there are no credentials is what an operator meets first; waiting brings none.
             SdkError::DispatchFailure(_) if without_credentials(&error) => {
-                Self { class: Class::Fatal, text: one_line(&chain(&error)) }
+                let text = format!(
+                    "no credentials: none in the environment, a profile, `credentials_dir`, or from the metadata service: {}",
+                    chain(&error)
+                );
+                Self { class: Class::Fatal, text: one_line(&text) }
             }
-            _ => Self::transient(one_line(&chain(&error))),
+            _ => match wrong_way(&whole(&error)) {
+                Some(text) => Self { class: Class::Config, text: one_line(&text) },
+                None => Self::transient(one_line(&chain(&error))),
+            },
         }
     }
 }
@@ -135,8 +222,18 @@ fn without_credentials(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
+/// All causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    causes(error).join(": ")
+}
+
 /// The innermost causes say most; the outer ones are names of the SDK's stages.
 fn chain(error: &dyn std::error::Error) -> String {
+    let mut texts = causes(error);
+    texts.split_off(texts.len().saturating_sub(3)).join(": ")
+}
+
+fn causes(error: &dyn std::error::Error) -> Vec<String> {
     let mut texts = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
@@ -144,11 +241,11 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = error.source();
     }
     texts.dedup();
-    texts.split_off(texts.len().saturating_sub(3)).join(": ")
+    texts
 }
 
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect()
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(1000).collect()
 }
 
 /// How often and how long a request is tried.
@@ -195,7 +292,8 @@ mod tests {
         assert_eq!(class("SlowDown", 503), Class::Transient);
         assert_eq!(class("", 500), Class::Transient);
         assert_eq!(class("ExpiredToken", 400), Class::Expired);
-        assert_eq!(class("AccessDenied", 403), Class::Fatal);
+        assert_eq!(class("AccessDenied", 403), Class::Denied);
+        assert_eq!(class("InvalidAccessKeyId", 403), Class::UnknownKey);
         assert_eq!(class("NoSuchBucket", 404), Class::Fatal);
         assert_eq!(class("InvalidObjectState", 403), Class::Cold);
         assert_eq!(class("", 404), Class::Missing);

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
-    ChecksumAlgorithm, GlacierJobParameters, ObjectLockMode, RestoreRequest, ServerSideEncryption,
+    ChecksumAlgorithm, GlacierJobParameters, ObjectLockLegalHoldStatus, ObjectLockMode, RestoreRequest,
+    ServerSideEncryption,
 };
 use aws_sdk_s3::types::{StorageClass, Tier};
 use base64::Engine;
 use bytes::Bytes;
 use jiff::Timestamp;
+use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
-use super::Store;
 use super::fault::{Class, Fault, NO_CODE};
+use super::{Checksums, Store};
 use crate::stream::room::Buffer;
 
 /// Most objects that one listing takes in.
@@ -67,6 +69,8 @@ pub struct Listed {
     pub size: u64,
     /// When it was last written, by the server's clock.
     pub modified: Option<Timestamp>,
+    /// What the server calls this state of it.
+    pub etag: Option<String>,
 }
 
 /// Where an object is.
@@ -89,15 +93,65 @@ pub struct Found {
     pub size: u64,
     /// Storage class.
     pub class: String,
+    /// The archive that INTELLIGENT_TIERING has moved it to.
+    pub archive: Option<String>,
     /// Whether it can be read.
     pub warmth: Warmth,
     /// Version, in a bucket with versions.
     pub version: Option<String>,
+    /// What the server says that forbids to delete it. A legal hold, or an end of the lock that is to come, which the
+    /// server shows only to keys that may read locks.
+    pub held: Held,
+}
+
+/// What forbids to delete an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// A legal hold.
+    pub legally: bool,
+    /// The end of its retention.
+    pub until: Option<Timestamp>,
+}
+
+impl Held {
+    /// Why it cannot be deleted now; `None` if nothing is known to forbid it.
+    pub fn why(&self, now: Timestamp) -> Option<String> {
+        if self.legally {
+            return Some("under a legal hold".to_owned());
+        }
+        self.until.filter(|until| *until > now).map(|until| format!("locked until {until}"))
+    }
+}
+
+/// What came of sending bytes.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// What the server calls what it stored.
+    pub etag: String,
+    /// Whether its answer proves that it has the bytes that were sent.
+    pub proved: bool,
 }
 
 /// A sum as the headers want it.
 pub(super) fn header(crc: u32) -> String {
     base64::engine::general_purpose::STANDARD.encode(crc.to_be_bytes())
+}
+
+/// Whether an answer's checksum or ETag is that of the bytes. AWS holds each part against the sum that came with it and
+/// answers with its own; of other servers some only repeat what they were sent, so there the MD5 in the ETag counts.
+pub(super) fn proved(store: &Store, bytes: &Bytes, crc: u32, answered: Option<&str>, etag: &str) -> bool {
+    let same = answered.is_some_and(|sum| sum == header(crc));
+    if store.place().endpoint.is_none() && same {
+        return true;
+    }
+    let etag = etag.trim_matches('"');
+    etag.len() == 32 && etag.eq_ignore_ascii_case(&crate::manifest::hex(&Md5::digest(bytes)))
+}
+
+/// The MD5 as `Content-MD5` wants it, where that is what the server wants.
+pub(super) fn md5(store: &Store, bytes: &Bytes) -> Option<String> {
+    (store.place().checksums == Checksums::Md5)
+        .then(|| base64::engine::general_purpose::STANDARD.encode(Md5::digest(bytes)))
 }
 
 fn time(time: &DateTime) -> Option<Timestamp> {
@@ -113,14 +167,40 @@ impl Store {
         crc: u32,
         terms: &Terms,
         new: bool,
-    ) -> Result<Option<String>, Fault> {
+    ) -> Result<Sent, Fault> {
+        self.send(key, bytes, crc, terms, (new.then(|| "*".to_owned()), None)).await
+    }
+
+    /// Replaces the object that the server calls `etag`: `Class::Exists` or `Class::Missing` where it is another.
+    pub async fn replace(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        crc: u32,
+        terms: &Terms,
+        etag: &str,
+    ) -> Result<Sent, Fault> {
+        self.send(key, bytes, crc, terms, (None, Some(etag.to_owned()))).await
+    }
+
+    /// Stores an object at once, under the conditions `If-None-Match` and `If-Match`.
+    async fn send(
+        &self,
+        key: &str,
+        bytes: Bytes,
+        crc: u32,
+        terms: &Terms,
+        (none, same): (Option<String>, Option<String>),
+    ) -> Result<Sent, Fault> {
         let full = self.key(key);
         let length = bytes.len() as u64;
         let (mode, until) = terms.lock();
+        let crc32c = self.place.checksums == Checksums::Crc32c;
+        let md5 = md5(self, &bytes);
         let done = self
             .tried(length, || async {
                 let request = self
-                    .client
+                    .client()
                     .put_object()
                     .bucket(&self.place.bucket)
                     .key(&full)
@@ -130,16 +210,20 @@ impl Store {
                     .set_tagging(terms.tags.clone())
                     .set_object_lock_mode(mode.clone())
                     .set_object_lock_retain_until_date(until)
-                    .set_if_none_match(new.then(|| "*".to_owned()))
-                    .checksum_algorithm(ChecksumAlgorithm::Crc32C)
-                    .checksum_crc32_c(header(crc))
+                    .set_if_none_match(none.clone())
+                    .set_if_match(same.clone())
+                    .set_checksum_algorithm(crc32c.then_some(ChecksumAlgorithm::Crc32C))
+                    .set_checksum_crc32_c(crc32c.then(|| header(crc)))
+                    .set_content_md5(md5.clone())
                     .body(ByteStream::from(bytes.clone()));
                 let request = request.customize();
                 let request = if self.sealed() { request.disable_payload_signing() } else { request };
                 request.send().await.map_err(Fault::from)
             })
             .await?;
-        Ok(done.version_id)
+        let etag = done.e_tag().unwrap_or_default().to_owned();
+        let proved = proved(self, &bytes, crc, done.checksum_crc32_c(), &etag);
+        Ok(Sent { etag, proved })
     }
 
     /// What is there, if anything.
@@ -147,9 +231,12 @@ impl Store {
         let full = self.key(key);
         let answer = self
             .tried(0, || async {
-                let request = self.client.head_object().bucket(&self.place.bucket).key(&full);
+                let request = self.client().head_object().bucket(&self.place.bucket).key(&full);
                 match request.send().await.map_err(Fault::from) {
-                    Err(fault) if fault.class == Class::Fatal && fault.text.contains(NO_CODE) => {
+                    Err(fault)
+                        if matches!(fault.class, Class::Fatal | Class::Denied)
+                            && fault.text.contains(NO_CODE) =>
+                    {
                         Err(self.reason(&full).await.unwrap_or(fault))
                     }
                     answer => answer,
@@ -167,24 +254,40 @@ impl Store {
                 text.split("expiry-date=\"").nth(1).unwrap_or("").trim_end_matches('"').to_owned(),
             ),
             _ if matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE") => Warmth::Cold,
+            // Objects of INTELLIGENT_TIERING that nobody read for months.
+            _ if head.archive_status().is_some() => Warmth::Cold,
             _ => Warmth::Hot,
         };
+        let archive = head.archive_status().map(|status| status.as_str().to_owned());
+        let held = Held {
+            legally: head.object_lock_legal_hold_status() == Some(&ObjectLockLegalHoldStatus::On),
+            until: head.object_lock_retain_until_date().and_then(time),
+        };
         let size = u64::try_from(head.content_length().unwrap_or_default()).unwrap_or_default();
-        Ok(Some(Found { size, class, warmth, version: head.version_id().map(str::to_owned) }))
+        Ok(Some(Found { size, class, archive, warmth, version: head.version_id().map(str::to_owned), held }))
     }
 
     /// Asks once more in a way that can be answered with a reason.
     async fn reason(&self, full: &str) -> Option<Fault> {
-        let request = self.client.get_object().bucket(&self.place.bucket).key(full).range("bytes=0-0");
+        let request = self.client().get_object().bucket(&self.place.bucket).key(full).range("bytes=0-0");
         request.send().await.map_err(Fault::from).err()
     }
 
     /// A small object whole, if it is there; more than `most` bytes are an error.
     pub async fn small(&self, key: &str, most: u64) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(self.small_tagged(key, most).await?.map(|(text, _)| text))
+    }
+
+    /// The same, with what the server calls this state of it.
+    pub async fn small_tagged(
+        &self,
+        key: &str,
+        most: u64,
+    ) -> Result<Option<(Vec<u8>, Option<String>)>, Fault> {
         let full = self.key(key);
         let answer = self
             .tried(most.min(1 << 20), || async {
-                let request = self.client.get_object().bucket(&self.place.bucket).key(&full);
+                let request = self.client().get_object().bucket(&self.place.bucket).key(&full);
                 let mut answer = request.send().await.map_err(Fault::from)?;
                 let length = answer.content_length().and_then(|length| u64::try_from(length).ok());
                 let mut text = Vec::new();
@@ -200,7 +303,7 @@ impl Store {
                 if length.is_some_and(|length| length != text.len() as u64) {
                     return Err(Fault::transient("the answer broke off"));
                 }
-                Ok(text)
+                Ok((text, answer.e_tag().map(str::to_owned)))
             })
             .await;
         match answer {
@@ -209,46 +312,53 @@ impl Store {
         }
     }
 
-    /// A range of an object, held against its sum. Wrong twice is not the network: the object is damaged.
+    /// Fails with `Class::Cold` if the object's first byte cannot be read now.
+    pub async fn readable(&self, key: &str) -> Result<(), Fault> {
+        let full = self.key(key);
+        self.tried(0, || async {
+            let request = self.client().get_object().bucket(&self.place.bucket).key(&full).range("bytes=0-0");
+            request.send().await.map(|_| ()).map_err(Fault::from)
+        })
+        .await
+    }
+
+    /// A range of an object, held against its sum; `false` if it was wrong twice: that is not the network.
     pub async fn range(
         &self,
         key: &str,
         from: u64,
         length: u64,
         crc: u32,
-        into: Buffer,
-    ) -> Result<Option<Bytes>, Fault> {
+        into: &tokio::sync::Mutex<Buffer>,
+    ) -> Result<bool, Fault> {
         let full = self.key(key);
         let range = format!("bytes={from}-{}", from + length.saturating_sub(1));
         let wrong = std::sync::atomic::AtomicU32::new(0);
         // A try that was too slow is dropped before the next one begins, and leaves the buffer to it.
-        let into = tokio::sync::Mutex::new(into);
-        let right = self
-            .tried(length, || async {
-                let mut into = into.lock().await;
-                into.clear();
-                let request = self.client.get_object().bucket(&self.place.bucket).key(&full).range(&range);
-                let mut answer = request.send().await.map_err(Fault::from)?;
-                let mut sum = 0;
-                while let Some(piece) = answer.body.next().await {
-                    let piece =
-                        piece.map_err(|error| Fault::transient(format!("the answer broke off: {error}")))?;
-                    if (into.len() + piece.len()) as u64 > length {
-                        return Err(Fault::transient("the answer is longer than what was asked for"));
-                    }
-                    sum = crc32c::crc32c_append(sum, &piece);
-                    into.extend_from_slice(&piece);
+        self.tried(length, || async {
+            let mut into = into.lock().await;
+            into.clear();
+            let request = self.client().get_object().bucket(&self.place.bucket).key(&full).range(&range);
+            let mut answer = request.send().await.map_err(Fault::from)?;
+            let mut sum = 0;
+            while let Some(piece) = answer.body.next().await {
+                let piece =
+                    piece.map_err(|error| Fault::transient(format!("the answer broke off: {error}")))?;
+                if (into.len() + piece.len()) as u64 > length {
+                    return Err(Fault::transient("the answer is longer than what was asked for"));
                 }
-                if (into.len() as u64) < length {
-                    return Err(Fault::transient("the answer broke off"));
-                }
-                if sum != crc && wrong.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
-                    return Err(Fault::transient("the bytes are not those that were stored"));
-                }
-                Ok(sum == crc)
-            })
-            .await?;
-        Ok(right.then(|| into.into_inner().freeze()))
+                sum = crc32c::crc32c_append(sum, &piece);
+                into.extend_from_slice(&piece);
+            }
+            if (into.len() as u64) < length {
+                return Err(Fault::transient("the answer broke off"));
+            }
+            if sum != crc && wrong.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+                return Err(Fault::transient("the bytes are not those that were stored"));
+            }
+            Ok(sum == crc)
+        })
+        .await
     }
 
     /// Removes an object; that there is none is a success.
@@ -256,7 +366,7 @@ impl Store {
         let full = self.key(key);
         let answer = self
             .tried(0, || async {
-                let request = self.client.delete_object().bucket(&self.place.bucket).key(&full);
+                let request = self.client().delete_object().bucket(&self.place.bucket).key(&full);
                 request.set_version_id(version.map(str::to_owned)).send().await.map_err(Fault::from)
             })
             .await;
@@ -274,7 +384,7 @@ impl Store {
         loop {
             let page = self
                 .tried(0, || async {
-                    let request = self.client.list_objects_v2().bucket(&self.place.bucket).prefix(&prefix);
+                    let request = self.client().list_objects_v2().bucket(&self.place.bucket).prefix(&prefix);
                     request.set_continuation_token(token.clone()).send().await.map_err(Fault::from)
                 })
                 .await?;
@@ -286,6 +396,7 @@ impl Store {
                     key: key.to_owned(),
                     size: u64::try_from(object.size().unwrap_or_default()).unwrap_or_default(),
                     modified: object.last_modified().and_then(time),
+                    etag: object.e_tag().map(str::to_owned),
                 });
             }
             if all.len() > MOST_OBJECTS {
@@ -303,21 +414,37 @@ impl Store {
         Ok(all)
     }
 
-    /// Asks for a copy of a cold object that can be read for some days. `false`: it is on its way already.
-    pub async fn thaw(&self, key: &str, tier: &str, days: i32) -> Result<bool, Fault> {
+    /// Asks for a copy of a cold object that can be read for some days; what INTELLIGENT_TIERING archived comes back for
+    /// good, and takes no days. `false`: it is on its way already.
+    pub async fn thaw(&self, key: &str, tier: &str, days: Option<i32>) -> Result<bool, Fault> {
         let full = self.key(key);
         let job = GlacierJobParameters::builder().tier(Tier::from(tier)).build();
         let job = job.map_err(|error| Fault { class: Class::Fatal, text: error.to_string() })?;
-        let wish = RestoreRequest::builder().days(days).glacier_job_parameters(job).build();
+        let wish = RestoreRequest::builder().set_days(days).glacier_job_parameters(job).build();
         let answer = self
             .tried(0, || async {
-                let request = self.client.restore_object().bucket(&self.place.bucket).key(&full);
+                let request = self.client().restore_object().bucket(&self.place.bucket).key(&full);
                 request.restore_request(wish.clone()).send().await.map_err(Fault::from)
             })
             .await;
         match answer {
             Err(fault) if fault.text.contains("RestoreAlreadyInProgress") => Ok(false),
             answer => answer.map(|_| true),
+        }
+    }
+
+    /// Whether the bucket can lock objects.
+    pub async fn locks(&self) -> Result<bool, Fault> {
+        let answer = self
+            .tried(0, || async {
+                let request = self.client().get_object_lock_configuration().bucket(&self.place.bucket);
+                request.send().await.map_err(Fault::from)
+            })
+            .await;
+        match answer {
+            Ok(answer) => Ok(answer.object_lock_configuration().is_some()),
+            Err(fault) if matches!(fault.class, Class::Missing | Class::Unsupported) => Ok(false),
+            Err(fault) => Err(fault),
         }
     }
 

@@ -5,9 +5,9 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::Store;
 use super::fault::{Class, Fault};
-use super::objects::{Terms, header};
+use super::objects::{Terms, header, md5, proved};
+use super::{Checksums, Store};
 
 /// What S3 copies in one request; larger objects are copied in parts.
 pub const MOST_AT_ONCE: u64 = 5 * 1024 * 1024 * 1024;
@@ -23,6 +23,8 @@ pub struct Stored {
     pub etag: String,
     /// Its sum, if it was sent by us.
     pub crc: Option<u32>,
+    /// Whether the answer proves that the server has the bytes that were sent.
+    pub proved: bool,
 }
 
 /// An upload that is not complete.
@@ -45,9 +47,10 @@ impl Store {
     pub async fn begin(&self, key: &str, terms: &Terms, sums: bool) -> Result<String, Fault> {
         let full = self.key(key);
         let (mode, until) = terms.lock();
+        let sums = sums && self.place.checksums == Checksums::Crc32c;
         let answer = self
             .tried(0, || async {
-                let request = self.client.create_multipart_upload().bucket(&self.place.bucket).key(&full);
+                let request = self.client().create_multipart_upload().bucket(&self.place.bucket).key(&full);
                 request
                     .set_storage_class(terms.class())
                     .set_server_side_encryption(terms.sse())
@@ -76,21 +79,26 @@ impl Store {
         crc: u32,
     ) -> Result<Stored, Fault> {
         let full = self.key(key);
+        let crc32c = self.place.checksums == Checksums::Crc32c;
+        let md5 = md5(self, &bytes);
         let answer = self
             .tried(bytes.len() as u64, || async {
-                let request = self.client.upload_part().bucket(&self.place.bucket).key(&full).upload_id(id);
+                let request = self.client().upload_part().bucket(&self.place.bucket).key(&full).upload_id(id);
                 let request = request
                     .part_number(number(part))
-                    .checksum_algorithm(ChecksumAlgorithm::Crc32C)
-                    .checksum_crc32_c(header(crc))
+                    .set_checksum_algorithm(crc32c.then_some(ChecksumAlgorithm::Crc32C))
+                    .set_checksum_crc32_c(crc32c.then(|| header(crc)))
+                    .set_content_md5(md5.clone())
                     .body(ByteStream::from(bytes.clone()));
                 let request = request.customize();
                 let request = if self.sealed() { request.disable_payload_signing() } else { request };
                 request.send().await.map_err(Fault::from)
             })
             .await?;
+        let answered = answer.checksum_crc32_c().map(str::to_owned);
         let etag = answer.e_tag.unwrap_or_default();
-        Ok(Stored { number: part, etag, crc: Some(crc) })
+        let proved = proved(self, &bytes, crc, answered.as_deref(), &etag);
+        Ok(Stored { number: part, etag, crc: crc32c.then_some(crc), proved })
     }
 
     /// Copies a range of another object into a part.
@@ -109,14 +117,14 @@ impl Store {
             // The server moves the bytes: it is given the time of a large part, whatever its size.
             .tried(1 << 26, || async {
                 let request =
-                    self.client.upload_part_copy().bucket(&self.place.bucket).key(&full).upload_id(id);
+                    self.client().upload_part_copy().bucket(&self.place.bucket).key(&full).upload_id(id);
                 let request =
                     request.copy_source(&source).copy_source_range(&range).part_number(number(part));
                 request.send().await.map_err(Fault::from)
             })
             .await?;
         let etag = answer.copy_part_result.and_then(|result| result.e_tag).unwrap_or_default();
-        Ok(Stored { number: part, etag, crc: None })
+        Ok(Stored { number: part, etag, crc: None, proved: false })
     }
 
     /// Copies an object of at most 5 GiB.
@@ -126,7 +134,7 @@ impl Store {
         let (mode, until) = terms.lock();
         self.tried(1 << 26, || async {
             let request =
-                self.client.copy_object().bucket(&self.place.bucket).key(&full).copy_source(&source);
+                self.client().copy_object().bucket(&self.place.bucket).key(&full).copy_source(&source);
             request
                 .set_storage_class(terms.class())
                 .set_server_side_encryption(terms.sse())
@@ -165,7 +173,7 @@ impl Store {
         let wish = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         // Servers may take minutes over thousands of parts.
         self.tried(1 << 26, || async {
-            let request = self.client.complete_multipart_upload().bucket(&self.place.bucket).key(&full);
+            let request = self.client().complete_multipart_upload().bucket(&self.place.bucket).key(&full);
             request.upload_id(id).multipart_upload(wish.clone()).send().await.map_err(Fault::from)
         })
         .await
@@ -177,7 +185,7 @@ impl Store {
         let full = self.key(key);
         let answer = self
             .tried(0, || async {
-                let request = self.client.abort_multipart_upload().bucket(&self.place.bucket).key(&full);
+                let request = self.client().abort_multipart_upload().bucket(&self.place.bucket).key(&full);
                 request.upload_id(id).send().await.map_err(Fault::from)
             })
             .await;
@@ -187,18 +195,19 @@ impl Store {
         }
     }
 
-    /// Whether an upload has parts.
-    pub async fn has_parts(&self, key: &str, id: &str) -> Result<bool, Fault> {
+    /// Whether an upload has parts; `None` where the server cannot tell.
+    pub async fn has_parts(&self, key: &str, id: &str) -> Result<Option<bool>, Fault> {
         let full = self.key(key);
         let answer = self
             .tried(0, || async {
-                let request = self.client.list_parts().bucket(&self.place.bucket).key(&full);
+                let request = self.client().list_parts().bucket(&self.place.bucket).key(&full);
                 request.upload_id(id).max_parts(1).send().await.map_err(Fault::from)
             })
             .await;
         match answer {
-            Err(fault) if fault.class == Class::Missing => Ok(false),
-            answer => answer.map(|page| !page.parts().is_empty()),
+            Err(fault) if fault.class == Class::Missing => Ok(Some(false)),
+            Err(fault) if fault.class == Class::Unsupported => Ok(None),
+            answer => answer.map(|page| Some(!page.parts().is_empty())),
         }
     }
 
@@ -211,7 +220,7 @@ impl Store {
             let answer = self
                 .tried(0, || async {
                     let request =
-                        self.client.list_multipart_uploads().bucket(&self.place.bucket).prefix(&prefix);
+                        self.client().list_multipart_uploads().bucket(&self.place.bucket).prefix(&prefix);
                     let request = request.set_key_marker(at_key.clone()).set_upload_id_marker(at_id.clone());
                     request.send().await.map_err(Fault::from)
                 })

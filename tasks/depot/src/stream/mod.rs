@@ -5,3 +5,4 @@ pub mod pipe;
 pub mod room;
 pub mod schedule;
 pub mod stages;
+pub mod target;

@@ -3,7 +3,7 @@
 //! A named pipe is opened without blocking, and the first event on it is waited for: a peer that opens late is
 //! given its time, one that never comes or goes silent is an error with the name of the pipe, never a hang.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -41,6 +41,21 @@ pub struct End {
     idle: Duration,
     called_off: Arc<AtomicBool>,
     polled: bool,
+}
+
+/// Takes the pipe for this reader alone, for as long as the descriptor is open: two readers of one pipe get a part of its
+/// bytes each, and both see a good end.
+fn alone(fd: &File, name: &str) -> io::Result<()> {
+    if !fd.metadata()?.file_type().is_fifo() {
+        return Ok(());
+    }
+    match fd.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(io::Error::other(format!("{name}: another hostler-depot is reading this pipe")))
+        }
+        // Where pipes cannot be locked nobody can tell.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
+    }
 }
 
 fn too_late(name: &str, time: Duration, what: &str) -> io::Error {
@@ -87,12 +102,16 @@ impl End {
             own
         };
         let name = if output { "standard output" } else { "standard input" };
+        if !output {
+            alone(&fd, name)?;
+        }
         Self::new(fd.into(), name, idle, called_off)
     }
 
     /// Opens a pipe or a file to read.
     pub fn reading(path: &Path, patience: Patience, called_off: Arc<AtomicBool>) -> io::Result<Self> {
         let fd = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+        alone(&fd, &path.display().to_string())?;
         let mut end = Self::new(fd.into(), &path.display().to_string(), patience.idle, called_off)?;
         end.next = patience.open;
         Ok(end)
@@ -171,39 +190,5 @@ impl Write for End {
 
     fn flush(&mut self) -> io::Result<()> {
         self.fd.flush()
-    }
-}
-
-/// A file that appears under its name only when it is whole and on the disk.
-pub struct NewFile {
-    file: tempfile::NamedTempFile,
-    path: std::path::PathBuf,
-}
-
-impl NewFile {
-    /// Begins beside the path.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = tempfile::Builder::new().prefix(".hostler-depot.").tempfile_in(folder)?;
-        Ok(Self { file, path: path.to_owned() })
-    }
-
-    /// Makes it appear.
-    pub fn keep(self) -> io::Result<()> {
-        self.file.as_file().sync_all()?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new(".")).to_owned();
-        self.file.persist(&self.path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()
-    }
-}
-
-impl Write for NewFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }

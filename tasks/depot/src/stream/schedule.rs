@@ -50,6 +50,23 @@ pub struct Sizes {
     pub unit: u64,
     /// Bytes of a block; the unit is a multiple.
     pub block: u64,
+    /// All parts but the last have the size of the first.
+    pub even: bool,
+}
+
+/// The largest block, where parts are even: a reader holds six.
+const LARGEST_BLOCK: u64 = 64 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+
+/// How to cut a stream into parts of one size, as some servers want them: at least `least`, and enough for what is
+/// expected, with a tenth to spare.
+pub fn even(expected: Option<u64>, least: u64) -> Sizes {
+    let expected = expected.unwrap_or(0);
+    let wanted = (expected / u64::from(MOST_PARTS)).saturating_add(expected / 100_000);
+    let unit = if wanted > least { wanted.next_multiple_of(MIB) } else { least }.min(LARGEST_PART);
+    // Whole blocks, as few as can be.
+    let count = (unit.div_ceil(LARGEST_BLOCK)..).find(|count| unit.is_multiple_of(*count)).unwrap_or(1);
+    Sizes { unit, block: unit / count, even: true }
 }
 
 /// How to cut a stream of about so many bytes, if anybody knows, into first parts of at least so many.
@@ -57,12 +74,15 @@ pub fn sizes(expected: Option<u64>, least: u64) -> Sizes {
     let expected = expected.unwrap_or(0);
     let block = least * (1 + expected / (least * MOST_BLOCKS));
     let unit = expected.div_ceil(EXPECTED_UNITS).max(block).next_multiple_of(block);
-    Sizes { unit: unit.min(LARGEST_PART / block * block), block }
+    Sizes { unit: unit.min(LARGEST_PART / block * block), block, even: false }
 }
 
 impl Sizes {
     /// Bytes of part `number`, counted from 1; `None` after the last one.
     pub fn part(self, number: u32) -> Option<u64> {
+        if self.even {
+            return (number <= MOST_PARTS).then_some(self.unit);
+        }
         let (_, times) = STEPS.iter().find(|(last, _)| number <= *last)?;
         // Whole blocks also where S3 sets the bound.
         Some((self.unit * times).min(LARGEST_PART / self.block * self.block))
@@ -130,5 +150,25 @@ mod tests {
             stored >= 1_000_000_000_000
         });
         assert!(cut.part(last.unwrap()).unwrap() <= 360 * MIB);
+    }
+
+    #[test]
+    fn even_parts_are_of_one_size_whole_blocks_and_enough() {
+        for (expected, least) in [
+            (0, SMALLEST_PART),
+            (1 << 40, SMALLEST_PART),
+            (45_000_000_000_000, SMALLEST_PART),
+            (0, 512 * MIB),
+            (1 << 30, 67 * MIB),
+            (1 << 35, LARGEST_PART),
+        ] {
+            let cut = even(Some(expected), least);
+            let sizes: std::collections::BTreeSet<_> =
+                (1..=MOST_PARTS).map(|number| cut.part(number)).collect();
+            assert_eq!(sizes.len(), 1, "{cut:?}");
+            assert_eq!(cut.part(MOST_PARTS + 1), None);
+            assert!(cut.unit >= least && cut.unit <= LARGEST_PART && cut.most_bytes() >= expected, "{cut:?}");
+            assert!(cut.unit.is_multiple_of(cut.block) && cut.block <= LARGEST_BLOCK, "{cut:?}");
+        }
     }
 }

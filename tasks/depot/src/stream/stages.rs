@@ -104,6 +104,8 @@ pub enum Broken {
     Source(io::Error),
     /// What is done with it.
     Sink(io::Error),
+    /// None of the keys opens it.
+    Key,
 }
 
 /// Moves the stream to its end; `seen` is told of each piece.
@@ -137,6 +139,25 @@ pub fn take_in(
     Ok(Taken { size, sha256: hex(&sum.finalize()), layout })
 }
 
+/// Size and SHA-256 of a stream.
+pub fn digest(source: &mut dyn Read, mut seen: impl FnMut(u64)) -> io::Result<(u64, String)> {
+    let mut sum = Sha256::new();
+    let mut size = 0u64;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match source.read(&mut chunk) {
+            Ok(0) => return Ok((size, hex(&sum.finalize()))),
+            Ok(count) => {
+                sum.update(chunk.get(..count).unwrap_or_default());
+                size += count as u64;
+                seen(count as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// What came out.
 #[derive(Debug)]
 pub struct Given {
@@ -160,8 +181,10 @@ pub fn give_out(
             let decryptor =
                 age::Decryptor::new(stored).map_err(|error| Broken::Source(io::Error::other(error)))?;
             let identities = identities.iter().map(|one| one as &dyn age::Identity);
-            let reader =
-                decryptor.decrypt(identities).map_err(|error| Broken::Source(io::Error::other(error)))?;
+            let reader = decryptor.decrypt(identities).map_err(|error| match error {
+                age::DecryptError::NoMatchingKeys => Broken::Key,
+                error => Broken::Source(io::Error::other(error)),
+            })?;
             Box::new(BufReader::with_capacity(CHUNK, reader))
         }
     };

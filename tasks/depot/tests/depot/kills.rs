@@ -187,10 +187,10 @@ fn a_manifest_that_arrives_after_the_cleaning_still_names_bytes_that_are_there()
     assert_eq!(late.arrive(), 412);
     depot.run(&["verify"]).ok();
     assert!(depot.run(&["get", "db/a"]).ok().out == bytes);
-    // A move replaces the manifest: there the late one is written, and is the same.
+    // A move replaces a manifest, and only the one that it knows: there the late one is refused too.
     let late = killed_at_the_manifest(&depot, &proxy, &["move", "db/a", "--to", "STANDARD_IA"], b"");
     depot.run(&["clean"]).ok();
-    assert_eq!(late.arrive(), 200);
+    assert_eq!(late.arrive(), 412);
     depot.run(&["verify"]).ok();
     assert_eq!(depot.run(&["show", "db/a", "--json"]).ok().json()["state"]["class"], "STANDARD_IA");
     assert!(depot.run(&["get", "db/a"]).ok().out == bytes);
@@ -227,4 +227,76 @@ fn a_put_whose_manifest_is_not_taken_is_finished_by_the_next_run() {
     proxy.rule(|seen| if seen.is_manifest() { Fate::Answer(403, "AccessDenied") } else { Fate::Pass });
     depot.feed(&["put", "db/c"], b"refused").fails(4, "AccessDenied");
     assert_eq!((server.keys().len(), depot.begun()), (6, 0));
+}
+
+#[test]
+fn a_deletion_killed_at_every_request_beside_a_child_of_another_host_leaves_no_child_without_its_base() {
+    let server = Strict::start();
+    let proxy = Proxy::start(server.address);
+    let depot = Depot::new(proxy.address, "timeout: 5\ntries: 2");
+    let other = Depot::new(server.address, "");
+    for fate in [Fate::Reset, Fate::LoseAnswer] {
+        for at in 1.. {
+            if !depot.names().contains(&"db/base".to_owned()) {
+                depot.put("db/base", b"base");
+            }
+            let more = killed(&depot, &proxy, &["delete", "db/base"], b"", at, fate.clone());
+            let put = other.feed(&["put", "db/child", "--parent", "db/base"], b"child");
+            assert!(matches!(put.code, Some(0 | 5 | 7)), "{at} {fate:?}: {put:?}");
+            // What was reported is good now, and when the deletion has been finished or given up.
+            other.run(&["verify"]).ok();
+            depot.run(&["clean"]).ok();
+            other.run(&["verify"]).ok();
+            let names = depot.names();
+            assert_eq!(put.code == Some(0), names.contains(&"db/child".to_owned()), "{at} {fate:?}");
+            if put.code == Some(0) {
+                assert!(names.contains(&"db/base".to_owned()), "{at} {fate:?}");
+                other.run(&["delete", "db/child"]).ok();
+            }
+            assert_eq!(server.keys().len(), 2 * depot.names().len(), "{at} {fate:?}: {:?}", server.keys());
+            assert_eq!((depot.begun(), other.begun()), (0, 0));
+            if !more {
+                assert!(at > 5, "{at} requests are too few");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_put_of_a_child_killed_at_every_request_beside_a_prune_of_another_host_loses_nothing() {
+    let server = Strict::start();
+    let proxy = Proxy::start(server.address);
+    let rules = "timeout: 5\ntries: 2\ndatabases: {db: {keep: {hourly: 1}}}";
+    let depot = Depot::new(proxy.address, rules);
+    let other = Depot::new(server.address, rules);
+    for fate in [Fate::Reset, Fate::LoseAnswer] {
+        for at in 1.. {
+            for name in ["db/base", "db/newest"] {
+                if !depot.names().contains(&name.to_owned()) {
+                    depot.put(name, name.as_bytes());
+                }
+            }
+            let child = ["put", "db/child", "--parent", "db/base"];
+            let more = killed(&depot, &proxy, &child, b"child", at, fate.clone());
+            let before = depot.names();
+            // Before the dead one is cleared away its note may keep the base; nothing else is lost either way.
+            let pruned = other.run(&["prune"]);
+            assert!(matches!(pruned.code, Some(0 | 1)), "{at} {fate:?}: {}", pruned.err);
+            other.run(&["verify"]).ok();
+            depot.run(&["clean"]).ok();
+            depot.run(&["verify"]).ok();
+            let names = depot.names();
+            if before.contains(&"db/child".to_owned()) {
+                assert!(names.contains(&"db/child".to_owned()) && names.contains(&"db/base".to_owned()));
+            }
+            if names.contains(&"db/child".to_owned()) {
+                depot.run(&["delete", "db/child"]).ok();
+            }
+            assert_eq!(server.keys().len(), 2 * depot.names().len(), "{at} {fate:?}: {:?}", server.keys());
+            if !more {
+                break;
+            }
+        }
+    }
 }

@@ -4,13 +4,18 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up fails at once")]
 
 mod agent;
+mod asks;
 mod backint;
 mod cold;
 mod credentials;
 mod faults;
+mod hosts;
 mod kills;
 mod kit;
 mod limits;
+mod outputs;
 mod progress;
 mod tasks;
 mod transfer;
+mod truth;
+mod ways;

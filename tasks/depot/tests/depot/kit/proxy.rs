@@ -40,6 +40,17 @@ impl Seen {
         self.method == "PUT" && self.path.ends_with("/manifest.json")
     }
 
+    /// Bytes of a backup are on the way to the server, in parts or whole.
+    pub(crate) fn is_data(&self) -> bool {
+        self.is_part() || self.method == "PUT" && self.is_of_data()
+    }
+
+    /// It is about the bytes of a backup, not about a note beside them.
+    pub(crate) fn is_of_data(&self) -> bool {
+        let last = self.path.rsplit('/').next().unwrap_or_default();
+        last.starts_with("data.") && !last.starts_with("data.child-") && !last.starts_with("data.delete-")
+    }
+
     /// Bytes of a backup are asked for.
     pub(crate) fn is_range(&self) -> bool {
         self.method == "GET" && self.headers.contains_key("range")
@@ -84,6 +95,14 @@ pub(crate) enum Fate {
     FlipSent,
     /// One bit of the answer's body is flipped.
     FlipAnswer,
+    /// The answer has a date that is so many seconds later than now.
+    Dated(i64),
+    /// The request arrives without this header.
+    Without(&'static str),
+    /// The answer has this header too.
+    With(&'static str, &'static str),
+    /// The bucket is said to be in this region.
+    Region(&'static str),
 }
 
 type Rule = Arc<dyn Fn(&Seen) -> Fate + Send + Sync>;
@@ -157,6 +176,14 @@ async fn pass_on(
             let answer = Response::builder().status(status).header("date", date(time)).body(body(text));
             return answer.map_err(std::io::Error::other);
         }
+        Fate::Region(region) => {
+            let answer = Response::builder().status(301).header("x-amz-bucket-region", region).body(body(""));
+            return answer.map_err(std::io::Error::other);
+        }
+        Fate::Without(name) => {
+            head.headers.remove(name);
+            sent
+        }
         Fate::FlipSent => flip(&sent),
         _ => sent,
     };
@@ -166,7 +193,7 @@ async fn pass_on(
         late.arrive.notified().await;
     }
     let request = Request::from_parts(head, Full::new(sent));
-    let (head, answer) = client.request(request).await.map_err(std::io::Error::other)?.into_parts();
+    let (mut head, answer) = client.request(request).await.map_err(std::io::Error::other)?.into_parts();
     let answer = answer.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let answer = match fate {
         Fate::Late(late) => {
@@ -180,6 +207,15 @@ async fn pass_on(
             StreamBody::new(futures_util::stream::iter([Ok(Frame::data(half)), broken])).boxed_unsync()
         }
         Fate::FlipAnswer => body(flip(&answer)),
+        Fate::Dated(seconds) => {
+            let time = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds);
+            head.headers.insert("date", date(time).parse().unwrap());
+            body(answer)
+        }
+        Fate::With(name, value) => {
+            head.headers.insert(name, value.parse().unwrap());
+            body(answer)
+        }
         _ => body(answer),
     };
     Ok(Response::from_parts(head, answer))
