@@ -12,6 +12,10 @@
 path "auth/token/create" {
   capabilities = ["update"]
 }
+# What an executor that was killed held is given back: by the token's accessor, which is no secret.
+path "auth/token/revoke-accessor" {
+  capabilities = ["update"]
+}
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }

@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use self::secrets::Handed;
-use self::secrets::Secrets;
+use self::secrets::{Fetched, Secrets};
 use crate::domain::memory::Asked;
 use crate::domain::plan::{Action, Command, Plan};
 use crate::domain::run::{Act, Ending, Event, Exit, Next, Outcome, next};
@@ -81,19 +81,50 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<()
     if !plan.place.systemd {
         process::usual_files()?;
     }
-    // Before the claim: without Vault nothing has happened, and the agent launches this epoch again.
-    let Some(secrets) = Secrets::fetch(&plan, &folder, handed).await? else { return Ok(()) };
-    let Some(_claim) = Claim::take(folder.path(), epoch, &holder())? else {
-        secrets.give_up().await;
-        return Ok(());
+    // Before the claim: without its secrets nothing has happened, and the agent decides when they are asked for again.
+    let secrets = match Secrets::fetch(&plan, &folder, handed).await? {
+        Fetched::Ready(secrets) => secrets,
+        Fetched::NotNow(why) => {
+            // The agent may have taken the run back meanwhile: then nobody wants to know.
+            if let Err(error) = folder.set_unready(epoch, &why) {
+                tracing::warn!(run = %plan.run, "left without a word: {error}");
+            }
+            return Ok(());
+        }
     };
+    let ended = carry_out(&plan, &folder, epoch, &secrets).await;
+    // Whichever way it ended, what was read is given back.
+    secrets.give_up().await;
+    let Some(Carried { outcome, worked, claim: _claim }) = ended? else { return Ok(()) };
+    if let Some(outcome) = &outcome {
+        write_result(&folder, outcome);
+        here(CrashPoint::ResultWritten);
+    }
+    worked
+}
+
+/// What an epoch has come to.
+struct Carried {
+    outcome: Option<Outcome>,
+    worked: Result<(), ExecutorError>,
+    claim: Claim,
+}
+
+/// Takes the claim and does what there is to do; `None`: somebody else has the epoch.
+async fn carry_out(
+    plan: &Plan,
+    folder: &Folder,
+    epoch: u32,
+    secrets: &Secrets,
+) -> Result<Option<Carried>, ExecutorError> {
+    let Some(claim) = Claim::take(folder.path(), epoch, &holder())? else { return Ok(None) };
     here(CrashPoint::Claimed);
     if let Some(versions) = secrets.versions() {
         folder.set_secret_versions(versions)?;
     }
     // Orphans of the steps become this process's children, so that they are found by descent.
     nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)?;
-    let mut journal = Journal::open(&folder.journal(), &plan)?;
+    let mut journal = Journal::open(&folder.journal(), plan)?;
     journal.record(clock::now(), vec![Event::Begun { epoch, boot: facts::boot_id() }])?;
     here(CrashPoint::Begun);
     // Order and task stand beside it in the journal: they are fields of the unit.
@@ -115,12 +146,12 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<()
         output: Output::open(folder.path(), secrets.redactor()),
         secrets,
         epoch,
-        plan: &plan,
-        folder: &folder,
+        plan,
+        folder,
         place,
         interrupts,
     };
-    let renewing = executor.secrets.keep(&plan);
+    let renewing = executor.secrets.keep(plan);
     let worked = executor.work(&mut journal).await;
     let outcome = journal.state().outcome().cloned();
     // Tells the agent that there is nothing more to come, and lets it go first where both want the same processor.
@@ -129,12 +160,7 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<()
     // It would see the token die that is given up below.
     renewing.inspect(AbortHandle::abort);
     let _ = fs::remove_dir_all(&executor.place);
-    executor.secrets.give_up().await;
-    if let Some(outcome) = &outcome {
-        executor.write_result(outcome);
-        here(CrashPoint::ResultWritten);
-    }
-    worked
+    Ok(Some(Carried { outcome, worked, claim }))
 }
 
 /// What this process has left to do may wait for all others.
@@ -175,7 +201,7 @@ struct Executor<'a> {
     place: PathBuf,
     mark: Mark,
     output: Output,
-    secrets: Secrets,
+    secrets: &'a Secrets,
     interrupts: watch::Receiver<Interrupt>,
 }
 
@@ -451,14 +477,14 @@ impl Executor<'_> {
         .map(|(name, value)| (name.to_owned(), value))
         .into()
     }
+}
 
-    /// For people who look into the folder; the journal is the truth, so it is not synced.
-    fn write_result(&self, outcome: &Outcome) {
-        let path = self.folder.path().join("result");
-        let json = serde_json::to_vec_pretty(outcome).unwrap_or_default();
-        if let Err(error) = fs::write(&path, json) {
-            tracing::warn!("cannot write {}: {error}", path.display());
-        }
+/// For people who look into the folder; the journal is the truth, so it is not synced.
+fn write_result(folder: &Folder, outcome: &Outcome) {
+    let path = folder.path().join("result");
+    let json = serde_json::to_vec_pretty(outcome).unwrap_or_default();
+    if let Err(error) = fs::write(&path, json) {
+        tracing::warn!("cannot write {}: {error}", path.display());
     }
 }
 

@@ -258,6 +258,7 @@ fn forms_of(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
         more.extend(url(text));
         more.extend(json(text));
         more.extend(shell(text));
+        more.extend(own(text));
         forms.extend(more.into_iter().filter(|form| form.len() >= SHORTEST_FORM).map(String::into_bytes));
     }
 }
@@ -329,6 +330,24 @@ fn beyond_ascii(c: char, upper: bool) -> String {
     let mut units = [0; 2];
     let digits = |unit: &u16| if upper { format!("\\u{unit:04X}") } else { format!("\\u{unit:04x}") };
     c.encode_utf16(&mut units).iter().map(digits).collect()
+}
+
+/// What the filters `e` and `tojson` of a step's `stdin` make of it, and programs that write XML or HTML.
+fn own(text: &str) -> Vec<String> {
+    let escaped = |quotes: [(&str, &str); 3]| {
+        let basic = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        quotes.into_iter().fold(basic, |text, (from, to)| text.replace(from, to))
+    };
+    let script = json(text).into_iter().map(|text| text.replace('\'', "\\u0027"));
+    let markup = [
+        [("\"", "&quot;"), ("'", "&#x27;"), ("/", "&#x2f;")],
+        [("\"", "&quot;"), ("'", "&#x27;"), ("/", "/")],
+        [("\"", "&#34;"), ("'", "&#39;"), ("/", "/")],
+        [("\"", "&quot;"), ("'", "&#39;"), ("/", "/")],
+        [("\"", "&quot;"), ("'", "&apos;"), ("/", "/")],
+        [("\"", "\""), ("'", "'"), ("/", "/")],
+    ];
+    markup.into_iter().map(escaped).chain(script).collect()
 }
 
 /// Texts as shells quote them.
@@ -492,6 +511,25 @@ mod tests {
             assert!(!clean.contains("s$w") && clean.len() < text.len() + MARK.len(), "{text}: {clean}");
         }
         assert_eq!(redactor.text("nothing here"), "nothing here");
+    }
+
+    #[test]
+    fn what_hostlers_own_filters_make_is_known() {
+        use crate::domain::template::{Context, Template, render_stdin};
+        let context = Context { params: &serde_json::Value::Null, host: "h", order: "o", run: "r" };
+        for secret in ["a&b<c>d\"e'f/g", "cor\"rect", "it's<b>", "x&amp;y<z", "plain/with'all\"of&it"] {
+            let redactor = Arc::new(Redactor::new([secret]).unwrap());
+            for filter in ["e", "escape", "tojson", "string"] {
+                let template: Template =
+                    serde_json::from_value(format!("<p>{{{{ secrets.x | {filter} }}}}</p>").into()).unwrap();
+                let made = render_stdin(&template, &context, &[("x", secret)].into()).unwrap();
+                let clean = redactor.text(&made);
+                assert!(
+                    clean == format!("<p>{MARK}</p>") || clean == format!("<p>\"{MARK}\"</p>"),
+                    "{secret} {filter}: {clean}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -71,6 +71,16 @@ pub enum FolderError {
     },
 }
 
+/// Why an executor left without a claim: it could not read the run's secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotReady {
+    /// One line for the operator.
+    pub why: String,
+    /// How long Vault wants to be left alone, in seconds, if it says so.
+    #[serde(default)]
+    pub after: Option<u64>,
+}
+
 /// How far a step under way has come; a hint for people, lost without harm.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -260,6 +270,25 @@ impl Folder {
         Ok(())
     }
 
+    /// Why the executor of an epoch left without its claim, if it did and said so.
+    pub fn unready(&self, epoch: u32) -> Option<NotReady> {
+        let json = disk::read(&self.path.join(unready_name(epoch)), MAX_REQUEST).ok().flatten()?;
+        serde_json::from_slice(&json).ok()
+    }
+
+    /// Says so: renamed into place, but not synced, since whoever does not find it asks again anyway.
+    pub fn set_unready(&self, epoch: u32, why: &NotReady) -> io::Result<()> {
+        let temp = self.path.join("unready.tmp");
+        fs::write(&temp, serde_json::to_vec(why)?)?;
+        fs::rename(&temp, self.path.join(unready_name(epoch)))
+    }
+
+    /// Forgets what an earlier executor of this epoch said.
+    pub fn forget_unready(&self, epoch: u32) {
+        // Nothing there is the rule.
+        let _ = fs::remove_file(self.path.join(unready_name(epoch)));
+    }
+
     /// How far the step under way has come.
     pub fn progress(&self) -> Progress {
         let json = disk::read(&self.path.join("progress"), 16 << 10).ok().flatten().unwrap_or_default();
@@ -273,6 +302,11 @@ impl Folder {
         fs::rename(&temp, self.path.join("progress"))
     }
 }
+
+fn unready_name(epoch: u32) -> String {
+    format!("unready.{epoch}")
+}
+
 /// The request that the run shall be taken back, after so many times before.
 fn undo_name(before: u32) -> String {
     format!("request.{}", before.saturating_add(2))

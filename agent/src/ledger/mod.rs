@@ -11,6 +11,8 @@
 //!     journal           what happened                                    by the executor alone
 //!     output …          what the steps printed                           by the executor alone
 //!     result            how it ended, for people                         by the executor alone
+//!     unready.<epoch>   why it left without a claim                      by the executor alone
+//!   tokens/             the accessors of runs' tokens for Vault, until they are given back
 //!   audit/<n>.log       who ordered, what was decided and why, what was done; never changed
 //!   reserve/            room that is given up for what frees a full disk
 //!   tasks/<sha256>/     the copies of tasks that runs use
@@ -25,10 +27,12 @@ pub mod identity;
 pub mod journal;
 pub mod orders;
 pub mod reserve;
+pub mod tokens;
 pub mod trim;
 
 pub use audit::Audit;
 pub use claim::{Claim, ClaimState};
-pub use folder::{Folder, FolderError};
+pub use folder::{Folder, FolderError, NotReady};
 pub use journal::Journal;
 pub use orders::Ledger;
+pub use tokens::Tokens;

@@ -89,6 +89,12 @@ pub enum VaultError {
         /// The file that held it.
         path: PathBuf,
     },
+    /// A wrapping token was used before, or never was.
+    #[error("Vault at {place} does not know the wrapping token: it was used before, or its time is over")]
+    Spent {
+        /// Its address.
+        place: String,
+    },
     /// It will not pass by itself.
     #[error("Vault at {place} refuses to {action}: {why}")]
     Refused {
@@ -253,7 +259,11 @@ impl Client {
             Verdict::TokenDead => VaultError::TokenDead { place },
             Verdict::Denied => VaultError::Denied { place, action },
             Verdict::Missing => VaultError::Missing { place, action, why: missing(body) },
-            Verdict::Unwrapped | Verdict::Refused => VaultError::Refused { place, action, why: why() },
+            Verdict::Unwrapped => VaultError::Spent { place },
+            Verdict::PlainToTls => {
+                VaultError::Away { place, why: "it speaks TLS: write https:// in `vault.address`".to_owned() }
+            }
+            Verdict::Refused => VaultError::Refused { place, action, why: why() },
         }
     }
 }
@@ -295,8 +305,31 @@ fn innermost(error: &reqwest::Error) -> String {
     while let Some(source) = inner.source() {
         inner = source;
     }
-    let text = if error.is_timeout() { "no answer in time".to_owned() } else { inner.to_string() };
+    let text =
+        if error.is_timeout() { "no answer in time".to_owned() } else { explained(&inner.to_string()) };
     crate::domain::text::head(&text.replace(['\n', '\r'], " "), 200)
+}
+
+/// What trouble with TLS means, behind the words of the library.
+fn explained(text: &str) -> String {
+    let table = [
+        (
+            "UnknownIssuer",
+            "its certificate is signed by an authority that this host does not know: see `vault.ca_file`",
+        ),
+        ("NotValidForName", "its certificate is made for another name than that in `vault.address`"),
+        (
+            "certificate not valid for name",
+            "its certificate is made for another name than that in `vault.address`",
+        ),
+        ("Expired", "its certificate has expired, or the host's clock is wrong"),
+        ("NotValidYet", "its certificate is not valid yet, or the host's clock is wrong"),
+        ("InvalidContentType", "it does not speak TLS: is http:// meant in `vault.address`?"),
+    ];
+    match table.iter().find(|(word, _)| text.contains(word)) {
+        Some((_, means)) => format!("{means} ({text})"),
+        None => text.to_owned(),
+    }
 }
 
 fn tls(mut builder: reqwest::ClientBuilder, server: &Server) -> Result<reqwest::ClientBuilder, VaultError> {

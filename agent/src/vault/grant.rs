@@ -2,6 +2,7 @@
 //!
 //! It goes through a memory file that the executor inherits, never through arguments, environment or disk.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,10 @@ pub struct Grant {
     pub lasts: Option<Duration>,
     /// How long the token lasts that it is a child of: with it end the child and the child's leases.
     pub parent: Option<Duration>,
+    /// What Vault knows the token by; it is not handed over.
+    pub accessor: Option<String>,
+    /// Where the token is recorded until it is given back.
+    pub record: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -29,6 +34,7 @@ struct Out<'a> {
     token: &'a str,
     lasts: Option<u64>,
     parent: Option<u64>,
+    record: Option<&'a PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -37,6 +43,8 @@ struct In {
     token: Value,
     lasts: Option<u64>,
     parent: Option<u64>,
+    #[serde(default)]
+    record: Option<PathBuf>,
 }
 
 impl Grant {
@@ -44,7 +52,8 @@ impl Grant {
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let seconds = |span: Option<Duration>| span.map(|span| span.as_secs());
         let (lasts, parent) = (seconds(self.lasts), seconds(self.parent));
-        let out = Out { server: &self.server, token: self.token.reveal(), lasts, parent };
+        let record = self.record.as_ref();
+        let out = Out { server: &self.server, token: self.token.reveal(), lasts, parent, record };
         Zeroizing::new(serde_json::to_vec(&out).unwrap_or_default())
     }
 
@@ -58,6 +67,8 @@ impl Grant {
                 token: Secret::new(token),
                 lasts: read.lasts.map(Duration::from_secs),
                 parent: read.parent.map(Duration::from_secs),
+                accessor: None,
+                record: read.record,
             }),
             _ => Err("what the agent handed over for Vault has no token"),
         }
@@ -79,10 +90,12 @@ mod tests {
             verify: true,
         };
         let lasts = Some(Duration::from_secs(60));
-        let sent = Grant { server: server.clone(), token: Secret::new("s.x\"".into()), lasts, parent: None };
+        let record = Some(PathBuf::from("/state/tokens/r.1"));
+        let token = Secret::new("s.x\"".into());
+        let sent = Grant { server: server.clone(), token, lasts, parent: None, accessor: None, record };
         let came = Grant::from_bytes(&sent.to_bytes()).unwrap();
         assert!(came.server == server && came.token.reveal() == "s.x\"");
-        assert_eq!((came.lasts, came.parent), (lasts, None));
+        assert_eq!((came.lasts, came.parent, came.record), (lasts, None, sent.record));
         let error = Grant::from_bytes(b"{\"server\": {}, \"token\": \"s.x\"}").err().unwrap();
         assert!(!error.contains("s.x"));
     }

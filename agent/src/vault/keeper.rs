@@ -9,6 +9,7 @@
 //! Away is a condition of the agent and makes runs that need secrets wait; nothing is revoked because Vault could not
 //! be reached. A token is never given up for its successor: the tokens of runs are its children and would end with it.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Client, VaultError};
 use super::grant::Grant;
+use super::secrets::give_up;
 use super::settings::{Auth, VaultSettings};
 use crate::domain::ids::RunId;
 use crate::domain::secret::Secret;
@@ -36,14 +38,20 @@ const MAX_FILE: u64 = 16 << 10;
 const FILE_AGAIN: Duration = Duration::from_secs(30);
 /// What changed a token file gets so long to write all of it.
 const FILE_SETTLES: Duration = Duration::from_millis(50);
-/// A session of this age is as good as a new one.
+/// Spans are cut to whole seconds.
+const SLACK: Duration = Duration::from_secs(2);
+/// A session of this age is as good as a new one, unless a new one would last long enough.
 const YOUNG: Duration = Duration::from_secs(60);
 /// After the first failure; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// A token that never ends is looked after so often.
-const DAY: Duration = Duration::from_secs(86_400);
+/// How Vault and the agent's token are is looked at so often, whether anything needs them or not.
+const LOOK_EVERY: Duration = Duration::from_secs(50);
+/// Servers lock a role after five refused logins in a quarter of an hour: the agent makes no more than so many in it.
+const LOGINS: usize = 2;
+/// See [`LOGINS`].
+const LOGINS_IN: Duration = Duration::from_secs(15 * 60);
 
 /// How the agent stands with Vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +92,26 @@ struct Held {
     spent: Option<Secret>,
     /// Somebody else had been there before.
     stolen: bool,
+    /// The logins that were refused last.
+    refused: Option<RefusedLogins>,
+}
+
+/// Logins with the same ids that Vault has refused.
+struct RefusedLogins {
+    /// What was sent.
+    ids: Secret,
+    /// When, within [`LOGINS_IN`].
+    at: Vec<Instant>,
+    /// What it said first: later answers may only say that the role is locked.
+    first: VaultError,
+}
+
+impl RefusedLogins {
+    /// Whether one more has to wait.
+    fn are_too_many(&mut self, now: Instant) -> bool {
+        self.at.retain(|at| now.saturating_duration_since(*at) < LOGINS_IN);
+        self.at.len() >= LOGINS
+    }
 }
 
 /// The agent's place in Vault.
@@ -99,6 +127,8 @@ pub struct Vault {
     file_changed: Notify,
     /// So many tokens for runs in a row could not be had.
     refusals: AtomicU32,
+    /// The tokens of runs that this process made, by their accessors.
+    made: std::sync::Mutex<BTreeMap<String, Secret>>,
 }
 
 impl Vault {
@@ -114,6 +144,7 @@ impl Vault {
             kick: Notify::new(),
             file_changed: Notify::new(),
             refusals: AtomicU32::new(0),
+            made: std::sync::Mutex::default(),
         }))
     }
 
@@ -124,7 +155,7 @@ impl Vault {
 
     /// Keeps the agent logged in, for ever.
     pub async fn keep(self: Arc<Self>) {
-        let _watching = self.watch_file();
+        let _watching = self.watch_files();
         let mut pause = FIRST_PAUSE;
         loop {
             let next = match self.tend().await {
@@ -150,9 +181,19 @@ impl Vault {
         }
     }
 
-    /// Tells when the file of the token changes, for as long as what it gives lives.
-    fn watch_file(self: &Arc<Self>) -> Option<RecommendedWatcher> {
-        let Auth::TokenFile(path) = &self.auth else { return None };
+    /// Tells when a file changes that a login takes something from, for as long as what it gives lives.
+    fn watch_files(self: &Arc<Self>) -> Vec<RecommendedWatcher> {
+        let files: Vec<&Path> = match &self.auth {
+            Auth::TokenFile(path) => vec![path],
+            Auth::AppRole { role_id_file, secret_id_file, .. } => {
+                [role_id_file].into_iter().chain(secret_id_file).map(|path| path.as_path()).collect()
+            }
+            Auth::Cert { .. } | Auth::Token(_) => Vec::new(),
+        };
+        files.into_iter().filter_map(|path| self.watch_file(path)).collect()
+    }
+
+    fn watch_file(self: &Arc<Self>, path: &Path) -> Option<RecommendedWatcher> {
         let (folder, name, vault) = (path.parent()?, path.file_name()?.to_owned(), Arc::clone(self));
         let changed = move |event: notify::Result<notify::Event>| {
             // Reading is an event as well, and whoever is woken reads.
@@ -247,7 +288,7 @@ impl Vault {
             let due = session.ttl? * 2 / 3;
             Some(due.saturating_sub(session.from.elapsed()))
         });
-        let next = next.unwrap_or(DAY).clamp(FIRST_PAUSE, DAY);
+        let next = next.unwrap_or(LOOK_EVERY).clamp(FIRST_PAUSE, LOOK_EVERY);
         Ok(if matches!(self.auth, Auth::TokenFile(_)) { next.min(FILE_AGAIN) } else { next })
     }
 
@@ -260,8 +301,10 @@ impl Vault {
         }
         if let Err(error) = &granted {
             self.refusals.fetch_add(1, Ordering::Relaxed);
-            self.say(Standing::Away(error.to_string()));
-            self.kick.notify_one();
+            // What ails the agent's own token is found by looking after it; anything else is the run's matter.
+            if error.may_pass() {
+                self.kick.notify_one();
+            }
         }
         granted
     }
@@ -292,9 +335,55 @@ impl Vault {
                 }
                 Err(error) => return Err(error),
                 Ok(answer) => {
+                    let accessor =
+                        answer["auth"]["accessor"].as_str().filter(|accessor| !accessor.is_empty());
+                    let accessor = accessor.map(str::to_owned);
                     let (token, lasts, _) = self.auth_of(answer)?;
-                    return Ok(Grant { server: self.client.server().clone(), token, lasts, parent });
+                    if let Some(accessor) = &accessor {
+                        self.made().insert(accessor.clone(), token.clone());
+                    }
+                    // Cut by the mount's own limit, which no renewal passes.
+                    let cut = lasts.filter(|lasts| *lasts + Duration::from_secs(2) < life);
+                    let parent = parent.into_iter().chain(cut).min();
+                    let server = self.client.server().clone();
+                    return Ok(Grant { server, token, lasts, parent, accessor, record: None });
                 }
+            }
+        }
+    }
+
+    fn made(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Secret>> {
+        self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Forgets the tokens of runs that are recorded no more.
+    pub fn keep_made(&self, recorded: impl Fn(&str) -> bool) {
+        self.made().retain(|accessor, _| recorded(accessor));
+    }
+
+    /// Revokes the token of a run, and with it every lease that it made. One that is dead already is as good.
+    pub async fn revoke(&self, accessor: &str) -> Result<(), VaultError> {
+        let own = self.made().get(accessor).cloned();
+        if let Some(token) = own {
+            // The agent that made it needs no right of its own for that.
+            give_up(&self.client, &token).await?;
+            self.made().remove(accessor);
+            return Ok(());
+        }
+        let Some(token) = self.token().await else {
+            let place = self.client.server().address.clone();
+            return Err(VaultError::Away { place, why: "the agent is not logged in".to_owned() });
+        };
+        let action = "revoke the token of a run (update on auth/token/revoke-accessor)";
+        let (path, body) = ("auth/token/revoke-accessor", json!({"accessor": accessor}));
+        match self.client.ask(Method::POST, path, "", Some(&body), Some(&token), action).await {
+            Ok(_) | Err(VaultError::Missing { .. }) => Ok(()),
+            Err(VaultError::Refused { why, .. }) if why.contains("invalid accessor") => Ok(()),
+            Err(error) => {
+                if let VaultError::TokenDead { .. } = error {
+                    self.tend_soon();
+                }
+                Err(error)
             }
         }
     }
@@ -306,7 +395,9 @@ impl Vault {
             let Some(session) = &held.session else { return Ok(None) };
             let Some(left) = session.left().filter(|left| *left < needs) else { return Ok(session.left()) };
             let made = matches!(self.auth, Auth::AppRole { .. } | Auth::Cert { .. });
-            if login && (!made || session.born.elapsed() < YOUNG) {
+            // A new login adds at most the age of the present one.
+            let helps = session.born.elapsed() >= YOUNG || left + session.born.elapsed() + SLACK >= needs;
+            if login && (!made || !helps) {
                 break;
             }
             if login {
@@ -386,8 +477,61 @@ impl Vault {
                 (format!("auth/{mount}/login"), body)
             }
         };
-        let answer = self.client.ask(Method::POST, &path, "", Some(&body), None, "log the agent in").await?;
+        let ids = Secret::new(body.to_string());
+        if let Some(refused) = held.refused.as_mut().filter(|refused| refused.ids == ids)
+            && refused.are_too_many(Instant::now())
+        {
+            return Err(refused.first.clone());
+        }
+        match self.log_in_with(&path, &body).await {
+            Ok(session) => {
+                held.refused = None;
+                Ok(session)
+            }
+            Err(error) if error.may_pass() => Err(error),
+            Err(error) => {
+                let mut refused = held
+                    .refused
+                    .take()
+                    .filter(|refused| refused.ids == ids)
+                    .unwrap_or_else(|| RefusedLogins { ids, at: Vec::new(), first: error });
+                refused.at.push(Instant::now());
+                let first = refused.first.clone();
+                held.refused = Some(refused);
+                Err(first)
+            }
+        }
+    }
+
+    /// One login, and a look whether its token is good here: one that is bound to other addresses is given, but is of
+    /// no use.
+    async fn log_in_with(&self, path: &str, body: &Value) -> Result<Session, VaultError> {
+        let place = || self.client.server().address.clone();
+        let refused = |why: String| VaultError::Refused {
+            place: place(),
+            action: format!("log the agent in at {}", path.trim_end_matches("/login")),
+            why,
+        };
+        let answer = match self.client.ask(Method::POST, path, "", Some(body), None, "log the agent in").await
+        {
+            // No token was sent: nothing is dead, and no policy is asked.
+            Err(VaultError::TokenDead { .. } | VaultError::Denied { .. }) => {
+                return Err(refused(
+                    "403 permission denied: is `mount` right, is the role locked after failed logins?"
+                        .to_owned(),
+                ));
+            }
+            Err(VaultError::Refused { why, .. }) => return Err(refused(why)),
+            answer => answer?,
+        };
         let (token, ttl, renewable) = self.auth_of(answer)?;
+        let (own, action) = ("auth/token/lookup-self", "look at the agent's token");
+        if let Err(VaultError::TokenDead { .. }) =
+            self.client.ask(Method::GET, own, "", None, Some(&token), action).await
+        {
+            let why = "its token is refused at once: is it bound to other addresses (token_bound_cidrs), or to one use?";
+            return Err(refused(why.to_owned()));
+        }
         let now = Instant::now();
         Ok(Session { token, born: now, from: now, ttl, renewable, granted: ttl })
     }
@@ -414,6 +558,8 @@ impl Vault {
             }
             // Sealed, away and busy servers spend nothing.
             Err(error) if error.may_pass() && !matches!(error, VaultError::TokenDead { .. }) => Err(error),
+            // Only these words say that somebody was there before.
+            Err(error) if !matches!(error, VaultError::Spent { .. }) => Err(error),
             Err(_) => {
                 held.spent = Some(wrapping);
                 held.stolen = true;

@@ -105,5 +105,13 @@ async fn renew(
         Some(_) => &answer["lease_duration"],
         None => &answer["auth"]["lease_duration"],
     };
-    Ok(Duration::from_secs(lasts.as_u64().unwrap_or_default()))
+    match lasts.as_u64() {
+        Some(lasts) => Ok(Duration::from_secs(lasts)),
+        // Taken for zero it would be asked for again without end.
+        None => Err(VaultError::Refused {
+            place: client.server().address.clone(),
+            action: action.to_owned(),
+            why: "an answer without `lease_duration`".to_owned(),
+        }),
+    }
 }

@@ -172,7 +172,7 @@ async fn lasting(
     } else if let Some(parent) = parent.filter(|parent| too_short(*parent)) {
         // The answer does not tell: a lease ends with the token that made it, and that with its parent.
         lease.lasts = parent;
-        "it ends with the agent's token: raise the token_max_ttl of the agent's role, or lower the timeout"
+        "it ends with the run's token: raise the token_max_ttl of the agent's role and the max_lease_ttl of auth/token, or lower the timeout"
     } else {
         return Ok(lease);
     };

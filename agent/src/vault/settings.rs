@@ -19,6 +19,9 @@ pub enum BadVaultSettings {
     /// Not an address.
     #[error("`vault.address` is {0:?}: write http://HOST:PORT or https://HOST:PORT")]
     Address(String),
+    /// Settings without a server.
+    #[error("`vault:` names no server: set `vault.address`, or VAULT_ADDR")]
+    NoAddress,
     /// A certificate without its key, or a key without its certificate.
     #[error("vault: a client certificate and its key go together; only the {0} is given")]
     Pair(&'static str),
@@ -146,14 +149,19 @@ pub struct VaultSettings {
 /// An address without anything behind it.
 fn checked(address: &str) -> Result<String, BadVaultSettings> {
     let address = address.trim().trim_end_matches('/').to_owned();
-    let good = reqwest::Url::parse(&address).is_ok_and(|url| {
+    let parsed = reqwest::Url::parse(&address);
+    let good = parsed.as_ref().is_ok_and(|url| {
         ["http", "https"].contains(&url.scheme())
             && url.has_host()
             && url.path() == "/"
             && url.query().is_none()
             && url.username().is_empty()
     });
-    if good { Ok(address) } else { Err(BadVaultSettings::Address(address.chars().take(100).collect())) }
+    match parsed {
+        // As it is parsed, scheme and host are in lower case: whatever asks for `https:` finds it.
+        Ok(url) if good => Ok(url.as_str().trim_end_matches('/').to_owned()),
+        _ => Err(BadVaultSettings::Address(address.chars().take(100).collect())),
+    }
 }
 
 fn is_tls(address: &str) -> bool {
@@ -237,7 +245,10 @@ impl VaultLayer {
 
     /// The settings; `None` where nothing names a server: the host has no Vault.
     pub fn settle(self) -> Result<Option<VaultSettings>, BadVaultSettings> {
-        let Some(address) = self.address else { return Ok(None) };
+        let says_more = self.auth.is_some() || self.standbys.is_some() || self.run_policies.is_some();
+        let Some(address) = self.address else {
+            return if says_more { Err(BadVaultSettings::NoAddress) } else { Ok(None) };
+        };
         let address = checked(&address)?;
         let standbys = self.standbys.unwrap_or_default();
         let standbys = standbys.iter().map(|standby| checked(standby)).collect::<Result<Vec<_>, _>>()?;
@@ -353,6 +364,10 @@ mod tests {
     #[test]
     fn what_cannot_be_is_told() {
         assert!(env(&[]).settle().unwrap().is_none());
+        let lost: VaultLayer = serde_json::from_str(r#"{"auth": {"cert": {}}}"#).unwrap();
+        assert!(lost.settle().err().unwrap().to_string().contains("names no server"));
+        let upper = env(&[("VAULT_ADDR", "HTTPS://Vault.Example:8200/"), ("VAULT_TOKEN", "t")]);
+        assert_eq!(upper.settle().unwrap().unwrap().server.address, "https://vault.example:8200");
         for (pairs, word) in [
             (&[("VAULT_ADDR", "vault:8200"), ("VAULT_TOKEN", "t")][..], "vault.address"),
             (&[("VAULT_ADDR", "http://u@h:1"), ("VAULT_TOKEN", "t")][..], "vault.address"),

@@ -21,6 +21,8 @@ pub(super) enum Verdict {
     Missing,
     /// A wrapping token was used before, or never was.
     Unwrapped,
+    /// Plain http came to a port that speaks TLS.
+    PlainToTls,
     /// It will not pass by itself.
     Refused,
 }
@@ -41,11 +43,19 @@ fn first(body: &[u8]) -> String {
     value["errors"][0].as_str().unwrap_or_default().to_owned()
 }
 
+/// What the TLS port of a server written in Go says to plain http; it is no JSON.
+fn is_plain_to_tls(body: &[u8]) -> bool {
+    let head = body.get(..200).unwrap_or(body);
+    String::from_utf8_lossy(head).contains("HTTP request to an HTTPS server")
+}
+
 pub(super) fn verdict(status: u16, body: &[u8]) -> Verdict {
     let said = first(body);
     let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
     match status {
-        503 => Verdict::Sealed,
+        // A proxy in front of it says 503 as well.
+        503 if says(&["Vault is sealed", "not initialized", "not yet initialized"]) => Verdict::Sealed,
+        400 if is_plain_to_tls(body) => Verdict::PlainToTls,
         429 | 307 | 412 | 473 => Verdict::Later,
         // The bare text is the only sign of a dead token; a policy's refusal comes as a list of one.
         403 if said == "permission denied" || says(&["invalid token"]) => Verdict::TokenDead,
@@ -98,6 +108,10 @@ mod tests {
             let body = recorded["response"]["body"].to_string();
             assert_eq!(verdict(status, body.as_bytes()), wanted, "{name}");
         }
+        assert_eq!(verdict(503, b"<html>no server is available</html>"), Verdict::Later);
+        assert_eq!(verdict(503, br#"{"errors":["upstream connect error"]}"#), Verdict::Later);
+        assert_eq!(verdict(503, br#"{"errors":["Vault is sealed"]}"#), Verdict::Sealed);
+        assert_eq!(verdict(400, b"Client sent an HTTP request to an HTTPS server.\n"), Verdict::PlainToTls);
         assert_eq!(
             text(br#"{"errors":["1 error occurred:\n\t* permission denied\n\n"]}"#),
             "permission denied"

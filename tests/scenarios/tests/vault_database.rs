@@ -1,5 +1,5 @@
-//! Credentials that a real Vault makes in a real PostgreSQL. The double makes none, so this is run only where a `vault`
-//! or `bao` is on the PATH; `tests/run` says so.
+//! Credentials that a real Vault makes in a real PostgreSQL. The double makes none: this needs a real
+//! server.
 
 use std::fs;
 
@@ -19,10 +19,9 @@ fn exists(database: &Postgres, role: &str) -> bool {
 }
 
 #[test]
-#[ignore = "needs a real vault or bao on the PATH: tests/run asks for it then"]
 fn p7_database_credentials_are_good_for_as_long_as_the_run_takes_and_gone_after_it() {
     let vault = Vault::start_with_database();
-    let database = vault.database().expect("a real server: vault or bao on the PATH");
+    let database = vault.database().expect("a real server: tests/install brings one");
     // Three lives of the lease.
     vault.lease_ttl(4, Some(600));
     let mut host = Host::on_vault("d1", &vault, "");

@@ -14,7 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{
-    Agent, formats, identity, presence, reload, runs, secrets, sights, space, standing, telemetry, vault,
+    Agent, formats, identity, presence, reload, runs, secrets, sights, space, standing, telemetry, unready,
+    vault,
 };
 use crate::app::open::{self, Opened};
 use crate::catalog::Catalog;
@@ -117,6 +118,9 @@ impl Agent {
             consul,
             presence,
             vault_keeper: None,
+            unready: unready::Waiting::default(),
+            give_back: Arc::default(),
+            giving_back: None,
             listening: telemetry::Listening::new(),
             started: clock::now().as_duration().as_secs_f64() - since_boot,
             tally: Tally::default(),

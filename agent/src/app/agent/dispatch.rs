@@ -19,6 +19,7 @@ impl Agent {
     /// Decides and does what was decided, until nothing more is to be remembered.
     pub(super) fn decide_and_dispatch(&mut self) {
         self.look_at_space();
+        self.look_at_unready();
         for _ in 0..MOST_DECISIONS {
             let Ok(ledger) = &self.ledger else { return };
             let now = clock::now();
@@ -50,6 +51,7 @@ impl Agent {
                 clock: self.clock(),
                 unreachable: self.sighted.away,
                 vault: no_vault.as_deref(),
+                unready: self.unready.orders(),
                 confirmed: &self.standings.copies,
                 answers: &self.standings.answers,
                 versions: &self.secrets.versions,
@@ -77,6 +79,7 @@ impl Agent {
                 Action::Examine(key) => again |= self.examine(&key),
                 Action::Start { key, run, locks } => self.start(&key, run, locks),
                 Action::Launch { key, run, epoch, look } => self.launch(&key, run, epoch, look),
+                Action::Void { key, run, epoch } => again |= self.void(&key, run, epoch),
                 Action::Tell { run, asked } => again |= self.tell(run, asked),
                 Action::EndSurvivors { run } => self.end_survivors(run),
                 Action::Reboot { run } => self.reboot(run),

@@ -14,6 +14,7 @@ use crate::domain::source::OrderKey;
 use crate::domain::watched::Version;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
+use crate::ledger::NotReady;
 use crate::report::document::Author;
 
 /// Something that happened.
@@ -50,8 +51,13 @@ pub enum Event {
         /// Whether it was.
         launched: bool,
     },
-    /// An executor was not launched, because it could not be given what it needs; it may be tried again.
-    Unlaunched(RunId),
+    /// An executor was not launched, because it could not be given what it needs.
+    Unlaunched {
+        /// Whose.
+        run: RunId,
+        /// What is missing.
+        why: NotReady,
+    },
     /// The agent stands with Vault otherwise than before.
     Vault,
     /// What was kept from happening may be tried again.
@@ -129,14 +135,15 @@ impl Agent {
             Event::Again(run) => {
                 self.starting.remove(&run);
             }
-            Event::Unlaunched(run) => {
+            Event::Unlaunched { run, why } => {
                 self.starting.remove(&run);
-                self.runs.unlaunched(run);
+                self.not_ready(run, why);
             }
-            Event::Vault => {}
+            Event::Vault => self.try_unready_again(),
             Event::Version { round, path, told } => self.told(round, path, told),
             Event::Survivors { run, count } => {
                 self.ending.remove(&run);
+                self.give_back.notify_one();
                 self.runs.survivors(run, count);
             }
             Event::Answered { key, index, at, answer } => self.answered(key, index, at, answer),

@@ -15,7 +15,7 @@ use crate::domain::source::OrderKey;
 use crate::exec::launcher::Ahead;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
-use crate::ledger::Folder;
+use crate::ledger::{Folder, Tokens};
 
 impl Agent {
     pub(super) fn launch(&mut self, key: &OrderKey, run: RunId, epoch: u32, look: bool) {
@@ -58,6 +58,7 @@ impl Agent {
             epoch,
             plan,
             vault: self.vault.clone(),
+            tokens: Tokens::of(&self.settings.state_dir),
             ahead,
         }
     }
@@ -68,19 +69,27 @@ impl Agent {
         self.send(async move { launching.launch().await });
     }
 
-    /// Takes an epoch away from every executor, and opens the occasion again.
-    pub(super) fn void(&mut self, key: &OrderKey, run: RunId, epoch: u32) {
+    /// Takes an epoch away from every executor, and opens the occasion again; whether that is remembered.
+    pub(super) fn void(&mut self, key: &OrderKey, run: RunId, epoch: u32) -> bool {
         let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
         match work::void(&folder, epoch) {
             Ok(true) => {
                 let next = clock::new_run();
-                if self.remember(vec![Fact::Voided { key: key.clone(), run, next }]) {
+                let remembered = self.remember(vec![Fact::Voided { key: key.clone(), run, next }]);
+                if remembered {
                     self.runs.close(run, &BTreeSet::new());
+                    // Nothing happened in it. An executor on its way finds neither plan nor claim, and leaves.
+                    if let Err(error) = folder.remove() {
+                        tracing::warn!(order = %key, run = %run, "{error}");
+                    }
+                    self.give_back.notify_one();
                 }
+                return remembered;
             }
             Ok(false) => self.runs.look_at(run),
             Err(error) => tracing::warn!(order = %key, run = %run, "cannot be taken back: {error}"),
         }
+        false
     }
 
     /// Writes what an operator wants of a run where its executor, or the next one, finds it.

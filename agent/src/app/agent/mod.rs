@@ -25,6 +25,7 @@ mod dispatch;
 mod event;
 mod examine;
 mod formats;
+mod giveback;
 pub mod identity;
 mod launch;
 mod look;
@@ -43,6 +44,7 @@ mod start;
 mod status;
 mod telemetry;
 mod tidy;
+mod unready;
 mod vault;
 mod work;
 
@@ -55,8 +57,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nix::fcntl::Flock;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify as Notified, mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::catalog::Catalog;
@@ -136,6 +138,10 @@ pub struct Agent {
     probation: formats::Probation,
     vault: Option<Arc<Vault>>,
     vault_keeper: Option<JoinHandle<()>>,
+    unready: unready::Waiting,
+    /// Something may have ended whose token for Vault is to be given back.
+    give_back: Arc<Notified>,
+    giving_back: Option<AbortHandle>,
     listening: telemetry::Listening,
     /// When this process started, in seconds since the epoch.
     started: f64,

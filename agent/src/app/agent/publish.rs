@@ -116,6 +116,7 @@ impl Agent {
         conditions.extend(self.unsettled.iter().cloned().map(about(Kind::Settings)));
         conditions.extend(self.vault_condition().map(about(Kind::Vault)));
         conditions.extend(self.watch_conditions().into_iter().map(about(Kind::Vault)));
+        conditions.extend(self.unready.conditions(clock::now()).map(about(Kind::Vault)));
         conditions.extend(self.probation_condition().map(about(Kind::Vault)));
         conditions.extend(self.listening.trouble().map(about(Kind::Telemetry)));
         // Of these there may be many.

@@ -45,6 +45,7 @@ impl Agent {
             Ok(()) => {
                 self.ledger_full = None;
                 self.standings.follow(&facts);
+                self.unready.follow(&facts);
                 self.secrets.follow(&facts, &self.seeing.orders);
                 if occasions {
                     here(CrashPoint::OccasionRecorded);
@@ -60,6 +61,7 @@ impl Agent {
                 for (key, run) in closed {
                     self.examined.remove(&key);
                     self.runs.close(run, &self.kept_open());
+                    self.give_back.notify_one();
                 }
                 true
             }

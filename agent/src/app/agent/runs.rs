@@ -16,8 +16,9 @@ use crate::domain::decide::{Life, RunView, Unread};
 use crate::domain::ids::RunId;
 use crate::domain::memory::Asked;
 use crate::domain::plan::Plan;
+use crate::domain::run::Phase;
 use crate::exec::output;
-use crate::ledger::{ClaimState, Folder, FolderError, trim};
+use crate::ledger::{ClaimState, Folder, FolderError, NotReady, trim};
 use crate::report::compose;
 use crate::report::document::{RunReport, TAIL};
 use crate::report::writer::NEWEST_RUNS;
@@ -99,6 +100,7 @@ impl Runs {
             plan,
             life: Life::Unclaimed { epoch: 1 },
             launched: None,
+            unready: false,
             survivors: None,
             told: None,
             progress: (None, None),
@@ -140,7 +142,9 @@ impl Runs {
         self.epochs.insert(run, epoch);
         if let Some(view) = self.views.get_mut(&run) {
             view.survivors = None;
+            view.unready = false;
             view.life = Life::Unclaimed { epoch };
+            Folder::new(&self.dir, run).forget_unready(epoch);
         }
     }
 
@@ -173,11 +177,27 @@ impl Runs {
         }
     }
 
-    /// No executor was started: the same epoch may be launched as soon as it can be given what it needs.
-    pub(super) fn unlaunched(&mut self, run: RunId) {
-        if let Some(view) = self.views.get_mut(&run) {
-            view.launched = None;
+    /// The attempt to begin an epoch is over without a claim: the run stands as before it.
+    pub(super) fn not_ready(&mut self, run: RunId) {
+        let Some(view) = self.views.get_mut(&run) else { return };
+        view.launched = None;
+        view.unready = true;
+        // One that has begun nothing is taken back; what was begun earlier goes on from its newest claim.
+        if !matches!(&view.state, Ok(state) if state.phase == Phase::New) {
+            view.unready = false;
+            self.epochs.remove(&run);
+            self.look_at(run);
         }
+    }
+
+    /// The executors that have left without a claim since they were asked for, and what each said.
+    pub(super) fn left(&self) -> Vec<(RunId, NotReady)> {
+        let waiting = self.views.iter().filter(|(_, view)| !view.unready && view.launched.is_some());
+        let left = waiting.filter_map(|(run, view)| {
+            let Life::Unclaimed { epoch } = view.life else { return None };
+            Some((*run, Folder::new(&self.dir, *run).unready(epoch)?))
+        });
+        left.collect()
     }
 
     /// The executor finds in the run's folder what an operator wants of it.

@@ -26,7 +26,7 @@ use crate::domain::source::OrderKey;
 use crate::domain::task::Task;
 use crate::exec::launcher::Launcher;
 use crate::host::{clock, disk};
-use crate::ledger::{ClaimState, Folder, FolderError, trim};
+use crate::ledger::{ClaimState, Folder, FolderError, Tokens, trim};
 use crate::vault::Vault;
 
 /// So many probes are asked at once.
@@ -209,10 +209,14 @@ impl Question {
             epoch: 1,
             plan: Arc::clone(&plan),
             vault: self.vault.clone(),
+            tokens: Tokens::of(&self.state_dir),
             ahead: None,
         };
-        launching.launch().await;
-        let answer = wait(&folder, &plan).await;
+        let answer = match launching.launch().await {
+            Event::Unlaunched { why, .. } => Err(why.why),
+            Event::Launched { launched: false, .. } => Err("its executor could not be started".into()),
+            _ => wait(&folder, &plan).await,
+        };
         end(&self.launcher, &folder, &self.place.runtime_dir).await;
         answer
     }
@@ -260,6 +264,7 @@ async fn wait(folder: &Folder, plan: &Plan) -> Result<Answer, String> {
                 let (_, why) = crate::domain::memory::end_of(outcome);
                 return Err(why.unwrap_or_else(|| "the probe gave no answer".into()));
             }
+            None if let Some(left) = folder.unready(1) => return Err(left.why),
             None if lost => return Err("the probe's executor was lost".into()),
             None if Instant::now() > until => return Err("the probe gave no answer in time".into()),
             None => sleep(pause).await,

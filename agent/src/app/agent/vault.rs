@@ -23,6 +23,7 @@ impl Agent {
             former.abort();
         }
         self.keep_watching();
+        self.keep_giving_back();
         let Some(vault) = &self.vault else { return };
         self.vault_keeper = Some(tokio::spawn(Arc::clone(vault).keep()));
         let (mut standing, events) = (vault.watch(), self.events.clone());

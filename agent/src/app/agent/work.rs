@@ -24,7 +24,7 @@ use crate::exec::processes::{self, Mark};
 use crate::host::crash::{CrashPoint, here};
 use crate::host::{clock, disk, facts};
 use crate::ledger::claim::Holder;
-use crate::ledger::{Claim, Folder, FolderError};
+use crate::ledger::{Claim, Folder, FolderError, NotReady, Tokens};
 use crate::vault::Vault;
 
 /// The largest `task.yml` in a copy, in bytes.
@@ -159,6 +159,7 @@ pub(super) struct Launching {
     pub(super) epoch: u32,
     pub(super) plan: Arc<Plan>,
     pub(super) vault: Option<Arc<Vault>>,
+    pub(super) tokens: Tokens,
     pub(super) ahead: Option<Ahead>,
 }
 
@@ -174,10 +175,8 @@ impl Launching {
         let handed = match self.hand_over().await {
             Ok(handed) => handed,
             Err(why) => {
-                tracing::warn!(run = %run, order = %self.plan.order, "not started yet: {why}");
-                // By then the agent says that it waits for Vault.
-                sleep(super::START_AGAIN).await;
-                return Event::Unlaunched(run);
+                tracing::warn!(run = %run, order = %self.plan.order, "not started yet: {}", why.why);
+                return Event::Unlaunched { run, why };
             }
         };
         let handed = handed.as_ref().map(|bytes| bytes.as_slice());
@@ -193,16 +192,41 @@ impl Launching {
 
 impl Launching {
     /// What the executor needs for Vault: nothing, if its task wants no secrets.
-    async fn hand_over(&self) -> Result<Option<Zeroizing<Vec<u8>>>, String> {
+    async fn hand_over(&self) -> Result<Option<Zeroizing<Vec<u8>>>, NotReady> {
         if self.plan.secrets.is_empty() {
             return Ok(None);
         }
-        let Some(vault) = &self.vault else { return Err(NO_VAULT.to_owned()) };
+        let not_ready = |why: String| NotReady { why, after: None };
+        let Some(vault) = &self.vault else { return Err(not_ready(NO_VAULT.to_owned())) };
+        self.give_back_earlier(vault).await;
         // Undoing has as much time again; the executor gives the token up when it ends.
         let life = self.plan.timeout.0.saturating_mul(2) + TOKEN_MARGIN;
-        let grant =
-            vault.grant(self.plan.run, life, self.plan.timeout.0).await.map_err(|error| error.to_string())?;
+        let grant = vault.grant(self.plan.run, life, self.plan.timeout.0).await;
+        let mut grant = grant.map_err(|error| NotReady {
+            after: error.after().map(|after| after.as_secs()),
+            ..not_ready(error.to_string())
+        })?;
+        if let Some(accessor) = &grant.accessor {
+            match self.tokens.record(self.plan.run, self.epoch, accessor) {
+                Ok(record) => grant.record = Some(record),
+                Err(error) => {
+                    let given_back = vault.revoke(accessor).await;
+                    let _ = given_back.inspect_err(|error| tracing::warn!("a token ends by itself: {error}"));
+                    return Err(not_ready(error.to_string()));
+                }
+            }
+        }
         Ok(Some(grant.to_bytes()))
+    }
+
+    /// An executor of this run that died before its claim has a token still, and what was read with it.
+    async fn give_back_earlier(&self, vault: &Vault) {
+        let all = self.tokens.all().unwrap_or_default();
+        for token in all.into_iter().filter(|token| token.run == self.plan.run) {
+            if vault.revoke(&token.accessor).await.is_ok() {
+                let _ = disk::remove(&token.path);
+            }
+        }
     }
 }
 

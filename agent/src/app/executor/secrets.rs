@@ -2,11 +2,12 @@
 //! the commands say, and given back at the end.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::ExecutorError;
@@ -18,13 +19,12 @@ use crate::exec::memory::Files;
 use crate::exec::redact::Redactor;
 use crate::exec::user::User;
 use crate::exec::{ansible, handover};
-use crate::ledger::Folder;
+use crate::host::disk;
+use crate::ledger::{Folder, NotReady};
 use crate::vault::{Client, Got, Grant, Times, VaultError, give_up, keep, read_all};
 
-/// All of the reading; an agent takes an executor without a claim for lost only after longer.
+/// The one attempt at all of them; an agent takes an executor without a claim for lost only after longer.
 const READ_WITHIN: Duration = Duration::from_secs(20);
-/// Between two attempts.
-const AGAIN: Duration = Duration::from_millis(500);
 /// Giving the token up must not keep a run from ending; it ends by itself.
 const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
 
@@ -47,6 +47,34 @@ struct Access {
     token: Secret,
     /// How long the token lasts, unless it is renewed.
     lasts: Option<Duration>,
+    /// Where the agent has recorded it.
+    record: Option<PathBuf>,
+}
+
+impl Access {
+    /// Gives the token up, and with it the leases that it made. What cannot be given up is left to the agent, which
+    /// has a record of it.
+    async fn give_up(&self) {
+        match timeout(GIVE_UP_WITHIN, give_up(&self.client, &self.token)).await {
+            Ok(Ok(())) => {
+                if let Some(record) = &self.record
+                    && let Err(error) = disk::remove(record)
+                {
+                    tracing::warn!("{error}");
+                }
+            }
+            Ok(Err(error)) => tracing::warn!("the run's token is left to the agent: {error}"),
+            Err(_) => tracing::warn!("the run's token is left to the agent: Vault does not answer"),
+        }
+    }
+}
+
+/// What came of asking for them.
+pub(super) enum Fetched {
+    /// The run can begin, if only to say what is missing for good.
+    Ready(Box<Secrets>),
+    /// Not now: nothing has happened, and nothing is kept.
+    NotNow(NotReady),
 }
 
 /// A run's secrets.
@@ -59,41 +87,47 @@ pub(super) struct Secrets {
 }
 
 impl Secrets {
-    /// Fetches them; `None`: not now, and nothing has happened.
+    /// Makes one attempt to fetch them.
     pub(super) async fn fetch(
         plan: &Plan,
         folder: &Folder,
         handed: Handed<'_>,
-    ) -> Result<Option<Self>, ExecutorError> {
+    ) -> Result<Fetched, ExecutorError> {
         let mut secrets = Self { got: Got::default(), redactor: None, access: None, missing: None };
         if plan.secrets.is_empty() {
-            return Ok(Some(secrets));
+            return Ok(Fetched::Ready(Box::new(secrets)));
         }
         let word = match handed {
             Handed::ByAgent(word) => word,
             Handed::Nothing => {
                 secrets.missing =
                     Some("the run needs secrets, and there is no Vault to read them from".to_owned());
-                return Ok(Some(secrets));
+                return Ok(Fetched::Ready(Box::new(secrets)));
             }
             Handed::Given(values) => {
                 secrets.missing = lacking(plan, &values);
                 secrets.got.values = values;
                 secrets.redact([]);
-                return Ok(Some(secrets));
+                return Ok(Fetched::Ready(Box::new(secrets)));
             }
         };
         let bytes = handover::take(word)?;
         let grant = Grant::from_bytes(&bytes).map_err(std::io::Error::other)?;
-        let pinned = folder.secret_versions()?;
         let client = match Client::new(grant.server) {
             Ok(client) => client,
             Err(error) => {
                 secrets.missing = Some(error.to_string());
-                return Ok(Some(secrets));
+                return Ok(Fetched::Ready(Box::new(secrets)));
             }
         };
-        let access = Access { client, token: grant.token, lasts: grant.lasts };
+        let access = Access { client, token: grant.token, lasts: grant.lasts, record: grant.record };
+        let pinned = match folder.secret_versions() {
+            Ok(pinned) => pinned,
+            Err(error) => {
+                access.give_up().await;
+                return Err(error.into());
+            }
+        };
         match read(&access, plan, &pinned, grant.parent).await {
             Ok(got) => {
                 secrets.got = got;
@@ -102,14 +136,15 @@ impl Secrets {
             Err(error) => {
                 // A dead token is no word on the secrets: the agent gets another.
                 if error.may_pass() {
-                    tracing::warn!(run = %plan.run, "not started yet: {error}");
-                    return Ok(None);
+                    let after = error.after().map(|after| after.as_secs());
+                    access.give_up().await;
+                    return Ok(Fetched::NotNow(NotReady { why: error.to_string(), after }));
                 }
                 secrets.missing = Some(error.to_string());
             }
         }
         secrets.access = Some(Arc::new(access));
-        Ok(Some(secrets))
+        Ok(Fetched::Ready(Box::new(secrets)))
     }
 
     /// Sees to it that the values, and more, are taken out of what the commands say.
@@ -170,20 +205,12 @@ impl Secrets {
         Some(tokio::spawn(kept).abort_handle())
     }
 
-    /// Gives the run's token up, and with it the leases that it made. What cannot be given up ends by itself.
+    /// Gives back what was read, and the token.
     pub(super) async fn give_up(&self) {
-        let Some(access) = &self.access else { return };
-        match timeout(GIVE_UP_WITHIN, give_up(&access.client, &access.token)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("the run's token ends by itself: {error}"),
-            Err(_) => tracing::warn!("the run's token ends by itself: Vault does not answer"),
+        if let Some(access) = &self.access {
+            access.give_up().await;
         }
     }
-}
-
-/// Between two attempts, or as long as the server says.
-fn pause(error: &VaultError) -> Duration {
-    AGAIN.max(error.after().unwrap_or_default())
 }
 
 /// Why values that were given are not those that the run wants.
@@ -213,23 +240,9 @@ async fn read(
     parent: Option<Duration>,
 ) -> Result<Got, VaultError> {
     let times = Times { life: plan.timeout.0, parent };
-    let until = Instant::now() + READ_WITHIN;
-    loop {
-        let read = timeout(
-            until.saturating_duration_since(Instant::now()),
-            read_all(client, token, &plan.secrets, pinned, times),
-        );
-        match read.await {
-            Err(_) => {
-                let place = client.server().address.clone();
-                return Err(VaultError::Away { place, why: "no answer in time".to_owned() });
-            }
-            Ok(Err(error @ (VaultError::Busy { .. } | VaultError::Away { .. })))
-                if Instant::now() + pause(&error) < until =>
-            {
-                sleep(pause(&error)).await;
-            }
-            Ok(done) => return done,
-        }
-    }
+    let read = read_all(client, token, &plan.secrets, pinned, times);
+    timeout(READ_WITHIN, read).await.unwrap_or_else(|_| {
+        let place = client.server().address.clone();
+        Err(VaultError::Away { place, why: "no answer in time".to_owned() })
+    })
 }

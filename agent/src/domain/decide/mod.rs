@@ -11,6 +11,7 @@
 //!  standing.rs an order that comes again: fires, has drifted away, is missed or skipped
 //!  starts.rs   an occasion that waits: may it start now, and if not, why not and until when
 //!  runs.rs     a run whose executor is not there: resumed, closed, or its survivors ended first
+//!  unready.rs  a run that has begun nothing: taken back as soon as it may not start any more
 //! ```
 
 mod controls;
@@ -19,6 +20,7 @@ mod orders;
 mod runs;
 mod standing;
 mod starts;
+mod unready;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -112,6 +114,15 @@ pub struct Examined {
     pub finding: Result<Needs, String>,
 }
 
+/// An order whose last attempt could not read its secrets: it waits, and is asked everything again before the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unready {
+    /// What kept it: one line for the operator.
+    pub why: String,
+    /// No attempt is made before this.
+    pub until: Timestamp,
+}
+
 /// Whether a run has an executor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Life {
@@ -140,6 +151,8 @@ pub struct RunView {
     pub life: Life,
     /// When this agent launched it last.
     pub launched: Option<Timestamp>,
+    /// The executor of the epoch that nobody has left without a claim, because it could not read the run's secrets.
+    pub unready: bool,
     /// How many processes of a dead executor live on; `None`: nobody has looked.
     pub survivors: Option<usize>,
     /// How far the step under way has come, in percent, and what it says.
@@ -205,6 +218,8 @@ pub struct View<'a> {
     pub confirmed: &'a BTreeMap<OrderKey, SeenOrder>,
     /// Why no secrets are to be had, if that is so.
     pub vault: Option<&'a str>,
+    /// Orders whose last attempt could not read their secrets.
+    pub unready: &'a BTreeMap<OrderKey, Unready>,
     /// What the probes of orders that reconcile have said.
     pub answers: &'a BTreeMap<OrderKey, Answers>,
     /// The versions of watched secrets, by their paths, as far as Vault has told.
@@ -241,6 +256,15 @@ pub enum Action {
         epoch: u32,
         /// Whether the order has to be looked at once more: nothing of the run has happened yet.
         look: bool,
+    },
+    /// Take back a run that has begun nothing: nobody can claim the epoch any more, and its occasion waits again.
+    Void {
+        /// The order.
+        key: OrderKey,
+        /// The run.
+        run: RunId,
+        /// Which epoch.
+        epoch: u32,
     },
     /// Tell the executor of a run what an operator wants of it.
     Tell {
@@ -403,6 +427,7 @@ pub fn decide(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId) -> Decision {
     } else if view.unreachable {
         standing::offline(view, new_run, &mut decision);
     }
+    unready::settle(view, &mut decision);
     if decision.actions.iter().any(|action| matches!(action, Action::Remember(_))) {
         // What is to be remembered changes what is asked below: the next decision, a moment later, rests on it.
         if view.clock == Clock::Synchronised
@@ -430,3 +455,5 @@ mod first_tests;
 mod format_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unready_tests;

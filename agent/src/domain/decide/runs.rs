@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::starts::{Not, Places, has_secrets, known_host, may_go_on};
+use super::starts::{Not, Places, has_secrets, known_host, may_go_on, starting};
+use super::unready::is_to_be_taken_back;
 use super::{Action, Decision, Life, Reason, RunView, View, Wait};
 use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, end_of};
 use crate::domain::run::{Phase, Rest, State};
@@ -26,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 pub(super) fn decide(view: &View<'_>, places: &mut Places, decision: &mut Decision) {
     for (key, occasion) in view.memory.prepared() {
         if view.starting.contains_key(&occasion.run) {
-            decision.wait(key, Wait::new(Reason::Starting, None));
+            decision.wait(key, starting(view, key));
             continue;
         }
         let Some(run) = view.runs.get(&occasion.run) else {
@@ -79,7 +80,7 @@ impl Run<'_> {
         }
         match self.run.life {
             Life::Alive => {}
-            Life::Unclaimed { epoch } => self.launch_unless_just_launched(state, epoch, decision),
+            Life::Unclaimed { epoch } => self.unclaimed(state, epoch, decision),
             Life::Dead { epoch } => self.resume(state, epoch + 1, places, decision),
         }
     }
@@ -157,6 +158,20 @@ impl Run<'_> {
         }
     }
 
+    /// Nobody has the epoch. As long as nothing of the run has happened it is taken back when it may not start now.
+    fn unclaimed(&self, state: &State, epoch: u32, decision: &mut Decision) {
+        let (key, run) = (self.key.clone(), self.occasion.run);
+        if state.phase == Phase::New
+            && is_to_be_taken_back(self.view, self.key, self.occasion, self.run, decision)
+        {
+            return decision.actions.push(Action::Void { key, run, epoch });
+        }
+        if self.view.unready.contains_key(self.key) {
+            decision.wait(self.key, starting(self.view, self.key));
+        }
+        self.launch_unless_just_launched(state, epoch, decision);
+    }
+
     fn launch_unless_just_launched(&self, state: &State, epoch: u32, decision: &mut Decision) {
         let launched = self.run.launched.unwrap_or(Timestamp::UNIX_EPOCH);
         if self.wait_from(launched, CLAIMS_WITHIN, decision) {
@@ -172,7 +187,7 @@ impl Run<'_> {
             return decision.wait(self.key, Wait::new(Reason::Store, None));
         }
         // Each epoch needs a token of its own.
-        if let Err(Not::Yet(wait)) = has_secrets(self.view, !self.run.plan.secrets.is_empty()) {
+        if let Err(Not::Yet(wait)) = has_secrets(self.view, self.key, !self.run.plan.secrets.is_empty()) {
             return decision.wait(self.key, wait);
         }
         let (key, run) = (self.key.clone(), self.occasion.run);

@@ -128,12 +128,12 @@ pub(super) fn decide(view: &View<'_>, places: &mut Places, decision: &mut Decisi
     open.sort_unstable_by_key(|(_, occasion)| occasion.run);
     for (key, occasion) in open {
         if view.starting.contains_key(&occasion.run) {
-            decision.wait(key, Wait::new(Reason::Starting, None));
+            decision.wait(key, starting(view, key));
             continue;
         }
         match may_start(view, key, occasion, places) {
             Ok(locks) => {
-                decision.wait(key, Wait::new(Reason::Starting, None));
+                decision.wait(key, starting(view, key));
                 decision.actions.push(Action::Start { key: key.clone(), run: occasion.run, locks });
             }
             Err(Not::Yet(wait)) => decision.wait(key, wait),
@@ -203,7 +203,7 @@ fn may_start(
     }
     not_frozen(view, &order.task)?;
     open_gates(view, key)?;
-    has_secrets(view, needs.secrets)?;
+    has_secrets(view, key, needs.secrets)?;
     places.take(&locks, emergency).map_err(Not::Yet)?;
     Ok(locks)
 }
@@ -245,11 +245,29 @@ pub(super) fn may_go_on(
     let Some(Ok(Document::Order(order))) = seen.map(|seen| &seen.document) else {
         return not_yet(Reason::Store);
     };
-    trusted_clock(view, order, &run.plan.cause)?;
+    may_begin_now(view, key, order, &run.plan.cause)?;
+    places.take(&run.plan.resources, run.plan.emergency).map_err(Not::Yet)
+}
+
+/// Whether an order may begin at this moment, whatever it was a moment ago.
+pub(super) fn may_begin_now(
+    view: &View<'_>,
+    key: &OrderKey,
+    order: &Order,
+    cause: &Cause,
+) -> Result<(), Not> {
+    trusted_clock(view, order, cause)?;
     in_time(view, order)?;
     in_window(view, key, order)?;
-    not_frozen(view, &order.task)?;
-    places.take(&run.plan.resources, run.plan.emergency).map_err(Not::Yet)
+    not_frozen(view, &order.task)
+}
+
+/// How an order waits that is being started: an attempt at secrets that were not available is part of that wait.
+pub(super) fn starting(view: &View<'_>, key: &OrderKey) -> Wait {
+    match view.unready.get(key) {
+        None => Wait::new(Reason::Starting, None),
+        Some(unready) => Wait { detail: Some(unready.why.clone()), ..Wait::new(Reason::Vault, None) },
+    }
 }
 
 fn not_frozen(view: &View<'_>, task: &Name) -> Result<(), Not> {
@@ -305,15 +323,18 @@ fn needs<'a>(view: &View<'a>, key: &OrderKey, seen: &SeenOrder) -> Result<&'a Ne
     }
 }
 
-/// What needs secrets waits for Vault; it never fails because of it.
-pub(super) fn has_secrets(view: &View<'_>, wanted: bool) -> Result<(), Not> {
-    match view.vault.filter(|_| wanted) {
-        None => Ok(()),
-        Some(why) => {
-            let detail = Some(why.to_owned());
-            Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Vault, None) }))
-        }
+/// What needs secrets waits for Vault, and after an attempt that could not read them for the next one; it never fails
+/// because of either.
+pub(super) fn has_secrets(view: &View<'_>, key: &OrderKey, wanted: bool) -> Result<(), Not> {
+    if !wanted {
+        return Ok(());
     }
+    let (why, until) = match (view.vault, view.unready.get(key)) {
+        (Some(why), _) => (why.to_owned(), None),
+        (None, Some(unready)) if unready.until > view.now => (unready.why.clone(), Some(unready.until)),
+        (None, _) => return Ok(()),
+    };
+    Err(Not::Yet(Wait { detail: Some(why), ..Wait::new(Reason::Vault, until) }))
 }
 
 fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), Not> {

@@ -21,6 +21,9 @@ pub(super) struct Model {
     /// The version of every plan, and up to which one plans may be made.
     pub(super) plan: u32,
     pub(super) former: Option<Former>,
+    pub(super) unready: BTreeMap<OrderKey, Unready>,
+    pub(super) runs: BTreeMap<RunId, RunView>,
+    pub(super) secrets: bool,
     pub(super) unread: BTreeMap<RunId, Unread>,
     pub(super) probe: bool,
     pub(super) emergency: bool,
@@ -44,7 +47,7 @@ pub(super) struct Model {
     /// What Vault tells of watched secrets.
     versions: BTreeMap<String, Version>,
     /// What each task locks, and what runs that are being started have.
-    locks: Vec<Lock>,
+    pub(super) locks: Vec<Lock>,
     starting: BTreeMap<RunId, Vec<Lock>>,
 }
 
@@ -76,6 +79,9 @@ impl Model {
             past: BTreeMap::new(),
             plan: 1,
             former: None,
+            unready: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            secrets: false,
             unread: BTreeMap::new(),
             probe: false,
             emergency: false,
@@ -143,7 +149,7 @@ impl Model {
                         closed: None,
                         offline,
                         probe,
-                        secrets: false,
+                        secrets: self.secrets,
                         emergency: self.emergency,
                         plan: self.plan,
                     };
@@ -154,6 +160,7 @@ impl Model {
             let indexes = self.sources.iter().map(|source| (source.clone(), self.index)).collect();
             let view = View {
                 vault: None,
+                unready: &self.unready,
                 now: self.now,
                 boot: "b",
                 host: &self.host,
@@ -167,7 +174,7 @@ impl Model {
                 indexes: &indexes,
                 memory: &self.memory,
                 examined: &examined,
-                runs: &BTreeMap::new(),
+                runs: &self.runs,
                 unread: &self.unread,
                 former: self.former,
                 starting: &self.starting,
@@ -201,7 +208,12 @@ impl Model {
                         }
                         self.memory.take(fact);
                     }
-                    Action::Ask(_) => {}
+                    Action::Ask(_) | Action::Tell { .. } => {}
+                    Action::Void { key, run, .. } => {
+                        self.runs.remove(&run);
+                        self.ids += 1;
+                        self.memory.take(Fact::Voided { key, run, next: RunId::new(self.ids, 0) });
+                    }
                     Action::Confirm(key) => {
                         let (index, at) = (self.orders[&key].index, self.now);
                         let document = Some(self.texts[&key].clone());

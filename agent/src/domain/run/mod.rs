@@ -16,4 +16,6 @@ mod transition;
 
 pub use event::{Act, Ending, Event, Exit, Record};
 pub use state::{Failure, FailureKind, Mark, Outcome, Phase, Rest, State};
+#[cfg(test)]
+pub(crate) use transition::tests::plan as plan_of;
 pub use transition::{Illegal, Next, apply, next, replay};

@@ -404,4 +404,4 @@ impl Run<'_> {
 
 #[cfg(test)]
 #[path = "transition_tests.rs"]
-mod tests;
+pub(crate) mod tests;

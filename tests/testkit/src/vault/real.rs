@@ -1,5 +1,5 @@
-//! A real Vault or OpenBao behind the double's front, wherever one of the two is on the PATH: a development server of the
-//! test's own, brought into the state that the double begins with. What ails it is still the front's doing.
+//! A real Vault or OpenBao behind the double's front: one of the two on the PATH, else the OpenBao that `tests/install`
+//! brings. It is a development server of the test's own, brought into the state that the double begins with. What ails it is still the front's doing.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -23,7 +23,8 @@ const MAKER: &str = "maker-of-roles";
 
 /// The program that serves, if there is one.
 pub(super) fn program() -> Option<PathBuf> {
-    program_in(&std::env::var_os("PATH").unwrap_or_default())
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/openbao/bao");
+    program_in(&std::env::var_os("PATH").unwrap_or_default()).or(Some(installed).filter(|bao| bao.is_file()))
 }
 
 fn program_in(path: &OsStr) -> Option<PathBuf> {

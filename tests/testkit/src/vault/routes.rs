@@ -264,7 +264,7 @@ fn new_id(state: &mut State, kind: &str) -> String {
 }
 
 fn auth(id: &str, token: &Token, duration: u64) -> Value {
-    json!({"client_token": id, "accessor": "Accessor0000000000000001", "policies": token.policies,
+    json!({"client_token": id, "accessor": accessor(id), "policies": token.policies,
         "token_policies": token.policies, "metadata": token.meta, "lease_duration": duration,
         "renewable": token.renewable, "entity_id": "eeeeeeee-0000-4000-8000-000000000002",
         "token_type": "service", "orphan": token.parent.is_none()})
@@ -455,4 +455,11 @@ fn credentials(state: &mut State, token: &str) -> Answer {
     map.insert("renewable".into(), json!(true));
     map.insert("lease_duration".into(), json!(ttl));
     good(map)
+}
+
+/// What names a token without being it, as long as a real one.
+fn accessor(id: &str) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(id, &mut hasher);
+    format!("Accessor{:016x}", std::hash::Hasher::finish(&hasher))
 }

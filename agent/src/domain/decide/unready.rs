@@ -1,0 +1,114 @@
+//! A run that has begun nothing: it has a folder, and nobody has its claim.
+//!
+//! Its executor may be reading secrets, may have left without them, or may never have come. Such a run waits, however
+//! far its start has come: window, `not_after`, freeze, replacement, cancel and deletion count for it until the claim.
+//! When one of them speaks against the start, the agent takes the claim itself. The occasion is then open as before,
+//! and what became of it is decided as for every occasion that waits.
+
+use std::time::Duration;
+
+use super::standing::copy_of;
+use super::starts::may_begin_now;
+use super::{Decision, RunView, View};
+use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, Remembered, Stage};
+use crate::domain::order::Document;
+use crate::domain::source::OrderKey;
+
+/// An end has passed when so much time is over.
+const PAST: Duration = Duration::from_millis(1);
+
+/// Whether a run that has begun nothing is to be taken back; if not, the decision is made again when its time ends.
+pub(super) fn is_to_be_taken_back(
+    view: &View<'_>,
+    key: &OrderKey,
+    occasion: &Occasion,
+    run: &RunView,
+    decision: &mut Decision,
+) -> bool {
+    if run.unready || is_cancelled(occasion) {
+        return true;
+    }
+    let Some(remembered) = view.memory.orders.get(key) else { return false };
+    let is_newest = remembered.current.as_ref().is_some_and(|newest| newest.run == occasion.run);
+    if !is_newest || no_longer_counts(view, key, remembered).is_some() {
+        return true;
+    }
+    let seen = match view.orders {
+        Some(orders) => orders.get(key),
+        None => match copy_of(view, key, &run.plan.cause) {
+            Some(copy) => Some(copy),
+            // Not in sight is not gone.
+            None => return false,
+        },
+    };
+    let Some(Ok(Document::Order(order))) = seen.map(|seen| &seen.document) else { return true };
+    if may_begin_now(view, key, order, &run.plan.cause).is_err() {
+        return true;
+    }
+    let closes = order.window.as_ref().and_then(|window| window.opening(view.now)).map(|opening| opening.to);
+    for end in order.not_after.into_iter().chain(closes) {
+        decision.wake_at(end + PAST);
+    }
+    false
+}
+
+fn is_cancelled(occasion: &Occasion) -> bool {
+    matches!(occasion.asked.as_deref(), Some(Asked::Cancel { .. }))
+}
+
+/// Closes occasions that wait and are not wanted any more: most are closed when the change is seen, but one that was
+/// being started then comes back to its place later.
+pub(super) fn settle(view: &View<'_>, decision: &mut Decision) {
+    let waits =
+        |occasion: &&Occasion| occasion.stage == Stage::Open && !view.starting.contains_key(&occasion.run);
+    for (key, remembered) in &view.memory.orders {
+        if let Some(occasion) = remembered.previous.as_deref().filter(waits) {
+            let (end, why) = match cancelled(occasion) {
+                Some(cancelled) => cancelled,
+                None => (End::Superseded, "a newer order took its place".to_owned()),
+            };
+            close(view, key, occasion, end, why, decision);
+        }
+        if let Some(occasion) = remembered.current.as_ref().filter(waits)
+            && let Some((end, why)) = cancelled(occasion).or_else(|| no_longer_counts(view, key, remembered))
+        {
+            close(view, key, occasion, end, why, decision);
+        }
+    }
+}
+
+fn cancelled(occasion: &Occasion) -> Option<(End, String)> {
+    match occasion.asked.as_deref() {
+        Some(Asked::Cancel { by, reason }) => Some((End::Cancelled, format!("cancelled by {by}: {reason}"))),
+        _ => None,
+    }
+}
+
+/// Why what is remembered of an order is no longer what starts, if that is so.
+fn no_longer_counts(view: &View<'_>, key: &OrderKey, remembered: &Remembered) -> Option<(End, String)> {
+    if remembered.gone.is_some() {
+        return Some((End::Withdrawn, "the order is gone".to_owned()));
+    }
+    if remembered.held.is_some() || remembered.unreadable.is_some() {
+        return Some((End::Superseded, "a newer order took its place".to_owned()));
+    }
+    let now = view.memory.effective.get(&key.order).filter(|now| **now != key.source)?;
+    Some((End::Superseded, format!("the order in {now} took its place")))
+}
+
+fn close(
+    view: &View<'_>,
+    key: &OrderKey,
+    occasion: &Occasion,
+    end: End,
+    why: String,
+    decision: &mut Decision,
+) {
+    let already = decision.actions.iter().any(
+        |action| matches!(action, super::Action::Remember(Fact::Closed { run, .. }) if *run == occasion.run),
+    );
+    if !already {
+        let closing = Closing { end, error: Some(why), at: view.now, run: None };
+        decision.remember(Fact::Closed { key: key.clone(), run: occasion.run, closing });
+    }
+}
