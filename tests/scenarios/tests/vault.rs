@@ -446,7 +446,8 @@ fn check_tells_who_the_agent_is_in_vault_and_what_its_tasks_may_read() {
     let (_, said) = host.hostler(&["check"]);
     for line in [
         "approle (role host)",
-        "with the policies agent, default, for 3600 s more",
+        // Cut to whole seconds: 3600 or 3599.
+        "with the policies agent, default, for 3",
         "may make tokens for runs",
         "may read secret password of task t: secret/data/app/v9",
         "may not read secret x of task u: secret/data/b",
