@@ -160,7 +160,7 @@ pub(super) fn check(root: &Value) -> Result<(), BadSchema> {
 }
 
 /// Each schema that is written in `node`, with its place: for what walks through all of them.
-pub(super) fn children<'a>(node: &'a Map<String, Value>) -> Vec<(Vec<Seg>, &'a Value)> {
+pub(super) fn children(node: &Map<String, Value>) -> Vec<(Vec<Seg>, &Value)> {
     let mut all = Vec::new();
     for (key, value) in node {
         let below = KEYWORDS.iter().find(|(name, ..)| name == key).map(|(_, below, _)| *below);

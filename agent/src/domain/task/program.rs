@@ -124,8 +124,11 @@ const TABLE: [(&[&str], Code); 22] = [
     (&RUNNERS, Code::Starts(&["-S", "--split-string"])),
 ];
 
+/// Programs, the letters of short options, and long options with how many arguments.
+type Takes = (&'static [&'static str], &'static str, &'static [(&'static str, usize)]);
+
 /// Options with an argument that is no operand: the letters of the short ones, and the long ones with how many.
-const TAKES: [(&[&str], &str, &[(&str, usize)]); 5] = [
+const TAKES: [Takes; 5] = [
     (&["awk", "gawk", "mawk", "nawk", "original-awk"], "Fvf", &[("--assign", 1), ("--field-separator", 1)]),
     (&["sed", "gsed"], "fl", &[("--file", 1)]),
     (

@@ -25,9 +25,9 @@ pub(super) enum Writer {
 pub(super) fn of(file: &OwnedFd) -> Writer {
     // A writer that opens the file while the lease is held is announced by a signal; this one is ignored by default.
     let lease = |command: libc::c_int, argument: libc::c_int| control(file, command, argument);
-    let taken = lease(F_SETSIG, libc::SIGURG).and_then(|()| lease(libc::F_SETLEASE, libc::F_RDLCK.into()));
+    let taken = lease(F_SETSIG, libc::SIGURG).and_then(|()| lease(libc::F_SETLEASE, libc::F_RDLCK));
     match taken {
-        Ok(()) => match lease(libc::F_SETLEASE, libc::F_UNLCK.into()) {
+        Ok(()) => match lease(libc::F_SETLEASE, libc::F_UNLCK) {
             Ok(()) => Writer::Nobody,
             Err(_) => Writer::Unknown,
         },
