@@ -88,7 +88,7 @@ pub struct Catalog {
 }
 
 enum Read {
-    Ours(Manifest),
+    Ours(Box<Manifest>),
     Foreign,
 }
 
@@ -101,7 +101,7 @@ async fn read_one(store: &Store, name: &Name) -> Result<Read, Error> {
         let text = store.small(&name.manifest(), MOST_BYTES).await.map_err(|fault| fault.error(&what))?;
         let text = text.ok_or_else(|| Error::Missing(name.as_str().to_owned()))?;
         match Manifest::open(&text) {
-            Ok(manifest) if manifest.name == name.as_str() => return Ok(Read::Ours(manifest)),
+            Ok(manifest) if manifest.name == name.as_str() => return Ok(Read::Ours(Box::new(manifest))),
             Ok(manifest) if name.as_str().ends_with(&format!("/{}", manifest.name)) => {
                 return Ok(Read::Foreign);
             }
@@ -115,7 +115,7 @@ async fn read_one(store: &Store, name: &Name) -> Result<Read, Error> {
 /// Reads one manifest.
 pub async fn manifest(store: &Store, name: &Name) -> Result<Manifest, Error> {
     match read_one(store, name).await? {
-        Read::Ours(manifest) => Ok(manifest),
+        Read::Ours(manifest) => Ok(*manifest),
         Read::Foreign => {
             Err(Error::damaged(name.as_str(), "it was stored below a longer prefix: say that as --prefix"))
         }
@@ -197,7 +197,7 @@ pub async fn again(store: &Store, below: &str, before: &Catalog) -> Result<Catal
     let mut read = stream::iter(names)
         .map(|(name, known)| async move {
             let answer = match known {
-                Some(manifest) => Ok(Read::Ours(manifest)),
+                Some(manifest) => Ok(Read::Ours(Box::new(manifest))),
                 None => read_one(store, &name).await,
             };
             (name, answer)
@@ -209,6 +209,7 @@ pub async fn again(store: &Store, below: &str, before: &Catalog) -> Result<Catal
             Ok(Read::Ours(manifest)) => {
                 let whole = sizes.get(manifest.stored.key.as_str()) == Some(&manifest.stored.size);
                 let deleting = marked.contains(&name);
+                let manifest = *manifest;
                 catalog.backups.push(Backup { name, manifest, whole, deleting, broken: None });
             }
             Ok(Read::Foreign) => catalog.foreign.push(name),

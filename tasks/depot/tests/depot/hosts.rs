@@ -197,7 +197,8 @@ fn of_a_move_and_a_delete_that_meet_one_wins() {
     let proxy = Proxy::start(server.address);
     let host = Depot::new(proxy.address, "");
     let other = Arc::new(Depot::new(server.address, ""));
-    let at: [(&str, fn(&Seen) -> bool); 2] = [
+    type When = fn(&Seen) -> bool;
+    let at: [(&str, When); 2] = [
         ("the copy", |seen| seen.headers.contains_key("x-amz-copy-source")),
         ("the manifest", Seen::is_manifest),
     ];
