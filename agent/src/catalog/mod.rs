@@ -86,7 +86,9 @@ impl Catalog {
         for dir in &self.dirs {
             let entries = match fs::read_dir(dir) {
                 Ok(entries) => entries,
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == ErrorKind::NotFound && dir.symlink_metadata().is_err() => {
+                    continue;
+                }
                 Err(error) => {
                     self.unreadable.push(format!("cannot list {}: {error}", dir.display()));
                     continue;

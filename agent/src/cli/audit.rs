@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::exit::{Exit, fault};
-use super::history::this_host;
+use super::history::this_host_or_node;
 use super::place::{Place, PlaceArgs};
 use super::table::Table;
 use super::{Failure, block, screen, show};
@@ -139,7 +139,7 @@ fn say(arguments: &Arguments, head: &Head, oldest: u64, compared: &str) -> std::
 /// The newest line that this host's report names.
 async fn reported(settings: &Settings) -> Result<Option<Head>, Failure> {
     let place = Place::existing(settings)?;
-    let Some(host) = this_host(settings) else { return Ok(None) };
+    let Some(host) = this_host_or_node(settings, &place).await else { return Ok(None) };
     let key = settings.keys.agent_report(&host);
     let found = place.store.list(&key).await?.entries.into_iter().find(|entry| entry.key == key);
     let report = found.map(|entry| document::read::<AgentReport>(&entry.value)).transpose();

@@ -15,11 +15,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::exit::Exit;
-use super::history::this_host;
+use super::history::{this_host, this_host_or_node};
 use super::place::{Place, PlaceArgs};
 use super::screen::{self, Tone};
 use super::{Failure, block, show};
+use crate::config::{StoreSettings, passed_over};
 use crate::host::clock;
+use crate::store::consul::ConsulLayer;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -164,12 +166,30 @@ async fn all(arguments: &Arguments) -> Findings {
     };
     findings.host = this_host(&settings).filter(|_| local).map(|host| host.to_string());
     let mut checks = vec![ok("configuration", "no faults")];
+    if arguments.place.store_dir.is_none() {
+        checks.extend(passed_over(arguments.place.config.as_deref()).into_iter().map(|path| {
+            let finding = format!("{} is passed over: only files that end in .yml count", path.display());
+            warn("configuration", finding, "rename it, or remove it")
+        }));
+    }
+    if matches!(settings.store, StoreSettings::Consul(_)) {
+        let unread = ConsulLayer::unread(&super::env).into_iter();
+        checks.extend(
+            unread.map(|(name, fix)| warn("configuration", format!("{name} is set and not read"), fix)),
+        );
+    }
     if local {
         checks.extend(host::checks(&settings));
         checks.extend(vault::checks(&settings).await);
     }
     match Place::existing(&settings) {
-        Ok(place) => checks.extend(store::checks(&place, &settings, local).await),
+        Ok(place) => {
+            if local && findings.host.is_none() {
+                let host = this_host_or_node(&settings, &place).await;
+                findings.host = host.map(|host| host.to_string());
+            }
+            checks.extend(store::checks(&place, &settings, local).await);
+        }
         Err(error) => {
             checks.push(fail("store", error.to_string(), "see the configuration of the store"));
             checks.extend(store::skipped("there is no store"));

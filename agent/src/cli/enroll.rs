@@ -53,6 +53,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             if !arguments.group.is_empty() {
                 let own = Keys::marker(&place.keys.host_orders(host));
                 let groups = arguments.group.clone();
+                // An enrolment that names other groups than the one before is said, not merged: it may be meant.
+                let entries = place.store.list(&own).await?.entries;
+                let before = entries.iter().find(|entry| entry.key == own);
+                let before = before.and_then(|entry| serde_json::from_slice::<Marker>(&entry.value).ok());
+                let before = before.map(|marker| marker.groups).unwrap_or_default();
+                let gone: Vec<&str> =
+                    before.iter().filter(|group| !groups.contains(*group)).map(Name::as_str).collect();
+                if !gone.is_empty() {
+                    show::note(format!("{host} was enrolled into {} too, and is no longer", gone.join(", ")));
+                }
                 place.store.put(&own, serde_json::to_vec(&Marker { groups })?, When::Always).await?;
             }
             place.keys

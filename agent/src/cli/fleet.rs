@@ -16,6 +16,7 @@ use crate::domain::ids::Identity;
 use crate::domain::keys::MARKER;
 use crate::domain::memory::End;
 use crate::domain::name::Name;
+use crate::domain::odd;
 use crate::domain::order::Document;
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::yaml::{YamlError, nearest};
@@ -51,6 +52,8 @@ pub(super) struct Fleet {
     pub(super) agents: BTreeMap<Name, AgentReport>,
     /// Each order in its place.
     pub(super) orders: BTreeMap<OrderKey, Placed>,
+    /// Keys in the place of orders that are none, below the prefix of all orders, each with its reason.
+    pub(super) odd: Vec<(String, String)>,
     /// The places that are enrolled; with a host, the groups that whoever enrolled it named.
     markers: BTreeMap<Source, Marker>,
 }
@@ -69,7 +72,8 @@ impl Fleet {
     pub(super) async fn read(place: &Place) -> Result<Self, Failure> {
         let orders_prefix = place.keys.all_orders();
         let agents_prefix = place.keys.agent_reports();
-        let mut fleet = Self { agents: BTreeMap::new(), orders: BTreeMap::new(), markers: BTreeMap::new() };
+        let (agents, orders, markers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut fleet = Self { agents, orders, odd: Vec::new(), markers };
         for entry in place.store.list(&orders_prefix).await?.entries {
             let Some(path) = entry.key.strip_prefix(&orders_prefix) else { continue };
             if let Some(source) = path.strip_suffix(MARKER).and_then(|path| path.strip_suffix('/')) {
@@ -79,7 +83,20 @@ impl Fleet {
             } else if let Ok(key) = path.parse::<OrderKey>() {
                 let document = Document::read(&entry.value);
                 fleet.orders.insert(key, Placed { index: entry.modify_index, value: entry.value, document });
+            } else {
+                let mut parts = path.splitn(3, '/');
+                let why = match (parts.next(), parts.next(), parts.next()) {
+                    (Some("hosts" | "groups"), Some(_), Some(name)) => odd::order(name),
+                    _ => None,
+                };
+                let why =
+                    why.unwrap_or_else(|| "an order is at hosts/HOST/NAME or groups/GROUP/NAME".to_owned());
+                fleet.odd.push((path.to_owned(), why));
             }
+        }
+        for (key, why) in place.store.passed_over(&orders_prefix) {
+            let path = key.strip_prefix(&orders_prefix).unwrap_or(&key);
+            fleet.odd.push((path.to_owned(), format!("the file is passed over: {why}")));
         }
         for entry in place.store.list(&agents_prefix).await?.entries {
             let host = entry.key.strip_prefix(&agents_prefix).and_then(|host| host.parse::<Name>().ok());

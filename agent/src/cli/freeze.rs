@@ -8,11 +8,13 @@ use serde_json::json;
 use super::document::user;
 use super::exit::{Exit, fault};
 use super::fleet::Fleet;
-use super::place::PlaceArgs;
+use super::place::{Place, PlaceArgs};
 use super::{Failure, block, show};
 use crate::domain::freeze::Freeze;
+use crate::domain::instant;
 use crate::domain::name::Name;
 use crate::domain::source::Source;
+use crate::host::clock;
 use crate::store::When;
 
 #[derive(Args)]
@@ -20,7 +22,7 @@ pub(super) struct Arguments {
     /// The group; all is every host
     group: Name,
     /// Over by itself at this time, such as 2026-11-23T05:00:00Z
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = instant::read)]
     until: Option<jiff::Timestamp>,
     /// A task that starts all the same
     #[arg(long, value_name = "TASK")]
@@ -31,6 +33,9 @@ pub(super) struct Arguments {
     /// Why
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Write over a freeze that is in force
+    #[arg(long)]
+    replace: bool,
     /// Print a document for programs
     #[arg(long)]
     json: bool,
@@ -42,6 +47,12 @@ pub(super) struct Arguments {
 pub(super) struct Thaw {
     /// The group
     group: Name,
+    /// Who thaws; the user's name when not said
+    #[arg(long, value_name = "WHO")]
+    by: Option<String>,
+    /// Also a freeze that somebody else wants
+    #[arg(long, alias = "replace")]
+    of_others: bool,
     /// Print a document for programs
     #[arg(long)]
     json: bool,
@@ -54,6 +65,22 @@ pub(super) fn freeze(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let place = arguments.place.open()?;
         let fleet = Fleet::read(&place).await?;
         fleet.check(&Source::Group(arguments.group.clone()))?;
+        let now = clock::now();
+        if let Some(until) = arguments.until.filter(|until| *until <= now) {
+            let until = show::time(Some(until));
+            return Err(fault(Exit::Usage, format!("--until {until} has passed: nothing would be frozen")));
+        }
+        let group = &arguments.group;
+        let before = standing(&place, group).await?;
+        if let Some((_, freeze)) = &before
+            && !arguments.replace
+            && freeze.as_ref().is_none_or(|freeze| !freeze.is_over(now))
+        {
+            let whose = freeze.as_ref().map_or_else(|| UNREADABLE.to_owned(), whose);
+            let message =
+                format!("group {group} is frozen {whose}; nothing was written: --replace writes over it");
+            return Err(fault(Exit::NotConfirmed, message));
+        }
         let freeze = Freeze {
             until: arguments.until,
             reason: arguments.reason.clone(),
@@ -61,7 +88,12 @@ pub(super) fn freeze(arguments: &Arguments) -> Result<ExitCode, Failure> {
             allow: arguments.allow.clone(),
         };
         let key = place.keys.freeze(&arguments.group);
-        place.store.put(&key, serde_json::to_vec(&freeze)?, When::Always).await?;
+        let seen = When::Unchanged(before.map_or(0, |(index, _)| index));
+        if !place.store.put(&key, serde_json::to_vec(&freeze)?, seen).await? {
+            let message =
+                format!("{group} was frozen or thawed by somebody else just now; nothing was written");
+            return Err(fault(Exit::NotConfirmed, message));
+        }
         let hosts = fleet.members(&arguments.group).len();
         if arguments.json {
             show::json(&json!({"group": arguments.group, "freeze": freeze, "hosts": hosts}))?;
@@ -78,13 +110,42 @@ pub(super) fn freeze(arguments: &Arguments) -> Result<ExitCode, Failure> {
     })
 }
 
+/// What is said of a freeze that cannot be read.
+const UNREADABLE: &str = "by a document that cannot be read";
+
+/// The freeze of a group with its index; `None` in its place: it cannot be read, and freezes all the same.
+async fn standing(place: &Place, group: &Name) -> Result<Option<(u64, Option<Freeze>)>, Failure> {
+    let key = place.keys.freeze(group);
+    let listing = place.store.list(&place.keys.freezes()).await?;
+    let entry = listing.entries.into_iter().find(|entry| entry.key == key);
+    Ok(entry.map(|entry| (entry.modify_index, Freeze::read(&entry.value).ok())))
+}
+
+/// Whose freeze it is, until when, and why.
+fn whose(freeze: &Freeze) -> String {
+    let by = freeze.by.as_deref().unwrap_or("somebody");
+    let until = freeze.until.map(|until| format!(" until {}", show::time(Some(until)))).unwrap_or_default();
+    let reason = freeze.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    show::inline(&format!("by {by}{until}{reason}"))
+}
+
 pub(super) fn thaw(arguments: &Thaw) -> Result<ExitCode, Failure> {
     block(async {
         let place = arguments.place.open()?;
-        let prefix = place.keys.freezes();
-        let key = place.keys.freeze(&arguments.group);
-        if !place.store.list(&prefix).await?.entries.iter().any(|entry| entry.key == key) {
-            return Err(fault(Exit::NotFound, format!("group {} is not frozen", arguments.group)));
+        let group = &arguments.group;
+        let key = place.keys.freeze(group);
+        let Some((_, freeze)) = standing(&place, group).await? else {
+            return Err(fault(Exit::NotFound, format!("group {group} is not frozen")));
+        };
+        let me = arguments.by.clone().or_else(user);
+        let of_other =
+            |freeze: &&Freeze| freeze.by.is_some() && freeze.by != me && !freeze.is_over(clock::now());
+        if let Some(freeze) = freeze.as_ref().filter(of_other).filter(|_| !arguments.of_others) {
+            let message = format!(
+                "group {group} is frozen {}; nothing was written: --of-others thaws it",
+                whose(freeze)
+            );
+            return Err(fault(Exit::NotConfirmed, message));
         }
         place.store.delete(&key).await?;
         if arguments.json {

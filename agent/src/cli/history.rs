@@ -11,7 +11,7 @@ use super::place::Place;
 use crate::config::Settings;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
-use crate::host::facts;
+use crate::ledger::identity::Identity;
 use crate::ledger::{ClaimState, Folder, FolderError, trim};
 use crate::report::compose;
 use crate::report::document::{self, RUN_TAIL, RunReport};
@@ -28,10 +28,18 @@ pub(super) struct Known {
     pub(super) report: RunReport,
 }
 
-/// This host, as the agent would name it.
+/// This host, as far as it is known without a store: as it is configured, or as the agent fixed it at its first start.
 pub(super) fn this_host(settings: &Settings) -> Option<Name> {
-    let own = || facts::hostname().split('.').next()?.to_ascii_lowercase().parse().ok();
-    settings.host.clone().or_else(own)
+    let fixed = || Identity::read(&settings.state_dir).ok().flatten().map(|identity| identity.host);
+    settings.host.clone().or_else(fixed)
+}
+
+/// This host, as the agent would name it: what is not known here is asked of the store. `None`: it is not known.
+pub(super) async fn this_host_or_node(settings: &Settings, place: &Place) -> Option<Name> {
+    match this_host(settings) {
+        Some(host) => Some(host),
+        None => place.store.node().await.ok()?.to_ascii_lowercase().parse().ok(),
+    }
 }
 
 /// The folder of the runs, if this is the host that was asked for and it may be read.

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::confirm::confirm_number;
-use super::document::OrderArgs;
+use super::document::{OrderArgs, user};
 use super::exit::{Exit, fault};
 use super::fleet::{Fleet, Placed};
 use super::place::{Place, PlaceArgs, SourceArgs};
@@ -21,10 +21,11 @@ use super::watch::{WatchArgs, endless};
 use super::{Failure, block, screen, show};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
-use crate::domain::order::{DEFAULT_SPREAD, Document, MAX_ORDER};
+use crate::domain::odd;
+use crate::domain::order::{DEFAULT_SPREAD, Document, MAX_ORDER, Order};
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::span::Span;
-use crate::host::disk;
+use crate::host::{clock, disk};
 use crate::store::When;
 
 /// What becomes of an order whose identity stays as it was.
@@ -72,6 +73,9 @@ struct Put {
     spread: Option<Span>,
     #[command(flatten)]
     order: OrderArgs,
+    /// Write over an order of this name that is for another task
+    #[arg(long)]
+    replace: bool,
     /// The number of known hosts of the group, so that no question is asked
     #[arg(long, value_name = "N")]
     yes_to: Option<usize>,
@@ -134,12 +138,32 @@ pub(super) fn store_key(keys: &Keys, key: &OrderKey) -> String {
 async fn put(put: &Put) -> Result<ExitCode, Failure> {
     let (text, origin) = text(put)?;
     let document = Document::read(&text).map_err(|error| fault(Exit::Trouble, format!("{origin}{error}")))?;
+    let (text, document) = signed(text, document, put.order.by.as_deref())?;
     let key = OrderKey { source: put.source.source()?, order: put.name.clone() };
     let place = put.place.open()?;
     let fleet = Fleet::read(&place).await?;
     fleet.check(&key.source)?;
     if let Document::Order(order) = &document {
+        in_time(order)?;
+        if order.spread.is_some_and(|spread| !spread.0.is_zero()) && matches!(key.source, Source::Host(_)) {
+            show::note("`spread` has no effect in the order of a single host");
+        }
         fleet.doubt_task(&order.task).into_iter().for_each(show::note);
+    }
+    let other = |placed: &&Placed| match (&placed.document, &document) {
+        (Ok(Document::Order(old)), Document::Order(new)) => old.task != new.task,
+        _ => false,
+    };
+    if let Some(Ok(Document::Order(old))) =
+        fleet.orders.get(&key).filter(other).map(|placed| &placed.document)
+        && !put.replace
+    {
+        let by = old.by.as_deref().map(|by| format!(" by {}", show::inline(by))).unwrap_or_default();
+        let message = format!(
+            "{key} is there{by} for task {}; nothing was written: take another name, or --replace",
+            old.task
+        );
+        return Err(fault(Exit::NotConfirmed, message));
     }
     if let Source::Group(group) = &key.source {
         confirm(&key, &document, fleet.members(group).len(), put.yes_to)?;
@@ -163,6 +187,47 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
         show::say(format!("hostler status {} shows how it goes", key.order))?;
     }
     Ok(Exit::Good.into())
+}
+
+/// An order that can never start is a mistake of whoever writes it.
+pub(super) fn in_time(order: &Order) -> Result<(), Failure> {
+    match order.not_after.filter(|end| *end <= clock::now()) {
+        Some(end) => {
+            let message =
+                format!("`not_after` {} has passed: the order would expire at once", show::time(Some(end)));
+            Err(fault(Exit::Usage, message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A document that says who wrote it; one that says so itself stays as it is.
+fn signed(text: Vec<u8>, document: Document, by: Option<&str>) -> Result<(Vec<u8>, Document), Failure> {
+    let Document::Order(order) = &document else { return Ok((text, document)) };
+    match (&order.by, by) {
+        (Some(said), Some(by)) if said != by => {
+            let message = format!("the document says `by: {}`: leave --by out", show::inline(said));
+            return Err(fault(Exit::Usage, message));
+        }
+        (Some(_), _) => return Ok((text, document)),
+        (None, _) => {}
+    }
+    let Some(by) = by.map(str::to_owned).or_else(user) else { return Ok((text, document)) };
+    // As a line behind a block of YAML, or as a member of a JSON object; whichever reads as the same order.
+    let mut line = text.clone();
+    line.extend_from_slice(format!("\nby: {}\n", Value::from(by.as_str())).as_bytes());
+    let member = serde_json::from_slice::<Value>(&text).ok().and_then(|mut value| {
+        value.as_object_mut()?.insert("by".to_owned(), by.as_str().into());
+        serde_json::to_vec(&value).ok()
+    });
+    let mut wanted = order.as_ref().clone();
+    wanted.by = Some(by);
+    let same = |text: &Vec<u8>| matches!(Document::read(text), Ok(Document::Order(read)) if *read == wanted);
+    let signed = [Some(line), member].into_iter().flatten().find(same);
+    Ok(match signed {
+        Some(signed) => (signed, Document::Order(Box::new(wanted))),
+        None => (text, document),
+    })
 }
 
 fn identity(document: &Document) -> Option<crate::domain::ids::Identity> {
@@ -288,30 +353,32 @@ async fn list(list: &List) -> Result<ExitCode, Failure> {
         if let Some(source) = &wanted {
             fleet.check(source)?;
             fleet.orders.retain(|key, _| key.source == *source);
+            fleet.odd.retain(|(path, _)| path.starts_with(&format!("{source}/")));
         }
-        Ok::<_, Failure>(fleet.orders)
+        Ok::<_, Failure>((fleet.orders, fleet.odd))
     };
     if list.watch.watch {
         let look = async || {
-            let orders = read().await?;
-            Ok(if orders.is_empty() { format!("{NONE}\n") } else { table(&orders) })
+            let (orders, odd) = read().await?;
+            Ok(if orders.is_empty() && odd.is_empty() { format!("{NONE}\n") } else { table(&orders, &odd) })
         };
         return Ok(endless(&list.watch, look).await?.into());
     }
-    let orders = read().await?;
+    let (orders, odd) = read().await?;
     if list.json {
         let all: Vec<Value> = orders.iter().map(|(key, placed)| described(key, placed)).collect();
         show::json(&all)?;
-    } else if orders.is_empty() {
+        odd.iter().for_each(|(path, why)| show::note(format!("{} (broken): {why}", odd::shown(path))));
+    } else if orders.is_empty() && odd.is_empty() {
         show::note(NONE);
     } else {
-        show::page(&table(&orders))?;
+        show::page(&table(&orders, &odd))?;
     }
     Ok(Exit::Good.into())
 }
 
 /// A line for each order.
-fn table(orders: &BTreeMap<OrderKey, Placed>) -> String {
+fn table(orders: &BTreeMap<OrderKey, Placed>, odd: &[(String, String)]) -> String {
     let mut table = Table::new(&["PLACE", "ORDER", "TASK", "INSTRUCTION", "BY", "REASON"]);
     for (key, placed) in orders {
         let (task, by, reason) = match &placed.document {
@@ -324,6 +391,13 @@ fn table(orders: &BTreeMap<OrderKey, Placed>) -> String {
         let identity = placed.identity().map_or_else(|| "-".to_owned(), |identity| identity.short());
         let by = by.unwrap_or_else(|| "-".to_owned());
         table.row([key.source.to_string(), key.order.to_string(), task, identity, by, reason]);
+    }
+    for (path, why) in odd {
+        // The place is what is before the second slash.
+        let cut = path.match_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
+        let (source, name) = path.split_at(cut);
+        let source = odd::shown(source.trim_end_matches('/'));
+        table.row([source, odd::shown(name), "(broken)".into(), "-".into(), "-".into(), why.clone()]);
     }
     table.shown()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::exit::{Exit, fault};
-use super::{Failure, env};
+use super::{Failure, env, show};
 use crate::app::open;
 use crate::config::{Fragment, Settings, StoreSettings, load};
 use crate::domain::keys::Keys;
@@ -36,6 +36,9 @@ impl PlaceArgs {
     pub(super) fn settings(&self) -> Result<Settings, Failure> {
         let mut settings = self.host_settings()?;
         if let StoreSettings::Consul(layer) = &mut settings.store {
+            for (name, fix) in ConsulLayer::unread(&env) {
+                show::note(format!("{name} is set and not read: {fix}"));
+            }
             let ConsulLayer { token, token_file, .. } = ConsulLayer::from_env(&env)?;
             let person = ConsulLayer { token, token_file, ..ConsulLayer::default() };
             **layer = person.over(layer.as_ref().clone());

@@ -15,7 +15,7 @@ use super::confirm::confirm_number;
 use super::document::OrderArgs;
 use super::exit::{Exit, fault};
 use super::fleet::{Fleet, Placed, Standing, reports, standing};
-use super::order::write;
+use super::order::{in_time, write};
 use super::place::{Place, PlaceArgs, SourceArgs};
 use super::status::rows::Question;
 use super::status::watch::Watch;
@@ -84,6 +84,7 @@ async fn put(arguments: &Arguments, place: &Place, key: &OrderKey) -> Result<(Id
     let Document::Order(new) = document else {
         return Err(fault(Exit::Trouble, "the options make no order"));
     };
+    in_time(&new)?;
     let fleet = Fleet::read(place).await?;
     fleet.check(&key.source)?;
     fleet.doubt_task(&arguments.task).into_iter().for_each(show::note);

@@ -169,6 +169,7 @@ impl Fragment {
 
     /// The settings, with the defaults for what no file says; `env` lies below the files.
     pub fn settle(self, env: ConsulLayer) -> Result<Settings, ConfigError> {
+        self.full_paths()?;
         let all: Name = ALL.parse().map_err(|error| ConfigError::Value(format!("{error}")))?;
         let mut groups = self.groups.unwrap_or_default();
         groups.retain(|group| *group != all);
@@ -232,6 +233,31 @@ impl Fragment {
             log_level,
             log_format: self.log.format.unwrap_or_default(),
         })
+    }
+}
+
+impl Fragment {
+    /// Refuses a path that means another place for each program that reads it: executors work in `/`.
+    fn full_paths(&self) -> Result<(), ConfigError> {
+        let consul = &self.consul;
+        let one = [
+            ("state_dir", &self.state_dir),
+            ("runtime_dir", &self.runtime_dir),
+            ("dir.path", &self.dir.path),
+            ("consul.token_file", &consul.token_file),
+            ("consul.ca_file", &consul.ca_file),
+            ("consul.client_cert", &consul.client_cert),
+            ("consul.client_key", &consul.client_key),
+        ];
+        let one = one.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)));
+        let folders = self.task_dirs.iter().flatten().map(|path| ("task_dirs", path));
+        match one.chain(folders).find(|(_, path)| !path.is_absolute()) {
+            Some((key, path)) => {
+                let shown = path.display();
+                Err(ConfigError::Value(format!("`{key}` is {shown}: write a full path, which begins with /")))
+            }
+            None => Ok(()),
+        }
     }
 }
 

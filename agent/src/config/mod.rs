@@ -196,15 +196,16 @@ pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result
     let main = path.unwrap_or(Path::new(DEFAULT_PATH));
     let mut merged = match read(main)? {
         Some(fragment) => fragment,
+        // A name without a file behind it: what it restricts must not become unrestricted.
+        None if main.symlink_metadata().is_ok() => return Err(leads_nowhere(main)),
         None if path.is_some() => {
             return Err(ConfigError::Value(format!("there is no file {}", main.display())));
         }
         None => Fragment::default(),
     };
     for path in drop_ins(&disk::parent(main).join("conf.d"))? {
-        if let Some(fragment) = read(&path)? {
-            merged = fragment.over(merged);
-        }
+        let fragment = read(&path)?.ok_or_else(|| leads_nowhere(&path))?;
+        merged = fragment.over(merged);
     }
     let [token_file, later_token_file] = token_files(main, env);
     let token = ConsulLayer { token_file, later_token_file, ..ConsulLayer::default() };
@@ -223,30 +224,69 @@ fn token_files(main: &Path, env: &dyn Fn(&str) -> Option<String>) -> [Option<Pat
         bytes.is_some_and(|bytes| !bytes.trim_ascii().is_empty())
     };
     let beside = disk::parent(main).join(TOKEN_FILE);
+    // A link that leads nowhere is named when the token is read.
+    let broken = beside.symlink_metadata().is_ok() && matches!(disk::read(&beside, MAX_FILE), Ok(None));
     match credential.filter(holds_something) {
         Some(credential) => [Some(credential), Some(beside)],
-        None => [Some(beside).filter(holds_something), None],
+        None => [Some(beside).filter(|path| broken || holds_something(path)), None],
     }
 }
 
 fn read(path: &Path) -> Result<Option<Fragment>, ConfigError> {
     let Some(text) = disk::read(path, MAX_FILE)? else { return Ok(None) };
+    trusted(path)?;
     let fragment = Fragment::read(&text);
     fragment.map(Some).map_err(|source| ConfigError::Yaml { path: path.to_owned(), source })
 }
 
+fn leads_nowhere(path: &Path) -> ConfigError {
+    let shown = path.display();
+    ConfigError::Value(format!(
+        "{shown} is a link that leads nowhere: put the file there, or remove the link"
+    ))
+}
+
+/// Refuses a file that somebody else than root or this user could have written: it decides what root runs.
+fn trusted(path: &Path) -> Result<(), ConfigError> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::metadata(path).at("look at", path)?;
+    let me = nix::unistd::geteuid();
+    // The group can write where this user is not root: that is how many systems give a user's own files.
+    let loose = if me.is_root() { 0o022 } else { 0o002 };
+    if (meta.uid() == 0 || meta.uid() == me.as_raw()) && meta.mode() & loose == 0 {
+        return Ok(());
+    }
+    let (shown, user, mode) = (path.display(), meta.uid(), meta.mode() & 0o7777);
+    let fix = format!("chown root {shown}; chmod go-w {shown}");
+    Err(ConfigError::Value(format!(
+        "{shown} is of user {user} with mode {mode:04o}, so others can change it: {fix}"
+    )))
+}
+
+/// The files of `conf.d` that count, in the order of their names.
 fn drop_ins(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
-    if !dir.is_dir() {
+    Ok(listed(dir)?.into_iter().filter(|path| is_drop_in(path)).collect())
+}
+
+/// The files of the `conf.d` beside `main` that are no part of the configuration, for whoever wonders.
+pub fn passed_over(main: Option<&Path>) -> Vec<PathBuf> {
+    let dir = disk::parent(main.unwrap_or(Path::new(DEFAULT_PATH))).join("conf.d");
+    listed(&dir).unwrap_or_default().into_iter().filter(|path| !is_drop_in(path)).collect()
+}
+
+fn is_drop_in(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    path.extension().is_some_and(|extension| extension == "yml") && !hidden
+}
+
+fn listed(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    // Only a folder that is not there at all holds nothing; a broken link in its place is an error.
+    if dir.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(Vec::new());
     }
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir).at("list", dir)? {
-        let path = entry.at("list", dir)?.path();
-        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if path.extension().is_some_and(|extension| extension == "yml") && !hidden {
-            paths.push(path);
-        }
-    }
+    let entries = fs::read_dir(dir).at("list", dir)?;
+    let mut paths =
+        entries.map(|entry| Ok(entry.at("list", dir)?.path())).collect::<Result<Vec<_>, DiskError>>()?;
     paths.sort();
     Ok(paths)
 }
@@ -345,6 +385,58 @@ mod tests {
         assert_eq!(token_file(), Some(credentials.join("consul.token")));
         fs::write(&main, "consul: {token_file: /named}").unwrap();
         assert_eq!(token_file(), Some("/named".into()));
+    }
+
+    #[test]
+    fn a_name_without_a_file_keeps_nothing_in_force_by_halves() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let (main, conf) = (dir.path().join("hostler.yml"), dir.path().join("conf.d"));
+        fs::write(&main, "host: db1").unwrap();
+        let said = || load(Some(&main), &no_env).map(|_| ()).map_err(|error| error.to_string());
+        assert_eq!(said(), Ok(()));
+        symlink(dir.path().join("elsewhere"), &conf).unwrap();
+        assert!(said().unwrap_err().contains("conf.d"), "a conf.d that leads nowhere");
+        fs::create_dir(dir.path().join("elsewhere")).unwrap();
+        symlink("/nonexistent/allow.yml", conf.join("allow.yml")).unwrap();
+        assert!(said().unwrap_err().contains("allow.yml is a link that leads nowhere"));
+        fs::remove_file(conf.join("allow.yml")).unwrap();
+        fs::write(conf.join("10.yml"), "groups: [pg]").unwrap();
+        assert_eq!(said(), Ok(()));
+        fs::set_permissions(conf.join("10.yml"), fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(said().unwrap_err().contains("mode 0666"), "{:?}", said());
+        fs::set_permissions(conf.join("10.yml"), fs::Permissions::from_mode(0o644)).unwrap();
+        if nix::unistd::Uid::effective().is_root() {
+            std::os::unix::fs::chown(conf.join("10.yml"), Some(12345), None).unwrap();
+            assert!(said().unwrap_err().contains("user 12345"));
+            std::os::unix::fs::chown(conf.join("10.yml"), Some(0), None).unwrap();
+        }
+        for name in ["host.yaml", "host.conf", "10.yml~"] {
+            fs::write(conf.join(name), "").unwrap();
+        }
+        let names: Vec<_> =
+            passed_over(Some(&main)).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["10.yml~", "host.conf", "host.yaml"]);
+        fs::remove_file(&main).unwrap();
+        symlink("/nonexistent/main.yml", &main).unwrap();
+        assert!(said().unwrap_err().contains("hostler.yml is a link that leads nowhere"));
+    }
+
+    #[test]
+    fn a_path_is_a_full_one() {
+        for (text, key) in [
+            ("state_dir: state", "state_dir"),
+            ("runtime_dir: ./run", "runtime_dir"),
+            ("task_dirs: [/a, tasks]", "task_dirs"),
+            ("state_dir: ~/state", "state_dir"),
+            ("store: dir\ndir: {path: store}", "dir.path"),
+            ("consul: {token_file: token}", "consul.token_file"),
+            ("consul: {ca_file: ca.pem}", "consul.ca_file"),
+            ("consul: {client_cert: /c, client_key: k}", "consul.client_key"),
+        ] {
+            let error = settings(&[("hostler.yml", text)]).err().expect(text).to_string();
+            assert!(error.contains(&format!("`{key}`")) && error.contains("full path"), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -27,11 +27,13 @@ pub enum Kind {
     Settings,
     /// Measurements are asked for, and nobody can ask.
     Telemetry,
+    /// Something in the place of an order, control or freeze that is none, and has no effect.
+    Ignored,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Identity,
         Self::NotVisible,
         Self::Store,
@@ -44,6 +46,7 @@ impl Kind {
         Self::Vault,
         Self::Settings,
         Self::Telemetry,
+        Self::Ignored,
     ];
 
     /// As a label.
@@ -61,6 +64,7 @@ impl Kind {
             Self::Vault => "vault",
             Self::Settings => "settings",
             Self::Telemetry => "telemetry",
+            Self::Ignored => "ignored",
         }
     }
 }

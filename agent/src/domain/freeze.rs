@@ -45,6 +45,11 @@ impl Freeze {
     pub fn read(text: &[u8]) -> Result<Self, YamlError> {
         yaml::parse(text, MAX_FREEZE)
     }
+
+    /// Whether its time has passed.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
 }
 
 /// Whether the freeze of `group` keeps `task` from starting at `now`.
@@ -54,7 +59,7 @@ pub fn stops(group: &Name, freeze: &Result<Freeze, String>, task: &Name, now: Ti
             let why = format!("the freeze of {group} cannot be read, and holds all: {error}");
             Some(Frozen { until: None, why })
         }
-        Ok(freeze) if freeze.until.is_some_and(|until| until <= now) || freeze.allow.contains(task) => None,
+        Ok(freeze) if freeze.is_over(now) || freeze.allow.contains(task) => None,
         Ok(freeze) => {
             let by = freeze.by.as_deref().unwrap_or("somebody");
             let reason = freeze.reason.as_deref().unwrap_or("not said why");

@@ -14,6 +14,7 @@ pub mod instant;
 pub mod keys;
 pub mod memory;
 pub mod name;
+pub mod odd;
 pub mod order;
 pub mod params;
 pub mod plan;

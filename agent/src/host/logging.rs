@@ -33,6 +33,9 @@ impl Level {
 /// Begins to say something; a second call in one process, in a test, changes nothing.
 pub fn start(level: &str, journal: Option<Journald>, wish: Option<&str>) -> Level {
     let wish = wish.filter(|wish| !wish.is_empty());
+    // A wish that cannot be read must not silence the program.
+    let wrong = wish.and_then(|wish| wish.parse::<Targets>().err());
+    let wish = wish.filter(|_| wrong.is_none());
     let (filter, handle) = reload::Layer::new(targets(wish, level));
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal {
         Some(journal) => Box::new(journal),
@@ -43,6 +46,9 @@ pub fn start(level: &str, journal: Option<Journald>, wish: Option<&str>) -> Leve
         }
     };
     let _ = tracing_subscriber::registry().with(Filtered::new(layer, filter)).try_init();
+    if let Some(error) = wrong {
+        tracing::warn!("HOSTLER_LOG is not read: {error}; write it as in HOSTLER_LOG=hostler=debug,warn");
+    }
     Level { filter: handle, wished: wish.is_some() }
 }
 

@@ -40,8 +40,12 @@ fn every_documented_exit_status_is_reached() {
     ends(12, bench.run(&["run", "stuck", "--host", "db1"]));
     ends(13, bench.run(&["run", "final", "--host", "db1"]));
     ends(15, bench.run(&["run", "good", "--host", "db1", "--order", "refused", "--param", "m=1"]));
-    let late = ["run", "good", "--host", "db1", "--order", "late", "--not-after", "2001-01-01T00:00:00Z"];
-    ends(17, bench.run(&late));
+    let late = ["run", "good", "--host", "db1", "--order", "late", "--not-before", "2999-01-01T00:00:00Z"];
+    let mut waiting = bench.command(&late);
+    let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    bench.until(&["status", "late"], "waiting", |done| done.out.contains("waiting"));
+    bench.run(&["order", "delete", "late", "--host", "db1"]).ends(0);
+    ends(17, waiting.wait_with_output().unwrap().into());
     ends(18, bench.run(&["run", "slow", "--host", "db1", "--wait", "1s"]));
 
     // Cancelled by somebody else, while one waits for it.

@@ -9,6 +9,7 @@
 mod acts;
 mod bench;
 mod exits;
+mod others;
 mod screens;
 mod steady;
 mod watches;

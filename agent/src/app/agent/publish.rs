@@ -24,6 +24,9 @@ const CONTROLS: usize = 8;
 /// The longest answer, in bytes.
 const ANSWER: usize = 120;
 
+/// How many keys without effect are named in a report.
+const MOST_IGNORED: usize = 20;
+
 impl Agent {
     /// Shows what the store should hold now; what has not changed stays the same.
     pub(super) fn publish(&mut self) {
@@ -120,6 +123,9 @@ impl Agent {
         conditions.extend(self.probation_condition().map(about(Kind::Vault)));
         conditions.extend(self.listening.trouble().map(about(Kind::Telemetry)));
         // Of these there may be many.
+        let groups = &self.settings.groups;
+        let ignored = self.sights.iter().flat_map(|sight| sight.ignored(&self.host, groups));
+        conditions.extend(ignored.take(MOST_IGNORED).map(about(Kind::Ignored)));
         let broken = self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string));
         conditions.extend(broken.map(about(Kind::Task)));
         conditions.extend(self.standings.conditions().map(about(Kind::Probe)));

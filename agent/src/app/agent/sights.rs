@@ -12,6 +12,7 @@ use crate::domain::decide::{Controls, Freezes, SeenOrder};
 use crate::domain::freeze::Freeze;
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
+use crate::domain::odd;
 use crate::domain::order::Document;
 use crate::domain::source::{OrderKey, Source};
 use crate::store::watch::{Seen, Sight as State};
@@ -33,6 +34,7 @@ pub(super) struct Sight {
     place: Place,
     prefix: String,
     seen: watch::Receiver<Seen>,
+    store: Arc<dyn Store>,
 }
 
 /// Everything that is in sight, read.
@@ -62,6 +64,26 @@ impl Sight {
             }
             State::Trouble(why) => Some(Condition::new(Kind::Store, format!("store: {why}"))),
         }
+    }
+
+    /// What is below the prefix and has no effect, a line each: keys that are no names, files that are no keys.
+    pub(super) fn ignored(&self, host: &Name, groups: &[Name]) -> Vec<String> {
+        let Some(listing) = self.listing() else { return Vec::new() };
+        let wrong = |entry: &Entry| {
+            let name = entry.key.strip_prefix(&self.prefix)?;
+            let why = match &self.place {
+                Place::Orders(_) => odd::order(name),
+                Place::Controls => odd::control(name),
+                Place::Freezes => odd::freeze(name, host, groups),
+            }?;
+            Some(format!("ignored: {}: {why}", odd::shown(&entry.key)))
+        };
+        let keys = listing.entries.iter().filter_map(wrong);
+        // What editors leave comes and goes; what an operator may take for an order is named.
+        let files = self.store.passed_over(&self.prefix).into_iter();
+        let files =
+            files.filter(|(_, why)| !why.contains("no part of a key") && !why.contains("a copy that"));
+        keys.chain(files.map(|(key, why)| format!("ignored: the file {}: {why}", odd::shown(&key)))).collect()
     }
 
     /// When the store last gave an answer that counts; `None`: never yet.
@@ -101,13 +123,13 @@ pub(super) fn watch(
             Place::Freezes => keys.freezes(),
         };
         let (sender, seen) = watch::channel(Seen::default());
-        let (store, watched) = (Arc::clone(store), prefix.clone());
-        tokio::spawn(async move { crate::store::watch::watch(store, &watched, &sender).await });
+        let (watched, path) = (Arc::clone(store), prefix.clone());
+        tokio::spawn(async move { crate::store::watch::watch(watched, &path, &sender).await });
         let (mut changes, events) = (seen.clone(), events.clone());
         tokio::spawn(async move {
             while changes.changed().await.is_ok() && events.send(Event::Sight).await.is_ok() {}
         });
-        Sight { place, prefix, seen }
+        Sight { place, prefix, seen, store: Arc::clone(store) }
     };
     let orders = sources.iter().cloned().map(Place::Orders);
     orders.chain([Place::Controls, Place::Freezes]).map(start).collect()

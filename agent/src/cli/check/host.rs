@@ -95,8 +95,7 @@ fn disk(dir: &Path) -> [Check; 2] {
     [disk, inodes]
 }
 
-/// What the two usual services leave behind; the kernel's own word needs a call that no safe interface gives.
-/// The agent asks the same: what depends on the time of day waits while the kernel says no.
+/// What the agent asks as well: what depends on the time of day waits while the kernel says no.
 fn clock(settings: &Settings) -> Check {
     match settings.clock {
         ClockChoice::Trusted => ok("clock", "trusted, as the configuration says"),
@@ -116,7 +115,7 @@ fn launcher(settings: &Settings) -> Check {
         Launcher::Systemd => ok("launcher", "each run is a unit of systemd"),
         Launcher::Detached => warn(
             "launcher",
-            "runs are detached processes: a stopped run could leave processes behind",
+            "runs are detached processes: a stopped run could leave processes behind, and `limits:` of tasks are not enforced",
             "run under systemd with launcher: auto",
         ),
     }

@@ -2,15 +2,16 @@
 
 use super::{Check, fail, ok, skip, warn};
 use crate::cli::fleet::is_late;
-use crate::cli::history::this_host;
+use crate::cli::history::this_host_or_node;
 use crate::cli::place::Place;
 use crate::cli::show;
 use crate::config::{Settings, StoreSettings};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
+use crate::domain::odd;
 use crate::host::clock;
 use crate::report::document::{self, AgentReport};
-use crate::store::{StoreError, When};
+use crate::store::{Listing, StoreError, When};
 
 /// No key ever has this index, so a write under it is refused by the condition, if it is not by the rights.
 const NEVER: When = When::Unchanged(i64::MAX as u64);
@@ -51,11 +52,14 @@ pub(super) async fn checks(place: &Place, settings: &Settings, local: bool) -> V
         }
     }
     if local {
-        match this_host(settings) {
+        match this_host_or_node(settings, place).await {
             Some(host) => checks.extend(of_host(place, settings, &host).await),
-            None => {
-                checks.push(fail("host", "this host has no usable name", "set `host:` in the configuration"))
-            }
+            None => checks.push(fail(
+                "host",
+                "the name of this host is not known: neither the configuration nor the state folder has it, and \
+                 Consul does not tell its node's",
+                "set `host:`, or give the token `agent \"NODE\" { policy = \"read\" }`; run this as root",
+            )),
         }
     } else {
         checks.extend(of_operator(place, settings).await);
@@ -127,15 +131,18 @@ async fn of_host(place: &Place, settings: &Settings, host: &Name) -> Vec<Check> 
     let groups: Vec<String> = settings.groups.iter().map(|group| format!(" --group {group}")).collect();
     let cure = format!("hostler enroll {host}{}, and its policy for the agent's token", groups.concat());
     for prefix in prefixes {
+        let mut odd = Vec::new();
         checks.push(match place.store.list(&prefix).await {
             Err(error) => fail("markers", error.to_string(), &*cure),
             Ok(listing) => match listing.without_marker(&prefix) {
                 Some(listing) => {
+                    odd = ignored(place, host, settings, &prefix, &listing);
                     ok("markers", format!("{prefix} with {}", counted(listing.entries.len(), "key")))
                 }
                 None => fail("markers", format!("{prefix} has no marker, or may not be read"), &*cure),
             },
         });
+        checks.append(&mut odd);
     }
     let own = [
         keys.agent_report(host),
@@ -153,6 +160,26 @@ async fn of_host(place: &Place, settings: &Settings, host: &Name) -> Vec<Check> 
     }
     checks.push(agent(place, host).await);
     checks
+}
+
+/// What is below a prefix and has no effect.
+fn ignored(place: &Place, host: &Name, settings: &Settings, prefix: &str, listing: &Listing) -> Vec<Check> {
+    let keys = &place.keys;
+    let wrong = |key: &str| {
+        let name = key.strip_prefix(prefix)?;
+        if prefix == keys.freezes() {
+            odd::freeze(name, host, &settings.groups)
+        } else if prefix == keys.controls(host) {
+            odd::control(name)
+        } else {
+            odd::order(name)
+        }
+    };
+    let entries = listing.entries.iter().filter_map(|entry| Some((entry.key.clone(), wrong(&entry.key)?)));
+    let files = place.store.passed_over(prefix);
+    let all = entries.chain(files);
+    all.map(|(key, why)| warn("ignored", format!("{}: {why}", odd::shown(&key)), "rename it, or remove it"))
+        .collect()
 }
 
 /// Whether the token may do something: tried with a write that cannot happen.

@@ -184,6 +184,17 @@ impl ConsulLayer {
         })
     }
 
+    /// The variables of Consul's own tools that are set and not read here, each with what to write in its place.
+    pub fn unread(var: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, &'static str)> {
+        const UNREAD: [(&str, &str); 4] = [
+            ("CONSUL_CAPATH", "name one file with all authorities: CONSUL_CACERT, or `consul.ca_file`"),
+            ("CONSUL_TLS_SERVER_NAME", "use an address whose host is in the server's certificate"),
+            ("CONSUL_HTTP_AUTH", "use a token of Consul; basic authentication is not supported"),
+            ("CONSUL_PARTITION", "use an agent of that partition; partitions are not supported"),
+        ];
+        UNREAD.into_iter().filter(|(name, _)| var(name).is_some_and(|value| !value.is_empty())).collect()
+    }
+
     /// This layer above `lower`: what it leaves open, `lower` says.
     ///
     /// Token and token file are one thing, and so are certificate and key: a layer that names a part of a
@@ -347,6 +358,17 @@ mod tests {
         assert!(env(&[("CONSUL_HTTP_SSL_VERIFY", "no")]).is_err());
         let half = env(&[("CONSUL_CLIENT_CERT", "/c")]).unwrap().settle();
         assert!(matches!(half, Err(BadConsulSettings::Pair("certificate"))));
+    }
+
+    #[test]
+    fn what_is_set_and_not_read_is_named() {
+        let set = |name: &str| match name {
+            "CONSUL_CAPATH" | "CONSUL_HTTP_AUTH" => Some("x".to_owned()),
+            "CONSUL_PARTITION" => Some(String::new()),
+            _ => None,
+        };
+        let names: Vec<&str> = ConsulLayer::unread(&set).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["CONSUL_CAPATH", "CONSUL_HTTP_AUTH"]);
     }
 
     #[test]
