@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::handover::{self, Word};
@@ -116,7 +117,7 @@ impl Launcher {
             }
             Self::Systemd => {
                 let mut command = Command::new("systemd-run");
-                command.args(unit_arguments(plan)).arg("--").arg(program).args(&arguments);
+                command.args(unit_arguments(plan, systemd_version().await)).arg("--").arg(program).args(&arguments);
                 let left = match handed {
                     None => None,
                     Some(bytes) => {
@@ -234,12 +235,40 @@ fn into_scope(scope: &str, is_there: bool, pid: u32) -> Command {
     command
 }
 
-fn unit_arguments(plan: &Plan) -> Vec<String> {
+/// The version of the systemd that is installed; the newest one where it cannot be told.
+async fn systemd_version() -> u32 {
+    static VERSION: OnceCell<u32> = OnceCell::const_new();
+    let version = VERSION.get_or_try_init(|| async {
+        let mut command = Command::new("systemctl");
+        command.arg("--version");
+        parse_version(&ask(command).await?).ok_or_else(|| "it names no version".to_owned())
+    });
+    version.await.copied().unwrap_or_else(|why| {
+        tracing::warn!("the version of systemd is not known: {why}");
+        u32::MAX
+    })
+}
+
+/// From `systemd 239 (239-82.el8)`.
+fn parse_version(text: &str) -> Option<u32> {
+    let number = text.strip_prefix("systemd ")?;
+    let end = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+    number.get(..end)?.parse().ok()
+}
+
+/// The properties that depend on the version, because systemd refuses a unit with one that it does not know. Before 243
+/// it leaves a unit alone in which the kernel killed a process for memory, as `OOMPolicy=continue` asks for; before 240
+/// a program that cannot be executed is noticed by its missing claim.
+fn since(systemd: u32) -> Vec<&'static str> {
+    let mut properties = vec![if systemd >= 240 { "Type=exec" } else { "Type=simple" }];
+    properties.extend((systemd >= 243).then_some("OOMPolicy=continue"));
+    properties
+}
+
+fn unit_arguments(plan: &Plan, systemd: u32) -> Vec<String> {
     let grace = plan.steps.iter().map(|step| step.grace.0).max().unwrap_or_default() + STOP_MARGIN;
     let mut properties = vec![
-        "Type=exec".to_owned(),
         "KillMode=mixed".to_owned(),
-        "OOMPolicy=continue".to_owned(),
         // Last in line; the steps put themselves back to 0.
         "OOMScoreAdjust=-900".to_owned(),
         format!("TimeoutStopSec={}", grace.as_secs()),
@@ -249,6 +278,7 @@ fn unit_arguments(plan: &Plan) -> Vec<String> {
         format!("LogExtraFields=HOSTLER_ORDER={}", plan.order),
         format!("LogExtraFields=HOSTLER_TASK={}", plan.task),
     ];
+    properties.extend(since(systemd).into_iter().map(str::to_owned));
     let Limits { memory, cpu_weight, io_weight, tasks } = &plan.limits;
     properties.extend(memory.map(|bytes| format!("MemoryMax={}", bytes.0)));
     properties.extend(cpu_weight.map(|weight| format!("CPUWeight={weight}")));
@@ -299,6 +329,22 @@ mod tests {
             }
         };
         timeout(SYSTEMD_ANSWERS_WITHIN, appears).await.unwrap_or_else(|_| panic!("there is no {file}"));
+    }
+
+    #[test]
+    fn an_old_systemd_gets_no_property_that_it_does_not_know() {
+        for (text, version) in [
+            ("systemd 239 (239-82.el8_10.3)\n+PAM +AUDIT\n", 239),
+            ("systemd 241 (241)\n", 241),
+            ("systemd 257 (257.8-1~deb13u2)\n", 257),
+            ("systemd 256~rc1\n", 256),
+        ] {
+            assert_eq!(parse_version(text), Some(version));
+        }
+        assert!(["", "systemd", "systemd x", "elogind 252"].iter().all(|text| parse_version(text).is_none()));
+        assert_eq!(since(239), ["Type=simple"]);
+        assert_eq!(since(241), ["Type=exec"]);
+        assert_eq!(since(u32::MAX), ["Type=exec", "OOMPolicy=continue"]);
     }
 
     #[tokio::test]

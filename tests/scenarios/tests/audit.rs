@@ -135,3 +135,49 @@ fn nothing_is_done_of_which_the_audit_cannot_tell() {
     host.wait_for("second", &["succeeded"]);
     assert_eq!(host.effects("second"), ["x"]);
 }
+
+/// Number and hash of the newest line, as the host's report has them.
+fn reported(host: &Host) -> Value {
+    host.agent_report().unwrap_or_default()["audit"].clone()
+}
+
+#[test]
+fn an_agent_does_not_go_on_from_a_record_that_was_cut() {
+    let mut host = worked("audit-cut");
+    eventually(SOON, || {
+        if reported(&host)["n"].as_u64() >= Some(9) { Ok(()) } else { Err(reported(&host).to_string()) }
+    });
+    host.stop();
+    let before = reported(&host);
+    assert_eq!(before["hash"].as_str().map(str::len), Some(64), "{before}");
+    let whole = fs::read_to_string(file(&host)).expect("the audit");
+    let kept: String = whole.lines().take(6).map(|line| format!("{line}\n")).collect();
+    fs::write(file(&host), &kept).expect("the audit");
+    // Also after restarts, which add lines of their own, and beyond the number that was reported.
+    for _ in 0..2 {
+        host.start();
+        host.order("next", "task: count\non_join: run");
+        eventually(SOON, || {
+            let report = host.agent_report().unwrap_or_default()["conditions"].to_string();
+            if report.contains("lines are missing at the end") { Ok(()) } else { Err(report) }
+        });
+        assert!(host.effects("next").is_empty());
+        assert_eq!(reported(&host), before, "the evidence stays");
+        let (status, text) = host.hostler(&["audit", "--verify"]);
+        assert!(status == 1 && text.contains("missing at the end"), "{status} {text}");
+        host.stop();
+    }
+    let (status, text) = host.hostler(&["adopt", "--audit"]);
+    assert_eq!(status, 0, "{text}");
+    host.start();
+    host.wait_for("next", &["succeeded"]);
+    let gap = entries(&host).into_iter().find(|entry| entry["what"] == "gap").expect("the gap");
+    assert!(
+        gap["why"].as_str().is_some_and(|why| why.contains(before["hash"].as_str().expect("a hash"))),
+        "{gap}"
+    );
+    eventually(SOON, || {
+        let (status, text) = host.hostler(&["audit", "--verify"]);
+        if status == 0 { Ok(()) } else { Err(text) }
+    });
+}
