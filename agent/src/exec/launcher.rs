@@ -117,7 +117,11 @@ impl Launcher {
             }
             Self::Systemd => {
                 let mut command = Command::new("systemd-run");
-                command.args(unit_arguments(plan, systemd_version().await)).arg("--").arg(program).args(&arguments);
+                command
+                    .args(unit_arguments(plan, systemd_version().await))
+                    .arg("--")
+                    .arg(program)
+                    .args(&arguments);
                 let left = match handed {
                     None => None,
                     Some(bytes) => {

@@ -136,6 +136,10 @@ fn nothing_is_done_of_which_the_audit_cannot_tell() {
     assert_eq!(host.effects("second"), ["x"]);
 }
 
+fn lines(host: &Host) -> usize {
+    fs::read_to_string(file(host)).expect("the audit").lines().count()
+}
+
 /// Number and hash of the newest line, as the host's report has them.
 fn reported(host: &Host) -> Value {
     host.agent_report().unwrap_or_default()["audit"].clone()
@@ -155,7 +159,13 @@ fn an_agent_does_not_go_on_from_a_record_that_was_cut() {
     fs::write(file(&host), &kept).expect("the audit");
     // Also after restarts, which add lines of their own, and beyond the number that was reported.
     for _ in 0..2 {
+        let before_start = lines(&host);
         host.start();
+        // The report may still be the one of before; a line more says that this agent works.
+        eventually(
+            SOON,
+            || if lines(&host) > before_start { Ok(()) } else { Err("no line more".to_owned()) },
+        );
         host.order("next", "task: count\non_join: run");
         eventually(SOON, || {
             let report = host.agent_report().unwrap_or_default()["conditions"].to_string();
