@@ -32,7 +32,7 @@ fn install(host: &Host, depot: &Depot, name: &str, more: &str) {
         .map(|path| {
             let text = read(&path)
                 .replace("${HOSTLER_DEPOT:-hostler-depot}", &program)
-                .replace("${HOSTLER_GUARD:-/usr/bin/hostler guard}", &guard)
+                .replace("${HOSTLER_GUARD:-/usr/bin/hostler guard}", &format!("\"{guard}\""))
                 .replace("${HOSTLER_DEPOT_COMMANDS:-/etc/hostler/depot.d}", &commands);
             (path.file_name().unwrap().to_str().unwrap().to_owned(), text)
         })
