@@ -1,5 +1,6 @@
 //! `explain`: the command lines that a task would use here, as a shell would take them, with secrets as names.
 
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,9 +8,11 @@ use jiff::Timestamp;
 use crate::backup::{self, Run, To, What};
 use crate::call::Call;
 use crate::neighbours::catalog::Database;
+use crate::neighbours::hdblcm::{Choices, Part};
 use crate::neighbours::hdbsql::Key;
+use crate::neighbours::media::Media;
 use crate::neighbours::{catalog, hdblcm, host, nsutil, sapcontrol, scripts};
-use crate::system::System;
+use crate::system::{System, Version};
 
 /// What can be explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -18,6 +21,10 @@ pub enum Task {
     Check,
     /// What `hostler-hana fact` starts
     Fact,
+    /// The installation that `hostler-hana install` starts, from media in /media/hana
+    Install,
+    /// All parts of the update that `hostler-hana update` starts, from media in /media/hana
+    Update,
     /// What `hostler-hana backup` starts, for SYSTEMDB and a tenant
     Backup,
 }
@@ -30,6 +37,10 @@ pub fn calls(task: Task, system: &System, key: &Key, hostname: &str, since: Time
         Task::Fact => {
             state.into_iter().chain([scripts::replication_status(system)]).chain(databases).collect()
         }
+        Task::Install => installations(system),
+        Task::Update => [Part::Prepare, Part::Finish { start: true }, Part::Finish { start: false }]
+            .map(|part| hdblcm::update(system, &Media::current(Path::new(MEDIA)), part))
+            .to_vec(),
         Task::Backup => backups(system, key, since),
         Task::Check => [
             host::clock_call(),
@@ -44,6 +55,31 @@ pub fn calls(task: Task, system: &System, key: &Key, hostname: &str, since: Time
         .chain([catalog::license(system, key)])
         .collect(),
     }
+}
+
+const MEDIA: &str = "/media/hana";
+
+/// An installation with nothing chosen, and one with everything chosen from the version on that needs LSS.
+fn installations(system: &System) -> Vec<Call> {
+    let (Ok(before), Ok(since)) =
+        ("2.00.079.00".parse::<Version>(), hdblcm::OPTIMIZED_FROM.parse::<Version>())
+    else {
+        return Vec::new();
+    };
+    let choices = Choices {
+        components: Some("server,client,afl".to_owned()),
+        data: Some(format!("/hana/data/{}", system.sid)),
+        log: Some(format!("/hana/log/{}", system.sid)),
+        hostname: Some("HOSTNAME".to_owned()),
+        usage: Some("production".to_owned()),
+        uid: Some(1001),
+        gid: Some(79),
+    };
+    let media = Media::current(Path::new(MEDIA));
+    vec![
+        hdblcm::install(system, &media, &before, &Choices::default()),
+        hdblcm::install(system, &media, &since, &choices),
+    ]
 }
 
 /// All kinds of backups; the run's id and the database of a real one are its own.

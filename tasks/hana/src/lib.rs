@@ -3,7 +3,8 @@
 //! ```text
 //!  cli                      what is asked for
 //!   |
-//!  check  explain  backup   one module a verb; proof: what counts as a proof of a backup
+//!  check explain fact       one module a verb; change: install and update; proof: what counts
+//!  backup change proof      as a proof of a backup
 //!   |
 //!  runner                   starts programs
 //!   |
@@ -15,6 +16,7 @@
 
 pub mod backup;
 pub mod call;
+pub mod change;
 pub mod check;
 pub mod cli;
 pub mod error;

@@ -162,26 +162,11 @@ impl Runner {
     /// The program for that user, with the environment that it needs and nothing else.
     fn command(&self, user: As, program: &Path) -> Result<Command, Error> {
         let system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        let mut command = match (user, self.account()?) {
-            (As::Adm, Some(account)) if account.uid != Uid::effective() => {
-                if !Uid::effective().is_root() {
-                    return Err(Error::Config(format!(
-                        "{} must run this: start the command as root or as that user",
-                        account.name
-                    )));
-                }
-                // util-linux setpriv(1): all ids and groups of the user, without a shell and without PAM.
-                let mut command = Command::new("setpriv");
-                command.args([
-                    format!("--reuid={}", account.uid),
-                    format!("--regid={}", account.gid),
-                    "--init-groups".to_owned(),
-                    "--".to_owned(),
-                ]);
-                command.arg(program);
-                command
-            }
-            _ => Command::new(program),
+        // Before an installation there is no such user, and nothing runs as it.
+        let account = if user == As::Adm { self.account()? } else { None };
+        let mut command = match &account {
+            Some(account) => as_user(account, program)?,
+            None => Command::new(program),
         };
         command.env_clear().env("PATH", system).env("LANG", "C.UTF-8");
         if user == As::Adm {
@@ -193,9 +178,8 @@ impl Runner {
             command.env("SAPSYSTEMNAME", self.system.sid.as_str());
             command.env("USER", self.system.adm()).env("LOGNAME", self.system.adm());
             // Where the user store lies.
-            let home = self
-                .account()?
-                .map_or_else(|| self.system.at(self.system.home().join("home")), |user| user.dir);
+            let home =
+                account.map_or_else(|| self.system.at(self.system.home().join("home")), |user| user.dir);
             command.env("HOME", home);
         } else {
             command.env("HOME", "/root");
@@ -218,6 +202,24 @@ impl Runner {
             Err(errno) => Err(Error::Local(format!("user {name} cannot be looked up: {errno}"))),
         }
     }
+}
+
+/// The program as that user.
+fn as_user(account: &User, program: &Path) -> Result<Command, Error> {
+    if account.uid == Uid::effective() {
+        return Ok(Command::new(program));
+    }
+    if !Uid::effective().is_root() {
+        let name = &account.name;
+        return Err(Error::Config(format!(
+            "{name} must run this: start the command as root or as that user"
+        )));
+    }
+    // util-linux setpriv(1): all ids and groups of the user, without a shell and without PAM.
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--reuid={}", account.uid)).arg(format!("--regid={}", account.gid));
+    command.args(["--init-groups", "--"]).arg(program);
+    Ok(command)
 }
 
 enum Problem {
@@ -400,4 +402,51 @@ fn without_waiting(pipe: &impl AsFd) -> Result<(), Problem> {
     let flags = OFlag::from_bits_retain(fcntl(pipe.as_fd(), FcntlArg::F_GETFL)?);
     fcntl(pipe.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_run_as_another_user_with_its_groups_only() {
+        let nobody = User::from_name("nobody").unwrap().unwrap();
+        let command = as_user(&nobody, Path::new("/usr/bin/id"));
+        if !Uid::effective().is_root() {
+            assert_eq!(command.unwrap_err().code(), 3);
+            return;
+        }
+        let output = command.unwrap().arg("-un").output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "nobody\n");
+        let groups = as_user(&nobody, Path::new("/usr/bin/id")).unwrap().arg("-G").output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&groups.stdout), format!("{}\n", nobody.gid));
+        let me = User::from_uid(Uid::effective()).unwrap().unwrap();
+        assert_eq!(as_user(&me, Path::new("/x")).unwrap().get_program(), "/x");
+    }
+
+    #[test]
+    fn a_host_without_the_systems_user_can_be_asked() {
+        let system = System {
+            sid: "Q9Z".parse().unwrap(),
+            number: "00".parse().unwrap(),
+            root: "/".into(),
+            sapmnt: "/hana/shared".into(),
+        };
+        let runner = Runner::new(system, Secrets::new(None), None);
+        let call = |user| Call {
+            purpose: "test",
+            source: "test",
+            user,
+            program: "/bin/true".into(),
+            arguments: Vec::new(),
+            input: Input::Nothing,
+            timeout: Duration::from_secs(60),
+        };
+        assert_eq!(runner.run(&call(As::Myself)).unwrap().end, End::Code(0));
+        let error = runner.run(&call(As::Adm)).unwrap_err();
+        assert_eq!(
+            (error.code(), error.to_string().as_str()),
+            (3, "this host has no user q9zadm: is Q9Z installed here?")
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! The command line: what can be asked for, and how an answer ends.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,20 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::backup::{self, Backups, Made, Run, To, What};
-use crate::check::{self, Before, Wish};
+use crate::change::{self, Step, Terms};
+use crate::check::{self, Before, Observed, Wish};
 use crate::error::Error;
 use crate::explain;
 use crate::fact;
 use crate::neighbours::catalog::Database;
+use crate::neighbours::hdblcm::{Choices, Part};
 use crate::neighbours::hdbsql::Key;
+use crate::neighbours::media::Media;
 use crate::runner::{Runner, StopSignals};
 use crate::secret::Secrets;
-use crate::system::{Number, Sid, System, numbers};
+use crate::system::{Number, Sid, System, Version, numbers};
 
-/// Reads, explains and backs up SAP HANA systems with SAP's own tools
+/// Looks at, installs, updates and backs up SAP HANA systems with SAP's own tools
 #[derive(Parser)]
 #[command(name = "hostler-hana", version, max_term_width = 100)]
 struct Arguments {
@@ -33,8 +36,8 @@ struct Arguments {
 #[derive(clap::Args)]
 struct Options {
     /// Name of the system, such as HDB
-    #[arg(long, global = true, default_value = "HDB")]
-    sid: Sid,
+    #[arg(long, global = true)]
+    sid: Option<Sid>,
     /// Instance number [default: that of the only folder HDBNN of the system]
     #[arg(long, global = true, value_name = "NN")]
     number: Option<Number>,
@@ -58,6 +61,10 @@ enum Command {
     Check(Check),
     /// Make data backups of SYSTEMDB and tenants, each once for a run, and find them in HANA's catalog
     Backup(Backup),
+    /// Install the system with hdblcm of the media, if nothing of it is here; a repetition changes nothing
+    Install(Install),
+    /// Update the system in place with hdblcm of the new media; goes on where one was interrupted
+    Update(Update),
     /// Print each command line that a task would use here, with secrets as names
     Explain {
         /// The task
@@ -105,6 +112,59 @@ struct Backup {
     done: bool,
 }
 
+#[derive(clap::Args)]
+struct Install {
+    /// Folder into which the media was extracted
+    #[arg(long, value_name = "FOLDER")]
+    media: PathBuf,
+    /// Components, separated by commas [default: server,client]
+    #[arg(long, value_name = "LIST", value_parser = word)]
+    components: Option<String>,
+    /// Folder of the data volumes [default: hdblcm's]
+    #[arg(long, value_name = "FOLDER", value_parser = word)]
+    data: Option<String>,
+    /// Folder of the log volumes [default: hdblcm's]
+    #[arg(long, value_name = "FOLDER", value_parser = word)]
+    log: Option<String>,
+    /// Name of the host for HANA [default: hdblcm's]
+    #[arg(long, value_name = "NAME", value_parser = word)]
+    hostname: Option<String>,
+    /// What the system is for [default: hdblcm's]
+    #[arg(long, value_parser = ["production", "test", "development", "custom"])]
+    usage: Option<String>,
+    /// Number of the user <sid>adm [default: hdblcm's]
+    #[arg(long)]
+    uid: Option<u32>,
+    /// Number of the group sapsys [default: hdblcm's]
+    #[arg(long)]
+    gid: Option<u32>,
+    /// Change nothing: ask whether the version of the media is installed, whole and running
+    #[arg(long)]
+    probe: bool,
+}
+
+#[derive(clap::Args)]
+struct Update {
+    /// Folder into which the new media was extracted
+    #[arg(long, value_name = "FOLDER")]
+    media: PathBuf,
+    /// Only do what needs no downtime
+    #[arg(long, conflicts_with = "no_start")]
+    prepare: bool,
+    /// Leave the system stopped: for a former primary that will be registered as a secondary
+    #[arg(long)]
+    no_start: bool,
+    /// How old the newest complete backup of a database may be
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "24h")]
+    require_backup: Duration,
+    /// Pacemaker's resources are in maintenance
+    #[arg(long)]
+    cluster_in_maintenance: bool,
+    /// Change nothing: ask whether the version of the media is installed, whole and running
+    #[arg(long)]
+    probe: bool,
+}
+
 /// The definitions of the commands, for man pages and completions.
 pub fn command() -> clap::Command {
     Arguments::command()
@@ -147,25 +207,26 @@ pub fn main() -> ExitCode {
 impl Options {
     /// The system. `assumed`: the number where neither an option nor a folder says it.
     fn system(&self, assumed: Option<Number>) -> Result<System, Error> {
+        let sid = self.sid.clone().ok_or_else(|| Error::Config("say --sid, such as --sid HDB".to_owned()))?;
         if !self.root.is_absolute() || !self.sapmnt.is_absolute() {
             return Err(Error::Config("write --sapmnt as an absolute path".to_owned()));
         }
-        let number = match (self.number, numbers(&self.root, &self.sid)?.as_slice()) {
+        let number = match (self.number, numbers(&self.root, &sid)?.as_slice()) {
             (Some(number), _) => number,
             (None, [number]) => *number,
             (None, []) => assumed.ok_or_else(|| {
-                Error::Config(format!("/usr/sap/{} has no folder HDBNN: say --number NN", self.sid))
+                Error::Config(format!("/usr/sap/{} has no folder HDBNN: say --number NN", sid))
             })?,
             (None, several) => {
                 let several: Vec<_> = several.iter().map(Number::to_string).collect();
                 return Err(Error::Config(format!(
                     "{} has the instances {}: say --number NN",
-                    self.sid,
+                    sid,
                     several.join(", ")
                 )));
             }
         };
-        Ok(System { sid: self.sid.clone(), number, root: self.root.clone(), sapmnt: self.sapmnt.clone() })
+        Ok(System { sid, number, root: self.root.clone(), sapmnt: self.sapmnt.clone() })
     }
 
     fn runner(&self, assumed: Option<Number>) -> Result<Runner, Error> {
@@ -179,6 +240,8 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     match arguments.command {
         Command::Check(check) => check.run(options),
         Command::Backup(backup) => backup.run(options),
+        Command::Install(install) => install.run(options),
+        Command::Update(update) => update.run(options),
         Command::Explain { task } => {
             let first = "00".parse().map_err(Error::Config)?;
             let system = options.system(Some(first))?;
@@ -249,6 +312,73 @@ impl Backup {
         }
         Ok(())
     }
+}
+
+impl Install {
+    fn run(self, options: &Options) -> Result<(), Error> {
+        let (runner, media, seen) = look(options, &self.media, Duration::ZERO)?;
+        if !settle(change::install(&seen), self.probe)? {
+            return Ok(());
+        }
+        let choices = Choices {
+            components: self.components,
+            data: self.data,
+            log: self.log,
+            hostname: self.hostname,
+            usage: self.usage,
+            uid: self.uid,
+            gid: self.gid,
+        };
+        change::carry_out_install(&runner, &media, version(&seen)?, &choices)
+    }
+}
+
+impl Update {
+    fn run(self, options: &Options) -> Result<(), Error> {
+        let (runner, media, seen) = look(options, &self.media, self.require_backup)?;
+        let part = if self.prepare { Part::Prepare } else { Part::Finish { start: !self.no_start } };
+        let terms = Terms { age: self.require_backup, maintained: self.cluster_in_maintenance, part };
+        if !settle(change::update(&seen, terms), self.probe)? {
+            return Ok(());
+        }
+        change::carry_out_update(&runner, &media, version(&seen)?, part)
+    }
+}
+
+/// Looks at the media and at everything that a change depends on.
+fn look(options: &Options, folder: &Path, age: Duration) -> Result<(Runner, Media, Observed), Error> {
+    let runner = options.runner(None)?;
+    let media = Media::find(&options.root, folder)?;
+    let wish = Wish { media: Some(folder.to_owned()), key: options.key.clone(), age };
+    let seen = check::gather(&runner, &wish)?;
+    Ok((runner, media, seen))
+}
+
+/// Whether hdblcm is to begin. A probe never begins: what is not there yet is its answer no.
+fn settle(step: Step, probe: bool) -> Result<bool, Error> {
+    match (step, probe) {
+        (Step::Already, _) => Ok(false),
+        (Step::Go, false) => Ok(true),
+        (Step::Go, true) => Err(Error::No("not installed in the version of the media".to_owned())),
+        (Step::Refuse(why), true) => Err(Error::No(why)),
+        (Step::Refuse(why), false) => Err(Error::Refused(why)),
+        (Step::Unclear(why), _) => Err(Error::Unclear(why)),
+    }
+}
+
+/// The version of the media, once it was understood.
+fn version(seen: &Observed) -> Result<Version, Error> {
+    let media = seen.media.as_ref().and_then(|media| media.value.as_ref().ok());
+    media.copied().ok_or_else(|| Error::Unclear("the version of the media".to_owned()))
+}
+
+/// A value for hdblcm: letters, digits and `. _ , / : = -`, and no option.
+fn word(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._,/:=-".contains(&byte);
+    if text.is_empty() || text.len() > 255 || text.starts_with('-') || !text.bytes().all(plain) {
+        return Err("write letters, digits and . _ , / : = -".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// Appends the outputs of a step for the fleet, where an agent asks for them.

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 use crate::system::{Number, Sid, System, Version};
 
 /// From this version on the roles install with `install_execution_mode=optimized` (the secure store is LSS).
-const OPTIMIZED_FROM: &str = "2.00.080.00";
+pub const OPTIMIZED_FROM: &str = "2.00.080.00";
 /// What the roles allow: community.sap_install waits for 24 hours.
 const LONG: Duration = Duration::from_secs(24 * 3600);
 

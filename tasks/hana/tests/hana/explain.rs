@@ -21,6 +21,8 @@ fn every_command_line() {
     let of = |task| text(&system(), &calls(task, &system(), &key, "east1", since));
     insta::assert_snapshot!("check", of(Task::Check));
     insta::assert_snapshot!("fact", of(Task::Fact));
+    insta::assert_snapshot!("install", of(Task::Install));
+    insta::assert_snapshot!("update", of(Task::Update));
     insta::assert_snapshot!("backup", of(Task::Backup));
 }
 
@@ -33,4 +35,10 @@ fn it_explains_on_a_host_without_hana() {
     assert!(answer.out().contains("(as qa1adm, at most 30 s)"));
     assert_eq!(host.calls(), "", "nothing is started");
     assert_eq!(host.run(&["explain", "check", "--sid", "SAP"]).code(), 2);
+    let mut bare = std::process::Command::new(env!("CARGO_BIN_EXE_hostler-hana"));
+    assert_eq!(
+        bare.args(["explain", "check"]).output().unwrap().status.code(),
+        Some(3),
+        "no system is guessed"
+    );
 }

@@ -115,6 +115,9 @@ impl Host {
     /// The program, to be started on this host.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hostler-hana"));
+        if !arguments.contains(&"--sid") {
+            command.args(["--sid", "HDB"]);
+        }
         command
             .arg("--root")
             .arg(self.path())
@@ -129,6 +132,11 @@ impl Host {
 pub(crate) struct Answer(Output);
 
 impl Answer {
+    /// Of a command that has ended.
+    pub(crate) fn of(output: Output) -> Self {
+        Self(output)
+    }
+
     /// Its exit code.
     pub(crate) fn code(&self) -> i32 {
         self.0.status.code().unwrap_or(-1)

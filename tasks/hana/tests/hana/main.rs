@@ -7,6 +7,7 @@
 )]
 
 mod backup;
+mod change;
 mod check;
 mod explain;
 mod host;
