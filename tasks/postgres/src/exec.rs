@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, geteuid, seteuid};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::error::Error;
 
@@ -168,4 +168,62 @@ pub async fn succeed<S: AsRef<OsStr>>(
 fn failed(program: &Path, status: Option<i32>, complaint: &str) -> Error {
     let status = status.map_or_else(|| "a signal".to_owned(), |status| format!("status {status}"));
     Error::Program(format!("{} ended with {status}: {complaint}", program.display()))
+}
+
+/// The bytes that one program writes and another reads, changed on the way by `filter`; both must succeed.
+///
+/// # Errors
+/// If either fails, the filter does, or `within` is over.
+pub async fn pipe<S: AsRef<OsStr>, F>(
+    owner: Owner,
+    from: (&Path, &[S]),
+    to: (&Path, &[S]),
+    within: Duration,
+    filter: F,
+) -> Result<(), Error>
+where
+    F: AsyncFnOnce(tokio::process::ChildStdout, tokio::process::ChildStdin) -> std::io::Result<()>,
+{
+    let start = |(program, words): (&Path, &[S]), stdin: Stdio, stdout: Stdio| {
+        command(program, Some(owner))
+            .args(words)
+            .stdin(stdin)
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(Error::local(program.display()))
+    };
+    let mut source = start(from, Stdio::null(), Stdio::piped())?;
+    let mut sink = start(to, Stdio::piped(), Stdio::null())?;
+    let work = async {
+        let (Some(out), Some(into)) = (source.stdout.take(), sink.stdin.take()) else {
+            return Err(Error::Local("no pipe".to_owned()));
+        };
+        let complaints = (complaints(&mut source), complaints(&mut sink));
+        let (copied, said, answered) = tokio::join!(filter(out, into), complaints.0, complaints.1);
+        // Whoever reads fails first where both fail: the writer then only says that its pipe is broken.
+        let status = sink.wait().await.map_err(Error::local(to.0.display()))?;
+        if !status.success() {
+            return Err(failed(to.0, status.code(), &answered));
+        }
+        let status = source.wait().await.map_err(Error::local(from.0.display()))?;
+        if !status.success() {
+            return Err(failed(from.0, status.code(), &said));
+        }
+        copied.map_err(Error::local(from.0.display()))
+    };
+    tokio::time::timeout(within, work).await.unwrap_or_else(|_| {
+        let name = from.0.display();
+        Err(Error::Program(format!("{name} has not ended within {} s", within.as_secs())))
+    })
+}
+
+fn complaints(child: &mut Child) -> impl Future<Output = String> + use<> {
+    let stream = child.stderr.take();
+    async move {
+        match stream {
+            Some(stream) => end_of(stream).await,
+            None => String::new(),
+        }
+    }
 }

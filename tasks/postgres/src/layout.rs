@@ -8,11 +8,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::durable;
 use crate::error::Error;
 use crate::exec::{self, Owner};
+use crate::server::Session;
 
 /// For a tool that only reads.
 const QUICK: Duration = Duration::from_secs(60);
+/// For a tool that makes, starts or stops a cluster.
+const SLOW: Duration = Duration::from_secs(600);
 /// The oldest version that is dealt with.
 const OLDEST: u16 = 13;
 
@@ -41,6 +45,11 @@ impl Cluster {
     /// Version and name, as the tools of Debian write them: `15/main`.
     pub fn title(&self) -> String {
         format!("{}/{}", self.version, self.name)
+    }
+
+    /// Its file of client authentication.
+    pub fn hba(&self) -> PathBuf {
+        self.conf.join("pg_hba.conf")
     }
 }
 
@@ -115,17 +124,141 @@ pub fn program(version: u16, name: &str) -> PathBuf {
     PathBuf::from(format!("/usr/lib/postgresql/{version}/bin/{name}"))
 }
 
-/// Where the data of a new cluster goes: Debian's place, or with `PG_CLUSTER_CONF_ROOT`, which its tools know as well,
-/// the folder `data` beside that one.
+/// Where the data of a new cluster goes.
 pub fn data(version: u16, name: &str) -> PathBuf {
-    let root = std::env::var_os("PG_CLUSTER_CONF_ROOT").map(PathBuf::from);
-    let root = root.map_or_else(|| PathBuf::from("/var/lib/postgresql"), |conf| conf.with_file_name("data"));
-    root.join(version.to_string()).join(name)
+    roots().1.join(version.to_string()).join(name)
+}
+
+/// Where the configuration of a new cluster goes.
+pub fn conf(version: u16, name: &str) -> PathBuf {
+    roots().0.join(version.to_string()).join(name)
+}
+
+/// The folders of configuration and data: Debian's, or with `PG_CLUSTER_CONF_ROOT`, which its tools know as well, that
+/// one and a folder `data` beside it.
+fn roots() -> (PathBuf, PathBuf) {
+    match std::env::var_os("PG_CLUSTER_CONF_ROOT").map(PathBuf::from) {
+        Some(conf) => {
+            let data = conf.with_file_name("data");
+            (conf, data)
+        }
+        None => (PathBuf::from("/etc/postgresql"), PathBuf::from("/var/lib/postgresql")),
+    }
 }
 
 /// Whether the server of this version is installed.
 pub fn installed(version: u16) -> bool {
     program(version, "postgres").exists() && program(version, "pg_dumpall").exists()
+}
+
+/// Makes a cluster of another version with the name, owner, encoding, locale and checksums of an existing one. It is not
+/// started, and not started at boot.
+///
+/// # Errors
+/// If the tool fails; what it has left is then cleared away by [`clear_away`].
+pub async fn create(like: &Cluster, admin: &Session, version: u16, port: u16) -> Result<(), Error> {
+    let rows = admin
+        .rows(
+            "select pg_encoding_to_char(encoding), datcollate, datctype, current_setting('data_checksums'), \
+             current_setting('wal_segment_size') from pg_database where datname = 'template1'",
+        )
+        .await?;
+    let Some([Some(encoding), Some(collate), Some(ctype), Some(checksums), Some(segment)]) =
+        rows.first().map(Vec::as_slice)
+    else {
+        return Err(Error::Server(format!("{}: no template1", like.title())));
+    };
+    let bytes: u64 = segment
+        .strip_suffix("MB")
+        .and_then(|number| number.parse().ok())
+        .or_else(|| {
+            segment.strip_suffix("GB").and_then(|number| number.parse::<u64>().ok()).map(|size| size * 1024)
+        })
+        .ok_or_else(|| Error::Server(format!("{}: segments of {segment}", like.title())))?;
+    let folder = data(version, &like.name);
+    let mut words = vec![
+        format!("--datadir={}", folder.display()),
+        format!("--socketdir={}", like.socket.display()),
+        format!("--user={}", like.owner.uid),
+        format!("--port={port}"),
+        format!("--encoding={encoding}"),
+        format!("--locale={collate}"),
+        format!("--lc-collate={collate}"),
+        format!("--lc-ctype={ctype}"),
+        "--start-conf=manual".to_owned(),
+    ];
+    if std::env::var_os("PG_CLUSTER_CONF_ROOT").is_some() {
+        words.push(format!("--logfile={}", folder.with_extension("log").display()));
+    }
+    words.extend([version.to_string(), like.name.clone(), "--".to_owned()]);
+    words.extend([format!("--wal-segsize={bytes}"), "--auth-local=peer".to_owned()]);
+    words.push("--auth-host=scram-sha-256".to_owned());
+    if checksums == "on" {
+        words.push("--data-checksums".to_owned());
+    } else if version >= 18 {
+        words.push("--no-data-checksums".to_owned());
+    }
+    exec::succeed(None, Path::new("/usr/bin/pg_createcluster"), &words, SLOW).await.map(|_| ())
+}
+
+/// Starts a cluster; where systemd runs the host, in a unit of its own.
+///
+/// # Errors
+/// If it does not start.
+pub async fn start(cluster: &Cluster) -> Result<(), Error> {
+    let words = [cluster.version.to_string(), cluster.name.clone(), "start".to_owned()];
+    let tool = Path::new("/usr/bin/pg_ctlcluster");
+    let ended = exec::run(None, tool, &words, SLOW).await?;
+    match ended.status {
+        // 2: it runs already.
+        Some(0 | 2) => Ok(()),
+        _ => Err(Error::Program(format!("{} does not start: {}", cluster.title(), ended.complaint))),
+    }
+}
+
+/// Whether the host starts a cluster when it boots.
+///
+/// # Errors
+/// If that cannot be written.
+pub fn start_at_boot(cluster: &Cluster, on: bool) -> Result<(), Error> {
+    durable::replace(&cluster.conf.join("start.conf"), if on { "auto\n" } else { "manual\n" }, cluster.owner)
+}
+
+/// Stops and removes a cluster that is whole.
+///
+/// # Errors
+/// If the tool fails.
+pub async fn drop_cluster(cluster: &Cluster) -> Result<(), Error> {
+    let words = ["--stop".to_owned(), cluster.version.to_string(), cluster.name.clone()];
+    exec::succeed(None, Path::new("/usr/bin/pg_dropcluster"), &words, SLOW).await.map(|_| ())
+}
+
+/// Removes whatever exists of a cluster that [`create`] has made or half-made. Only for what the caller knows to be its
+/// own work.
+///
+/// # Errors
+/// If a server still runs in it, or a folder cannot be removed.
+pub async fn clear_away(version: u16, name: &str, owner: Owner) -> Result<(), Error> {
+    let (conf, data) = (conf(version, name), data(version, name));
+    if conf.join("postgresql.conf").exists() {
+        let words = ["--stop".to_owned(), version.to_string(), name.to_owned()];
+        // Of a half-made one it removes what it can.
+        exec::run(None, Path::new("/usr/bin/pg_dropcluster"), &words, SLOW).await?;
+    }
+    if data.join("postmaster.pid").exists() {
+        let words =
+            [format!("--pgdata={}", data.display()), "--mode=immediate".to_owned(), "stop".to_owned()];
+        exec::succeed(Some(owner), &program(version, "pg_ctl"), &words, SLOW).await?;
+    }
+    for folder in [conf, data] {
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::local(folder.display())(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether this version has the files of an extension.

@@ -1,4 +1,4 @@
-//! PostgreSQL clusters on a host: their health, and what an upgrade to a new major version meets.
+//! PostgreSQL clusters on a host: their health, and their upgrade to a new major version with a way back.
 //!
 //! ```text
 //!  cli                               what is asked for
@@ -14,6 +14,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod crash;
 pub mod durable;
 pub mod error;
 pub mod exec;

@@ -34,6 +34,8 @@ pub struct Bounds {
 impl Bounds {
     /// For what only looks.
     pub const LOOK: Self = Self { statement: 30_000, lock: 2_000 };
+    /// For work whose time follows the data.
+    pub const WORK: Self = Self { statement: 0, lock: 10_000 };
 }
 
 /// A connection.
@@ -104,10 +106,18 @@ impl Session {
         if lost { Error::Lost(text) } else { Error::Server(text) }
     }
 
+    /// Carries out one statement.
+    ///
+    /// # Errors
+    /// If the server refuses it, or the connection ends.
+    pub async fn run(&self, statement: &str) -> Result<(), Error> {
+        self.client.batch_execute(statement).await.map_err(|error| self.error(&error))
+    }
+
     /// Gives each row of an answer to `take`, as it comes: nothing is collected.
     ///
     /// # Errors
-    /// If the server refuses the statement, the connection ends, or `take` fails.
+    /// As [`Session::run`], and whatever `take` answers.
     pub async fn each(
         &self,
         statement: &str,
@@ -126,7 +136,7 @@ impl Session {
     /// All rows of an answer that the statement itself keeps small.
     ///
     /// # Errors
-    /// As [`Session::each`].
+    /// As [`Session::run`].
     pub async fn rows(&self, statement: &str) -> Result<Vec<Row>, Error> {
         let mut rows = Vec::new();
         self.each(statement, |row| {
@@ -141,7 +151,7 @@ impl Session {
     /// between versions.
     ///
     /// # Errors
-    /// As [`Session::each`].
+    /// As [`Session::run`].
     pub async fn named(&self, statement: &str) -> Result<Vec<HashMap<String, Option<String>>>, Error> {
         let answer = self.client.simple_query(statement).await.map_err(|error| self.error(&error))?;
         let rows = answer.into_iter().filter_map(|message| match message {
@@ -158,7 +168,7 @@ impl Session {
     /// The first column of the first row; `None` where there is no row, or it is null.
     ///
     /// # Errors
-    /// As [`Session::each`].
+    /// As [`Session::run`].
     pub async fn value(&self, statement: &str) -> Result<Option<String>, Error> {
         let rows = self.rows(statement).await?;
         Ok(rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten())
@@ -167,7 +177,7 @@ impl Session {
     /// The first column of the first row, which the statement always has.
     ///
     /// # Errors
-    /// As [`Session::each`], and if there is none.
+    /// As [`Session::run`], and if there is none.
     pub async fn text(&self, statement: &str) -> Result<String, Error> {
         let value = self.value(statement).await?;
         value.ok_or_else(|| Error::Server(format!("{}: no answer to {statement}", self.place)))
@@ -176,7 +186,7 @@ impl Session {
     /// Whether the first column of the first row is true; false where there is no row.
     ///
     /// # Errors
-    /// As [`Session::each`].
+    /// As [`Session::run`].
     pub async fn holds(&self, statement: &str) -> Result<bool, Error> {
         Ok(self.value(statement).await?.is_some_and(|value| value == "t"))
     }
@@ -190,5 +200,27 @@ fn said(error: &tokio_postgres::Error) -> String {
             let source = std::error::Error::source(error);
             source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
         }
+    }
+}
+
+/// A text as a constant of SQL.
+pub fn literal(text: &str) -> String {
+    // An escape string: what it means does not depend on a setting of the server.
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A name as an identifier of SQL.
+pub fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{identifier, literal};
+
+    #[test]
+    fn names_and_texts_stay_one_word() {
+        assert_eq!(literal(r"it's a \ 'test'"), r"E'it''s a \\ ''test'''");
+        assert_eq!(identifier(r#"a"b; drop"#), r#""a""b; drop""#);
     }
 }

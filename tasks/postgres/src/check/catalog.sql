@@ -18,6 +18,12 @@ with relation as (
         or relreplident = 'i' and not exists (
             select from pg_index where indrelid = r.oid and indisreplident and indimmediate and indisvalid))
     union all
+    select 'block', 'table that belongs to an extension: the new cluster fills it itself, and rows would collide',
+        format('%I.%I', n.nspname, c.relname)
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+        join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e'
+    where c.relkind = 'r' and c.relpersistence = 'p'
+    union all
     select 'know', 'table with REPLICA IDENTITY FULL: each change is a scan of it on the new cluster', named
     from relation where relkind = 'r' and relreplident = 'f'
     union all

@@ -36,7 +36,7 @@ const OWN: [&str; 14] = [
 ///
 /// # Errors
 /// If the server does not answer.
-async fn carried(admin: &Session) -> Result<Vec<(String, String)>, Error> {
+pub async fn carried(admin: &Session) -> Result<Vec<(String, String)>, Error> {
     let rows = admin
         .rows("select distinct on (name) name, setting from pg_file_settings where error is null order by name, seqno desc")
         .await?;
@@ -55,7 +55,7 @@ async fn carried(admin: &Session) -> Result<Vec<(String, String)>, Error> {
 }
 
 /// A setting as a line of a configuration file.
-fn line(name: &str, value: &str) -> String {
+pub(crate) fn line(name: &str, value: &str) -> String {
     format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
@@ -63,7 +63,7 @@ fn line(name: &str, value: &str) -> String {
 ///
 /// # Errors
 /// If it cannot be asked.
-async fn refused_settings(
+pub async fn refused_settings(
     old: &layout::Cluster,
     to: u16,
     settings: &[(String, String)],
@@ -101,26 +101,32 @@ pub(super) async fn all(
     if !usable {
         block(format!("version {to} is not installed: install postgresql-{to}"), String::new());
     }
-    let clusters = layout::clusters().await?;
-    if clusters.iter().any(|cluster| cluster.version == to && cluster.name == old.name) {
-        block(
-            "the new cluster exists already and was not made by this upgrade: rename or drop it".to_owned(),
-            format!("{to}/{}", old.name),
-        );
-    }
-    let taken = clusters.iter().find(|cluster| cluster.port == wish.port).map(layout::Cluster::title);
-    let taken = taken.or_else(|| match TcpListener::bind(("127.0.0.1", wish.port)) {
-        Ok(_) => None,
-        Err(error) => Some(error.to_string()),
-    });
-    if let Some(taken) = taken {
-        block(format!("port {} is taken: choose another", wish.port), taken);
-    }
-    let bytes: u64 = databases.iter().map(|(_, _, size)| *size).sum();
-    room(wish, bytes, &mut block)?;
-    let waiting = wal_room(wish, admin, bytes).await?;
-    if let Some(example) = waiting {
-        block("too little room for the WAL that the old cluster keeps during the copy".to_owned(), example);
+    if !wish.prepared {
+        let clusters = layout::clusters().await?;
+        if clusters.iter().any(|cluster| cluster.version == to && cluster.name == old.name) {
+            block(
+                "the new cluster exists already and was not made by this upgrade: rename or drop it"
+                    .to_owned(),
+                format!("{to}/{}", old.name),
+            );
+        }
+        let taken = clusters.iter().find(|cluster| cluster.port == wish.port).map(layout::Cluster::title);
+        let taken = taken.or_else(|| match TcpListener::bind(("127.0.0.1", wish.port)) {
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        });
+        if let Some(taken) = taken {
+            block(format!("port {} is taken: choose another", wish.port), taken);
+        }
+        let bytes: u64 = databases.iter().map(|(_, _, size)| *size).sum();
+        room(wish, bytes, &mut block)?;
+        let waiting = wal_room(wish, admin, bytes).await?;
+        if let Some(example) = waiting {
+            block(
+                "too little room for the WAL that the old cluster keeps during the copy".to_owned(),
+                example,
+            );
+        }
     }
     if usable {
         for name in extensions.iter().filter(|name| !layout::has_extension(to, name)) {

@@ -12,6 +12,9 @@ use crate::layout::Cluster;
 use crate::server::{Bounds, Row, Session};
 use crate::upgrade::bouncer::Bouncer;
 
+pub(crate) use host::line;
+pub use host::{carried, refused_settings};
+
 /// What a finding means for the upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -83,6 +86,8 @@ pub struct Wish<'a> {
     pub to: u16,
     /// The port of the new cluster.
     pub port: u16,
+    /// The new cluster was made by this program: it is looked for neither name nor port.
+    pub prepared: bool,
     /// Where clients come in.
     pub bouncer: &'a Bouncer,
 }

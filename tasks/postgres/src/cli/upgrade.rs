@@ -7,13 +7,62 @@ use super::{print, print_json};
 use crate::check::{self, Finding, Severity};
 use crate::error::Error;
 use crate::report;
-use crate::upgrade::Plan;
+use crate::upgrade::{Plan, back, done, finish, follow, prepare, switch, verify};
 
 /// The steps.
 #[derive(clap::Subcommand)]
 pub(super) enum Upgrade {
     /// Say everything that the upgrade meets, and change nothing; status 1 if something blocks it
     Check(Check),
+    /// Make the new cluster, configured as the old one, behind a fence, with the schema
+    Prepare(Plan),
+    /// Copy the rows while clients work, and follow the old cluster
+    Follow(Plan),
+    /// Hold the clients for a moment and bring them to the new cluster; again after a death in it
+    Switch(Plan),
+    /// Have the old cluster follow the new one, for the way back
+    FollowBack(Plan),
+    /// Prove that both clusters have the same rows; status 1 if not
+    Verify(Plan),
+    /// Bring the clients back to the old cluster, with every row that was written since
+    SwitchBack(Plan),
+    /// Let clients go to the side to which they belong, after a death in a switch
+    Release(Plan),
+    /// Drop the old cluster, and with it the way back
+    Finish(Plan),
+    /// Say whether a step is done, by reading the servers: status 0 yes, 1 no, else it cannot be told
+    Done(Done),
+    /// Take a step back, done or half done
+    Undo(Undo),
+}
+
+/// What `done` takes.
+#[derive(clap::Args)]
+pub(super) struct Done {
+    /// The step
+    step: done::Step,
+    #[command(flatten)]
+    plan: Plan,
+}
+
+/// What `undo` takes.
+#[derive(clap::Args)]
+pub(super) struct Undo {
+    /// The step
+    step: Undoable,
+    #[command(flatten)]
+    plan: Plan,
+}
+
+/// A step that can be taken back.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Undoable {
+    /// Removes the new cluster
+    Prepare,
+    /// Ends the replication to the new cluster
+    Follow,
+    /// Brings the clients back, as `switch-back`
+    Switch,
 }
 
 /// What `check` takes.
@@ -30,6 +79,23 @@ impl Upgrade {
     pub(super) async fn run(self) -> Result<(), Error> {
         match self {
             Self::Check(check) => check.run().await,
+            Self::Prepare(plan) => prepare::run(&plan.resolve().await?).await,
+            Self::Follow(plan) => follow::run(&plan.resolve().await?).await,
+            Self::Switch(plan) => switch::run(&plan.resolve().await?).await,
+            Self::FollowBack(plan) => back::follow(&plan.resolve().await?).await,
+            Self::Verify(plan) => verify::run(&plan.resolve().await?).await,
+            Self::SwitchBack(plan) => back::run(&plan.resolve().await?).await,
+            Self::Release(plan) => switch::release(&plan.resolve().await?).await,
+            Self::Finish(plan) => finish::run(&plan.resolve().await?).await,
+            Self::Done(Done { step, plan }) => done::ask(&plan.resolve().await?, step).await,
+            Self::Undo(Undo { step, plan }) => {
+                let pair = plan.resolve().await?;
+                match step {
+                    Undoable::Prepare => prepare::undo(&pair).await,
+                    Undoable::Follow => follow::undo(&pair).await,
+                    Undoable::Switch => back::run(&pair).await,
+                }
+            }
         }
     }
 }

@@ -1,16 +1,23 @@
-//! The pgbouncer in front of a cluster, as an upgrade needs it: a file of databases that can be changed as a whole, and
-//! pools whose clients can be held between two transactions. The databases that move are the lines with `port=` and the
-//! port of the cluster.
+//! The pgbouncer in front of a cluster: the door that is held for the moment of a switch, and the file that says where
+//! it leads.
+//!
+//! **That file is the one truth of an upgrade**: clients belong to the cluster whose port stands in it. It is changed by
+//! one rename; everything before can be taken back, and everything after only goes forward. The databases that move are
+//! the lines with `port=` and the port of the old or the new cluster.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::check::{Finding, Severity};
 use crate::durable;
 use crate::error::Error;
 use crate::exec::Owner;
 use crate::layout::Cluster;
-use crate::server::Session;
+use crate::server::{Session, identifier};
+
+/// How long clients may be held before their transactions have ended.
+pub const PAUSE: Duration = Duration::from_secs(5);
 
 /// Where a pgbouncer is.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,6 +49,7 @@ struct Entry {
 #[derive(Debug)]
 struct Shown {
     port: Option<u16>,
+    paused: bool,
     pool_mode: Option<String>,
 }
 
@@ -66,6 +74,23 @@ impl Bouncer {
         let entries = self.read()?;
         let entries = entries.lines().filter_map(entry);
         Ok(entries.filter(|entry| entry.port == Some(port)).map(|entry| entry.name).collect())
+    }
+
+    /// Whether clients belong to the cluster with this port rather than to the one with the other.
+    ///
+    /// # Errors
+    /// [`Error::Unclear`] if the file names neither of the ports, or both.
+    pub fn leads_to(&self, port: u16, other: u16) -> Result<bool, Error> {
+        match (self.names(port)?.is_empty(), self.names(other)?.is_empty()) {
+            (false, true) => Ok(true),
+            (true, false) => Ok(false),
+            (here, _) => Err(Error::Unclear(format!(
+                "{} names {} of the ports {port} and {other}: leave one of them in all lines, the one where clients \
+                 have written last",
+                self.file.display(),
+                if here { "neither" } else { "both" }
+            ))),
+        }
     }
 
     /// What an upgrade of this cluster has to know.
@@ -119,6 +144,76 @@ impl Bouncer {
         }
         Ok(found)
     }
+
+    /// Holds every client of a port: waits until their transactions have ended, at most 5 s. Where they do not end, the
+    /// clients go on.
+    ///
+    /// # Errors
+    /// If they could not be held.
+    pub async fn pause(&self, port: u16) -> Result<(), Error> {
+        let console = self.console().await?;
+        let hold = async {
+            for name in self.names(port)? {
+                let shown = show(&console, &name).await?;
+                if !shown.is_some_and(|shown| shown.paused) {
+                    console.run(&format!("pause {}", identifier(&name))).await?;
+                }
+            }
+            Ok(())
+        };
+        let held = match tokio::time::timeout(PAUSE, hold).await {
+            Ok(held) => held,
+            Err(_) => Err(Error::Refused(format!(
+                "a transaction did not end within {} s, so the clients could not be held: look for long ones",
+                PAUSE.as_secs()
+            ))),
+        };
+        if held.is_err() {
+            // From a console of its own: a waiting PAUSE and a RESUME must never meet.
+            drop(console);
+            self.resume(port).await?;
+        }
+        held
+    }
+
+    /// Makes the file lead to another port: this is the moment that decides.
+    ///
+    /// # Errors
+    /// If it cannot be written; it is as it was then.
+    pub fn turn(&self, from: u16, to: u16, owner: Owner) -> Result<(), Error> {
+        let text = self.read()?;
+        durable::replace(&self.file, &turned(&text, from, to), owner)
+    }
+
+    /// Has the file read, and lets go whoever is held at this port.
+    ///
+    /// # Errors
+    /// If pgbouncer does not answer.
+    pub async fn resume(&self, port: u16) -> Result<(), Error> {
+        let console = self.console().await?;
+        console.run("reload").await?;
+        for name in self.names(port)? {
+            if show(&console, &name).await?.is_some_and(|shown| shown.paused) {
+                console.run(&format!("resume {}", identifier(&name))).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether pgbouncer itself leads every client to this port, and holds none.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn flows(&self, port: u16) -> Result<bool, Error> {
+        let console = self.console().await?;
+        for name in self.names(port)? {
+            let shown = show(&console, &name).await?;
+            if !shown.is_some_and(|shown| shown.port == Some(port) && !shown.paused) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 async fn show(console: &Session, name: &str) -> Result<Option<Shown>, Error> {
@@ -127,6 +222,7 @@ async fn show(console: &Session, name: &str) -> Result<Option<Shown>, Error> {
         if is("name").as_deref() == Some(name) {
             return Ok(Some(Shown {
                 port: is("port").and_then(|port| port.parse().ok()),
+                paused: is("paused").as_deref() == Some("1"),
                 pool_mode: is("pool_mode"),
             }));
         }
@@ -155,9 +251,24 @@ fn port(word: &str) -> Option<u16> {
     word.strip_prefix("port=")?.trim_matches('\'').parse().ok()
 }
 
+/// The text with another port in the lines of databases that have this one; nothing else is changed.
+fn turned(text: &str, from: u16, to: u16) -> String {
+    let line = |line: &str| {
+        if entry(line).and_then(|entry| entry.port) != Some(from) {
+            return line.to_owned();
+        }
+        let word = |word: &str| {
+            let kept = word.trim_end();
+            if port(kept) == Some(from) { word.replace(kept, &format!("port={to}")) } else { word.to_owned() }
+        };
+        line.split_inclusive(char::is_whitespace).map(word).collect()
+    };
+    text.split_inclusive('\n').map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Entry, entry};
+    use super::{Entry, entry, turned};
 
     #[test]
     fn lines_name_databases() {
@@ -168,5 +279,14 @@ mod tests {
         assert_eq!(read("; a = port=5432"), None);
         assert_eq!(read("[databases]"), None);
         assert_eq!(read("%include /etc/x"), None);
+    }
+
+    #[test]
+    fn only_the_port_is_turned() {
+        let text = "[databases]\n; a = port=5432\na = host=/run  port=5432\tpool_size=5432\nb = port='5432'\nc = port=54321 dbname=5432\n";
+        let new = "[databases]\n; a = port=5432\na = host=/run  port=5433\tpool_size=5432\nb = port=5433\nc = port=54321 dbname=5432\n";
+        assert_eq!(turned(text, 5432, 5433), new);
+        assert_eq!(turned("a = port=5432", 5432, 5433), "a = port=5433");
+        assert_eq!(turned(new, 5432, 5433), new);
     }
 }

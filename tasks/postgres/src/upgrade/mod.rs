@@ -1,13 +1,35 @@
-//! The upgrade of a cluster to a new major version beside it: what an operator says of it, and what it would meet.
+//! The upgrade of a cluster to a new major version beside it, by logical replication, with a way back.
 //!
-//! [`Plan`] is what an operator says; [`Pair`] is what is found on the host.
+//! ```text
+//!  prepare  follow  switch  follow back  verify  finish
+//!     \       \        \        |          /       /
+//!      fence   replica  bouncer                        the fence, the replication, the door
+//! ```
+//! [`Plan`] is what an operator says; [`Pair`] is what is found on the host. How far an upgrade has come is never
+//! written down: clients belong to the cluster whose port stands in pgbouncer's file, and everything else is read from
+//! the servers. Until that file is turned a step can be taken back; from then on it only goes forward, or back by the
+//! same switch with the roles changed.
 
+pub mod back;
 pub mod bouncer;
+pub mod done;
+pub mod fence;
+pub mod finish;
+pub mod follow;
+pub mod prepare;
+pub mod replica;
+pub mod switch;
+pub mod verify;
+
+use std::path::PathBuf;
 
 use crate::check::{self, Finding, Wish};
+use crate::durable;
 use crate::error::Error;
 use crate::layout::{self, Cluster};
+use crate::server::{Bounds, Session};
 use bouncer::Bouncer;
+use replica::Way;
 
 /// What is upgraded, and how clients come in.
 #[derive(Clone, Debug, clap::Args)]
@@ -34,10 +56,23 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A database that is replicated.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Its object identifier on the old cluster.
+    pub oid: String,
+    /// Its name.
+    pub name: String,
+    /// Its size on the old cluster, in bytes.
+    pub bytes: u64,
+}
+
 /// The clusters of an upgrade.
 pub struct Pair {
     /// The one that is left.
     pub old: Cluster,
+    /// The one that is made, once it is there.
+    pub new: Option<Cluster>,
     /// The port of the new one.
     pub port: u16,
     /// The new one's version.
@@ -46,17 +81,36 @@ pub struct Pair {
     pub bouncer: Bouncer,
 }
 
+/// One database on both clusters.
+pub struct Ends {
+    /// The database.
+    pub base: Base,
+    /// On the old cluster.
+    pub old: Session,
+    /// On the new cluster.
+    pub new: Session,
+}
+
+impl Ends {
+    /// Publisher and subscriber of a way.
+    pub fn of(&self, way: Way) -> (&Session, &Session) {
+        match way {
+            Way::Up => (&self.old, &self.new),
+            Way::Back => (&self.new, &self.old),
+        }
+    }
+}
+
 impl Plan {
     /// Finds the clusters on this host.
     ///
     /// # Errors
     /// If there is no older cluster of this name, or several.
     pub async fn resolve(&self) -> Result<Pair, Error> {
-        let mut older: Vec<_> = layout::clusters()
-            .await?
-            .into_iter()
-            .filter(|cluster| cluster.name == self.cluster && cluster.version < self.to)
-            .collect();
+        let named: Vec<_> =
+            layout::clusters().await?.into_iter().filter(|cluster| cluster.name == self.cluster).collect();
+        let (mut older, newer): (Vec<_>, Vec<_>) =
+            named.into_iter().partition(|cluster| cluster.version < self.to);
         if older.len() > 1 {
             let titles: Vec<_> = older.iter().map(Cluster::title).collect();
             return Err(Error::Refused(format!(
@@ -70,7 +124,8 @@ impl Plan {
                 self.cluster, self.to
             ))
         })?;
-        Ok(Pair { old, port: self.port, to: self.to, bouncer: self.bouncer.clone() })
+        let new = newer.into_iter().find(|cluster| cluster.version == self.to);
+        Ok(Pair { old, new, port: self.port, to: self.to, bouncer: self.bouncer.clone() })
     }
 }
 
@@ -80,7 +135,73 @@ impl Pair {
     /// # Errors
     /// If a question cannot be answered.
     pub async fn check(&self) -> Result<Vec<Finding>, Error> {
-        let wish = Wish { old: &self.old, to: self.to, port: self.port, bouncer: &self.bouncer };
+        let wish = Wish {
+            old: &self.old,
+            to: self.to,
+            port: self.port,
+            prepared: self.mine()?,
+            bouncer: &self.bouncer,
+        };
         check::all(&wish).await
+    }
+
+    /// The file that says that the new cluster is this program's work: it is on the disk before the cluster is begun,
+    /// and goes with it.
+    fn intent(&self) -> PathBuf {
+        let folder = std::env::var_os("HOSTLER_POSTGRES_STATE");
+        let folder = folder.map_or_else(|| PathBuf::from("/var/lib/hostler-postgres"), PathBuf::from);
+        folder.join(format!("{}-{}", self.to, self.old.name))
+    }
+
+    /// Whether the new cluster, whole or half, is this program's work.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn mine(&self) -> Result<bool, Error> {
+        Ok(durable::read(&self.intent())?.is_some())
+    }
+
+    /// The new cluster.
+    ///
+    /// # Errors
+    /// If it does not exist, or was made by somebody else.
+    pub fn made(&self) -> Result<&Cluster, Error> {
+        if !self.mine()? {
+            return Err(Error::Refused(format!(
+                "{}/{} was not made by this upgrade: begin with `upgrade prepare`",
+                self.to, self.old.name
+            )));
+        }
+        self.new.as_ref().ok_or_else(|| {
+            Error::Missing(format!(
+                "there is no cluster {}/{}: begin with `upgrade prepare`",
+                self.to, self.old.name
+            ))
+        })
+    }
+
+    /// Whether clients belong to the new cluster.
+    ///
+    /// # Errors
+    /// [`Error::Unclear`] if pgbouncer's file does not say.
+    pub fn switched(&self) -> Result<bool, Error> {
+        let port = self.new.as_ref().map_or(self.port, |new| new.port);
+        self.bouncer.leads_to(port, self.old.port)
+    }
+
+    /// Both ends of each database that is replicated, the connections open.
+    ///
+    /// # Errors
+    /// If a server does not answer.
+    pub async fn ends(&self) -> Result<Vec<Ends>, Error> {
+        let new = self.made()?;
+        let admin = Session::open(&self.old, "postgres", Bounds::LOOK).await?;
+        let mut ends = Vec::new();
+        for (oid, name, bytes) in check::databases(&admin).await? {
+            let old = Session::open(&self.old, &name, Bounds::WORK).await?;
+            let on_new = Session::open(new, &name, Bounds::WORK).await?;
+            ends.push(Ends { base: Base { oid, name, bytes }, old, new: on_new });
+        }
+        Ok(ends)
     }
 }

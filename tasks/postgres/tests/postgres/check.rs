@@ -46,6 +46,7 @@ fn everything_that_stands_in_the_way_is_found_at_once() {
             "table without a replica identity",
             &["keyless", "no_identity", "late_key", "by_index"][..],
         ),
+        ("block", "table that belongs to an extension", &["lent"]),
         ("know", "table with REPLICA IDENTITY FULL", &["whole_row"]),
         ("know", "unlogged table", &["scratch"]),
         ("do", "sequence:", &["loose", "Good"]),

@@ -144,6 +144,28 @@ impl Lab {
         command.output().expect("psql")
     }
 
+    /// What psql makes of a statement, by the socket as another role: the user of the system is postgres.
+    pub(crate) fn psql_as(&self, role: &str, port: u16, database: &str, statement: &str) -> Output {
+        let mut command = as_postgres("/usr/lib/postgresql/15/bin/psql");
+        command.args(["-XqAt", "-w"]).arg("-h").arg(self.path("run")).arg("-p").arg(port.to_string());
+        command.args(["-U", role, "-d", database, "-c", statement]).output().expect("psql")
+    }
+
+    /// Ends a server as a power cut would, and starts it again.
+    #[track_caller]
+    pub(crate) fn cut(&self, version: u16) {
+        let data = self.path("data").join(version.to_string()).join(&self.name);
+        let mut command = as_postgres(format!("/usr/lib/postgresql/{version}/bin/pg_ctl"));
+        command.arg("--pgdata").arg(&data).args(["--mode=immediate", "--wait", "stop"]);
+        assert!(command.stdout(Stdio::null()).status().expect("pg_ctl").success());
+        self.run("pg_ctlcluster", &[&version.to_string(), &self.name, "start"]);
+    }
+
+    /// The port of the pgbouncer.
+    pub(crate) fn bouncer_port(&self) -> u16 {
+        self.bouncer.as_ref().expect("a pgbouncer").1
+    }
+
     /// As [`Lab::psql`], and they succeed.
     #[track_caller]
     pub(crate) fn sql(&self, port: u16, database: &str, statements: &str) -> String {
@@ -193,7 +215,7 @@ impl Lab {
 
     /// The words that name an upgrade to 15.
     pub(crate) fn plan(&self, step: &[&str], port: u16) -> Vec<String> {
-        let bouncer = self.bouncer.as_ref().expect("a pgbouncer").1;
+        let bouncer = self.bouncer_port();
         let mut words: Vec<_> = ["upgrade"].iter().chain(step).map(|&word| word.to_owned()).collect();
         let options = [
             ("--cluster", self.name.clone()),

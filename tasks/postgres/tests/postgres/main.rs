@@ -6,6 +6,10 @@
     reason = "a helper of tests that fails must fail its test at once"
 )]
 
+mod agent;
 mod check;
 mod health;
 mod kit;
+mod load;
+mod memory;
+mod upgrade;

@@ -17,6 +17,8 @@ create sequence loose increment 7 cache 10;
 create materialized view summary as select count(*) from measured;
 select lo_from_bytea(0, 'bytes');
 create extension postgres_fdw;
+create table lent (id int primary key);
+alter extension postgres_fdw add table lent;
 create server elsewhere foreign data wrapper postgres_fdw;
 create foreign table remote (id int) server elsewhere;
 create function noted() returns trigger language plpgsql as $$ begin return new; end $$;

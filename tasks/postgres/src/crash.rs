@@ -1,0 +1,88 @@
+//! The points at which a test may end the program, all in one list.
+//!
+//! Between any two of them nothing is changed, in a file or a server, that a later command reads to decide what to do;
+//! so a death anywhere is a death at one of them. In a release build a point costs nothing.
+
+macro_rules! points {
+    ($($(#[$doc:meta])* $point:ident = $name:literal),+ $(,)?) => {
+        /// A point of the program.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum CrashPoint { $($(#[$doc])* $point),+ }
+
+        impl CrashPoint {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$point),+];
+
+            /// The name by which a test asks for it.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$point => $name),+ }
+            }
+        }
+    };
+}
+
+points! {
+    /// Prepare: the intent to make a cluster is on the disk, nothing is made.
+    Intended = "intended",
+    /// Prepare: the cluster is made, not marked, not started.
+    Created = "created",
+    /// Prepare: the cluster runs behind its fence, without a schema.
+    Started = "started",
+    /// Prepare: the schema is loaded, the cluster is not marked.
+    SchemaLoaded = "schema-loaded",
+    /// Follow: the old cluster publishes one more database.
+    Published = "published",
+    /// Follow: the new cluster subscribes to one more database.
+    Subscribed = "subscribed",
+    /// Switch: the clients are held.
+    Paused = "paused",
+    /// Switch, either direction: the fence is on the disk, sessions are still there.
+    FenceWritten = "fence-written",
+    /// Switch, either direction: no client is on the side that is left.
+    Fenced = "fenced",
+    /// Switch, either direction: the other side has every transaction.
+    Drained = "drained",
+    /// Switch, either direction: the other side has the sequences.
+    SequencesSet = "sequences-set",
+    /// Switch: the slot for the way back exists.
+    WayBackKept = "way-back-kept",
+    /// Switch, either direction: the subscription is switched off.
+    SubscriptionOff = "subscription-off",
+    /// Switch, either direction: the other side lets clients in, nobody is sent there.
+    Opened = "opened",
+    /// Switch, either direction: pgbouncer's file names the other side.
+    Turned = "turned",
+    /// Follow back: the subscription of the way there is removed.
+    Unsubscribed = "unsubscribed",
+    /// Follow back: the old cluster subscribes to one more database.
+    SubscribedBack = "subscribed-back",
+}
+
+/// Ends the process by SIGKILL if a test asked for this point.
+#[cfg(not(debug_assertions))]
+#[inline]
+pub fn here(_point: CrashPoint) {}
+
+/// Ends the process by SIGKILL if the file named by `HOSTLER_CRASH_FILE` names this point. The file is removed first,
+/// so that each wish ends one process.
+#[cfg(debug_assertions)]
+pub fn here(point: CrashPoint) {
+    let Some(path) = std::env::var_os("HOSTLER_CRASH_FILE") else { return };
+    let Ok(wish) = std::fs::read_to_string(&path) else { return };
+    if wish.trim() == point.name() && std::fs::remove_file(&path).is_ok() {
+        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CrashPoint;
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = CrashPoint::ALL.iter().map(|point| point.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CrashPoint::ALL.len());
+    }
+}

@@ -1,0 +1,82 @@
+//! The tasks `postgres-health` and `postgres-upgrade` as orders, carried out by the real agent (`HOSTLER_BIN`).
+//!
+//! They are installed as they are, but for the program's path, which leads to a test's own clusters, and the folder of
+//! pgbouncer's file.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use hostler_testkit::{Host, eventually};
+use serde_json::{Value, json};
+
+use crate::kit::Lab;
+use crate::load::Load;
+use crate::upgrade::{LEFT, host as clusters};
+
+/// As long as a run may take on a machine with much else to do.
+const LONG: Duration = Duration::from_secs(400);
+
+fn install(host: &Host, lab: &Lab, name: &str) {
+    let program = lab.path("program");
+    if !program.exists() {
+        let text = format!(
+            "#!/bin/sh\nexport PG_CLUSTER_CONF_ROOT={} HOSTLER_POSTGRES_STATE={}\nexec {} \"$@\"\n",
+            lab.path("conf").display(),
+            lab.path("state").display(),
+            env!("CARGO_BIN_EXE_hostler-postgres")
+        );
+        fs::write(&program, text).expect("the program");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("the program");
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
+    let yaml = fs::read_to_string(folder.join("task.yml")).expect("the task");
+    let yaml = yaml.replace("/etc/pgbouncer/", &format!("{}/", lab.path("").display()).replace("//", "/"));
+    // The program of a checkout may be where the user postgres cannot go.
+    let yaml = yaml.replace("    user: postgres\n", "");
+    let script = if name == "postgres-health" { "health" } else { "upgrade" };
+    let text = fs::read_to_string(folder.join(script)).expect("the script");
+    let text = text.replace("${HOSTLER_POSTGRES:-hostler-postgres}", &program.display().to_string());
+    host.task(name, &yaml, &[(script, &text)]);
+}
+
+#[track_caller]
+fn ends(host: &Host, order: &str, phase: &str) -> Value {
+    eventually(LONG, || match host.report(order) {
+        Some(report) if report["phase"] == phase => Ok(report),
+        other => Err(format!("{order}: wanted {phase}, it says {other:?}; {}", host.log_tail())),
+    })
+}
+
+#[test]
+fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() {
+    let (lab, old, new) = clusters();
+    let load = Load::start(&lab);
+    let mut host = Host::on_dir("db1");
+    install(&host, &lab, "postgres-upgrade");
+    install(&host, &lab, "postgres-health");
+    host.start();
+    let health = json!({"task": "postgres-health", "params": {"cluster": lab.name()}});
+    host.order("health", &health.to_string());
+    let report = ends(&host, "health", "succeeded");
+    assert_eq!(report["outputs"]["bad"], "0", "{report}");
+    let params = json!({"cluster": lab.name(), "to": 15, "port": new, "databases": "databases.ini",
+        "socket": lab.path("run"), "bouncer": lab.bouncer_port()});
+    let order = json!({"task": "postgres-upgrade", "params": params}).to_string();
+    lab.sql(old, "shop", "create table keyless (name text)");
+    host.order("blocked", &order);
+    let report = ends(&host, "blocked", "failed");
+    assert!(report["message"].to_string().contains("public.keyless"), "{report}");
+    assert!(!lab.conf(15).exists(), "nothing was changed");
+    lab.sql(old, "shop", "drop table keyless");
+    host.order("upgrade", &order);
+    let report = ends(&host, "upgrade", "succeeded");
+    load.goes_on();
+    assert!(report["message"].to_string().contains("are the same on both"), "{report}");
+    assert!(report["outputs"]["held_seconds"].to_string().contains('.'), "{report}");
+    assert_eq!(lab.sql(new, "shop", "show server_version_num").get(..2), Some("15"));
+    let (_, errors) = load.prove(&lab, new);
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_ne!(lab.sql(new, "shop", LEFT), "0", "the way back is open");
+}
