@@ -156,7 +156,7 @@ fn numbers(text: &str) -> Vec<&str> {
 fn stays(number: &str) -> bool {
     serde_json::from_str::<Value>(number).is_ok_and(|mut value| {
         whole_numbers(&mut value);
-        value.to_string() == number
+        matches!(value, Value::Number(value) if value.to_string() == number)
     })
 }
 
