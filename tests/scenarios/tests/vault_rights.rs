@@ -60,7 +60,13 @@ fn the_shipped_policies_allow_what_is_asked_for_and_nothing_else() {
                 b: {path: 'secret/data/postgres/{{ host }}/app', field: password}\n  \
                 c: {path: database/creds/app, field: password}\nsteps:\n  - {name: wait, run: [./wait], effect: final}\n";
     host.task("t", yaml, &[("wait", "#!/bin/sh\nuntil [ -e EFFECTS.go ]; do sleep 0.05; done\n")]);
+    // What an executor held that died with an agent before this one.
+    let record = host.path("state/tokens/01M8HW76HWN9KFQXCMG87DH2SR.1.x");
+    fs::create_dir_all(record.parent().expect("a folder")).expect("the folder");
+    let held = r#"{"run": "01M8HW76HWN9KFQXCMG87DH2SR", "epoch": 1, "accessor": "Accessor0123456789abcdef"}"#;
+    fs::write(&record, held).expect("the record");
     host.start();
+    eventually(SOON, || if record.exists() { Err(host.log_tail()) } else { Ok(()) });
     host.order(
         "o",
         "task: t\non_secret_change: ['secret/data/postgres/db1#password', 'secret/data/postgres/db1/app#password']",

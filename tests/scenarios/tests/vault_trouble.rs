@@ -180,7 +180,7 @@ fn p7_a_token_that_comes_to_its_longest_life_during_a_run_ends_no_run_and_starts
     vault.lease_ttl(3600, None);
     host.order("p", "task: t");
     let report = host.wait_for("p", &["failed"]).to_string();
-    assert!(report.contains(" s, the run may take 20 s: it ends with the agent's token"), "{report}");
+    assert!(report.contains(" s, the run may take 20 s: it ends with the run's token"), "{report}");
     assert!(!host.path("effects.read.p").exists(), "told before anything was started");
     go(&host);
     host.wait_for("o", &["succeeded"]);
