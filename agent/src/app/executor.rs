@@ -405,7 +405,7 @@ impl Executor<'_> {
 
     /// The folder that a step sees, with what it is given; made anew for each command, because its user may be another.
     fn prepare(&self, user: &User) -> io::Result<Feedback> {
-        let _ = fs::remove_dir_all(&self.place);
+        disk::clear_away(&self.place)?;
         let runs = self.plan.place.runtime_dir.join("runs");
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&runs)?;
         // An agent before this one may have made them for itself alone.

@@ -69,8 +69,15 @@ fn ascii_controls(json: &str) -> String {
 
 /// A character that could change what else is on a terminal.
 fn is_bad(c: char) -> bool {
-    // Besides control characters: what turns the direction of writing, and the line ends of Unicode.
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    // Besides control characters: Unicode's line ends, its characters of format (the category Cf), which are not seen and
+    // turn the direction of writing, and what looks like nothing at all.
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}' | '\u{891}'
+            | '\u{8e2}' | '\u{115f}' | '\u{1160}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// A text in one line.
@@ -143,6 +150,17 @@ mod tests {
         assert_eq!(json, "{\n  \"a\": \"x\\u009b\\u202e\"\n}");
         let back: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(back["a"], "x\u{9b}\u{202e}");
+    }
+
+    #[test]
+    fn characters_that_are_not_seen_are_shown() {
+        for c in
+            "\u{61c}\u{200b}\u{feff}\u{ad}\u{3164}\u{e0041}\u{2060}\u{180e}\u{fff9}\u{110bd}\u{1d173}".chars()
+        {
+            let shown = inline(&c.to_string());
+            assert!(shown.is_ascii() && shown.len() > 3, "{c:?}: {shown}");
+        }
+        assert_eq!(inline("grüße 😀 e\u{301}"), "grüße 😀 e\u{301}");
     }
 
     #[test]

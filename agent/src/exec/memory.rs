@@ -9,13 +9,18 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::user::User;
 use crate::domain::ids::RunId;
 use crate::host::disk;
+
+/// How long another executor may take to mount the place of secrets.
+const LOCKED_FOR: Duration = Duration::from_secs(2);
 
 /// What secrets lie on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +57,35 @@ fn never_swapped(mounts: &str, point: &str) -> bool {
     })
 }
 
+/// Takes a lock that nobody but this user can open, also where an earlier version made its file for everybody.
+///
+/// # Errors
+/// Another holds it for longer than a mount takes: nothing waits here that a deadline or a cancel does not reach.
+fn lock(path: &Path) -> io::Result<Flock<File>> {
+    let mut file = disk::lock_file(path).map_err(|error| error.source)?;
+    let until = Instant::now().checked_add(LOCKED_FOR);
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((_, errno)) if errno != Errno::EWOULDBLOCK => return Err(errno.into()),
+            Err(_) if until.is_none_or(|until| Instant::now() >= until) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    format!("another process holds {}: find it with fuser, and end it", path.display()),
+                ));
+            }
+            Err((back, _)) => file = back,
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Makes sure that there is a place for secrets, on memory that is never swapped if that can be had.
 fn prepare(runtime: &Path) -> io::Result<()> {
     let place = place(runtime);
     DirBuilder::new().recursive(true).mode(0o755).create(runtime)?;
     // Two executors at once would mount one over the other's secrets.
-    let file = File::create(runtime.join("secrets.lock"))?;
-    let _lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
+    let _lock = lock(&runtime.join("secrets.lock"))?;
     DirBuilder::new().recursive(true).mode(0o711).create(&place)?;
     if kind(runtime) == Kind::NeverSwapped {
         return Ok(());
@@ -87,7 +114,7 @@ impl Files {
     ) -> io::Result<Self> {
         prepare(runtime)?;
         let files = Self { path: folder(runtime, run) };
-        files.remove();
+        disk::clear_away(&files.path)?;
         DirBuilder::new().mode(0o700).create(&files.path)?;
         for (name, value) in secrets {
             let path = files.path.join(name);
@@ -125,6 +152,21 @@ fn sweep_one(path: &Path) {
     }
 }
 
+/// Takes the place of secrets away, with the file system that was mounted there.
+///
+/// # Errors
+/// Those of the kernel; that nothing is mounted is none.
+pub fn take_away(runtime: &Path) -> io::Result<()> {
+    loop {
+        match umount2(&place(runtime), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // One may have been mounted over another.
+            Ok(()) => {}
+            Err(Errno::EINVAL | Errno::ENOENT | Errno::EPERM) => return Ok(()),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
 /// Removes what a dead executor of this run left.
 pub fn sweep_run(runtime: &Path, run: RunId) {
     sweep_one(&folder(runtime, run));
@@ -142,6 +184,25 @@ pub fn sweep(runtime: &Path, alive: impl Fn(&str) -> bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_for_nobody_else_and_is_not_waited_for_without_end() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secrets.lock");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let held = lock(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let began = Instant::now();
+        assert_eq!(lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(began.elapsed() >= LOCKED_FOR);
+        drop(held);
+        assert!(lock(&path).is_ok());
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(lock(&path).is_err(), "no link is followed");
+    }
 
     #[test]
     fn mounts_are_told_apart() {

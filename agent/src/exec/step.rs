@@ -369,6 +369,7 @@ fn on_start(command: &mut std::process::Command, user: Option<User>, exec: Exec)
             setgid(user.gid)?;
             setuid(user.uid)?;
         }
+        close_on_exec();
         for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP))
         {
             // SAFETY: no handler is set, and none of this process's can run behind exec.
@@ -380,6 +381,20 @@ fn on_start(command: &mut std::process::Command, user: Option<User>, exec: Exec)
     // user and of its groups, the texts of program and environment) was done before the fork.
     unsafe {
         command.pre_exec(prepare);
+    }
+}
+
+/// Lets no descriptor above the three of every program pass exec, whoever opened it and how.
+#[expect(unsafe_code, reason = "no safe interface has this system call, and std has none")]
+fn close_on_exec() {
+    // SAFETY: a system call on numbers; it changes a flag of this process's own descriptors.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if done != 0 {
+        // A kernel before 5.11.
+        for fd in 3..4096 {
+            // SAFETY: as above; of a number that is not open nothing comes.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
     }
 }
 

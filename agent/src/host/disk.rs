@@ -72,6 +72,36 @@ pub fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<File, DiskEr
     Ok(file)
 }
 
+/// Opens the file of a lock, made where it is missing, for this user alone whatever it was made as; no link is followed.
+pub fn lock_file(path: &Path) -> Result<File, DiskError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(path).at("open", path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).at("set the mode of", path)?;
+    Ok(file)
+}
+
+/// Removes a folder in a folder of this user's own, or at least frees its name: a process that was left in it may make
+/// files there for as long as it lives, which keeps the folder from being removed.
+pub fn clear_away(path: &Path) -> io::Result<()> {
+    for n in 0..u32::MAX {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(format!(".old{n}"));
+        match fs::rename(path, &aside) {
+            Ok(()) => {
+                let _ = fs::set_permissions(&aside, fs::Permissions::from_mode(0o700));
+                // Whoever still uses it has no way back to the name.
+                let _ = fs::remove_dir_all(&aside);
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
 /// Writes a new file that need not outlive the host's next boot.
 pub fn create(path: &Path, contents: &[u8], mode: u32) -> Result<File, DiskError> {
     let mut file =
@@ -138,6 +168,22 @@ fn temp_name(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_free_again_whoever_still_uses_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        for _ in 0..3 {
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("file"), "x").unwrap();
+            // What cannot be replaced: an earlier one that could not be removed.
+            fs::create_dir_all(dir.path().join("run.old0/kept")).unwrap();
+            clear_away(&path).unwrap();
+            assert!(!path.exists() && dir.path().join("run.old0/kept").exists());
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        clear_away(&path).unwrap();
+    }
 
     #[test]
     fn replace_leaves_the_new_contents_and_no_temp_file() {

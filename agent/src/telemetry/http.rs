@@ -14,10 +14,13 @@ use tokio::time::{sleep, timeout};
 
 use super::metrics::CONTENT_TYPE;
 
-/// How many are answered at once: a monitoring system asks once, its spare one too, and a person.
-pub const CONNECTIONS: usize = 4;
+/// How many are open at once. A connection that says nothing costs a few KiB for [`HEAD_WITHIN`]: any local user can
+/// open some, and must not keep the others from an answer.
+pub const CONNECTIONS: usize = 128;
 /// The longest head of a request, in bytes.
 pub const MAX_HEAD: usize = 4096;
+/// From the connection to the end of the request's head.
+pub const HEAD_WITHIN: Duration = Duration::from_secs(1);
 /// From the connection to the end of the answer.
 pub const WITHIN: Duration = Duration::from_secs(10);
 /// The loop answers within this, or does not turn.
@@ -108,7 +111,8 @@ async fn accept(listener: &TcpListener, questions: &mpsc::Sender<Question>) {
 }
 
 async fn converse(mut stream: TcpStream, questions: &mpsc::Sender<Question>) -> std::io::Result<()> {
-    let Some(head) = read_head(&mut stream).await? else {
+    let Ok(head) = timeout(HEAD_WITHIN, read_head(&mut stream)).await else { return Ok(()) };
+    let Some(head) = head? else {
         return write(&mut stream, 431, "", true, "the request is too long\n").await;
     };
     let (page, with_body) = match wish(&head) {
@@ -203,6 +207,41 @@ async fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn silent_connections_keep_nobody_from_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (questions, mut asked) = mpsc::channel::<Question>(4);
+        tokio::spawn(async move { accept(&listener, &questions).await });
+        tokio::spawn(async move {
+            while let Some(question) = asked.recv().await {
+                let _ = question.answer.send(Answer { good: true, text: "ready\n".to_owned() });
+            }
+        });
+        let mut silent = Vec::new();
+        for n in 0..CONNECTIONS * 3 / 4 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            if n % 2 == 0 {
+                stream.write_all(b"GET /rea").await.unwrap();
+            }
+            silent.push(stream);
+        }
+        let ask = async {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /ready HTTP/1.1\r\n\r\n").await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            text
+        };
+        let text = timeout(Duration::from_secs(5), ask).await.expect("an answer beside them");
+        assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("ready\n"), "{text}");
+        // And these are let go.
+        for mut stream in silent {
+            let mut rest = Vec::new();
+            let _ = timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await.expect("its end");
+        }
+    }
 
     #[test]
     fn only_three_pages_can_be_asked_for() {

@@ -207,7 +207,7 @@ impl Client {
         };
         let status = response.status().as_u16();
         let after = response.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
-        let after = after.map(Duration::from_secs);
+        let after = after.map(wire::seconds);
         let mut body = Zeroizing::new(Vec::with_capacity(16 << 10));
         while let Some(chunk) = response.chunk().await.map_err(|error| away(innermost(&error)))? {
             if body.len() + chunk.len() > MAX_BODY {

@@ -575,7 +575,7 @@ impl Vault {
         let answer =
             self.client.ask(Method::GET, path, "", None, Some(&token), "look at the agent's token").await?;
         let data = &answer["data"];
-        let ttl = data["ttl"].as_u64().filter(|ttl| *ttl > 0).map(Duration::from_secs);
+        let ttl = data["ttl"].as_u64().filter(|ttl| *ttl > 0).map(super::wire::seconds);
         let renewable = data["renewable"] == Value::Bool(true);
         let now = Instant::now();
         Ok(Session { token, born: now, from: now, ttl, renewable, granted: ttl })

@@ -106,7 +106,7 @@ async fn renew(
         None => &answer["auth"]["lease_duration"],
     };
     match lasts.as_u64() {
-        Some(lasts) => Ok(Duration::from_secs(lasts)),
+        Some(lasts) => Ok(super::wire::seconds(lasts)),
         // Taken for zero it would be asked for again without end.
         None => Err(VaultError::Refused {
             place: client.server().address.clone(),

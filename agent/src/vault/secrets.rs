@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroize;
 
 use super::client::{Client, VaultError};
+use super::wire;
 use crate::domain::name::Name;
 use crate::domain::plan::SecretAt;
 use crate::domain::secret::{self, Secret};
@@ -146,7 +147,7 @@ fn take(answer: &mut Value, fields: &[(&Name, &SecretAt)], got: &mut Got) -> Res
 
 fn lease_of(answer: &Value) -> Option<Lease> {
     let id = answer["lease_id"].as_str().filter(|id| !id.is_empty())?;
-    let lasts = Duration::from_secs(answer["lease_duration"].as_u64().unwrap_or(0));
+    let lasts = wire::lasts(&answer["lease_duration"]);
     Some(Lease { id: id.to_owned(), lasts, renewable: answer["renewable"] == Value::Bool(true) })
 }
 
@@ -163,7 +164,7 @@ async fn lasting(
         let answer = client
             .ask(Method::PUT, path, "", Some(&body), Some(token), "renew the lease of a secret")
             .await?;
-        lease.lasts = Duration::from_secs(answer["lease_duration"].as_u64().unwrap_or(0));
+        lease.lasts = wire::lasts(&answer["lease_duration"]);
     }
     // Cut to whole seconds, either way by one.
     let too_short = |lasts: Duration| lasts + Duration::from_secs(2) < life;

@@ -1,6 +1,8 @@
 //! What an answer of Vault means. The same status means many things, and neither is every 4xx for good nor every 5xx
 //! for a while: the rules are those that a real server was recorded to follow (`tests/contract/vault/`).
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 /// The longest text of a server that is passed on, in bytes.
@@ -79,9 +81,33 @@ pub(super) fn verdict(status: u16, body: &[u8]) -> Verdict {
     }
 }
 
+/// The longest time that an answer is believed: a year. Any number of seconds in an answer is cut to it, so that no sum
+/// with it can overflow.
+const LONGEST_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Seconds from an answer.
+pub(super) fn seconds(number: u64) -> Duration {
+    Duration::from_secs(number).min(LONGEST_TIME)
+}
+
+/// How long something lasts, as an answer says; nothing counts as no time.
+pub(super) fn lasts(number: &Value) -> Duration {
+    seconds(number.as_u64().unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_time_of_an_answer_overflows_a_sum() {
+        for number in [u64::MAX, 1 << 62, LONGEST_TIME.as_secs() + 1] {
+            assert_eq!(lasts(&number.into()), LONGEST_TIME);
+            assert!(std::time::Instant::now().checked_add(seconds(number)).is_some());
+        }
+        assert_eq!(lasts(&60.into()), Duration::from_secs(60));
+        assert_eq!(lasts(&Value::Null), Duration::ZERO);
+    }
 
     #[test]
     fn the_recorded_answers_are_understood() {

@@ -24,7 +24,7 @@ use crate::config::{ConfigError, Settings};
 use crate::domain::audit::Head;
 use crate::domain::decide::Decision;
 use crate::domain::source::Source;
-use crate::host::disk::{At, DiskError};
+use crate::host::disk::DiskError;
 use crate::host::notify::Notify;
 use crate::host::{clock, disk, facts, process};
 use crate::ledger::identity::IdentityError;
@@ -176,7 +176,7 @@ fn only_one(settings: &Settings) -> Result<Flock<File>, AgentError> {
     let path = settings.state_dir.join("lock");
     let until = Instant::now() + GONE_WITHIN;
     loop {
-        let file = File::create(&path).at("create", &path)?;
+        let file = disk::lock_file(&path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Ok(lock),
             Err(_) if Instant::now() >= until => return Err(AgentError::Running(settings.state_dir.clone())),

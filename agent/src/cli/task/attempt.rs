@@ -32,6 +32,7 @@ use crate::domain::run::Phase;
 use crate::domain::secret::Secret;
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::yaml;
+use crate::exec::memory;
 use crate::host::{clock, disk};
 use crate::ledger::Folder;
 
@@ -89,6 +90,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
             }
         }
     }
+    memory::take_away(&path.join("run"))?;
     open_up(path);
     fs::remove_dir_all(path)
 }

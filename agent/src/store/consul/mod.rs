@@ -131,7 +131,11 @@ impl Consul {
             let good = expected.contains(&status);
             let headers = std::mem::take(response.headers_mut());
             let body = self.body(response, good).await?;
-            if good { Ok(Got { status, headers, body }) } else { Err(self.refusal(status, &body, action)) }
+            if good {
+                return Ok(Got { status, headers, body });
+            }
+            // Before any text is cut: a piece of the token would not be found any more.
+            Err(self.refusal(status, &without(body, token.as_ref()), action))
         };
         let answer = match tokio::time::timeout(deadline, exchange).await {
             Ok(answer) => answer,
@@ -339,6 +343,14 @@ fn header(token: Option<&Secret>) -> Result<Option<HeaderValue>, BadConsulSettin
     Ok(Some(value))
 }
 
+/// A body without the token.
+fn without(body: Vec<u8>, token: Option<&Secret>) -> Vec<u8> {
+    match token {
+        Some(token) => String::from_utf8_lossy(&body).replace(token.reveal(), "(token)").into_bytes(),
+        None => body,
+    }
+}
+
 /// Takes the token out of what a server wrote.
 fn hide(error: StoreError, token: Option<&Secret>) -> StoreError {
     let Some(token) = token else { return error };
@@ -452,6 +464,16 @@ mod tests {
         for (path, without, with) in [("agent/self", "", "?dc=d%201"), ("kv/a?recurse", "", "&dc=d%201")] {
             assert_eq!(plain.url(path), format!("{base}/{path}{without}"));
             assert_eq!(scoped.url(path), format!("{base}/{path}{with}"));
+        }
+    }
+
+    #[test]
+    fn a_token_is_taken_out_before_its_text_is_cut() {
+        let token = Secret::new("0123abcd-4567-89ef-0123-456789abcdef".to_owned());
+        for before in 100..260 {
+            let body = format!("{}{}", "x".repeat(before), token.reveal());
+            let said = wire::message(&without(body.into_bytes(), Some(&token)));
+            assert!(!said.contains("0123a"), "{said}");
         }
     }
 
