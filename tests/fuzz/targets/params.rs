@@ -13,7 +13,9 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         Err(error) => return readable(&error),
     };
     schema.warnings().iter().for_each(readable);
-    for name in schema.names() {
+    // A dot leads into a map, and a `$ref` at the top to other properties.
+    let plain = |name: &&str| !name.contains('.') && written.get("$ref").is_none();
+    for name in schema.names().filter(plain) {
         assert!(schema.admits(name), "a name that is not admitted: {name:?}");
     }
     let Ok(params) = serde_json::from_str::<Value>(second) else { return };
