@@ -138,8 +138,8 @@ fn a_vault_that_is_named_later_is_logged_in_to() {
     host.start();
     conditions(&host, &[]);
     let at = host.path("token");
-    vault.token("s.HostToken000000000000001", &["agent", "default"], 3600);
-    fs::write(&at, "s.HostToken000000000000001\n").expect("the token");
+    vault.token("host-token-0000000000001", &["agent", "default"], 3600);
+    fs::write(&at, "host-token-0000000000001\n").expect("the token");
     host.configure(&format!(
         "vault: {{address: \"{}\", auth: {{token_file: {}}}}}",
         vault.address(),
