@@ -26,7 +26,7 @@ pub use self::secrets::Handed;
 use self::secrets::{Fetched, Secrets};
 use crate::domain::memory::Asked;
 use crate::domain::plan::{Action, Command, Plan};
-use crate::domain::run::{Act, Ending, Event, Exit, Next, Outcome, next};
+use crate::domain::run::{Act, Ending, Event, Exit, Next, Outcome, Phase, Rest, next};
 use crate::domain::task::{Effect, OnCancel, OnTimeout};
 use crate::exec::ansible;
 use crate::exec::feedback::Feedback;
@@ -125,7 +125,15 @@ async fn carry_out(
     // Orphans of the steps become this process's children, so that they are found by descent.
     nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)?;
     let mut journal = Journal::open(&folder.journal(), plan)?;
-    journal.record(clock::now(), vec![Event::Begun { epoch, boot: facts::boot_id() }])?;
+    let mut first = Vec::new();
+    if matches!(journal.state().phase, Phase::Resting(Rest::Rebooting { .. }))
+        && !journal.state().cancel_is_known()
+        && folder.cancel().is_some()
+    {
+        first.push(cancel_event(folder));
+    }
+    first.push(Event::Begun { epoch, boot: facts::boot_id() });
+    journal.record(clock::now(), first)?;
     here(CrashPoint::Begun);
     // Order and task stand beside it in the journal: they are fields of the unit.
     tracing::info!("epoch {epoch} of run {} begins", plan.run);
@@ -141,8 +149,13 @@ async fn carry_out(
     }
     tokio::spawn(listen(sender, folder.clone()));
     let place = plan.place.runtime_dir.join("runs").join(plan.run.to_string());
+    if !plan.place.systemd {
+        // What it starts is younger than it is, and this is how the agent knows.
+        processes::list(&folder.path().join("sessions"), processes::myself())?;
+    }
+    let mark = Mark { executor: true, ..Mark::of(folder.path(), plan.run, plan.place.systemd)? };
     let mut executor = Executor {
-        mark: Mark::of(folder.path(), plan.run, plan.place.systemd),
+        mark,
         output: Output::open(folder.path(), secrets.redactor()),
         secrets,
         epoch,
@@ -319,11 +332,16 @@ impl Executor<'_> {
         match ran {
             Err(StepError::NotStarted(why)) => Ok(not_started(act, self.secrets.clean(&why))),
             Err(error @ StepError::Lost(_)) => {
-                let alive = self.mark.end_all(LOST_GRACE).await;
-                let why = format!("{error}; {} processes of it could not be ended", alive.len());
+                let left = match self.mark.end_all(LOST_GRACE).await {
+                    Ok(alive) => format!("{} processes of it could not be ended", alive.len()),
+                    Err(error) => format!("whether anything of it lives cannot be told: {error}"),
+                };
+                let why = format!("{error}; {left}");
                 Ok(finished(act, Exit::Unknown(self.secrets.clean(&why))))
             }
-            Ok(ended) if ended.interrupt == Interrupt::Stop => Ok(Event::Interrupted { act }),
+            Ok(ended) if ended.interrupt == Interrupt::Stop => {
+                Ok(Event::Interrupted { act, spent_ms: millis(ended.spent) })
+            }
             Ok(mut ended) => {
                 // A process names itself.
                 ended.left_behind.iter_mut().for_each(|name| *name = self.secrets.clean(name));
@@ -500,6 +518,10 @@ fn not_started(act: Act, why: String) -> Event {
     finished(act, Exit::NotStarted(why))
 }
 
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The end of a command that said nothing.
 fn finished(act: Act, exit: Exit) -> Event {
     let (outputs, left_behind) = (BTreeMap::new(), Vec::new());
@@ -507,8 +529,8 @@ fn finished(act: Act, exit: Exit) -> Event {
 }
 
 fn ending_of(ended: Ended, oom: bool, feedback: Feedback) -> Ending {
-    let exit = if let Some(survivor) = ended.unkillable.first() {
-        Exit::Survived(format!("process {}", survivor.pid))
+    let exit = if let Some(survives) = ended.survives {
+        Exit::Survived(survives)
     } else if ended.timed_out {
         Exit::TimedOut
     } else if ended.interrupt == Interrupt::Cancel {
@@ -520,7 +542,7 @@ fn ending_of(ended: Ended, oom: bool, feedback: Feedback) -> Ending {
     };
     Ending {
         exit,
-        spent_ms: u64::try_from(ended.spent.as_millis()).unwrap_or(u64::MAX),
+        spent_ms: millis(ended.spent),
         outputs: feedback.outputs,
         message: feedback.message,
         left_behind: ended.left_behind,

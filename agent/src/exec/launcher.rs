@@ -11,10 +11,11 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::handover::{self, Word};
-use super::processes::{self, Mark, Process, unit_name};
+use super::processes::{self, Mark, Process, ProcessId, unit_name};
 use crate::domain::ids::RunId;
 use crate::domain::plan::Plan;
 use crate::domain::task::Limits;
+use crate::domain::text::head;
 
 /// The command of this program that is started for each epoch of a run. It is no command for people, and is set up apart
 /// from theirs: to set up all of those takes longer than what it has to do before a step.
@@ -144,14 +145,20 @@ impl Launcher {
     }
 
     /// Whether the launcher still holds anything of a run, beside its processes: a unit that is not yet inactive.
-    pub async fn is_active(&self, run: RunId) -> bool {
+    ///
+    /// # Errors
+    /// Where systemd does not say: that is never taken for a unit that has ended.
+    pub async fn is_active(&self, run: RunId) -> Result<bool, String> {
         if *self == Self::Detached {
-            return false;
+            return Ok(false);
         }
         let mut command = Command::new("systemctl");
         command.args(["show", "--property=ActiveState", "--value", &unit_name(run)]);
-        let answer = ask(command).await.unwrap_or_default();
-        !matches!(answer.trim(), "inactive" | "failed" | "")
+        match ask(command).await?.trim() {
+            "inactive" | "failed" => Ok(false),
+            "active" | "reloading" | "refreshing" | "activating" | "deactivating" | "maintenance" => Ok(true),
+            other => Err(format!("systemctl says that {} is {:?}", unit_name(run), head(other, 100))),
+        }
     }
 
     /// Lets processes that a step may leave behind go on after the run: under systemd in a scope of their own.
@@ -167,7 +174,7 @@ impl Launcher {
         let asked = Instant::now();
         let mut has_scope = false;
         loop {
-            let mut here = mark.processes();
+            let mut here = mark.find().await.map_err(|error| error.to_string())?;
             if here.is_empty() {
                 return Ok(());
             }
@@ -176,7 +183,7 @@ impl Launcher {
             for Process { id, .. } in here {
                 match ask(into_scope(&scope, has_scope, id.pid)).await {
                     Ok(_) => has_scope = true,
-                    Err(_) if processes::process(id.pid).is_none_or(|now| now.id != id || now.zombie) => {}
+                    Err(_) if has_ended(id) => {}
                     Err(why) if asked.elapsed() > SYSTEMD_ANSWERS_WITHIN => return Err(why),
                     // A scope goes away with the last process in it, and is there if an earlier epoch made it.
                     Err(_) => {
@@ -212,6 +219,11 @@ fn detached(program: &Path, folder: &Path, epoch: u32) -> std::process::Command 
         command.env_remove(name);
     }
     command
+}
+
+/// Whether the kernel says that a process has ended.
+fn has_ended(id: ProcessId) -> bool {
+    processes::process(id.pid).is_ok_and(|process| process.is_none_or(|now| now.id != id || now.zombie))
 }
 
 /// Waits for a child that is not listened to any more.

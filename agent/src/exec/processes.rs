@@ -3,22 +3,33 @@
 //! Under systemd the run's unit is a cgroup, and what is in it belongs to the run, whatever it forks or calls itself.
 //! Without systemd it is what carries the run's `HOSTLER_RUN`, or is in a session that a step of the run opened,
 //! or descends from such a process; one that sheds all three while its executor is dead is not found,
-//! and `hostler check` says so.
+//! and `hostler check` says so. The executor itself, to which its orphans are given, goes by descent alone.
 //! A process is its pid and its start time: a pid alone may by now be somebody else's.
+//!
+//! The search fails closed. Only what the kernel says does not exist (ENOENT, ESRCH) counts as ended; everything else,
+//! such as too many open files or a `/proc` that does not show this process either, is an error, and nothing may start
+//! on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::domain::ids::RunId;
 
-/// How long killed processes may take to be gone: more means that the kernel does not let go of them.
+/// How long killed processes may take to end: more means that the kernel does not let go of them.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// The first pause between two looks at processes that are being ended; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// The longest one.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// Where the kernel shows processes.
+const PROC: &str = "/proc";
 
 /// A process, told from a later one with the same pid by its start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,75 +62,182 @@ pub struct Mark {
     pub run: RunId,
     /// Whether the run is a unit of systemd.
     pub systemd: bool,
-    /// The sessions that its steps opened.
+    /// Whether this process is the run's executor.
+    pub executor: bool,
+    /// The sessions that the run's executors and steps opened.
     pub sessions: BTreeSet<ProcessId>,
     /// Processes that may stay, with all that descends from them.
     pub left: BTreeSet<ProcessId>,
+    /// Where the kernel shows processes.
+    pub proc: PathBuf,
 }
 
 impl Mark {
     /// The mark of a run as its folder tells it.
-    pub fn of(folder: &Path, run: RunId, systemd: bool) -> Self {
-        Self { run, systemd, sessions: listed(&folder.join("sessions")), left: listed(&folder.join("left")) }
+    ///
+    /// # Errors
+    /// Where the folder's lists cannot be read.
+    pub fn of(folder: &Path, run: RunId, systemd: bool) -> io::Result<Self> {
+        let (sessions, left) = (listed(&folder.join("sessions"))?, listed(&folder.join("left"))?);
+        Ok(Self { run, systemd, executor: false, sessions, left, proc: PROC.into() })
     }
 
     /// The living processes of the run, this one left out.
-    pub fn processes(&self) -> Vec<Process> {
-        let all = all();
+    ///
+    /// # Errors
+    /// Where it cannot be told of each process whether it is one of them.
+    pub fn processes(&self) -> io::Result<Vec<Process>> {
+        let all = all(&self.proc)?;
         let me = std::process::id();
         // A session's number is not given to another process while the session lasts, but it is after a reboot.
         let in_session_of = |process: &Process, opener: &ProcessId| {
             let leader = all.get(&process.session).map(|leader| leader.id);
             opener.pid == process.session && leader.is_none_or(|leader| leader == *opener)
         };
-        let left = self.descending(&all, |process| {
+        let left = descending(&all, |process| {
             self.left.contains(&process.id) || self.left.iter().any(|left| in_session_of(process, left))
         });
-        let ours: BTreeSet<u32> = if self.systemd {
+        let ours = if self.systemd {
             let unit = format!("/{}", unit_name(self.run));
-            all.keys().copied().filter(|pid| in_unit(*pid, &unit)).collect()
-        } else {
-            let variable = format!("HOSTLER_RUN={}", self.run);
+            let mut ours = BTreeSet::new();
+            for pid in all.keys() {
+                if in_unit(&self.proc, *pid, &unit)? {
+                    ours.insert(*pid);
+                }
+            }
+            ours
+        } else if self.executor {
             let opened = |process: &Process| self.sessions.iter().any(|id| in_session_of(process, id));
-            self.descending(&all, |process| opened(process) || has_variable(process.id.pid, &variable))
+            descending(&all, |process| process.parent == me || opened(process))
+        } else {
+            let mut marked = BTreeSet::new();
+            let variable = format!("HOSTLER_RUN={}", self.run);
+            for process in all.values().filter(|process| !process.zombie) {
+                let opened = self.sessions.iter().any(|id| in_session_of(process, id));
+                if opened || self.has_variable(&all, process, &variable)? {
+                    marked.insert(process.id.pid);
+                }
+            }
+            descending(&all, |process| marked.contains(&process.id.pid))
         };
         let keep = |process: &Process| {
             let pid = process.id.pid;
             ours.contains(&pid) && pid != me && !process.zombie && !left.contains(&pid)
         };
-        all.into_values().filter(keep).collect()
+        Ok(all.into_values().filter(keep).collect())
     }
 
-    /// Ends all processes of the run but this one, and returns those that could not be ended.
-    pub async fn end_all(&self, grace: Duration) -> Vec<Process> {
-        let asked = Instant::now();
-        let mut signal = Signal::SIGTERM;
+    /// Whether a process was given the run's variable.
+    fn has_variable(
+        &self,
+        all: &BTreeMap<u32, Process>,
+        process: &Process,
+        variable: &str,
+    ) -> io::Result<bool> {
+        let path = self.proc.join(process.id.pid.to_string()).join("environ");
+        match gone_is_none(fs::read(&path), &path) {
+            Ok(bytes) => {
+                let bytes = bytes.unwrap_or_default();
+                Ok(bytes.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes()))
+            }
+            // The environment of another user's process may be closed to this one.
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied && !self.may_be_ours(all, process) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a process whose environment cannot be read may be one of the run: it started after the run's first
+    /// executor, and was not started by a process that is older than the run, since orphans of the run are given to an
+    /// ancestor of this process.
+    fn may_be_ours(&self, all: &BTreeMap<u32, Process>, process: &Process) -> bool {
+        // An executor lists itself before it starts anything: without a line there is nothing that it started.
+        let Some(since) = self.sessions.iter().map(|id| id.start).min() else { return false };
+        let mut adopters = BTreeSet::from([0, 1]);
+        let mut pid = std::process::id();
+        while adopters.insert(pid) {
+            pid = all.get(&pid).map_or(0, |process| process.parent);
+        }
+        let mut at = process;
+        // A parent is older than its child, so this ends; the bound is for a list that was read while it changed.
+        for _ in 0..all.len() {
+            if at.id.start < since {
+                return false;
+            }
+            match all.get(&at.parent) {
+                Some(parent) if !adopters.contains(&at.parent) => at = parent,
+                _ => return true,
+            }
+        }
+        true
+    }
+
+    /// The living processes of the run, as soon as that can be told.
+    ///
+    /// # Errors
+    /// Where it could not be told for ten seconds.
+    pub async fn find(&self) -> io::Result<Vec<Process>> {
+        let until = Instant::now() + GONE_WITHIN;
+        loop {
+            match self.processes() {
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(_) => tokio::time::sleep(LONGEST_PAUSE).await,
+                found => return found,
+            }
+        }
+    }
+
+    /// Ends all processes of the run but this one, and returns those that could not be ended: each is asked once by
+    /// TERM, and killed after the grace.
+    ///
+    /// # Errors
+    /// Where it could not be told which live at the end.
+    pub async fn end_all(&self, grace: Duration) -> io::Result<Vec<Process>> {
+        let began = Instant::now();
+        let mut asked = BTreeSet::new();
+        let mut pause = FIRST_PAUSE;
         loop {
             let alive = self.processes();
-            if alive.is_empty() || asked.elapsed() > grace + GONE_WITHIN {
-                return alive;
+            let over = began.elapsed() > grace + GONE_WITHIN;
+            let killing = began.elapsed() >= grace;
+            match alive {
+                Ok(alive) if alive.is_empty() || over => return Ok(alive),
+                Err(error) if over => return Err(error),
+                Ok(alive) => {
+                    for Process { id, .. } in alive {
+                        if killing {
+                            send(id, Signal::SIGKILL);
+                        } else if asked.insert(id) {
+                            send(id, Signal::SIGTERM);
+                        }
+                    }
+                }
+                Err(_) => {}
             }
-            if asked.elapsed() >= grace {
-                signal = Signal::SIGKILL;
-            }
-            alive.iter().for_each(|process| send(process.id, signal));
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            // Not later than the moment from which on they are killed.
+            let rest = grace.saturating_sub(began.elapsed());
+            tokio::time::sleep(if killing { pause } else { pause.min(rest) }).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
 
-    fn descending(&self, all: &BTreeMap<u32, Process>, root: impl Fn(&Process) -> bool) -> BTreeSet<u32> {
-        let mut found: BTreeSet<u32> = all.values().filter(|p| root(p)).map(|p| p.id.pid).collect();
-        loop {
-            let more: Vec<u32> = all
-                .values()
-                .filter(|p| found.contains(&p.parent) && !found.contains(&p.id.pid))
-                .map(|p| p.id.pid)
-                .collect();
-            if more.is_empty() {
-                return found;
-            }
-            found.extend(more);
+/// The processes of which `root` is true, with all that descends from them.
+fn descending(all: &BTreeMap<u32, Process>, root: impl Fn(&Process) -> bool) -> BTreeSet<u32> {
+    let mut found: BTreeSet<u32> = all.values().filter(|p| root(p)).map(|p| p.id.pid).collect();
+    loop {
+        let more: Vec<u32> = all
+            .values()
+            .filter(|p| found.contains(&p.parent) && !found.contains(&p.id.pid))
+            .map(|p| p.id.pid)
+            .collect();
+        if more.is_empty() {
+            return found;
         }
+        found.extend(more);
     }
 }
 
@@ -129,38 +247,78 @@ pub fn unit_name(run: RunId) -> String {
 }
 
 /// Adds a process to a list that outlives its writer; not synced, because a power cut ends all processes anyway.
-pub fn list(path: &Path, id: ProcessId) -> std::io::Result<()> {
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn list(path: &Path, id: ProcessId) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().append(true).create(true).open(path)?;
-    writeln!(file, "{} {}", id.pid, id.start)
+    // In one piece: whoever dies meanwhile leaves a whole line or none.
+    file.write_all(format!("{} {}\n", id.pid, id.start).as_bytes())
 }
 
-fn listed(path: &Path) -> BTreeSet<ProcessId> {
-    let text = fs::read_to_string(path).unwrap_or_default();
+fn listed(path: &Path) -> io::Result<BTreeSet<ProcessId>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        text => text.map_err(|error| about(path, &error))?,
+    };
     let id = |line: &str| {
         let (pid, start) = line.split_once(' ')?;
         Some(ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? })
     };
-    text.lines().filter_map(id).collect()
+    // A line without an end, and zeroes, are what a power cut leaves, and with it everything that they could name.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole).trim_matches('\0');
+    let ids =
+        whole.lines().map(|line| id(line).ok_or_else(|| about(path, &"it has a line that names no process")));
+    ids.collect()
+}
+
+fn about(path: &Path, why: &dyn std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{}: {why}", path.display()))
+}
+
+/// `None` where the kernel says that there is no such process.
+fn gone_is_none<T>(read: io::Result<T>, path: &Path) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound || is(&error, Errno::ESRCH) => Ok(None),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+    }
+}
+
+fn is(error: &io::Error, errno: Errno) -> bool {
+    error.raw_os_error() == Some(errno as i32)
 }
 
 /// Sends a signal, if the pid still is that process.
 pub fn send(id: ProcessId, signal: Signal) {
-    if process(id.pid).is_some_and(|process| process.id == id)
+    // One that cannot be looked at is looked at again; one that has ended meanwhile is what was wanted.
+    if let Ok(Some(process)) = process(id.pid)
+        && process.id == id
         && let Ok(pid) = i32::try_from(id.pid)
     {
-        let _ = kill(Pid::from_raw(pid), signal); // One that is gone meanwhile is what was wanted.
+        let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 
-/// What the kernel says of a process now.
-pub fn process(pid: u32) -> Option<Process> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+/// What the kernel says of a process now; `None`: that there is none.
+///
+/// # Errors
+/// Where the kernel does not say.
+pub fn process(pid: u32) -> io::Result<Option<Process>> {
+    process_in(Path::new(PROC), pid)
+}
+
+fn process_in(proc: &Path, pid: u32) -> io::Result<Option<Process>> {
+    let path = proc.join(pid.to_string()).join("stat");
+    let Some(stat) = gone_is_none(fs::read(&path), &path)? else { return Ok(None) };
+    let process = parse(&String::from_utf8_lossy(&stat));
+    process.map(Some).ok_or_else(|| about(&path, &"it is not what the kernel writes"))
 }
 
 /// This process.
 pub fn myself() -> ProcessId {
     let pid = std::process::id();
-    process(pid).map_or(ProcessId { pid, start: 0 }, |process| process.id)
+    process(pid).ok().flatten().map_or(ProcessId { pid, start: 0 }, |process| process.id)
 }
 
 fn parse(stat: &str) -> Option<Process> {
@@ -177,24 +335,32 @@ fn parse(stat: &str) -> Option<Process> {
     })
 }
 
-fn all() -> BTreeMap<u32, Process> {
-    let Ok(entries) = fs::read_dir("/proc") else { return BTreeMap::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| Some((pid, process(pid)?))).collect()
+/// All processes of the host.
+fn all(proc: &Path) -> io::Result<BTreeMap<u32, Process>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(proc).map_err(|error| about(proc, &error))? {
+        let name = entry.map_err(|error| about(proc, &error))?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        all.extend(process_in(proc, pid)?.map(|process| (pid, process)));
+    }
+    // Whatever is shown there are not the processes of this host, or not all.
+    if !all.contains_key(&std::process::id()) {
+        return Err(about(proc, &"it does not show this process"));
+    }
+    Ok(all)
 }
 
-fn in_unit(pid: u32, unit: &str) -> bool {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    cgroups.lines().any(|line| line.ends_with(unit) || line.contains(&format!("{unit}/")))
-}
-
-fn has_variable(pid: u32, variable: &str) -> bool {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+fn in_unit(proc: &Path, pid: u32, unit: &str) -> io::Result<bool> {
+    let path = proc.join(pid.to_string()).join("cgroup");
+    let cgroups = gone_is_none(fs::read(&path), &path)?.unwrap_or_default();
+    let cgroups = String::from_utf8_lossy(&cgroups);
+    Ok(cgroups.lines().any(|line| line.ends_with(unit) || line.contains(&format!("{unit}/"))))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -209,6 +375,187 @@ mod tests {
     #[test]
     fn this_process_is_found() {
         let me = myself();
-        assert!(me.start > 0 && process(me.pid).is_some_and(|process| !process.zombie));
+        assert!(me.start > 0 && process(me.pid).unwrap().is_some_and(|process| !process.zombie));
+        assert!(process(u32::MAX).unwrap().is_none());
+    }
+
+    const RUN: &str = "01J9ZXAMPAE0000000000000AA";
+
+    /// A `/proc` of its own: this process, and what a test puts beside it.
+    struct Fake(tempfile::TempDir);
+
+    impl Fake {
+        fn new() -> Self {
+            let fake = Self(tempfile::tempdir().unwrap());
+            fake.put(1, 0, 1, 1, "");
+            fake.put(std::process::id(), 1, 1, 100, "");
+            fake
+        }
+
+        fn put(&self, pid: u32, parent: u32, session: u32, start: u64, environ: &str) {
+            let dir = self.0.path().join(pid.to_string());
+            fs::create_dir(&dir).unwrap();
+            let stat =
+                format!("{pid} (x) S {parent} 1 {session} 0 -1 1 2 3 4 5 6 7 8 9 10 11 12 13 {start} 9");
+            fs::write(dir.join("stat"), stat).unwrap();
+            fs::write(dir.join("environ"), environ).unwrap();
+            fs::write(dir.join("cgroup"), "0::/user.slice\n").unwrap();
+        }
+
+        /// Puts a folder in a file's place: to read it is an error, and not that there is none.
+        fn spoil(&self, pid: u32, file: &str) {
+            let path = self.0.path().join(pid.to_string()).join(file);
+            fs::remove_file(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+        }
+
+        fn mark(&self, systemd: bool) -> Mark {
+            let (sessions, left) = (BTreeSet::new(), BTreeSet::new());
+            let proc = self.0.path().to_owned();
+            Mark { run: RUN.parse().unwrap(), systemd, executor: false, sessions, left, proc }
+        }
+
+        fn pids(&self, mark: &Mark) -> Vec<u32> {
+            mark.processes().unwrap().iter().map(|process| process.id.pid).collect()
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_never_taken_for_ended() {
+        for systemd in [false, true] {
+            let fake = Fake::new();
+            fake.put(7_000_001, 1, 5, 200, "X=1");
+            let mark = fake.mark(systemd);
+            assert_eq!(fake.pids(&mark), [0_u32; 0]);
+            // Between the listing and the reading it may end.
+            fs::create_dir(fake.0.path().join("7000002")).unwrap();
+            assert_eq!(fake.pids(&mark), [0_u32; 0], "one without files has just ended");
+            fake.spoil(7_000_001, if systemd { "cgroup" } else { "environ" });
+            let error = mark.processes().unwrap_err().to_string();
+            assert!(error.contains("7000001"), "{error}");
+            let fake = Fake::new();
+            fake.put(7_000_001, 1, 5, 200, "X=1");
+            fake.spoil(7_000_001, "stat");
+            fake.mark(systemd).processes().unwrap_err();
+            let fake = Fake::new();
+            fs::write(fake.0.path().join("1/stat"), "1 (half").unwrap();
+            fake.mark(systemd).processes().unwrap_err();
+            let fake = Fake::new();
+            fs::remove_dir_all(fake.0.path().join(std::process::id().to_string())).unwrap();
+            let error = fake.mark(systemd).processes().unwrap_err().to_string();
+            assert!(error.contains("does not show this process"), "{error}");
+            let mut mark = fake.mark(systemd);
+            mark.proc = fake.0.path().join("absent");
+            mark.processes().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_process_belongs_by_variable_session_or_descent() {
+        let fake = Fake::new();
+        fake.put(7_000_001, 1, 5, 200, &format!("A=1\0HOSTLER_RUN={RUN}\0"));
+        fake.put(7_000_002, 7_000_001, 6, 210, "");
+        fake.put(7_000_003, 1, 7_000_009, 220, "");
+        fake.put(7_000_004, 1, 8, 230, &format!("A=HOSTLER_RUN={RUN}\0HOSTLER_RUN={RUN}X\0"));
+        let mut mark = fake.mark(false);
+        assert_eq!(fake.pids(&mark), [7_000_001, 7_000_002]);
+        mark.sessions.insert(ProcessId { pid: 7_000_009, start: 190 });
+        assert_eq!(fake.pids(&mark), [7_000_001, 7_000_002, 7_000_003]);
+        // The leader's pid is another process now, so its session is another, too.
+        fake.put(7_000_009, 1, 7_000_009, 999, "");
+        assert_eq!(fake.pids(&mark), [7_000_001, 7_000_002]);
+    }
+
+    #[test]
+    fn a_closed_environment_counts_only_where_it_may_be_of_the_run() {
+        if nix::unistd::geteuid().is_root() {
+            // To root nothing is closed here: the rule itself is asked.
+            let fake = Fake::new();
+            let me = std::process::id();
+            fake.put(7_000_001, 1, 5, 150, "");
+            fake.put(7_000_002, 7_000_001, 5, 300, "");
+            fake.put(7_000_003, 1, 5, 300, "");
+            fake.put(7_000_004, me, 5, 300, "");
+            fake.put(7_000_005, 7_000_004, 5, 310, "");
+            let all = all(fake.0.path()).unwrap();
+            let mut mark = fake.mark(false);
+            let may = |mark: &Mark, pid: u32| mark.may_be_ours(&all, &all[&pid]);
+            assert!(!may(&mark, 7_000_003), "no executor has come as far as to start anything");
+            mark.sessions.insert(ProcessId { pid: 9, start: 200 });
+            assert!(!may(&mark, 7_000_001), "it is older than the run");
+            assert!(!may(&mark, 7_000_002), "what started it is older than the run");
+            assert!(may(&mark, 7_000_003) && may(&mark, 7_000_004) && may(&mark, 7_000_005));
+        } else {
+            let fake = Fake::new();
+            fake.put(7_000_001, 1, 5, 300, "");
+            let environ = fake.0.path().join("7000001/environ");
+            fs::set_permissions(environ, fs::Permissions::from_mode(0o0)).unwrap();
+            let mut mark = fake.mark(false);
+            mark.sessions.insert(ProcessId { pid: 9, start: 200 });
+            mark.processes().unwrap_err();
+            mark.sessions = BTreeSet::from([ProcessId { pid: 9, start: 400 }]);
+            assert_eq!(fake.pids(&mark), [0_u32; 0]);
+        }
+    }
+
+    #[test]
+    fn the_executor_goes_by_descent() {
+        let fake = Fake::new();
+        fake.put(7_000_001, std::process::id(), 5, 200, "");
+        fake.put(7_000_002, 7_000_001, 6, 210, "");
+        fake.put(7_000_003, 1, 7, 220, "");
+        fake.spoil(7_000_003, "environ");
+        let mark = Mark { executor: true, ..fake.mark(false) };
+        assert_eq!(fake.pids(&mark), [7_000_001, 7_000_002]);
+    }
+
+    #[test]
+    fn a_list_is_read_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sessions");
+        assert!(listed(&path).unwrap().is_empty());
+        let ids = [ProcessId { pid: 5, start: 7 }, ProcessId { pid: 6, start: 8 }];
+        ids.iter().for_each(|id| list(&path, *id).unwrap());
+        assert_eq!(listed(&path).unwrap(), BTreeSet::from(ids));
+        fs::write(&path, "5 7\n6 ").unwrap();
+        assert_eq!(listed(&path).unwrap().len(), 1, "what was never written whole names nothing");
+        fs::write(&path, "\0\0\0").unwrap();
+        assert!(listed(&path).unwrap().is_empty());
+        fs::write(&path, "5 7\nfive\n6 8\n").unwrap();
+        listed(&path).unwrap_err();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        listed(&path).unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn each_process_is_asked_once_and_then_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (count, ready) = (dir.path().join("count"), dir.path().join("ready"));
+        let script = format!(
+            "trap 'echo x >> {}' TERM; echo > {}; while :; do read -t 0.05 x <> <(:); done",
+            count.display(),
+            ready.display()
+        );
+        let run = clock_run();
+        let mut child = tokio::process::Command::new("bash");
+        child.args(["-c", &script]).env("HOSTLER_RUN", run.to_string());
+        let mut child = child.kill_on_drop(true).spawn().unwrap();
+        while !ready.exists() {
+            tokio::time::sleep(FIRST_PAUSE).await;
+        }
+        // The run began with this process: what is older, and closed to this user, is not of it.
+        let mut mark = Mark::of(dir.path(), run, false).unwrap();
+        mark.sessions.insert(ProcessId { pid: u32::MAX, start: myself().start });
+        let reaped = async { child.wait().await.unwrap() };
+        let ended = async { mark.end_all(Duration::from_secs(1)).await.unwrap() };
+        let both = async { tokio::join!(ended, reaped) };
+        let (left, status) = tokio::time::timeout(Duration::from_secs(60), both).await.unwrap();
+        assert!(left.is_empty() && !status.success());
+        assert_eq!(fs::read_to_string(&count).unwrap(), "x\n");
+    }
+
+    fn clock_run() -> RunId {
+        crate::host::clock::new_run()
     }
 }

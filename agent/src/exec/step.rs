@@ -119,8 +119,8 @@ pub struct Ended {
     pub left_behind: Vec<String>,
     /// Processes that it left running with leave.
     pub left: Vec<ProcessId>,
-    /// Processes that could not be ended.
-    pub unkillable: Vec<ProcessId>,
+    /// What could not be ended, or why it cannot be told whether anything of it lives; `None`: nothing does.
+    pub survives: Option<String>,
 }
 
 /// Runs a command to its end.
@@ -141,11 +141,17 @@ pub async fn run(
     // A program that does not read it is not waited for: what is left of it goes with the command.
     let mut input = child.stdin.take().zip(job.stdin);
     let mut written = 0;
-    let id = child.id().and_then(processes::process).map(|process| process.id);
-    if let Some(id) = id {
-        mark.sessions.insert(id);
-        tell(Moment::Started(id));
-    }
+    let id = match identify(&child) {
+        Ok(id) => id,
+        Err(error) => {
+            // What cannot be found again must not go on.
+            signal_group(child.id(), Signal::SIGKILL);
+            let _ = child.wait().await;
+            return Err(StepError::Lost(error));
+        }
+    };
+    mark.sessions.insert(id);
+    tell(Moment::Started(id));
     // Only now: the first byte makes a file, and the command need not wait for it. A full disk costs the output, not the
     // step.
     let _ = output.write(job.heading.as_bytes());
@@ -175,7 +181,8 @@ pub async fn run(
             }
             () = until(ending.kill_at), if !ending.killed => {
                 ending.killed = true;
-                mark.end_all(Duration::ZERO).await;
+                // What is left of it is looked for once more when the command has ended.
+                let _ = mark.end_all(Duration::ZERO).await;
             }
             changed = interrupts.changed(), if ending.listens => {
                 ending.listens = changed.is_ok();
@@ -220,18 +227,38 @@ pub async fn run(
     let _ = output.settle();
     feedback.read();
     let may_stay = job.leaves && status.success();
-    let remaining = if has_children() { mark.processes() } else { Vec::new() };
-    let left = if may_stay { remaining.iter().map(|process| process.id).collect() } else { Vec::new() };
-    let (left_behind, unkillable) = if may_stay || remaining.is_empty() {
-        (Vec::new(), Vec::new())
-    } else {
-        let names = remaining.iter().map(|process| format!("{} ({})", process.name, process.id.pid));
-        let alive = mark.end_all(LEFT_BEHIND_GRACE).await;
-        (names.take(20).collect(), alive.iter().map(|process| process.id).collect())
-    };
+    let (mut left, mut left_behind, mut survives) = (Vec::new(), Vec::new(), None);
+    let remaining = if has_children() { mark.find().await } else { Ok(Vec::new()) };
+    match remaining {
+        Err(error) => survives = Some(format!("whether anything of it lives cannot be told: {error}")),
+        Ok(remaining) if may_stay => left = remaining.iter().map(|process| process.id).collect(),
+        Ok(remaining) if remaining.is_empty() => {}
+        Ok(remaining) => {
+            let names = remaining.iter().map(|process| format!("{} ({})", process.name, process.id.pid));
+            left_behind = names.take(20).collect();
+            survives = match mark.end_all(LEFT_BEHIND_GRACE).await {
+                Ok(alive) => alive.first().map(|process| format!("process {} still lives", process.id.pid)),
+                Err(error) => Some(format!("whether anything of it lives cannot be told: {error}")),
+            };
+        }
+    }
     reap_orphans(None);
     let Ending { timed_out, interrupt, .. } = ending;
-    Ok(Ended { status, timed_out, interrupt, spent, left_behind, left, unkillable })
+    Ok(Ended { status, timed_out, interrupt, spent, left_behind, left, survives })
+}
+
+/// Which process a child is.
+fn identify(child: &tokio::process::Child) -> io::Result<ProcessId> {
+    let pid = child.id().ok_or_else(|| io::Error::other("it was waited for already"))?;
+    let process = processes::process(pid)?.ok_or_else(|| io::Error::other("/proc does not show it"))?;
+    Ok(process.id)
+}
+
+/// Sends a signal to the process group of a child that is not yet waited for: its pid cannot be anybody else's.
+fn signal_group(pid: Option<u32>, signal: Signal) {
+    if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()) {
+        let _ = kill(Pid::from_raw(-pid), signal);
+    }
 }
 
 /// How a command is being ended.
@@ -262,17 +289,14 @@ impl Default for Ending {
 
 impl Ending {
     /// TERM for the command's process group, once; KILL for everything after the grace.
-    fn ask(&mut self, id: Option<ProcessId>, grace: Duration) {
+    fn ask(&mut self, id: ProcessId, grace: Duration) {
         if self.asked.is_some() {
             return;
         }
         let now = Instant::now();
         self.asked = Some(now);
         self.kill_at = Some(now + grace);
-        // The child is not yet waited for, so its pid cannot be anybody else's.
-        if let Some(pid) = id.and_then(|id| i32::try_from(id.pid).ok()) {
-            let _ = kill(Pid::from_raw(-pid), Signal::SIGTERM);
-        }
+        signal_group(Some(id.pid), Signal::SIGTERM);
     }
 }
 

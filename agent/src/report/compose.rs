@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::document::{OrderReport, REPORT_VERSION, RUN_TAIL, RunReport};
-use crate::domain::decide::{Decision, Life, Reason, RunView};
+use crate::domain::decide::{Decision, Life, Reason, RunView, Survivors};
 use crate::domain::ids::RunId;
 use crate::domain::memory::{End, Hold, Memory, Occasion, Remembered, Stage, end_of};
 use crate::domain::name::Name;
@@ -191,7 +191,10 @@ impl Sources<'_> {
         let Ok(state) = &run.state else { return starting };
         let wait = self.decision.waits.get(key);
         let (phase, reason) = phase(state, run.life == Life::Alive);
-        let lost = run.survivors.filter(|n| *n > 0).map(|n| format!("lost: {n} processes"));
+        let lost = match &run.survivors {
+            Some(Survivors::Counted(n)) if *n > 0 => Some(format!("lost: {n} processes")),
+            _ => None,
+        };
         let deadline = deadline(run, state);
         // A final step is not ended by its deadline: that it passed is all that is done about it.
         let overdue = state.final_started && phase == "running" && deadline.is_some_and(|at| at <= self.now);

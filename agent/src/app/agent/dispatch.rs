@@ -80,6 +80,7 @@ impl Agent {
                 Action::Start { key, run, locks } => self.start(&key, run, locks),
                 Action::Launch { key, run, epoch, look } => self.launch(&key, run, epoch, look),
                 Action::Void { key, run, epoch } => again |= self.void(&key, run, epoch),
+                Action::Fence { key, run, epoch } => again |= self.fence(&key, run, epoch),
                 Action::Tell { run, asked } => again |= self.tell(run, asked),
                 Action::EndSurvivors { run } => self.end_survivors(run),
                 Action::Reboot { run } => self.reboot(run),

@@ -62,13 +62,15 @@ pub enum Event {
     Vault,
     /// What was kept from happening may be tried again.
     Again(RunId),
-    /// A dead executor's processes were ended, but for so many.
+    /// A dead executor's processes were ended.
     Survivors {
         /// Whose.
         run: RunId,
-        /// How many live on.
-        count: usize,
+        /// How many live on, or why that cannot be told.
+        found: Result<usize, String>,
     },
+    /// The host was to be rebooted, and was not.
+    NotRebooted,
     /// Vault told of a secret that an order watches.
     Version {
         /// In which round it was asked.
@@ -127,10 +129,10 @@ impl Agent {
                 self.starting.remove(&run);
                 self.void(&key, run, epoch);
             }
-            Event::Launched { run, launched } => {
+            Event::Launched { run, .. } => {
                 self.starting.remove(&run);
                 here(CrashPoint::Launched);
-                self.runs.launched(run, launched.then(clock::now));
+                self.runs.launched(run, clock::now());
             }
             Event::Again(run) => {
                 self.starting.remove(&run);
@@ -141,11 +143,12 @@ impl Agent {
             }
             Event::Vault => self.try_unready_again(),
             Event::Version { round, path, told } => self.told(round, path, told),
-            Event::Survivors { run, count } => {
+            Event::Survivors { run, found } => {
                 self.ending.remove(&run);
                 self.give_back.notify_one();
-                self.runs.survivors(run, count);
+                self.runs.survivors(run, found);
             }
+            Event::NotRebooted => self.rebooting = false,
             Event::Answered { key, index, at, answer } => self.answered(key, index, at, answer),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::sleep;
 
@@ -16,6 +17,11 @@ use crate::exec::launcher::Ahead;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::{Folder, Tokens};
+
+/// A host that was told to reboot is down by then; otherwise somebody keeps it from that.
+const REBOOTS_WITHIN: Duration = Duration::from_secs(15 * 60);
+/// A reboot that was refused is asked for again after this.
+const REBOOT_AGAIN: Duration = Duration::from_secs(60);
 
 impl Agent {
     pub(super) fn launch(&mut self, key: &OrderKey, run: RunId, epoch: u32, look: bool) {
@@ -92,6 +98,21 @@ impl Agent {
         false
     }
 
+    /// Takes an epoch away from every executor that may still come, so that its run can be given up.
+    pub(super) fn fence(&mut self, key: &OrderKey, run: RunId, epoch: u32) -> bool {
+        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
+        match work::void(&folder, epoch) {
+            Ok(_) => {
+                self.runs.look_at(run);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(order = %key, run = %run, "cannot be given up: {error}");
+                false
+            }
+        }
+    }
+
     /// Writes what an operator wants of a run where its executor, or the next one, finds it.
     pub(super) fn tell(&mut self, run: RunId, asked: Asked) -> bool {
         here(CrashPoint::OccasionAsked);
@@ -116,8 +137,11 @@ impl Agent {
         let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
         let (launcher, runtime) = (self.launcher.clone(), self.settings.runtime_dir.clone());
         self.send(async move {
-            let count = work::end_survivors(&launcher, &folder, &runtime).await;
-            Event::Survivors { run, count }
+            let found = work::end_survivors(&launcher, &folder, &runtime).await;
+            if let Err(why) = &found {
+                tracing::error!(run = %run, "whether processes of it live cannot be told: {why}");
+            }
+            Event::Survivors { run, found }
         });
     }
 
@@ -127,11 +151,18 @@ impl Agent {
         }
         tracing::warn!(run = %run, "rebooting the host, as the run asks");
         let launcher = self.launcher.clone();
-        tokio::spawn(async move {
-            nix::unistd::sync();
-            if let Err(error) = launcher.reboot().await {
-                tracing::error!("the host is not rebooted: {error}");
-            }
+        self.send(async move {
+            // It may take minutes, in which this process has other things to do.
+            let _ = tokio::task::spawn_blocking(nix::unistd::sync).await;
+            let wait = match launcher.reboot().await {
+                Ok(()) => REBOOTS_WITHIN,
+                Err(error) => {
+                    tracing::error!(run = %run, "the host is not rebooted: {error}");
+                    REBOOT_AGAIN
+                }
+            };
+            sleep(wait).await;
+            Event::NotRebooted
         });
     }
 

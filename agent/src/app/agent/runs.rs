@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Event;
 use super::notice::Notice;
-use crate::domain::decide::{Life, RunView, Unread};
+use crate::domain::decide::{Life, RunView, Survivors, Unread};
 use crate::domain::ids::RunId;
 use crate::domain::memory::Asked;
 use crate::domain::plan::Plan;
@@ -38,6 +38,8 @@ pub(super) struct Runs {
     early: BTreeMap<RunId, Option<Instant>>,
     /// Runs that are over and keep their place.
     kept: BTreeSet<RunId>,
+    /// What keeps a run's folder from being read, as it was said last.
+    trouble: BTreeMap<RunId, String>,
     reports: BTreeMap<RunId, RunReport>,
     notice: Option<Notice>,
 }
@@ -50,7 +52,8 @@ impl Runs {
             .ok();
         let (views, epochs, kept) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let (unread, early, reports) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { dir: dir.to_owned(), views, unread, epochs, early, kept, reports, notice }
+        let trouble = BTreeMap::new();
+        Self { dir: dir.to_owned(), views, unread, epochs, early, kept, trouble, reports, notice }
     }
 
     /// The runs that an executor may have, and those that keep their place.
@@ -101,6 +104,7 @@ impl Runs {
             life: Life::Unclaimed { epoch: 1 },
             launched: None,
             unready: false,
+            launches: 0,
             survivors: None,
             told: None,
             progress: (None, None),
@@ -139,8 +143,9 @@ impl Runs {
 
     /// An epoch is about to be launched.
     pub(super) fn launching(&mut self, run: RunId, epoch: u32) {
-        self.epochs.insert(run, epoch);
+        let again = self.epochs.insert(run, epoch) == Some(epoch);
         if let Some(view) = self.views.get_mut(&run) {
+            view.launches = if again { view.launches.saturating_add(1) } else { 1 };
             view.survivors = None;
             view.unready = false;
             view.life = Life::Unclaimed { epoch };
@@ -148,10 +153,10 @@ impl Runs {
         }
     }
 
-    /// The launch was made; `None`: it failed, and may be tried again at once when it is due.
-    pub(super) fn launched(&mut self, run: RunId, at: Option<Timestamp>) {
+    /// The launch was made, or failed; either way the next one is due as long after this one.
+    pub(super) fn launched(&mut self, run: RunId, at: Timestamp) {
         if let Some(view) = self.views.get_mut(&run) {
-            view.launched = at.or(Some(crate::host::clock::now()));
+            view.launched = Some(at);
             self.early.insert(run, Some(Instant::now() + EARLY));
         }
         self.look_at(run);
@@ -209,10 +214,19 @@ impl Runs {
         }
     }
 
-    /// A dead executor's processes were ended, but for so many.
-    pub(super) fn survivors(&mut self, run: RunId, count: usize) {
+    /// A dead executor's processes were ended, but for so many; or that cannot be told.
+    pub(super) fn survivors(&mut self, run: RunId, found: Result<usize, String>) {
         if let Some(view) = self.views.get_mut(&run) {
-            view.survivors = Some(count);
+            view.survivors = Some(match found {
+                Ok(count) => Survivors::Counted(count),
+                Err(why) => {
+                    let before = match &view.survivors {
+                        Some(Survivors::Unknown { times, .. }) => *times,
+                        _ => 0,
+                    };
+                    Survivors::Unknown { why, at: crate::host::clock::now(), times: before + 1 }
+                }
+            });
         }
     }
 
@@ -221,6 +235,7 @@ impl Runs {
         self.look_at(run);
         self.epochs.remove(&run);
         self.early.remove(&run);
+        self.trouble.remove(&run);
         if let Some(notice) = &mut self.notice {
             notice.leave(run);
         }
@@ -267,8 +282,16 @@ impl Runs {
                     view.survivors = None;
                 }
                 view.life = life;
+                self.trouble.remove(&run);
             }
-            Err(error) => tracing::error!(run = %run, order = %view.plan.order, "{error}"),
+            Err(error) => {
+                // Once, and not with each look, as long as it is the same.
+                let error = error.to_string();
+                if self.trouble.get(&run) != Some(&error) {
+                    tracing::error!(run = %run, order = %view.plan.order, "{error}");
+                    self.trouble.insert(run, error);
+                }
+            }
         }
         view.state = folder.state(&view.plan).map_err(|error| error.to_string());
         let progress = folder.progress();

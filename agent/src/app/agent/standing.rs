@@ -279,10 +279,17 @@ async fn end(launcher: &Launcher, folder: &Folder, runtime: &Path) {
     while matches!(folder.newest_claim(), Ok((_, ClaimState::Held))) && Instant::now() < until {
         sleep(Duration::from_millis(20)).await;
     }
-    let left = work::end_survivors(launcher, folder, runtime).await;
-    let removed: Result<(), _> = if left == 0 { folder.remove() } else { Ok(()) };
-    if let Err(error) = removed {
-        tracing::warn!("{error}");
+    match work::end_survivors(launcher, folder, runtime).await {
+        Ok(0) => {
+            if let Err(error) = folder.remove() {
+                tracing::warn!("{error}");
+            }
+        }
+        // Its folder stays, and the next agent looks for them again.
+        Ok(left) => tracing::warn!(run = %folder.run(), "{left} processes of a probe cannot be ended"),
+        Err(why) => {
+            tracing::warn!(run = %folder.run(), "whether processes of a probe live cannot be told: {why}");
+        }
     }
 }
 

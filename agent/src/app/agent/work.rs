@@ -20,7 +20,7 @@ use crate::domain::source::OrderKey;
 use crate::domain::task::Task;
 use crate::exec::launcher::{Ahead, Launcher};
 use crate::exec::memory;
-use crate::exec::processes::{self, Mark};
+use crate::exec::processes::{self, Mark, unit_name};
 use crate::host::crash::{CrashPoint, here};
 use crate::host::{clock, disk, facts};
 use crate::ledger::claim::Holder;
@@ -239,18 +239,30 @@ pub(super) fn void(folder: &Folder, epoch: u32) -> Result<bool, FolderError> {
 }
 
 /// Ends what a dead executor left running; how many could not be ended.
-pub(super) async fn end_survivors(launcher: &Launcher, folder: &Folder, runtime: &Path) -> usize {
-    let mark = Mark::of(folder.path(), folder.run(), *launcher == Launcher::Systemd);
-    memory::sweep_run(runtime, folder.run());
-    let alive = mark.end_all(SURVIVORS_GRACE).await.len();
+///
+/// # Errors
+/// Where it cannot be told whether anything of the run lives: then nothing may start.
+pub(super) async fn end_survivors(
+    launcher: &Launcher,
+    folder: &Folder,
+    runtime: &Path,
+) -> Result<usize, String> {
+    let run = folder.run();
+    let mark = Mark::of(folder.path(), run, *launcher == Launcher::Systemd).map_err(|e| e.to_string())?;
+    let alive = mark.end_all(SURVIVORS_GRACE).await.map_err(|error| error.to_string())?.len();
     let asked = Instant::now();
     let mut pause = Duration::from_millis(10);
-    while launcher.is_active(folder.run()).await && asked.elapsed() < UNIT_ENDS_WITHIN {
+    while launcher.is_active(run).await? {
+        if asked.elapsed() > UNIT_ENDS_WITHIN {
+            return Err(format!("systemd still has {}, although no process of it lives", unit_name(run)));
+        }
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
     if alive > 0 {
-        tracing::error!(run = %folder.run(), "{alive} processes cannot be ended at {}", clock::now());
+        tracing::error!(run = %run, "{alive} processes cannot be ended at {}", clock::now());
+    } else {
+        memory::sweep_run(runtime, run);
     }
-    alive
+    Ok(alive)
 }

@@ -140,6 +140,22 @@ pub enum Life {
     },
 }
 
+/// What was found of a dead executor's processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Survivors {
+    /// So many could not be ended.
+    Counted(usize),
+    /// It cannot be told whether any lives: nothing may start.
+    Unknown {
+        /// Why not.
+        why: String,
+        /// As of.
+        at: Timestamp,
+        /// How many times in a row that was so.
+        times: u32,
+    },
+}
+
 /// A run that an executor may have.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunView {
@@ -153,8 +169,10 @@ pub struct RunView {
     pub launched: Option<Timestamp>,
     /// The executor of the epoch that nobody has left without a claim, because it could not read the run's secrets.
     pub unready: bool,
-    /// How many processes of a dead executor live on; `None`: nobody has looked.
-    pub survivors: Option<usize>,
+    /// How many times this agent has launched the epoch that is `launched`.
+    pub launches: u32,
+    /// What lives on of a dead executor; `None`: nobody has looked.
+    pub survivors: Option<Survivors>,
     /// How far the step under way has come, in percent, and what it says.
     pub progress: (Option<u8>, Option<String>),
     /// What its executor was told last of what an operator wants.
@@ -273,6 +291,15 @@ pub enum Action {
         /// What.
         asked: Asked,
     },
+    /// Take an epoch that was launched in vain away from every executor that may still come.
+    Fence {
+        /// The order.
+        key: OrderKey,
+        /// The run.
+        run: RunId,
+        /// Which epoch.
+        epoch: u32,
+    },
     /// End what a dead executor left running.
     EndSurvivors {
         /// Whose.
@@ -310,6 +337,8 @@ pub enum Reason {
     Gate,
     /// A step said "not now".
     Retry,
+    /// For an executor that was lost: its processes, or the next attempt.
+    Lost,
     /// For the store.
     Store,
     /// For Vault.
@@ -325,18 +354,20 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// All of them.
-    pub const ALL: [Self; 16] = [
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 18] = [
         Self::Schedule,
         Self::Spread,
         Self::Window,
         Self::Clock,
         Self::Reconcile,
+        Self::Secret,
         Self::Resource,
         Self::Identity,
         Self::Freeze,
         Self::Gate,
         Self::Retry,
+        Self::Lost,
         Self::Store,
         Self::Vault,
         Self::Format,
@@ -360,6 +391,7 @@ impl Reason {
             Self::Freeze => "freeze",
             Self::Gate => "gate",
             Self::Retry => "retry",
+            Self::Lost => "lost",
             Self::Store => "store",
             Self::Format => "format",
             Self::OlderRun => "older run",
@@ -453,6 +485,8 @@ mod control_tests;
 mod first_tests;
 #[cfg(test)]
 mod format_tests;
+#[cfg(test)]
+mod runs_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::starts::{Not, Places, has_secrets, known_host, may_go_on, starting};
 use super::unready::is_to_be_taken_back;
-use super::{Action, Decision, Life, Reason, RunView, View, Wait};
+use super::{Action, Decision, Life, Reason, RunView, Survivors, View, Wait};
 use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, end_of};
 use crate::domain::run::{Phase, Rest, State};
 use crate::domain::source::OrderKey;
@@ -21,8 +21,17 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(60);
 const REBOOT_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// So often in a row an executor may be lost in the middle of a command before the next epoch has to wait.
 const LOST_AT_ONCE: u32 = 3;
+/// The pause after the first executor that was lost before it did anything; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// So often in a row an executor may be lost, launched in vain or looked for in vain before an operator has to look.
+const MOST_LOSSES: u32 = 10;
 /// The longest pause between two epochs of a run that loses its executors.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// `first` for one time, twice as long for each further one, up to the longest pause.
+fn doubled(first: Duration, times: u32) -> Duration {
+    first.saturating_mul(1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+}
 
 pub(super) fn decide(view: &View<'_>, places: &mut Places, decision: &mut Decision) {
     for (key, occasion) in view.memory.prepared() {
@@ -92,6 +101,11 @@ impl Run<'_> {
 
     fn resume(&self, state: &State, epoch: u32, places: &mut Places, decision: &mut Decision) {
         let cancelled = matches!(self.occasion.asked.as_deref(), Some(Asked::Cancel { .. }));
+        if matches!(state.phase, Phase::Resting(_) | Phase::Ended(_))
+            && !self.is_paced(state, epoch, decision)
+        {
+            return;
+        }
         match &state.phase {
             // Whoever wants it to end does not want to wait until it would go on.
             Phase::Resting(Rest::Retry { .. } | Rest::Paused { .. }) if cancelled => {
@@ -114,6 +128,10 @@ impl Run<'_> {
                 } else if places.take_place(self.run.plan.emergency).is_ok() {
                     self.launch(state, epoch, decision);
                 }
+            }
+            // It can still be cancelled: then no host is rebooted for it.
+            Phase::Resting(Rest::Rebooting { .. }) if cancelled && !state.cancel_is_known() => {
+                self.launch(state, epoch, decision);
             }
             Phase::Resting(Rest::Rebooting { boot, since, .. }) => {
                 let waited_enough = self.wait_from(*since, REBOOT_WITHIN, decision);
@@ -138,22 +156,29 @@ impl Run<'_> {
         }
     }
 
-    /// A lost executor is not a lost step: nothing goes on while a process of it lives.
+    /// A lost executor is not a lost step: nothing goes on while a process of it lives, or may live.
     fn after_a_loss(&self, state: &State, epoch: u32, decision: &mut Decision) {
-        match self.run.survivors {
-            None => decision.actions.push(Action::EndSurvivors { run: self.occasion.run }),
-            Some(0) => {
-                let again = state.interruptions.saturating_sub(LOST_AT_ONCE);
-                let pause =
-                    Duration::from_secs(30).saturating_mul(1_u32.checked_shl(again).unwrap_or(u32::MAX));
-                let pause = if again == 0 { Duration::ZERO } else { pause.min(LONGEST_PAUSE) };
-                if self.wait_from(state.updated.unwrap_or(self.view.now), pause, decision) {
-                    self.launch(state, epoch, decision);
-                }
-            }
-            Some(n) => {
+        let run = self.occasion.run;
+        match &self.run.survivors {
+            None => decision.actions.push(Action::EndSurvivors { run }),
+            Some(Survivors::Counted(0)) => self.again(state, epoch, decision),
+            Some(Survivors::Counted(n)) => {
                 let why = format!("{n} processes of a lost executor could not be ended");
                 self.close(decision, End::NeedsOperator, Some(why));
+            }
+            Some(Survivors::Unknown { why, times, .. }) if *times >= MOST_LOSSES => {
+                let why = format!(
+                    "whether processes of a lost executor live could not be told {times} times: {why}"
+                );
+                self.close(decision, End::NeedsOperator, Some(why));
+            }
+            Some(Survivors::Unknown { why, at, times }) => {
+                let until = *at + doubled(FIRST_PAUSE, *times);
+                if self.wait_from(*at, doubled(FIRST_PAUSE, *times), decision) {
+                    decision.actions.push(Action::EndSurvivors { run });
+                }
+                let why = format!("whether processes of its lost executor live cannot be told: {why}");
+                self.wait_lost(until, why, decision);
             }
         }
     }
@@ -172,11 +197,69 @@ impl Run<'_> {
         self.launch_unless_just_launched(state, epoch, decision);
     }
 
-    fn launch_unless_just_launched(&self, state: &State, epoch: u32, decision: &mut Decision) {
-        let launched = self.run.launched.unwrap_or(Timestamp::UNIX_EPOCH);
-        if self.wait_from(launched, CLAIMS_WITHIN, decision) {
-            self.launch(state, epoch, decision);
+    /// The next epoch after a lost one of which nothing lives.
+    fn again(&self, state: &State, epoch: u32, decision: &mut Decision) {
+        // The newest was never begun, and no executor can begin it any more: it was launched in vain.
+        if self.run.launches >= MOST_LOSSES && state.epoch + 1 < epoch && self.run.plan.secrets.is_empty() {
+            let why = format!("its executor was launched {} times, and never began", self.run.launches);
+            return self.close(decision, End::NeedsOperator, Some(why));
         }
+        if !self.is_paced(state, epoch, decision) {
+            return;
+        }
+        let again = state.interruptions.saturating_sub(LOST_AT_ONCE);
+        let pause = if again == 0 { Duration::ZERO } else { doubled(Duration::from_secs(30), again + 1) };
+        let since = state.updated.unwrap_or(self.view.now);
+        if self.wait_from(since, pause, decision) {
+            return self.launch(state, epoch, decision);
+        }
+        let why = format!("its executor was lost {} times in the middle of a command", state.interruptions);
+        self.wait_lost(since + pause, why, decision);
+    }
+
+    /// Whether the next epoch may begin for all that is known of executors that were lost before they did anything:
+    /// after growing pauses, and after too many of them not without an operator.
+    fn is_paced(&self, state: &State, epoch: u32, decision: &mut Decision) -> bool {
+        let idle = epoch.saturating_sub(1).saturating_sub(state.acted);
+        if idle == 0 {
+            return true;
+        }
+        let why = format!("its executor ended {idle} times in a row before it did anything");
+        if idle >= MOST_LOSSES {
+            self.close(decision, End::NeedsOperator, Some(why));
+            return false;
+        }
+        // The journal does not know of one that was lost before its first record: this agent's launch does.
+        // Without either an earlier agent launched it, and how long ago that was is not known: long enough.
+        let Some(since) = state.updated.max(self.run.launched) else { return true };
+        let pause = doubled(FIRST_PAUSE, idle);
+        let paced = self.wait_from(since, pause, decision);
+        if !paced {
+            self.wait_lost(since + pause, why, decision);
+        }
+        paced
+    }
+
+    fn wait_lost(&self, until: Timestamp, detail: String, decision: &mut Decision) {
+        decision.wait(self.key, Wait { detail: Some(detail), ..Wait::new(Reason::Lost, Some(until)) });
+    }
+
+    fn launch_unless_just_launched(&self, state: &State, epoch: u32, decision: &mut Decision) {
+        let Some(launched) = self.run.launched else { return self.launch(state, epoch, decision) };
+        let pause = doubled(CLAIMS_WITHIN, self.run.launches);
+        if !self.wait_from(launched, pause, decision) {
+            if self.run.launches > 1 {
+                let why = format!("its executor was launched {} times in vain", self.run.launches);
+                self.wait_lost(launched + pause, why, decision);
+            }
+            return;
+        }
+        // Without its secrets an executor leaves the epoch alone, and Vault may be away for a day.
+        if self.run.launches >= MOST_LOSSES && self.run.plan.secrets.is_empty() {
+            let (key, run) = (self.key.clone(), self.occasion.run);
+            return decision.actions.push(Action::Fence { key, run, epoch });
+        }
+        self.launch(state, epoch, decision);
     }
 
     fn launch(&self, state: &State, epoch: u32, decision: &mut Decision) {
@@ -194,7 +277,7 @@ impl Run<'_> {
         decision.actions.push(Action::Launch { key, run, epoch, look });
     }
 
-    /// Whether so much time has gone by since; asks to be woken when it will have.
+    /// Whether so much time has passed since; asks to be woken when it will have.
     fn wait_from(&self, since: Timestamp, span: Duration, decision: &mut Decision) -> bool {
         let until = since + span;
         // A clock that was set back must not make a wait last longer than the span.

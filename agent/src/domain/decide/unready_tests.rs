@@ -20,6 +20,7 @@ fn launched(text: &str) -> (Model, OrderKey, RunId) {
         plan: Arc::new(plan),
         life: Life::Unclaimed { epoch: 1 },
         launched: Some(model.now),
+        launches: 0,
         unready: false,
         survivors: None,
         told: None,

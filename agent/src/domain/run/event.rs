@@ -100,6 +100,9 @@ pub enum Event {
     Interrupted {
         /// Which.
         act: Act,
+        /// Executing time in milliseconds, up to there.
+        #[serde(default)]
+        spent_ms: u64,
     },
     /// Somebody wants the run to end.
     CancelAsked {

@@ -147,6 +147,8 @@ pub struct State {
     pub epoch: u32,
     /// The boot id of that epoch.
     pub boot: String,
+    /// The newest epoch whose executor did anything but begin; 0 before the first.
+    pub acted: u32,
     /// What has become of each step.
     pub marks: Vec<Mark>,
     /// Once true, nothing is undone.
@@ -197,6 +199,7 @@ impl State {
         Self {
             phase: Phase::New,
             epoch: 0,
+            acted: 0,
             boot: String::new(),
             marks: vec![Mark::Untouched; steps],
             final_started: false,

@@ -16,6 +16,7 @@
 //! | doing a check | 0 / else | the next check, or succeeded / failed{verify} |
 //! | doing anything | ended, but for survivors | needs_operator: nothing may run beside them |
 //! | doing anything | ended, and nobody knows how | needs_operator |
+//! | rests: rebooting | cancel asked, then begun | undone from here; no reboot is missed |
 //! | at or doing | cancel asked | undone from here; refused once a final step has started |
 //! | needs_operator, undo_failed | begun | the same: only what is asked next counts |
 //! | needs_operator, undo_failed | undo asked | the undo of the newest step that has one; never once a final step has started |
@@ -101,8 +102,15 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
         (Phase::Doing(doing), Event::Finished { act, ending }) if doing == act => {
             run.finish(state, *act, ending);
         }
-        (Phase::Doing(doing), Event::Interrupted { act }) if doing == act => {
+        (Phase::Doing(doing), Event::Interrupted { act, spent_ms }) if doing == act => {
+            if !matches!(act, Act::Undo(_)) {
+                state.spent += Duration::from_millis(*spent_ms);
+            }
             state.phase = Phase::Resting(Rest::Stopped { act: *act });
+        }
+        // It is taken in before the next epoch begins, which then does not miss a reboot that nobody waits for.
+        (Phase::Resting(Rest::Rebooting { .. }), Event::CancelAsked { by, reason }) => {
+            run.cancel(state, by, reason);
         }
         (Phase::At(_) | Phase::Doing(_), Event::Stopping) => state.stopping = true,
         (Phase::At(_) | Phase::Doing(_), Event::CancelAsked { by, reason }) => run.cancel(state, by, reason),
@@ -111,6 +119,9 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
             run.fail(state, None, Failure { kind: FailureKind::Timeout, text });
         }
         _ => return Err(illegal(state, record)),
+    }
+    if !matches!(record.event, Event::Begun { .. }) {
+        state.acted = state.epoch;
     }
     state.updated = Some(record.at);
     Ok(())
@@ -140,6 +151,10 @@ impl Run<'_> {
             Phase::New | Phase::Resting(Rest::Retry { .. }) => state.phase = self.start(),
             Phase::Doing(act) | Phase::Resting(Rest::Stopped { act }) => self.settle(state, act),
             Phase::Resting(Rest::Paused { step, .. }) => state.phase = Phase::At(Act::Step(step)),
+            Phase::Resting(Rest::Rebooting { .. }) if state.cancel.is_some() && !state.final_started => {
+                let failure = state.cancel.clone();
+                failure.into_iter().for_each(|failure| self.fail(state, None, failure));
+            }
             Phase::Resting(Rest::Rebooting { step, .. }) if same_boot => {
                 let text = format!("step {} wanted a reboot, and none came", self.name(step));
                 self.fail(state, Some(step), Failure { kind: FailureKind::NoReboot, text });
@@ -389,7 +404,7 @@ impl Run<'_> {
             Exit::Cancelled => "was cancelled".to_owned(),
             Exit::NotStarted(why) => format!("could not be started: {why}"),
             Exit::Unknown(why) => format!("ended in a way that is not known: {why}"),
-            Exit::Survived(who) => format!("could not be ended: {who} still lives"),
+            Exit::Survived(what) => format!("could not be ended: {what}"),
         };
         let kind = match (&ending.exit, act) {
             (_, Act::Probe) => FailureKind::Probe,

@@ -79,7 +79,7 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
                 take(&mut state, Event::Begun { epoch, boot: boot.to_string() })?;
             }
             "stop" => take(&mut state, Event::Stopping)?,
-            "cut" => take(&mut state, Event::Interrupted { act })?,
+            "cut" => take(&mut state, Event::Interrupted { act, spent_ms: 1000 })?,
             "cancel" => take(&mut state, Event::CancelAsked { by: "alice".into(), reason: "test".into() })?,
             "expired" => take(&mut state, Event::Expired)?,
             "do" => take(&mut state, Event::Intended { act })?,
@@ -131,11 +131,26 @@ fn leads_to(state: &State) -> String {
 }
 
 #[test]
+fn the_time_of_an_interrupted_command_counts() {
+    let plan = plan("r");
+    let state = play(&plan, &format!("b {}", "do cut b ".repeat(59))).unwrap();
+    assert!(matches!(next(&plan, &state), Next::Do(_)), "{:?}", state.spent);
+    let state = play(&plan, &format!("b {}", "do cut b ".repeat(60))).unwrap();
+    assert_eq!(next(&plan, &state), Next::Expire);
+}
+
+#[test]
 fn every_row_of_the_table() {
     let rows = [
         // A run that goes well.
         ("oo", "b 0 0", "succeeded"),
         ("po", "b 0", "unchanged"),
+        // A reboot that is cancelled before it came is not missed.
+        ("ro", "b 194 cancel b", "cancelled"),
+        ("ro", "b 194 cancel b!", "cancelled"),
+        ("u", "b 194 cancel b", "at Undo(0)"),
+        ("u", "b 194 b", "at Undo(0)"),
+        ("rf", "b 0 194 cancel b!", "at Step(1)"),
         ("po", "b 1 0 0", "succeeded"),
         ("po", "b 1 0 1", "failed verify"),
         ("pvo", "b 1 0 0 0", "succeeded"),
