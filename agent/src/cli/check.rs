@@ -5,10 +5,12 @@
 //! is made to be pasted into a ticket, so it begins with who asked, where and when.
 
 mod host;
+mod ready;
 mod store;
 mod vault;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -20,6 +22,7 @@ use super::place::{Place, PlaceArgs};
 use super::screen::{self, Tone};
 use super::{Failure, block, show};
 use crate::config::{StoreSettings, passed_over};
+use crate::domain::span::Span;
 use crate::host::clock;
 use crate::store::consul::ConsulLayer;
 
@@ -128,6 +131,12 @@ pub(super) struct Arguments {
     /// Only what an operator's own machine needs: configuration and store
     #[arg(long)]
     store_only: bool,
+    /// Ask the running agent alone whether it takes orders; ends with 0 only if it does
+    #[arg(long, conflicts_with = "store_only")]
+    ready: bool,
+    /// With --ready: wait until it does, for so long at most
+    #[arg(long, value_name = "SPAN", requires = "ready")]
+    wait: Option<Span>,
     /// Print a document for programs
     #[arg(long)]
     json: bool,
@@ -137,6 +146,10 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
+        if arguments.ready {
+            let most = arguments.wait.map_or(Duration::ZERO, |span| span.0);
+            return ready::run(&arguments.place.host_settings()?, most, arguments.json).await;
+        }
         let findings = all(arguments).await;
         if arguments.json {
             show::json(&findings)?;

@@ -1,14 +1,17 @@
 //! Three pages over HTTP: strictly bounded, and answered by the loop, so that an answer proves that it turns.
 //!
-//! One request a connection; at most [`CONNECTIONS`] at once, others wait in the kernel's queue; a head of at most
+//! They are asked for at an address, where the configuration names one, and at a socket file in the runtime folder, where
+//! the host's own tools ask. One request a connection; at most [`CONNECTIONS`] at once, others wait in the kernel's queue; a head of at most
 //! [`MAX_HEAD`] bytes, no body; the whole within [`WITHIN`]. A port that cannot be had is tried again, and told of.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
@@ -23,6 +26,8 @@ pub const MAX_HEAD: usize = 4096;
 pub const HEAD_WITHIN: Duration = Duration::from_secs(1);
 /// From the connection to the end of the answer.
 pub const WITHIN: Duration = Duration::from_secs(10);
+/// The longest answer that [`ready`] reads, in bytes.
+const MAX_ANSWER: u64 = 16 << 10;
 /// The loop answers within this, or does not turn.
 const TURNS_WITHIN: Duration = Duration::from_secs(5);
 /// A port that cannot be had is tried again after this.
@@ -87,14 +92,101 @@ pub async fn serve(
     }
 }
 
+/// Where the agent with this runtime folder answers the host's own tools.
+pub fn socket(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("agent.sock")
+}
+
+/// Answers at a socket file until it is dropped, for the agent's own user alone. A file that an earlier agent left there
+/// is replaced: the lock on the state folder keeps a second agent from it.
+pub async fn serve_locally(path: PathBuf, questions: mpsc::Sender<Question>) {
+    let mut said = false;
+    loop {
+        match bind(&path) {
+            Ok(listener) => return accept(&listener, &questions).await,
+            Err(error) if !std::mem::replace(&mut said, true) => {
+                tracing::info!("`hostler check --ready` gets no answer: {}: {error}", path.display());
+            }
+            Err(_) => {}
+        }
+        sleep(PORT_AGAIN).await;
+    }
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Asks the agent behind a socket file whether it takes orders, and why not.
+///
+/// # Errors
+/// Where there is no answer within [`WITHIN`], or none that an agent gives.
+pub async fn ready(socket: &Path) -> io::Result<Answer> {
+    let asking = async {
+        let mut stream = UnixStream::connect(socket).await?;
+        stream.write_all(b"GET /ready HTTP/1.1\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+        Ok::<_, io::Error>(answer)
+    };
+    let late =
+        |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", WITHIN.as_secs()));
+    let answer = timeout(WITHIN, asking).await.map_err(late)??;
+    read_answer(&answer)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is no answer of an agent"))
+}
+
+/// The status 200 or 503, and the text.
+fn read_answer(answer: &[u8]) -> Option<Answer> {
+    let answer = std::str::from_utf8(answer).ok()?;
+    let (head, text) = answer.split_once("\r\n\r\n")?;
+    let good = match head.strip_prefix("HTTP/1.1 ")?.get(..4)? {
+        "200 " => true,
+        "503 " => false,
+        _ => return None,
+    };
+    Some(Answer { good, text: text.trim_end().to_owned() })
+}
+
+/// Where connections come in.
+trait Listener: Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next one.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
 /// Takes connections in, for ever.
-async fn accept(listener: &TcpListener, questions: &mpsc::Sender<Question>) {
+async fn accept(listener: &impl Listener, questions: &mpsc::Sender<Question>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // Never closed.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let stream = match listener.next().await {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!("a connection for measurements could not be taken: {error}");
                 sleep(NEXT_AFTER).await;
@@ -110,7 +202,10 @@ async fn accept(listener: &TcpListener, questions: &mpsc::Sender<Question>) {
     }
 }
 
-async fn converse(mut stream: TcpStream, questions: &mpsc::Sender<Question>) -> std::io::Result<()> {
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    questions: &mpsc::Sender<Question>,
+) -> io::Result<()> {
     let Ok(head) = timeout(HEAD_WITHIN, read_head(&mut stream)).await else { return Ok(()) };
     let Some(head) = head? else {
         return write(&mut stream, 431, "", true, "the request is too long\n").await;
@@ -129,12 +224,12 @@ async fn converse(mut stream: TcpStream, questions: &mpsc::Sender<Question>) -> 
 }
 
 /// The head up to its empty line; `None`: there is none within the bound.
-async fn read_head(stream: &mut TcpStream) -> std::io::Result<Option<Vec<u8>>> {
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let mut head = Vec::with_capacity(512);
     while head.len() < MAX_HEAD {
         let room = u64::try_from(MAX_HEAD - head.len()).unwrap_or_default();
         if (&mut *stream).take(room).read_buf(&mut head).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         if head.windows(4).any(|end| end == b"\r\n\r\n") {
             return Ok(Some(head));
@@ -176,12 +271,12 @@ async fn ask(page: Page, questions: &mpsc::Sender<Question>) -> Option<Answer> {
 }
 
 async fn write(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncWrite + Unpin),
     status: u16,
     kind: &str,
     with_body: bool,
     text: &str,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let reason = match status {
         200 => "OK",
         400 => "Bad Request",
@@ -208,17 +303,70 @@ async fn write(
 mod tests {
     use super::*;
 
+    /// Answers each question so.
+    fn answering(mut asked: mpsc::Receiver<Question>, good: bool, text: &'static str) {
+        tokio::spawn(async move {
+            while let Some(question) = asked.recv().await {
+                assert_eq!(question.page, Page::Ready);
+                let _ = question.answer.send(Answer { good, text: format!("{text}\n") });
+            }
+        });
+    }
+
+    #[tokio::test]
+    async fn the_hosts_own_tools_ask_at_a_socket_file_that_is_the_agents_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = socket(dir.path());
+        let error = ready(&path).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        // What an agent that was killed has left.
+        drop(UnixListener::bind(&path).unwrap());
+        assert_eq!(ready(&path).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        for (good, text) in [(true, "watching"), (false, "safe mode, nothing is started: x")] {
+            let (questions, asked) = mpsc::channel(1);
+            answering(asked, good, text);
+            let serving = tokio::spawn(serve_locally(path.clone(), questions));
+            let answer = async {
+                loop {
+                    match ready(&path).await {
+                        Ok(answer) => return answer,
+                        Err(_) => sleep(Duration::from_millis(5)).await,
+                    }
+                }
+            };
+            let answer = timeout(Duration::from_secs(20), answer).await.expect("an answer");
+            assert_eq!((answer.good, answer.text.as_str()), (good, text));
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            serving.abort();
+            let _ = serving.await;
+        }
+    }
+
+    #[test]
+    fn only_an_agents_answer_is_taken_for_one() {
+        for other in [
+            "",
+            "ready",
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.1 404 Not Found\r\n\r\nx",
+            "HTTP/1.1 2000 \r\n\r\nready",
+            "HTTP/1.1 301 Moved\r\n\r\n",
+            "SSH-2.0-OpenSSH\r\n\r\n",
+        ] {
+            assert!(read_answer(other.as_bytes()).is_none(), "{other:?}");
+        }
+        assert!(read_answer(b"\xff\r\n\r\n").is_none());
+        assert!(read_answer(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nwatching\n").is_some_and(|answer| answer.good));
+    }
+
     #[tokio::test]
     async fn silent_connections_keep_nobody_from_an_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (questions, mut asked) = mpsc::channel::<Question>(4);
+        let (questions, asked) = mpsc::channel::<Question>(4);
         tokio::spawn(async move { accept(&listener, &questions).await });
-        tokio::spawn(async move {
-            while let Some(question) = asked.recv().await {
-                let _ = question.answer.send(Answer { good: true, text: "ready\n".to_owned() });
-            }
-        });
+        answering(asked, true, "ready");
         let mut silent = Vec::new();
         for n in 0..CONNECTIONS * 3 / 4 {
             let mut stream = TcpStream::connect(address).await.unwrap();

@@ -174,6 +174,7 @@ impl Agent {
         self.sweep_secrets();
         self.keep_vault();
         self.know_tasks();
+        self.listening.listen_locally(&self.settings.runtime_dir);
         self.listening.listen(self.settings.listen);
         self.keep_presence();
         self.sights =

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use super::Agent;
 use crate::domain::condition::Kind;
 use crate::domain::decide::{Life, Reason, RunView};
 use crate::domain::memory::{Fact, Hold};
-use crate::host::{clock, facts};
+use crate::host::{clock, disk, facts, process};
 use crate::ledger::reserve::Free;
 use crate::report::document::OrderReport;
 use crate::telemetry::http::{self, Answer, CONNECTIONS, Page, Question};
@@ -22,6 +23,7 @@ use crate::telemetry::metrics::{self, Snapshot, Words};
 pub(super) struct Listening {
     at: Option<SocketAddr>,
     task: Option<JoinHandle<()>>,
+    local: Option<JoinHandle<()>>,
     sender: mpsc::Sender<Question>,
     pub(super) questions: mpsc::Receiver<Question>,
     pub(super) troubles: watch::Receiver<Option<String>>,
@@ -31,10 +33,20 @@ impl Listening {
     /// Nowhere yet.
     pub(super) fn new() -> Self {
         let (sender, questions) = mpsc::channel(CONNECTIONS);
-        Self { at: None, task: None, sender, questions, troubles: watch::channel(None).1 }
+        Self { at: None, task: None, local: None, sender, questions, troubles: watch::channel(None).1 }
     }
 
-    /// There from now on, and nowhere else.
+    /// In the runtime folder from now on, whatever the configuration says of an address.
+    pub(super) fn listen_locally(&mut self, runtime_dir: &Path) {
+        // Where systemd does not make the folder. What is wrong with it is told by who cannot write there.
+        let _ = disk::make_dirs(runtime_dir).and_then(|()| process::pass_through(runtime_dir));
+        let serving = http::serve_locally(http::socket(runtime_dir), self.sender.clone());
+        if let Some(former) = self.local.replace(tokio::spawn(serving)) {
+            former.abort();
+        }
+    }
+
+    /// At that address from now on, and at no other.
     pub(super) fn listen(&mut self, at: Option<SocketAddr>) {
         if self.at == at {
             return;
