@@ -10,6 +10,7 @@ use super::{ALL, ClockChoice, ConfigError, LauncherChoice, LogFormat, RunSetting
 use crate::domain::keys::{DEFAULT_PREFIX, Keys};
 use crate::domain::name::Name;
 use crate::domain::span::Bytes;
+use crate::domain::text::without_mark;
 use crate::domain::yaml::{self, YamlError};
 use crate::host::logging::LEVELS;
 use crate::store::consul::ConsulLayer;
@@ -120,7 +121,7 @@ macro_rules! first {
 impl Fragment {
     /// Reads a file's contents. One that says nothing, as the one that is shipped, changes nothing.
     pub fn read(text: &[u8]) -> Result<Self, YamlError> {
-        let text = yaml::without_mark(text);
+        let text = without_mark(text);
         let says_nothing = |line: &[u8]| matches!(line.trim_ascii().first(), None | Some(b'#'));
         if text.split(|byte| *byte == b'\n').all(says_nothing) {
             return Ok(Self::default());
@@ -249,9 +250,11 @@ impl Fragment {
             ("consul.client_cert", &consul.client_cert),
             ("consul.client_key", &consul.client_key),
         ];
-        let one = one.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)));
-        let folders = self.task_dirs.iter().flatten().map(|path| ("task_dirs", path));
-        match one.chain(folders).find(|(_, path)| !path.is_absolute()) {
+        let one = one.into_iter().filter_map(|(key, path)| Some((key.to_owned(), path.as_ref()?)));
+        let folders = self.task_dirs.iter().flatten().map(|path| ("task_dirs".to_owned(), path));
+        let vault = self.vault.iter().flat_map(VaultLayer::files);
+        let vault = vault.map(|(key, path)| (format!("vault.{key}"), path));
+        match one.chain(folders).chain(vault).find(|(_, path)| !path.is_absolute()) {
             Some((key, path)) => {
                 let shown = path.display();
                 Err(ConfigError::Value(format!("`{key}` is {shown}: write a full path, which begins with /")))

@@ -194,6 +194,10 @@ impl Settings {
 /// Reads the configuration at `path` with its `conf.d`; a missing main file is no error unless it was asked for.
 pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Settings, ConfigError> {
     let main = path.unwrap_or(Path::new(DEFAULT_PATH));
+    // Whoever can write to a folder puts another file there.
+    if disk::parent(main).is_dir() {
+        trusted(disk::parent(main))?;
+    }
     let mut merged = match read(main)? {
         Some(fragment) => fragment,
         // A name without a file behind it: what it restricts must not become unrestricted.
@@ -246,14 +250,16 @@ fn leads_nowhere(path: &Path) -> ConfigError {
     ))
 }
 
-/// Refuses a file that somebody else than root or this user could have written: it decides what root runs.
+/// Refuses a file or folder that somebody else than root or this user could have written: it decides what root runs.
+/// In a folder with the sticky bit, as /tmp is, nobody replaces what is another user's.
 fn trusted(path: &Path) -> Result<(), ConfigError> {
     use std::os::unix::fs::MetadataExt;
     let meta = fs::metadata(path).at("look at", path)?;
     let me = nix::unistd::geteuid();
     // The group can write where this user is not root: that is how many systems give a user's own files.
     let loose = if me.is_root() { 0o022 } else { 0o002 };
-    if (meta.uid() == 0 || meta.uid() == me.as_raw()) && meta.mode() & loose == 0 {
+    let shared = meta.is_dir() && meta.mode() & 0o1000 != 0;
+    if (meta.uid() == 0 || meta.uid() == me.as_raw()) && (shared || meta.mode() & loose == 0) {
         return Ok(());
     }
     let (shown, user, mode) = (path.display(), meta.uid(), meta.mode() & 0o7777);
@@ -279,12 +285,14 @@ fn is_drop_in(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yml") && !hidden
 }
 
+/// What is in `conf.d`, sorted.
 fn listed(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     // Only a folder that is not there at all holds nothing; a broken link in its place is an error.
     if dir.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(Vec::new());
     }
     let entries = fs::read_dir(dir).at("list", dir)?;
+    trusted(dir)?;
     let mut paths =
         entries.map(|entry| Ok(entry.at("list", dir)?.path())).collect::<Result<Vec<_>, DiskError>>()?;
     paths.sort();
@@ -411,6 +419,13 @@ mod tests {
             assert!(said().unwrap_err().contains("user 12345"));
             std::os::unix::fs::chown(conf.join("10.yml"), Some(0), None).unwrap();
         }
+        for (folder, mode) in [(&conf, 0o777), (&conf, 0o757), (&dir.path().to_owned(), 0o777)] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(said().unwrap_err().contains(&format!("mode {mode:04o}")), "{:?}", said());
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o1777)).unwrap();
+            assert_eq!(said(), Ok(()), "nobody replaces another user's file there");
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        }
         for name in ["host.yaml", "host.conf", "10.yml~"] {
             fs::write(conf.join(name), "").unwrap();
         }
@@ -433,6 +448,15 @@ mod tests {
             ("consul: {token_file: token}", "consul.token_file"),
             ("consul: {ca_file: ca.pem}", "consul.ca_file"),
             ("consul: {client_cert: /c, client_key: k}", "consul.client_key"),
+            ("vault: {address: 'https://v', ca_file: ca.pem}", "vault.ca_file"),
+            ("vault: {address: 'https://v', client_cert: ./c, client_key: /k}", "vault.client_cert"),
+            ("vault: {address: 'https://v', client_cert: /c, client_key: ~/k}", "vault.client_key"),
+            ("vault: {auth: {token_file: token}}", "vault.auth.token_file"),
+            ("vault: {auth: {approle: {role_id_file: role}}}", "vault.auth.approle.role_id_file"),
+            (
+                "vault: {auth: {approle: {role_id_file: /r, secret_id_file: s}}}",
+                "vault.auth.approle.secret_id_file",
+            ),
         ] {
             let error = settings(&[("hostler.yml", text)]).err().expect(text).to_string();
             assert!(error.contains(&format!("`{key}`")) && error.contains("full path"), "{text}: {error}");

@@ -23,6 +23,20 @@ pub fn tail(text: &str, most: usize) -> String {
     text.get(from..).unwrap_or_default().to_owned()
 }
 
+/// A text without the byte order mark that some editors put before it.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// Whether bytes are text as Windows saves "Unicode": each second byte of plain letters is zero.
+pub fn is_utf16(bytes: &[u8]) -> bool {
+    let marked = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    let head = bytes.get(..bytes.len().min(64)).unwrap_or_default();
+    let zero = |odd: usize| head.iter().enumerate().filter(|(at, byte)| at % 2 == odd && **byte == 0).count();
+    let pairs = head.len() / 2;
+    marked || (pairs >= 2 && (zero(0) * 2 > pairs) != (zero(1) * 2 > pairs))
+}
+
 /// A text without control characters but the newline: others are blanks, and a carriage return is left out.
 pub fn clean(text: &str) -> String {
     let kept = text.chars().filter(|c| *c != '\r');

@@ -9,5 +9,7 @@ pub mod journald;
 pub mod log;
 pub mod logging;
 pub mod notify;
+pub mod plain;
 pub mod process;
 pub mod program;
+pub mod tls;

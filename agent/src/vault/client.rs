@@ -1,8 +1,6 @@
 //! One request to Vault, with its bounds: a deadline, a largest body, no redirect but to a configured address and never
 //! away from TLS, no proxy. The token is a header that no debug text shows, and bodies of answers never become part of an error.
 
-use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,11 +12,10 @@ use zeroize::Zeroizing;
 use super::settings::Server;
 use super::wire::{self, Verdict};
 use crate::domain::secret::Secret;
+use crate::host::tls::{self as host_tls, explained};
 
 /// The largest answer, in bytes: a value has at most 1 MiB on most storages.
 const MAX_BODY: usize = 4 << 20;
-/// The largest PEM file, in bytes.
-const MAX_PEM: u64 = 4 << 20;
 /// For a connection, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
 /// For a whole request.
@@ -305,31 +302,12 @@ fn innermost(error: &reqwest::Error) -> String {
     while let Some(source) = inner.source() {
         inner = source;
     }
-    let text =
-        if error.is_timeout() { "no answer in time".to_owned() } else { explained(&inner.to_string()) };
+    let text = if error.is_timeout() {
+        "no answer in time".to_owned()
+    } else {
+        explained(&inner.to_string(), "vault")
+    };
     crate::domain::text::head(&text.replace(['\n', '\r'], " "), 200)
-}
-
-/// What trouble with TLS means, behind the words of the library.
-fn explained(text: &str) -> String {
-    let table = [
-        (
-            "UnknownIssuer",
-            "its certificate is signed by an authority that this host does not know: see `vault.ca_file`",
-        ),
-        ("NotValidForName", "its certificate is made for another name than that in `vault.address`"),
-        (
-            "certificate not valid for name",
-            "its certificate is made for another name than that in `vault.address`",
-        ),
-        ("Expired", "its certificate has expired, or the host's clock is wrong"),
-        ("NotValidYet", "its certificate is not valid yet, or the host's clock is wrong"),
-        ("InvalidContentType", "it does not speak TLS: is http:// meant in `vault.address`?"),
-    ];
-    match table.iter().find(|(word, _)| text.contains(word)) {
-        Some((_, means)) => format!("{means} ({text})"),
-        None => text.to_owned(),
-    }
 }
 
 fn tls(mut builder: reqwest::ClientBuilder, server: &Server) -> Result<reqwest::ClientBuilder, VaultError> {
@@ -361,12 +339,5 @@ fn tls(mut builder: reqwest::ClientBuilder, server: &Server) -> Result<reqwest::
 }
 
 fn pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    let read = || {
-        let mut contents = Zeroizing::new(Vec::new());
-        fs::File::open(path)?.take(MAX_PEM).read_to_end(&mut contents)?;
-        Ok(contents)
-    };
-    read().map_err(|error: std::io::Error| {
-        VaultError::Local(format!("cannot read {}: {error}", path.display()))
-    })
+    host_tls::pem(path).map_err(|error| VaultError::Local(format!("cannot read {}: {error}", path.display())))
 }

@@ -30,7 +30,7 @@ use super::secrets::give_up;
 use super::settings::{Auth, VaultSettings};
 use crate::domain::ids::RunId;
 use crate::domain::secret::Secret;
-use crate::host::disk;
+use crate::host::plain;
 
 /// The largest file with an id or a token, in bytes.
 const MAX_FILE: u64 = 16 << 10;
@@ -608,11 +608,13 @@ impl Vault {
 }
 
 fn read_secret(path: &Path) -> Result<Secret, VaultError> {
-    let bytes = disk::read(path, MAX_FILE).map_err(|error| VaultError::Local(error.to_string()))?;
-    let bytes = bytes.ok_or_else(|| VaultError::Local(format!("there is no file {}", path.display())))?;
-    let text =
-        String::from_utf8(bytes).map_err(|_| VaultError::Local(format!("{} is no text", path.display())))?;
-    trimmed(Secret::new(text), &path.display().to_string())
+    let text = plain::read_text(path, MAX_FILE).map_err(|error| {
+        VaultError::Local(match error.kind() {
+            std::io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
+            _ => format!("cannot read {}: {error}", path.display()),
+        })
+    })?;
+    trimmed(Secret::new(text.as_str().to_owned()), &path.display().to_string())
 }
 
 fn trimmed(secret: Secret, place: &str) -> Result<Secret, VaultError> {

@@ -198,6 +198,8 @@ impl VaultLayer {
     /// The environment as Vault's own tools read it; an empty variable counts as unset.
     pub fn from_env(var: &dyn Fn(&str) -> Option<String>) -> Result<Self, BadVaultSettings> {
         let text = |name: &str| var(name).filter(|value| !value.is_empty());
+        // Executors read the same files, and work in `/`.
+        let path = |name: &str| text(name).map(|path| std::path::absolute(&path).unwrap_or(path.into()));
         let verify = match text("VAULT_SKIP_VERIFY") {
             None => None,
             Some(word) => match word.as_str() {
@@ -210,15 +212,30 @@ impl VaultLayer {
             address: text("VAULT_ADDR"),
             standbys: None,
             run_policies: None,
-            ca_file: text("VAULT_CACERT").map(PathBuf::from),
-            client_cert: text("VAULT_CLIENT_CERT").map(PathBuf::from),
-            client_key: text("VAULT_CLIENT_KEY").map(PathBuf::from),
+            ca_file: path("VAULT_CACERT"),
+            client_cert: path("VAULT_CLIENT_CERT"),
+            client_key: path("VAULT_CLIENT_KEY"),
             namespace: text("VAULT_NAMESPACE"),
             verify,
             auth: None,
             watch_every: None,
             token: text("VAULT_TOKEN").map(Secret::new),
         })
+    }
+
+    /// The files that are named, each with its key below `vault`.
+    pub fn files(&self) -> Vec<(&'static str, &PathBuf)> {
+        let auth = self.auth.as_ref();
+        let approle = auth.and_then(|auth| auth.approle.as_ref());
+        let named = [
+            ("ca_file", self.ca_file.as_ref()),
+            ("client_cert", self.client_cert.as_ref()),
+            ("client_key", self.client_key.as_ref()),
+            ("auth.token_file", auth.and_then(|auth| auth.token_file.as_ref())),
+            ("auth.approle.role_id_file", approle.map(|approle| &approle.role_id_file)),
+            ("auth.approle.secret_id_file", approle.and_then(|approle| approle.secret_id_file.as_ref())),
+        ];
+        named.into_iter().filter_map(|(key, file)| Some((key, file?))).collect()
     }
 
     /// This layer above `lower`: what it leaves open, `lower` says. Certificate and key are one thing.

@@ -28,6 +28,8 @@ pub use place::{Seg, YamlError, fault, nearest, one_line, path_text};
 use guard::Guard;
 use place::Fault;
 
+use super::text::{is_utf16, without_mark};
+
 /// How many brackets may be open at once, those in texts counted too.
 const MAX_BRACKETS: usize = 1000;
 
@@ -65,20 +67,6 @@ pub fn has(text: &str, path: &[Seg]) -> bool {
         }
     }
     true
-}
-
-/// A text without the byte order mark that some editors put before it.
-pub fn without_mark(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
-}
-
-/// Whether bytes are text as Windows saves "Unicode": each second byte of plain letters is zero.
-fn is_utf16(bytes: &[u8]) -> bool {
-    let marked = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-    let head = bytes.get(..bytes.len().min(64)).unwrap_or_default();
-    let zero = |odd: usize| head.iter().enumerate().filter(|(at, byte)| at % 2 == odd && **byte == 0).count();
-    let pairs = head.len() / 2;
-    marked || (pairs >= 2 && (zero(0) * 2 > pairs) != (zero(1) * 2 > pairs))
 }
 
 fn checked(bytes: &[u8], limit: usize) -> Result<&str, YamlError> {

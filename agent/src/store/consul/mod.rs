@@ -10,7 +10,6 @@ mod settings;
 mod token;
 mod wire;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use self::token::Token;
 use self::wire::Verdict;
 use super::{Answer, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When, bad_key, bad_prefix};
 use crate::domain::secret::Secret;
+use crate::host::tls as host_tls;
 
 pub use self::settings::{Address, BadConsulSettings, ClientCert, ConsulLayer, ConsulSettings, Timeouts};
 
@@ -38,15 +38,14 @@ const IDLE_CONNECTIONS: usize = 4;
 /// How long a connection without a request is kept: shorter than what firewalls grant.
 const IDLE_FOR: Duration = Duration::from_secs(50);
 
-/// A client certificate, its key or a bundle of authorities is not larger than this, in bytes.
-const MAX_PEM: u64 = 4 * 1024 * 1024;
-
 /// A client of one Consul agent.
 pub struct Consul {
     client: Client,
     base: String,
     /// `dc=…` and `ns=…`, encoded; empty or each starting with `&`.
     scope: String,
+    /// As it is configured, for messages.
+    datacenter: Option<String>,
     place: String,
     timeouts: Timeouts,
     token: Token,
@@ -72,6 +71,7 @@ impl Consul {
             client: client(&settings)?,
             base: settings.address.base(),
             scope,
+            datacenter: settings.datacenter,
             place: format!("Consul at {}", settings.address),
             timeouts: settings.timeouts,
             token: Token::default(),
@@ -172,6 +172,19 @@ impl Consul {
         match wire::verdict(status, body) {
             Verdict::NoLeader => StoreError::NoLeader { place },
             Verdict::Busy => StoreError::Busy { place, why },
+            Verdict::NoDatacenter => StoreError::Unreachable {
+                place,
+                why: match &self.datacenter {
+                    Some(name) => {
+                        format!("it knows no way to the datacenter {name:?}: see `consul.datacenter` ({why})")
+                    }
+                    None => why,
+                },
+            },
+            Verdict::WantsTls => StoreError::Unreachable {
+                place,
+                why: format!("it speaks HTTPS there: is https:// meant in `consul.address`? ({why})"),
+            },
             Verdict::Denied => StoreError::Denied { place, action, why },
             Verdict::Refused => StoreError::Refused { place, action, why },
             Verdict::Unreadable => StoreError::Unreadable { place, why: format!("to {action}: {why}") },
@@ -187,7 +200,7 @@ impl Consul {
         }
         StoreError::Unreachable {
             place: self.place.clone(),
-            why: wire::message(inner.to_string().as_bytes()),
+            why: host_tls::explained(&wire::message(inner.to_string().as_bytes()), "consul"),
         }
     }
 
@@ -410,7 +423,7 @@ fn tls(
         builder = builder.tls_certs_only(authorities);
     }
     if let Some(client) = &settings.client {
-        let mut both = zeroize::Zeroizing::new(pem(&client.key)?);
+        let mut both = pem(&client.key)?;
         both.push(b'\n');
         both.extend_from_slice(&pem(&client.cert)?);
         let identity = Identity::from_pem(&both).map_err(|_| BadConsulSettings::Pem {
@@ -425,18 +438,14 @@ fn tls(
     Ok(builder)
 }
 
-fn pem(path: &Path) -> Result<Vec<u8>, BadConsulSettings> {
-    use std::io::Read as _;
-    let read = || {
-        let mut contents = Vec::new();
-        fs::File::open(path)?.take(MAX_PEM).read_to_end(&mut contents)?;
-        Ok(contents)
-    };
-    read().map_err(|source| BadConsulSettings::File { path: path.to_owned(), source })
+fn pem(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, BadConsulSettings> {
+    host_tls::pem(path).map_err(|source| BadConsulSettings::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn settings() -> ConsulSettings {
@@ -501,5 +510,9 @@ mod tests {
         fs::write(&path, "not a certificate").unwrap();
         let error = Consul::new(with(&path)).err().unwrap().to_string();
         assert!(error.contains("ca.pem does not hold certificates"), "{error}");
+        let wide: Vec<u8> = b"-----BEGIN CERTIFICATE-----".iter().flat_map(|byte| [*byte, 0]).collect();
+        fs::write(&path, wide).unwrap();
+        let error = Consul::new(with(&path)).err().unwrap().to_string();
+        assert!(error.contains("ca.pem: it is UTF-16"), "{error}");
     }
 }

@@ -73,6 +73,12 @@ pub enum BadConsulSettings {
     /// The token cannot be sent.
     #[error("the token for Consul holds a newline or another character that no token has; write it anew")]
     Token,
+    /// A file without a token in it.
+    #[error("the token file {} is empty: write the token into it", path.display())]
+    EmptyToken {
+        /// Which.
+        path: PathBuf,
+    },
     /// A file that cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     File {

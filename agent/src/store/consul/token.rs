@@ -11,8 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::header;
 use super::settings::BadConsulSettings;
 use crate::domain::secret::Secret;
-use crate::domain::yaml::without_mark;
-use crate::host::disk;
+use crate::host::plain;
 
 /// The longest token file, in bytes.
 const MAX: u64 = 4 << 10;
@@ -111,13 +110,10 @@ fn read(files: &[PathBuf]) -> Result<Option<Secret>, BadConsulSettings> {
 
 fn read_one(path: &Path) -> Result<Secret, BadConsulSettings> {
     let failed = |source: std::io::Error| BadConsulSettings::File { path: path.to_owned(), source };
-    let missing = || failed(std::io::ErrorKind::NotFound.into());
-    let bytes = disk::read(path, MAX).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
-    // A byte order mark would be sent as a part of the token.
-    let bytes = bytes.ok_or_else(missing)?;
-    let text = String::from_utf8(without_mark(&bytes).to_vec()).map_err(|_| BadConsulSettings::Token)?;
+    let text = plain::read_text(path, MAX).map_err(failed)?;
     // An empty file stands for none: the unit hands one over where there is nothing.
-    let token = Secret::new(text).trimmed().ok_or_else(missing)?;
+    let token = Secret::new(text.as_str().to_owned()).trimmed();
+    let token = token.ok_or_else(|| BadConsulSettings::EmptyToken { path: path.to_owned() })?;
     header(Some(&token))?;
     Ok(token)
 }
@@ -131,7 +127,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (given, beside) = (dir.path().join("given"), dir.path().join("beside"));
         let token = Token::default();
-        assert!(token.follow(vec![given.clone()]).is_err(), "a file that is not there");
+        let refused = || token.follow(vec![given.clone()]).unwrap_err().to_string();
+        assert!(refused().contains("given: No such file"), "{}", refused());
+        for empty in ["", " \n", "\u{feff}\n"] {
+            fs::write(&given, empty).unwrap();
+            assert!(refused().contains("given is empty"), "{}", refused());
+        }
+        fs::write(&given, "6\u{0}e\u{0}7\u{0}").unwrap();
+        assert!(refused().contains("UTF-16"), "{}", refused());
         fs::write(&given, "first\n").unwrap();
         token.follow(vec![given.clone(), beside.clone()]).unwrap();
         let now = || token.now().map(|token| token.reveal().to_owned());

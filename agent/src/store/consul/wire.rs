@@ -151,6 +151,10 @@ pub(super) fn index(headers: &HeaderMap) -> Result<u64, String> {
 pub(super) enum Verdict {
     NoLeader,
     Busy,
+    /// The datacenter that was asked for is not known, or is cut off.
+    NoDatacenter,
+    /// Plain HTTP at a port with TLS.
+    WantsTls,
     Denied,
     Refused,
     Unreadable,
@@ -172,7 +176,9 @@ pub(super) fn verdict(status: u16, body: &[u8]) -> Verdict {
             Verdict::NoLeader
         }
         500..=599 if says(&["permission denied", "acl not found"]) => Verdict::Denied,
+        500..=599 if says(&["no path to datacenter"]) => Verdict::NoDatacenter,
         500..=599 => Verdict::Busy,
+        400 if says(&["http request to an https server"]) => Verdict::WantsTls,
         400..=499 if status != 404 => Verdict::Refused,
         _ => Verdict::Unreadable,
     }
@@ -309,7 +315,10 @@ mod tests {
             (500, "No cluster leader", Verdict::NoLeader),
             (500, "rpc error making call: Not ready to serve consistent reads", Verdict::NoLeader),
             (500, "leadership lost while committing log", Verdict::NoLeader),
-            (500, "No path to datacenter", Verdict::Busy),
+            (500, "No path to datacenter", Verdict::NoDatacenter),
+            (500, "rpc error making call: no path to datacenter", Verdict::NoDatacenter),
+            (400, "Client sent an HTTP request to an HTTPS server.\n", Verdict::WantsTls),
+            (500, "rpc error making call: i/o timeout", Verdict::Busy),
             (429, "Your IP is issuing too many concurrent connections", Verdict::Busy),
             (503, "", Verdict::Busy),
             (413, "Value exceeds 524288 byte limit", Verdict::Refused),
