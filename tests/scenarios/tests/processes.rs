@@ -30,7 +30,7 @@ fn p6_nothing_is_left_of_a_step_that_forks_opens_sessions_and_ignores_term() {
     host.start();
     host.order("o", "task: stubborn");
     let report = host.wait_for("o", &["failed"]);
-    assert_eq!(report["error"], "step s took too long and was ended");
+    assert_eq!(report["error"], "step s took too long and was ended: its `timeout` is 2s");
     let pids = pids(&host);
     assert_eq!(pids.len(), 3, "all three had started");
     assert!(!pids.iter().any(|pid| lives(*pid)), "survivors of {pids:?}");

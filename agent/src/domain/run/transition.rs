@@ -29,7 +29,7 @@ use jiff::Timestamp;
 
 use super::event::{Act, Ending, Event, Exit, Record};
 use super::state::{Failure, FailureKind, Mark, Outcome, Phase, Rest, State};
-use crate::domain::plan::{Plan, Step};
+use crate::domain::plan::{Command, Plan, Step};
 use crate::domain::task::Effect;
 use crate::domain::yaml::one_line;
 
@@ -384,6 +384,23 @@ impl Run<'_> {
         self.plan.steps.get(i).map_or_else(|| (i + 1).to_string(), |step| step.name.clone())
     }
 
+    /// Which limit a command met that took so long: its own, or what was left of the run's time.
+    fn limit(&self, act: Act, spent_ms: u64) -> String {
+        let step = |i: usize| self.plan.steps.get(i);
+        let timeout = |command: &Option<Command>| command.as_ref().and_then(|command| command.timeout);
+        let own = match act {
+            Act::Probe | Act::Reprobe => timeout(&self.plan.probe),
+            Act::Verify => timeout(&self.plan.verify),
+            Act::Step(i) => step(i).and_then(|step| step.timeout),
+            Act::Done(i) => step(i).and_then(|step| timeout(&step.done)),
+            Act::Undo(i) => step(i).and_then(|step| timeout(&step.undo)),
+        };
+        match own.filter(|own| u128::from(spent_ms) >= own.0.as_millis()) {
+            Some(own) => format!("its `timeout` is {own}"),
+            None => format!("the run's `timeout` is {}", self.plan.timeout),
+        }
+    }
+
     fn failed(&self, act: Act, ending: &Ending) -> Failure {
         let what = match act {
             Act::Probe => "the probe".to_owned(),
@@ -399,7 +416,7 @@ impl Run<'_> {
             }
             Exit::Code(code) => format!("ended with status {code}"),
             Exit::Signal(signal) => format!("was ended by signal {signal}"),
-            Exit::TimedOut => "took too long and was ended".to_owned(),
+            Exit::TimedOut => format!("took too long and was ended: {}", self.limit(act, ending.spent_ms)),
             Exit::Oom => "was ended by the kernel: the run's memory was used up".to_owned(),
             Exit::Cancelled => "was cancelled".to_owned(),
             Exit::NotStarted(why) => format!("could not be started: {why}"),

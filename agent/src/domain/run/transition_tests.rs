@@ -289,3 +289,20 @@ fn a_dry_run_probes_and_does_nothing() {
         assert_eq!(leads_to(&play(&plan, script).unwrap()), expected, "{short}");
     }
 }
+
+#[test]
+fn what_took_too_long_says_which_limit_it_met() {
+    // A command of the tests ends after a second.
+    let of = |own: Option<Span>| {
+        let mut plan = plan("u");
+        plan.timeout = Span::secs(60);
+        plan.steps[0].timeout = own;
+        let state = play(&plan, "b late").unwrap();
+        let failure = state.failure.unwrap_or_else(|| panic!("no failure in {:?}", state.phase));
+        failure.text
+    };
+    assert_eq!(of(Some(Span::secs(1))), "step s0 took too long and was ended: its `timeout` is 1s");
+    // The run's time was up first.
+    assert_eq!(of(Some(Span::secs(30))), "step s0 took too long and was ended: the run's `timeout` is 1m");
+    assert_eq!(of(None), "step s0 took too long and was ended: the run's `timeout` is 1m");
+}
