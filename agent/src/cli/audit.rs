@@ -139,7 +139,12 @@ fn say(arguments: &Arguments, head: &Head, oldest: u64, compared: &str) -> std::
 /// The newest line that this host's report names.
 async fn reported(settings: &Settings) -> Result<Option<Head>, Failure> {
     let place = Place::existing(settings)?;
-    let Some(host) = this_host_or_node(settings, &place).await else { return Ok(None) };
+    let Some(host) = this_host_or_node(settings, &place).await else {
+        return Err(fault(
+            Exit::Trouble,
+            "the name of this host is not known, so neither is its report: set `host:`",
+        ));
+    };
     let key = settings.keys.agent_report(&host);
     let found = place.store.list(&key).await?.entries.into_iter().find(|entry| entry.key == key);
     let report = found.map(|entry| document::read::<AgentReport>(&entry.value)).transpose();

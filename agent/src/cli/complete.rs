@@ -118,7 +118,7 @@ async fn ask(names: Names, place: &PlaceArgs) -> Option<BTreeSet<String>> {
             tasks
         }
         Names::Runs => {
-            let here = folders(&settings, None).filter(|_| !place.is_folder_only());
+            let here = folders(&settings, None).await.filter(|_| !place.is_folder_only());
             let runs = match here {
                 Some(dir) => newest_here(&dir, RUNS).ok()?,
                 None => reported(&open?, None).await.ok()?,

@@ -87,25 +87,75 @@ pub(super) fn run(arguments: &Arguments, act: Act, settled: Option<Settled>) -> 
     block(async {
         let place = arguments.place.open()?;
         let targets = targets(arguments, &place, act).await?;
-        let said = |text: &Option<String>| text.clone().unwrap_or_else(|| "not said".to_owned());
-        let mut waiting = BTreeMap::new();
-        for (host, names) in targets {
-            let by = arguments.by.clone().or_else(user).unwrap_or_else(|| "not said".to_owned());
-            let control = Control { act, names, settled, by, reason: said(&arguments.reason) };
-            let (id, now) = (clock::new_run(), clock::now());
-            let key = place.keys.control(&host, &arguments.order, id);
-            let text = control.write(now)?.to_string();
-            place.store.put(&key, text.into_bytes(), When::Unchanged(0)).await?;
-            waiting.insert(host, (id, key));
-        }
-        let answers = answers(&place, &waiting, arguments.wait.0).await?;
+        let waiting = write(arguments, &place, act, settled, targets).await?;
+        let answers = answers(&place, &waiting, arguments.wait.0).await.map_err(|error| {
+            let written = some(waiting.keys());
+            fault(
+                Exit::of_failure(&error),
+                format!("{} is written for {written}; the answers cannot be read: {error}", act.as_str()),
+            )
+        })?;
         for (host, (_, key)) in &waiting {
-            if answers.contains_key(host) {
-                place.store.delete(key).await?;
+            if answers.contains_key(host)
+                && let Err(error) = place.store.delete(key).await
+            {
+                // The host has answered, and an answered control counts for nothing any more.
+                show::note(format!("{key} is left in the store: {error}"));
             }
         }
         conclude(arguments, act, &waiting, &answers)
     })
+}
+
+/// Writes one control for each host; gives its id and key by host. An error says which hosts have theirs: a host acts as
+/// soon as it sees its own, so what was written is not taken back.
+async fn write(
+    arguments: &Arguments,
+    place: &Place,
+    act: Act,
+    settled: Option<Settled>,
+    targets: Vec<(Name, Names)>,
+) -> Result<BTreeMap<Name, (ControlId, String)>, Failure> {
+    let said = |text: &Option<String>| text.clone().unwrap_or_else(|| "not said".to_owned());
+    let mut written = BTreeMap::new();
+    let mut targets = targets.into_iter();
+    while let Some((host, names)) = targets.next() {
+        let by = arguments.by.clone().or_else(user).unwrap_or_else(|| "not said".to_owned());
+        let control = Control { act, names, settled, by, reason: said(&arguments.reason) };
+        let (id, now) = (clock::new_run(), clock::now());
+        let key = place.keys.control(&host, &arguments.order, id);
+        let text = control.write(now)?.to_string();
+        match place.store.put(&key, text.into_bytes(), When::Unchanged(0)).await {
+            // The id is new, so a key that is there already is this very control.
+            Ok(_) => drop(written.insert(host, (id, key))),
+            Err(error) if written.is_empty() => return Err(error.into()),
+            Err(error) => {
+                let left: Vec<Name> = std::iter::once(host).chain(targets.map(|(host, _)| host)).collect();
+                let message = format!(
+                    "{} is written for {}, which carry it out, and not for {}: {error}; repeat it for each of the \
+                     latter with --host",
+                    act.as_str(),
+                    some(written.keys()),
+                    some(left.iter()),
+                );
+                return Err(fault(Exit::Store, message));
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// So many hosts are named in a message.
+const MAX_NAMED: usize = 20;
+
+/// Names of hosts for one line; a long list ends with a count.
+fn some<'a>(hosts: impl ExactSizeIterator<Item = &'a Name>) -> String {
+    let count = hosts.len();
+    let named = hosts.take(MAX_NAMED).map(Name::as_str).collect::<Vec<_>>().join(", ");
+    match count.saturating_sub(MAX_NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 /// The hosts, each with what the act is about there.

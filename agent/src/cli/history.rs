@@ -43,10 +43,18 @@ pub(super) async fn this_host_or_node(settings: &Settings, place: &Place) -> Opt
 }
 
 /// The folder of the runs, if this is the host that was asked for and it may be read.
-pub(super) fn folders(settings: &Settings, host: Option<&Name>) -> Option<PathBuf> {
-    let here = host.is_none_or(|host| this_host(settings).as_ref() == Some(host));
+pub(super) async fn folders(settings: &Settings, host: Option<&Name>) -> Option<PathBuf> {
     let dir = settings.state_dir.join("runs");
-    (here && std::fs::read_dir(&dir).is_ok()).then_some(dir)
+    std::fs::read_dir(&dir).ok()?;
+    let here = match (host, this_host(settings)) {
+        (None, _) => true,
+        (Some(asked), Some(own)) => own == *asked,
+        (Some(asked), None) => match Place::existing(settings) {
+            Ok(place) => this_host_or_node(settings, &place).await.as_ref() == Some(asked),
+            Err(_) => false,
+        },
+    };
+    here.then_some(dir)
 }
 
 /// A run from its folder.

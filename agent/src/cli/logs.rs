@@ -41,7 +41,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
         let settings = arguments.place.settings()?;
-        let here = folders(&settings, arguments.host.as_ref()).filter(|_| !arguments.place.is_folder_only());
+        let here =
+            folders(&settings, arguments.host.as_ref()).await.filter(|_| !arguments.place.is_folder_only());
         let folder = here.map(|dir| Folder::new(&dir, arguments.run)).filter(|folder| folder.path().is_dir());
         match folder {
             Some(folder) => whole(arguments, &folder).await?,

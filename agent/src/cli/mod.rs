@@ -99,7 +99,7 @@ enum Command {
     Adopt(adopt::Arguments),
     /// Show what this host was asked for, what it decided and did; or prove that nothing of it was changed.
     Audit(audit::Arguments),
-    /// Show hosts and where orders stand.
+    /// Show hosts and where orders stand; ends with 1 unless all are done.
     Status(status::Arguments),
     /// List the newest runs.
     Runs(runs::Arguments),

@@ -68,7 +68,7 @@ impl From {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
         let settings = arguments.place.settings()?;
-        let here = folders(&settings, arguments.host.as_ref());
+        let here = folders(&settings, arguments.host.as_ref()).await;
         let from = match here.filter(|_| !arguments.place.is_folder_only()) {
             Some(dir) => From::Folders(dir),
             None => From::Reports(Place::existing(&settings)?),

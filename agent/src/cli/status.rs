@@ -1,8 +1,8 @@
 //! `hostler status`: who is there, and where orders stand.
 //!
-//! Without arguments an overview. With an order, a host or a group: one line for each host on which an order counts,
-//! and an exit status that says whether all are done. What counts is the order as it stands now: a success
-//! of an older instruction is no success.
+//! Without arguments an overview. With an order, a host or a group: one line for each host on which an order counts.
+//! The exit status says whether all are done. What counts is the order as it stands now: a success of an older
+//! instruction is no success.
 
 pub(super) mod rows;
 mod summary;
@@ -28,7 +28,7 @@ use watch::Watch;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The order; ends with 1 unless it is done on each host, and a watch ends when it is over on each
+    /// The order; a watch ends when it is over on each host
     #[arg(value_name = "ORDER")]
     order: Option<Name>,
     /// This host only
@@ -56,11 +56,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             return Ok(exit.into());
         }
         let fleet = Fleet::read(&place).await?;
-        if order.is_none() && host.is_none() && group.is_none() {
-            overview(&place, &fleet, arguments.json)?;
-            return Ok(Exit::Good.into());
-        }
         let rows = Rows::read(&place, fleet, &question, clock::now()).await?;
+        if question.is_all() {
+            return Ok(overview(&place, &rows, arguments.json)?.into());
+        }
         if arguments.json {
             show::json(&rows.document())?;
         } else {
@@ -89,27 +88,32 @@ async fn of_rows(place: &Place, rows: &Rows, one_order: bool) -> Result<String, 
     Ok(view::whole(row, &rows.fleet, rows.now, usual))
 }
 
-fn overview(place: &Place, fleet: &Fleet, json: bool) -> Result<(), Failure> {
-    let now = clock::now();
+/// Shows all hosts and all orders. Only a fleet of which every host reports and every order is done is as it should be;
+/// one of which nothing is seen may be one that the token may not see.
+fn overview(place: &Place, rows: &Rows, json: bool) -> Result<Exit, Failure> {
+    let Rows { fleet, now, .. } = rows;
     let hosts = fleet.hosts();
+    let reports = |host: &Name| fleet.agents.get(host).is_some_and(|agent| !is_late(agent.next_by, *now));
+    let good = !hosts.is_empty() && hosts.iter().all(|host| reports(host)) && rows.all_done();
+    let exit = if good { Exit::Good } else { Exit::No };
     if json {
         let host = |host: &&Name| match fleet.agents.get(*host) {
             None => json!({"host": host, "state": "never reported"}),
             Some(agent) => {
-                let state = if is_late(agent.next_by, now) { "silent" } else { "reports" };
+                let state = if reports(host) { "reports" } else { "silent" };
                 json!({"host": host, "state": state, "agent": agent})
             }
         };
         let hosts: Vec<Value> = hosts.iter().map(host).collect();
         let orders: Vec<&OrderKey> = fleet.orders.keys().collect();
-        show::json(&json!({"hosts": hosts, "orders": orders}))?;
+        show::json(&json!({"all_done": good, "hosts": hosts, "orders": orders}))?;
     } else if hosts.is_empty() {
-        show::note(format!(
+        show::error(format!(
             "no host is enrolled in {}, or the token may not see it: hostler enroll HOST",
             place.store.place()
         ));
     } else {
-        show::page(&view::overview(fleet, now, false))?;
+        show::page(&view::overview(rows, screen::quiet(), false))?;
         if fleet.agents.is_empty() {
             show::note(
                 "no agent has ever reported; on a host: hostler check, systemctl enable --now hostler",
@@ -120,5 +124,5 @@ fn overview(place: &Place, fleet: &Fleet, json: bool) -> Result<(), Failure> {
             show::note("where an order stands on each host: hostler status ORDER");
         }
     }
-    Ok(())
+    Ok(exit)
 }

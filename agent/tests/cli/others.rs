@@ -1,8 +1,10 @@
 //! What one person's act does to another's, and what is never passed over in silence.
 
 use std::fs;
+use std::process::Command;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Done};
+use crate::screens::fleet;
 
 #[test]
 fn nobody_undoes_what_somebody_else_wants_unasked() {
@@ -64,4 +66,77 @@ fn what_is_no_order_is_listed_with_its_reason() {
     for text in ["hosts/db1/Backup", "\"hostler/orders/hosts/db1/backup \"", "x.bak", "chmod go-w"] {
         assert!(check.out.contains(text), "{text:?} is not in:\n{}", check.out);
     }
+}
+
+#[test]
+fn a_control_that_reaches_some_hosts_only_names_them() {
+    let bench = fleet();
+    let controls = |host: &str| bench.path(&format!("store/hostler/control/hosts/{host}/backup"));
+    // The folder of this host's controls cannot be made, whoever asks: a file is in its place.
+    fs::write(controls("db2"), "").unwrap();
+    let retry = ["retry", "backup", "--group", "hana", "--wait", "0s", "--yes-to", "3"];
+    let done = bench.run(&retry).ends(4);
+    assert_eq!(done.err.lines().count(), 1, "{}", done.err);
+    done.says("retry is written for db1, which carry it out, and not for db2, db4: ").says("--host");
+    assert_eq!(fs::read_dir(controls("db1")).unwrap().count(), 1);
+    // Where nothing was written, the trouble alone is told.
+    let done = bench.run(&["retry", "backup", "--host", "db2"]).ends(4);
+    assert!(!done.err.contains("is written"), "{}", done.err);
+}
+
+#[test]
+fn a_status_without_a_question_ends_with_1_until_all_is_as_it_should_be() {
+    let mut bench = Bench::new();
+    // Enrolled, and nobody has reported yet.
+    bench.run(&["status"]).ends(1).says("never reported");
+    bench.run(&["status", "-q"]).ends(1).says("db1");
+    bench.start();
+    bench.until(&["status"], "all is well", |done| done.code == 0);
+    assert_eq!(bench.run(&["status", "-q"]).ends(0).out, "");
+    bench.run(&["run", "good", "--host", "db1"]).ends(0);
+    bench.run(&["run", "bad", "--host", "db1"]).ends(10);
+    // Right after it as well: the host's own line may still say what was so before.
+    bench.run(&["status"]).ends(1).says("1 failed").says("1 done");
+    let quiet = bench.run(&["status", "-q"]).ends(1);
+    assert!(quiet.out.contains("bad") && !quiet.out.contains("good"), "{}", quiet.out);
+    let json = bench.run(&["status", "--json"]).ends(1).fits("status");
+    assert_eq!(json["all_done"], false);
+    bench.run(&["order", "delete", "bad", "--host", "db1"]).ends(0);
+    bench.until(&["status", "-q"], "nothing is wrong any more", |done| done.code == 0 && done.out.is_empty());
+    // One that waits for its host is not done.
+    bench.run(&["enroll", "db2"]).ends(0);
+    bench.run(&["status", "-q"]).ends(1).says("db2");
+}
+
+#[test]
+fn a_store_of_which_nothing_is_seen_is_not_as_it_should_be() {
+    let empty = tempfile::tempdir().unwrap();
+    let dir = empty.path().display().to_string();
+    let mut status = Command::new(env!("CARGO_BIN_EXE_hostler"));
+    let done = Done::from(status.args(["status", "-q", "--store-dir", &dir]).output().unwrap());
+    done.ends(1).says("the token may not see it");
+}
+
+#[test]
+fn the_running_agent_says_whether_it_is_ready() {
+    let mut bench = Bench::new();
+    bench.run(&["check", "--ready"]).ends(1).says("not ready: no agent answers").says("agent.sock");
+    bench.run(&["check", "--wait", "1s"]).ends(2).says("--ready");
+    bench.run(&["check", "--ready", "--wait", "1s"]).ends(1).says("not ready");
+    bench.start();
+    bench.run(&["check", "--ready", "--wait", "60s"]).ends(0);
+    bench.run(&["check", "--ready"]).ends(0).says("ready: watching the folder for orders of db1");
+    assert_eq!(bench.run(&["check", "--ready", "-q"]).ends(0).out, "");
+    let json = bench.run(&["check", "--ready", "--json"]).ends(0).fits("check_ready");
+    assert_eq!(json["ready"], true);
+    // Its marker is gone: nothing new starts.
+    let marker = bench.path("store/hostler/orders/hosts/db1/_hostler");
+    fs::rename(&marker, bench.path("marker")).unwrap();
+    bench
+        .until(&["check", "--ready"], "not ready", |done| done.code == 1 && done.out.contains("not ready: "));
+    fs::rename(bench.path("marker"), &marker).unwrap();
+    bench.until(&["check", "--ready"], "ready again", |done| done.code == 0);
+    bench.stop();
+    let json = bench.run(&["check", "--ready", "--json"]).ends(1).fits("check_ready");
+    assert_eq!(json["ready"], false);
 }

@@ -34,7 +34,7 @@ fn help() {
 }
 
 /// A store that hosts have written into, with every standing that there is; no agent is needed to read it.
-fn fleet() -> Bench {
+pub(crate) fn fleet() -> Bench {
     let bench = Bench::new();
     for host in ["db2", "db3", "db4", "db5", "db6", "db7", "db8"] {
         bench.run(&["enroll", host, "--group", "hana"]).ends(0);
@@ -132,6 +132,7 @@ fn tables() {
     // No agent was ever here: there is no state folder.
     for (name, arguments) in [
         ("status", &["status"][..]),
+        ("status-quiet", &["status", "-q"]),
         ("status-order", &["status", "backup"]),
         ("status-order-quiet", &["status", "backup", "-q"]),
         ("status-order-group", &["status", "backup", "--group", "hana"]),

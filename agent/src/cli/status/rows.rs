@@ -24,6 +24,13 @@ pub(in crate::cli) struct Question {
     pub(in crate::cli) group: Option<Name>,
 }
 
+impl Question {
+    /// Whether nothing was said.
+    pub(in crate::cli) fn is_all(&self) -> bool {
+        self.order.is_none() && self.host.is_none() && self.group.is_none()
+    }
+}
+
 /// An order on a host.
 pub(in crate::cli) struct Row {
     pub(in crate::cli) host: Name,

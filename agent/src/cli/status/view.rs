@@ -1,6 +1,6 @@
 //! What status shows: who is there, where orders stand, and everything that one report says. Texts, not yet printed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -13,7 +13,7 @@ use crate::cli::show;
 use crate::cli::table::Table;
 use crate::config::ALL;
 use crate::domain::name::Name;
-use crate::domain::source::{OrderKey, Source};
+use crate::domain::source::OrderKey;
 use crate::report::document::{AgentReport, OrderReport};
 
 /// What a standing looks like from afar.
@@ -27,8 +27,10 @@ pub(in crate::cli) fn tone(standing: Standing) -> Tone {
     }
 }
 
-/// All hosts and all orders; `still`: times stand as such, so that the text changes only with what was reported.
-pub(super) fn overview(fleet: &Fleet, now: Timestamp, still: bool) -> String {
+/// All hosts and all orders; `only_bad`: without what is as it should be; `still`: times stand as such, so that the text
+/// changes only with what was reported.
+pub(super) fn overview(rows: &Rows, only_bad: bool, still: bool) -> String {
+    let (fleet, now) = (&rows.fleet, rows.now);
     let mut table = Table::new(&["HOST", "AGENT", "VERSION", "GROUPS", "CONDITIONS"]);
     for host in fleet.hosts() {
         let blank = AgentReport::default();
@@ -42,6 +44,9 @@ pub(super) fn overview(fleet: &Fleet, now: Timestamp, still: bool) -> String {
             Some(agent) if !agent.conditions.is_empty() => Tone::Wait,
             Some(_) => Tone::Good,
         };
+        if only_bad && tone == Tone::Good {
+            continue;
+        }
         let row = [
             host.to_string(),
             agent_word(agent, now, still),
@@ -51,43 +56,40 @@ pub(super) fn overview(fleet: &Fleet, now: Timestamp, still: bool) -> String {
         ];
         table.toned(1, tone, row);
     }
-    let mut text = table.shown();
-    if !fleet.orders.is_empty() {
-        let mut table = Table::new(&["PLACE", "ORDER", "HOSTS", "AS LAST REPORTED"]);
-        for key in fleet.orders.keys() {
-            let (count, phases) = phases(fleet, key, now);
-            table.row([key.source.to_string(), key.order.to_string(), count.to_string(), phases]);
+    let mut text = if table.is_empty() { String::new() } else { table.shown() };
+    let mut table = Table::new(&["PLACE", "ORDER", "HOSTS", "STANDING"]);
+    let standings = standings(rows);
+    for key in fleet.orders.keys() {
+        let counts = standings.get(key);
+        let all_done = counts.is_none_or(|counts| counts.keys().all(|standing| *standing == Standing::Done));
+        if only_bad && all_done {
+            continue;
         }
-        text.push('\n');
+        let (hosts, words) = counts.map_or_else(Default::default, |counts| {
+            let words: Vec<String> =
+                counts.iter().map(|(standing, count)| format!("{count} {}", standing.as_str())).collect();
+            (counts.values().sum::<usize>(), words.join(", "))
+        });
+        table.row([key.source.to_string(), key.order.to_string(), hosts.to_string(), words]);
+    }
+    if !table.is_empty() {
+        if !text.is_empty() {
+            text.push('\n');
+        }
         text.push_str(&table.shown());
     }
     text
 }
 
-/// What the agents' own reports say of an order, counted; what each says in detail is a question of its own.
-fn phases(fleet: &Fleet, key: &OrderKey, now: Timestamp) -> (usize, String) {
-    let members = match &key.source {
-        Source::Host(host) => BTreeSet::from([host]),
-        Source::Group(group) => fleet.members(group),
-    };
-    let counts_here =
-        |host: &&&Name| fleet.effective(host, &key.order).is_some_and(|(there, _)| there == *key);
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut hosts = 0;
-    for host in members.iter().filter(counts_here) {
-        hosts += 1;
-        let agent = fleet.agents.get(*host);
-        let phase = match agent {
-            // What it said may be of an older instruction.
-            Some(agent) if is_late(agent.next_by, now) => "silent",
-            _ => agent
-                .and_then(|agent| agent.orders.get(key.order.as_str()))
-                .map_or("not seen", String::as_str),
-        };
-        *counts.entry(phase).or_default() += 1;
+/// How each order stands, counted over the hosts on which it counts.
+fn standings(rows: &Rows) -> BTreeMap<&OrderKey, BTreeMap<Standing, usize>> {
+    let mut standings: BTreeMap<&OrderKey, BTreeMap<Standing, usize>> = BTreeMap::new();
+    for row in &rows.rows {
+        if let Some(key) = &row.key {
+            *standings.entry(key).or_default().entry(row.standing).or_default() += 1;
+        }
     }
-    let words: Vec<String> = counts.iter().map(|(phase, count)| format!("{count} {phase}")).collect();
-    (hosts, words.join(", "))
+    standings
 }
 
 /// Whether an agent says something.

@@ -65,11 +65,11 @@ impl<'a> Watch<'a> {
     async fn look(&mut self) -> Result<(String, Option<Rows>), Failure> {
         let now = clock::now();
         let fleet = Fleet::read(self.place).await?;
-        let Question { order, host, group } = self.question;
-        if order.is_none() && host.is_none() && group.is_none() {
-            return Ok((view::overview(&fleet, now, !screen::terminal()), None));
-        }
+        let Question { order, group, .. } = self.question;
         let rows = Rows::read(self.place, fleet, self.question, now).await?;
+        if self.question.is_all() {
+            return Ok((view::overview(&rows, screen::quiet(), !screen::terminal()), None));
+        }
         let text = match (&*rows.rows, order) {
             // Nobody sees it change: a line for each change, without what changes with the clock alone.
             (rows_now, Some(_)) if !screen::terminal() => match rows_now {

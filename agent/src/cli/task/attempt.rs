@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Args;
 use nix::sys::signal::{Signal, raise};
 use serde_json::{Value, json};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::app::executor::{Handed, execute};
 use crate::catalog::copy;
@@ -20,9 +20,10 @@ use crate::catalog::trust::OwnerRule;
 use crate::cli::document::params;
 use crate::cli::exit::{Exit, fault};
 use crate::cli::follow::Follower;
-use crate::cli::history::this_host;
-use crate::cli::place::PlaceArgs;
+use crate::cli::history::{this_host, this_host_or_node};
+use crate::cli::place::{Place as StorePlace, PlaceArgs};
 use crate::cli::{Failure, block, show};
+use crate::config::Settings;
 use crate::domain::draft::{About, plan};
 use crate::domain::memory::{Asked, end_of};
 use crate::domain::name::Name;
@@ -36,6 +37,8 @@ use crate::exec::memory;
 use crate::host::{clock, disk};
 use crate::ledger::Folder;
 
+/// A store that does not say the name of this host within this is not waited for: the task is tried without one.
+const NAMED_WITHIN: Duration = Duration::from_secs(3);
 /// How often the output is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -130,7 +133,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             disk::set_mode(&dir, 0o711)?;
         }
         let copied = copy::store(&loaded.folder, &at("tasks"), OwnerRule::of_process())?;
-        let host = this_host(&settings).map_or_else(|| "localhost".parse(), Ok)?;
+        let host = host(&settings).await?;
         let key = OrderKey { source: Source::Host(host.clone()), order: task.name.clone() };
         let place = Place { task_dir: copied.path, runtime_dir: at("run"), systemd: false };
         let about = About { run, key: &key, cause: Cause::Placed, host: &host, digest: copied.digest, place };
@@ -155,6 +158,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         show::line(show::inline(&format!("{}{error}", end.as_str())))?;
         Ok(Exit::of_end(end).into())
     })
+}
+
+/// The host that the task sees: this one, as its agent would name it; where that is not known, `localhost`.
+async fn host(settings: &Settings) -> Result<Name, Failure> {
+    let named = async {
+        match this_host(settings) {
+            Some(host) => Some(host),
+            None => this_host_or_node(settings, &StorePlace::existing(settings).ok()?).await,
+        }
+    };
+    match timeout(NAMED_WITHIN, named).await.ok().flatten() {
+        Some(host) => Ok(host),
+        None => {
+            show::note("the name of this host is not known, so the task sees `localhost`: set `host:`");
+            Ok("localhost".parse()?)
+        }
+    }
 }
 
 /// The values that are to be tried with. They are an author's own; those of Vault never lie in a file.
