@@ -10,6 +10,7 @@ use hostler::store::consul::{Consul, ConsulLayer, ConsulSettings, Timeouts};
 use hostler::store::watch::{Seen, Sight, watch};
 use hostler::store::{Read, Store, StoreError, When};
 use hostler_testkit::{Fake, Reply};
+use tokio::sync::Notify;
 
 const TOKEN: &str = "s3cret-token";
 
@@ -89,7 +90,7 @@ fn nothing_but_a_good_answer_is_a_listing() {
         let start = Instant::now();
         let list = block(store.list("p/")).unwrap_err();
         assert_eq!(kind(&list), expected, "{what}: {list}");
-        let changed = block(store.changed("p/", Some(5))).unwrap_err();
+        let changed = block(store.changed("p/", Some(5), Duration::from_secs(60))).unwrap_err();
         assert_eq!(kind(&changed), expected, "{what}: {changed}");
         assert!(start.elapsed() < Duration::from_secs(10), "{what}");
         assert_eq!(fake.requests().len(), 2, "{what}: nothing is asked twice");
@@ -149,7 +150,7 @@ fn datacenter_and_namespace_go_with_every_request() {
     let store = Consul::new(scope).unwrap();
     block(async {
         drop(store.list("p/").await);
-        drop(store.changed("p/", Some(3)).await);
+        drop(store.changed("p/", Some(3), Duration::from_secs(60)).await);
         drop(store.look(&[Read::Key("p/a".to_owned())]).await);
         drop(store.put("p/a", vec![], When::Always).await);
         drop(store.put("p/a", vec![], When::Unchanged(3)).await);
@@ -192,8 +193,9 @@ fn the_watch_starts_again_when_the_index_goes_backwards_or_an_answer_is_bad() {
             let three = |seen: &Seen| matches!(&seen.sight, Sight::Visible(l) if l.entries[0].value == b"3");
             receiver.wait_for(three).await.map(drop)
         };
+        let doubt = Notify::new();
         tokio::select! {
-            () = watch(store, "p/", &sender) => panic!("the watch ended"),
+            () = watch(store, "p/", &doubt, &sender) => panic!("the watch ended"),
             seen = last => seen.unwrap(),
         }
     });

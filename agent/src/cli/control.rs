@@ -214,8 +214,11 @@ fn about(act: Act, report: &OrderReport) -> Option<Names> {
         Act::Cancel => run.filter(|_| end.is_none() && !held),
         Act::Release | Act::Rebase => identity.filter(|_| held),
         Act::Retry if held => identity,
-        Act::Retry => run.or(identity).filter(|_| end.is_some()),
-        Act::Acknowledge | Act::Undo => run.filter(|_| end.is_some_and(End::keeps_its_place)),
+        // A run of another instruction has no epoch in this report.
+        Act::Retry => run.filter(|_| report.epoch > 0).or(identity).filter(|_| end.is_some()),
+        Act::Acknowledge | Act::Undo => {
+            run.filter(|_| report.epoch == 0 || end.is_some_and(End::keeps_its_place))
+        }
     }
 }
 

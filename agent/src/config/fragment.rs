@@ -21,6 +21,10 @@ const MAX: usize = 256 << 10;
 /// Where measurements are asked for: on the host itself.
 const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9732);
 
+/// The most groups of a host besides `all`: one transaction of Consul, which has 64 operations, asks for the marker and
+/// for a nearer order in each of its places before a run starts.
+const MOST_GROUPS: usize = 29;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum StoreKind {
@@ -175,6 +179,10 @@ impl Fragment {
         let mut groups = self.groups.unwrap_or_default();
         groups.retain(|group| *group != all);
         groups.push(all);
+        if groups.len() > MOST_GROUPS + 1 {
+            let why = format!("`groups` names {MOST_GROUPS} groups at most, besides `all`");
+            return Err(ConfigError::Value(why));
+        }
         let keys = Keys::new(self.consul.prefix.as_deref().unwrap_or(DEFAULT_PREFIX));
         let state_dir = self.state_dir.unwrap_or_else(|| "/var/lib/hostler".into());
         let register = self.consul.register.unwrap_or(true);

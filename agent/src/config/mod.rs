@@ -350,7 +350,11 @@ mod tests {
 
     #[test]
     fn a_wrong_file_is_told_with_its_place() {
+        let groups = |count: usize| (0..count).map(|n| format!("g{n}")).collect::<Vec<_>>().join(", ");
+        assert!(settings(&[("hostler.yml", &format!("groups: [{}, all]", groups(29)))]).is_ok());
+        let too_many = format!("groups: [{}]", groups(30));
         for (text, expected) in [
+            (too_many.as_str(), "29 groups at most"),
             ("hots: db1", "did you mean `host`"),
             ("host: DB1", "is not a name"),
             ("runs: {parallel: 0}", "runs.parallel"),

@@ -14,7 +14,7 @@ pub enum End {
     Expired,
     /// A newer order took its place.
     Superseded,
-    /// The order went away.
+    /// The order went away, or the schedule that it waited for.
     Withdrawn,
     /// The order says `skip`.
     Skipped,

@@ -117,6 +117,17 @@ pub struct Folder {
     path: PathBuf,
 }
 
+/// Who asked, where the request cannot be read.
+const NOT_KNOWN: &str = "somebody whose request cannot be read";
+
+/// The reason of such a request.
+fn unread(name: &str, read: Result<Asked, String>) -> String {
+    let why = read.map_or_else(|why| why, |_| "it asks for something else".to_owned());
+    let why = one_line(&why);
+    tracing::error!("the request {name} of a run cannot be read, and counts as asked: {why}");
+    format!("the file {name} in the run's folder: {why}")
+}
+
 impl Folder {
     /// The folder of `run` below `runs`; it need not exist.
     pub fn new(runs: &Path, run: RunId) -> Self {
@@ -234,19 +245,31 @@ impl Folder {
         Ok(())
     }
 
-    /// Whether an operator wants the run to end.
+    /// Whether an operator wants the run to end. A request that cannot be read is one all the same: its file is there
+    /// because somebody asked.
     pub fn cancel(&self) -> Option<Asked> {
-        self.requested(CANCEL).filter(|asked| matches!(asked, Asked::Cancel { .. }))
+        match self.requested(CANCEL)? {
+            Ok(asked @ Asked::Cancel { .. }) => Some(asked),
+            other => Some(Asked::Cancel { by: NOT_KNOWN.to_owned(), reason: unread(CANCEL, other) }),
+        }
     }
 
-    /// Whether an operator wants the run taken back, after so many times before.
+    /// Whether an operator wants the run taken back, after so many times before; as [`Folder::cancel`].
     pub fn undo(&self, before: u32) -> Option<Asked> {
-        self.requested(&undo_name(before)).filter(|asked| matches!(asked, Asked::Undo { .. }))
+        let name = undo_name(before);
+        match self.requested(&name)? {
+            Ok(asked @ Asked::Undo { .. }) => Some(asked),
+            other => Some(Asked::Undo { by: NOT_KNOWN.to_owned(), reason: unread(&name, other), before }),
+        }
     }
 
-    fn requested(&self, name: &str) -> Option<Asked> {
-        let json = disk::read(&self.path.join(name), MAX_REQUEST).ok().flatten()?;
-        serde_json::from_slice(&json).ok()
+    /// What a file asks for, or why it cannot be read; `None`: there is no such file, or it cannot be told.
+    fn requested(&self, name: &str) -> Option<Result<Asked, String>> {
+        let path = self.path.join(name);
+        match disk::read(&path, MAX_REQUEST) {
+            Ok(json) => Some(serde_json::from_slice(&json?).map_err(|error| error.to_string())),
+            Err(error) => path.symlink_metadata().ok().map(|_| Err(error.to_string())),
+        }
     }
 
     /// The versions of the run's secrets that its first epoch read: every later one reads the same.

@@ -9,7 +9,7 @@ use crate::domain::decide::{Decision, Life, Reason, RunView, Survivors};
 use crate::domain::ids::RunId;
 use crate::domain::memory::{End, Hold, Memory, Occasion, Remembered, Stage, end_of};
 use crate::domain::name::Name;
-use crate::domain::plan::Plan;
+use crate::domain::plan::{Cause, Plan};
 use crate::domain::run::{Phase, Rest, State};
 use crate::domain::source::OrderKey;
 use crate::domain::standing::Standing;
@@ -34,9 +34,20 @@ pub struct Sources<'a> {
     pub now: Timestamp,
 }
 
+/// The report of an order, with what monitoring has to know beside it.
+#[derive(Debug)]
+pub struct Composed {
+    /// The report.
+    pub report: OrderReport,
+    /// The order is gone, and nothing of it is under way: what is told is how it was.
+    pub is_history: bool,
+    /// How a run of an earlier instruction ended, if only a person can settle it; the report is of the present one.
+    pub unsettled: Option<End>,
+}
+
 impl Sources<'_> {
     /// Composes the report of each order that this host has or had, one after the other.
-    pub fn each_order(&self, mut take: impl FnMut(&Name, OrderReport)) {
+    pub fn each_order(&self, mut take: impl FnMut(&Name, Composed)) {
         let mut shown: BTreeMap<&Name, (&OrderKey, &Remembered)> = BTreeMap::new();
         for (key, remembered) in &self.memory.orders {
             let effective = self.memory.effective.get(&key.order) == Some(&key.source);
@@ -50,11 +61,18 @@ impl Sources<'_> {
         for (order, (key, remembered)) in shown {
             if let Some(report) = self.order(key, remembered).filter(|_| !self.decision.skipped.contains(key))
             {
-                take(order, report);
+                // What is left of a key that is gone and asks for nothing more is history.
+                let is_history = remembered.gone.is_some() && !remembered.is_under_way();
+                let unsettled = remembered.unsettled().and_then(|occasion| match &occasion.stage {
+                    Stage::Closed(closing) => Some(closing.end),
+                    _ => None,
+                });
+                take(order, Composed { report, is_history, unsettled });
             }
         }
         for key in &self.decision.skipped {
-            take(&key.order, OrderReport { phase: "skipped".into(), ..self.blank(key) });
+            let report = OrderReport { phase: "skipped".into(), ..self.blank(key) };
+            take(&key.order, Composed { report, is_history: false, unsettled: None });
         }
     }
 
@@ -69,10 +87,12 @@ impl Sources<'_> {
     }
 
     fn order(&self, key: &OrderKey, remembered: &Remembered) -> Option<OrderReport> {
-        let blank = self.blank(key);
+        let blank = OrderReport { message: self.earlier(key, remembered), ..self.blank(key) };
+        let blank = OrderReport { run: remembered.unsettled().map(|occasion| occasion.run), ..blank };
         if let Some(unreadable) = &remembered.unreadable {
             return Some(OrderReport {
                 phase: "refused".into(),
+                identity: unreadable.identity,
                 error: Some(unreadable.message.clone()),
                 since: Some(unreadable.at),
                 ..blank
@@ -88,7 +108,10 @@ impl Sources<'_> {
                 ..blank
             });
         }
-        let Some(occasion) = &remembered.current else { return self.comes(key, remembered, blank) };
+        let answered = remembered.unanswered().is_none();
+        let Some(occasion) = remembered.current.as_ref().filter(|_| answered) else {
+            return self.comes(key, remembered, blank);
+        };
         let blank = OrderReport {
             identity: Some(occasion.identity),
             cause: Some(occasion.cause.clone().into()),
@@ -99,9 +122,11 @@ impl Sources<'_> {
             Stage::Open => self.waiting(key, remembered, blank),
             Stage::Prepared => self.running(key, occasion, blank),
             Stage::Closed(closing) => {
+                // One whose journal cannot be read has no summary, and is settled by its run all the same.
+                let has_run = closing.run.is_some() || closing.end.keeps_its_place();
                 let report = OrderReport {
                     phase: closing.end.as_str().into(),
-                    run: closing.run.is_some().then_some(occasion.run),
+                    run: has_run.then_some(occasion.run).or(blank.run),
                     error: closing.error.clone(),
                     since: Some(closing.at),
                     ended: Some(closing.at),
@@ -111,24 +136,38 @@ impl Sources<'_> {
                     Some(summary) => summarised(report, summary),
                     None => report,
                 };
+                let report = match remembered.gone {
+                    // Since then it waited for what came instead.
+                    Some(gone) if closing.end == End::Superseded => withdrawn(gone, report),
+                    _ => report,
+                };
                 let message = way_out(closing.end, key, self.host).or(report.message);
                 self.comes_again(key, remembered, closing.end, OrderReport { message, ..report })
             }
         })
     }
 
-    /// An order with a schedule that has not fired yet.
+    /// What is still to be said of an instruction before the one that the key holds now.
+    fn earlier(&self, key: &OrderKey, remembered: &Remembered) -> Option<String> {
+        let (order, host) = (&key.order, self.host);
+        if let Some(Occasion { run, .. }) = remembered.unsettled() {
+            return Some(format!(
+                "run {run} of an earlier instruction needs an operator: look at the host, then hostler acknowledge \
+                 {order} --host {host} --as done (or failed), or hostler undo {order} --host {host}"
+            ));
+        }
+        let executes = remembered.earlier().find(|occasion| occasion.stage == Stage::Prepared)?;
+        Some(format!("run {} of an earlier instruction goes on", executes.run))
+    }
+
+    /// An instruction of which nothing has come yet, as with a schedule that has not fired; if the key is gone, nothing
+    /// will.
     fn comes(&self, key: &OrderKey, remembered: &Remembered, blank: OrderReport) -> Option<OrderReport> {
+        if let Some(gone) = remembered.gone {
+            return Some(withdrawn(gone, OrderReport { identity: remembered.last, ..blank }));
+        }
         let identity = Some(remembered.last?);
         let since = remembered.standing.handled;
-        if remembered.standing.terms.is_none() && !self.decision.waits.contains_key(key) {
-            let message = Some(
-                "it had a schedule when it was placed, and has none now: change `revision` to have it carried out"
-                    .to_owned(),
-            );
-            let reason = Some("schedule".to_owned());
-            return Some(OrderReport { phase: "waiting".into(), reason, identity, since, message, ..blank });
-        }
         let report = self.waiting(key, remembered, OrderReport { identity, since, ..blank });
         let message = report.message.clone().or_else(|| counted(&remembered.standing));
         Some(OrderReport { message, ..report })
@@ -145,16 +184,21 @@ impl Sources<'_> {
         let Some(wait) = self.decision.waits.get(key) else { return over };
         let said = wait.detail.clone().or_else(|| counted(&remembered.standing)).or(over.message.clone());
         let identity = remembered.last.or(over.identity);
+        // An end that changed nothing says less than that the order comes again: one that was refused or too late when
+        // it was placed has other terms by now.
+        let placed = remembered.current.as_ref().is_some_and(|occasion| occasion.cause == Cause::Placed);
+        let nothing_came = matches!(end, End::Superseded | End::Withdrawn | End::Skipped)
+            || (placed && matches!(end, End::Refused | End::Expired));
         // A state that holds, or what went wrong last, is more than that it is waited for the next time.
-        let failed = !end.is_good() && !matches!(end, End::Superseded | End::Withdrawn);
-        if matches!(wait.reason, Reason::Reconcile | Reason::Secret) || failed {
+        let tells = matches!(wait.reason, Reason::Reconcile | Reason::Secret) || !end.is_good();
+        if tells && !nothing_came {
             return OrderReport { until: wait.until, message: said, identity, ..over };
         }
         OrderReport {
             phase: "waiting".into(),
             reason: Some(wait.reason.as_str().into()),
             until: wait.until,
-            message: Some(match (&over.cause, said) {
+            message: Some(match (over.cause.as_ref().filter(|_| !(nothing_came && placed)), said) {
                 (Some(cause), Some(said)) => format!("last: {cause}, {}; {said}", end.as_str()),
                 (Some(cause), None) => format!("last: {cause}, {}", end.as_str()),
                 (None, said) => said.unwrap_or_default(),
@@ -169,12 +213,14 @@ impl Sources<'_> {
 
     fn waiting(&self, key: &OrderKey, remembered: &Remembered, blank: OrderReport) -> OrderReport {
         let wait = self.decision.waits.get(key);
+        let older = remembered.earlier().find(|occasion| occasion.has_run()).map(|occasion| occasion.run);
+        let unsaid = if older.is_some() { Reason::OlderRun } else { Reason::Store };
         OrderReport {
             phase: "waiting".into(),
-            reason: Some(wait.map_or("store", |wait| wait.reason.as_str()).into()),
-            message: wait.and_then(|wait| wait.detail.clone()),
+            reason: Some(wait.map_or(unsaid, |wait| wait.reason).as_str().into()),
+            message: wait.and_then(|wait| wait.detail.clone()).or(blank.message),
             until: wait.and_then(|wait| wait.until),
-            run: remembered.previous.as_ref().map(|older| older.run),
+            run: older,
             ..blank
         }
     }
@@ -216,6 +262,17 @@ impl Sources<'_> {
         let detail = wait.and_then(|wait| wait.detail.clone());
         let message = detail.or(message).or(report.message.clone());
         OrderReport { progress, message, error, ..report }
+    }
+}
+
+/// The order is gone, and it waited then.
+fn withdrawn(gone: Timestamp, report: OrderReport) -> OrderReport {
+    OrderReport {
+        phase: End::Withdrawn.as_str().into(),
+        error: Some("the order is gone".to_owned()),
+        since: Some(gone),
+        ended: Some(gone),
+        ..report
     }
 }
 
@@ -334,3 +391,7 @@ pub fn run(plan: &Plan, state: &State, alive: bool, tail: Option<&str>) -> RunRe
         }
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod status_tests;

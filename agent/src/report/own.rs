@@ -22,6 +22,18 @@ pub struct Rival {
     pub until: Timestamp,
 }
 
+/// How often somebody else may be faster before the report has to wait for the next round.
+const ATTEMPTS: u32 = 3;
+
+/// What became of one attempt to write.
+enum Attempt {
+    Written,
+    /// A living agent's report stands there, and this host may not be who it seems to be.
+    MayNot,
+    /// Somebody else wrote it between the look and the write.
+    Lost,
+}
+
 /// What tells this agent's report from another's.
 #[derive(Debug)]
 pub struct Own {
@@ -38,13 +50,31 @@ pub struct Own {
 }
 
 impl Own {
-    /// Writes the report, if it may; whoever else writes there is told of.
+    /// Writes the report, if it may; whoever else writes there is told of. False: it is not written, since somebody else
+    /// wrote there at every attempt, or because it may not be.
     pub(super) async fn put(
         &mut self,
         store: &Arc<dyn Store>,
         key: &str,
-        json: Vec<u8>,
-    ) -> Result<(), StoreError> {
+        json: &[u8],
+    ) -> Result<bool, StoreError> {
+        for _ in 0..ATTEMPTS {
+            match self.attempt(store, key, json).await? {
+                Attempt::Written => return Ok(true),
+                Attempt::MayNot => return Ok(false),
+                // Who that was is to be known before this agent goes on.
+                Attempt::Lost => {}
+            }
+        }
+        Ok(false)
+    }
+
+    async fn attempt(
+        &mut self,
+        store: &Arc<dyn Store>,
+        key: &str,
+        json: &[u8],
+    ) -> Result<Attempt, StoreError> {
         let reads = [Read::Key(key.to_owned())];
         let found = store
             .look(&reads)
@@ -63,11 +93,14 @@ impl Own {
                 news
             });
         }
-        if !(living && self.doubtful) {
-            // Written by somebody else since the look: seen the next time.
-            self.wrote |= store.put(key, json, When::Unchanged(index)).await?;
+        if living && self.doubtful {
+            return Ok(Attempt::MayNot);
         }
-        Ok(())
+        if !store.put(key, json.to_vec(), When::Unchanged(index)).await? {
+            return Ok(Attempt::Lost);
+        }
+        self.wrote = true;
+        Ok(Attempt::Written)
     }
 
     /// The other agent whose report this is, if it is another's and that one lives.

@@ -309,16 +309,20 @@ impl Writer {
         *self.changed.entry(Arc::clone(key)).or_insert(now)
     }
 
+    /// False: its text is not composed.
     async fn put(&mut self, key: &str, report: &Report, renew: Option<Duration>) -> Result<bool, StoreError> {
         let now = clock::now();
         let Some(json) = report.stamped(now, renew.map(|_| now + RENEW + SILENT_AFTER)) else {
             return Ok(false);
         };
-        if key == &*self.own_key {
-            self.own.put(&self.store, key, json).await?;
+        if key != &*self.own_key {
+            return self.store.put(key, json, When::Always).await;
+        }
+        if self.own.put(&self.store, key, &json).await? {
             return Ok(true);
         }
-        self.store.put(key, json, When::Always).await
+        let (place, action) = (self.store.place(), format!("to write {key:?}"));
+        Err(StoreError::Refused { place, action, why: "another agent writes its report there".into() })
     }
 
     /// What the store holds of this host. After an outage all agents look at once, so each waits a while first.
@@ -419,7 +423,7 @@ mod tests {
             Box::pin(std::future::ready(listed))
         }
 
-        fn changed<'a>(&'a self, prefix: &'a str, _: Option<u64>) -> Answer<'a, Listing> {
+        fn changed<'a>(&'a self, prefix: &'a str, _: Option<u64>, _: Duration) -> Answer<'a, Listing> {
             self.list(prefix)
         }
 

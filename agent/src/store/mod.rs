@@ -10,6 +10,7 @@ pub mod watch;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use crate::domain::keys::Keys;
 
@@ -21,6 +22,9 @@ pub const MAX_VALUE: usize = 524_288;
 
 /// The longest key, in bytes: names are short, and a path on disk has an end.
 pub const MAX_KEY: usize = 512;
+
+/// The longest that [`Store::changed`] waits, but for what a store stretches it by.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The most reads in one [`Store::look`]: Consul's own limit.
 pub const MAX_READS: usize = 64;
@@ -108,9 +112,9 @@ pub trait Store: Send + Sync {
     /// All keys below `prefix`; answers at once.
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing>;
 
-    /// As [`Store::list`], but waits (a minute or so) for the prefix to differ from index `seen`.
-    /// An answer with the same index means that nothing happened. `None`: answers at once.
-    fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>) -> Answer<'a, Listing>;
+    /// As [`Store::list`], but waits for the prefix to differ from index `seen`, at most for `within` and for a minute
+    /// or so. An answer with the same index means that the store noticed nothing. `None`: answers at once.
+    fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>, within: Duration) -> Answer<'a, Listing>;
 
     /// One consistent look at several places, at one moment; reads only. In the order asked, at most
     /// [`MAX_READS`]. A key that does not exist is an empty listing; the index of each listing is the

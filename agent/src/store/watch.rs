@@ -13,14 +13,22 @@
 //!     │  no answer                ▲  │
 //!     └──────────────────────► Trouble        (backs off, then asks without an index)
 //! ```
+//!
+//! **A watch that has not answered says nothing.** A recursive delete without a final slash, for one, does not wake
+//! Consul's blocking queries below it. So each prefix is also read plainly, at least once a minute, and whenever somebody
+//! has seen something else there.
+//!
+//! **An agent that dies leaves its questions with the server**, which keeps the connection of each until its wait is
+//! over, and has 200 for one client's address. So an agent that was started a moment ago waits for a short time only.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
 
-use super::{Listing, Store, StoreError};
+use super::{LONGEST_WAIT, Listing, Store, StoreError};
 
 /// Answers a second that are asked for in the long run. A store that answers every question at once, for
 /// whatever reason, costs no more than this.
@@ -39,6 +47,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The pause after an answer without marker. An empty prefix is woken by every unrelated write, and a host
 /// that may not see it must not load the servers for that.
 const BLIND_PAUSE: Duration = Duration::from_secs(5);
+
+/// A prefix is read plainly when the last plain reading is so old; the waits between end by then.
+const PLAINLY_EVERY: Duration = Duration::from_secs(55);
+
+/// For so long a watch counts as begun a moment ago.
+const YOUNG: Duration = Duration::from_secs(60);
+
+/// The longest wait of a watch that was begun a moment ago.
+const YOUNG_WAIT: Duration = Duration::from_secs(10);
 
 /// What is known of a prefix at present.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,18 +110,47 @@ pub struct Watch {
     failures: u32,
     /// When the answers so far are used up at the permitted rate.
     paid: Option<Instant>,
+    /// When it was begun.
+    begun: Option<Instant>,
+    /// When the prefix was last read plainly; `None`: not yet.
+    plainly: Option<Instant>,
     seen: Seen,
+}
+
+/// The next question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    /// The index to wait behind; `None`: answered at once.
+    pub seen: Option<u64>,
+    /// For how long at most.
+    pub within: Duration,
 }
 
 impl Watch {
     /// Watches `prefix`, which ends in `/`.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned(), index: None, failures: 0, paid: None, seen: Seen::default() }
+        let seen = Seen::default();
+        Self {
+            prefix: prefix.to_owned(),
+            index: None,
+            failures: 0,
+            paid: None,
+            begun: None,
+            plainly: None,
+            seen,
+        }
     }
 
-    /// What [`Store::changed`] is asked with next.
-    pub fn ask(&self) -> Option<u64> {
-        self.index
+    /// What [`Store::changed`] is asked with at `now`. The wait is one that ends in time for the next plain reading,
+    /// also where the server stretches it by a sixteenth.
+    pub fn ask(&mut self, now: Instant) -> Ask {
+        let begun = *self.begun.get_or_insert(now);
+        let young = now.saturating_duration_since(begun) < YOUNG;
+        let left =
+            self.plainly.map(|at| (at + PLAINLY_EVERY).saturating_duration_since(now)).unwrap_or_default();
+        let within = (left * 16 / 17).min(if young { YOUNG_WAIT } else { LONGEST_WAIT });
+        let seen = self.index.filter(|_| within >= Duration::from_secs(1));
+        Ask { seen, within }
     }
 
     /// What is known now.
@@ -112,10 +158,20 @@ impl Watch {
         &self.seen
     }
 
-    /// Takes an answer in that came at `now`; `jitter` is a number from 0 to 1, new for each call.
-    pub fn answered(&mut self, answer: Result<Listing, StoreError>, now: Instant, jitter: f64) -> Next {
+    /// Takes an answer in that came at `now`; `plainly`: it was given at once, and does not rest on what the store had
+    /// noticed. `jitter` is a number from 0 to 1, new for each call.
+    pub fn answered(
+        &mut self,
+        answer: Result<Listing, StoreError>,
+        plainly: bool,
+        now: Instant,
+        jitter: f64,
+    ) -> Next {
         match answer {
-            Ok(listing) => self.heard(listing, now, jitter),
+            Ok(listing) => {
+                self.plainly = if plainly { Some(now) } else { self.plainly };
+                self.heard(listing, now, jitter)
+            }
             Err(error) => self.failed(&error, now, jitter),
         }
     }
@@ -179,24 +235,37 @@ fn spread(pause: Duration, jitter: f64) -> Duration {
 }
 
 /// Watches `prefix` until nobody listens any more; the receiver always holds the latest, and is woken only
-/// by news. Safe to drop at any point: everything that it holds is in the store.
-pub async fn watch(store: Arc<dyn Store>, prefix: &str, sender: &Sender<Seen>) {
+/// by news. Whoever has seen something else there wakes `doubt` for a plain reading. Safe to drop at any point:
+/// everything that it holds is in the store.
+pub async fn watch(store: Arc<dyn Store>, prefix: &str, doubt: &Notify, sender: &Sender<Seen>) {
     let mut machine = Watch::new(prefix);
+    let now = || tokio::time::Instant::now().into_std();
     loop {
-        let answer = tokio::select! {
-            answer = store.changed(prefix, machine.ask()) => answer,
-            () = sender.closed() => return,
-        };
-        let now = tokio::time::Instant::now().into_std();
-        let next = machine.answered(answer, now, chance());
-        sender.send_if_modified(|shown| {
-            shown.clone_from(machine.seen());
-            next.news
-        });
-        if !next.pause.is_zero() {
-            tokio::select! {
-                () = tokio::time::sleep(next.pause) => {}
+        let ask = machine.ask(now());
+        let mut waiting = store.changed(prefix, ask.seen, ask.within);
+        loop {
+            let (answer, plainly, over) = tokio::select! {
+                answer = &mut waiting => (answer, ask.seen.is_none(), true),
+                // The question that waits is kept: dropped, it would keep its connection at the server all the same.
+                () = doubt.notified(), if ask.seen.is_some() => tokio::select! {
+                    answer = store.list(prefix) => (answer, true, false),
+                    () = sender.closed() => return,
+                },
                 () = sender.closed() => return,
+            };
+            let next = machine.answered(answer, plainly, now(), chance());
+            sender.send_if_modified(|shown| {
+                shown.clone_from(machine.seen());
+                next.news
+            });
+            if !next.pause.is_zero() {
+                tokio::select! {
+                    () = tokio::time::sleep(next.pause) => {}
+                    () = sender.closed() => return,
+                }
+            }
+            if over {
+                break;
             }
         }
     }
@@ -248,12 +317,12 @@ mod tests {
 
     fn play(rows: Vec<Row>) {
         let mut watch = Watch::new("p/");
-        assert_eq!(watch.ask(), None, "the first question has no index");
         let mut now = Instant::now();
+        assert_eq!(watch.ask(now).seen, None, "the first question has no index");
         for (at, (answer, ask, news, sight)) in rows.into_iter().enumerate() {
             now += Duration::from_secs(10);
-            let next = watch.answered(answer, now, 0.0);
-            assert_eq!((watch.ask(), next.news), (ask, news), "row {at}");
+            let next = watch.answered(answer, true, now, 0.0);
+            assert_eq!((watch.ask(now).seen, next.news), (ask, news), "row {at}");
             assert_eq!(name(&watch.seen().sight), sight, "row {at}");
         }
     }
@@ -306,12 +375,12 @@ mod tests {
         ]);
         let mut watch = Watch::new("p/");
         let start = Instant::now();
-        watch.answered(Ok(listing(5, &[MARK, ("a", 4)])), start, 0.0);
-        watch.answered(Err(broken()), start + Duration::from_secs(60), 0.0);
+        watch.answered(Ok(listing(5, &[MARK, ("a", 4)])), true, start, 0.0);
+        watch.answered(Err(broken()), true, start + Duration::from_secs(60), 0.0);
         let seen = watch.seen();
         assert_eq!(seen.last.as_ref().unwrap().entries.len(), 1);
         assert_eq!(seen.contact, Some(start), "a failure is no contact");
-        watch.answered(Ok(listing(9, &[])), start + Duration::from_secs(70), 0.0);
+        watch.answered(Ok(listing(9, &[])), true, start + Duration::from_secs(70), 0.0);
         assert!(watch.seen().last.is_some());
         assert_eq!(watch.seen().contact, Some(start + Duration::from_secs(70)));
     }
@@ -322,7 +391,7 @@ mod tests {
         let mut now = Instant::now();
         let mut pause = |watch: &mut Watch, answer, jitter| {
             now += Duration::from_secs(100);
-            watch.answered(answer, now, jitter).pause
+            watch.answered(answer, true, now, jitter).pause
         };
         let whole: Vec<u64> = (0..9).map(|_| pause(&mut watch, Err(broken()), 1.0).as_secs()).collect();
         assert_eq!(whole, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
@@ -343,11 +412,49 @@ mod tests {
         let mut answers = 0;
         while now < start + Duration::from_secs(60) {
             // Each answer comes at once, and is always news.
-            now += watch.answered(Ok(listing(answers + 1, &[MARK, ("a", answers + 1)])), now, 0.5).pause;
+            let answer = Ok(listing(answers + 1, &[MARK, ("a", answers + 1)]));
+            now += watch.answered(answer, true, now, 0.5).pause;
             answers += 1;
         }
         assert!(answers <= u64::from(60 * ANSWERS_A_SECOND + BURST + 1), "{answers} answers in a minute");
         assert!(answers >= u64::from(60 * ANSWERS_A_SECOND));
+    }
+
+    /// The questions of a watch whose store answers each when its wait is over, stretched by a sixteenth, for so many
+    /// seconds: how long after the start each was asked, and the wait; none: a plain reading.
+    fn idle(seconds: u64) -> Vec<(u64, Option<u64>)> {
+        let mut watch = Watch::new("p/");
+        let start = Instant::now();
+        let (mut now, mut asked) = (start, Vec::new());
+        while now < start + Duration::from_secs(seconds) {
+            let ask = watch.ask(now);
+            let wait = ask.seen.map(|_| Duration::from_secs(ask.within.as_secs()));
+            asked.push((now.duration_since(start).as_secs(), wait.map(|wait| wait.as_secs())));
+            now += wait.map_or(Duration::from_millis(1), |wait| wait + wait / 16);
+            watch.answered(Ok(listing(5, &[MARK, ("a", 4)])), wait.is_none(), now, 0.5);
+        }
+        asked
+    }
+
+    #[test]
+    fn a_prefix_is_read_plainly_each_minute_and_little_is_asked_besides() {
+        let asked = idle(3600);
+        let plain: Vec<u64> = asked.iter().filter(|(_, wait)| wait.is_none()).map(|(at, _)| *at).collect();
+        for pair in plain.windows(2) {
+            assert!(pair[1] - pair[0] <= 60, "{pair:?}");
+        }
+        assert!(3600 - plain.last().unwrap() <= 60, "{plain:?}");
+        // Two questions for each minute, less some seconds, and some more in the first.
+        assert!(asked.len() <= 150, "{} questions in an hour", asked.len());
+    }
+
+    #[test]
+    fn in_its_first_minute_a_watch_waits_for_a_short_time() {
+        let asked = idle(300);
+        let longest = |young: bool| {
+            asked.iter().filter(|(at, _)| (*at < 60) == young).filter_map(|(_, wait)| *wait).max().unwrap()
+        };
+        assert!(longest(true) <= 10 && longest(false) >= 40, "{asked:?}");
     }
 
     /// Gives its answers one after the other, then nothing for ever.
@@ -364,7 +471,7 @@ mod tests {
         fn list<'a>(&'a self, _: &'a str) -> Answer<'a, Listing> {
             Box::pin(std::future::pending())
         }
-        fn changed<'a>(&'a self, _: &'a str, _: Option<u64>) -> Answer<'a, Listing> {
+        fn changed<'a>(&'a self, _: &'a str, _: Option<u64>, _: Duration) -> Answer<'a, Listing> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             let mut answers = self.answers.lock().unwrap();
             if answers.is_empty() {
@@ -403,7 +510,7 @@ mod tests {
             let (sender, mut receiver) = tokio::sync::watch::channel(Seen::default());
             let driver = tokio::spawn({
                 let store = Arc::clone(&store);
-                async move { watch(store, "p/", &sender).await }
+                async move { watch(store, "p/", &Notify::new(), &sender).await }
             });
             let mut sights = Vec::new();
             while sights.last().map(String::as_str) != Some("visible 1") {

@@ -87,8 +87,9 @@ impl Watching {
                         list.lock().unwrap().push(receiver.borrow_and_update().clone());
                     }
                 };
+                let doubt = tokio::sync::Notify::new();
                 tokio::select! {
-                    () = watch(store, &prefix, &sender) => {}
+                    () = watch(store, &prefix, &doubt, &sender) => {}
                     () = read => {}
                     _ = stopped => {}
                 }

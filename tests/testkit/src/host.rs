@@ -371,9 +371,16 @@ impl Host {
         self.program = own;
     }
 
-    /// Starts the agent.
+    /// Starts the agent. That it was killed before costs it no pause: a test may do that as often as it likes.
     #[track_caller]
     pub fn start(&mut self) {
+        let _ = fs::remove_file(self.path("run/early-deaths"));
+        self.start_once_more();
+    }
+
+    /// Starts the agent, which knows of its earlier deaths.
+    #[track_caller]
+    pub fn start_once_more(&mut self) {
         let log = fs::File::options().append(true).create(true).open(self.path("log")).expect("the log");
         let mut command = Command::new(&self.program);
         command.arg("agent").arg("--config").arg(self.path("hostler.yml"));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     Agent, formats, identity, presence, reload, runs, secrets, sights, space, standing, telemetry, unready,
-    vault,
+    vault, warnings,
 };
 use crate::app::open::{self, Opened};
 use crate::catalog::Catalog;
@@ -125,6 +125,7 @@ impl Agent {
             started: clock::now().as_duration().as_secs_f64() - since_boot,
             tally: Tally::default(),
             shown: telemetry::Shown::default(),
+            warnings: warnings::Warnings::default(),
             reported: watch::channel(None).0,
             host,
             who,
@@ -138,6 +139,7 @@ impl Agent {
             store,
             sources,
             sights: Vec::new(),
+            doubt: Arc::default(),
             sighted: sights::Sighted::default(),
             sightings: 0,
             seeing: sights::Seeing::default(),
@@ -145,6 +147,7 @@ impl Agent {
             audit,
             reported_audit: Head::default(),
             ledger_full: None,
+            audited: Vec::new(),
             space: space::Space::of(&settings.state_dir),
             catalog,
             examined: BTreeMap::new(),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Agent;
-use crate::domain::decide::{Action, Decision, View, decide};
+use crate::domain::decide::{Action, Controls, Decision, View, decide};
 use crate::host::clock;
 
 /// What the ledger could not take is decided again after this.
@@ -27,7 +27,8 @@ impl Agent {
             let unread = BTreeMap::new();
             let no_vault = self.no_vault();
             // On a host that is not who it was, nothing follows from what is or is not there.
-            let judges = self.past.is_some() && self.sighted.visible && self.who.differs.is_none();
+            let (is_itself, no_controls) = (self.who.differs.is_none(), Controls::new());
+            let judges = self.past.is_some() && self.sighted.visible && is_itself;
             let view = View {
                 now,
                 boot: &self.boot,
@@ -37,7 +38,7 @@ impl Agent {
                 past: self.past.as_ref().unwrap_or(&unread),
                 barred: barred.as_deref(),
                 full: self.space.full.as_deref(),
-                controls: &self.seeing.controls,
+                controls: if is_itself { &self.seeing.controls } else { &no_controls },
                 freezes: &self.seeing.freezes,
                 indexes: &self.sighted.indexes,
                 memory: ledger.memory(),

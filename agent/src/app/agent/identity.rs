@@ -20,6 +20,12 @@ use crate::store::{Store, StoreError};
 /// The store is asked for the host's name again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
+/// What systemd is told while the store does not answer.
+const WAITS: &str = "waiting for Consul to say the name of this host; `host:` is not configured";
+/// The same while it refuses to.
+const DENIED: &str =
+    "Consul does not let this host ask for its name: let the token read the agent, or set `host:`";
+
 /// Who this agent acts for.
 #[derive(Clone, Debug)]
 pub struct Who {
@@ -65,13 +71,10 @@ async fn node(store: &dyn Store, notify: &mut Notify) -> Result<Name, AgentError
     loop {
         match store.node().await {
             Ok(name) => return name.to_ascii_lowercase().parse().map_err(|_| AgentError::NoHost),
-            Err(error @ (StoreError::Denied { .. } | StoreError::Refused { .. })) => {
-                tracing::error!("{error}");
-                return Err(AgentError::NoHost);
-            }
+            // A right may come later, as a server may.
             Err(error) => {
-                notify
-                    .say(true, "waiting for Consul to say the name of this host; `host:` is not configured");
+                let denied = matches!(error, StoreError::Denied { .. } | StoreError::Refused { .. });
+                notify.say(true, if denied { DENIED } else { WAITS });
                 notify.alive();
                 // An outage may last for days: what is told once is not told again.
                 let why = error.to_string();

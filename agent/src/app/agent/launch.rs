@@ -177,6 +177,7 @@ impl Agent {
             index,
             task: task.clone(),
             known: controls.map(|(_, id)| *id).collect(),
+            doubt: Arc::clone(&self.doubt),
         }
     }
 }

@@ -1,10 +1,14 @@
 //! The last look: just before a run's first intent, one consistent reading of everything that could keep it back.
 //!
-//! What was decided rests on watches, which are a moment behind: a freeze or a cancel that was written before the
-//! order was seen must stop it all the same.
+//! What was decided rests on watches, which are a moment behind, or more: a watch that has not answered says nothing.
+//! So in one transaction it is asked for the order, for the marker of each place of this host's, for nearer orders of
+//! this name, which would hide it, for freezes and controls; and a start follows from nothing else. What differs from
+//! what the watches show has them read anew.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use tokio::sync::Notify;
 
 use super::sights;
 use crate::domain::control::ControlId;
@@ -13,7 +17,7 @@ use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::source::{OrderKey, Source};
 use crate::host::clock;
-use crate::store::{Entry, Read, Store, StoreError};
+use crate::store::{Entry, Listing, Read, Store, StoreError};
 
 /// What the last look found, if not the order as it was and nothing against it.
 #[derive(Debug, thiserror::Error)]
@@ -41,28 +45,57 @@ pub(super) struct LastLook {
     pub(super) task: Name,
     /// The controls that were in sight when the start was decided.
     pub(super) known: BTreeSet<ControlId>,
+    /// Has the watches read anew.
+    pub(super) doubt: Arc<Notify>,
 }
 
 impl LastLook {
     /// The order as it was seen, if nothing stands against its start.
     pub(super) async fn look(&self) -> Result<Entry, Look> {
-        let prefix = match &self.key.source {
+        let looked = self.ask().await;
+        if matches!(looked, Err(Look::Changed(_) | Look::NotNow(_))) {
+            self.doubt.notify_waiters();
+        }
+        looked
+    }
+
+    async fn ask(&self) -> Result<Entry, Look> {
+        let prefix = |source: &Source| match source {
             Source::Host(host) => self.keys.host_orders(host),
             Source::Group(group) => self.keys.group_orders(group),
         };
-        let order = format!("{prefix}{}", self.key.order);
-        let (freezes, controls) = (self.keys.freezes(), self.keys.controls(&self.host));
-        let reads = [Read::Key(order), Read::Prefix(freezes.clone()), Read::Prefix(controls.clone())];
-        let mut found = self.store.look(&reads).await.map_err(Look::Trouble)?.into_iter();
-        let entry = found.next().and_then(|listing| listing.entries.into_iter().next());
-        let mut visible = |prefix: &str| {
-            // Lost rights look like an empty prefix: without its marker nothing follows from what is not there.
-            let listing = found.next().and_then(|listing| listing.without_marker(prefix));
-            let blind = || format!("{prefix} has no marker or may not be read: run hostler enroll");
-            listing.ok_or_else(|| Look::NotNow(blind()))
+        let order_in = |source: &Source| format!("{}{}", prefix(source), self.key.order);
+        let Some(rank) = self.sources.iter().position(|source| *source == self.key.source) else {
+            return Err(Look::Changed(format!("this host is not in {} any more", self.key.source)));
         };
-        let frozen_groups = sights::freezes(&freezes, &visible(&freezes)?);
-        let present = sights::controls(&controls, &visible(&controls)?);
+        let nearer = self.sources.get(..rank).unwrap_or_default();
+        let (freezes, controls) = (self.keys.freezes(), self.keys.controls(&self.host));
+        let mut reads = vec![
+            Read::Key(order_in(&self.key.source)),
+            Read::Prefix(freezes.clone()),
+            Read::Prefix(controls.clone()),
+        ];
+        reads.extend(self.sources.iter().map(|source| Read::Key(Keys::marker(&prefix(source)))));
+        reads.extend(nearer.iter().map(|source| Read::Key(order_in(source))));
+        let mut found = self.store.look(&reads).await.map_err(Look::Trouble)?.into_iter();
+        // Lost rights look like an empty prefix: without its marker nothing follows from what is not there.
+        let blind = |prefix: &str| {
+            Look::NotNow(format!("{prefix} has no marker or may not be read: run hostler enroll"))
+        };
+        let mut next = || found.next().unwrap_or_default();
+        let entry = next().entries.into_iter().next();
+        let visible =
+            |listing: Listing, prefix: &str| listing.without_marker(prefix).ok_or_else(|| blind(prefix));
+        let frozen_groups = sights::freezes(&freezes, &visible(next(), &freezes)?);
+        let present = sights::controls(&controls, &visible(next(), &controls)?);
+        for source in &self.sources {
+            if next().entries.is_empty() {
+                return Err(blind(&prefix(source)));
+            }
+        }
+        if let Some(source) = nearer.iter().find(|_| !next().entries.is_empty()) {
+            return Err(Look::Changed(format!("the order in {source} took its place")));
+        }
         let entry = match entry {
             Some(entry) if entry.modify_index == self.index => entry,
             Some(_) => return Err(Look::Changed("the order has changed".into())),

@@ -22,6 +22,7 @@
 
 mod build;
 mod dispatch;
+mod early;
 mod event;
 mod examine;
 mod formats;
@@ -46,6 +47,7 @@ mod telemetry;
 mod tidy;
 mod unready;
 mod vault;
+mod warnings;
 mod work;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +66,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
 use crate::config::Settings;
-use crate::domain::audit::Head;
+use crate::domain::audit::{Entry, Head};
 use crate::domain::decide::{Decision, Examined};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
@@ -116,6 +118,8 @@ pub struct Agent {
     /// Reports that the store refuses: one line for the operator.
     refused_reports: watch::Receiver<Option<String>>,
     sights: Vec<sights::Sight>,
+    /// Has the watches read plainly: somebody saw something else there.
+    doubt: Arc<Notified>,
     sighted: sights::Sighted,
     sightings: u64,
     seeing: sights::Seeing,
@@ -124,6 +128,8 @@ pub struct Agent {
     /// The newest line of the audit that this host reported before.
     reported_audit: Head,
     ledger_full: Option<String>,
+    /// Entries of the audit whose record the ledger could not take.
+    audited: Vec<Entry>,
     space: space::Space,
     catalog: Catalog,
     examined: BTreeMap<OrderKey, Examined>,
@@ -147,6 +153,7 @@ pub struct Agent {
     started: f64,
     tally: Tally,
     shown: telemetry::Shown,
+    warnings: warnings::Warnings,
     /// When the store last took what this host has to report.
     reported: watch::Sender<Option<Timestamp>>,
     closed_since_trim: usize,
@@ -177,8 +184,15 @@ impl Agent {
         self.listening.listen_locally(&self.settings.runtime_dir);
         self.listening.listen(self.settings.listen);
         self.keep_presence();
-        self.sights =
-            sights::watch(&self.store, &self.settings.keys, &self.host, &self.sources, &self.events);
+        let life = early::Life::begin(&self.settings.runtime_dir);
+        let watching = sights::Watching {
+            store: &self.store,
+            keys: &self.settings.keys,
+            events: &self.events,
+            doubt: &self.doubt,
+            pause: life.pause(),
+        };
+        self.sights = watching.watch(&self.host, &self.sources);
         self.read_past();
         let mut reload = signal(SignalKind::hangup())?;
         let mut look = interval(LOOK_EVERY);
@@ -239,6 +253,7 @@ impl Agent {
                 }
                 _ = reload.recv() => self.reload(),
                 () = &mut shutdown => {
+                    life.ends_in_order();
                     self.notify.stopping();
                     if let Some(presence) = self.presence {
                         presence.leave().await;

@@ -41,9 +41,9 @@ impl Agent {
         if let (Ok(ledger), None) = (&self.ledger, &self.who.differs) {
             let (memory, decision, runs) = (ledger.memory(), &self.decision, self.runs.views());
             Sources { host: &self.host, memory, decision, runs, now: clock::now() }.each_order(
-                |order, report| {
-                    shown.count(&report);
-                    let report = bounds::order(report);
+                |order, composed| {
+                    shown.count(&composed);
+                    let report = bounds::order(composed.report);
                     if phases.len() < ORDERS_NAMED {
                         phases.insert(order.to_string(), report.phase.clone());
                     } else {
@@ -60,6 +60,7 @@ impl Agent {
         }
         self.shown = shown;
         let conditions = self.conditions();
+        self.warnings.log(&conditions);
         self.tell_consul(&conditions);
         let conditions = conditions.into_iter().map(|condition| condition.text);
         let agent = AgentReport {

@@ -5,12 +5,45 @@ use std::collections::BTreeSet;
 use super::Agent;
 use crate::domain::audit::Entry;
 use crate::domain::ids::RunId;
-use crate::domain::memory::Fact;
+use crate::domain::memory::{End, Fact};
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;
+use crate::domain::text;
+use crate::domain::yaml::one_line;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::audit::AuditError;
+
+/// The longest reason in the log, in bytes.
+const LOGGED: usize = 200;
+
+/// So many entries are remembered of a record that the ledger could not take.
+const AUDITED: usize = 256;
+
+/// Says what came of orders, when it is on the disk: loudly what somebody should look at.
+fn log(fact: &Fact) {
+    match fact {
+        Fact::Closed { key, run, closing } => {
+            let (end, why) = (closing.end.as_str(), closing.error.as_deref());
+            let why = why.map(|why| format!(": {}", text::head(&one_line(why), LOGGED))).unwrap_or_default();
+            match closing.end {
+                End::NeedsOperator | End::UndoFailed => {
+                    tracing::error!(order = %key, run = %run, "{end}{why}")
+                }
+                End::Failed | End::Undone | End::Refused => {
+                    tracing::warn!(order = %key, run = %run, "{end}{why}");
+                }
+                _ => tracing::info!(order = %key, run = %run, "{end}"),
+            }
+        }
+        Fact::Unreadable { key, unreadable } if unreadable.identity.is_none() => {
+            let why = text::head(&one_line(&unreadable.message), LOGGED);
+            tracing::warn!(order = %key, "refused: {why}");
+        }
+        Fact::Held { key, held } => tracing::warn!(order = %key, "held: {}", held.why.as_str()),
+        _ => {}
+    }
+}
 
 impl Agent {
     /// Puts facts on the disk; if that fails, nothing may follow from them.
@@ -18,10 +51,7 @@ impl Agent {
         let closed: Vec<(OrderKey, RunId)> = facts
             .iter()
             .filter_map(|fact| match fact {
-                Fact::Closed { key, run, closing } => {
-                    tracing::info!(order = %key, run = %run, "{}", closing.end.as_str());
-                    Some((key.clone(), *run))
-                }
+                Fact::Closed { key, run, .. } => Some((key.clone(), *run)),
                 _ => None,
             })
             .collect();
@@ -44,6 +74,7 @@ impl Agent {
         match kept {
             Ok(()) => {
                 self.ledger_full = None;
+                facts.iter().for_each(log);
                 self.standings.follow(&facts);
                 self.unready.follow(&facts);
                 self.secrets.follow(&facts, &self.seeing.orders);
@@ -76,7 +107,9 @@ impl Agent {
     fn keep(&mut self, facts: &[Fact]) -> Result<(), String> {
         self.audit_facts(facts).map_err(|error| format!("the audit cannot be written: {error}"))?;
         let ledger = self.ledger.as_mut().map_err(|error| error.to_string())?;
-        ledger.record(facts.to_vec()).map_err(|error| format!("the ledger cannot be written: {error}"))
+        ledger.record(facts.to_vec()).map_err(|error| format!("the ledger cannot be written: {error}"))?;
+        self.audited.clear();
+        Ok(())
     }
 
     /// Tells the audit that an agent works here from now on; that may fail, what follows from it may not.
@@ -95,10 +128,18 @@ impl Agent {
             Ok(Document::Order(order)) => Some(&**order),
             _ => None,
         };
-        let entries: Vec<Entry> = facts.iter().filter_map(|fact| Entry::of(fact, order)).collect();
+        let entries = facts.iter().filter_map(|fact| Entry::of(fact, order));
+        // What the audit has since the ledger could not take it is not said again each time it is tried.
+        let entries: Vec<Entry> = entries.filter(|entry| !self.audited.contains(entry)).collect();
         match &mut self.audit {
             _ if entries.is_empty() => Ok(()),
-            Ok(audit) => audit.append(entries),
+            Ok(audit) => {
+                audit.append(entries.clone())?;
+                self.audited.extend(entries);
+                let too_many = self.audited.len().saturating_sub(AUDITED);
+                self.audited.drain(..too_many);
+                Ok(())
+            }
             Err(error) => Err(AuditError::NotOpen(error.to_string())),
         }
     }

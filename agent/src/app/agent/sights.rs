@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::Event;
 use crate::domain::condition::{Condition, Kind};
@@ -107,32 +108,44 @@ impl Sight {
     }
 }
 
-/// Starts to watch everything that operators write for this host; each change is an event.
-pub(super) fn watch(
-    store: &Arc<dyn Store>,
-    keys: &Keys,
-    host: &Name,
-    sources: &[Source],
-    events: &mpsc::Sender<Event>,
-) -> Vec<Sight> {
-    let start = |place: Place| {
+/// What watching needs.
+pub(super) struct Watching<'a> {
+    pub(super) store: &'a Arc<dyn Store>,
+    pub(super) keys: &'a Keys,
+    pub(super) events: &'a mpsc::Sender<Event>,
+    /// Has every watch read plainly.
+    pub(super) doubt: &'a Arc<Notify>,
+    /// Before the first question.
+    pub(super) pause: Duration,
+}
+
+impl Watching<'_> {
+    /// Starts to watch everything that operators write for this host; each change is an event.
+    pub(super) fn watch(&self, host: &Name, sources: &[Source]) -> Vec<Sight> {
+        let orders = sources.iter().cloned().map(Place::Orders);
+        orders.chain([Place::Controls, Place::Freezes]).map(|place| self.start(place, host)).collect()
+    }
+
+    fn start(&self, place: Place, host: &Name) -> Sight {
         let prefix = match &place {
-            Place::Orders(Source::Host(host)) => keys.host_orders(host),
-            Place::Orders(Source::Group(group)) => keys.group_orders(group),
-            Place::Controls => keys.controls(host),
-            Place::Freezes => keys.freezes(),
+            Place::Orders(Source::Host(host)) => self.keys.host_orders(host),
+            Place::Orders(Source::Group(group)) => self.keys.group_orders(group),
+            Place::Controls => self.keys.controls(host),
+            Place::Freezes => self.keys.freezes(),
         };
         let (sender, seen) = watch::channel(Seen::default());
-        let (watched, path) = (Arc::clone(store), prefix.clone());
-        tokio::spawn(async move { crate::store::watch::watch(watched, &path, &sender).await });
-        let (mut changes, events) = (seen.clone(), events.clone());
+        let (store, path, doubt) = (Arc::clone(self.store), prefix.clone(), Arc::clone(self.doubt));
+        let pause = self.pause;
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            crate::store::watch::watch(store, &path, &doubt, &sender).await;
+        });
+        let (mut changes, events) = (seen.clone(), self.events.clone());
         tokio::spawn(async move {
             while changes.changed().await.is_ok() && events.send(Event::Sight).await.is_ok() {}
         });
-        Sight { place, prefix, seen, store: Arc::clone(store) }
-    };
-    let orders = sources.iter().cloned().map(Place::Orders);
-    orders.chain([Place::Controls, Place::Freezes]).map(start).collect()
+        Sight { place, prefix, seen, store: Arc::clone(self.store) }
+    }
 }
 
 /// What was in sight when it was taken in.

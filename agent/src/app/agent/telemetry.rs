@@ -15,7 +15,7 @@ use crate::domain::decide::{Life, Reason, RunView};
 use crate::domain::memory::{Fact, Hold};
 use crate::host::{clock, disk, facts, process};
 use crate::ledger::reserve::Free;
-use crate::report::document::OrderReport;
+use crate::report::compose::Composed;
 use crate::telemetry::http::{self, Answer, CONNECTIONS, Page, Question};
 use crate::telemetry::metrics::{self, Snapshot, Words};
 
@@ -80,7 +80,14 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn count(&mut self, report: &OrderReport) {
+    /// Counts an order; one that is gone and of which nothing is under way is none any more.
+    pub(super) fn count(&mut self, Composed { report, is_history, unsettled }: &Composed) {
+        if let Some(end) = unsettled {
+            add(&mut self.phases, end.as_str());
+        }
+        if *is_history {
+            return;
+        }
         add(&mut self.phases, &report.phase);
         match (report.phase.as_str(), &report.reason) {
             ("waiting", Some(reason)) => add(&mut self.waiting, reason),

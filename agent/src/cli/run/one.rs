@@ -20,7 +20,7 @@ use crate::domain::name::Name;
 use crate::domain::source::OrderKey;
 use crate::host::clock;
 use crate::report::document::{AgentReport, OrderReport};
-use crate::store::{Listing, StoreError};
+use crate::store::{LONGEST_WAIT, Listing, StoreError};
 
 /// How often the agent's own report is looked at.
 const AGENT_EVERY: Duration = Duration::from_secs(15);
@@ -210,7 +210,7 @@ async fn next(place: &Place, prefix: &str, seen: Option<u64>) -> Result<Listing,
     if seen.is_some() {
         sleep(REST).await;
     }
-    let listing = place.store.changed(prefix, seen).await;
+    let listing = place.store.changed(prefix, seen, LONGEST_WAIT).await;
     if listing.is_err() {
         sleep(AGAIN).await;
     }

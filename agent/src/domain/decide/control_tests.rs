@@ -8,7 +8,7 @@ use crate::domain::memory::{End, Hold, Occasion, Stage};
 
 impl Model {
     /// Writes a control for the order; the id tells how many were written before.
-    fn control(&mut self, act: Act, names: Names, settled: Option<Settled>) -> ControlId {
+    pub(crate) fn control(&mut self, act: Act, names: Names, settled: Option<Settled>) -> ControlId {
         let millis = u64::try_from(self.now.as_millisecond()).unwrap() + self.controls.len() as u64;
         let id = ControlId::new(millis, 0);
         let control = Control { act, names, settled, by: "alice".into(), reason: "CHG1".into() };
@@ -17,7 +17,7 @@ impl Model {
         id
     }
 
-    fn answer(&self, id: ControlId) -> String {
+    pub(crate) fn answer(&self, id: ControlId) -> String {
         self.memory.acts[&id].answer.clone()
     }
 

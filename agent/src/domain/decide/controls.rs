@@ -84,11 +84,13 @@ impl<'a> Case<'a> {
     fn act(&self, new_run: &mut dyn FnMut() -> RunId) -> Answer {
         if let Some((key, held)) = self.held() {
             return match self.control.act {
-                Act::Release if self.comes_by_schedule(key) => self.rebase(key, held),
+                // Whether it has a schedule is not known while it is out of sight.
+                Act::Release if self.view.orders.is_none() => Answer::NotYet,
+                Act::Release if self.comes_by_schedule(key) => Answer::Done(vec![self.stands(key, held)]),
                 Act::Release | Act::Retry => {
                     Answer::Done(vec![self.occasion(key, held.identity, held.index, new_run())])
                 }
-                Act::Rebase => self.rebase(key, held),
+                Act::Rebase => self.rebase(key, held, new_run()),
                 Act::Cancel | Act::Acknowledge | Act::Undo => {
                     Answer::Stale("it names what is held: release or rebase it".into())
                 }
@@ -142,9 +144,18 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn rebase(&self, key: &OrderKey, held: &Held) -> Answer {
-        let (key, identity, index) = (key.clone(), held.identity, held.index);
-        Answer::Done(vec![Fact::Rebased { key, identity, index }])
+    /// What is held is what stands, and counts as done: so it has a status, and can be retried.
+    fn rebase(&self, key: &OrderKey, held: &Held, run: RunId) -> Answer {
+        let (identity, index, at) = (held.identity, held.index, self.view.now);
+        let placed = Fact::Occasion { key: key.clone(), run, identity, index, cause: Cause::Placed, at };
+        let error = Some(format!("accepted by {}: {}", self.control.by, self.control.reason));
+        let closing = Closing { end: End::Unchanged, error, at, run: None };
+        let closed = Fact::Closed { key: key.clone(), run, closing };
+        Answer::Done(vec![self.stands(key, held), placed, closed])
+    }
+
+    fn stands(&self, key: &OrderKey, held: &Held) -> Fact {
+        Fact::Rebased { key: key.clone(), identity: held.identity, index: held.index }
     }
 
     /// An order with a schedule fires at its times: to let it go is to let it stand.

@@ -488,6 +488,6 @@ mod format_tests;
 #[cfg(test)]
 mod runs_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
 mod unready_tests;

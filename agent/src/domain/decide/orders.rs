@@ -131,6 +131,7 @@ fn judge(
     };
     let behind = || first::is_behind(view, &key.order);
     let fact = match verdict {
+        Verdict::Index if case.was_refused() => occasion(case, new_run),
         Verdict::Nothing if let Some(held) = &remembered.held => {
             if matches!(held.why, Hold::FirstSight | Hold::LedgerBehind) {
                 first::settle(case, held.why, new_run, decision);
@@ -155,6 +156,10 @@ fn judge(
     if !matches!(fact, Fact::Index { .. }) {
         let why = "a newer order took its place";
         close_waiting(view, key, remembered, End::Superseded, why, decision);
+    }
+    if matches!(fact, Fact::Occasion { .. } | Fact::Taken { .. }) {
+        // By which terms it comes again, if it does, is asked anew: they may go with another task.
+        rest(key, remembered, decision);
     }
     decision.remember(fact);
 }
@@ -238,27 +243,9 @@ fn unreadable(
     if remembered.gone.is_none() && remembered.unreadable.as_ref().is_some_and(|known| known.index == index) {
         return;
     }
-    refuse(view, key, index, message, remembered, decision);
-}
-
-/// The document is of no use here until it is written again.
-pub(super) fn refuse(
-    view: &View<'_>,
-    key: &OrderKey,
-    index: u64,
-    message: &str,
-    remembered: &Remembered,
-    decision: &mut Decision,
-) {
-    close_waiting(
-        view,
-        key,
-        remembered,
-        End::Superseded,
-        "an order that is refused took its place",
-        decision,
-    );
-    let unreadable = Unreadable { message: message.to_owned(), index, at: view.now };
+    let why = "an order that is refused took its place";
+    close_waiting(view, key, remembered, End::Superseded, why, decision);
+    let unreadable = Unreadable { message: message.to_owned(), identity: None, index, at: view.now };
     decision.remember(Fact::Unreadable { key: key.clone(), unreadable });
 }
 

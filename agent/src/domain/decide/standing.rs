@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::orders::{close_waiting, hold, refuse};
+use super::orders::{close_waiting, hold};
 use super::starts::{Places, spread};
 use super::{Action, Clock, Decision, Reason, SeenOrder, View, Wait};
 use crate::domain::ids::RunId;
-use crate::domain::memory::{Closing, End, Fact, Hold, Remembered, Stage};
+use crate::domain::memory::{Closing, End, Fact, Hold, Remembered, Stage, Unreadable};
 use crate::domain::order::{Document, Order};
 use crate::domain::plan::Cause;
 use crate::domain::reconcile::{Answer, Finding, TOO_MANY};
@@ -109,14 +109,18 @@ impl Case<'_> {
         let standing = &self.remembered.standing;
         let Some(terms) = self.order.standing_terms() else {
             if standing.terms.is_some() {
-                self.close_open("the order does not come again any more", decision, |_| true);
+                self.close_by_terms("the order does not come again any more", decision);
                 decision.remember(Fact::Rests { key: self.key.clone() });
+            } else if self.remembered.unanswered().is_some() {
+                let why = format!(
+                    "it lost its schedule before that fired, and nothing is started for that: change `revision`, or \
+                     hostler retry {}",
+                    self.key.order
+                );
+                self.answer(End::Withdrawn, why, new_run(), decision);
             }
             return;
         };
-        if self.is_refused() {
-            return;
-        }
         if self.order.schedule.is_some()
             && let Some(wait) = clock_doubt(self.view)
         {
@@ -128,7 +132,7 @@ impl Case<'_> {
             return;
         }
         if standing.terms.as_ref() != Some(&terms) {
-            return self.begin(terms, decision);
+            return self.begin(terms, new_run, decision);
         }
         if self.secrets(new_run, decision) {
             return;
@@ -148,35 +152,55 @@ impl Case<'_> {
         examined.map(|examined| &examined.finding)
     }
 
-    /// Its only occasion was refused: that stays until the order is written again, under another identity.
-    fn is_refused(&self) -> bool {
-        let current = self.remembered.current.as_ref().filter(|o| o.cause == Cause::Placed);
-        let refused = |stage: &Stage| matches!(stage, Stage::Closed(closing) if closing.end == End::Refused);
-        self.order.schedule.is_none()
-            && current.is_some_and(|o| o.identity == self.order.identity && refused(&o.stage))
+    /// Whether it was refused before it was carried out, and is written again since: then it is placed once more. Not
+    /// with a schedule, which fires when its time comes.
+    pub(super) fn was_refused(&self) -> bool {
+        let Remembered { current, unreadable, gone, index, .. } = self.remembered;
+        let this = |identity| identity == self.order.identity;
+        let as_document = unreadable.as_ref().is_some_and(|refused| {
+            refused.identity.is_some_and(this) && refused.index < self.index && *index < self.index
+        });
+        let as_placed = current.as_ref().is_some_and(|occasion| {
+            let refused = matches!(&occasion.stage, Stage::Closed(closing) if closing.end == End::Refused);
+            refused && occasion.cause == Cause::Placed && this(occasion.identity)
+        });
+        self.order.schedule.is_none() && gone.is_none() && as_document && as_placed
     }
 
-    fn begin(&self, terms: String, decision: &mut Decision) {
+    fn begin(&self, terms: String, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
         match self.finding() {
             None => decision.actions.push(Action::Examine(self.key.clone())),
-            Some(Err(why)) => refuse(self.view, self.key, self.index, why, self.remembered, decision),
+            Some(Err(why)) => self.refuse(why, new_run, decision),
             Some(Ok(_)) => {
-                let order = self.order;
-                self.close_open("the order comes again by other terms", decision, |cause| match cause {
-                    Cause::Placed => order.schedule.is_some(),
-                    Cause::Firing(instant) => !order.schedule.as_ref().is_some_and(|s| s.names(*instant)),
-                    Cause::Drift(_) => order.reconcile.is_none(),
-                    Cause::Secret { path, .. } => order.on_secret_change.iter().all(|one| one.path() != path),
-                    Cause::Retry(_) => false,
-                });
+                self.close_by_terms("the order comes again by other terms", decision);
                 decision.remember(Fact::Stands { key: self.key.clone(), terms, at: self.view.now });
             }
         }
     }
 
+    /// The host does not bear its terms: it is of no use here until it is written again.
+    fn refuse(&self, why: &str, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
+        if self.remembered.unanswered().is_some() {
+            self.answer(End::Refused, why.to_owned(), new_run(), decision);
+        } else {
+            close_waiting(self.view, self.key, self.remembered, End::Refused, why, decision);
+        }
+        let identity = Some(self.order.identity);
+        let unreadable =
+            Unreadable { message: why.to_owned(), identity, index: self.index, at: self.view.now };
+        decision.remember(Fact::Unreadable { key: self.key.clone(), unreadable });
+    }
+
+    /// Remembers what became of an instruction of which nothing comes, so that it has a status like any other.
+    fn answer(&self, end: End, why: String, run: RunId, decision: &mut Decision) {
+        self.occasion(Cause::Placed, run, decision);
+        let closing = Closing { end, error: Some(why), at: self.view.now, run: None };
+        decision.remember(Fact::Closed { key: self.key.clone(), run, closing });
+    }
+
     /// Closes an occasion that waits, if it came by what counts no more.
-    fn close_open(&self, why: &str, decision: &mut Decision, counts_no_more: impl Fn(&Cause) -> bool) {
-        if self.remembered.current.as_ref().is_some_and(|occasion| counts_no_more(&occasion.cause)) {
+    fn close_by_terms(&self, why: &str, decision: &mut Decision) {
+        if self.remembered.current.as_ref().is_some_and(|occasion| !comes_by(&occasion.cause, self.order)) {
             close_waiting(self.view, self.key, self.remembered, End::Superseded, why, decision);
         }
     }
@@ -207,7 +231,14 @@ impl Case<'_> {
         match next {
             Some(next) if under_way => decision.wake_at(next),
             Some(next) => decision.wait(self.key, Wait::new(Reason::Schedule, Some(next))),
-            None => {}
+            None if under_way || self.remembered.unanswered().is_none() => {}
+            None => {
+                let why = match order.not_after {
+                    Some(end) => format!("its schedule names no time before `not_after`, {end}"),
+                    None => "its schedule names no time to come".to_owned(),
+                };
+                self.answer(End::Expired, why, new_run(), decision);
+            }
         }
     }
 
@@ -236,7 +267,7 @@ impl Case<'_> {
         }
         let locks = match self.finding() {
             None => return decision.actions.push(Action::Examine(self.key.clone())),
-            Some(Err(why)) => return refuse(view, self.key, self.index, why, self.remembered, decision),
+            Some(Err(why)) => return self.refuse(why, new_run, decision),
             Some(Ok(needs)) => &needs.locks,
         };
         let standing = &self.remembered.standing;
@@ -289,7 +320,8 @@ impl Case<'_> {
             known.push(Fact::Version { key: self.key.clone(), path: path.to_owned(), version });
         }
         if newest.is_some() {
-            self.close_open("the secret has a newer version", decision, |_| true);
+            let why = "the secret has a newer version";
+            close_waiting(self.view, self.key, self.remembered, End::Superseded, why, decision);
         }
         let news = !known.is_empty();
         known.into_iter().for_each(|fact| decision.remember(fact));
@@ -330,6 +362,17 @@ impl Case<'_> {
     fn occasion(&self, cause: Cause, run: RunId, decision: &mut Decision) {
         let (key, identity, index) = (self.key.clone(), self.order.identity, self.index);
         decision.remember(Fact::Occasion { key, run, identity, index, cause, at: self.view.now });
+    }
+}
+
+/// Whether an order, as it stands now, still has occasions of this kind.
+pub(super) fn comes_by(cause: &Cause, order: &Order) -> bool {
+    match cause {
+        Cause::Placed => order.schedule.is_none(),
+        Cause::Firing(instant) => order.schedule.as_ref().is_some_and(|schedule| schedule.names(*instant)),
+        Cause::Drift(_) => order.reconcile.is_some(),
+        Cause::Secret { path, .. } => order.on_secret_change.iter().any(|one| one.path() == path),
+        Cause::Retry(_) => true,
     }
 }
 

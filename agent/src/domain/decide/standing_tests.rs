@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::memory::{Closing, Stage};
 use crate::domain::reconcile::Answer;
 
-pub(super) const NIGHTLY: &str = "30 2 * * *";
+pub(crate) const NIGHTLY: &str = "30 2 * * *";
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -19,26 +19,26 @@ fn scheduled(schedule: &str, more: &str) -> String {
 
 impl Model {
     /// A host at noon of a Saturday, with one order in place.
-    pub(super) fn with(key: &str, order: &str) -> Self {
+    pub(crate) fn with(key: &str, order: &str) -> Self {
         let mut model = Self::new();
         model.now = at("2026-11-21T12:00:00Z");
         model.write(key, order);
         model
     }
 
-    pub(super) fn write(&mut self, key: &str, order: &str) {
+    pub(crate) fn write(&mut self, key: &str, order: &str) {
         self.index += 10;
         self.put_at(key, order, self.index);
         self.settle();
     }
 
-    pub(super) fn go_to(&mut self, time: &str) {
+    pub(crate) fn go_to(&mut self, time: &str) {
         self.now = at(time);
         self.settle();
     }
 
     /// Lets time go by as the agent would see it: it wakes when it asked to be woken.
-    pub(super) fn live_until(&mut self, time: &str) {
+    pub(crate) fn live_until(&mut self, time: &str) {
         let end = at(time);
         for _ in 0..100_000 {
             let wake = self.decision.wake.filter(|wake| *wake < end);
@@ -51,7 +51,7 @@ impl Model {
         panic!("it wakes too often: last for {:?}", self.decision.wake);
     }
 
-    pub(super) fn end_runs(&mut self, end: End) {
+    pub(crate) fn end_runs(&mut self, end: End) {
         for (key, run) in std::mem::take(&mut self.running) {
             self.memory.take(Fact::Closed {
                 key,
@@ -70,11 +70,11 @@ impl Model {
         self.settle();
     }
 
-    pub(super) fn of(&self, key: &str) -> &crate::domain::memory::Remembered {
+    pub(crate) fn of(&self, key: &str) -> &crate::domain::memory::Remembered {
         &self.memory.orders[&key.parse().unwrap()]
     }
 
-    pub(super) fn wait_of(&self, key: &str) -> (Reason, String) {
+    pub(crate) fn wait_of(&self, key: &str) -> (Reason, String) {
         let wait = &self.decision.waits[&key.parse().unwrap()];
         (wait.reason, wait.until.map(|until| until.to_string()).unwrap_or_default())
     }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::standing::{clock_doubt, copy_of};
 use super::{Action, Decision, Former, Freezes, Needs, Reason, RunView, SeenOrder, View, Wait, conflict};
 use crate::domain::freeze::{Frozen, stops};
-use crate::domain::memory::{Closing, End, Fact, Occasion, Stage};
+use crate::domain::memory::{Closing, End, Fact, Occasion, Stage, Unreadable};
 use crate::domain::name::Name;
 use crate::domain::order::{DEFAULT_SPREAD, Document, Order, offset};
 use crate::domain::plan::{Cause, Lock};
@@ -142,11 +142,32 @@ pub(super) fn decide(view: &View<'_>, places: &mut Places, decision: &mut Decisi
                 decision.actions.push(Action::Examine(key.clone()));
             }
             Err(Not::Ever(end, error)) => {
+                let refused = refused_as_placed(view, key, occasion, end, &error);
                 let closing = Closing { end, error: Some(error), at: view.now, run: None };
                 decision.remember(Fact::Closed { key: key.clone(), run: occasion.run, closing });
+                refused.into_iter().for_each(|fact| decision.remember(fact));
             }
         }
     }
+}
+
+/// An order that would come again although it was refused when it was placed: refused until it is written again.
+fn refused_as_placed(
+    view: &View<'_>,
+    key: &OrderKey,
+    occasion: &Occasion,
+    end: End,
+    why: &str,
+) -> Option<Fact> {
+    let seen = view.orders?.get(key)?;
+    let Ok(Document::Order(order)) = &seen.document else { return None };
+    let comes_again = order.standing_terms().is_some() && order.identity == occasion.identity;
+    if end != End::Refused || occasion.cause != Cause::Placed || !comes_again {
+        return None;
+    }
+    let identity = Some(occasion.identity);
+    let unreadable = Unreadable { message: why.to_owned(), identity, index: seen.index, at: view.now };
+    Some(Fact::Unreadable { key: key.clone(), unreadable })
 }
 
 /// Why an occasion does not start.

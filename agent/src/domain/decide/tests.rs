@@ -6,48 +6,48 @@ use crate::domain::order::Document;
 use crate::domain::plan::Cause;
 
 /// A host without disk, store or clock: it carries out at once what is decided, and counts it.
-pub(super) struct Model {
-    pub(super) now: Timestamp,
-    host: Name,
-    sources: Vec<Source>,
+pub(crate) struct Model {
+    pub(crate) now: Timestamp,
+    pub(crate) host: Name,
+    pub(crate) sources: Vec<Source>,
     orders: BTreeMap<OrderKey, SeenOrder>,
-    pub(super) controls: Controls,
-    pub(super) freezes: Freezes,
+    pub(crate) controls: Controls,
+    pub(crate) freezes: Freezes,
     texts: BTreeMap<OrderKey, String>,
-    visible: bool,
-    index: u64,
-    pub(super) memory: Memory,
-    pub(super) past: BTreeMap<Name, Option<RunId>>,
+    pub(crate) visible: bool,
+    pub(crate) index: u64,
+    pub(crate) memory: Memory,
+    pub(crate) past: BTreeMap<Name, Option<RunId>>,
     /// The version of every plan, and up to which one plans may be made.
-    pub(super) plan: u32,
-    pub(super) former: Option<Former>,
-    pub(super) unready: BTreeMap<OrderKey, Unready>,
-    pub(super) runs: BTreeMap<RunId, RunView>,
-    pub(super) secrets: bool,
-    pub(super) unread: BTreeMap<RunId, Unread>,
-    pub(super) probe: bool,
-    pub(super) emergency: bool,
-    pub(super) full: Option<String>,
-    pub(super) barred: Option<String>,
-    repeatable: bool,
+    pub(crate) plan: u32,
+    pub(crate) former: Option<Former>,
+    pub(crate) unready: BTreeMap<OrderKey, Unready>,
+    pub(crate) runs: BTreeMap<RunId, RunView>,
+    pub(crate) secrets: bool,
+    pub(crate) unread: BTreeMap<RunId, Unread>,
+    pub(crate) probe: bool,
+    pub(crate) emergency: bool,
+    pub(crate) full: Option<String>,
+    pub(crate) barred: Option<String>,
+    pub(crate) repeatable: bool,
     /// How its runs end; none: they go on.
-    pub(super) ends: Option<End>,
-    pub(super) ids: u64,
-    started: Vec<String>,
-    pub(super) decision: Decision,
-    clock: Clock,
+    pub(crate) ends: Option<End>,
+    pub(crate) ids: u64,
+    pub(crate) started: Vec<String>,
+    pub(crate) decision: Decision,
+    pub(crate) clock: Clock,
     /// No store at all.
     unreachable: bool,
     /// What the task says, and whether it is a good one.
     offline: bool,
-    refused: Option<String>,
+    pub(crate) refused: Option<String>,
     running: Vec<(OrderKey, RunId)>,
-    pub(super) answers: BTreeMap<OrderKey, Answers>,
-    pub(super) asked: Vec<OrderKey>,
+    pub(crate) answers: BTreeMap<OrderKey, Answers>,
+    pub(crate) asked: Vec<OrderKey>,
     /// What Vault tells of watched secrets.
     versions: BTreeMap<String, Version>,
     /// What each task locks, and what runs that are being started have.
-    pub(super) locks: Vec<Lock>,
+    pub(crate) locks: Vec<Lock>,
     starting: BTreeMap<RunId, Vec<Lock>>,
 }
 
@@ -64,7 +64,7 @@ mod secret_tests;
 mod standing_tests;
 
 impl Model {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             now: Timestamp::from_second(1_700_000_000).unwrap(),
             host: "h".parse().unwrap(),
@@ -105,31 +105,31 @@ impl Model {
         }
     }
 
-    pub(super) fn put_at(&mut self, key: &str, text: &str, index: u64) {
+    pub(crate) fn put_at(&mut self, key: &str, text: &str, index: u64) {
         let document = Document::read(text.as_bytes()).map_err(|error| error.to_string());
         self.orders.insert(key.parse().unwrap(), SeenOrder { index, document });
         self.texts.insert(key.parse().unwrap(), text.to_owned());
     }
 
     /// Writes an order under the next index.
-    pub(super) fn put(&mut self, key: &str, revision: &str) {
+    pub(crate) fn put(&mut self, key: &str, revision: &str) {
         self.index += 10;
         self.put_at(key, &text(revision), self.index);
     }
 
     /// Writes a text under the next index.
-    pub(super) fn put_text(&mut self, key: &str, text: &str) {
+    pub(crate) fn put_text(&mut self, key: &str, text: &str) {
         self.index += 10;
         self.put_at(key, text, self.index);
     }
 
-    pub(super) fn delete(&mut self, key: &str) {
+    pub(crate) fn delete(&mut self, key: &str) {
         self.index += 10;
         self.orders.remove(&key.parse().unwrap());
     }
 
     /// What the model does with a decision; `hold_back` keeps started runs from being over.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..100 {
             let copies = self.memory.orders.iter().filter_map(|(key, order)| {
                 let copy = order.standing.confirmed.as_ref()?;
@@ -243,7 +243,7 @@ impl Model {
     }
 
     /// A restart: what is remembered comes from the ledger.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let mut memory = Memory::default();
         for fact in self.memory.facts() {
             let json = serde_json::to_string(&fact).unwrap();
@@ -254,21 +254,21 @@ impl Model {
         self.settle();
     }
 
-    pub(super) fn started(&mut self) -> Vec<String> {
+    pub(crate) fn started(&mut self) -> Vec<String> {
         std::mem::take(&mut self.started)
     }
 
-    pub(super) fn held(&self, key: &str) -> Option<Hold> {
+    pub(crate) fn held(&self, key: &str) -> Option<Hold> {
         self.memory.orders.get(&key.parse().unwrap())?.held.as_ref().map(|held| held.why)
     }
 }
 
 /// `by` is a term: it tells in the tests which revision was carried out.
-pub(super) fn text(revision: &str) -> String {
+pub(crate) fn text(revision: &str) -> String {
     format!("{{task: t, revision: {revision}, by: {revision}, spread: 0s}}")
 }
 
-pub(super) const HOST: &str = "hosts/h/o";
+pub(crate) const HOST: &str = "hosts/h/o";
 const NEAR: &str = "groups/a/o";
 const ALL: &str = "groups/all/o";
 

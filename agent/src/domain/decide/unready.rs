@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::standing::copy_of;
+use super::standing::{comes_by, copy_of};
 use super::starts::may_begin_now;
 use super::{Decision, RunView, View};
 use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, Remembered, Stage};
@@ -30,7 +30,7 @@ pub(super) fn is_to_be_taken_back(
     }
     let Some(remembered) = view.memory.orders.get(key) else { return false };
     let is_newest = remembered.current.as_ref().is_some_and(|newest| newest.run == occasion.run);
-    if !is_newest || no_longer_counts(view, key, remembered).is_some() {
+    if !is_newest || no_longer_counts(view, key, remembered, occasion).is_some() {
         return true;
     }
     let seen = match view.orders {
@@ -70,7 +70,8 @@ pub(super) fn settle(view: &View<'_>, decision: &mut Decision) {
             close(view, key, occasion, end, why, decision);
         }
         if let Some(occasion) = remembered.current.as_ref().filter(waits)
-            && let Some((end, why)) = cancelled(occasion).or_else(|| no_longer_counts(view, key, remembered))
+            && let Some((end, why)) =
+                cancelled(occasion).or_else(|| no_longer_counts(view, key, remembered, occasion))
         {
             close(view, key, occasion, end, why, decision);
         }
@@ -85,15 +86,35 @@ fn cancelled(occasion: &Occasion) -> Option<(End, String)> {
 }
 
 /// Why what is remembered of an order is no longer what starts, if that is so.
-fn no_longer_counts(view: &View<'_>, key: &OrderKey, remembered: &Remembered) -> Option<(End, String)> {
+fn no_longer_counts(
+    view: &View<'_>,
+    key: &OrderKey,
+    remembered: &Remembered,
+    occasion: &Occasion,
+) -> Option<(End, String)> {
+    let superseded = |why: &str| Some((End::Superseded, why.to_owned()));
     if remembered.gone.is_some() {
         return Some((End::Withdrawn, "the order is gone".to_owned()));
     }
-    if remembered.held.is_some() || remembered.unreadable.is_some() {
-        return Some((End::Superseded, "a newer order took its place".to_owned()));
+    if let Some(refused) = remembered.unreadable.as_ref().filter(|o| o.identity == Some(occasion.identity)) {
+        return Some((End::Refused, refused.message.clone()));
     }
-    let now = view.memory.effective.get(&key.order).filter(|now| **now != key.source)?;
-    Some((End::Superseded, format!("the order in {now} took its place")))
+    let replaced = remembered.last.is_some_and(|last| last != occasion.identity);
+    if replaced || remembered.held.is_some() || remembered.unreadable.is_some() {
+        return superseded("a newer order took its place");
+    }
+    if let Some(now) = view.memory.effective.get(&key.order).filter(|now| **now != key.source) {
+        return Some((End::Superseded, format!("the order in {now} took its place")));
+    }
+    match view.orders.and_then(|orders| orders.get(key)).map(|seen| &seen.document) {
+        // The same instruction by other terms: an instant that is none any more, or a schedule that it did not have.
+        Some(Ok(Document::Order(order)))
+            if order.identity == occasion.identity && !comes_by(&occasion.cause, order) =>
+        {
+            superseded("the order comes again by other terms")
+        }
+        _ => None,
+    }
 }
 
 fn close(

@@ -27,11 +27,14 @@ pub struct Held {
     pub at: Timestamp,
 }
 
-/// A document that cannot be read, so that it has no identity.
+/// A document that is refused: it cannot be read, or the host does not bear its terms.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
     /// What is wrong with it, and where.
     pub message: String,
+    /// What it says; none where it cannot be read, and in what an earlier program wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// Under which index it was seen.
     pub index: u64,
     /// Since when.
@@ -116,7 +119,7 @@ pub struct Remembered {
     pub older: VecDeque<Identity>,
     /// Not carried out until an operator says more.
     pub held: Option<Box<Held>>,
-    /// The present document has no identity.
+    /// The present document is refused.
     pub unreadable: Option<Box<Unreadable>>,
     /// The newest occasion.
     pub current: Option<Occasion>,
@@ -144,6 +147,25 @@ impl Remembered {
     /// Whether the key had this identity before, but not last.
     pub fn had(&self, identity: Identity) -> bool {
         self.older.contains(&identity)
+    }
+
+    /// The instruction that the key holds, where nothing has come of it yet: neither an occasion nor its end.
+    pub fn unanswered(&self) -> Option<Identity> {
+        let answered = |identity: &Identity| {
+            self.current.as_ref().is_some_and(|occasion| occasion.identity == *identity)
+        };
+        self.last.filter(|last| !answered(last))
+    }
+
+    /// A run of an earlier instruction that only a person can settle, behind what the key holds now.
+    pub fn unsettled(&self) -> Option<&Occasion> {
+        self.earlier().find(|occasion| occasion.has_run() && occasion.stage != Stage::Prepared)
+    }
+
+    /// The occasions that are not of what the key holds now.
+    pub fn earlier(&self) -> impl Iterator<Item = &Occasion> {
+        let hidden = self.held.is_some() || self.unreadable.is_some() || self.unanswered().is_some();
+        self.current.iter().filter(move |_| hidden).chain(self.previous.as_deref())
     }
 
     /// Whether an occasion waits or has a run: another one of the same order has no place beside it.

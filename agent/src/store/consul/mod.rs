@@ -221,17 +221,18 @@ impl Consul {
         }
     }
 
-    async fn get(&self, prefix: &str, seen: Option<u64>) -> Result<Listing, StoreError> {
+    /// `seen`: the index to wait behind, and for how long at most.
+    async fn get(&self, prefix: &str, seen: Option<(u64, Duration)>) -> Result<Listing, StoreError> {
         let action = format!("to list {prefix:?}");
         if let Some(why) = bad_prefix(prefix) {
             return Err(self.refused(&action, why));
         }
         let mut path = format!("kv/{}?recurse&consistent", wire::encode_path(prefix));
         let mut deadline = self.timeouts.request;
-        if let Some(seen) = seen {
-            let wait = self.timeouts.wait;
+        if let Some((seen, within)) = seen {
+            let wait = Duration::from_secs(self.timeouts.wait.min(within).as_secs().max(1));
             // An index of 0 would not wait at all.
-            path.push_str(&format!("&index={}&wait={}s", seen.max(1), wait.as_secs().max(1)));
+            path.push_str(&format!("&index={}&wait={}s", seen.max(1), wait.as_secs()));
             deadline = wait + wait / 16 + self.timeouts.margin;
         }
         let got = self.ask(Method::GET, &path, None, deadline, &action, &[200, 404]).await?;
@@ -304,8 +305,8 @@ impl Store for Consul {
         Box::pin(self.get(prefix, None))
     }
 
-    fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>) -> Answer<'a, Listing> {
-        Box::pin(self.get(prefix, seen))
+    fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>, within: Duration) -> Answer<'a, Listing> {
+        Box::pin(self.get(prefix, seen.map(|seen| (seen, within))))
     }
 
     fn look<'a>(&'a self, reads: &'a [Read]) -> Answer<'a, Vec<Listing>> {

@@ -30,12 +30,10 @@ use self::events::Events;
 use self::index::Index;
 use self::writer::Writer;
 use super::{
-    Answer, Entry, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When, bad_key, bad_prefix,
+    Answer, Entry, LONGEST_WAIT, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When, bad_key,
+    bad_prefix,
 };
 use crate::host::disk::{self, DiskError};
-
-/// How long [`Store::changed`] waits.
-const WAIT: Duration = Duration::from_secs(60);
 
 /// How often it looks where the system gives no events.
 const TURN: Duration = Duration::from_secs(2);
@@ -385,9 +383,9 @@ impl Store for Dir {
         Box::pin(self.get(prefix))
     }
 
-    fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>) -> Answer<'a, Listing> {
+    fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>, within: Duration) -> Answer<'a, Listing> {
         Box::pin(async move {
-            let until = tokio::time::Instant::now() + WAIT;
+            let until = tokio::time::Instant::now() + LONGEST_WAIT.min(within);
             loop {
                 // First listen, then look: what happens between the two is not lost.
                 let events = if seen.is_some() { self.inner.events.listen() } else { None };
