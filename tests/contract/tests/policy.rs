@@ -5,7 +5,7 @@ use hostler::domain::ids::RunId;
 use hostler::domain::keys::Keys;
 use hostler::domain::name::Name;
 use hostler::store::consul::service::{Health, Service};
-use hostler::store::{Read, Store, StoreError, When};
+use hostler::store::{LONGEST_WAIT, Read, Store, StoreError, When};
 use hostler_contract::{LONG, block, client_with};
 use hostler_testkit::{Consul, Options, eventually, request};
 
@@ -34,7 +34,10 @@ fn a_host_can_do_its_work_and_touch_no_other() {
     // What the agent reads: each prefix with its marker, listed, watched and in one transaction.
     for prefix in &reads {
         assert!(block(store.list(prefix)).unwrap().without_marker(prefix).is_some(), "{prefix}");
-        assert!(block(store.changed(prefix, None)).unwrap().without_marker(prefix).is_some(), "{prefix}");
+        assert!(
+            block(store.changed(prefix, None, LONGEST_WAIT)).unwrap().without_marker(prefix).is_some(),
+            "{prefix}"
+        );
     }
     let look: Vec<Read> = reads.iter().cloned().map(Read::Prefix).collect();
     for (prefix, listing) in reads.iter().zip(block(store.look(&look)).unwrap()) {
