@@ -3,6 +3,8 @@
 //! A server gives one client's address 200 connections, and keeps that of a blocking query whose client died until its
 //! wait is over.
 
+#![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
+
 use std::fs;
 use std::time::{Duration, Instant};
 
