@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails must fail its test at once")]
 
+mod backups;
 mod host;
 mod lifecycle;
 mod server;
