@@ -219,6 +219,28 @@ fn seconds(value: f64, what: &str) -> Result<Duration, Error> {
     }
 }
 
+/// An endpoint that no request could reach is found before the first one.
+fn check_endpoint(url: &str) -> Result<(), Error> {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let Some(rest) = rest else {
+        let text = if url.contains("//") || url.contains(":/") || url.is_empty() {
+            format!("endpoint: `{url}` is not a URL: write https://HOST or http://HOST:PORT")
+        } else {
+            format!("endpoint: `{url}` has no scheme: write https://{url}")
+        };
+        return Err(Error::Config(text));
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let port = host.rsplit_once(':').filter(|_| !host.ends_with(']')).map(|(_, port)| port);
+    let odd = |c: char| c.is_whitespace() || c.is_control() || "\"<>\\^`{|}@".contains(c);
+    if name.is_empty() || rest.contains(odd) || port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        let text = format!("endpoint: `{url}` is not a URL: write https://HOST or http://HOST:PORT");
+        return Err(Error::Config(text));
+    }
+    Ok(())
+}
+
 /// Reads the file.
 pub fn read(path: &Path) -> Result<File, Error> {
     let text = std::fs::read_to_string(path)
@@ -250,10 +272,17 @@ impl Settings {
             prefix.push('/');
         }
         let endpoint = options.endpoint.clone().or(file.endpoint);
-        if let Some(url) = &endpoint
-            && !(url.starts_with("http://") || url.starts_with("https://"))
-        {
-            return Err(Error::Config(format!("endpoint: `{url}` has no scheme: write https://{url}")));
+        endpoint.as_deref().map_or(Ok(()), check_endpoint)?;
+        let region = options.region.clone().or(file.region);
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if let Some(name) = region.as_ref().filter(|name| name.is_empty() || !name.bytes().all(plain)) {
+            return Err(Error::Config(format!("region: `{name}` is not the name of a region")));
+        }
+        // An access point of AWS is named by its ARN.
+        let named = !bucket.is_empty() && bucket.bytes().all(plain) || bucket.starts_with("arn:");
+        if !named {
+            let text = format!("bucket: `{bucket}` is not the name of a bucket: put a path into `prefix`");
+            return Err(Error::Config(text));
         }
         let secrets = std::env::var_os("HOSTLER_SECRETS").map(PathBuf::from);
         let credentials = options
@@ -264,7 +293,7 @@ impl Settings {
         let place = Place {
             path_style: file.path_style.unwrap_or(endpoint.is_some()),
             endpoint,
-            region: options.region.clone().or(file.region),
+            region,
             profile: file.profile,
             bucket,
             prefix,
@@ -421,6 +450,37 @@ fn state_dir() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_request_could_reach_is_refused_by_its_key() {
+        let with = |change: fn(&mut File)| {
+            let mut file = File { bucket: Some("vault".to_owned()), ..File::default() };
+            change(&mut file);
+            Settings::new(file, &Options::default()).map(|_| ()).map_err(|error| error.to_string())
+        };
+        for good in ["http://localhost", "https://[::1]:9000/", "http://[::1]", "https://s3.example.com/s3"] {
+            assert_eq!(check_endpoint(good).map_err(|error| error.to_string()), Ok(()), "{good}");
+        }
+        for bad in
+            ["http://", "https://:9000", "https:/x", "http://a b", "http://host:port", "http://h:99999", ""]
+        {
+            assert!(check_endpoint(bad).unwrap_err().to_string().contains("is not a URL"), "{bad}");
+        }
+        assert!(check_endpoint("s3.local:9000").unwrap_err().to_string().contains("https://s3.local:9000"));
+        assert_eq!(with(|_| {}), Ok(()));
+        assert!(
+            with(|file| file.region = Some("eu central".to_owned())).unwrap_err().starts_with("region: ")
+        );
+        assert_eq!(
+            with(|file| file.bucket = Some("arn:aws:s3:eu-central-1:1:accesspoint/a".to_owned())),
+            Ok(())
+        );
+        for bucket in ["vault/db1", "s3://vault", "", "my vault"] {
+            let options = Options { bucket: Some(bucket.to_owned()), ..Options::default() };
+            let refused = Settings::new(File::default(), &options).map(|_| ()).unwrap_err();
+            assert!(refused.to_string().starts_with("bucket: "), "{bucket}");
+        }
+    }
 
     #[test]
     fn the_example_that_is_shipped_is_valid_and_so_is_each_line_that_it_comments_out() {

@@ -27,6 +27,8 @@ fn what_is_configured_wrongly_is_said_at_once_by_its_name() {
     for (endpoint, more, code, text) in [
         ("s3.example.com", String::new(), 3, "write https://s3.example.com"),
         ("localhost:9000", String::new(), 3, "no scheme"),
+        ("http://", String::new(), 3, "not a URL"),
+        ("https:/s3.example.com", String::new(), 3, "not a URL"),
         (&format!("https://{}", proxy.address), String::new(), 3, "does not speak TLS"),
         ("https://localhost:1", format!("ca_file: {}", empty.display()), 3, "holds no certificate"),
         ("https://localhost:1", format!("ca_file: {}", words.display()), 3, "ca_file"),
