@@ -359,6 +359,7 @@ fn pointer(path: &[Seg]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::Schema;
+    use super::{FORMATS, KEYWORDS};
     use crate::domain::yaml::path_text;
     use serde_json::{Value, json};
 
@@ -369,6 +370,40 @@ mod tests {
 
     fn of(property: Value) -> Value {
         json!({"type": "object", "properties": {"x": property}})
+    }
+
+    /// A fuzzer that knows no schema makes none: it changes those that it is given.
+    #[test]
+    fn the_fuzzer_begins_with_every_keyword_and_each_of_its_texts_leads_where_its_name_says() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds/params");
+        let (mut all, mut wrong) = (String::new(), Vec::new());
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let (schema, value) = text.split_once('\n').unwrap();
+            let (schema, value): (Value, Value) =
+                (serde_json::from_str(schema).expect(&name), serde_json::from_str(value).expect(&name));
+            let compiled = Schema::compile(Some(&schema));
+            let kind = match &compiled {
+                Err(_) => "fault",
+                Ok(schema) if schema.check(&value).is_err() => "refuses",
+                Ok(schema) if !schema.warnings().is_empty() => "warns",
+                Ok(_) => "admits",
+            };
+            if name.split('-').next() != Some(kind) {
+                wrong.push(format!("{name}: {:?}", compiled.map(|schema| schema.check(&value))));
+            }
+            if kind != "fault" {
+                all.push_str(&text);
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        // This one is a fault wherever it stands.
+        let keywords = KEYWORDS.iter().map(|(name, ..)| *name).filter(|name| *name != "$id");
+        for word in keywords.chain(FORMATS) {
+            assert!(all.contains(&format!("\"{word}\"")), "no text has {word}");
+        }
     }
 
     #[test]
