@@ -14,6 +14,7 @@
 mod events;
 mod index;
 mod tree;
+mod worker;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use sha2::{Digest, Sha256};
 
 use self::events::Events;
 use self::index::Index;
+use self::worker::Worker;
 use self::writer::Writer;
 use super::{
     Answer, Entry, LONGEST_WAIT, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When, bad_key,
@@ -62,6 +64,7 @@ const MAX_INDEX: u64 = 16 * 1024 * 1024;
 /// A store in a folder.
 pub struct Dir {
     inner: Arc<Inner>,
+    worker: Worker,
 }
 
 struct Inner {
@@ -107,7 +110,7 @@ impl Dir {
             fresh: Mutex::default(),
             passed_over: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), worker: Worker::default() }
     }
 
     /// Makes the folder, mode 0700, if it is not there.
@@ -115,15 +118,16 @@ impl Dir {
         disk::make_dirs(&self.inner.root)
     }
 
-    /// Sends work on the disk to a thread, with a deadline.
+    /// Sends work on the disk to its thread, with a deadline.
     async fn run<T: Send + 'static>(
         &self,
         action: String,
         work: impl FnOnce(&Inner) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.inner);
-        let task = tokio::task::spawn_blocking(move || work(&inner));
-        match tokio::time::timeout(DEADLINE, task).await {
+        let answer = self.worker.work(move || work(&inner));
+        let answer = answer.map_err(|why| self.unreachable(&why.to_string()))?;
+        match tokio::time::timeout(DEADLINE, answer).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err(trouble))) => Err(self.error(&action, trouble)),
             Ok(Err(_)) => Err(self.unreachable("the thread that read it broke off")),

@@ -33,6 +33,38 @@ fn a_folder_that_is_not_there_is_no_empty_listing() {
 }
 
 #[test]
+fn a_disk_that_does_not_answer_keeps_no_thread_that_others_need() {
+    let (_folder, store) = store();
+    // Whoever opens a pipe waits for its other end, as for a disk that hangs.
+    let pipe = store.inner.root.join(".index");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let store = Arc::new(store);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(4).build().unwrap();
+    runtime.block_on(async {
+        let mut asked = Vec::new();
+        for _ in 0..8 {
+            let store = Arc::clone(&store);
+            asked.push(tokio::spawn(
+                async move { store.list("p/").await.map(|listing| listing.entries.len()) },
+            ));
+        }
+        tokio::task::yield_now().await;
+        // Copies of tasks and probes are made ready so.
+        let other = tokio::task::spawn_blocking(|| 7);
+        let answer = tokio::time::timeout(Duration::from_secs(10), other).await;
+        // The disk answers again: everybody gets an answer, and the store works.
+        drop(fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+        fs::remove_file(&pipe).unwrap();
+        assert_eq!(answer.unwrap().unwrap(), 7);
+        for asked in asked {
+            let _ = tokio::time::timeout(Duration::from_secs(30), asked).await.unwrap().unwrap();
+        }
+        assert_eq!(store.list("p/").await.unwrap().entries.len(), 0);
+    });
+}
+
+#[test]
 fn only_regular_files_of_ours_that_are_written_in_full_are_keys() {
     let (folder, store) = store();
     let root = store.inner.root.clone();
