@@ -11,7 +11,9 @@ use crate::app::agent::reload::Anew;
 use crate::app::agent::{Agent, identity};
 use crate::app::open;
 use crate::config::{self, LogFormat};
+use crate::exec::init;
 use crate::host::notify::Notify;
+use crate::host::process;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -21,6 +23,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if let Some(status) = init::instead_of_first()? {
+        return Ok(status.into());
+    }
+    process::usual_signals()?;
     let settings = config::load(arguments.config.as_deref(), &env)?;
     let level = match settings.log_format {
         LogFormat::Journald => log_to_journal(&settings.log_level),

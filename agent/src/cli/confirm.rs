@@ -23,8 +23,9 @@ pub(super) fn confirm_number(
     if !std::io::stdin().is_terminal() {
         return not(format!("{place} has {hosts} known hosts: say --yes-to {hosts}"));
     }
-    eprint!("{what} is for {hosts} known hosts. Type their number to write it: ");
-    std::io::stderr().flush()?;
+    let mut screen = std::io::stderr();
+    write!(screen, "{what} is for {hosts} known hosts. Type their number to write it: ")?;
+    screen.flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     if answer.trim() == hosts.to_string() { Ok(()) } else { not("not confirmed".to_owned()) }

@@ -14,16 +14,18 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::agent::stopped;
-use super::{Failure, env, log, runtime};
+use super::{Failure, env, log, runtime, show};
 use crate::app::agent::reload::Anew;
 use crate::app::agent::{Agent, identity};
 use crate::app::open;
 use crate::config::{ALL, Settings, load};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
+use crate::exec::init;
 use crate::host::clock;
 use crate::host::logging::Level;
 use crate::host::notify::Notify;
+use crate::host::process;
 use crate::report::document::{self, OrderReport};
 use crate::store::{Store, When};
 
@@ -50,6 +52,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if let Some(status) = init::instead_of_first()? {
+        return Ok(status.into());
+    }
+    process::usual_signals()?;
     let level = log("warn");
     let config = set_up(&arguments.dir)?;
     let settings = load(Some(&config), &env)?;
@@ -109,10 +115,13 @@ async fn work(settings: Settings, config: &Path, level: Level, once: bool) -> Re
         "task: hello\nparams: {{name: you, seconds: {SECONDS}}}\nrevision: \"{revision}\"\nby: hostler dev\non_join: run\n"
     );
     let key = format!("{}{order}", keys.host_orders(&host));
-    println!("An agent for host {host} starts here, on the folder {}.", store_path(config).display());
-    println!("Placing an order, as an operator would:\n\n  {key}");
-    document.lines().for_each(|line| println!("    {line}"));
-    println!();
+    show::line(format!(
+        "An agent for host {host} starts here, on the folder {}.",
+        store_path(config).display()
+    ))?;
+    show::line(format!("Placing an order, as an operator would:\n\n  {key}"))?;
+    document.lines().try_for_each(|line| show::line(format!("    {line}")))?;
+    show::line("")?;
     store.put(&key, document.into_bytes(), When::Always).await?;
     let (stop, stopping) = oneshot::channel::<()>();
     let agent = tokio::spawn(agent.run(async move {
@@ -121,13 +130,13 @@ async fn work(settings: Settings, config: &Path, level: Level, once: bool) -> Re
     }));
     let report = keys.order_report(&host, &order);
     let shown = tokio::select! {
-        shown = timeout(RESULT_WITHIN, show(&*store, &report, &revision)) => {
+        shown = timeout(RESULT_WITHIN, follow(&*store, &report, &revision)) => {
             shown.map_err(|_| format!("no result within {} s", RESULT_WITHIN.as_secs()))??
         }
         () = stopped() => return Ok(ExitCode::FAILURE),
     };
     if !once {
-        what_next(config, &host);
+        what_next(config, &host)?;
         stopped().await;
     }
     let _ = stop.send(());
@@ -150,7 +159,7 @@ async fn enroll(store: &dyn Store, keys: &Keys, host: &Name) -> Result<(), Failu
 }
 
 /// Shows the report as it changes, until the order that was placed now is over.
-async fn show(store: &dyn Store, key: &str, revision: &str) -> Result<OrderReport, Failure> {
+async fn follow(store: &dyn Store, key: &str, revision: &str) -> Result<OrderReport, Failure> {
     let mut last = String::new();
     let begun: jiff::Timestamp = revision.parse()?;
     loop {
@@ -161,11 +170,11 @@ async fn show(store: &dyn Store, key: &str, revision: &str) -> Result<OrderRepor
         if report.since.is_some_and(|since| since >= begun) {
             let line = line(&report);
             if line != last {
-                println!("  {line}");
+                show::line(format!("  {line}"))?;
                 last = line;
             }
             if report.ended.is_some() {
-                println!();
+                show::line("")?;
                 return Ok(report);
             }
         }
@@ -186,12 +195,12 @@ fn line(report: &OrderReport) -> String {
     format!("{:<10} {}", report.phase, parts.join(", "))
 }
 
-fn what_next(config: &Path, host: &Name) {
+fn what_next(config: &Path, host: &Name) -> io::Result<()> {
     let program = std::env::args().next().unwrap_or_else(|| "hostler".into());
     let config = config.display();
-    println!("The agent goes on until Ctrl-C. In another terminal:\n");
-    println!("  {program} status --config {config}");
-    println!("  {program} run hello --host {host} --param name=again --config {config}");
-    println!("  {program} order put greeting --host {host} --task hello --config {config}");
-    println!("\nYour own tasks: docs/writing-tasks.md. With Consul: README.md.");
+    show::line("The agent goes on until Ctrl-C. In another terminal:\n")?;
+    show::line(format!("  {program} status --config {config}"))?;
+    show::line(format!("  {program} run hello --host {host} --param name=again --config {config}"))?;
+    show::line(format!("  {program} order put greeting --host {host} --task hello --config {config}"))?;
+    show::line("\nYour own tasks: docs/writing-tasks.md. With Consul: README.md.")
 }

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use super::{Failure, log_to_journal, runtime};
 use crate::app::executor::{Handed, execute};
 use crate::exec::{launcher, step};
-use crate::host::heap;
+use crate::host::{heap, process};
 
 /// What the agent starts.
 #[derive(Parser)]
@@ -47,6 +47,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    process::usual_signals()?;
     // Beside an agent on a terminal, as with `hostler dev`, only what is wrong is worth a line.
     log_to_journal(if std::io::stderr().is_terminal() { "warn" } else { "info" });
     // What ends the agent's session or group must not end this process, too. A unit of systemd has both already.

@@ -9,6 +9,7 @@ pub mod ansible;
 pub mod feedback;
 pub mod handover;
 pub mod inherit;
+pub mod init;
 pub mod launcher;
 pub mod memory;
 pub mod oom;

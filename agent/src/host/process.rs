@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 
 use super::disk::{self, At, DiskError};
@@ -24,6 +25,14 @@ pub struct TooFewFiles(u64);
 /// New files have the modes that they are made with, but for what group and others could write.
 pub fn usual_umask() {
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
+}
+
+/// This thread, and every program that it starts, blocks no signal: what whoever started it blocked would never arrive.
+///
+/// # Errors
+/// Where the system refuses.
+pub fn usual_signals() -> io::Result<()> {
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// Sets the soft limit of open files to the usual one, or to the hard one where that is lower; the limit.

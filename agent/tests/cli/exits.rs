@@ -83,6 +83,11 @@ fn every_documented_exit_status_is_reached() {
     drop(reader);
     let gone = bench.command(&["status"]).stdout(writer).stderr(Stdio::piped()).output();
     ends(141, gone.unwrap().into());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut dev = Command::new(env!("CARGO_BIN_EXE_hostler"));
+    dev.args(["dev", "--once", "--dir"]).arg(bench.path("dev")).stdout(writer).stderr(Stdio::piped());
+    ends(141, dev.output().unwrap().into());
 
     assert_eq!(reached, documented());
 }

@@ -50,6 +50,72 @@ fn p6_what_a_finished_step_leaves_behind_is_ended_and_named() {
     assert!(!pids(&host).into_iter().any(lives));
 }
 
+/// The children of a process that have ended and that nobody has waited for, and those that live.
+fn children(parent: u32) -> (usize, Vec<u32>) {
+    let (mut zombies, mut alive) = (0, Vec::new());
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields: Vec<&str> =
+            stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split_whitespace().collect();
+        match fields.as_slice() {
+            ["Z", of, ..] if *of == parent.to_string() => zombies += 1,
+            [_, of, ..] if *of == parent.to_string() => alive.push(pid),
+            _ => {}
+        }
+    }
+    (zombies, alive)
+}
+
+#[test]
+fn an_agent_that_is_the_first_process_leaves_no_zombies() {
+    let mut host = Host::on_dir("first");
+    let wrapper = host.path("wrapper");
+    let as_root = if nix::unistd::geteuid().is_root() { "" } else { "--map-root-user" };
+    let program = hostler_testkit::program();
+    let script = format!(
+        "#!/bin/sh\nexec unshare {as_root} --pid --fork --mount-proc --kill-child {} \"$@\"\n",
+        program.display()
+    );
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let yaml = "name: leaver\nversion: 1\nsteps:\n  - {name: s, run: [./s], leaves: true}\n";
+    // Three that end behind the run: a child, one in a session of its own, and one whose parent ends at once.
+    let (go, ended) = (host.path("go"), host.path("ended"));
+    let wait = format!("while [ ! -e {} ]; do sleep 0.05; done; echo x >> {}", go.display(), ended.display());
+    let script =
+        format!("#!/bin/bash\n({wait}) &\nsetsid bash -c '{wait}' &\n(bash -c '{wait}' &)\nexit 0\n");
+    host.task("leaver", yaml, &[("s", &script)]);
+    host.start_with(&wrapper);
+    for order in ["o1", "o2"] {
+        host.order(order, "task: leaver");
+        host.wait_for(order, &["succeeded"]);
+    }
+    let unshare = host.agent_pid().unwrap();
+    let first = children(unshare).1[0];
+    eventually(SOON, || match children(first) {
+        // The agent, what was left, and no executor any more.
+        (_, alive) if alive.len() == 7 => Ok(()),
+        other => Err(format!("{other:?}; {}", host.log_tail())),
+    });
+    fs::write(&go, "").unwrap();
+    eventually(SOON, || {
+        match (fs::read_to_string(&ended).unwrap_or_default().lines().count(), children(first)) {
+            (6, (0, alive)) if alive.len() == 1 => Ok(()),
+            other => Err(format!("zombies and living children of the first process: {other:?}")),
+        }
+    });
+    // The status of the agent's own children is still the agent's: it carries out more, and ends in order.
+    host.order("o3", "task: leaver");
+    assert_eq!(host.wait_for("o3", &["succeeded", "failed"])["phase"], "succeeded");
+    signal(first, Signal::SIGTERM);
+    eventually(SOON, || if lives(first) { Err("it does not end".into()) } else { Ok(()) });
+    eventually(SOON, || match host.is_up() {
+        true => Err("its namespace does not end".into()),
+        false => Ok(()),
+    });
+}
+
 #[test]
 fn p4_a_survivor_of_a_lost_executor_is_ended_before_the_next_epoch() {
     let mut host = Host::on_dir("survivor");

@@ -106,6 +106,30 @@ fn a_step_inherits_nothing_of_the_shell_that_started_the_agent() {
 }
 
 #[test]
+fn signals_that_the_starter_blocks_reach_agent_and_steps() {
+    let mut host = Host::on_dir("blocked");
+    let wrapper = host.path("wrapper");
+    let program = hostler_testkit::program();
+    let script = format!(
+        "#!/usr/bin/env python3\nimport os, signal, sys\n\
+         signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {{signal.SIGKILL, signal.SIGSTOP}})\n\
+         os.execv('{0}', ['{0}'] + sys.argv[1:])\n",
+        program.display()
+    );
+    put(&wrapper, script.as_bytes());
+    let blocked = host.path("blocked");
+    let step = format!("#!/bin/sh\ngrep SigBlk /proc/self/status > {}\n", blocked.display());
+    host.task("t", "name: t\nversion: 1\nsteps: [{name: s, run: [./s]}]\n", &[("s", &step)]);
+    host.start_with(&wrapper);
+    host.order("o", "task: t");
+    host.wait_for("o", &["succeeded"]);
+    let mask = fs::read_to_string(&blocked).expect("what the step wrote");
+    assert_eq!(mask.trim().rsplit('\t').next(), Some("0000000000000000"));
+    // Ends on TERM, or this fails.
+    host.stop();
+}
+
+#[test]
 fn an_agent_that_may_open_too_few_files_says_so_and_ends() {
     let mut host = Host::on_dir("files");
     let wrapper = host.path("wrapper");
