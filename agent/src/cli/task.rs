@@ -1,6 +1,7 @@
 //! `hostler task`: the installed tasks, and what their authors need: faults with their places, and a run by hand.
 
 mod attempt;
+mod here;
 mod new;
 
 use std::path::{Path, PathBuf};
@@ -212,7 +213,8 @@ fn show(arguments: &Show) -> Result<ExitCode, Failure> {
 fn lint(arguments: &Lint) -> Result<ExitCode, Failure> {
     let mut looked = Vec::new();
     let mut add = |name: String, result: Result<&Loaded, &Broken>| {
-        let warnings = result.map(|loaded| loaded.task.schema.warnings()).unwrap_or_default();
+        let warnings = |loaded: &Loaded| [loaded.task.schema.warnings(), here::warnings(loaded)].concat();
+        let warnings = result.map(warnings).unwrap_or_default();
         looked.push((name, result.err().map(|broken| broken.faults.clone()).unwrap_or_default(), warnings));
     };
     match &arguments.task {

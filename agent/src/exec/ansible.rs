@@ -21,6 +21,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+/// What plays them.
+pub const PROGRAM: &str = "ansible-playbook";
+
 /// The plugin that turns Ansible's tasks into the step's progress.
 const CALLBACK: &str = include_str!("ansible/hostler_report.py");
 
@@ -59,7 +62,7 @@ pub fn play(playbook: &str, params: &Value, folder: &Path, secrets: Option<&Path
     let mut at_vars = OsString::from("@");
     at_vars.push(&vars);
     let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-    let mut argv = words(&["ansible-playbook", "-i", "localhost,", "-c", "local", "-e"]);
+    let mut argv = words(&[PROGRAM, "-i", "localhost,", "-c", "local", "-e"]);
     argv.push(at_vars);
     if let Some(path) = secrets {
         let mut at = OsString::from("@");

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -83,6 +84,64 @@ impl Texts {
     fn pointers(&self) -> *const *const libc::c_char {
         self.pointers.as_ptr().cast()
     }
+}
+
+/// The PATH of steps.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What keeps a program from starting on this host, as far as its files tell without starting it; `None`: nothing that
+/// they tell.
+pub fn obstacle(program: &str, cwd: &Path) -> Option<String> {
+    let env = [("PATH".to_owned(), PATH.to_owned())];
+    let found: Vec<PathBuf> = candidates(program, &env)
+        .into_iter()
+        .map(|path| cwd.join(path))
+        .filter(|path| path.exists())
+        .collect();
+    let Some(path) = found.iter().find(|path| is_executable(path)) else {
+        return Some(match found.first() {
+            None if program.contains('/') => format!("{program} does not exist on this host"),
+            None => format!("there is no program {program} on this host"),
+            Some(path) if path.is_dir() => format!("{program} is a folder"),
+            Some(_) => format!("{program} is not executable"),
+        });
+    };
+    // What this user may not read, root may: nothing is said of it.
+    let head = Head::read(path).ok()?;
+    if let Some(fault) = head.fault() {
+        return Some(format!("{program} {fault}"));
+    }
+    let Head::Script { interpreter, line } = head else { return None };
+    let shown = interpreter.display();
+    if !interpreter.exists() {
+        return Some(format!("{program} has the interpreter {shown}, which does not exist on this host"));
+    }
+    if !is_executable(&interpreter) {
+        return Some(format!("{program} has the interpreter {shown}, which is not executable"));
+    }
+    if let Some(fault) = Head::read(&interpreter).ok().and_then(|head| head.fault()) {
+        return Some(format!("{program} has the interpreter {shown}, which {fault}"));
+    }
+    let named = named_by_env(&line)?;
+    let exists = candidates(named, &env).into_iter().any(|path| is_executable(&cwd.join(path)));
+    (!exists).then(|| format!("{program} has the interpreter {named}, which does not exist on this host"))
+}
+
+/// The program that `#!/usr/bin/env NAME` looks for.
+fn named_by_env(line: &str) -> Option<&str> {
+    let mut words = line.strip_prefix("#!")?.split_whitespace();
+    let env = words.next()?;
+    if Path::new(env).file_name()? != "env" {
+        return None;
+    }
+    // Options and variables come before it; `-S` may be written together with what follows.
+    words
+        .map(|word| word.strip_prefix("-S").unwrap_or(word))
+        .find(|word| !word.is_empty() && !word.starts_with('-') && !word.contains('='))
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// The files that a program may be.
@@ -183,6 +242,63 @@ mod tests {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "last a b\n");
         let none = start(&["no-such-program"], &env, dir.path()).unwrap_err();
         assert_eq!(none, "there is no program no-such-program on this host");
+    }
+
+    #[test]
+    fn what_its_files_tell_is_said_without_a_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = format!("#!{}/empty\n", dir.path().display());
+        let cases: [(&str, &[u8], Option<&str>); 12] = [
+            ("good", b"#!/bin/sh\n", None),
+            ("env", b"#!/usr/bin/env sh\n", None),
+            ("env-s", b"#!/usr/bin/env -S X=1 sh -e\n", None),
+            ("env-s2", b"#!/usr/bin/env -Ssh -e\n", None),
+            ("argument", b"#!/bin/sh -e\n", None),
+            (
+                "lost",
+                b"#!/no/such/python3 -u\n",
+                Some("has the interpreter /no/such/python3, which does not exist"),
+            ),
+            (
+                "env-lost",
+                b"#!/usr/bin/env no-such-python\n",
+                Some("has the interpreter no-such-python, which does"),
+            ),
+            (
+                "env-lost-s",
+                b"#!/usr/bin/env -S no-such-python -u\n",
+                Some("has the interpreter no-such-python,"),
+            ),
+            ("crlf", b"#!/bin/sh\r\n", Some("has lines that end in \\r\\n")),
+            ("empty", b"", Some("is empty")),
+            ("inner", inner.as_bytes(), Some("/empty, which is empty")),
+            ("folder-as-interpreter", b"#!/usr\n", Some("has the interpreter /usr, which is not executable")),
+        ];
+        for (name, bytes, wanted) in cases {
+            put(dir.path(), name, bytes);
+            for program in [format!("./{name}"), dir.path().join(name).display().to_string()] {
+                let said = obstacle(&program, dir.path());
+                match wanted {
+                    None => assert_eq!(said, None),
+                    Some(wanted) => {
+                        let said = said.unwrap_or_default();
+                        assert!(said.starts_with(&program) && said.contains(wanted), "{said}");
+                    }
+                }
+            }
+        }
+        fs::write(dir.path().join("plain"), "#!/bin/sh\n").unwrap();
+        for (program, wanted) in [
+            ("sh", None),
+            ("/bin/sh", None),
+            ("no-such-program", Some("there is no program no-such-program on this host")),
+            ("/opt/no/such", Some("/opt/no/such does not exist on this host")),
+            ("./none", Some("./none does not exist on this host")),
+            ("./plain", Some("./plain is not executable")),
+            ("/usr", Some("/usr is a folder")),
+        ] {
+            assert_eq!(obstacle(program, dir.path()).as_deref(), wanted);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::domain::span::Bytes;
 use crate::exec::launcher::Launcher;
 use crate::guard::policy::{self, Policy};
 use crate::host::clock;
+use crate::host::program::is_noexec;
 
 /// With less than this a run's records could not be written: twice the reserve of a full disk.
 const LEAST_BYTES: u64 = 32 << 20;
@@ -23,6 +24,7 @@ const LOW_PERCENT: u64 = 10;
 
 pub(super) fn checks(settings: &Settings) -> Vec<Check> {
     let mut checks = vec![state(&settings.state_dir)];
+    checks.extend(noexec(&settings.state_dir.join("tasks")));
     checks.extend(disk(&settings.state_dir));
     checks.push(clock(settings));
     checks.push(launcher(settings));
@@ -60,9 +62,25 @@ fn state(dir: &Path) -> Check {
     }
 }
 
+/// What is not there yet will be made in the nearest folder that is.
+fn nearest(dir: &Path) -> &Path {
+    dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"))
+}
+
+/// Runs start their scripts from the copies of tasks in the state folder, wherever the tasks are installed.
+fn noexec(copies: &Path) -> Option<Check> {
+    is_noexec(nearest(copies)).unwrap_or(false).then(|| {
+        let shown = copies.display();
+        warn(
+            "noexec",
+            format!("{shown} is on a file system that is mounted with noexec: no script of a task can start from there"),
+            "mount it without noexec, or set `state_dir` to a folder elsewhere",
+        )
+    })
+}
+
 fn disk(dir: &Path) -> [Check; 2] {
-    // What is not there yet will be made in the nearest folder that is.
-    let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    let there = nearest(dir);
     let stat = match nix::sys::statvfs::statvfs(there) {
         Ok(stat) => stat,
         Err(error) => {

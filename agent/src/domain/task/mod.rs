@@ -16,7 +16,7 @@ mod gate;
 mod program;
 mod step;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -211,6 +211,14 @@ impl Task {
             all.extend(step.undo.as_ref().map(|command| (at("undo"), command.run.as_slice())));
         }
         all
+    }
+
+    /// The users that its commands run as, where it names them.
+    pub fn users(&self) -> BTreeSet<&str> {
+        let beside = [&self.probe, &self.verify].into_iter().flatten();
+        let of_steps = self.steps.iter().flat_map(|step| step.done.iter().chain(&step.undo));
+        let of_commands = beside.chain(of_steps).filter_map(|command| command.user.as_deref());
+        of_commands.chain(self.steps.iter().filter_map(|step| step.user.as_deref())).collect()
     }
 
     /// All playbooks, with their way in the file.
