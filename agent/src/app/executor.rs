@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
@@ -35,6 +35,7 @@ use crate::exec::memory::Files;
 use crate::exec::oom;
 use crate::exec::output::Output;
 use crate::exec::processes::{self, Mark};
+use crate::exec::program;
 use crate::exec::step::{self, Ended, Interrupt, Job, Moment, StepError};
 use crate::exec::user::User;
 use crate::host::crash::{CrashPoint, here};
@@ -117,6 +118,8 @@ async fn carry_out(
     epoch: u32,
     secrets: &Secrets,
 ) -> Result<Option<Carried>, ExecutorError> {
+    // Before anything of the run happens: a run that no stopping host could end in order is not begun.
+    let term = signal(SignalKind::terminate())?;
     let Some(claim) = Claim::take(folder.path(), epoch, &holder())? else { return Ok(None) };
     here(CrashPoint::Claimed);
     if let Some(versions) = secrets.versions() {
@@ -147,7 +150,7 @@ async fn carry_out(
         // Asked for before this epoch began: no command is started that would have to be ended again.
         sender.send_replace(Interrupt::Cancel);
     }
-    tokio::spawn(listen(sender, folder.clone()));
+    tokio::spawn(listen(term, sender, folder.clone()));
     let place = plan.place.runtime_dir.join("runs").join(plan.run.to_string());
     if !plan.place.systemd {
         // What it starts is younger than it is, and this is how the agent knows.
@@ -190,8 +193,7 @@ fn holder() -> Holder {
 }
 
 /// Turns a TERM and the agent's request into interrupts. The channel keeps the latest only; a stop outlives a cancel.
-async fn listen(sender: watch::Sender<Interrupt>, folder: Folder) {
-    let Ok(mut term) = signal(SignalKind::terminate()) else { return };
+async fn listen(mut term: Signal, sender: watch::Sender<Interrupt>, folder: Folder) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -287,7 +289,7 @@ impl Executor<'_> {
                 Err(why) => return Ok(not_started(act, why)),
             },
         };
-        let heading = format!("==> {}\n", self.title(act));
+        let heading = format!("==> {}\n", self.heading(act));
         let job = Job {
             heading: &heading,
             argv: &argv,
@@ -301,7 +303,7 @@ impl Executor<'_> {
                 && (act.reads_only() || step.is_some_and(|step| step.on_cancel == OnCancel::Kill)),
             leaves: step.is_some_and(|step| step.leaves),
         };
-        let kills_before = oom::kills();
+        let kills_before = oom::kills(self.plan.run);
         let (folder, systemd) = (self.folder, self.plan.place.systemd);
         let mut recorded = Ok(());
         let mut tell = |moment: Moment<'_>| match moment {
@@ -345,11 +347,21 @@ impl Executor<'_> {
             Ok(mut ended) => {
                 // A process names itself.
                 ended.left_behind.iter_mut().for_each(|name| *name = self.secrets.clean(name));
-                let oom = oom::kills() > kills_before && !ended.status.success();
+                let oom = oom::kills(self.plan.run) > kills_before && !ended.status.success();
                 self.let_go(act, &ended).await;
-                Ok(Event::Finished { act, ending: ending_of(ended, oom, feedback) })
+                let warnings = self.warnings(act, &feedback);
+                Ok(Event::Finished { act, ending: ending_of(ended, oom, feedback, warnings) })
             }
         }
+    }
+
+    /// What a command said that was not taken, for the report and the log.
+    fn warnings(&self, act: Act, feedback: &Feedback) -> Vec<String> {
+        let what = self.title(act);
+        let warnings: Vec<String> =
+            feedback.warnings().iter().map(|warning| format!("{what}: {warning}")).collect();
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        warnings
     }
 
     /// What a step was allowed to leave is let go before anything else is started, or could end it.
@@ -408,17 +420,21 @@ impl Executor<'_> {
         }
     }
 
+    fn heading(&self, act: Act) -> String {
+        let at = clock::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        format!("{} (epoch {}, {at})", self.title(act), self.epoch)
+    }
+
     fn title(&self, act: Act) -> String {
         let name = |i: usize| self.plan.steps.get(i).map_or("?", |step| step.name.as_str());
-        let what = match act {
+        match act {
             Act::Probe => "probe".to_owned(),
             Act::Step(i) => format!("step {} of {}: {}", i + 1, self.plan.steps.len(), name(i)),
             Act::Done(i) => format!("is step {} done?", name(i)),
             Act::Undo(i) => format!("undo of step {}", name(i)),
             Act::Reprobe => "probe after the last step".to_owned(),
             Act::Verify => "verify".to_owned(),
-        };
-        format!("{what} (epoch {}, {})", self.epoch, clock::now().strftime("%Y-%m-%dT%H:%M:%SZ"))
+        }
     }
 
     /// The folder that a step sees, with what it is given; made anew for each command, because its user may be another.
@@ -477,7 +493,7 @@ impl Executor<'_> {
         let plan = self.plan;
         let file = |name: &str| self.place.join(name).to_string_lossy().into_owned();
         [
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+            ("PATH", program::PATH.to_owned()),
             ("LANG", "C.UTF-8".to_owned()),
             ("HOME", user.home.to_string_lossy().into_owned()),
             ("HOSTLER_RUN", plan.run.to_string()),
@@ -524,11 +540,14 @@ fn millis(span: Duration) -> u64 {
 
 /// The end of a command that said nothing.
 fn finished(act: Act, exit: Exit) -> Event {
-    let (outputs, left_behind) = (BTreeMap::new(), Vec::new());
-    Event::Finished { act, ending: Ending { exit, spent_ms: 0, outputs, message: None, left_behind } }
+    let (outputs, left_behind, warnings) = (BTreeMap::new(), Vec::new(), Vec::new());
+    Event::Finished {
+        act,
+        ending: Ending { exit, spent_ms: 0, outputs, message: None, left_behind, warnings },
+    }
 }
 
-fn ending_of(ended: Ended, oom: bool, feedback: Feedback) -> Ending {
+fn ending_of(ended: Ended, oom: bool, feedback: Feedback, warnings: Vec<String>) -> Ending {
     let exit = if let Some(survives) = ended.survives {
         Exit::Survived(survives)
     } else if ended.timed_out {
@@ -546,5 +565,6 @@ fn ending_of(ended: Ended, oom: bool, feedback: Feedback) -> Ending {
         outputs: feedback.outputs,
         message: feedback.message,
         left_behind: ended.left_behind,
+        warnings,
     }
 }

@@ -16,6 +16,10 @@ use super::watch::{WatchArgs, endless};
 use super::{Failure, block, show};
 use crate::domain::name::Name;
 use crate::host::clock;
+use crate::report::document::RunReport;
+
+/// From this width on, in characters, there is room for both the task and the cause.
+const WIDE: usize = 100;
 
 /// What is said in place of an empty table.
 const NONE: &str = "there are no runs, or the token may not see their reports";
@@ -107,16 +111,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn table(runs: Vec<Known>, still: bool) -> String {
     let now = clock::now();
     let started = if screen::terminal() { "AGO" } else { "STARTED" };
-    let mut table = Table::new(&["RUN", "HOST", "ORDER", "TASK", "PHASE", started, "TOOK", "ERROR"]);
+    // Where there is no room for both, why it ran says more than the name of the task, of which little would be left.
+    let narrow = screen::width().is_some_and(|width| width < WIDE);
+    let mut headings = vec!["RUN", "HOST", "ORDER"];
+    headings.extend((!narrow).then_some("TASK"));
+    headings.extend(["CAUSE", "PHASE", started, "TOOK", "ERROR"]);
+    let mut table = Table::new(&headings);
     for known in runs {
         let report = known.report;
         let until = report.ended.or((!still).then_some(now));
         let took = report.started.zip(until).map(|(started, until)| until.duration_since(started));
-        table.row([
-            known.run.to_string(),
-            known.host,
-            report.order,
-            report.task,
+        let cause = cause(&report);
+        let mut cells = vec![known.run.to_string(), known.host, report.order];
+        cells.extend((!narrow).then_some(report.task));
+        cells.extend([
+            cause,
             report.phase,
             match report.started {
                 Some(at) if screen::terminal() => show::length(now.duration_since(at)),
@@ -125,6 +134,17 @@ fn table(runs: Vec<Known>, still: bool) -> String {
             took.map(show::length).unwrap_or_default(),
             report.error.unwrap_or_default(),
         ]);
+        table.cells(&cells);
     }
     table.shown()
+}
+
+/// Why it ran, and that it was to change nothing.
+fn cause(report: &RunReport) -> String {
+    match (&report.cause, report.dry_run) {
+        (None, false) => String::new(),
+        (None, true) => "dry run".to_owned(),
+        (Some(cause), false) => cause.clone(),
+        (Some(cause), true) => format!("dry run, {cause}"),
+    }
 }

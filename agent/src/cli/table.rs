@@ -29,6 +29,11 @@ impl Table {
 
     /// Adds a row; a cell may come from outside.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.cells(&cells);
+    }
+
+    /// As [`Table::row`], where the columns are chosen for the screen.
+    pub(super) fn cells(&mut self, cells: &[String]) {
         self.rows.push(Row { cells: cells.iter().map(|cell| show::inline(cell)).collect(), tone: None });
     }
 

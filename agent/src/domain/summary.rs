@@ -14,7 +14,11 @@ pub const OUTPUTS: usize = 2 << 10;
 /// How many processes that were left behind are named.
 pub const LEFT_BEHIND: usize = 20;
 /// The longest name of such a process, in bytes.
-const LEFT_BEHIND_EACH: usize = 100;
+pub const LEFT_BEHIND_EACH: usize = 100;
+/// How many warnings there are.
+pub const WARNINGS: usize = 5;
+/// The longest warning, in bytes.
+pub const WARNINGS_EACH: usize = 300;
 
 /// Which step of how many.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,7 +49,7 @@ pub struct Summary {
     /// When it began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,
-    /// The status of the last step that exited.
+    /// The status of the newest command but the first probe and undos, if it ended by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// What the steps wanted to be known.
@@ -57,6 +61,9 @@ pub struct Summary {
     /// Processes that were left running without leave, and ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_behind: Vec<String>,
+    /// What its commands said and nobody understood, or was too much.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Summary {
@@ -80,6 +87,7 @@ impl Summary {
             outputs: text::within(&state.outputs, OUTPUTS),
             tail: None,
             left_behind: text::few(&state.left_behind, LEFT_BEHIND, LEFT_BEHIND_EACH),
+            warnings: text::few(&state.warnings, WARNINGS, WARNINGS_EACH),
         }
     }
 }

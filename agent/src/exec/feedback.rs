@@ -1,22 +1,26 @@
 //! What a step says of itself: JSON lines that it appends to the file named by `HOSTLER_REPORT`.
 //!
-//! The file is opened here before the step starts, and only that descriptor is read: whatever the step
-//! puts in the file's place is not looked at. Everything has a bound; lines that are not understood are counted.
+//! The file is made and opened here before the step starts. It is meant to be appended to; a file that is written from
+//! its beginning again (`>`), or replaced by another (`mv`), is read from its beginning. Everything has a bound, and
+//! nothing is dropped in silence: what was not taken is in [`Feedback::warnings`], without the run's secrets.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::output::clean;
 use super::redact::Redactor;
+use crate::domain::text::head;
+use crate::domain::yaml::one_line;
 
-/// Read in all, in bytes.
-const MOST: u64 = 1 << 20;
+/// The part of the file that is read, in bytes.
+const MOST: usize = 1 << 20;
 /// The longest line, in bytes.
 const LINE: usize = 4 << 10;
 /// How many outputs.
@@ -25,11 +29,22 @@ const OUTPUTS: usize = 32;
 const OUTPUT_BYTES: usize = 2 << 10;
 /// The longest message, in bytes.
 const MESSAGE: usize = 512;
+/// How much is shown of a line that was not understood, in bytes.
+const SHOWN: usize = 80;
+/// What some editors and systems put in front of a text.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What a step has said so far.
 pub struct Feedback {
-    file: io::Take<File>,
+    path: PathBuf,
+    file: File,
     redactor: Option<Arc<Redactor>>,
+    /// How the file looked when it was read.
+    stamp: Option<Stamp>,
+    /// The bytes that were taken: how many, and their sum, by which a file that begins otherwise is noticed.
+    taken: usize,
+    sum: Sha256,
+    /// The line that has no end yet; one byte more than the longest line at most.
     partial: Vec<u8>,
     /// In percent.
     pub progress: Option<u8>,
@@ -38,95 +53,291 @@ pub struct Feedback {
     /// By name.
     pub outputs: BTreeMap<String, String>,
     /// Lines that were not understood.
-    pub bad: u64,
+    bad: u64,
+    /// The first of them, and why.
+    first_bad: Option<String>,
+    /// More came than is read.
+    too_large: bool,
+    /// What stands in the file's place and is not read.
+    trouble: Option<String>,
+}
+
+/// Two that are the same mean that a file was not changed between them, but for the resolution of the system's clock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self { file: (meta.dev(), meta.ino()), size: meta.size(), changed: (meta.ctime(), meta.ctime_nsec()) }
+    }
+}
+
+/// What one line says.
+#[derive(Default)]
+struct Said {
+    progress: Option<u8>,
+    message: Option<String>,
+    outputs: BTreeMap<String, String>,
 }
 
 impl Feedback {
     /// Makes the file, empty and for its owner alone, and holds it open.
     pub fn create(path: &Path, redactor: Option<Arc<Redactor>>) -> io::Result<Self> {
-        let _ = std::fs::remove_file(path);
+        let _ = fs::remove_file(path);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        let file = file.take(MOST);
-        let outputs = BTreeMap::new();
-        Ok(Self { file, redactor, partial: Vec::new(), progress: None, message: None, outputs, bad: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            redactor,
+            stamp: None,
+            taken: 0,
+            sum: Sha256::new(),
+            partial: Vec::new(),
+            progress: None,
+            message: None,
+            outputs: BTreeMap::new(),
+            bad: 0,
+            first_bad: None,
+            too_large: false,
+            trouble: None,
+        })
     }
 
     /// Reads what has come since; true if anything that was understood has.
     pub fn read(&mut self) -> bool {
-        let mut bytes = Vec::new();
-        // An error leaves what was understood before; the step is not judged by its messages.
-        let _ = self.file.read_to_end(&mut bytes);
+        // Asked first: what was written before another file took its place is then in the one that is open.
+        let other = self.replaced();
+        let news = self.take_new();
+        match other {
+            None => news,
+            Some(file) => {
+                let last = self.end_line();
+                self.file = file;
+                self.start_over();
+                let more = self.take_new();
+                news || last || more
+            }
+        }
+    }
+
+    /// Reads the rest when the command has ended: its last line needs no newline.
+    pub fn finish(&mut self) {
+        self.stamp = None;
+        self.read();
+        self.end_line();
+    }
+
+    /// What was not taken, a line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let first = self.first_bad.as_deref().unwrap_or_default();
+        let bad = match self.bad {
+            0 => None,
+            1 => Some(format!("1 line of HOSTLER_REPORT was not understood: {first}")),
+            n => Some(format!("{n} lines of HOSTLER_REPORT were not understood, the first: {first}")),
+        };
+        let too_large = self
+            .too_large
+            .then(|| format!("HOSTLER_REPORT has more than {MOST} bytes: the rest was not read"));
+        [bad, too_large, self.trouble.clone()].into_iter().flatten().collect()
+    }
+
+    /// The file that was put in the place of the one that is open.
+    fn replaced(&mut self) -> Option<File> {
+        // One that is not there any more was read to its end.
+        let meta = fs::symlink_metadata(&self.path).ok()?;
+        let open = self.file.metadata().ok()?;
+        if (meta.dev(), meta.ino()) == (open.dev(), open.ino()) {
+            return None;
+        }
+        let mut options = OpenOptions::new();
+        // A link could lead anywhere, and a pipe would be waited for.
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let opened = if meta.is_file() {
+            options.open(&self.path).and_then(|file| Ok((file.metadata()?.is_file(), file)))
+        } else {
+            Err(io::Error::other("it is no regular file"))
+        };
+        match opened {
+            Ok((true, file)) => return Some(file),
+            Ok((false, _)) => self.trouble = Some("HOSTLER_REPORT was replaced while it was read".to_owned()),
+            Err(why) => self.trouble = Some(format!("HOSTLER_REPORT was replaced and cannot be read: {why}")),
+        }
+        None
+    }
+
+    fn start_over(&mut self) {
+        self.stamp = None;
+        self.taken = 0;
+        self.sum = Sha256::new();
+        self.partial.clear();
+    }
+
+    fn take_new(&mut self) -> bool {
+        let stamp = self.file.metadata().ok().map(|meta| Stamp::of(&meta));
+        if stamp.is_some() && stamp == self.stamp {
+            return false;
+        }
+        let bytes = match self.beginning() {
+            Ok(bytes) => bytes,
+            // What was understood before stays; the step is not judged by its messages.
+            Err(error) => {
+                self.trouble = Some(format!("HOSTLER_REPORT cannot be read: {error}"));
+                return false;
+            }
+        };
+        self.stamp = stamp;
         let mut news = false;
-        for byte in bytes {
-            if byte == b'\n' {
-                let line = std::mem::take(&mut self.partial);
-                let understood = line.len() <= LINE && self.take_line(&line);
-                self.bad += u64::from(!understood);
-                news |= understood;
+        let known = bytes.get(..self.taken).map(Sha256::digest);
+        if known != Some(self.sum.clone().finalize()) {
+            news |= self.end_line();
+            self.start_over();
+            self.stamp = stamp;
+        }
+        self.too_large |= bytes.len() > MOST;
+        let readable = bytes.get(..MOST).unwrap_or(&bytes);
+        let new = readable.get(self.taken..).unwrap_or_default();
+        self.sum.update(new);
+        self.taken += new.len();
+        for byte in new {
+            if *byte == b'\n' {
+                news |= self.end_line();
             } else if self.partial.len() <= LINE {
-                self.partial.push(byte);
+                self.partial.push(*byte);
             }
         }
         news
     }
 
+    /// The part of the file that is read, and one byte more if there is more.
+    fn beginning(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut chunk = vec![0; 64 << 10];
+        while bytes.len() <= MOST {
+            match self.file.read_at(&mut chunk, bytes.len() as u64) {
+                Ok(0) => break,
+                Ok(n) => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(MOST + 1);
+        Ok(bytes)
+    }
+
+    /// Takes the line that was read; true if it was understood.
+    fn end_line(&mut self) -> bool {
+        let line = std::mem::take(&mut self.partial);
+        let text = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line).trim_ascii();
+        if text.is_empty() {
+            return false;
+        }
+        let said = if line.len() > LINE {
+            // Nothing of it is shown: where it was cut could be in the middle of a secret.
+            Err(format!("it has more than {LINE} bytes"))
+        } else {
+            self.understand(text).map_err(|why| format!("{:?}: {why}", self.shown(text)))
+        };
+        match said {
+            Ok(said) => {
+                self.progress = said.progress.or(self.progress);
+                self.message = said.message.or(self.message.take());
+                self.outputs.extend(said.outputs);
+                true
+            }
+            Err(why) => {
+                self.bad += 1;
+                self.first_bad.get_or_insert(why);
+                false
+            }
+        }
+    }
+
+    /// The beginning of a line, for the operator.
+    fn shown(&self, line: &[u8]) -> String {
+        let text = self.said(&String::from_utf8_lossy(line));
+        let short = head(&text, SHOWN);
+        if short.len() < text.len() { format!("{short}…") } else { short }
+    }
+
     /// Text for a report, without the run's secrets: looked for before and after it is cleaned, because the
     /// cleaning may join what control characters kept apart.
-    fn said(&self, text: &str, most: usize) -> String {
+    fn said(&self, text: &str) -> String {
         match &self.redactor {
-            None => clean(text.as_bytes(), most),
+            None => clean(text.as_bytes(), usize::MAX),
             Some(redactor) => {
                 let whole = clean(redactor.text(text).as_bytes(), usize::MAX);
-                clean(redactor.text(&whole).as_bytes(), most)
+                clean(redactor.text(&whole).as_bytes(), usize::MAX)
             }
         }
     }
 
-    fn take_line(&mut self, line: &[u8]) -> bool {
-        let Ok(Value::Object(fields)) = serde_json::from_slice(line) else { return false };
-        let mut understood = false;
+    /// All of what a line says, or why nothing of it is taken.
+    fn understand(&self, line: &[u8]) -> Result<Said, String> {
+        let value: Value = serde_json::from_slice(line)
+            .map_err(|error| format!("it is not JSON: {}", one_line(&error.to_string())))?;
+        let Value::Object(fields) = value else { return Err("it is no JSON object".to_owned()) };
+        if fields.is_empty() {
+            return Err("it has none of progress, message and output".to_owned());
+        }
+        let mut said = Said::default();
         for (field, value) in fields {
-            understood = match (field.as_str(), value) {
-                ("progress", Value::Number(number)) => match number.as_f64() {
-                    Some(percent) if (0.0..=100.0).contains(&percent) => {
-                        self.progress = Some(percent as u8);
-                        true
-                    }
-                    _ => false,
-                },
-                ("message", Value::String(text)) => {
-                    self.message = Some(self.said(&text, MESSAGE).replace('\n', " "));
-                    true
+            match (field.as_str(), value) {
+                ("progress", Value::Number(number)) => {
+                    let percent = number.as_f64().filter(|percent| (0.0..=100.0).contains(percent));
+                    let percent = percent.ok_or("progress is a number from 0 to 100")?;
+                    said.progress = Some(percent as u8);
                 }
-                ("output", Value::Object(outputs)) => {
-                    outputs.into_iter().all(|(name, value)| self.take_output(name, value))
+                ("message", Value::String(text)) => said.message = Some(self.message(&text)),
+                ("output", Value::Object(outputs)) => said.outputs = self.outputs(outputs)?,
+                ("progress", _) => return Err("progress is a number from 0 to 100".to_owned()),
+                ("message", _) => return Err("message is a text".to_owned()),
+                ("output", _) => return Err("output is an object of names and values".to_owned()),
+                (other, _) => {
+                    let name = head(&self.said(other), SHOWN);
+                    return Err(format!("{name:?} is none of progress, message and output"));
                 }
-                _ => false,
-            };
-            if !understood {
-                break;
             }
         }
-        understood
+        Ok(said)
     }
 
-    fn take_output(&mut self, name: String, value: Value) -> bool {
-        let text = match value {
-            Value::String(text) => self.said(&text, OUTPUT_BYTES),
-            Value::Number(number) => self.said(&number.to_string(), OUTPUT_BYTES),
-            Value::Bool(truth) => truth.to_string(),
-            Value::Null | Value::Array(_) | Value::Object(_) => return false,
-        };
-        let others = self.outputs.iter().filter(|(other, _)| **other != name);
-        let (count, size) =
-            others.fold((0, 0), |(count, size), (k, v)| (count + 1, size + k.len() + v.len()));
-        let fits = count < OUTPUTS && size + name.len() + text.len() <= OUTPUT_BYTES;
-        // A name that holds a secret becomes none.
-        let good = fits && is_output_name(&name) && is_output_name(&self.said(&name, OUTPUT_BYTES));
-        if good {
-            self.outputs.insert(name, text);
+    /// A message in one line; one that is too long ends with a mark.
+    fn message(&self, text: &str) -> String {
+        let text = self.said(text).replace('\n', " ");
+        if text.len() <= MESSAGE { text } else { format!("{}…", head(&text, MESSAGE - '…'.len_utf8())) }
+    }
+
+    /// The outputs of one line, if all of them are good and have room beside the others.
+    fn outputs(&self, outputs: Map<String, Value>) -> Result<BTreeMap<String, String>, String> {
+        let mut all = self.outputs.clone();
+        let mut new = BTreeMap::new();
+        for (name, value) in outputs {
+            // A name that holds a secret becomes none.
+            let shown = self.said(&name);
+            if !is_output_name(&name) || !is_output_name(&shown) {
+                let shown = head(&shown, SHOWN);
+                return Err(format!("{shown:?} is no name of an output: [a-z][a-z0-9_]{{0,31}}"));
+            }
+            let text = match value {
+                Value::String(text) => self.said(&text),
+                Value::Number(number) => self.said(&number.to_string()),
+                Value::Bool(truth) => truth.to_string(),
+                Value::Null | Value::Array(_) | Value::Object(_) => {
+                    return Err(format!("the value of {name} is no text, number or boolean"));
+                }
+            };
+            all.insert(name.clone(), text.clone());
+            new.insert(name, text);
         }
-        good
+        let size: usize = all.iter().map(|(name, text)| name.len() + text.len()).sum();
+        if all.len() > OUTPUTS || size > OUTPUT_BYTES {
+            return Err(format!("a step has room for {OUTPUTS} outputs of {OUTPUT_BYTES} bytes in all"));
+        }
+        Ok(new)
     }
 }
 
@@ -137,52 +348,5 @@ fn is_output_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    fn said(text: &[u8]) -> Feedback {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("report");
-        let mut feedback = Feedback::create(&path, None).unwrap();
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(text).unwrap();
-        feedback.read();
-        feedback
-    }
-
-    #[test]
-    fn good_lines_are_taken_and_bad_ones_counted() {
-        let feedback = said(
-            b"{\"progress\": 40, \"message\": \"copying\\u001b[0m\"}\nnonsense\n{\"progress\": 101}\n{\"x\":1}\n\
-              {\"output\": {\"backup_id\": \"b1\", \"size\": 7}}\n{\"output\": {\"Bad\": \"x\"}}\n{\"progress\": 50",
-        );
-        assert_eq!(feedback.progress, Some(40), "the last line is not whole");
-        assert_eq!(feedback.message.as_deref(), Some("copying[0m"));
-        assert_eq!(feedback.outputs.len(), 2);
-        assert_eq!(feedback.outputs["size"], "7");
-        assert_eq!(feedback.bad, 4);
-    }
-
-    #[test]
-    fn everything_has_a_bound() {
-        let many: String = (0..100).map(|n| format!("{{\"output\": {{\"o{n}\": \"x\"}}}}\n")).collect();
-        assert_eq!(said(many.as_bytes()).outputs.len(), OUTPUTS);
-        let long = format!("{{\"message\": \"{}\"}}\n", "x".repeat(5000));
-        assert_eq!(said(long.as_bytes()).bad, 1);
-        let mut endless = vec![b'x'; 2 << 20];
-        endless.extend(b"\n{\"progress\": 1}\n");
-        let feedback = said(&endless);
-        assert_eq!((feedback.progress, feedback.partial.len()), (None, LINE + 1));
-    }
-
-    #[test]
-    fn a_file_put_in_its_place_is_not_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("report");
-        let mut feedback = Feedback::create(&path, None).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        std::fs::write(&path, "{\"progress\": 1}\n").unwrap();
-        assert!(!feedback.read());
-    }
-}
+#[path = "feedback_tests.rs"]
+mod tests;

@@ -193,16 +193,38 @@ pub fn parts(dir: &Path) -> Vec<PathBuf> {
     names.iter().map(|name| dir.join(name)).filter(|path| path.exists()).collect()
 }
 
-/// The last `most` bytes of a run's output as clean text: valid UTF-8 without control characters but newline.
+/// How much of the output is looked at for its tail, in bytes: a program that shows its progress writes one line many
+/// times.
+const LOOKED_AT: usize = 256 << 10;
+
+/// The last `most` bytes of a run's output as clean text: valid UTF-8 without control characters but newline. Of a line
+/// that was overwritten after carriage returns only what was written last is in it.
 pub fn tail(dir: &Path, most: usize) -> String {
     let mut bytes = Vec::new();
     for path in parts(dir).iter().rev() {
-        let missing = most.saturating_sub(bytes.len());
+        let missing = most.max(LOOKED_AT).saturating_sub(bytes.len());
         let mut before = last_of(path, missing as u64).unwrap_or_default();
         before.append(&mut bytes);
         bytes = before;
     }
-    clean(&bytes, most)
+    clean(&without_overwritten(&bytes), most)
+}
+
+/// The lines without what a later part of the same line wrote over.
+fn without_overwritten(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len().min(LOOKED_AT));
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let (text, end) = match line.strip_suffix(b"\n") {
+            Some(text) => (text, b"\n".as_slice()),
+            None => (line, b"".as_slice()),
+        };
+        // Blanks alone only clear the line for what comes next, which may be nothing.
+        let written = text.split(|byte| *byte == b'\r').rev();
+        let last = written.clone().find(|part| !part.trim_ascii().is_empty());
+        kept.extend_from_slice(last.unwrap_or_default());
+        kept.extend_from_slice(end);
+    }
+    kept
 }
 
 fn last_of(path: &Path, most: u64) -> io::Result<Vec<u8>> {
@@ -281,6 +303,36 @@ mod tests {
             assert!(whole.ends_with(after) && printed(after) + 100 > LAST, "cut at {cut}");
             assert!(left_out > 400_000, "{left_out}");
         }
+    }
+
+    #[test]
+    fn of_a_line_that_is_overwritten_the_tail_has_what_was_written_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let tail_of = |text: &[u8], most: usize| {
+            fs::write(dir.path().join("output"), text).unwrap();
+            tail(dir.path(), most)
+        };
+        let progress: String = (0..40_000).map(|n| format!("{n} of 40000 pages\r")).collect();
+        let text = format!("copying\r\n{progress}FATAL: disk broke\nsecond\r\r\n");
+        let tail = tail_of(text.as_bytes(), 2 << 10);
+        assert!(tail.ends_with("FATAL: disk broke\nsecond\n") && !tail.contains("pages"), "{tail}");
+        for (text, expected) in [
+            ("a\rb\r\nc\rd\r", "b\nd"),
+            ("10 %\r20 %", "20 %"),
+            ("10 %\r20 %\r", "20 %"),
+            ("10 %\r    \rdone\n", "done\n"),
+            ("10 %\r    \r\n", "10 %\n"),
+            ("one\r\n\r\ntwo\r\n", "one\n\ntwo\n"),
+            ("\rx\n\ry", "x\ny"),
+            ("\r\r", ""),
+            ("  indented\n", "  indented\n"),
+        ] {
+            assert_eq!(tail_of(text.as_bytes(), 100), expected, "{text:?}");
+        }
+        // Another part of the output goes on in the middle of a line.
+        fs::write(dir.path().join("output"), "first\n1 %\r2").unwrap();
+        fs::write(dir.path().join("output.last"), " %\rend\n").unwrap();
+        assert_eq!(super::tail(dir.path(), 100), "first\nend\n");
     }
 
     #[test]

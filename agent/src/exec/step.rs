@@ -33,6 +33,8 @@ use super::output::Output;
 use super::processes::{self, Mark, ProcessId};
 use super::program::{self, Exec};
 use super::user::User;
+use crate::domain::summary::{LEFT_BEHIND, LEFT_BEHIND_EACH};
+use crate::domain::text;
 use crate::host::{clock, heap};
 
 /// How long the pipe is read after the command has ended.
@@ -225,7 +227,7 @@ pub async fn run(
     }
     // A full disk costs the output, not the step.
     let _ = output.settle();
-    feedback.read();
+    feedback.finish();
     let may_stay = job.leaves && status.success();
     let (mut left, mut left_behind, mut survives) = (Vec::new(), Vec::new(), None);
     let remaining = if has_children() { mark.find().await } else { Ok(Vec::new()) };
@@ -235,7 +237,7 @@ pub async fn run(
         Ok(remaining) if remaining.is_empty() => {}
         Ok(remaining) => {
             let names = remaining.iter().map(|process| format!("{} ({})", process.name, process.id.pid));
-            left_behind = names.take(20).collect();
+            left_behind = text::few(&names.collect::<Vec<_>>(), LEFT_BEHIND, LEFT_BEHIND_EACH);
             survives = match mark.end_all(LEFT_BEHIND_GRACE).await {
                 Ok(alive) => alive.first().map(|process| format!("process {} still lives", process.id.pid)),
                 Err(error) => Some(format!("whether anything of it lives cannot be told: {error}")),

@@ -10,7 +10,7 @@ use std::io;
 use serde::Serialize;
 
 use super::document::{AgentReport, OrderReport, RUN_TAIL, RunReport, TAIL};
-use crate::domain::summary::{LEFT_BEHIND, OUTPUTS};
+use crate::domain::summary::{LEFT_BEHIND, OUTPUTS, WARNINGS, WARNINGS_EACH};
 use crate::domain::text::{self, MORE};
 
 /// The largest report of an order, in bytes of JSON.
@@ -44,16 +44,18 @@ pub fn order(mut report: OrderReport) -> OrderReport {
     bound_tail(&mut report.tail, TAIL);
     let cleaned = report.outputs.iter().map(|(name, value)| (text::clean(name), text::clean(value)));
     report.outputs = text::within(&cleaned.collect(), OUTPUTS);
-    let cleaned: Vec<String> = report.left_behind.iter().map(|text| text::clean(text)).collect();
     // One more than are named: a list that was counted already keeps its count.
-    report.left_behind = text::few(&cleaned, LEFT_BEHIND + 1, EACH);
+    bound_lines(&mut report.left_behind, LEFT_BEHIND + 1, EACH);
+    bound_lines(&mut report.warnings, WARNINGS + 1, WARNINGS_EACH);
     let (outputs, left_behind) = (report.outputs.clone(), report.left_behind.clone());
+    let warnings = report.warnings.clone();
     let mut most = TAIL;
     while json_bytes(&report) > MAX_ORDER - STAMPS && most > 1 {
         most /= 2;
         bound_tail(&mut report.tail, most);
         report.outputs = text::within(&outputs, most);
         report.left_behind = text::few(&left_behind, most / EACH, EACH);
+        report.warnings = text::few(&warnings, most / EACH, EACH);
         if most < WORDS {
             bound(&mut report.message, most);
             bound(&mut report.error, most);
@@ -68,10 +70,12 @@ pub fn run(mut report: RunReport) -> RunReport {
     bound(&mut report.error, WORDS);
     report.task = text::head(&text::clean(&report.task), WORDS);
     bound_tail(&mut report.tail, RUN_TAIL);
+    bound_lines(&mut report.warnings, WARNINGS + 1, WORDS);
     let mut most = RUN_TAIL;
     while json_bytes(&report) > MAX_RUN && most > 1 {
         most /= 2;
         bound_tail(&mut report.tail, most);
+        bound_lines(&mut report.warnings, most / WORDS, WORDS);
     }
     report
 }
@@ -139,6 +143,12 @@ fn bound(text: &mut Option<String>, most: usize) {
     }
 }
 
+/// As `few`, where the last line may count others already.
+fn bound_lines(lines: &mut Vec<String>, most: usize, longest: usize) {
+    let cleaned: Vec<String> = lines.iter().map(|line| text::clean(line)).collect();
+    *lines = text::few(&cleaned, most, longest);
+}
+
 fn bound_tail(text: &mut Option<String>, most: usize) {
     if let Some(text) = text {
         *text = text::tail(&text::clean(text), most);
@@ -186,6 +196,7 @@ mod tests {
                 step: Some(StepSummary { index: 1, count: 2, name: hostile.repeat(9000) }),
                 outputs,
                 left_behind: vec![hostile.repeat(700); 400],
+                warnings: vec![hostile.repeat(700); 400],
                 host: "h".repeat(63),
                 order: "o".repeat(63),
                 ..OrderReport::default()
@@ -199,6 +210,7 @@ mod tests {
                 error: long(),
                 tail: long(),
                 task: hostile.repeat(999),
+                warnings: vec![hostile.repeat(700); 400],
                 ..RunReport::default()
             });
             assert!(json_bytes(&bounded) <= MAX_RUN, "{hostile:?}: {}", json_bytes(&bounded));

@@ -13,7 +13,7 @@ use crate::domain::plan::{Cause, Plan};
 use crate::domain::run::{Phase, Rest, State};
 use crate::domain::source::OrderKey;
 use crate::domain::standing::Standing;
-use crate::domain::summary::{Summary, phase};
+use crate::domain::summary::{Summary, WARNINGS, WARNINGS_EACH, phase};
 use crate::domain::text;
 
 /// The longest error in the report of a run, in bytes.
@@ -300,6 +300,7 @@ fn summarised(report: OrderReport, summary: &Summary) -> OrderReport {
         outputs: summary.outputs,
         tail: summary.tail,
         left_behind: summary.left_behind,
+        warnings: summary.warnings,
         ..report
     }
 }
@@ -370,11 +371,13 @@ pub fn run(plan: &Plan, state: &State, alive: bool, tail: Option<&str>) -> RunRe
         order: plan.order.to_string(),
         source: Some(plan.source.clone()),
         cause: Some(plan.cause.clone().into()),
+        dry_run: plan.dry_run,
         task: plan.task.clone(),
         phase: phase(state, alive).0.into(),
         epoch: state.epoch,
         started: state.started,
         exit_code: state.exit_code,
+        warnings: text::few(&state.warnings, WARNINGS, WARNINGS_EACH),
         ..RunReport::default()
     };
     match state.outcome() {

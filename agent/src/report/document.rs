@@ -72,7 +72,8 @@ pub struct OrderReport {
     pub ended: Option<Timestamp>,
     /// When its time will be up, if it goes on executing.
     pub deadline: Option<Timestamp>,
-    /// The status of the last step that exited.
+    /// The status of the newest command but the first probe and undos; none while it executes, and when it did not end by
+    /// itself.
     pub exit_code: Option<i32>,
     /// One line for the operator.
     pub error: Option<String>,
@@ -82,6 +83,8 @@ pub struct OrderReport {
     pub tail: Option<String>,
     /// Processes that were left running without leave, and ended.
     pub left_behind: Vec<String>,
+    /// What its commands said and nobody understood, or was too much.
+    pub warnings: Vec<String>,
     /// When this report was written; put at the end by the writer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated: Option<Timestamp>,
@@ -102,6 +105,8 @@ pub struct RunReport {
     pub source: Option<Source>,
     /// Why.
     pub cause: Option<String>,
+    /// Whether it was to change nothing.
+    pub dry_run: bool,
     /// `name@version`
     pub task: String,
     /// Where it stands.
@@ -112,10 +117,12 @@ pub struct RunReport {
     pub started: Option<Timestamp>,
     /// When it was over.
     pub ended: Option<Timestamp>,
-    /// The status of the last step that exited.
+    /// As in the report of its order.
     pub exit_code: Option<i32>,
     /// One line for the operator.
     pub error: Option<String>,
+    /// As in the report of its order.
+    pub warnings: Vec<String>,
     /// The end of what it printed; only for those that did not succeed.
     pub tail: Option<String>,
 }

@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
+use crate::catalog;
 use crate::chain;
 use crate::error::Error;
 use crate::journal::{Journal, Open};
-use crate::lookup;
 use crate::manifest::{Backint, Manifest, Stored, VERSION};
 use crate::message::complain;
 use crate::name::Name;
@@ -28,16 +28,16 @@ use crate::progress::Progress;
 use crate::publish::{Expected, Written, publish};
 use crate::store::Store;
 use crate::store::fault::Fault;
-use crate::store::objects::ObjectOptions;
+use crate::store::objects::Terms;
 use crate::store::uploads;
-use crate::stream::buffer_pool::BufferPool;
 use crate::stream::cut::{Cutter, Layout, Part};
+use crate::stream::room::Room;
 use crate::stream::schedule::Sizes;
-use crate::stream::stages::{IngestResult, Recipe, StreamError, ingest};
+use crate::stream::stages::{Broken, Recipe, Taken, take_in};
 
 /// What to store, and how.
 #[derive(Clone)]
-pub struct PutRequest {
+pub struct Wish {
     /// Name of the backup.
     pub name: Name,
     /// Database that it is of.
@@ -47,11 +47,11 @@ pub struct PutRequest {
     /// Compression and encryption.
     pub recipe: Recipe,
     /// Parameters of the stored object.
-    pub object_options: ObjectOptions,
+    pub terms: Terms,
     /// How it is cut.
     pub sizes: Sizes,
     /// Bytes of memory for parts, if that was said.
-    pub memory: Option<u64>,
+    pub room: Option<u64>,
     /// Most requests at once.
     pub parallel: usize,
     /// Bytes a second.
@@ -89,7 +89,7 @@ pub trait Source: Read + Send {
 }
 
 /// Calls off the thread that reads when the upload is over, however that came.
-struct CallOff(Arc<AtomicBool>, BufferPool);
+struct CallOff(Arc<AtomicBool>, Room);
 
 impl Drop for CallOff {
     fn drop(&mut self) {
@@ -102,16 +102,16 @@ impl Drop for CallOff {
 pub async fn put(
     store: &Store,
     journal: &Journal,
-    request: PutRequest,
+    wish: Wish,
     source: Box<dyn Source>,
     called_off: Arc<AtomicBool>,
     progress: Arc<Progress>,
 ) -> Result<(Manifest, Proof), Error> {
-    let name = request.name.clone();
+    let name = wish.name.clone();
     let manifest_key = name.manifest();
     let what = format!("storing `{name}`");
     if store.head(&manifest_key).await.map_err(|fault| fault.error(&what))?.is_some() {
-        if !request.same {
+        if !wish.same {
             return Err(taken_already(&name));
         }
         return same(store, &name, source, called_off, &progress)
@@ -124,12 +124,12 @@ pub async fn put(
     let time = store.clock().now();
     let key = name.data(&id(time).to_string());
     let mut open = journal.begin(name.as_str(), vec![key.clone()])?;
-    let done = match beside_its_base(store, &mut open, &request).await {
-        Ok(()) => send(store, &mut open, &request, &key, source, called_off, &progress).await,
+    let done = match beside_its_base(store, &mut open, &wish).await {
+        Ok(()) => send(store, &mut open, &wish, &key, source, called_off, &progress).await,
         Err(error) => Err(error),
     };
     // It may have taken hours: what it builds on must still be there in the last moment.
-    let done = match (done, &request.parent) {
+    let done = match (done, &wish.parent) {
         (Ok(done), Some(parent)) => chain::stays(store, name.as_str(), Some(parent)).await.map(|()| done),
         (done, _) => done,
     };
@@ -142,10 +142,10 @@ pub async fn put(
         }
     };
     let (size, sha256) = (taken.size, taken.sha256.clone());
-    let manifest = described(request.clone(), time, key, taken, version);
-    match publish(store, &mut open, &name, &manifest, request.object_options.hot(), Expected::Nothing).await {
+    let manifest = described(wish.clone(), time, key, taken, version);
+    match publish(store, &mut open, &name, &manifest, wish.terms.hot(), Expected::Nothing).await {
         Ok(Written::There) => {
-            if let Some(note) = note(&request) {
+            if let Some(note) = note(&wish) {
                 // One that stays is cleared away by the next run.
                 if store.remove(&note, None).await.is_err() {
                     return Ok((manifest, proof));
@@ -155,8 +155,8 @@ pub async fn put(
         }
         Ok(Written::Taken) => {
             let _ = crate::clean::clear(store, open).await;
-            if request.same {
-                let there = lookup::manifest(store, &name).await?;
+            if wish.same {
+                let there = catalog::manifest(store, &name).await?;
                 if (there.size, &there.sha256) == (size, &sha256) {
                     return Ok((there, Proof::Same));
                 }
@@ -177,7 +177,7 @@ pub async fn put(
 }
 
 fn taken_already(name: &Name) -> Error {
-    Error::Refused(format!("a backup `{name}` already exists: use another name"))
+    Error::Refused(format!("there is a backup `{name}` already: take another name"))
 }
 
 /// An id that is unique and sorts by this time.
@@ -187,24 +187,20 @@ pub fn id(time: Timestamp) -> Ulid {
 }
 
 /// The note beside what it builds on.
-fn note(request: &PutRequest) -> Option<String> {
-    let parent: Name = request.parent.as_ref()?.parse().ok()?;
-    Some(parent.child(&request.name))
+fn note(wish: &Wish) -> Option<String> {
+    let parent: Name = wish.parent.as_ref()?.parse().ok()?;
+    Some(parent.child(&wish.name))
 }
 
 /// Says beside the base that something is being built on it, and only then looks whether it is whole.
-async fn beside_its_base(store: &Store, open: &mut Open, request: &PutRequest) -> Result<(), Error> {
-    let Some(note) = note(request) else { return Ok(()) };
-    let what = format!("storing `{}`", request.name);
+async fn beside_its_base(store: &Store, open: &mut Open, wish: &Wish) -> Result<(), Error> {
+    let Some(note) = note(wish) else { return Ok(()) };
+    let what = format!("storing `{}`", wish.name);
     open.key(note.clone())?;
-    let text =
-        serde_json::json!({"storing": request.name.as_str(), "since": store.clock().now()}).to_string();
+    let text = serde_json::json!({"storing": wish.name.as_str(), "since": store.clock().now()}).to_string();
     let crc = crc32c::crc32c(text.as_bytes());
-    store
-        .put(&note, text.into(), crc, &ObjectOptions::default(), false)
-        .await
-        .map_err(|fault| fault.error(&what))?;
-    chain::stays(store, request.name.as_str(), request.parent.as_deref()).await
+    store.put(&note, text.into(), crc, &Terms::default(), false).await.map_err(|fault| fault.error(&what))?;
+    chain::stays(store, wish.name.as_str(), wish.parent.as_deref()).await
 }
 
 /// Reads the stream without storing it, and compares it with the backup that has its name.
@@ -215,8 +211,8 @@ async fn same(
     called_off: Arc<AtomicBool>,
     progress: &Arc<Progress>,
 ) -> Result<Manifest, Error> {
-    let there = lookup::manifest(store, name).await?;
-    let guard = CallOff(called_off, BufferPool::new(None));
+    let there = catalog::manifest(store, name).await?;
+    let guard = CallOff(called_off, Room::new(None));
     let seen = Arc::clone(progress);
     let read = tokio::task::spawn_blocking(move || -> io::Result<(u64, String)> {
         let digest = crate::stream::stages::digest(&mut source, |count| seen.add(count))?;
@@ -227,44 +223,38 @@ async fn same(
     drop(guard);
     let (size, sha256) = read.map_err(|error| Error::Stream(format!("comparing `{name}`: {error}")))?;
     if (size, &sha256) != (there.size, &there.sha256) {
-        return Err(Error::Refused(format!("a backup `{name}` already exists, with other contents")));
+        return Err(Error::Refused(format!("there is a backup `{name}` already, with other contents")));
     }
-    lookup::bytes(store, name, &there).await.map(|(manifest, _)| manifest)
+    catalog::bytes(store, name, &there).await.map(|(manifest, _)| manifest)
 }
 
 /// The manifest of what was stored.
-fn described(
-    request: PutRequest,
-    time: Timestamp,
-    key: String,
-    taken: IngestResult,
-    version: Option<String>,
-) -> Manifest {
+fn described(wish: Wish, time: Timestamp, key: String, taken: Taken, version: Option<String>) -> Manifest {
     let sums: Vec<u8> = taken.layout.sums.iter().flat_map(|sum| sum.to_be_bytes()).collect();
     Manifest {
         version: VERSION,
         tool: concat!("hostler-depot ", env!("CARGO_PKG_VERSION")).to_owned(),
-        name: request.name.as_str().to_owned(),
-        database: request.database,
+        name: wish.name.as_str().to_owned(),
+        database: wish.database,
         time,
-        parent: request.parent,
+        parent: wish.parent,
         size: taken.size,
         sha256: taken.sha256,
         stored: Stored {
             key,
             size: taken.layout.size,
             parts: taken.layout.parts,
-            block: request.sizes.block,
+            block: wish.sizes.block,
             crc32c: crate::manifest::hex(&sums),
-            compression: request.recipe.level.map(|_| "zstd".to_owned()),
-            encryption: (!request.recipe.recipients.is_empty()).then(|| "age".to_owned()),
-            class: request.object_options.class.unwrap_or_else(|| "STANDARD".to_owned()),
-            locked_until: request.object_options.lock.map(|(_, until)| until),
+            compression: wish.recipe.level.map(|_| "zstd".to_owned()),
+            encryption: (!wish.recipe.recipients.is_empty()).then(|| "age".to_owned()),
+            class: wish.terms.class.unwrap_or_else(|| "STANDARD".to_owned()),
+            locked_until: wish.terms.lock.map(|(_, until)| until),
             object_version: version,
         },
-        backint: request.backint,
-        owner: request.owner,
-        label: request.label,
+        backint: wish.backint,
+        owner: wish.owner,
+        label: wish.label,
     }
 }
 
@@ -272,36 +262,36 @@ fn described(
 async fn send(
     store: &Store,
     open: &mut Open,
-    request: &PutRequest,
+    wish: &Wish,
     key: &str,
     mut source: Box<dyn Source>,
     called_off: Arc<AtomicBool>,
     progress: &Arc<Progress>,
-) -> Result<(IngestResult, Option<String>, Proof), Error> {
-    let what = format!("storing `{}`", request.name);
-    let name = request.name.clone();
-    let pool = BufferPool::new(request.memory);
-    let guard = CallOff(called_off, pool.clone());
+) -> Result<(Taken, Option<String>, Proof), Error> {
+    let what = format!("storing `{}`", wish.name);
+    let name = wish.name.clone();
+    let room = Room::new(wish.room);
+    let guard = CallOff(called_off, room.clone());
     let (sender, mut parts) = mpsc::channel::<Part>(1);
-    let cutter = Cutter::new(request.sizes, pool, Handle::current(), sender, request.rate);
-    let recipe = request.recipe.clone();
+    let cutter = Cutter::new(wish.sizes, room, Handle::current(), sender, wish.rate);
+    let recipe = wish.recipe.clone();
     let seen = Arc::clone(progress);
-    let empty = request.empty;
+    let empty = wish.empty;
     let pump = tokio::task::spawn_blocking(move || {
         let source = std::cell::RefCell::new(&mut source);
         let mut reader = Shared(&source);
         let ended = |size| {
             source.borrow_mut().ended(size)?;
             if size == 0 && !empty {
-                return Err(io::Error::other("the stream was empty: that is no backup (--empty stores it)"));
+                return Err(io::Error::other("no byte came: nothing is no backup (--empty stores it)"));
             }
             Ok(())
         };
-        ingest(&mut reader, &recipe, cutter, |count| seen.add(count), ended)
+        take_in(&mut reader, &recipe, cutter, |count| seen.add(count), ended)
     });
-    let sent = transmit(store, open, request, key, &mut parts).await;
+    let sent = transmit(store, open, wish, key, &mut parts).await;
     drop(parts);
-    // If sending failed the pump must not wait for memory or for its source.
+    // If sending failed the pump must not wait for room or for its source.
     if sent.is_err() {
         drop(guard);
     }
@@ -315,19 +305,19 @@ async fn send(
             (taken, doubtful)
         }
         (Ok(Upload::Whole { proved }), Ok(taken)) => (taken, if proved { Vec::new() } else { vec![1] }),
-        (_, Err(StreamError::Source(error))) if error.to_string() != "called off" => {
+        (_, Err(Broken::Source(error))) if error.to_string() != "called off" => {
             return Err(Error::Stream(format!("{what}: nothing was stored: {error}")));
         }
         (Err(error), _) => return Err(error),
-        (_, Err(StreamError::Sink(error) | StreamError::Source(error))) => {
+        (_, Err(Broken::Sink(error) | Broken::Source(error))) => {
             return Err(Error::Local(format!("{what}: {error}")));
         }
-        (_, Err(StreamError::Key)) => return Err(Error::Local(format!("{what}: no key"))),
+        (_, Err(Broken::Key)) => return Err(Error::Local(format!("{what}: no key"))),
     };
     let found = store.head(key).await.map_err(|fault| fault.error(&what))?;
     match found {
         Some(found) if found.size == taken.layout.size => {
-            let proof = read_back(store, request, key, &taken.layout, &doubtful).await?;
+            let proof = read_back(store, wish, key, &taken.layout, &doubtful).await?;
             Ok((taken, found.version, proof))
         }
         Some(found) => Err(Error::damaged(
@@ -352,7 +342,7 @@ const SAMPLE: usize = 16;
 /// Reads back what the server's answers do not prove: all blocks of the doubtful parts, or some of them.
 async fn read_back(
     store: &Store,
-    request: &PutRequest,
+    wish: &Wish,
     key: &str,
     layout: &Layout,
     doubtful: &[u32],
@@ -360,7 +350,7 @@ async fn read_back(
     if doubtful.is_empty() || layout.size == 0 {
         return Ok(Proof::Checksums);
     }
-    let name = request.name.as_str();
+    let name = wish.name.as_str();
     let mut blocks = Vec::new();
     let (mut number, mut from) = (0u32, 0u64);
     for (count, size) in &layout.parts {
@@ -368,7 +358,7 @@ async fn read_back(
             number += 1;
             let end = from + size;
             if doubtful.binary_search(&number).is_ok() {
-                blocks.extend(from / request.sizes.block..end.div_ceil(request.sizes.block));
+                blocks.extend(from / wish.sizes.block..end.div_ceil(wish.sizes.block));
             }
             from = end;
         }
@@ -377,12 +367,12 @@ async fn read_back(
     let last = blocks.last().copied();
     let mut some: Vec<u64> = blocks.into_iter().step_by(step).collect();
     some.extend(last.filter(|last| some.last() != Some(last)));
-    let pool = BufferPool::new(request.memory);
+    let room = Room::new(wish.room);
     for at in some {
         let Some(sum) = usize::try_from(at).ok().and_then(|at| layout.sums.get(at)) else { continue };
-        let from = at * request.sizes.block;
-        let length = request.sizes.block.min(layout.size - from);
-        let into = pool.take(request.sizes.block).await.map_err(Error::local("memory"))?;
+        let from = at * wish.sizes.block;
+        let length = wish.sizes.block.min(layout.size - from);
+        let into = room.take(wish.sizes.block).await.map_err(Error::local("memory"))?;
         match store.range(key, from, length, *sum, &tokio::sync::Mutex::new(into)).await {
             Ok(true) => {}
             Ok(false) => {
@@ -412,25 +402,25 @@ enum Upload {
 async fn transmit(
     store: &Store,
     open: &mut Open,
-    request: &PutRequest,
+    wish: &Wish,
     key: &str,
     parts: &mut mpsc::Receiver<Part>,
 ) -> Result<Upload, Error> {
-    let what = format!("storing `{}`", request.name);
+    let what = format!("storing `{}`", wish.name);
     // The pump has failed, and says why.
     let Some(first) = parts.recv().await else { return Ok(Upload::Whole { proved: false }) };
     if first.last {
-        let sent = store.put(key, first.bytes, first.crc, &request.object_options, false).await;
+        let sent = store.put(key, first.bytes, first.crc, &wish.terms, false).await;
         let sent = sent.map_err(|fault| fault.error(&what))?;
         return Ok(Upload::Whole { proved: sent.proved });
     }
-    let id = store.begin(key, &request.object_options, true).await.map_err(|fault| fault.error(&what))?;
+    let id = store.begin(key, &wish.terms, true).await.map_err(|fault| fault.error(&what))?;
     open.upload(key, &id)?;
     let mut flying: JoinSet<Result<uploads::Stored, Fault>> = JoinSet::new();
     let mut stored = Vec::new();
     let mut next = Some(first);
     while let Some(part) = next {
-        while flying.len() >= request.parallel {
+        while flying.len() >= wish.parallel {
             landed(&mut flying, &mut stored, &what).await?;
         }
         let (store, key, id) = (store.clone(), key.to_owned(), id.clone());

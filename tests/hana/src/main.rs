@@ -2,10 +2,6 @@
 //!
 //! `hana-standins install ROOT` makes a folder a host; see README.md.
 
-mod backint;
-mod backup;
-mod backupdiag;
-mod catalog;
 mod clock;
 mod database;
 mod faults;
@@ -15,11 +11,9 @@ mod hdb;
 mod hdblcm;
 mod hdbsql;
 mod media;
-mod recovery;
 mod root;
 mod sapcontrol;
 mod saphostctrl;
-mod scripts;
 mod session;
 mod sql;
 mod statements;
@@ -38,15 +32,12 @@ use std::process::ExitCode;
 type Tool = fn(&Root, &[String]) -> Ended;
 
 /// The tools by name.
-const TOOLS: [(&str, Tool); 10] = [
+const TOOLS: [(&str, Tool); 7] = [
     ("hdblcm", hdblcm::run),
     ("sapcontrol", sapcontrol::run),
     ("HDB", hdb::run),
     ("hdbsql", hdbsql::run),
     ("hdbuserstore", userstore::run),
-    ("HDBSettings.sh", scripts::settings),
-    ("hdbbackupcheck", recovery::check_file),
-    ("hdbbackupdiag", backupdiag::run),
     ("SAPCAR", media::sapcar),
     ("saphostctrl", saphostctrl::run),
 ];
@@ -74,11 +65,7 @@ fn play(arguments: &[String]) -> Ended {
     if name.starts_with("hdb.sap") {
         return system::serve(&Root::find()?, &name);
     }
-    if name == "hdb.backup" {
-        return backup::serve(&Root::find()?, rest.first().map(String::as_str).unwrap_or_default());
-    }
-    let tools = TOOLS.iter().chain(&scripts::SCRIPTS);
-    let Some((_, tool)) = tools.into_iter().find(|(tool, _)| *tool == name) else { return own(rest) };
+    let Some((_, tool)) = TOOLS.iter().find(|(tool, _)| *tool == name) else { return own(rest) };
     let root = Root::find()?;
     root.note_call(arguments);
     root.faults().check()?;

@@ -204,15 +204,6 @@ impl System {
         format!("3{}{last:02}", self.number)
     }
 
-    /// A parameter: of the database, else of the system, else `None`.
-    pub(crate) fn parameter(&self, database: &str, section: &str, key: &str) -> Option<&str> {
-        let layers = [format!("DATABASE:{database}"), "SYSTEM".to_string()];
-        layers
-            .iter()
-            .find_map(|layer| self.ini.get(&format!("global.ini/{layer}/{section}/{key}")))
-            .map(String::as_str)
-    }
-
     /// Does the server live?
     pub(crate) fn lives(&self, root: &Root) -> bool {
         let Ok(file) = files::lock_file(&self.state(root, "server.lock")) else { return false };
@@ -350,17 +341,13 @@ pub(crate) fn serve(root: &Root, name: &str) -> Ended {
         std::thread::sleep(Duration::from_millis(1));
     }
     files::write(root, &folder(root, sid).join("server.pid"), std::process::id().to_string().as_bytes())?;
-    for tick in 0_u64.. {
+    loop {
         std::thread::sleep(Duration::from_millis(20));
         let Ok(Some(system)) = load(root, sid) else { return Ok(0) };
-        if tick % 5 == 4 && system.stopping.is_none() {
-            crate::backup::logs(root, &system);
-        }
         if system.stopping.is_some_and(|asked| clock::now() - asked > root.micros(STOP)) {
             return Ok(0);
         }
     }
-    Ok(0)
 }
 
 #[cfg(test)]

@@ -201,6 +201,9 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
         let value = show::indented(value, AT);
         line(name, &if *name == "standing" { paint(&value, tone(row.standing)) } else { value });
     }
+    for warning in &report.warnings {
+        line("warning", &show::indented(warning, AT));
+    }
     for (name, value) in &report.outputs {
         line("output", &format!("{} = {}", show::inline(name), show::inline(value)));
     }

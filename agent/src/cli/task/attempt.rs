@@ -150,6 +150,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             show::note(format!("{why}; an agent would go on with it later"));
             return Ok(Exit::GoesOn.into());
         };
+        for warning in &state.warnings {
+            show::note(show::inline(warning));
+        }
         let (end, error) = end_of(outcome);
         for (name, value) in &state.outputs {
             show::line(format!("  {} = {}", show::inline(name), show::inline(value)))?;

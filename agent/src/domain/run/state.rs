@@ -173,10 +173,13 @@ pub struct State {
     pub outputs: BTreeMap<String, String>,
     /// The last message of a step.
     pub message: Option<String>,
-    /// The status of the last step that exited.
+    /// The status of the newest command but the probe before the first step and undos; `None` while it executes, and
+    /// when it did not end by itself.
     pub exit_code: Option<i32>,
     /// Processes that were left running without leave, and ended.
     pub left_behind: Vec<String>,
+    /// What commands said and nobody understood, or was too much.
+    pub warnings: Vec<String>,
     /// When the first epoch began.
     pub started: Option<Timestamp>,
     /// When the newest record was written.
@@ -215,6 +218,7 @@ impl State {
             message: None,
             exit_code: None,
             left_behind: Vec::new(),
+            warnings: Vec::new(),
             started: None,
             updated: None,
         }

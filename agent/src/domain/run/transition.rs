@@ -124,6 +124,13 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
         state.acted = state.epoch;
     }
     state.updated = Some(record.at);
+    // Of what is under way, or was cut, there is no status yet. While a run is undone, that of the failure is kept.
+    let (Phase::At(act) | Phase::Doing(act) | Phase::Resting(Rest::Stopped { act })) = &state.phase else {
+        return Ok(());
+    };
+    if !matches!(act, Act::Undo(_)) {
+        state.exit_code = None;
+    }
     Ok(())
 }
 
@@ -235,7 +242,8 @@ impl Run<'_> {
         state.outputs.extend(ending.outputs.clone());
         state.message = ending.message.clone().or(state.message.take());
         state.left_behind.extend(ending.left_behind.iter().cloned());
-        if let (Act::Step(_), Exit::Code(code)) = (act, &ending.exit) {
+        state.warnings.extend(ending.warnings.iter().cloned());
+        if let (Act::Step(_) | Act::Reprobe | Act::Verify, Exit::Code(code)) = (act, &ending.exit) {
             state.exit_code = Some(*code);
         }
         let code = if let Exit::Code(code) = ending.exit { Some(code) } else { None };

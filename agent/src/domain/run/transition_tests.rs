@@ -100,6 +100,7 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
                     outputs: BTreeMap::new(),
                     message: None,
                     left_behind: Vec::new(),
+                    warnings: Vec::new(),
                 };
                 take(&mut state, Event::Finished { act, ending })?;
             }
@@ -242,6 +243,52 @@ fn every_row_of_the_table() {
     for (short, script, expected) in rows {
         let state = play(&plan(short), script).unwrap_or_else(|error| panic!("{short} {script}: {error}"));
         assert_eq!(leads_to(&state), expected, "{short}: {script}");
+    }
+}
+
+#[test]
+fn a_status_is_that_of_the_newest_command_and_none_of_one_that_was_cut() {
+    let rows = [
+        ("oo", "b", None),
+        ("oo", "b do", None),
+        ("oo", "b 0", None),
+        ("oo", "b 0 do", None),
+        ("oo", "b 0 0", Some(0)),
+        ("oo", "b 0 3", Some(3)),
+        ("oo", "b 0 late", None),
+        ("oo", "b 0 oom", None),
+        ("oo", "b 0 none", None),
+        ("oo", "b 0 alive", None),
+        ("oo", "b 0 do b", None),
+        ("ro", "b 0 do stop cut", None),
+        ("ro", "b 0 do stop cut b!", None),
+        ("oo", "b 0 cancel", None),
+        ("oo", "b 0 do cancel 143", Some(143)),
+        ("oo", "b 0 expired", None),
+        ("oo", "b 0 75", Some(75)),
+        ("oo", "b 0 75 b", None),
+        ("oo", "b 0 194", Some(194)),
+        // What failed, and not how it was undone.
+        ("uu", "b 0 3", Some(3)),
+        ("uu", "b 0 3 do", Some(3)),
+        ("uu", "b 0 3 0 0", Some(3)),
+        ("uu", "b 0 late 0 0", None),
+        ("uu", "b 0 3 4", Some(3)),
+        ("Oo", "b do b 0 0", Some(0)),
+        ("O", "b do b 0", None),
+        // The checks.
+        ("po", "b 0", None),
+        ("po", "b 2", None),
+        ("po", "b 1 0", None),
+        ("po", "b 1 0 0", Some(0)),
+        ("po", "b 1 0 1", Some(1)),
+        ("ov", "b 0 do", None),
+        ("ov", "b 0 4", Some(4)),
+        ("ov", "b 0 late", None),
+    ];
+    for (short, script, expected) in rows {
+        let state = play(&plan(short), script).unwrap_or_else(|error| panic!("{short} {script}: {error}"));
+        assert_eq!(state.exit_code, expected, "{short}: {script}");
     }
 }
 

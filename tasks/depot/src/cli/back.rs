@@ -9,75 +9,75 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{Context, complain, print_json, span};
+use crate::catalog;
 use crate::chain;
 use crate::cold::{self, Speed};
 use crate::command::{Input, Output};
 use crate::download;
 use crate::error::Error;
-use crate::lookup;
 use crate::manifest::Manifest;
 use crate::name::Name;
 use crate::progress::{Progress, bytes, outputs};
-use crate::store::objects::Availability;
-use crate::stream::pipe::{Endpoint, Patience};
+use crate::store::objects::Warmth;
+use crate::stream::pipe::{End, Patience};
 use crate::stream::schedule;
 use crate::stream::target::{Sink, Target};
-use crate::upload::{self, Proof, PutRequest, Source};
+use crate::upload::{self, Proof, Source, Wish};
 
 #[derive(clap::Args)]
 pub(super) struct Put {
     /// Name of the new backup, such as hdb/2026-11-21_full
     name: Name,
-    /// Database whose retention rules apply [default: first part of the name]
+    /// Database that it is of, by which rules are found [default: the name's first part]
     #[arg(long)]
     database: Option<String>,
-    /// Backup that this one builds on
+    /// Name of the backup that this one builds on
     #[arg(long, value_name = "NAME")]
     parent: Option<Name>,
-    /// Approximate size of the stream; enables even parts and an ETA
+    /// About how many bytes will come: even parts, and a time until the end
     #[arg(long, value_name = "BYTES")]
     expect: Option<u64>,
-    /// Size of the first parts; below 5 MiB only if the server allows it
+    /// Size of the first parts, which grow from there; below 5 MiB only where the server allows it
     #[arg(long, value_name = "BYTES", hide = true)]
     part: Option<u64>,
-    /// zstd level, 0 for none [default: `compress` of the configuration]
+    /// Level of zstd, 0 for none [default: what the configuration says]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(0..=19))]
     compress: Option<i32>,
-    /// Maximum bytes per second
+    /// Most bytes a second
     #[arg(long, value_name = "BYTES")]
     limit: Option<u64>,
     /// Storage class
     #[arg(long)]
     class: Option<String>,
-    /// Fail if no byte arrives for this long
+    /// Time that the stream may be silent
     #[arg(long, value_parser = span, default_value = "1h")]
     idle: Duration,
-    /// Accept a stream without any byte
+    /// Store a stream that has no byte; otherwise that is an error
     #[arg(long)]
     empty: bool,
-    /// Exempt the backup from all retention rules, in favour of this owner
+    /// Leave the backup to this owner: no rule of retention deletes, moves or counts it
     #[arg(long, value_name = "OWNER", value_parser = owner)]
     owned: Option<String>,
-    /// JSON of at most 1 KiB, shown by `list` and `show`
+    /// JSON that is stored in the manifest and shown by `list` and `show`, at most 1 KiB
     #[arg(long, value_name = "JSON", value_parser = label)]
     label: Option<serde_json::Value>,
-    /// Succeed if a backup of this name has the same contents
+    /// Succeed without storing if a backup of this name has the same contents
     #[arg(long)]
     if_same: bool,
-    /// Exit statuses of the command that count as success, besides 0
+    /// Exit statuses of the command, beside 0, that are a good end
     #[arg(long, value_name = "STATUS", value_delimiter = ',')]
     good: Vec<i32>,
-    /// Store the output of this command, if it succeeds
+    /// Store the output of this command, if it ends well
     #[arg(last = true)]
     command: Vec<String>,
 }
 
-/// Maximum bytes of a label.
-const MAX_LABEL: usize = 1024;
+/// Most bytes of a label.
+const MOST_LABEL: usize = 1024;
 
 fn label(text: &str) -> Result<serde_json::Value, String> {
-    if text.len() > MAX_LABEL {
-        return Err(format!("{} bytes are more than the {MAX_LABEL} of a label", text.len()));
+    if text.len() > MOST_LABEL {
+        return Err(format!("{} bytes are more than the {MOST_LABEL} of a label", text.len()));
     }
     serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))
 }
@@ -90,7 +90,7 @@ fn owner(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-struct Plain(Endpoint);
+struct Plain(End);
 
 impl io::Read for Plain {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
@@ -109,27 +109,27 @@ impl Put {
         let settings = &context.settings;
         context.clean().await;
         if let Some(parent) = &self.parent {
-            lookup::manifest(&context.store, parent).await?;
+            catalog::manifest(&context.store, parent).await?;
         }
         let first = self.name.as_str().split('/').next().unwrap_or_default().to_owned();
         if settings.locks_itself_out() {
             complain("none of the keys in identity_file opens what is stored for encrypt.recipients");
         }
-        let mut object_options = settings.object_options(context.store.clock().now())?;
-        object_options.class = self.class.or(object_options.class);
+        let mut terms = settings.terms(context.store.clock().now())?;
+        terms.class = self.class.or(terms.class);
         let mut recipe = settings.recipe.clone();
         if let Some(level) = self.compress {
             recipe.level = (level > 0).then_some(level);
         }
         let unit = self.part.filter(|part| *part > 0).unwrap_or(settings.unit).min(schedule::LARGEST_PART);
-        let request = PutRequest {
+        let wish = Wish {
             name: self.name,
             database: self.database.unwrap_or(first),
             parent: self.parent.map(|parent| parent.as_str().to_owned()),
             recipe,
-            object_options,
+            terms,
             sizes: settings.sizes(self.expect, unit),
-            memory: settings.memory,
+            room: settings.room,
             parallel: settings.parallel,
             rate: self.limit.filter(|rate| *rate > 0).or(settings.rate),
             backint: None,
@@ -140,7 +140,7 @@ impl Put {
         };
         let called_off = Arc::new(AtomicBool::new(false));
         let source: Box<dyn Source> = if self.command.is_empty() {
-            let end = Endpoint::standard(0, self.idle, Arc::clone(&called_off));
+            let end = End::standard(0, self.idle, Arc::clone(&called_off));
             Box::new(Plain(end.map_err(Error::local("standard input"))?))
         } else {
             let output = Output::start(&self.command, self.idle, &self.good, Arc::clone(&called_off));
@@ -148,7 +148,7 @@ impl Put {
         };
         let progress = Progress::new("stored", self.expect);
         let work =
-            upload::put(&context.store, &context.journal, request, source, called_off, Arc::clone(&progress));
+            upload::put(&context.store, &context.journal, wish, source, called_off, Arc::clone(&progress));
         let (manifest, proof) = progress.shown(work).await?;
         let figures = progress.figures(context.store.retries());
         outputs(
@@ -184,35 +184,35 @@ impl Put {
 pub(super) struct Get {
     /// Name of the backup
     name: Name,
-    /// File, device or pipe to write to; - for standard output
+    /// Write to a file, which appears when it is whole, or into a device or pipe; - is standard output
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
     output: Option<PathBuf>,
-    /// Succeed without reading if the file already has these contents
+    /// Succeed without reading if the file has the same contents already
     #[arg(long, requires = "output")]
     if_same: bool,
-    /// Retrieval tier, if the backup is cold
+    /// How fast to thaw, if it is cold
     #[arg(long, value_enum, default_value = "standard")]
     tier: Speed,
-    /// Days to keep the thawed copy
+    /// Days that a thawed copy stays
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=365))]
     days: u32,
-    /// Wait up to this long for a thaw; exit with 75 after that
+    /// Wait so long for a thaw; otherwise ends with status 75, to be asked again
     #[arg(long, value_parser = span, default_value = "0s")]
     wait: Duration,
-    /// Interval between checks for the thaw
+    /// How often to ask whether it is thawed
     #[arg(long, value_parser = span, default_value = "60s")]
     poll: Duration,
-    /// Fail if the reader accepts no byte for this long
+    /// Time that whoever reads may be silent
     #[arg(long, value_parser = span, default_value = "1h")]
     idle: Duration,
-    /// Pipe the backup into this command; it is killed on any error
+    /// Give it to this command; it is ended if a byte is wrong
     #[arg(last = true)]
     command: Vec<String>,
 }
 
-/// The destination of the bytes.
+/// Where the bytes go, and what is done at a good end.
 enum Out {
-    Standard(Endpoint),
+    Standard(End),
     Target(Sink),
     Command(Input),
 }
@@ -246,7 +246,7 @@ impl Get {
         let local = |error: io::Error| Error::Local(error.to_string());
         let output = self.output.as_ref().filter(|path| path.as_os_str() != "-");
         let target = output.map(|path| Target::look(path)).transpose().map_err(local)?;
-        let manifest = lookup::manifest(&context.store, &self.name).await?;
+        let manifest = catalog::manifest(&context.store, &self.name).await?;
         if let Some(Target::File(path)) = target.as_ref().filter(|_| self.if_same)
             && has(path, &manifest)?
         {
@@ -265,7 +265,7 @@ impl Get {
                 Out::Target(target.open(patience, called_off).map_err(local)?)
             }
             None if self.command.is_empty() => {
-                let end = Endpoint::standard(1, self.idle, called_off);
+                let end = End::standard(1, self.idle, called_off);
                 Out::Standard(end.map_err(Error::local("standard output"))?)
             }
             None => {
@@ -298,24 +298,23 @@ impl Get {
         Ok(())
     }
 
-    /// Makes the backup readable: requests a thaw if it is cold, and waits for it up to the limit.
+    /// Sees that it can be read: asks for the thaw, and waits as long as it may.
     async fn warm(&self, context: &Context, manifest: &Manifest) -> Result<(), Error> {
         let begun = Instant::now();
         loop {
             match download::ready(&context.store, manifest).await?.1 {
-                Availability::Hot | Availability::Thawed(_) => return Ok(()),
-                Availability::Cold | Availability::Thawing => {}
+                Warmth::Hot | Warmth::Thawed(_) => return Ok(()),
+                Warmth::Cold | Warmth::Thawing => {}
             }
-            let object_options = context.settings.object_options(context.store.clock().now())?;
-            let wanted = cold::RestoreOptions { speed: self.tier, days: self.days };
-            let state =
-                match cold::restore(&context.store, &self.name, manifest, wanted, &object_options).await {
-                    // One that is on its way comes, if not as fast as was asked.
-                    Err(Error::Refused(_)) if thawing(context, &self.name, manifest).await? => {
-                        cold::state(&context.store, &self.name, manifest).await?
-                    }
-                    state => state?,
-                };
+            let terms = context.settings.terms(context.store.clock().now())?;
+            let wanted = cold::Wanted { speed: self.tier, days: self.days };
+            let state = match cold::thaw(&context.store, &self.name, manifest, wanted, &terms).await {
+                // One that is on its way comes, if not as fast as was asked.
+                Err(Error::Refused(_)) if thawing(context, &self.name, manifest).await? => {
+                    cold::state(&context.store, &self.name, manifest).await?
+                }
+                state => state?,
+            };
             if matches!(state.state, "hot" | "thawed") {
                 return Ok(());
             }

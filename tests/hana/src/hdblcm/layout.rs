@@ -4,14 +4,13 @@ use crate::files;
 use crate::halt::Halt;
 use crate::media;
 use crate::root::Root;
-use crate::scripts;
 use crate::system::System;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// Tools in the folder `exe` of an instance.
-const TOOLS: [&str; 5] = ["sapcontrol", "hdbsql", "hdbuserstore", "hdbbackupcheck", "hdbbackupdiag"];
+const TOOLS: [&str; 3] = ["sapcontrol", "hdbsql", "hdbuserstore"];
 
 /// The system's folder below the shared mount.
 pub(crate) fn shared(root: &Root, system: &System) -> PathBuf {
@@ -40,10 +39,6 @@ pub(crate) fn binaries(root: &Root, system: &System) -> Result<(), Halt> {
     for tool in TOOLS {
         root.link(instance.join("exe").join(tool))?;
     }
-    for (script, _) in scripts::SCRIPTS {
-        root.link(instance.join("exe/python_support").join(script))?;
-    }
-    root.link(instance.join("HDBSettings.sh"))?;
     root.link(instance.join("HDB"))
 }
 

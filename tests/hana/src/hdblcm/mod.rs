@@ -243,7 +243,7 @@ fn create(root: &Root, options: &Options, fresh: &System) -> Result<(), Halt> {
     for database in system.databases() {
         let mut content = Content::default();
         content.users.insert("SYSTEM".into(), password.clone());
-        Volume::of(root, &system, &database).savepoint(root, &content, &[])?;
+        Volume::of(root, &system, &database).savepoint(root, &content)?;
     }
     layout::databases(root, &system)?;
     layout::services(root, &system, true)?;
