@@ -20,6 +20,9 @@ pub(crate) struct Content {
     pub(crate) position: u64,
     /// Instant of the last change.
     pub(crate) time: i64,
+    /// The history that the rows belong to: a recovery that clears the log begins a new one.
+    #[serde(default)]
+    pub(crate) branch: i64,
     pub(crate) tables: BTreeMap<String, Table>,
     /// Users and what is kept of their passwords.
     pub(crate) users: BTreeMap<String, String>,
@@ -113,7 +116,7 @@ impl Volume {
     }
 
     /// Commits a change: `content` is what the volume holds, and holds the change afterwards.
-    pub(crate) fn commit(&self, root: &Root, content: &mut Content, change: Change) -> Result<(), Halt> {
+    pub(crate) fn commit(&self, root: &Root, content: &mut Content, change: Change) -> Result<Entry, Halt> {
         let entry =
             Entry { position: content.position + 1, time: clock::now().max(content.time + 1), change };
         files::crash_point(root, "commit.before-log");
@@ -122,14 +125,25 @@ impl Volume {
         files::append(root, &self.log, line.as_bytes())?;
         files::crash_point(root, "commit.after-log");
         content.apply(&entry);
-        Ok(())
+        Ok(entry)
     }
 
-    /// Writes the content as the savepoint, and begins a new log.
-    pub(crate) fn savepoint(&self, root: &Root, content: &Content) -> Result<(), Halt> {
+    /// Takes a commit of the primary into the log.
+    pub(crate) fn receive(&self, root: &Root, entry: &Entry) -> Result<(), Halt> {
+        whole_lines(root, &self.log)?;
+        files::append(root, &self.log, (serde_json::to_string(entry)? + "\n").as_bytes())
+    }
+
+    /// Writes the content as the savepoint, and begins a new log with the given entries.
+    ///
+    /// Entries up to the savepoint's position are in its rows already: they stay in the log until a log backup has them.
+    pub(crate) fn savepoint(&self, root: &Root, content: &Content, keep: &[Entry]) -> Result<(), Halt> {
+        let mut log = String::new();
+        for entry in keep {
+            log += &(serde_json::to_string(entry)? + "\n");
+        }
         files::save(root, &self.data, content)?;
-        // Entries up to the savepoint's position are skipped by whoever reads both.
-        files::write(root, &self.log, b"")
+        files::write(root, &self.log, log.as_bytes())
     }
 }
 
@@ -160,7 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
         let volume = Volume { data: folder.path().join("data"), log: folder.path().join("log") };
-        volume.savepoint(&root, &Content::default()).unwrap();
+        volume.savepoint(&root, &Content::default(), &[]).unwrap();
         let mut content = volume.content().unwrap();
         let table = Table { columns: vec!["N".into()], key: None, rows: Vec::new() };
         volume.commit(&root, &mut content, Change::Table("T".into(), table)).unwrap();

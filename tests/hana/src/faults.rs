@@ -21,6 +21,14 @@ pub(crate) const LIST: &[(&str, &str, &str)] = &[
     ("hdbsql-hangs", "TEXT", "hdbsql never answers a statement that holds TEXT (empty: each)"),
     ("hdbsql-loses", "TEXT", "the statement that holds TEXT is carried out, then the connection is lost"),
     ("hdbsql-refuses", "", "hdbsql cannot connect"),
+    ("tenant-not-in-backup", "DATABASE", "a data backup of the database succeeds and is not in the catalog"),
+    ("log-backup-lost", "DATABASE", "a log backup of the database (empty: each) is in the catalog alone"),
+    ("backint-error", "TEXT", "HANA reads #ERROR for a stream whose name holds TEXT"),
+    (
+        "replication-status",
+        "11|12|13|14",
+        "on a primary: its replication falls to this status, and ships nothing",
+    ),
     ("license-expired", "", "M_LICENSE shows an expired license, and statements are refused"),
 ];
 

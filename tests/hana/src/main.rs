@@ -2,6 +2,10 @@
 //!
 //! `hana-standins install ROOT` makes a folder a host; see README.md.
 
+mod backint;
+mod backup;
+mod backupdiag;
+mod catalog;
 mod clock;
 mod database;
 mod faults;
@@ -11,9 +15,14 @@ mod hdb;
 mod hdblcm;
 mod hdbsql;
 mod media;
+mod nsutil;
+mod recovery;
+mod replication;
+mod replication_scripts;
 mod root;
 mod sapcontrol;
 mod saphostctrl;
+mod scripts;
 mod session;
 mod sql;
 mod statements;
@@ -32,12 +41,16 @@ use std::process::ExitCode;
 type Tool = fn(&Root, &[String]) -> Ended;
 
 /// The tools by name.
-const TOOLS: [(&str, Tool); 7] = [
+const TOOLS: [(&str, Tool); 11] = [
     ("hdblcm", hdblcm::run),
     ("sapcontrol", sapcontrol::run),
     ("HDB", hdb::run),
     ("hdbsql", hdbsql::run),
     ("hdbuserstore", userstore::run),
+    ("hdbnsutil", nsutil::run),
+    ("HDBSettings.sh", scripts::settings),
+    ("hdbbackupcheck", recovery::check_file),
+    ("hdbbackupdiag", backupdiag::run),
     ("SAPCAR", media::sapcar),
     ("saphostctrl", saphostctrl::run),
 ];
@@ -65,7 +78,11 @@ fn play(arguments: &[String]) -> Ended {
     if name.starts_with("hdb.sap") {
         return system::serve(&Root::find()?, &name);
     }
-    let Some((_, tool)) = TOOLS.iter().find(|(tool, _)| *tool == name) else { return own(rest) };
+    if name == "hdb.backup" {
+        return backup::serve(&Root::find()?, rest.first().map(String::as_str).unwrap_or_default());
+    }
+    let tools = TOOLS.iter().chain(&scripts::SCRIPTS);
+    let Some((_, tool)) = tools.into_iter().find(|(tool, _)| *tool == name) else { return own(rest) };
     let root = Root::find()?;
     root.note_call(arguments);
     root.faults().check()?;

@@ -5,7 +5,7 @@ use crate::root::Root;
 use crate::sql::words::Cursor;
 use crate::sql::{Answer, Answered, SqlError, change, parse, select};
 use crate::system::{self, Database, System};
-use crate::{statements, views};
+use crate::{replication, statements, views};
 
 /// A user connected to a database of a system.
 pub(crate) struct Session {
@@ -61,11 +61,15 @@ impl Session {
             return Ok(answer);
         }
         let _held = system::lock(&self.root, &self.sid)?;
-        let volume = self.volume(&system)?;
-        let mut content = volume.content()?;
+        let content = self.volume(&system)?.content()?;
         match change::understand(&mut cursor, &content)? {
             Some((change, rows)) => {
-                volume.commit(&self.root, &mut content, change)?;
+                // Asked again under the lock: it may have been suspended.
+                let system = self.system()?;
+                if !system.connectable(&self.root, &self.database) {
+                    return Err(lost());
+                }
+                replication::commit(&self.root, &system, &self.found(&system)?, change)?;
                 Ok(Answer::Changed(rows))
             }
             None => Err(cursor.wrong()),

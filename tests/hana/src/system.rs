@@ -56,8 +56,39 @@ pub(crate) struct System {
 /// The place of a system in a replication.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Replication {
-    /// `none`, `primary`, or the mode of a secondary: `sync`, `syncmem`, `async`; empty means `none`.
+    /// `primary`, or the mode of a secondary: `sync`, `syncmem`, `async`; empty means none.
     pub(crate) mode: String,
+    pub(crate) operation_mode: String,
+    pub(crate) site_id: u32,
+    pub(crate) site_name: String,
+    /// Of a secondary: host and site of its primary.
+    pub(crate) remote_host: String,
+    pub(crate) remote_site: u32,
+    /// Of a primary: was it suspended for a takeover?
+    pub(crate) suspended: bool,
+    /// Of a primary: its secondaries.
+    pub(crate) sites: Vec<Site>,
+}
+
+/// A secondary, as its primary knows it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Site {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    pub(crate) host: String,
+    pub(crate) mode: String,
+}
+
+impl Replication {
+    pub(crate) fn primary(site_id: u32, name: &str) -> Self {
+        let mode = "primary".to_string();
+        Self { mode: mode.clone(), operation_mode: mode, site_id, site_name: name.into(), ..Self::default() }
+    }
+
+    /// The mode as hdbnsutil shows it.
+    pub(crate) fn mode(&self) -> &str {
+        if self.mode.is_empty() { "none" } else { &self.mode }
+    }
 }
 
 /// One of the system's databases: its name, its volume, its service.
@@ -181,6 +212,11 @@ impl System {
         root.at(format!("/usr/sap/{}/HDB{}", self.sid, self.number))
     }
 
+    /// Does it follow a primary?
+    pub(crate) fn is_secondary(&self) -> bool {
+        !["", "primary"].contains(&self.replication.mode.as_str())
+    }
+
     /// The database that knows the tenants.
     pub(crate) fn systemdb(&self) -> Database {
         Database { name: "SYSTEMDB".into(), volume: 1 }
@@ -202,6 +238,15 @@ impl System {
             Some(place) => 41 + 3 * (place - 1),
         };
         format!("3{}{last:02}", self.number)
+    }
+
+    /// A parameter: of the database, else of the system, else `None`.
+    pub(crate) fn parameter(&self, database: &str, section: &str, key: &str) -> Option<&str> {
+        let layers = [format!("DATABASE:{database}"), "SYSTEM".to_string()];
+        layers
+            .iter()
+            .find_map(|layer| self.ini.get(&format!("global.ini/{layer}/{section}/{key}")))
+            .map(String::as_str)
     }
 
     /// Does the server live?
@@ -236,6 +281,9 @@ impl System {
             "SYSTEMDB" => "hdbnameserver",
             _ => "hdbindexserver",
         };
+        if self.is_secondary() || self.replication.suspended {
+            return false;
+        }
         let active = self.tenants.iter().all(|tenant| tenant.name != database || tenant.active);
         let processes = self.processes(root);
         active && processes.iter().any(|process| process.name == service && process.light == "GREEN")
@@ -341,13 +389,22 @@ pub(crate) fn serve(root: &Root, name: &str) -> Ended {
         std::thread::sleep(Duration::from_millis(1));
     }
     files::write(root, &folder(root, sid).join("server.pid"), std::process::id().to_string().as_bytes())?;
-    loop {
+    for tick in 0_u64.. {
         std::thread::sleep(Duration::from_millis(20));
         let Ok(Some(system)) = load(root, sid) else { return Ok(0) };
+        if tick % 5 == 4 && system.stopping.is_none() {
+            if system.is_secondary() {
+                // What fails is tried again in the next turn; the primary shows how far it came.
+                let _ = crate::replication::fetch(root, &system);
+            } else {
+                crate::backup::logs(root, &system);
+            }
+        }
         if system.stopping.is_some_and(|asked| clock::now() - asked > root.micros(STOP)) {
             return Ok(0);
         }
     }
+    Ok(0)
 }
 
 #[cfg(test)]

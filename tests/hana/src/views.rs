@@ -2,7 +2,10 @@
 //!
 //! `SYS_DATABASES.X` is, from SYSTEMDB alone, the view X of every database with a column DATABASE_NAME before it.
 
+use crate::catalog::Catalog;
 use crate::clock;
+use crate::replication;
+use crate::replication_scripts;
 use crate::session::{LICENSE_DAYS, Session};
 use crate::sql::SqlError;
 use crate::system::System;
@@ -109,6 +112,78 @@ fn view(session: &Session, system: &System, database: &str, name: &str) -> Resul
                 vec![cell(0), cell(4), cell(5), cell(6), cell(1)]
             });
             (columns("FILE_NAME SECTION KEY VALUE LAYER_NAME"), rows.collect())
+        }
+        "M_SERVICE_REPLICATION" => {
+            let mut rows = Vec::new();
+            for row in replication_scripts::rows(root, system)? {
+                if row.database != database {
+                    continue;
+                }
+                let active = row.status == replication::ACTIVE;
+                rows.push(vec![
+                    json!(host),
+                    json!(row.port.parse().unwrap_or(0_u32)),
+                    json!(row.volume),
+                    json!(system.replication.site_id),
+                    json!(system.replication.site_name),
+                    json!(row.site.host),
+                    json!(row.site.id),
+                    json!(row.site.name),
+                    json!(if row.status == replication::ERROR { "CONNECTION TIMEOUT" } else { "YES" }),
+                    json!(row.site.mode.to_uppercase()),
+                    json!(replication::name(row.status)),
+                    json!(row.position),
+                    json!(if active { "TRUE" } else { "FALSE" }),
+                ]);
+            }
+            let names = "HOST PORT VOLUME_ID SITE_ID SITE_NAME SECONDARY_HOST SECONDARY_SITE_ID SECONDARY_SITE_NAME \
+                         SECONDARY_ACTIVE_STATUS REPLICATION_MODE REPLICATION_STATUS SHIPPED_LOG_POSITION \
+                         SECONDARY_FULLY_RECOVERABLE";
+            (columns(names), rows)
+        }
+        "M_BACKUP_CATALOG" => {
+            let catalog = Catalog::load(root, system)?;
+            let rows = catalog.of(database).map(|entry| {
+                let end = entry.end.map_or(Value::Null, |end| json!(clock::sql(end)));
+                let start = json!(clock::sql(entry.start));
+                vec![
+                    json!(entry.entry_id),
+                    json!(entry.backup_id),
+                    json!(entry.kind),
+                    json!(entry.state),
+                    start.clone(),
+                    start,
+                    end.clone(),
+                    end,
+                    json!(entry.comment),
+                    json!(entry.message),
+                ]
+            });
+            let names = "ENTRY_ID BACKUP_ID ENTRY_TYPE_NAME STATE_NAME SYS_START_TIME UTC_START_TIME SYS_END_TIME \
+                         UTC_END_TIME COMMENT MESSAGE";
+            (columns(names), rows.collect())
+        }
+        "M_BACKUP_CATALOG_FILES" => {
+            let catalog = Catalog::load(root, system)?;
+            let mut rows = Vec::new();
+            for entry in catalog.of(database) {
+                for piece in &entry.pieces {
+                    rows.push(vec![
+                        json!(entry.entry_id),
+                        json!(entry.backup_id),
+                        json!(piece.volume),
+                        json!(piece.kind),
+                        json!(piece.destination),
+                        json!(piece.path),
+                        json!(piece.size),
+                        json!(piece.ebid),
+                        Value::Null,
+                    ]);
+                }
+            }
+            let names = "ENTRY_ID BACKUP_ID SOURCE_ID SOURCE_TYPE_NAME DESTINATION_TYPE_NAME DESTINATION_PATH \
+                         BACKUP_SIZE EXTERNAL_BACKUP_ID LAYER_NAME";
+            (columns(names), rows)
         }
         _ => return Ok(None),
     }))

@@ -4,13 +4,15 @@ use crate::files;
 use crate::halt::Halt;
 use crate::media;
 use crate::root::Root;
+use crate::scripts;
 use crate::system::System;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// Tools in the folder `exe` of an instance.
-const TOOLS: [&str; 3] = ["sapcontrol", "hdbsql", "hdbuserstore"];
+const TOOLS: [&str; 6] =
+    ["sapcontrol", "hdbsql", "hdbuserstore", "hdbnsutil", "hdbbackupcheck", "hdbbackupdiag"];
 
 /// The system's folder below the shared mount.
 pub(crate) fn shared(root: &Root, system: &System) -> PathBuf {
@@ -39,6 +41,10 @@ pub(crate) fn binaries(root: &Root, system: &System) -> Result<(), Halt> {
     for tool in TOOLS {
         root.link(instance.join("exe").join(tool))?;
     }
+    for (script, _) in scripts::SCRIPTS {
+        root.link(instance.join("exe/python_support").join(script))?;
+    }
+    root.link(instance.join("HDBSettings.sh"))?;
     root.link(instance.join("HDB"))
 }
 

@@ -243,7 +243,11 @@ fn create(root: &Root, options: &Options, fresh: &System) -> Result<(), Halt> {
     for database in system.databases() {
         let mut content = Content::default();
         content.users.insert("SYSTEM".into(), password.clone());
-        Volume::of(root, &system, &database).savepoint(root, &content)?;
+        Volume::of(root, &system, &database).savepoint(root, &content, &[])?;
+    }
+    for file in crate::nsutil::secure_store(root, &system.sid) {
+        // Each system has a store of its own.
+        files::write(root, &file, kept(&format!("{}{}", file.display(), clock::now())).as_bytes())?;
     }
     layout::databases(root, &system)?;
     layout::services(root, &system, true)?;

@@ -109,6 +109,11 @@ impl Host {
         left.out.trim_end().to_string()
     }
 
+    /// The rows of the tenant's table T, in their order.
+    pub(crate) fn rows(&self) -> String {
+        self.sql("HA1", "SELECT N FROM T ORDER BY N").replace('\n', " ")
+    }
+
     pub(crate) fn resident(&self, arguments: &[&str]) -> Left {
         let all: Vec<&str> =
             ["-b", "--read_password_from_stdin=xml"].iter().chain(arguments).copied().collect();

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails must fail its test at once")]
 
+mod backups;
 mod host;
 mod lifecycle;
+mod replication;
 mod server;
 mod statements;
