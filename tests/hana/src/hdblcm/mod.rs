@@ -41,6 +41,9 @@ pub(crate) fn run(root: &Root, arguments: &[String]) -> Ended {
     if options.yes("version") {
         return Ok(0);
     }
+    if let Some(file) = options.get("dump_configfile_template") {
+        return template(root, &file);
+    }
     let action = match options.get("action") {
         _ if options.yes("uninstall") => "uninstall".to_string(),
         None if options.yes("prepare_update") => "update".to_string(),
@@ -56,6 +59,17 @@ pub(crate) fn run(root: &Root, arguments: &[String]) -> Ended {
         ("exit", _) => Err(Halt::new(1, "No action was chosen")),
         _ => Err(Halt::new(1, format!("Action '{action}' is not possible with this hdblcm"))),
     }
+}
+
+/// Writes the template of a configuration file, and beside it that of the passwords.
+fn template(root: &Root, file: &str) -> Ended {
+    let place = root.at(file);
+    files::write(root, &place, include_bytes!("template.ini"))?;
+    let passwords = root.at(format!("{file}.xml"));
+    files::write(root, &passwords, include_bytes!("template.xml"))?;
+    println!("Config file template '{}' written", place.display());
+    println!("Password file template '{}' written", passwords.display());
+    Ok(0)
 }
 
 /// The system of a resident hdblcm.
@@ -188,7 +202,11 @@ fn install(root: &Root, options: &Options, folder: &Path, log: &mut Log) -> Resu
     let place = state::place(&sapmnt.join(&sid), &sid, "install");
     let resumed = place.is_file();
     if !resumed {
-        let used = system::all(root)?.into_iter().find(|other| other.sid == sid || other.number == number);
+        // A record whose folder is gone is what an uninstallation left that died at its end.
+        let there = |other: &System| layout::shared(root, other).is_dir();
+        let used = system::all(root)?
+            .into_iter()
+            .find(|other| (other.sid == sid || other.number == number) && there(other));
         if let Some(other) = used {
             let what = format!("{} with instance number {}", other.sid, other.number);
             return Err(Halt::new(1, format!("    SAP HANA system {what} exists on this host")));
@@ -233,9 +251,21 @@ fn install(root: &Root, options: &Options, folder: &Path, log: &mut Log) -> Resu
     Ok("SAP HANA Database System installed")
 }
 
+/// Removes what is kept of a system beside its record.
+fn forget(root: &Root, system: &System) -> Result<(), Halt> {
+    for name in ["catalog.json", "synced.json"] {
+        match std::fs::remove_file(system.state(root, name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// The empty databases, the instance, and its record.
 fn create(root: &Root, options: &Options, fresh: &System) -> Result<(), Halt> {
     let mut system = fresh.clone();
+    forget(root, &system)?;
     if options.or("create_initial_tenant", "y") == "y" {
         system.tenants.push(Tenant { name: system.sid.clone(), volume: 2, active: true });
     }
@@ -374,6 +404,7 @@ fn uninstall(root: &Root, system: &System, log: &mut Log) -> Result<&'static str
     files::crash_point(root, "hdblcm.uninstall.stopped");
     layout::remove(root, system)?;
     files::crash_point(root, "hdblcm.uninstall.files");
+    forget(root, system)?;
     std::fs::remove_file(system.state(root, "system.json"))?;
     Ok("Uninstallation of the SAP HANA Database System finished")
 }

@@ -264,3 +264,20 @@ fn a_full_disk_fails_the_backup() {
     let left = host.hdbsql(&["-E", "3", "BACKUP DATA FOR HA1 USING FILE ('/backup/A')"]);
     assert!(left.err.starts_with("* 447: ") && left.err.contains("No space left on device"), "{left:?}");
 }
+
+/// A recovery that dies leaves the rows as they were, or as they shall be, and can be repeated.
+#[test]
+fn a_recovery_that_dies_is_repeated() {
+    for (point, rows) in [("read", "1 2 3"), ("written", "1 2"), ("started", "1 2")] {
+        let host = Host::with_system();
+        let instant = host.with_history("FILE");
+        host.sql("SYSTEMDB", "ALTER SYSTEM STOP DATABASE HA1");
+        host.fault(&format!("crash*1 recovery.{point}"));
+        let recover = format!("RECOVER DATABASE FOR HA1 UNTIL TIMESTAMP '{instant}' CLEAR LOG");
+        assert_eq!(host.hdbsql(&[&recover]).code, None, "{point}");
+        host.sql("SYSTEMDB", "ALTER SYSTEM START DATABASE HA1");
+        assert_eq!(host.rows(), rows, "{point}");
+        host.recover(&recover);
+        assert_eq!(host.rows(), "1 2", "{point}");
+    }
+}

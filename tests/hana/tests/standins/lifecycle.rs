@@ -193,3 +193,67 @@ fn an_archive_becomes_media() {
     fs::write(host.path("/IMDB_SERVER20_077.SAR"), bytes).unwrap();
     assert_ne!(extract().code, Some(0));
 }
+
+/// hdblcm dies behind each phase of an installation: a second run ends with a running system.
+#[test]
+fn an_installation_resumes_from_each_phase() {
+    for phase in ["extract", "create", "start", "finish"] {
+        let host = Host::new();
+        host.fault(&format!("crash*1 hdblcm.install.{phase}"));
+        assert_eq!(host.install_system("2.00.077.00").code, None, "{phase}");
+        let left = host.install_system("2.00.077.00");
+        assert_eq!(left.code, Some(0), "{phase}: {left:?}");
+        assert_eq!(host.sapcontrol("GetProcessList").code, Some(3), "{phase}");
+        assert_eq!(host.resident(&["--action=check_installation"]).code, Some(0), "{phase}");
+    }
+}
+
+/// An uninstallation that died at its end leaves nothing that stops an installation; the new system knows no backups of the
+/// former one.
+#[test]
+fn a_system_is_installed_where_another_was() {
+    for point in ["stopped", "files"] {
+        let host = Host::with_system();
+        host.sql("HA1", "CREATE TABLE T (N INTEGER)");
+        host.sql("HA1", "BACKUP DATA USING FILE ('/backup/A')");
+        host.fault(&format!("crash*1 hdblcm.uninstall.{point}"));
+        let uninstall = || host.run("/hana/shared/HA1/hdblcm/hdblcm", &["--uninstall", "-b"]).code;
+        assert_eq!(uninstall(), None, "{point}");
+        if point == "stopped" {
+            assert_eq!(uninstall(), Some(0));
+        }
+        let left = host.install_system("2.00.077.00");
+        assert_eq!(left.code, Some(0), "{point}: {left:?}");
+        assert_eq!(host.sql("HA1", "SELECT COUNT(*) FROM M_BACKUP_CATALOG"), "0", "{point}");
+        assert!(host.hdbsql(&["-d", "HA1", "SELECT * FROM T"]).err.starts_with("* 259: "), "{point}");
+        // The files are there still, and bring the rows back.
+        host.sql("SYSTEMDB", "ALTER SYSTEM STOP DATABASE HA1");
+        host.sql("SYSTEMDB", "RECOVER DATA FOR HA1 USING FILE ('/backup/A') CLEAR LOG");
+        assert_eq!(host.rows(), "", "{point}");
+    }
+}
+
+/// "writes F and F.xml"; what is filled in is taken, what is not is refused.
+#[test]
+fn a_template_becomes_a_configuration() {
+    let host = Host::new();
+    let media = "/media/77";
+    host.own(&["media", &host.root(), "2.00.077.00", media]);
+    let tool = format!("{media}/SAP_HANA_DATABASE/hdblcm");
+    assert_eq!(host.run(&tool, &["--action=install", "--dump_configfile_template=/etc/t"]).code, Some(0));
+    let template = fs::read_to_string(host.path("/etc/t")).unwrap();
+    let filled = template
+        .replace("sid=\n", "sid=HA1\n")
+        .replace("number=\n", "number=10\n")
+        .replace("action=\n", "action=install\n");
+    fs::write(host.path("/etc/t"), filled).unwrap();
+    let xml = fs::read_to_string(host.path("/etc/t.xml")).unwrap();
+    let install = |xml: &str| {
+        host.run_with(&tool, &["-b", "--read_password_from_stdin=xml", "--configfile=/etc/t"], xml)
+    };
+    let refused = install(&xml);
+    assert!(refused.code == Some(1) && refused.err.contains("placeholder ***"), "{refused:?}");
+    let left = install(&xml.replace("***", "Secret12#"));
+    assert_eq!(left.code, Some(0), "{left:?}");
+    assert_eq!(host.sql("HA1", "SELECT 1 FROM DUMMY"), "1");
+}

@@ -174,3 +174,20 @@ fn a_secondary_is_updated_first() {
     assert_eq!(update(&one), Some(0));
     assert_eq!(one.register("SITE1", "h2", "async").code, Some(0));
 }
+
+/// A takeover that dies is repeated; until then no row is lost, and the suspended primary takes no connections.
+#[test]
+fn a_takeover_that_dies_is_repeated() {
+    for point in ["suspended", "taken", "set"] {
+        let (one, two) = replicating("syncmem");
+        one.sql("HA1", "INSERT INTO T VALUES (2)");
+        two.fault(&format!("crash*1 replication.{point}"));
+        assert_eq!(two.nsutil("-sr_takeover --suspendPrimary").code, None, "{point}");
+        assert!(one.hdbsql(&["SELECT 1 FROM DUMMY"]).err.starts_with("* -10709"), "{point}");
+        if point != "set" {
+            assert!(two.hdbsql(&["SELECT 1 FROM DUMMY"]).err.starts_with("* -10709"), "{point}");
+            assert_eq!(two.nsutil("-sr_takeover --suspendPrimary").code, Some(0), "{point}");
+        }
+        assert_eq!(two.rows(), "1 2", "{point}");
+    }
+}
