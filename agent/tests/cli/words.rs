@@ -255,7 +255,14 @@ fn check_names_what_is_wrong_with_its_cure() {
     let bad =
         bad.says("chmod 0711").says("hostler/freeze/ has no marker").says("hostler enroll db1 --group hana");
     bad.says("hostler task lint bad");
-    bench.run(&["check", "--store-only"]).ends(0).says("may write orders");
+    let seen = bench.run(&["check", "--store-only"]).ends(0).says("may write orders");
+    assert!(!seen.out.contains("it freezes nothing"), "{}", seen.out);
+    // A freeze of a group that nobody is in keeps nothing from starting.
+    for group in ["hanna", "hana"] {
+        fs::write(bench.path(&format!("store/hostler/freeze/{group}")), "reason: year end").unwrap();
+    }
+    let seen = bench.run(&["check", "--store-only"]).ends(0).says("did you mean hana?");
+    assert_eq!(seen.out.matches("it freezes nothing").count(), 1, "{}", seen.out);
     fs::write(bench.path("hostler.yml"), "hots: db1").unwrap();
     bench
         .run(&["check"])

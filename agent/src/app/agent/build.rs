@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{
-    Agent, formats, identity, presence, reload, runs, secrets, sights, space, standing, telemetry, unready,
-    vault, warnings,
+    Agent, formats, identity, presence, reload, remember, runs, secrets, sights, space, standing, telemetry,
+    unready, vault, warnings,
 };
 use crate::app::open::{self, Opened};
 use crate::catalog::Catalog;
@@ -147,7 +147,7 @@ impl Agent {
             audit,
             reported_audit: Head::default(),
             ledger_full: None,
-            audited: Vec::new(),
+            audited: remember::Audited::default(),
             space: space::Space::of(&settings.state_dir),
             catalog,
             examined: BTreeMap::new(),

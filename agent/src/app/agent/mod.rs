@@ -66,7 +66,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
 use crate::config::Settings;
-use crate::domain::audit::{Entry, Head};
+use crate::domain::audit::Head;
 use crate::domain::decide::{Decision, Examined};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
@@ -129,7 +129,7 @@ pub struct Agent {
     reported_audit: Head,
     ledger_full: Option<String>,
     /// Entries of the audit whose record the ledger could not take.
-    audited: Vec<Entry>,
+    audited: remember::Audited,
     space: space::Space,
     catalog: Catalog,
     examined: BTreeMap<OrderKey, Examined>,

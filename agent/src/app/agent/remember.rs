@@ -1,6 +1,6 @@
 //! How decisions become facts: first the audit, then the ledger, each on the disk before anything follows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::Agent;
 use crate::domain::audit::Entry;
@@ -17,8 +17,25 @@ use crate::ledger::audit::AuditError;
 /// The longest reason in the log, in bytes.
 const LOGGED: usize = 200;
 
-/// So many entries are remembered of a record that the ledger could not take.
+/// So many entries are remembered of records that the ledger could not take.
 const AUDITED: usize = 256;
+
+/// What the audit has of records that the ledger could not take yet: the end of a run is the same each time it is tried.
+#[derive(Debug, Default)]
+pub(super) struct Audited(VecDeque<Entry>);
+
+impl Audited {
+    /// The entries that the audit does not have.
+    fn unsaid(&self, entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
+        entries.filter(|entry| !self.0.contains(entry)).collect()
+    }
+
+    /// The audit has these.
+    fn has(&mut self, entries: Vec<Entry>) {
+        self.0.extend(entries);
+        self.0.drain(..self.0.len().saturating_sub(AUDITED));
+    }
+}
 
 /// Says what came of orders, when it is on the disk: loudly what somebody should look at.
 fn log(fact: &Fact) {
@@ -108,7 +125,7 @@ impl Agent {
         self.audit_facts(facts).map_err(|error| format!("the audit cannot be written: {error}"))?;
         let ledger = self.ledger.as_mut().map_err(|error| error.to_string())?;
         ledger.record(facts.to_vec()).map_err(|error| format!("the ledger cannot be written: {error}"))?;
-        self.audited.clear();
+        self.audited = Audited::default();
         Ok(())
     }
 
@@ -128,16 +145,12 @@ impl Agent {
             Ok(Document::Order(order)) => Some(&**order),
             _ => None,
         };
-        let entries = facts.iter().filter_map(|fact| Entry::of(fact, order));
-        // What the audit has since the ledger could not take it is not said again each time it is tried.
-        let entries: Vec<Entry> = entries.filter(|entry| !self.audited.contains(entry)).collect();
+        let entries = self.audited.unsaid(facts.iter().filter_map(|fact| Entry::of(fact, order)));
         match &mut self.audit {
             _ if entries.is_empty() => Ok(()),
             Ok(audit) => {
                 audit.append(entries.clone())?;
-                self.audited.extend(entries);
-                let too_many = self.audited.len().saturating_sub(AUDITED);
-                self.audited.drain(..too_many);
+                self.audited.has(entries);
                 Ok(())
             }
             Err(error) => Err(AuditError::NotOpen(error.to_string())),
@@ -150,5 +163,35 @@ impl Agent {
         let orders = ledger.memory().orders.values();
         let occasions = orders.flat_map(|order| order.current.iter().chain(order.previous.as_deref()));
         occasions.filter(|occasion| occasion.has_run()).map(|occasion| occasion.run).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::memory::Closing;
+    use jiff::Timestamp;
+
+    #[test]
+    fn an_end_that_the_ledger_cannot_take_stands_in_the_audit_once() {
+        let ended = |run: u128, second: i64| {
+            let at = Timestamp::from_second(second).unwrap();
+            let closing = Closing { end: End::Succeeded, error: None, at, run: None };
+            let key = "hosts/h/o".parse().unwrap();
+            Entry::of(&Fact::Closed { key, run: RunId::new(1, run), closing }, |_| None)
+        };
+        let mut audited = Audited::default();
+        let first = audited.unsaid(ended(1, 10).into_iter());
+        assert_eq!(first.len(), 1);
+        audited.has(first);
+        // Decided again ten seconds later, beside the end of another run.
+        let again = audited.unsaid(ended(1, 20).into_iter().chain(ended(2, 20)));
+        assert_eq!(again, Vec::from_iter(ended(2, 20)));
+        audited.has(again);
+        for run in 3..1000 {
+            let more = audited.unsaid(ended(run, 30).into_iter());
+            audited.has(more);
+        }
+        assert_eq!(audited.0.len(), AUDITED);
     }
 }

@@ -1,7 +1,7 @@
 //! What is to be checked of the store: that it answers, what is seen of it, and what may be written.
 
 use super::{Check, fail, ok, skip, warn};
-use crate::cli::fleet::is_late;
+use crate::cli::fleet::{Fleet, is_late};
 use crate::cli::history::this_host_or_node;
 use crate::cli::place::Place;
 use crate::cli::show;
@@ -11,7 +11,7 @@ use crate::domain::name::Name;
 use crate::domain::odd;
 use crate::host::clock;
 use crate::report::document::{self, AgentReport};
-use crate::store::{Listing, StoreError, When};
+use crate::store::{Entry, Listing, StoreError, When};
 
 /// No key ever has this index, so a write under it is refused by the condition, if it is not by the rights.
 const NEVER: When = When::Unchanged(i64::MAX as u64);
@@ -82,6 +82,7 @@ pub(super) fn skipped(why: &str) -> [Check; 3] {
 async fn of_operator(place: &Place, settings: &Settings) -> Vec<Check> {
     let keys = &place.keys;
     let mut checks = vec![markers(place).await];
+    checks.extend(freezes_of_nobody(place).await);
     for (what, prefix) in
         [("orders", keys.all_orders()), ("freezes", keys.freezes()), ("controls", keys.all_controls())]
     {
@@ -104,6 +105,20 @@ async fn of_operator(place: &Place, settings: &Settings) -> Vec<Check> {
         checks.push(may(place, "write reports of hosts", &report, false, OPERATOR).await);
     }
     checks
+}
+
+/// Freezes that no host is under. What may not be read is told by the other checks.
+async fn freezes_of_nobody(place: &Place) -> Vec<Check> {
+    let prefix = place.keys.freezes();
+    let (Ok(fleet), Ok(listing)) = (Fleet::read(place).await, place.store.list(&prefix).await) else {
+        return Vec::new();
+    };
+    let (hosts, groups) = (fleet.hosts(), fleet.groups());
+    let wrong = |entry: &Entry| {
+        let why = odd::freeze_of_fleet(entry.key.strip_prefix(&prefix)?, &hosts, &groups)?;
+        Some(warn("ignored", format!("{}: {why}", odd::shown(&entry.key)), "rename it, or remove it"))
+    };
+    listing.entries.iter().filter_map(wrong).collect()
 }
 
 /// What an operator sees.
