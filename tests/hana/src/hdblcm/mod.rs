@@ -7,6 +7,7 @@ mod layout;
 mod options;
 mod passwords;
 mod state;
+mod users;
 
 use crate::clock;
 use crate::database::{Content, Volume, kept};
@@ -54,7 +55,7 @@ pub(crate) fn run(root: &Root, arguments: &[String]) -> Ended {
         ("update", true) => act(root, &options, "update", |log| update(root, &options, &folder, log)),
         ("check_installation", false) => check(root, &options),
         ("uninstall", false) => {
-            act(root, &options, "uninstall", |log| uninstall(root, &resident(root)?, log))
+            act(root, &options, "uninstall", |log| uninstall(root, &options, &resident(root)?, log))
         }
         ("exit", _) => Err(Halt::new(1, "No action was chosen")),
         _ => Err(Halt::new(1, format!("Action '{action}' is not possible with this hdblcm"))),
@@ -239,6 +240,7 @@ fn install(root: &Root, options: &Options, folder: &Path, log: &mut Log) -> Resu
         }
         "create" => {
             log.say("  Creating System...\n  Creating instance...")?;
+            users::make(root, &sid, options)?;
             create(root, options, &fresh)
         }
         "start" if nostart => Ok(()),
@@ -389,7 +391,7 @@ fn check(root: &Root, options: &Options) -> Ended {
     Ok(0)
 }
 
-fn uninstall(root: &Root, system: &System, log: &mut Log) -> Result<&'static str, Halt> {
+fn uninstall(root: &Root, options: &Options, system: &System, log: &mut Log) -> Result<&'static str, Halt> {
     summary(
         log,
         system,
@@ -402,6 +404,7 @@ fn uninstall(root: &Root, system: &System, log: &mut Log) -> Result<&'static str
         system.kill(root);
     }
     files::crash_point(root, "hdblcm.uninstall.stopped");
+    users::remove(root, &system.sid, options)?;
     layout::remove(root, system)?;
     files::crash_point(root, "hdblcm.uninstall.files");
     forget(root, system)?;
