@@ -79,7 +79,7 @@ impl Backint<'_> {
         for ((words, name), size) in self.answers(&output, &names)?.into_iter().zip(&names).zip(sizes) {
             match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
                 ["#SAVED", ebid, saved, rest @ ..] if saved == name => {
-                    if rest.first().is_some_and(|told| *told != size.to_string()) {
+                    if rest.first().is_some_and(|reported| *reported != size.to_string()) {
                         return Err(format!("Backint reports {rest:?} bytes of {name}, {size} were sent"));
                     }
                     ids.push((*ebid).to_string());

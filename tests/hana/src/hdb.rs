@@ -14,9 +14,9 @@ pub(crate) fn own(root: &Root) -> Result<System, Halt> {
             || place.starts_with(root.at(&system.sapmnt).join(&system.sid))
     });
     let only = systems.first().filter(|_| systems.len() == 1);
-    here.or(only)
-        .cloned()
-        .ok_or_else(|| Halt::new(1, "no system of this host can be told from this tool's place"))
+    here.or(only).cloned().ok_or_else(|| {
+        Halt::new(1, "this tool lies in no system of this host, and the host has not just one")
+    })
 }
 
 pub(crate) fn run(root: &Root, arguments: &[String]) -> Ended {
