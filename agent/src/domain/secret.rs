@@ -10,6 +10,9 @@ use zeroize::Zeroizing;
 /// Shorter ones, in bytes, cannot be kept out of outputs without tearing holes into them.
 pub const SHORTEST: usize = 6;
 
+/// The longest one, in bytes, as most storages of Vault have it.
+pub const LONGEST: usize = 1 << 20;
+
 /// Which version of a secret a task wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

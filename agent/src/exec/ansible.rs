@@ -98,9 +98,10 @@ pub fn play(playbook: &str, params: &Value, folder: &Path, secrets: Option<&Path
 
 /// The variables file with the secrets: one variable, `secrets`.
 pub fn secret_vars<'a>(secrets: impl IntoIterator<Item = (&'a str, &'a str)>) -> Zeroizing<String> {
-    // Enough room from the start: a text that grows leaves copies behind.
+    // Enough room from the start: a text that grows leaves copies behind. Not ten times the value, which may be long.
     let secrets: Vec<_> = secrets.into_iter().collect();
-    let room = secrets.iter().map(|(name, value)| name.len() + 10 * value.len() + 32).sum::<usize>() + 32;
+    let written = |text: &str| text.chars().map(|c| written(c).0).sum::<usize>();
+    let room = secrets.iter().map(|(name, value)| written(name) + written(value) + 32).sum::<usize>() + 32;
     let mut out = Zeroizing::new(String::with_capacity(room));
     out.push_str("secrets: !unsafe {");
     for (name, value) in secrets {
@@ -161,16 +162,23 @@ fn write(out: &mut String, value: &Value) {
 fn write_text(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
-        match c {
-            '"' | '\\' => {
-                out.push('\\');
-                out.push(c);
-            }
-            ' '..='~' => out.push(c),
-            _ => out.push_str(&format!("\\U{:08x}", u32::from(c))),
+        match written(c) {
+            (1, _) => out.push(c),
+            (2, _) => out.extend(['\\', c]),
+            (_, code) => out.push_str(&format!("\\U{code:08x}")),
         }
     }
     out.push('"');
+}
+
+/// How many bytes a character takes there: as it is, behind a backslash, or as its number, which is the second.
+fn written(c: char) -> (usize, u32) {
+    let length = match c {
+        '"' | '\\' => 2,
+        ' '..='~' => 1,
+        _ => 10,
+    };
+    (length, u32::from(c))
 }
 
 #[cfg(test)]
