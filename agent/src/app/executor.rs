@@ -93,6 +93,9 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<()
             return Ok(());
         }
     };
+    if !plan.secrets.is_empty() {
+        here(CrashPoint::SecretsRead);
+    }
     let ended = carry_out(&plan, &folder, epoch, &secrets).await;
     // Whichever way it ended, what was read is given back.
     secrets.give_up().await;
@@ -258,7 +261,7 @@ impl Executor<'_> {
         let command = self.command(act);
         let prepared = User::look_up(command.user.as_deref()).and_then(|user| {
             let files = self.secrets.files(self.plan, &user)?;
-            let feedback = self.prepare(&user).map_err(|e| e.to_string())?;
+            let feedback = self.prepare(&user, files.as_ref().map(Files::path)).map_err(|e| e.to_string())?;
             Ok((user, feedback, files))
         });
         // The files of the secrets go at the end of this function, whichever way it takes.
@@ -279,6 +282,11 @@ impl Executor<'_> {
                 }
                 Err(error) => return Ok(not_started(act, error.to_string())),
             }
+        }
+        if let Some(files) = &files
+            && let Err(error) = files.close(&user)
+        {
+            return Ok(not_started(act, format!("the secrets cannot be handed to the step: {error}")));
         }
         let final_started = journal.state().final_started;
         let step = if let Act::Step(i) = act { self.plan.steps.get(i) } else { None };
@@ -438,7 +446,8 @@ impl Executor<'_> {
     }
 
     /// The folder that a step sees, with what it is given; made anew for each command, because its user may be another.
-    fn prepare(&self, user: &User) -> io::Result<Feedback> {
+    /// What the step reports may hold secrets, so it goes where they are.
+    fn prepare(&self, user: &User, secrets: Option<&Path>) -> io::Result<Feedback> {
         disk::clear_away(&self.place)?;
         let runs = self.plan.place.runtime_dir.join("runs");
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&runs)?;
@@ -456,10 +465,14 @@ impl Executor<'_> {
             fs::DirBuilder::new().mode(0o500).create(&secrets)?;
             user.own(&secrets)?;
         }
-        let report = self.place.join("report");
+        let report = self.report(secrets);
         let feedback = Feedback::create(&report, self.secrets.redactor())?;
         user.own(&report)?;
         Ok(feedback)
+    }
+
+    fn report(&self, secrets: Option<&Path>) -> PathBuf {
+        secrets.map_or_else(|| self.place.join("report"), |folder| folder.join(".report"))
     }
 
     fn playbook(&self, act: Act) -> Option<&str> {
@@ -477,7 +490,9 @@ impl Executor<'_> {
         secrets: Option<&Path>,
     ) -> io::Result<ansible::Play> {
         let vars = secrets.map(|folder| folder.join(secrets::VARS));
-        let play = ansible::play(playbook, &self.plan.params, &self.place.join("ansible"), vars.as_deref());
+        // Ansible writes its modules with their arguments: what may hold secrets stays with them.
+        let folder = secrets.map_or_else(|| self.place.join("ansible"), |folder| folder.join(".ansible"));
+        let play = ansible::play(playbook, &self.plan.params, &folder, vars.as_deref());
         for folder in &play.folders {
             fs::DirBuilder::new().mode(0o700).create(folder)?;
         }
@@ -506,7 +521,7 @@ impl Executor<'_> {
                 "HOSTLER_SECRETS",
                 secrets.map_or_else(|| file("secrets"), |path| path.to_string_lossy().into_owned()),
             ),
-            ("HOSTLER_REPORT", file("report")),
+            ("HOSTLER_REPORT", self.report(secrets).to_string_lossy().into_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()

@@ -215,6 +215,7 @@ pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result
     let token = ConsulLayer { token_file, later_token_file, ..ConsulLayer::default() };
     let mut settings = merged.settle(ConsulLayer::from_env(env)?.over(token))?;
     settings.vault = settings.vault.over(VaultLayer::from_env(env)?);
+    settings.vault = settings.vault.with_usual_secret_ids(usual_secret_ids(main, env));
     Ok(settings)
 }
 
@@ -234,6 +235,13 @@ fn token_files(main: &Path, env: &dyn Fn(&str) -> Option<String>) -> [Option<Pat
         Some(credential) => [Some(credential), Some(beside)],
         None => [Some(beside).filter(|path| broken || holds_something(path)), None],
     }
+}
+
+/// The files with the secret id for Vault where none is named: the credential that systemd hands over, and the file that
+/// it is a copy of.
+fn usual_secret_ids(main: &Path, env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    let credential = env("CREDENTIALS_DIRECTORY").map(|dir| Path::new(&dir).join("vault.secret_id"));
+    credential.into_iter().chain([disk::parent(main).join("secret_id")]).collect()
 }
 
 fn read(path: &Path) -> Result<Option<Fragment>, ConfigError> {

@@ -40,7 +40,7 @@ impl Watched {
         if path.len() > LONGEST || path.split('/').any(odd) {
             return Err(wrong("is no path"));
         }
-        match parts(path) {
+        match parts(path).next() {
             Some(_) => Ok(Self { path: path.to_owned(), field: field.to_owned() }),
             None => Err(wrong("has no versions, which only a key/value engine of version 2 keeps")),
         }
@@ -58,15 +58,17 @@ impl fmt::Display for Watched {
     }
 }
 
-/// Mount and key of a path.
-fn parts(path: &str) -> Option<(&str, &str)> {
-    let (mount, key) = path.split_once("/data/")?;
-    (!mount.is_empty() && !key.is_empty()).then_some((mount, key))
+/// Mount and key of a path: one pair for each `data` in it that may be the engine's own part, the shortest mount first.
+fn parts(path: &str) -> impl Iterator<Item = (&str, &str)> {
+    let at = (0..path.len()).filter(|at| path.get(*at..).is_some_and(|rest| rest.starts_with("/data/")));
+    let pairs = at.filter_map(|at| Some((path.get(..at)?, path.get(at + "/data/".len()..)?)));
+    pairs.filter(|(mount, key)| !mount.is_empty() && !key.is_empty())
 }
 
-/// Where the versions of what is read at `path` are told.
-pub fn metadata(path: &str) -> Option<String> {
-    parts(path).map(|(mount, key)| format!("{mount}/metadata/{key}"))
+/// Where the versions of what is read at `path` may be told. The path alone does not say where the engine is mounted:
+/// a mount may be called `team/data/kv`, and a key `data/x`.
+pub fn metadata(path: &str) -> Vec<String> {
+    parts(path).map(|(mount, key)| format!("{mount}/metadata/{key}")).collect()
 }
 
 /// A version of a secret. The number alone does not name it: a store that was set back counts the same ones again.
@@ -134,9 +136,11 @@ mod tests {
         let watched = Watched::read("team/kv/data/hana/HDB.x#password").unwrap();
         assert_eq!(watched.path(), "team/kv/data/hana/HDB.x");
         assert_eq!(watched.to_string(), "team/kv/data/hana/HDB.x#password");
-        assert_eq!(metadata(watched.path()).unwrap(), "team/kv/metadata/hana/HDB.x");
-        // A key may be called so as well: the first one is the engine's.
-        assert_eq!(metadata("kv/data/a/data/b").unwrap(), "kv/metadata/a/data/b");
+        assert_eq!(metadata(watched.path()), ["team/kv/metadata/hana/HDB.x"]);
+        // A mount or a key may be called so as well.
+        assert_eq!(metadata("kv/data/a/data/b"), ["kv/metadata/a/data/b", "kv/data/a/metadata/b"]);
+        assert_eq!(metadata("data/data/data/data"), ["data/metadata/data/data", "data/data/metadata/data"]);
+        assert_eq!(metadata("data/kv"), Vec::<String>::new());
         for (text, word) in [
             ("kv/data/a", "names no field"),
             ("kv/data/a#", "names no field"),

@@ -123,21 +123,19 @@ impl Launcher {
                     .arg("--")
                     .arg(program)
                     .args(&arguments);
-                let left = match handed {
+                let offer = match handed {
                     None => None,
                     Some(bytes) => {
                         let name = format!("{}.{epoch}", plan.run);
-                        let handed = handover::leave(&plan.place.runtime_dir, &name, bytes);
-                        let handed = handed.map_err(|error| failed(error.to_string()))?;
-                        let path = PathBuf::from(&handed.0);
+                        let offered = handover::offer(&plan.place.runtime_dir, &name, bytes);
+                        let (handed, offer) = offered.map_err(|error| failed(error.to_string()))?;
                         command.args(word(handed));
-                        Some(path)
+                        Some(offer)
                     }
                 };
                 let asked = ask(command).await.map(drop).map_err(failed);
-                if let (Err(_), Some(path)) = (&asked, left) {
-                    // Nobody comes for it; one that is gone already was taken.
-                    let _ = std::fs::remove_file(path);
+                if let (Err(_), Some(offer)) = (&asked, offer) {
+                    offer.take_back();
                 }
                 asked
             }

@@ -57,6 +57,15 @@ fn never_swapped(mounts: &str, point: &str) -> bool {
     })
 }
 
+/// Whether what is mounted there is mounted so that nothing in it can be started.
+fn is_without_programs(mounts: &str, point: &str) -> bool {
+    mounts.lines().any(|line| {
+        let mut words = line.split(' ').skip(4);
+        words.next() == Some(point)
+            && words.next().is_some_and(|options| options.split(',').any(|o| o == "noexec"))
+    })
+}
+
 /// Takes a lock that nobody but this user can open, also where an earlier version made its file for everybody.
 ///
 /// # Errors
@@ -87,10 +96,19 @@ fn prepare(runtime: &Path) -> io::Result<()> {
     // Two executors at once would mount one over the other's secrets.
     let _lock = lock(&runtime.join("secrets.lock"))?;
     DirBuilder::new().recursive(true).mode(0o711).create(&place)?;
+    // Not without programs: Ansible copies a script here before it starts it.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     if kind(runtime) == Kind::NeverSwapped {
+        // As an earlier version has mounted it.
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        if is_without_programs(&mounts, &place.to_string_lossy()) {
+            let again = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+            let remounted = mount(None::<&str>, &place, None::<&str>, again, None::<&str>);
+            let _ =
+                remounted.inspect_err(|error| tracing::warn!("{} stays noexec: {error}", place.display()));
+        }
         return Ok(());
     }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let with = |kind: &str, options: &str| mount(Some("hostler"), &place, Some(kind), flags, Some(options));
     if with("ramfs", "mode=0711").or_else(|_| with("tmpfs", "mode=0711,noswap,size=64m")).is_err() {
         tracing::warn!("nothing may be mounted here: secrets lie in {} like other files", place.display());
@@ -105,7 +123,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Writes a file a secret, for `user` alone.
+    /// Writes a file a secret, for `user` alone. Others may be added until [`Files::close`].
     pub fn write<'a>(
         runtime: &Path,
         run: RunId,
@@ -121,9 +139,13 @@ impl Files {
             disk::create(&path, value.as_bytes(), 0o400).map_err(|error| error.source)?;
             user.own(&path)?;
         }
-        user.own(&files.path)?;
-        disk::set_mode(&files.path, 0o500).map_err(|error| error.source)?;
         Ok(files)
+    }
+
+    /// Hands the folder over when all is in it: `user` can read what there is, and add nothing.
+    pub fn close(&self, user: &User) -> io::Result<()> {
+        user.own(&self.path)?;
+        disk::set_mode(&self.path, 0o500).map_err(|error| error.source)
     }
 
     /// Where.
@@ -214,5 +236,9 @@ mod tests {
         assert!(!never_swapped(&line("tmpfs", ",size=1m"), "/run/hostler/secrets"));
         assert!(!never_swapped(&line("ramfs", ""), "/run/other"));
         assert!(!never_swapped("", "/run/hostler/secrets"));
+        let noexec = line("ramfs", "").replace("rw,nosuid", "rw,nosuid,noexec");
+        assert!(is_without_programs(&noexec, "/run/hostler/secrets"));
+        assert!(!is_without_programs(&noexec, "/run/other"));
+        assert!(!is_without_programs(&line("ramfs", ",noexec"), "/run/hostler/secrets"));
     }
 }

@@ -32,6 +32,10 @@ points! {
     FolderMade = "folder-made",
     /// Agent: the ledger says prepared, nothing is launched.
     Prepared = "prepared",
+    /// Agent: a token for a run is made, and not recorded.
+    TokenMade = "token-made",
+    /// Agent: the token is recorded, and not handed over.
+    TokenRecorded = "token-recorded",
     /// Agent: the executor is launched.
     Launched = "launched",
     /// Agent: the run has ended, the ledger does not say so.
@@ -44,6 +48,8 @@ points! {
     OccasionAsked = "occasion-asked",
     /// Executor: started, without a claim.
     ExecutorStarted = "executor-started",
+    /// Executor: has read its secrets, without a claim.
+    SecretsRead = "secrets-read",
     /// Executor: has the claim, the journal does not say so.
     Claimed = "claimed",
     /// Executor: the journal says begun.

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::disk::{self, At, DiskError};
 
+/// The largest claim, in bytes.
+const MAX_CLAIM: u64 = 16 << 10;
+
 /// Who has an epoch; for people and for the search for survivors, never the proof that somebody lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
@@ -71,6 +74,12 @@ impl Claim {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
             Err(error) => Err(error).at("create", &name),
         }
+    }
+
+    /// Whether the agent took the epoch, so that no executor can. A claim that cannot be read is an executor's.
+    pub fn is_void(dir: &Path, epoch: u32) -> bool {
+        let json = disk::read(&path(dir, epoch), MAX_CLAIM).ok().flatten().unwrap_or_default();
+        serde_json::from_slice(&json).is_ok_and(|holder: Holder| holder.void)
     }
 
     /// Whether somebody has the epoch, and lives.

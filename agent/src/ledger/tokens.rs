@@ -11,14 +11,14 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClaimState, Folder};
+use super::{Claim, ClaimState, Folder};
 use crate::domain::ids::RunId;
 use crate::host::clock;
 use crate::host::disk::{self, At, DiskError};
 
 /// The largest record, in bytes.
 const MAX_RECORD: u64 = 16 << 10;
-/// An executor that has no claim after this will not get one.
+/// An executor that has no claim after this will not get one, and reads no more.
 const CLAIMS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The folder with all records of a host.
@@ -87,15 +87,23 @@ impl Tokens {
         Ok(all)
     }
 
-    /// Whether nobody has a use for a token any more: its run is gone, its epoch is over or was never claimed in time.
-    /// What cannot be looked at may be in use.
+    /// Whether nobody has a use for a token any more: its executor is dead, has left, or has had the time to.
+    ///
+    /// An executor may still be reading when its run is gone or its epoch was taken from it. Vault keeps what it makes for a
+    /// token that is revoked in that moment, so such a token is left to its executor first. What cannot be looked at
+    /// may be in use.
     pub fn is_due(&self, token: &Token) -> bool {
         let folders = ["runs", "checks"].map(|place| Folder::new(&self.state_dir.join(place), token.run));
-        let Some(folder) = folders.iter().find(|folder| folder.path().exists()) else { return true };
-        match folder.newest_claim() {
-            Ok((epoch, state)) if epoch >= token.epoch => epoch > token.epoch || state != ClaimState::Held,
-            Ok(_) => folder.unready(token.epoch).is_some() || is_older(&token.path, CLAIMS_WITHIN),
-            Err(_) => false,
+        let has_had_time = || is_older(&token.path, CLAIMS_WITHIN);
+        let Some(folder) = folders.iter().find(|folder| folder.path().exists()) else {
+            return has_had_time();
+        };
+        match Claim::look(folder.path(), token.epoch) {
+            Ok(ClaimState::Held) | Err(_) => false,
+            Ok(ClaimState::Dead) if !Claim::is_void(folder.path(), token.epoch) => true,
+            Ok(ClaimState::Dead | ClaimState::None) => {
+                folder.unready(token.epoch).is_some() || has_had_time()
+            }
         }
     }
 }
@@ -123,7 +131,14 @@ mod tests {
         tokens.record(run, 1, "acc").unwrap();
         let token = tokens.all().unwrap().remove(0);
         assert_eq!((token.run, token.epoch, token.accessor.as_str()), (run, 1, "acc"));
+        let age = |token: &Token, seconds: u64| {
+            let file = fs::File::open(&token.path).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+        };
+        assert!(!tokens.is_due(&token), "its run is gone, and its executor may still read");
+        age(&token, 61);
         assert!(tokens.is_due(&token), "its run is gone");
+        age(&token, 0);
         fs::create_dir_all(folder.path()).unwrap();
         assert!(!tokens.is_due(&token), "its executor may be on its way");
         let holder = Holder { boot: "b".into(), pid: 1, start: 1, invocation: None, void: false };
@@ -136,6 +151,13 @@ mod tests {
         assert!(!tokens.is_due(&next));
         folder.set_unready(2, &NotReady { why: "sealed".into(), after: None }).unwrap();
         assert!(tokens.is_due(&next), "its executor has left");
+        tokens.record(run, 3, "void").unwrap();
+        let token = tokens.all().unwrap().into_iter().find(|token| token.epoch == 3).unwrap();
+        let holder = Holder { void: true, ..holder };
+        drop(Claim::take(folder.path(), 3, &holder).unwrap().unwrap());
+        assert!(!tokens.is_due(&token), "the epoch was taken from an executor that may still read");
+        age(&token, 61);
+        assert!(tokens.is_due(&token));
     }
 
     #[test]

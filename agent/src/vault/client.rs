@@ -11,11 +11,11 @@ use zeroize::Zeroizing;
 
 use super::settings::Server;
 use super::wire::{self, Verdict};
-use crate::domain::secret::Secret;
+use crate::domain::secret::{LONGEST, Secret};
 use crate::host::tls::{self as host_tls, explained};
 
-/// The largest answer, in bytes: a value has at most 1 MiB on most storages.
-const MAX_BODY: usize = 4 << 20;
+/// The largest answer, in bytes: a value has at most 1 MiB, and JSON may write six bytes for one of it.
+const MAX_BODY: usize = 8 << 20;
 /// For a connection, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
 /// For a whole request.
@@ -39,6 +39,12 @@ pub enum VaultError {
     /// Sealed.
     #[error("Vault at {place} is sealed: an operator has to unseal it")]
     Sealed {
+        /// Its address.
+        place: String,
+    },
+    /// Never set up.
+    #[error("Vault at {place} is not initialised: run `vault operator init` there")]
+    Uninitialised {
         /// Its address.
         place: String,
     },
@@ -110,7 +116,14 @@ pub enum VaultError {
 impl VaultError {
     /// Whether the same request may succeed later without anybody doing anything about this host.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Away { .. } | Self::Sealed { .. } | Self::Busy { .. } | Self::TokenDead { .. })
+        matches!(
+            self,
+            Self::Away { .. }
+                | Self::Sealed { .. }
+                | Self::Uninitialised { .. }
+                | Self::Busy { .. }
+                | Self::TokenDead { .. }
+        )
     }
 
     /// How long the server wants to be left alone, if it says so.
@@ -208,7 +221,10 @@ impl Client {
         let mut body = Zeroizing::new(Vec::with_capacity(16 << 10));
         while let Some(chunk) = response.chunk().await.map_err(|error| away(innermost(&error)))? {
             if body.len() + chunk.len() > MAX_BODY {
-                return Err(away(format!("an answer of more than {MAX_BODY} bytes")));
+                let (place, action) = (self.place(), action.to_owned());
+                let why =
+                    format!("an answer of more than {MAX_BODY} bytes, and a secret has at most {LONGEST}");
+                return Err(VaultError::Refused { place, action, why });
             }
             body.extend_from_slice(&chunk);
         }
@@ -219,6 +235,23 @@ impl Client {
                 _ => Err(away("what answers there is no Vault".to_owned())),
             },
             _ => Err(self.refusal(status, after, &body, action)),
+        }
+    }
+
+    /// Whether Vault can serve, which anybody may ask: no token is sent, nothing is read and no quota is touched. What
+    /// answers in its place, such as a proxy that passes this route to nobody, is no word on Vault.
+    pub async fn health(&self) -> Result<(), VaultError> {
+        // A server that says how it is in its status says it in its body as well, and the status is what was asked for.
+        let query = "standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
+        match self.ask(Method::GET, "sys/health", query, None, None, "tell how it is").await {
+            Ok(about) if about["initialized"] == Value::Bool(false) => {
+                Err(VaultError::Uninitialised { place: self.place() })
+            }
+            Ok(about) if about["sealed"] == Value::Bool(true) => {
+                Err(VaultError::Sealed { place: self.place() })
+            }
+            Err(error @ (VaultError::Away { .. } | VaultError::Sealed { .. })) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 

@@ -11,8 +11,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
+use std::fs;
 use std::hash::{BuildHasher, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -27,9 +28,10 @@ use tokio::time::{Instant, sleep};
 use super::client::{Client, VaultError};
 use super::grant::Grant;
 use super::secrets::give_up;
-use super::settings::{Auth, VaultSettings};
+use super::settings::{Auth, SecretIdAt, VaultSettings};
 use crate::domain::ids::RunId;
 use crate::domain::secret::Secret;
+use crate::host::disk::DiskError;
 use crate::host::plain;
 
 /// The largest file with an id or a token, in bytes.
@@ -48,6 +50,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How Vault and the agent's token are is looked at so often, whether anything needs them or not.
 const LOOK_EVERY: Duration = Duration::from_secs(50);
+/// A token for a run lives so long until it is recorded: whatever ends the agent before leaves one that ends by itself.
+const UNRECORDED_FOR: Duration = Duration::from_secs(60);
 /// Servers lock a role after five refused logins in a quarter of an hour: the agent makes no more than so many in it.
 const LOGINS: usize = 2;
 /// See [`LOGINS`].
@@ -185,8 +189,8 @@ impl Vault {
     fn watch_files(self: &Arc<Self>) -> Vec<RecommendedWatcher> {
         let files: Vec<&Path> = match &self.auth {
             Auth::TokenFile(path) => vec![path],
-            Auth::AppRole { role_id_file, secret_id_file, .. } => {
-                [role_id_file].into_iter().chain(secret_id_file).map(|path| path.as_path()).collect()
+            Auth::AppRole { role_id_file, secret_id, .. } => {
+                [role_id_file].into_iter().chain(secret_id.files()).map(|path| path.as_path()).collect()
             }
             Auth::Cert { .. } | Auth::Token(_) => Vec::new(),
         };
@@ -268,6 +272,8 @@ impl Vault {
                 }
             }
             Some(session) => {
+                // Without a token: an answer that is not that of a Vault costs it nothing.
+                self.client.health().await?;
                 let path = "auth/token/lookup-self";
                 match self
                     .client
@@ -294,8 +300,16 @@ impl Vault {
 
     /// A token for one epoch of a run, which ends with it, and is renewable. It lives for `life`, and its parent for
     /// `needs` if that can be had.
-    pub async fn grant(&self, run: RunId, life: Duration, needs: Duration) -> Result<Grant, VaultError> {
-        let granted = self.try_grant(run, life, needs).await;
+    ///
+    /// `record` writes its accessor down for whoever revokes it later. Until that has been done it lives for a minute.
+    pub async fn grant(
+        &self,
+        run: RunId,
+        life: Duration,
+        needs: Duration,
+        record: impl Fn(&str) -> Result<PathBuf, DiskError>,
+    ) -> Result<Grant, VaultError> {
+        let granted = self.try_grant(run, life, needs, record).await;
         if granted.is_ok() {
             self.refusals.store(0, Ordering::Relaxed);
         }
@@ -309,9 +323,33 @@ impl Vault {
         granted
     }
 
-    async fn try_grant(&self, run: RunId, life: Duration, needs: Duration) -> Result<Grant, VaultError> {
+    async fn try_grant(
+        &self,
+        run: RunId,
+        life: Duration,
+        needs: Duration,
+        record: impl Fn(&str) -> Result<PathBuf, DiskError>,
+    ) -> Result<Grant, VaultError> {
+        let grant = self.make_token(run, UNRECORDED_FOR, needs).await?;
+        let accessor = grant.accessor.clone();
+        let recorded = self.record(grant, &record).await?;
+        match self.let_live(recorded, life).await {
+            // Its policies do not let it renew itself, so it is made for as long as it takes.
+            Err(VaultError::Denied { .. }) => {
+                if let Some(accessor) = accessor {
+                    // Refused, it ends by itself.
+                    let _ = self.revoke(&accessor).await;
+                }
+                let grant = self.make_token(run, life, needs).await?;
+                Ok(cut_to(self.record(grant, &record).await?, life))
+            }
+            granted => granted,
+        }
+    }
+
+    async fn make_token(&self, run: RunId, ttl: Duration, needs: Duration) -> Result<Grant, VaultError> {
         let mut held = self.held.lock().await;
-        let mut body = json!({"ttl": format!("{}s", life.as_secs().max(60)), "renewable": true,
+        let mut body = json!({"ttl": format!("{}s", ttl.as_secs()), "renewable": true,
             "display_name": "hostler-run", "meta": {"run": run.to_string()}});
         if let Some(policies) = &self.run_policies {
             body["policies"] = json!(policies);
@@ -342,14 +380,40 @@ impl Vault {
                     if let Some(accessor) = &accessor {
                         self.made().insert(accessor.clone(), token.clone());
                     }
-                    // Cut by the mount's own limit, which no renewal passes.
-                    let cut = lasts.filter(|lasts| *lasts + Duration::from_secs(2) < life);
-                    let parent = parent.into_iter().chain(cut).min();
                     let server = self.client.server().clone();
                     return Ok(Grant { server, token, lasts, parent, accessor, record: None });
                 }
             }
         }
+    }
+
+    /// Writes down what a token is known by, or gives it back.
+    async fn record(
+        &self,
+        mut grant: Grant,
+        record: &impl Fn(&str) -> Result<PathBuf, DiskError>,
+    ) -> Result<Grant, VaultError> {
+        if let Some(accessor) = &grant.accessor {
+            match record(accessor) {
+                Ok(path) => grant.record = Some(path),
+                Err(error) => {
+                    if let Err(error) = self.revoke(accessor).await {
+                        tracing::warn!("a token for a run ends by itself in a minute: {error}");
+                    }
+                    return Err(VaultError::Local(error.to_string()));
+                }
+            }
+        }
+        Ok(grant)
+    }
+
+    /// Lets a token live for so long that was made for a minute.
+    async fn let_live(&self, mut grant: Grant, life: Duration) -> Result<Grant, VaultError> {
+        let (path, action) = ("auth/token/renew-self", "let the token of a run live");
+        let body = json!({"increment": life.as_secs()});
+        let answer = self.client.ask(Method::PUT, path, "", Some(&body), Some(&grant.token), action).await?;
+        grant.lasts = self.auth_of(answer)?.1;
+        Ok(cut_to(grant, life))
     }
 
     fn made(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Secret>> {
@@ -449,12 +513,13 @@ impl Vault {
         self.kick.notify_one();
     }
 
-    /// A token like the agent's, and whether it was made for this; a wrapped secret id is left alone.
+    /// Whether a login would spend what it logs in with.
+    pub fn logs_in_once(&self) -> bool {
+        matches!(self.auth, Auth::AppRole { wrapped: true, .. })
+    }
+
+    /// A token like the agent's, and whether it was made for this. It spends a wrapped secret id.
     pub(super) async fn try_login(&self) -> Result<(Secret, bool), VaultError> {
-        if let Auth::AppRole { wrapped: true, .. } = self.auth {
-            let why = "the secret id is wrapped, and looking would spend it: see the agent's own report";
-            return Err(VaultError::Local(why.to_owned()));
-        }
         let session = self.login(&mut Held::default()).await?;
         Ok((session.token, matches!(self.auth, Auth::AppRole { .. } | Auth::Cert { .. })))
     }
@@ -467,11 +532,11 @@ impl Vault {
                 let body = name.as_ref().map_or_else(|| json!({}), |name| json!({"name": name}));
                 (format!("auth/{mount}/login"), body)
             }
-            Auth::AppRole { mount, role_id_file, secret_id_file, wrapped } => {
+            Auth::AppRole { mount, role_id_file, secret_id, wrapped } => {
                 let role = read_secret(role_id_file)?;
                 let mut body = json!({"role_id": role.reveal()});
-                if let Some(path) = secret_id_file {
-                    let id = if *wrapped { self.unwrap(held, path).await? } else { read_secret(path)? };
+                if let Some(path) = secret_id_file(secret_id) {
+                    let id = if *wrapped { self.unwrap(held, &path).await? } else { read_secret(&path)? };
                     body["secret_id"] = Value::String(id.reveal().to_owned());
                 }
                 (format!("auth/{mount}/login"), body)
@@ -604,6 +669,25 @@ impl Vault {
         };
         let ttl = auth["lease_duration"].as_u64().filter(|ttl| *ttl > 0).map(Duration::from_secs);
         Ok((Secret::new(token.to_owned()), ttl, auth["renewable"] == Value::Bool(true)))
+    }
+}
+
+/// A token that the mount's own limit has cut, which no renewal passes, ends as one does whose parent ends.
+fn cut_to(mut grant: Grant, life: Duration) -> Grant {
+    let cut = grant.lasts.filter(|lasts| *lasts + SLACK < life);
+    grant.parent = grant.parent.into_iter().chain(cut).min();
+    grant
+}
+
+/// The file to read the secret id from; `None`: there is none.
+fn secret_id_file(at: &SecretIdAt) -> Option<PathBuf> {
+    let changed = |path: &PathBuf| fs::metadata(path).and_then(|about| about.modified()).ok();
+    match at {
+        SecretIdAt::Named(path) => Some(path.clone()),
+        // The unit hands over an empty line where there is no file.
+        SecretIdAt::Usual(paths) => {
+            paths.iter().filter(|path| read_secret(path).is_ok()).max_by_key(|path| changed(path)).cloned()
+        }
     }
 }
 

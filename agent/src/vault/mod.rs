@@ -29,4 +29,4 @@ pub use keeper::{Standing, Vault, jittered};
 pub use myself::Myself;
 pub use renewal::keep;
 pub use secrets::{Got, Lease, Times, give_up, read_all};
-pub use settings::{Auth, BadVaultSettings, Server, VaultLayer, VaultSettings};
+pub use settings::{Auth, BadVaultSettings, SecretIdAt, Server, VaultLayer, VaultSettings};

@@ -23,12 +23,14 @@ pub struct Myself {
     pub policies: Vec<String>,
     /// Policies that tokens for runs are to have, and cannot: the agent has not got them itself.
     pub lacking: Vec<String>,
+    /// Why its tokens can make no tokens for runs, whatever its policies are, if that is so.
+    pub barren: Option<&'static str>,
     /// How long it stays so; `None`: without end.
     pub ttl: Option<Duration>,
 }
 
 impl Myself {
-    /// Logs in, and asks. A wrapped secret id is not spent for that: then nothing can be told.
+    /// Logs in, and asks. It is not for agents that log in with what can be used once ([`Vault::logs_in_once`]).
     pub async fn of(vault: &Arc<Vault>) -> Result<Self, VaultError> {
         let (token, made) = vault.try_login().await?;
         let path = "auth/token/lookup-self";
@@ -51,6 +53,15 @@ impl Myself {
             name: format!("{}{role}", data["display_name"].as_str().unwrap_or("token")),
             policies,
             lacking,
+            barren: match (data["type"].as_str(), data["num_uses"].as_i64()) {
+                (Some("batch"), _) => Some(
+                    "its tokens are of type batch, which make no others: set token_type=service for its role",
+                ),
+                (_, Some(uses)) if uses != 0 => {
+                    Some("its tokens end after a number of uses: set token_num_uses=0 for its role")
+                }
+                _ => None,
+            },
             ttl: data["ttl"].as_u64().filter(|ttl| *ttl > 0).map(Duration::from_secs),
             token,
         })

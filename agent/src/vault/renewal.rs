@@ -47,7 +47,7 @@ impl Kept {
     }
 }
 
-/// Renews the token, which lasts for `lasts`, and the leases, each for `life` if Vault gives so much. Ends only when
+/// Renews the token, which lasts for `lasts`, for so long again, and the leases, each for `life` if Vault gives so much. Ends only when
 /// nothing is left to be kept.
 pub async fn keep(
     client: &Client,
@@ -62,7 +62,8 @@ pub async fn keep(
     while let Some(at) = (0..all.len()).min_by_key(|at| all.get(*at).map(|kept| kept.due)) {
         let Some(kept) = all.get_mut(at) else { return };
         sleep_until(kept.due).await;
-        let error = match renew(client, token, kept.lease.as_deref(), life).await {
+        let span = if kept.lease.is_some() { life } else { lasts.unwrap_or_default() };
+        let error = match renew(client, token, kept.lease.as_deref(), span).await {
             Ok(lasts) => {
                 kept.renewed(lasts);
                 continue;
@@ -91,14 +92,16 @@ async fn renew(
     client: &Client,
     token: &Secret,
     lease: Option<&str>,
-    life: Duration,
+    span: Duration,
 ) -> Result<Duration, VaultError> {
-    let (path, body, action) = match lease {
+    // What is not asked for is what the token or the lease was made with, which may be less.
+    let mut body = json!({"increment": span.as_secs().max(1)});
+    let (path, action) = match lease {
         Some(id) => {
-            let body = json!({"lease_id": id, "increment": life.as_secs().max(1)});
-            ("sys/leases/renew", body, "renew a lease of the run")
+            body["lease_id"] = json!(id);
+            ("sys/leases/renew", "renew a lease of the run")
         }
-        None => ("auth/token/renew-self", json!({}), "renew the run's token"),
+        None => ("auth/token/renew-self", "renew the run's token"),
     };
     let answer = client.ask(Method::PUT, path, "", Some(&body), Some(token), action).await?;
     let lasts = match lease {

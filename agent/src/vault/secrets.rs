@@ -113,10 +113,10 @@ async fn read(
 
 /// Takes the fields out of an answer; which version it is, where the engine keeps any.
 fn take(answer: &mut Value, fields: &[(&Name, &SecretAt)], got: &mut Got) -> Result<Option<u64>, String> {
+    let path = fields.first().map_or("", |(_, wanted)| wanted.path.as_str());
+    let version = version_of(path, answer);
     let data = &mut answer["data"];
-    let version = data.get("metadata").and_then(|about| about.get("version")).and_then(Value::as_u64);
-    let versioned = version.is_some() && data.get("data").is_some_and(Value::is_object);
-    let data = if versioned { &mut data["data"] } else { data };
+    let data = if version.is_some() { &mut data["data"] } else { data };
     for (name, wanted) in fields {
         let at = format!("secret {name}: {} has", wanted.path);
         let value = match data.get_mut(&wanted.field) {
@@ -137,12 +137,29 @@ fn take(answer: &mut Value, fields: &[(&Name, &SecretAt)], got: &mut Got) -> Res
                 wanted.field
             ));
         }
-        if let Some(version) = version.filter(|_| versioned) {
+        if length > secret::LONGEST {
+            let longest = secret::LONGEST;
+            return Err(format!("{at} {length} bytes in `{}`: a secret has at most {longest}", wanted.field));
+        }
+        if let Some(version) = version {
             got.versions.insert((*name).clone(), version);
         }
         got.values.insert((*name).clone(), value);
     }
-    Ok(version.filter(|_| versioned))
+    Ok(version)
+}
+
+/// Which version an answer is, if it is one of the engine that keeps versions. A secret of the other engine may have
+/// fields of the same names; its answer always names a time after which it is to be read again.
+fn version_of(path: &str, answer: &Value) -> Option<u64> {
+    let (data, about) = (answer["data"].as_object()?, answer["data"]["metadata"].as_object()?);
+    let has = |names: [&str; 3]| names.iter().all(|name| about.contains_key(*name));
+    let is_versioned = path.contains("/data/")
+        && answer["lease_duration"].as_u64().unwrap_or(0) == 0
+        && data.len() == 2
+        && data.get("data").is_some_and(Value::is_object)
+        && has(["created_time", "deletion_time", "destroyed"]);
+    about.get("version").and_then(Value::as_u64).filter(|_| is_versioned)
 }
 
 fn lease_of(answer: &Value) -> Option<Lease> {
@@ -197,5 +214,59 @@ pub async fn give_up(client: &Client, token: &Secret) -> Result<(), VaultError> 
     match client.ask(Method::PUT, path, "", Some(&json!({})), Some(token), "revoke the run's token").await {
         Ok(_) | Err(VaultError::TokenDead { .. }) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::secret::Which;
+
+    fn at(path: &str, field: &str) -> SecretAt {
+        SecretAt { path: path.into(), field: field.into(), allow_short: false, version: Which::Newest }
+    }
+
+    fn taken(path: &str, field: &str, mut answer: Value) -> (Result<Option<u64>, String>, Option<String>) {
+        let (name, wanted, mut got) = ("x".parse().unwrap(), at(path, field), Got::default());
+        let version = take(&mut answer, &[(&name, &wanted)], &mut got);
+        (version, got.values.get(&name).map(|value| value.reveal().to_owned()))
+    }
+
+    fn recorded(name: &str) -> Value {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/contract/vault");
+        let text = std::fs::read(folder.join(format!("{name}.json"))).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()["response"]["body"].clone()
+    }
+
+    #[test]
+    fn which_engine_answered_is_told_by_more_than_the_names_of_fields() {
+        let newest = recorded("kv2-read");
+        let number = newest["data"]["metadata"]["version"].as_u64();
+        let mut of_versions = newest.clone();
+        of_versions["data"]["data"]["password"] = json!("correct horse");
+        assert_eq!(taken("secret/data/app/a", "password", of_versions).0, Ok(number));
+        // The other engine, whose secret is called as the parts of such an answer are.
+        let mut old = recorded("kv1-read");
+        for path in ["kv1/app/a", "kv1/data/a"] {
+            for data in [
+                json!({"data": {"password": "correct horse"}, "metadata": {"version": 3}}),
+                newest["data"].clone(),
+            ] {
+                old["data"] = data.clone();
+                let (version, value) = taken(path, "data", old.clone());
+                assert_eq!((version, value), (Ok(None), Some(data["data"].to_string())), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_has_a_longest() {
+        let of = |length: usize| {
+            let data = json!({"value": "x".repeat(length)});
+            taken("kv1/app/a", "value", json!({"data": data, "lease_duration": 60})).0
+        };
+        assert_eq!(of(secret::LONGEST), Ok(None));
+        let error = of(secret::LONGEST + 1).unwrap_err();
+        assert!(error.contains("1048577 bytes in `value`: a secret has at most 1048576"), "{error}");
     }
 }

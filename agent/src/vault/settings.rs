@@ -54,8 +54,8 @@ pub enum Auth {
         mount: String,
         /// The file with the role id.
         role_id_file: PathBuf,
-        /// The file with the secret id, or with the token that wraps it.
-        secret_id_file: Option<PathBuf>,
+        /// Where the secret id is, or the token that wraps it.
+        secret_id: SecretIdAt,
         /// Whether the file holds a wrapping token.
         wrapped: bool,
     },
@@ -70,6 +70,25 @@ pub enum Auth {
     TokenFile(PathBuf),
     /// With a token of the environment.
     Token(Secret),
+}
+
+/// Where the secret id of an AppRole is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretIdAt {
+    /// In this file, which the configuration names.
+    Named(PathBuf),
+    /// In the one of these that was changed last and holds something; without any, the role needs none.
+    Usual(Vec<PathBuf>),
+}
+
+impl SecretIdAt {
+    /// The files that are looked at.
+    pub fn files(&self) -> &[PathBuf] {
+        match self {
+            Self::Named(path) => std::slice::from_ref(path),
+            Self::Usual(paths) => paths,
+        }
+    }
 }
 
 /// `vault:` as it is written.
@@ -88,6 +107,9 @@ pub struct VaultLayer {
     watch_every: Option<Span>,
     #[serde(skip)]
     token: Option<Secret>,
+    /// Where the secret id is that the configuration does not name.
+    #[serde(skip)]
+    secret_ids: Vec<PathBuf>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -220,6 +242,7 @@ impl VaultLayer {
             auth: None,
             watch_every: None,
             token: text("VAULT_TOKEN").map(Secret::new),
+            secret_ids: Vec::new(),
         })
     }
 
@@ -257,7 +280,13 @@ impl VaultLayer {
             auth: self.auth.or(lower.auth),
             watch_every: self.watch_every.or(lower.watch_every),
             token: self.token.or(lower.token),
+            secret_ids: if self.secret_ids.is_empty() { lower.secret_ids } else { self.secret_ids },
         }
+    }
+
+    /// Says where the secret id is if the configuration names no file for it.
+    pub fn with_usual_secret_ids(self, secret_ids: Vec<PathBuf>) -> Self {
+        Self { secret_ids, ..self }
     }
 
     /// The settings; `None` where nothing names a server: the host has no Vault.
@@ -290,7 +319,10 @@ impl VaultLayer {
             Some(AuthFile { approle: Some(file), cert: None, token_file: None }) => Auth::AppRole {
                 mount: mount(file.mount, "approle"),
                 role_id_file: file.role_id_file,
-                secret_id_file: file.secret_id_file,
+                secret_id: match file.secret_id_file {
+                    Some(path) => SecretIdAt::Named(path),
+                    None => SecretIdAt::Usual(self.secret_ids),
+                },
                 wrapped: file.wrapped,
             },
             Some(AuthFile { approle: None, cert: Some(file), token_file: None }) => {

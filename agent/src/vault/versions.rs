@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::client::VaultError;
 use super::keeper::Vault;
+use crate::domain::secret::Secret;
 use crate::domain::watched::{Version, metadata};
 use crate::host::clock;
 
@@ -16,14 +17,29 @@ impl Vault {
     /// The newest version of what is read at `path`, asked with the agent's own token.
     pub async fn version(&self, path: &str) -> Result<Version, VaultError> {
         let place = || self.client().server().address.clone();
-        let Some(about) = metadata(path) else {
-            return Err(VaultError::Local(format!("{path} is not of an engine that keeps versions")));
-        };
         let Some(token) = self.token().await else {
             return Err(VaultError::Away { place: place(), why: "the agent is not logged in".to_owned() });
         };
+        let mut first = Err(VaultError::Local(format!("{path} is not of an engine that keeps versions")));
+        for (at, about) in metadata(path).into_iter().enumerate() {
+            let told = self.version_at(&about, &token).await;
+            // There is no such mount, or none that the agent may know of: another one may be meant.
+            match &told {
+                Err(VaultError::Denied { .. }) => {}
+                Err(VaultError::Missing { why, .. }) if why.contains("no handler for route") => {}
+                _ => return told,
+            }
+            if at == 0 {
+                first = told;
+            }
+        }
+        first
+    }
+
+    async fn version_at(&self, about: &str, token: &Secret) -> Result<Version, VaultError> {
+        let place = || self.client().server().address.clone();
         let action = format!("read {about}");
-        let answer = self.client().ask(Method::GET, &about, "", None, Some(&token), &action).await;
+        let answer = self.client().ask(Method::GET, about, "", None, Some(token), &action).await;
         if let Err(VaultError::TokenDead { .. }) = answer {
             self.tend_soon();
         }

@@ -155,3 +155,28 @@ fn a_server_that_is_away_or_lets_everybody_in_is_no_proof() {
     let report = host.wait_for("p", &["failed"]);
     assert!(report.to_string().contains("does not answer"), "{report}");
 }
+
+#[test]
+fn a_version_that_is_no_password_is_named_and_so_is_the_way_past_it() {
+    let (vault, database) = (Vault::start(), Postgres::start());
+    database.sql("create role app login");
+    put(&vault, "r4", FIRST);
+    let mut host = host("r4", &vault);
+    install(&host, &database, "");
+    host.start();
+    host.order("o", &order(&database, ", first: true"));
+    host.wait_for("o", &["succeeded"]);
+    put(&vault, "r4", "two\nlines");
+    host.order("p", &order(&database, ""));
+    host.wait_for("p", &["failed"]);
+    put(&vault, "r4", SECOND);
+    host.order("q", &order(&database, ""));
+    let report = host.wait_for("q", &["failed"]);
+    assert!(report.to_string().contains("the version before is no password"), "{report}");
+    assert!(report.to_string().contains("write the new password to Vault once more"), "{report}");
+    // As it says.
+    put(&vault, "r4", SECOND);
+    host.order("r", &(order(&database, "") + "revision: again\n"));
+    host.wait_for("r", &["succeeded"]);
+    assert!(database.enters("app", SECOND) && !database.enters("app", FIRST));
+}

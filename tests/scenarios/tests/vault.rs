@@ -265,7 +265,8 @@ fn p7_a_killed_executor_leaves_no_secret_behind() {
     host.order("o", "task: t");
     host.start();
     eventually(SOON, || if host.path("effects.up").exists() { Ok(()) } else { Err(host.log_tail()) });
-    assert_eq!(secret_files(&host).len(), 4, "three secrets and Ansible's file: {:?}", secret_files(&host));
+    let files = secret_files(&host);
+    assert_eq!(files.len(), 5, "three secrets, Ansible's file and the report: {files:?}");
     // Both at once, as memory that runs out may do; the agent finds the rest at its next start.
     let executors = host.executors();
     host.kill();
@@ -539,11 +540,12 @@ fn a_playbook_has_the_secrets_as_data_and_its_output_is_filtered() {
     let mut host = Host::on_vault("v13", &vault, "");
     let play = "- hosts: all\n  gather_facts: false\n  tasks:\n    - ansible.builtin.copy:\n        \
                 content: \"{{ secrets.password }}|{{ secrets.old }}\"\n        dest: EFFECTS.copied\n    \
-                - ansible.builtin.debug:\n        msg: \"it is {{ secrets.password }}\"\n";
+                - ansible.builtin.debug:\n        msg: \"it is {{ secrets.password }}\"\n    \
+                - ansible.builtin.script: say.sh\n    - ansible.builtin.shell: env >EFFECTS.env\n";
     host.task(
         "t",
         &format!("name: t\n{TASK}steps:\n  - {{name: a, ansible: play.yml}}\n"),
-        &[("play.yml", play)],
+        &[("play.yml", play), ("say.sh", "#!/bin/sh\necho \"$0\" >EFFECTS.script\n")],
     );
     host.order("o", "task: t");
     host.start();
@@ -552,6 +554,13 @@ fn a_playbook_has_the_secrets_as_data_and_its_output_is_filtered() {
     assert_eq!(report["phase"], "succeeded", "{output}");
     let copied = fs::read_to_string(host.path("effects.copied")).expect("the copy");
     assert_eq!(copied, "correct horse|{{ 1 + 1 }} staple");
+    // What Ansible writes, and what it reports, is on the memory of the secrets; a script can be started there.
+    let secrets = host.path("run/secrets").display().to_string();
+    assert!(seen(&host, "script").starts_with(&secrets), "{}", seen(&host, "script"));
+    for name in ["ANSIBLE_LOCAL_TEMP", "ANSIBLE_REMOTE_TEMP", "ANSIBLE_HOME", "HOSTLER_REPORT"] {
+        let line = format!("{name}={secrets}/");
+        assert!(seen(&host, "env").contains(&line), "{line}: {}", seen(&host, "env"));
+    }
     assert!(output.contains("it is [redacted]") && !output.contains("correct horse"), "{output}");
 }
 

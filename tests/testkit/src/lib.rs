@@ -30,7 +30,7 @@ pub use postgres::Postgres;
 pub use prometheus::{Prometheus, promtool};
 pub use proxy::Proxy;
 pub use tls::Certificates;
-pub use vault::{Ailment, Asked, ROLE_ID, SECRET_ID, Vault};
+pub use vault::{Ailment, Asked, Held, ROLE_ID, SECRET_ID, Vault};
 
 /// Asks `probe` again and again until it answers `Ok`; panics with its last complaint when `deadline` has
 /// passed. The only place of the tests that sleeps.

@@ -37,6 +37,17 @@ pub const ROLE_ID: &str = "bbbbbbbb-0000-4000-8000-000000000001";
 /// Its secret id.
 pub const SECRET_ID: &str = "cccccccc-0000-4000-8000-000000000002";
 
+/// What a Vault holds for runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Tokens that agents have made for runs.
+    pub tokens: usize,
+    /// Leases of credentials for databases.
+    pub leases: usize,
+    /// Users that the database has for them.
+    pub users: usize,
+}
+
 /// What is wrong with the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ailment {
@@ -441,6 +452,56 @@ impl Vault {
             return real.list("auth/token/accessors").len() - 1;
         }
         self.state().tokens.len()
+    }
+
+    /// What is held for runs: their tokens, the leases below `database/creds/`, the users that the database has for these
+    /// (a real server with a database).
+    pub fn held(&self) -> Held {
+        let (real, database) = (self.real_server(), self.database().expect("a database"));
+        let leases = real.list("sys/leases/lookup/database/creds");
+        let leases =
+            leases.iter().flat_map(|role| real.list(&format!("sys/leases/lookup/database/creds/{role}")));
+        let users = database.sql("select count(*) from pg_roles where rolname like 'v-%'");
+        Held { tokens: real.run_tokens(), leases: leases.count(), users: users.parse().expect("a number") }
+    }
+
+    /// Another role of the database, `database/creds/NAME`, and what makes its users (a real server).
+    pub fn database_role(&self, name: &str, statement: &str) {
+        self.real_server().database_role(name, statement);
+    }
+
+    /// Allows one request a day below a path, or any number again (a real server).
+    pub fn quota(&self, path: &str, is_limited: bool) {
+        let (real, quota) = (self.real_server(), "sys/quotas/rate-limit/test");
+        match is_limited {
+            true => real.ask("POST", quota, json!({"path": path, "rate": 1, "interval": "24h"})),
+            false => real.ask("DELETE", quota, Value::Null),
+        };
+    }
+
+    /// Sets something of the agent's role (a real server).
+    pub fn role(&self, settings: Value) {
+        self.real_server().role(settings);
+    }
+
+    /// Mounts another engine of version 2 (a real server).
+    pub fn mount(&self, path: &str) {
+        let engine = json!({"type": "kv", "options": {"version": "2"}});
+        self.real_server().ask("POST", &format!("sys/mounts/{path}"), engine);
+    }
+
+    /// Writes as its operator does (a real server).
+    pub fn write(&self, path: &str, body: Value) {
+        self.real_server().ask("POST", path, body);
+    }
+
+    /// Reads a path as its operator does (a real server); the status of the answer.
+    pub fn ask_as_root(&self, path: &str) -> u16 {
+        self.real_server().status(path)
+    }
+
+    fn real_server(&self) -> &Real {
+        self.real.as_ref().expect("a real server: tests/install brings one")
     }
 
     /// The PostgreSQL behind `database/creds/app`; the double has none.

@@ -201,28 +201,23 @@ impl Launching {
         self.give_back_earlier(vault).await;
         // Undoing has as much time again; the executor gives the token up when it ends.
         let life = self.plan.timeout.0.saturating_mul(2) + TOKEN_MARGIN;
-        let grant = vault.grant(self.plan.run, life, self.plan.timeout.0).await;
-        let mut grant = grant.map_err(|error| NotReady {
+        let record = |accessor: &str| {
+            here(CrashPoint::TokenMade);
+            self.tokens.record(self.plan.run, self.epoch, accessor)
+        };
+        let grant = vault.grant(self.plan.run, life, self.plan.timeout.0, record).await;
+        let grant = grant.map_err(|error| NotReady {
             after: error.after().map(|after| after.as_secs()),
             ..not_ready(error.to_string())
         })?;
-        if let Some(accessor) = &grant.accessor {
-            match self.tokens.record(self.plan.run, self.epoch, accessor) {
-                Ok(record) => grant.record = Some(record),
-                Err(error) => {
-                    let given_back = vault.revoke(accessor).await;
-                    let _ = given_back.inspect_err(|error| tracing::warn!("a token ends by itself: {error}"));
-                    return Err(not_ready(error.to_string()));
-                }
-            }
-        }
+        here(CrashPoint::TokenRecorded);
         Ok(Some(grant.to_bytes()))
     }
 
-    /// An executor of this run that died before its claim has a token still, and what was read with it.
+    /// An executor of this run that is dead has a token still, and what was read with it.
     async fn give_back_earlier(&self, vault: &Vault) {
         let all = self.tokens.all().unwrap_or_default();
-        for token in all.into_iter().filter(|token| token.run == self.plan.run) {
+        for token in all.into_iter().filter(|token| token.run == self.plan.run && self.tokens.is_due(token)) {
             if vault.revoke(&token.accessor).await.is_ok() {
                 let _ = disk::remove(&token.path);
             }

@@ -2,11 +2,17 @@
 //! be swapped. Nothing is read but rights. A login by AppRole makes one token, which is given up; a wrapped secret id
 //! is not spent.
 
-use super::{Check, fail, ok, warn};
+use super::{Check, fail, ok, skip, warn};
 use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
+use crate::cli::fleet::is_late;
+use crate::cli::history::this_host_or_node;
+use crate::cli::place::Place;
+use crate::cli::show;
 use crate::config::Settings;
 use crate::exec::memory;
+use crate::host::clock;
+use crate::report::document::{self, AgentReport};
 use crate::vault::{Myself, Vault};
 
 pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
@@ -26,6 +32,10 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
     let mut checks = swap(settings).into_iter().collect::<Vec<_>>();
     let address = vault.server.address.clone();
     let myself = match Vault::new(vault) {
+        Ok(vault) if vault.logs_in_once() => {
+            checks.push(by_the_agent(settings).await);
+            return checks;
+        }
         Ok(vault) => Myself::of(&vault).await,
         Err(error) => Err(error),
     };
@@ -51,7 +61,15 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
         );
         checks.push(fail("vault rights", finding, "give the agent's role these policies as well"));
     }
+    if let Some(why) = myself.barren {
+        checks.push(fail(
+            "vault rights",
+            format!("may not make tokens for runs: {why}"),
+            "change the agent's role",
+        ));
+    }
     let create = [("make tokens for runs".to_owned(), "auth/token/create".to_owned())];
+    let create = create.into_iter().filter(|_| myself.barren.is_none());
     let paths = wanting.iter().flat_map(|(name, loaded)| {
         // A path with a parameter in it is known only with its order.
         let fixed = loaded.task.secrets.iter().filter_map(|(secret, at)| {
@@ -63,7 +81,7 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
         });
         fixed.collect::<Vec<_>>()
     });
-    for (what, path) in create.into_iter().chain(paths) {
+    for (what, path) in create.chain(paths) {
         match myself.may(&path).await {
             Ok(words)
                 if words.iter().any(|word| ["read", "update", "create", "root"].contains(&word.as_str())) =>
@@ -80,6 +98,37 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
     }
     myself.go().await;
     checks
+}
+
+/// What the agent reports, where a login from here would spend what it logs in with.
+async fn by_the_agent(settings: &Settings) -> Check {
+    let why = "its secret id is wrapped, and a login from here would spend it";
+    match report(settings).await {
+        None => skip("vault", format!("{why}; the agent has no report that can be read")),
+        Some(agent) if is_late(agent.next_by, clock::now()) => {
+            skip("vault", format!("{why}; the agent is silent since {}", show::time(agent.next_by)))
+        }
+        Some(agent) => match agent.conditions.iter().find(|condition| condition.starts_with("vault: ")) {
+            Some(condition) => fail(
+                "vault",
+                format!("{why}; the agent reports {condition}"),
+                "see `vault:` in the configuration",
+            ),
+            None => {
+                ok("vault", format!("{why}; the agent reports no trouble at {}", show::time(agent.updated)))
+            }
+        },
+    }
+}
+
+/// The agent's report of itself.
+async fn report(settings: &Settings) -> Option<AgentReport> {
+    let place = Place::existing(settings).ok()?;
+    let host = this_host_or_node(settings, &place).await?;
+    let key = place.keys.agent_report(&host);
+    let listing = place.store.list(&key).await.ok()?;
+    let entry = listing.entries.iter().find(|entry| entry.key == key)?;
+    document::read(&entry.value).ok()
 }
 
 /// Secrets lie on memory that is never swapped; where nothing may be mounted they lie in the runtime folder.

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Controls, Decision, View};
+use super::{Action, Controls, Decision, View};
 use crate::domain::control::{Act, Control, ControlId, Names, Settled, is_old};
 use crate::domain::ids::RunId;
 use crate::domain::memory::{Acted, Asked, Closing, End, Fact, Held, Occasion, Stage};
@@ -31,6 +31,9 @@ pub(super) fn decide(
     new_run: &mut dyn FnMut() -> RunId,
     decision: &mut Decision,
 ) {
+    // Taken back in this very decision: such a run has another name when the control is remembered.
+    let taken_back = |action: &Action| if let Action::Void { run, .. } = action { Some(*run) } else { None };
+    let taken_back: BTreeSet<RunId> = decision.actions.iter().filter_map(taken_back).collect();
     let mut touched = BTreeSet::new();
     for ((order, id), read) in controls {
         // One at a time for each order: the next is asked when this one's effect is remembered.
@@ -48,7 +51,7 @@ pub(super) fn decide(
         let (acted, facts) = match read {
             Err(why) => (acted(None, "", "", format!("refused: {why}")), Vec::new()),
             Ok(control) => {
-                let case = Case { view, order, id: *id, control };
+                let case = Case { view, order, id: *id, control, taken_back: &taken_back };
                 let (answer, facts) = match case.act(new_run) {
                     Answer::NotYet => continue,
                     Answer::Done(facts) => ("done".to_owned(), facts),
@@ -78,6 +81,7 @@ struct Case<'a> {
     order: &'a Name,
     id: ControlId,
     control: &'a Control,
+    taken_back: &'a BTreeSet<RunId>,
 }
 
 impl<'a> Case<'a> {
@@ -107,6 +111,7 @@ impl<'a> Case<'a> {
             (Act::Cancel, Stage::Open) => {
                 Answer::Done(vec![self.closed(key, occasion, End::Cancelled, "cancelled", None)])
             }
+            (Act::Cancel, Stage::Prepared) if self.taken_back.contains(&occasion.run) => Answer::NotYet,
             (Act::Cancel, Stage::Prepared) if occasion.asked.is_some() => {
                 Answer::Stale("that was asked before".into())
             }

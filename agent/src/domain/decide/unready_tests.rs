@@ -103,6 +103,26 @@ fn a_cancel_before_the_claim_withdraws_it() {
 }
 
 #[test]
+fn a_cancel_that_comes_when_an_attempt_has_just_failed_is_not_lost() {
+    use crate::domain::control::{Act, Control, Names};
+    let (mut model, key, run) = launched(&text("r1"));
+    model.secrets = true;
+    let until = after(&model, 60);
+    model.unready.insert(key.clone(), Unready { why: "500 the database is away".into(), until });
+    model.runs.get_mut(&run).unwrap().unready = true;
+    let identity = model.memory.orders[&key].current.as_ref().unwrap().identity;
+    let id = ControlId::new(u64::try_from(model.now.as_millisecond()).unwrap(), 0);
+    let (by, reason) = ("op".into(), "not today".into());
+    let control = Control { act: Act::Cancel, names: Names::Identity(identity), settled: None, by, reason };
+    model.controls.insert(("o".parse().unwrap(), id), Ok(control));
+    model.settle();
+    assert_eq!(end(&model, &key), Some(End::Cancelled));
+    model.now = until;
+    model.settle();
+    assert!(model.started().is_empty());
+}
+
+#[test]
 fn an_executor_that_left_without_secrets_leaves_an_order_that_waits_and_takes_no_place() {
     let (mut model, key, run) = launched(&text("r1"));
     model.secrets = true;

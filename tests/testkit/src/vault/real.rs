@@ -34,6 +34,10 @@ fn program_in(path: &OsStr) -> Option<PathBuf> {
     all.into_iter().find(|program| program.is_file())
 }
 
+/// What makes a user for a lease.
+const MAKES_USER: &str =
+    "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
+
 /// A development server; it ends with this value.
 pub(super) struct Real {
     server: Child,
@@ -77,6 +81,11 @@ impl Real {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let headers = format!("X-Vault-Token: {ROOT}\r\n{more}");
         send(self.port, method, &format!("/v1/{path}"), &headers, body.as_bytes())
+    }
+
+    /// The status of what the root token reads.
+    pub(super) fn status(&self, path: &str) -> u16 {
+        self.send("GET", path, "", &Value::Null).expect("an answer of the server").status
     }
 
     /// What the root token is answered; anything but a success fails the test.
@@ -152,9 +161,25 @@ impl Real {
         self.lease_ttl(3600, None);
     }
 
+    /// How many tokens live that others have made.
+    pub(super) fn run_tokens(&self) -> usize {
+        let is_made = |accessor: &String| {
+            let body = json!({"accessor": accessor});
+            // One may go while it is looked at.
+            let answer = self.send("POST", "auth/token/lookup-accessor", "", &body).expect("an answer");
+            let about: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+            about["data"]["display_name"] == "token-hostler-run"
+        };
+        self.list("auth/token/accessors").iter().filter(|accessor| is_made(accessor)).count()
+    }
+
+    pub(super) fn database_role(&self, name: &str, statement: &str) {
+        let role = json!({"db_name": "app", "creation_statements": [statement], "default_ttl": 3600});
+        self.ask("POST", &format!("database/roles/{name}"), role);
+    }
+
     pub(super) fn lease_ttl(&self, ttl: u64, max: Option<u64>) {
-        let statement = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'";
-        let role = json!({"db_name": "app", "creation_statements": [statement], "default_ttl": ttl,
+        let role = json!({"db_name": "app", "creation_statements": [MAKES_USER], "default_ttl": ttl,
             "max_ttl": max.unwrap_or(0)});
         self.ask("POST", "database/roles/app", role);
     }

@@ -114,7 +114,7 @@ pub(super) fn answer(state: &mut State, request: &Request) -> Answer {
     let target = request.target.strip_prefix("/v1/").unwrap_or(&request.target).to_owned();
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     if path == "sys/health" {
-        return health(state);
+        return health(state, query);
     }
     if state.sealed {
         let with_token = request.token.is_some();
@@ -204,7 +204,7 @@ fn about(version: &Version, number: Option<usize>) -> Value {
     about
 }
 
-fn health(state: &State) -> Answer {
+fn health(state: &State, query: &str) -> Answer {
     let mut body = json!({"initialized": true, "sealed": state.sealed, "standby": state.sealed,
         "performance_standby": false, "replication_performance_mode": "disabled", "replication_dr_mode": "disabled",
         "server_time_utc": 1_795_231_000, "version": "1.8.0-dev"});
@@ -215,7 +215,8 @@ fn health(state: &State) -> Answer {
         body["cluster_name"] = json!("vault-cluster-double");
         body["cluster_id"] = json!("ffffffff-0000-4000-8000-000000000001");
     }
-    (if state.sealed { 503 } else { 200 }, format!("{body}\n"))
+    let sealed = if query.contains("sealedcode=200") { 200 } else { 503 };
+    (if state.sealed { sealed } else { 200 }, format!("{body}\n"))
 }
 
 /// What has come to its end goes; a token takes its children and leases along.
