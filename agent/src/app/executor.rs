@@ -83,7 +83,7 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<()
         process::usual_files()?;
     }
     // Before the claim: without its secrets nothing has happened, and the agent decides when they are asked for again.
-    let secrets = match Secrets::fetch(&plan, &folder, handed).await? {
+    let mut secrets = match Secrets::fetch(&plan, &folder, handed).await? {
         Fetched::Ready(secrets) => secrets,
         Fetched::NotNow(why) => {
             // The agent may have taken the run back meanwhile: then nobody wants to know.
@@ -96,7 +96,7 @@ pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<()
     if !plan.secrets.is_empty() {
         here(CrashPoint::SecretsRead);
     }
-    let ended = carry_out(&plan, &folder, epoch, &secrets).await;
+    let ended = carry_out(&plan, &folder, epoch, &mut secrets).await;
     // Whichever way it ended, what was read is given back.
     secrets.give_up().await;
     let Some(Carried { outcome, worked, claim: _claim }) = ended? else { return Ok(()) };
@@ -119,12 +119,14 @@ async fn carry_out(
     plan: &Plan,
     folder: &Folder,
     epoch: u32,
-    secrets: &Secrets,
+    secrets: &mut Secrets,
 ) -> Result<Option<Carried>, ExecutorError> {
     // Before anything of the run happens: a run that no stopping host could end in order is not begun.
     let term = signal(SignalKind::terminate())?;
     let Some(claim) = Claim::take(folder.path(), epoch, &holder())? else { return Ok(None) };
     here(CrashPoint::Claimed);
+    secrets.redact();
+    let secrets: &Secrets = secrets;
     if let Some(versions) = secrets.versions() {
         folder.set_secret_versions(versions)?;
     }

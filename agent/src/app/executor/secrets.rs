@@ -107,7 +107,6 @@ impl Secrets {
             Handed::Given(values) => {
                 secrets.missing = lacking(plan, &values);
                 secrets.got.values = values;
-                secrets.redact([]);
                 return Ok(Fetched::Ready(Box::new(secrets)));
             }
         };
@@ -131,7 +130,6 @@ impl Secrets {
         match read(&access, plan, &pinned, grant.parent).await {
             Ok(got) => {
                 secrets.got = got;
-                secrets.redact([access.token.reveal()]);
             }
             Err(error) => {
                 // A dead token is no word on the secrets: the agent gets another.
@@ -147,9 +145,14 @@ impl Secrets {
         Ok(Fetched::Ready(Box::new(secrets)))
     }
 
-    /// Sees to it that the values, and more, are taken out of what the commands say.
-    fn redact<const N: usize>(&mut self, more: [&str; N]) {
-        match Redactor::new(self.got.values.values().map(Secret::reveal).chain(more)) {
+    /// Sees to it that the values, and the token, are taken out of what the commands say. Of long values this takes a
+    /// while, so it is done behind the claim: the agent would take an executor without one for lost.
+    pub(super) fn redact(&mut self) {
+        if self.missing.is_some() || self.got.values.is_empty() {
+            return;
+        }
+        let token = self.access.as_ref().map(|access| access.token.reveal());
+        match Redactor::new(self.got.values.values().map(Secret::reveal).chain(token)) {
             Ok(redactor) => self.redactor = Some(Arc::new(redactor)),
             Err(why) => self.missing = Some(why),
         }
