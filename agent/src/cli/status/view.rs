@@ -240,6 +240,10 @@ fn next(row: &Row, report: &OrderReport) -> Vec<String> {
             format!("hostler undo {order} --host {host}"),
             format!("hostler retry {order} --host {host}"),
         ],
+        // What is not ordered any more cannot be retried.
+        (Standing::Failed, Some(_), run) if row.key.is_none() => {
+            run.map(|run| format!("hostler logs {run}")).into_iter().collect()
+        }
         (Standing::Failed, Some(_), Some(run)) => {
             vec![format!("hostler logs {run}"), format!("hostler retry {order} --host {host}")]
         }
@@ -250,5 +254,30 @@ fn next(row: &Row, report: &OrderReport) -> Vec<String> {
             vec![format!("on {host}: hostler check, systemctl status hostler")]
         }
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::RunId;
+
+    #[test]
+    fn what_is_not_ordered_any_more_is_not_to_be_retried() {
+        let key: OrderKey = "hosts/db1/o".parse().unwrap();
+        let said = |phase: &str, run: Option<RunId>, key: Option<OrderKey>| {
+            let report = OrderReport { phase: phase.into(), run, ..OrderReport::default() };
+            let (host, order) = ("db1".parse().unwrap(), "o".parse().unwrap());
+            let row = Row { host, order, key, standing: Standing::Failed, report: Some(report.clone()) };
+            next(&row, &report).join("; ")
+        };
+        let run = Some(RunId::new(1, 1));
+        assert!(said("failed", run, Some(key.clone())).contains("hostler retry o"));
+        assert!(said("refused", None, Some(key)).contains("hostler retry o"));
+        assert!(said("failed", run, None).starts_with("hostler logs"));
+        assert!(!said("failed", run, None).contains("retry"));
+        assert_eq!(said("refused", None, None), "");
+        // What only a person can settle is settled all the same.
+        assert!(said("needs_operator", run, None).contains("hostler acknowledge o"));
     }
 }
