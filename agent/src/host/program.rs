@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use crate::domain::text::is_utf16;
+
 /// As much of a first line as every kernel reads, in bytes.
 const HEAD: u64 = 256;
 /// The machines of ELF whose programs this one starts: its own first.
@@ -82,6 +84,9 @@ impl Head {
             return neither(
                 "begins with zeroes, as a file that was not written to its end: install it again",
             );
+        }
+        if is_utf16(head) {
+            return neither("is UTF-16: save it as UTF-8, without a byte order mark");
         }
         neither("has neither `#!` in its first line nor the head of a binary")
     }
@@ -170,12 +175,14 @@ mod tests {
         swapped[5] = if own[5] == 1 { 2 } else { 1 };
         let mut object = own.clone();
         object[16..18].copy_from_slice(&1_u16.to_ne_bytes());
-        let cases: [(&[u8], &str); 12] = [
+        let cases: [(&[u8], &str); 14] = [
             (b"", "is empty"),
             (b"\n", "neither"),
             (b"echo x\n", "neither"),
             (b" #!/bin/sh\n", "neither"),
             (b"\xef\xbb\xbf#!/bin/sh\n", "byte order mark"),
+            (b"\xff\xfe#\0!\0/\0b\0i\0n\0/\0s\0h\0\n\0", "UTF-16"),
+            (b"\0#\0!\0/\0b\0i\0n\0/\0s\0h\0\n", "UTF-16"),
             (b"#!\n/bin/sh\n", "names no interpreter"),
             (b"#! \t\n", "names no interpreter"),
             (&[0; 100], "zeroes"),

@@ -334,3 +334,40 @@ fn unready_name(epoch: u32) -> String {
 fn undo_name(before: u32) -> String {
     format!("request.{}", before.saturating_add(2))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_request_that_cannot_be_read_counts_as_asked() {
+        let runs = tempfile::tempdir().unwrap();
+        let folder = Folder::new(runs.path(), RunId::new(1, 1));
+        fs::create_dir(folder.path()).unwrap();
+        assert_eq!((folder.cancel(), folder.undo(0)), (None, None), "nobody asked");
+        let cancel = Asked::Cancel { by: "alice".into(), reason: "why".into() };
+        let undo = |before| Asked::Undo { by: "alice".into(), reason: "why".into(), before };
+        folder.request(&cancel).unwrap();
+        folder.request(&undo(0)).unwrap();
+        assert_eq!((folder.cancel(), folder.undo(0), folder.undo(1)), (Some(cancel), Some(undo(0)), None));
+        // Cut short, too long, of another kind, or no file at all.
+        let cancel_text = fs::read(folder.path().join(CANCEL)).unwrap();
+        let long = vec![b' '; usize::try_from(MAX_REQUEST).unwrap() + 1];
+        for text in [&b""[..], b"{", &cancel_text[..10], b"\xff", b"{\"act\": \"dance\"}", &long] {
+            for name in [CANCEL.to_owned(), undo_name(3)] {
+                fs::write(folder.path().join(name), text).unwrap();
+            }
+            let (asked, undone) = (folder.cancel(), folder.undo(3));
+            assert!(matches!(&asked, Some(Asked::Cancel { by, .. }) if by == NOT_KNOWN), "{asked:?}");
+            assert!(matches!(&undone, Some(Asked::Undo { before: 3, .. })), "{undone:?}");
+        }
+        fs::write(folder.path().join(undo_name(4)), &cancel_text).unwrap();
+        assert!(matches!(folder.undo(4), Some(Asked::Undo { before: 4, .. })));
+        symlink("elsewhere/nothing", folder.path().join(undo_name(5))).unwrap();
+        assert_eq!(folder.undo(5), None, "there is nothing");
+        fs::create_dir(folder.path().join(undo_name(6))).unwrap();
+        assert!(matches!(folder.undo(6), Some(Asked::Undo { .. })));
+    }
+}

@@ -393,6 +393,8 @@ mod tests {
         refuses: Vec<String>,
         away_at: Vec<String>,
         asked: Mutex<Vec<String>>,
+        /// So often somebody else writes the agent's own report first.
+        faster: Mutex<u32>,
     }
 
     impl Picky {
@@ -431,8 +433,13 @@ mod tests {
             Box::pin(std::future::ready(Ok(vec![Listing::default(); reads.len()])))
         }
 
-        fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, _: When) -> Answer<'a, bool> {
+        fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, when: When) -> Answer<'a, bool> {
             self.asked.lock().unwrap().push(key.to_owned());
+            let mut faster = self.faster.lock().unwrap();
+            if matches!(when, When::Unchanged(_)) && *faster > 0 {
+                *faster -= 1;
+                return Box::pin(std::future::ready(Ok(false)));
+            }
             let put = self.trouble("write", key).map(|()| {
                 self.kept.lock().unwrap().insert(key.to_owned(), value);
                 true
@@ -527,6 +534,22 @@ mod tests {
             writer.refused.values_mut().for_each(|refusal| refusal.again = Instant::now());
             writer.bring(&wanted).await.unwrap();
             assert_eq!((ends(&store.holds()), writer.refusals()), (vec![name], None));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_agents_own_report_counts_as_written_only_when_it_is() {
+        for (times, lost) in [(1, false), (2, false), (3, true), (30, true)] {
+            let store = Arc::new(Picky { faster: Mutex::new(times), ..Picky::default() });
+            let mut writer = writer(&store);
+            let wanted = wanted(&writer);
+            let again = writer.bring(&wanted).await.unwrap().unwrap();
+            assert_eq!(store.holds().contains(&"hostler/reports/agents/h".to_owned()), !lost, "{times}");
+            assert_eq!(writer.own.wrote, !lost, "{times}");
+            let refusals = writer.refusals();
+            assert_eq!(refusals.as_ref().is_some_and(|why| why.contains("another agent")), lost, "{times}");
+            // It is tried again soon, and not at the next renewal.
+            assert_eq!(again < Instant::now() + FIRST_PAUSE * 2, lost, "{times}");
         }
     }
 

@@ -140,3 +140,29 @@ fn the_running_agent_says_whether_it_is_ready() {
     let json = bench.run(&["check", "--ready", "--json"]).ends(1).fits("check_ready");
     assert_eq!(json["ready"], false);
 }
+
+#[test]
+fn a_task_is_tried_as_the_host_that_the_agent_is() {
+    let mut bench = Bench::new();
+    bench.task("whoami", "echo \"I am $HOSTLER_HOST.\"");
+    bench.start();
+    bench.run(&["check", "--ready", "--wait", "60s"]).ends(0);
+    bench.stop();
+    // The agent has fixed the name at its first start.
+    let config = fs::read_to_string(bench.path("hostler.yml")).unwrap();
+    fs::write(bench.path("hostler.yml"), config.replace("host: db1\n", "")).unwrap();
+    let done = bench.run(&["task", "try", "whoami"]).ends(0).says("I am db1.");
+    assert!(!done.err.contains("not known"), "{}", done.err);
+    bench.run(&["audit", "--verify"]).ends(0);
+    fs::remove_file(bench.path("state/identity")).unwrap();
+    // Without it, Consul's node would say; nobody listens at this port.
+    let kept =
+        config.lines().filter(|line| !["host:", "store:", "dir:"].iter().any(|key| line.starts_with(key)));
+    let text = kept.collect::<Vec<_>>().join("\n") + "\nconsul: {address: \"http://127.0.0.1:1\"}\n";
+    fs::write(bench.path("hostler.yml"), text).unwrap();
+    bench.run(&["task", "try", "whoami"]).ends(0).says("I am localhost.").says("is not known");
+    bench
+        .run(&["audit", "--verify"])
+        .ends(0)
+        .says("its end is not proved: the name of this host is not known");
+}

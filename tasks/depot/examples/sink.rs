@@ -1,7 +1,7 @@
 //! The sink of the tests as a program, for streams by hand: prints its address, and what it has seen when its input
 //! ends. `tasks/depot/bench/stream GIGABYTES` uses it.
 
-#[path = "../tests/depot/kit/sink.rs"]
+#[path = "../tests/depot/support/sink.rs"]
 mod sink;
 
 use std::io::{Read, Write};

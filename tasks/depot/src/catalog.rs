@@ -2,23 +2,24 @@
 //!
 //! One object that cannot be read hides no other: it is put aside with its reason, and nothing of it is touched.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
 use crate::chain;
 use crate::error::Error;
-use crate::manifest::{MOST_BYTES, Manifest};
+use crate::lookup::{self, Read};
+use crate::manifest::Manifest;
 use crate::name::{self, Kind, Name};
 use crate::retention::Item;
 use crate::store::Store;
-use crate::store::objects::{Found, Listed};
+use crate::store::objects::Listed;
 
 /// Manifests read at once.
 const AT_ONCE: usize = 16;
 /// When this many cannot be read for the store's sake, and none can, the store is to blame.
-const HOPELESS: usize = 32;
+const MAX_FAILURES: usize = 32;
 
 /// A backup, and whether its bytes are where its manifest says.
 #[derive(Clone, Debug)]
@@ -87,71 +88,6 @@ pub struct Catalog {
     pub objects: Vec<Listed>,
 }
 
-enum Read {
-    Ours(Box<Manifest>),
-    Foreign,
-}
-
-/// Reads a manifest, and knows those of a longer prefix.
-async fn read_one(store: &Store, name: &Name) -> Result<Read, Error> {
-    let what = format!("reading the manifest of `{name}`");
-    let mut wrong = None;
-    // Once more, if it is not what was written: bits flip on the way too.
-    for _ in 0..2 {
-        let text = store.small(&name.manifest(), MOST_BYTES).await.map_err(|fault| fault.error(&what))?;
-        let text = text.ok_or_else(|| Error::Missing(name.as_str().to_owned()))?;
-        match Manifest::open(&text) {
-            Ok(manifest) if manifest.name == name.as_str() => return Ok(Read::Ours(Box::new(manifest))),
-            Ok(manifest) if name.as_str().ends_with(&format!("/{}", manifest.name)) => {
-                return Ok(Read::Foreign);
-            }
-            Ok(manifest) => wrong = Some(format!("its manifest is that of `{}`", manifest.name)),
-            Err(why) => wrong = Some(why),
-        }
-    }
-    Err(Error::damaged(name.as_str(), wrong.unwrap_or_default()))
-}
-
-/// Reads one manifest.
-pub async fn manifest(store: &Store, name: &Name) -> Result<Manifest, Error> {
-    match read_one(store, name).await? {
-        Read::Ours(manifest) => Ok(*manifest),
-        Read::Foreign => {
-            Err(Error::damaged(name.as_str(), "it was stored below a longer prefix: say that as --prefix"))
-        }
-    }
-}
-
-/// The bytes of a backup, where they are now: who reads it may meet a move or a deletion.
-///
-/// # Errors
-/// [`Error::Missing`] if it is gone or going, [`Error::Damaged`] if its manifest stays and its bytes do not.
-pub async fn bytes(store: &Store, name: &Name, manifest: &Manifest) -> Result<(Manifest, Found), Error> {
-    let what = format!("looking for `{name}`");
-    let mut known = manifest.clone();
-    loop {
-        match store.head(&known.stored.key).await.map_err(|fault| fault.error(&what))? {
-            Some(found) if found.size == known.stored.size => return Ok((known, found)),
-            Some(found) => {
-                let why = format!("{} bytes are stored, {} were written", found.size, known.stored.size);
-                return Err(Error::damaged(name.as_str(), why));
-            }
-            None => {}
-        }
-        let now = self::manifest(store, name).await?;
-        if now.stored.key == known.stored.key {
-            let beside = store.list(&name.data("")).await.map_err(|fault| fault.error(&what))?;
-            if beside.iter().any(|one| matches!(name::split(&one.key), Some((_, Kind::Mark)))) {
-                return Err(Error::Missing(name.as_str().to_owned()));
-            }
-            // Deleted between the two looks, mark and all.
-            self::manifest(store, name).await?;
-            return Err(Error::damaged(name.as_str(), "its bytes are gone"));
-        }
-        known = now;
-    }
-}
-
 /// The names of the backups whose name begins so, by the listing alone.
 pub async fn names(store: &Store, below: &str) -> Result<Vec<(Name, Option<Timestamp>)>, Error> {
     let objects = store.list(below).await.map_err(|fault| fault.error("listing backups"))?;
@@ -198,7 +134,7 @@ pub async fn again(store: &Store, below: &str, before: &Catalog) -> Result<Catal
         .map(|(name, known)| async move {
             let answer = match known {
                 Some(manifest) => Ok(Read::Ours(Box::new(manifest))),
-                None => read_one(store, &name).await,
+                None => lookup::read(store, &name).await,
             };
             (name, answer)
         })
@@ -221,7 +157,7 @@ pub async fn again(store: &Store, below: &str, before: &Catalog) -> Result<Catal
             // Wrong for all.
             Err(error @ Error::Config(_)) => return Err(error),
             Err(error) => {
-                if catalog.backups.is_empty() && catalog.unreadable.len() >= HOPELESS {
+                if catalog.backups.is_empty() && catalog.unreadable.len() >= MAX_FAILURES {
                     return Err(error);
                 }
                 catalog.unreadable.push(Unreadable { name, why: error.to_string(), damaged: false });
@@ -234,8 +170,55 @@ pub async fn again(store: &Store, below: &str, before: &Catalog) -> Result<Catal
         .sort_by(|one, other| (one.manifest.time, &one.name).cmp(&(other.manifest.time, &other.name)));
     catalog.unreadable.sort();
     catalog.objects = objects;
-    chain::judge(store, &mut catalog).await?;
+    judge(store, &mut catalog).await?;
     Ok(catalog)
+}
+
+/// Writes into each backup of the catalog whether what it builds on can be restored. What is outside of the catalog is
+/// asked for, once each.
+async fn judge(store: &Store, catalog: &mut Catalog) -> Result<(), Error> {
+    let links: HashMap<String, (Option<String>, bool)> = catalog
+        .backups
+        .iter()
+        .map(|one| (one.name.as_str().to_owned(), (one.manifest.parent.clone(), one.whole)))
+        .collect();
+    let unreadable: HashMap<String, String> = catalog
+        .unreadable
+        .iter()
+        .map(|one| (one.name.as_str().to_owned(), format!("is {}: {}", one.state(), one.why)))
+        .collect();
+    // Of what is outside, why it cannot be restored.
+    let mut outside: HashMap<String, Option<String>> = HashMap::new();
+    for backup in catalog.backups.iter_mut().filter(|one| one.manifest.parent.is_some()) {
+        let mut seen = BTreeSet::from([backup.name.as_str().to_owned()]);
+        let mut next = backup.manifest.parent.clone();
+        while let Some(base) = next.take() {
+            let missing = |why: &str| Some(format!("its base is missing: `{base}` {why}"));
+            if !seen.insert(base.clone()) {
+                backup.broken = Some("its base is missing: it builds on itself".to_owned());
+            } else if let Some((parent, whole)) = links.get(&base) {
+                if *whole {
+                    next.clone_from(parent);
+                } else {
+                    backup.broken = missing("has no bytes");
+                }
+            } else if let Some(why) = unreadable.get(&base) {
+                backup.broken = missing(why);
+            } else {
+                if !outside.contains_key(&base) {
+                    let why = match chain::whole(store, backup.name.as_str(), Some(&base)).await {
+                        Ok(()) => None,
+                        Err(Error::Damaged { why, .. }) => Some(why),
+                        Err(error @ Error::Config(_)) => return Err(error),
+                        Err(error) => missing(&format!("cannot be read: {error}")),
+                    };
+                    outside.insert(base.clone(), why);
+                }
+                backup.broken = outside.get(&base).cloned().flatten();
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Catalog {
@@ -277,7 +260,7 @@ impl Catalog {
 /// How long ago, in the two largest units.
 pub fn age(time: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(time).as_secs();
-    if seconds < -crate::store::clock::MOST_SKEW.as_secs() {
+    if seconds < -crate::store::clock::MAX_SKEW.as_secs() {
         return "in the future".to_owned();
     }
     let seconds = seconds.max(0);

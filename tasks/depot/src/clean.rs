@@ -6,12 +6,12 @@ use std::collections::HashSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog;
-use crate::delete;
 use crate::error::Error;
 use crate::journal::{Journal, Open};
 use crate::manifest::Manifest;
 use crate::name::{self, Kind, Name};
 use crate::publish;
+use crate::remove;
 use crate::store::Store;
 use crate::store::fault::Class;
 
@@ -21,7 +21,7 @@ pub async fn clear(store: &Store, open: Open) -> Result<bool, Error> {
     let what = format!("clearing up after `{}`", entry.name);
     let name: Name = entry.name.parse().map_err(|why| Error::Local(format!("{what}: {why}")))?;
     let text = store
-        .small(&name.manifest(), crate::manifest::MOST_BYTES)
+        .small(&name.manifest(), crate::manifest::MAX_BYTES)
         .await
         .map_err(|fault| fault.error(&what))?;
     // What cannot be read might name anything: then nothing is removed.
@@ -34,19 +34,19 @@ pub async fn clear(store: &Store, open: Open) -> Result<bool, Error> {
     // Bytes of a backup that is elsewhere by now are waste like any other, and so is the mark of one that stays.
     let there = live.is_none() || live == entry.delete;
     if let Some(data) = entry.delete.as_ref().filter(|_| there) {
-        match delete::bytes(store, &name, data).await {
-            Ok(()) => return end_delete(store, open, &name).await.map(|()| false),
+        match remove::bytes(store, &name, data).await {
+            Ok(()) => return remove::finish(store, open, &name).await.map(|()| false),
             // The server keeps them: the backup stays.
             Err(Error::Refused(_)) if live.is_some() => {}
             Err(error) => return Err(error),
         }
     }
     let mut stands = false;
-    if let Some(last) = &entry.last {
-        stands = publish::forward(store, &name, last, live.as_ref(), &entry.keys).await?;
+    if let Some(pending) = &entry.pending_manifest {
+        stands = publish::roll_forward(store, &name, pending, live.as_ref(), &entry.keys).await?;
         // From now on this one says what is waste.
         if stands {
-            live = Manifest::open(last.text.as_bytes()).ok().map(|manifest| manifest.stored.key);
+            live = Manifest::open(pending.text.as_bytes()).ok().map(|manifest| manifest.stored.key);
         }
     }
     for key in &entry.keys {
@@ -95,21 +95,11 @@ pub async fn clear(store: &Store, open: Open) -> Result<bool, Error> {
     Ok(stands)
 }
 
-/// The last steps of a deletion whose bytes are gone: the manifest, and all that was beside it.
-pub async fn end_delete(store: &Store, open: Open, name: &Name) -> Result<(), Error> {
-    let what = format!("deleting `{name}`");
-    store.remove(&name.manifest(), None).await.map_err(|fault| fault.error(&what))?;
-    for key in open.entry().keys.iter().filter(|key| Some(*key) != open.entry().delete.as_ref()) {
-        store.remove(key, None).await.map_err(|fault| fault.error(&what))?;
-    }
-    open.end()
-}
-
 /// Clears all that died on this host; gives the number of entries, and what could not be cleared.
-pub async fn dead(store: &Store, journal: &Journal) -> (usize, Vec<String>) {
-    let (dead, mut bad) = journal.dead();
-    let count = dead.len();
-    for open in dead {
+pub async fn abandoned(store: &Store, journal: &Journal) -> (usize, Vec<String>) {
+    let (abandoned, mut bad) = journal.abandoned();
+    let count = abandoned.len();
+    for open in abandoned {
         // One backup with a broken manifest must not keep the others' waste.
         if let Err(error) = clear(store, open).await {
             bad.push(error.to_string());
@@ -125,6 +115,8 @@ pub struct Stale {
     pub uploads: usize,
     /// Data objects without a manifest.
     pub objects: usize,
+    /// Why data objects without a manifest stay: the server keeps them.
+    pub kept: Vec<String>,
 }
 
 /// Clears what other hosts, or lost ones, left longer ago than `age`, by the server's clock.
@@ -142,6 +134,7 @@ pub async fn stale(
     let living: HashSet<String> = journal.living().into_iter().collect();
     let named: HashSet<&str> = catalog.backups.iter().map(|one| one.manifest.stored.key.as_str()).collect();
     let unread: HashSet<&Name> = catalog.unread().collect();
+    let backups: HashSet<&Name> = catalog.backups.iter().map(|one| &one.name).collect();
     let old = |time: Option<Timestamp>| time.is_some_and(|time| now.duration_since(time) >= age);
     let mut done = Stale::default();
     for pending in store.pending("").await.map_err(|fault| fault.error(what))?.unwrap_or_default() {
@@ -165,12 +158,25 @@ pub async fn stale(
         done.objects += 1;
     }
     for object in &catalog.objects {
-        let Some((name, Kind::Data | Kind::Child | Kind::Mark)) = name::split(&object.key) else { continue };
-        let wanted =
-            named.contains(object.key.as_str()) || unread.contains(&name) || living.contains(&object.key);
-        if !wanted && old(object.modified) {
-            store.remove(&object.key, None).await.map_err(|fault| fault.error(what))?;
-            done.objects += 1;
+        let Some((name, kind)) = name::split(&object.key) else { continue };
+        let wanted = match kind {
+            Kind::Manifest => true,
+            Kind::Thaw => backups.contains(&name),
+            Kind::Data | Kind::Child | Kind::Mark => named.contains(object.key.as_str()),
+        };
+        let wanted = wanted || unread.contains(&name) || living.contains(&object.key);
+        if wanted || !old(object.modified) {
+            continue;
+        }
+        let removed = match kind {
+            // As in a deletion: what is locked must not disappear behind a marker.
+            Kind::Data => remove::bytes(store, &name, &object.key).await,
+            _ => store.remove(&object.key, None).await.map_err(|fault| fault.error(what)),
+        };
+        match removed {
+            Ok(()) => done.objects += 1,
+            Err(Error::Refused(why)) => done.kept.push(format!("{}: {why}", object.key)),
+            Err(error) => return Err(error),
         }
     }
     Ok(done)

@@ -4,24 +4,24 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::catalog;
 use crate::clean;
 use crate::error::Error;
 use crate::journal::{Journal, Open};
-use crate::manifest::{MOST_BYTES, Manifest};
+use crate::lookup;
+use crate::manifest::{MAX_BYTES, Manifest};
 use crate::name::{self, Kind, Name};
 use crate::publish::{Expected, Written, publish};
 use crate::store::Store;
 use crate::store::fault::{Class, Fault};
-use crate::store::objects::{Terms, Warmth};
-use crate::store::uploads::MOST_AT_ONCE;
+use crate::store::objects::{Availability, Held, ObjectOptions};
+use crate::store::uploads::MAX_AT_ONCE;
 
 /// A copy in parts moves this much at once, unless the object is so large that more is needed.
 const COPY_PART: u64 = 1024 * 1024 * 1024;
 
 /// A note that a thaw was asked for: the server itself does not tell since when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Note {
+pub struct RestoreRequest {
     /// Data that it is about.
     pub key: String,
     /// When.
@@ -73,12 +73,12 @@ pub async fn relocate(
     name: &Name,
     manifest: &Manifest,
     class: &str,
-    terms: &Terms,
+    object_options: &ObjectOptions,
 ) -> Result<Manifest, Error> {
     let key = name.data(&Ulid::generate().to_string());
     let mut open = journal.begin(name.as_str(), vec![key.clone(), manifest.stored.key.clone()])?;
-    let terms = Terms { class: Some(class.to_owned()), ..terms.clone() };
-    match copied(store, &mut open, name, manifest, key, &terms).await {
+    let object_options = ObjectOptions { class: Some(class.to_owned()), ..object_options.clone() };
+    match copied(store, &mut open, name, manifest, key, &object_options).await {
         Ok(moved) => clean::clear(store, open).await.map(|_| moved),
         Err(error) => {
             // Before its last write a move leaves nothing but a copy; after it, it can only go forward.
@@ -94,18 +94,22 @@ async fn copied(
     name: &Name,
     manifest: &Manifest,
     key: String,
-    terms: &Terms,
+    object_options: &ObjectOptions,
 ) -> Result<Manifest, Error> {
-    let class = terms.class.clone().unwrap_or_default();
+    let class = object_options.class.clone().unwrap_or_default();
     let what = format!("moving `{name}` to {class}");
     let old = &manifest.stored;
     let changed =
-        || Error::Refused(format!("{what}: it was moved or deleted in this moment: nothing was changed"));
+        || Error::Refused(format!("{what}: it was moved or deleted at the same time; nothing was changed"));
     let fault = |fault: Fault| if fault.class == Class::Missing { changed() } else { fault.error(&what) };
-    if old.size <= MOST_AT_ONCE {
-        store.copy(&old.key, &key, terms).await.map_err(fault)?;
+    let before = store.head(&old.key).await.map_err(fault)?.ok_or_else(changed)?;
+    // A lock that is over asks for nothing.
+    let held = Held { until: before.held.until.filter(|until| *until > store.clock().now()), ..before.held };
+    let object_options = &object_options.kept_as(&held);
+    if old.size <= MAX_AT_ONCE {
+        store.copy(&old.key, &key, object_options).await.map_err(fault)?;
     } else {
-        let id = store.begin(&key, terms, false).await.map_err(fault)?;
+        let id = store.begin(&key, object_options, false).await.map_err(fault)?;
         open.upload(&key, &id)?;
         let each = COPY_PART.max(old.size.div_ceil(10_000));
         let mut parts = Vec::new();
@@ -126,19 +130,19 @@ async fn copied(
     moved.stored.key = key;
     moved.stored.class = class;
     moved.stored.object_version = found.version;
-    if let Some((_, until)) = &terms.lock {
+    if let Some((_, until)) = &object_options.lock {
         moved.stored.locked_until = moved.stored.locked_until.max(Some(*until));
     }
     let beside = store.list(&name.data("")).await.map_err(fault)?;
     if beside.iter().any(|one| matches!(name::split(&one.key), Some((_, Kind::Mark)))) {
         return Err(Error::Refused(format!("{what}: it is being deleted")));
     }
-    let text = store.small_tagged(&name.manifest(), MOST_BYTES).await.map_err(fault)?;
+    let text = store.small_tagged(&name.manifest(), MAX_BYTES).await.map_err(fault)?;
     let (text, etag) = text.ok_or_else(changed)?;
     if Manifest::open(&text).as_ref() != Ok(manifest) {
         return Err(changed());
     }
-    match publish(store, open, name, &moved, terms.hot(), Expected::Same(etag)).await? {
+    match publish(store, open, name, &moved, object_options.hot(), Expected::Same(etag)).await? {
         Written::There => Ok(moved),
         Written::Taken => {
             open.forget()?;
@@ -176,7 +180,7 @@ const HOT: [&str; 9] = [
 
 /// Says where a backup is.
 pub async fn state(store: &Store, name: &Name, manifest: &Manifest) -> Result<State, Error> {
-    let (manifest, found) = catalog::bytes(store, name, manifest).await?;
+    let (manifest, found) = lookup::bytes(store, name, manifest).await?;
     let what = format!("looking for `{name}`");
     // INTELLIGENT_TIERING has archives of its own, which take as long as Glacier's.
     let class = match found.archive.as_deref() {
@@ -185,17 +189,19 @@ pub async fn state(store: &Store, name: &Name, manifest: &Manifest) -> Result<St
         None => found.class,
     };
     let plain = |state, seconds| State { state, class: class.clone(), seconds, until: None };
-    Ok(match found.warmth {
-        Warmth::Hot if HOT.contains(&class.as_str()) || manifest.stored.size == 0 => plain("hot", Some(0)),
-        Warmth::Hot => match store.readable(&manifest.stored.key).await {
+    Ok(match found.availability {
+        Availability::Hot if HOT.contains(&class.as_str()) || manifest.stored.size == 0 => {
+            plain("hot", Some(0))
+        }
+        Availability::Hot => match store.readable(&manifest.stored.key).await {
             Ok(()) => plain("hot", Some(0)),
             Err(fault) if fault.class == Class::Cold => plain("cold", None),
             Err(fault) => return Err(fault.error(&what)),
         },
-        Warmth::Thawed(until) => State { until: Some(until), ..plain("thawed", Some(0)) },
-        Warmth::Cold => plain("cold", longest(&class, "Standard").map(|time| time.as_secs())),
-        Warmth::Thawing => {
-            let note = note(store, name).await?.filter(|note| note.key == manifest.stored.key);
+        Availability::Thawed(until) => State { until: Some(until), ..plain("thawed", Some(0)) },
+        Availability::Cold => plain("cold", longest(&class, "Standard").map(|time| time.as_secs())),
+        Availability::Thawing => {
+            let note = restore_request(store, name).await?.filter(|note| note.key == manifest.stored.key);
             let left = note.and_then(|note| {
                 let end = note.asked.checked_add(longest(&class, &note.tier)?).ok()?;
                 Some(end.duration_since(store.clock().now()).as_secs().max(0))
@@ -205,7 +211,7 @@ pub async fn state(store: &Store, name: &Name, manifest: &Manifest) -> Result<St
     })
 }
 
-async fn note(store: &Store, name: &Name) -> Result<Option<Note>, Error> {
+async fn restore_request(store: &Store, name: &Name) -> Result<Option<RestoreRequest>, Error> {
     let what = format!("reading the note about `{name}`");
     let text = store.small(&name.thaw(), 64 * 1024).await.map_err(|fault| fault.error(&what))?;
     // A note that cannot be read costs a forecast, no more.
@@ -214,7 +220,7 @@ async fn note(store: &Store, name: &Name) -> Result<Option<Note>, Error> {
 
 /// What a thaw is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RestoreOptions {
     /// How fast.
     pub speed: Speed,
     /// How many days the thawed copy is to stay.
@@ -226,12 +232,12 @@ pub struct Wanted {
 ///
 /// # Errors
 /// [`Error::Refused`] if the server will not change what it has begun.
-pub async fn thaw(
+pub async fn restore(
     store: &Store,
     name: &Name,
     manifest: &Manifest,
-    wanted: Wanted,
-    terms: &Terms,
+    wanted: RestoreOptions,
+    object_options: &ObjectOptions,
 ) -> Result<State, Error> {
     let before = state(store, name, manifest).await?;
     let tier = wanted.speed.as_str();
@@ -242,7 +248,7 @@ pub async fn thaw(
         "cold" => {}
         "thawing" => {
             // Who asked without a note asked for something unknown: only the fastest is surely no slower.
-            let known = note(store, name).await?.filter(|note| note.key == manifest.stored.key);
+            let known = restore_request(store, name).await?.filter(|note| note.key == manifest.stored.key);
             let known = known.map(|note| note.tier);
             let faster = known.map_or(wanted.speed == Speed::Expedited, |known| rank(tier) > rank(&known));
             if !faster {
@@ -266,21 +272,27 @@ pub async fn thaw(
     let known = ["GLACIER", "DEEP_ARCHIVE"].contains(&before.class.as_str()) || archived;
     if known && longest(&before.class, tier).is_none() {
         let class = before.class;
-        return Err(Error::Refused(format!("{class} knows no {tier} thaw: take standard or bulk")));
+        return Err(Error::Refused(format!("{class} has no {tier} thaw: use standard or bulk")));
     }
     let days = (!archived).then(|| i32::try_from(wanted.days).unwrap_or(i32::MAX));
-    let asked = store.thaw(&manifest.stored.key, tier, days).await.map_err(|fault| fault.error(&what))?;
-    if !asked && before.state == "thawing" {
-        return Err(Error::Refused(format!(
-            "{what}: not changed: the server will not make the thaw that is on its way any faster"
-        )));
+    let asked = store.restore(&manifest.stored.key, tier, days).await.map_err(|fault| fault.error(&what))?;
+    let unchanged = match before.state {
+        "thawing" => Some("will not make the thaw that is in progress any faster"),
+        "thawed" => Some("will not keep the thawed copy any longer"),
+        _ => None,
+    };
+    if let Some(why) = unchanged.filter(|_| !asked) {
+        return Err(Error::Refused(format!("{what}: not changed: the server {why}")));
     }
     if asked && before.state != "thawed" {
-        let note = Note { key: manifest.stored.key.clone(), asked: now, tier: tier.to_owned() };
+        let note = RestoreRequest { key: manifest.stored.key.clone(), asked: now, tier: tier.to_owned() };
         let text = serde_json::to_vec(&note).map_err(|error| Error::Local(format!("{what}: {error}")))?;
         let crc = crc32c::crc32c(&text);
-        let terms = Terms { lock: None, ..terms.hot() };
-        store.put(&name.thaw(), text.into(), crc, &terms, false).await.map_err(|fault| fault.error(&what))?;
+        let object_options = ObjectOptions { lock: None, ..object_options.hot() };
+        store
+            .put(&name.thaw(), text.into(), crc, &object_options, false)
+            .await
+            .map_err(|fault| fault.error(&what))?;
     }
     state(store, name, manifest).await
 }

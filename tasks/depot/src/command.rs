@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::stream::pipe::End;
+use crate::stream::pipe::Endpoint;
 use crate::upload::Source;
 
 /// How often a command that closed its stream is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 struct Running {
     child: Child,
@@ -46,7 +46,7 @@ impl Running {
                 self.over = true;
                 return self.judge(status);
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
         Err(io::Error::other(format!("`{}` has closed its stream and does not end", self.name)))
     }
@@ -72,7 +72,7 @@ impl Drop for Running {
 /// A command's output.
 pub struct Output {
     // Before `running`: dropped first.
-    end: End,
+    end: Endpoint,
     running: Running,
 }
 
@@ -86,7 +86,7 @@ impl Output {
     ) -> io::Result<Self> {
         let mut running = Running::start(argv, idle, good, true)?;
         let out = running.child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
-        let end = End::new(OwnedFd::from(out), &format!("`{}`", running.name), idle, called_off)?;
+        let end = Endpoint::new(OwnedFd::from(out), &format!("`{}`", running.name), idle, called_off)?;
         Ok(Self { end, running })
     }
 }
@@ -106,7 +106,7 @@ impl Source for Output {
 /// A command's input.
 pub struct Input {
     running: Running,
-    end: Option<End>,
+    end: Option<Endpoint>,
 }
 
 impl Input {
@@ -114,7 +114,7 @@ impl Input {
     pub fn start(argv: &[String], idle: Duration, called_off: Arc<AtomicBool>) -> io::Result<Self> {
         let mut running = Running::start(argv, idle, &[], false)?;
         let input = running.child.stdin.take().ok_or_else(|| io::Error::other("no input"))?;
-        let end = End::new(OwnedFd::from(input), &format!("`{}`", running.name), idle, called_off)?;
+        let end = Endpoint::new(OwnedFd::from(input), &format!("`{}`", running.name), idle, called_off)?;
         Ok(Self { running, end: Some(end) })
     }
 

@@ -17,7 +17,7 @@ use crate::secret::Secret;
 use crate::store::Place;
 use crate::store::credentials::KEY_ID;
 use crate::store::fault::Patience;
-use crate::store::objects::Terms;
+use crate::store::objects::ObjectOptions;
 use crate::stream::schedule;
 use crate::stream::stages::Recipe;
 
@@ -186,7 +186,7 @@ pub struct Settings {
     /// Folder of the journal.
     pub state_dir: PathBuf,
     /// Parameters of new objects, without the end of their lock.
-    terms: Terms,
+    object_options: ObjectOptions,
     lock: Option<Lock>,
     /// Compression and encryption.
     pub recipe: Recipe,
@@ -194,7 +194,7 @@ pub struct Settings {
     /// Bytes a second.
     pub rate: Option<u64>,
     /// Bytes of memory for parts, if that was said.
-    pub room: Option<u64>,
+    pub memory: Option<u64>,
     /// Bytes of the first parts.
     pub unit: u64,
     /// How they grow.
@@ -266,7 +266,7 @@ impl Settings {
     pub fn new(file: File, options: &Options) -> Result<Self, Error> {
         let bucket = options.bucket.clone().or(file.bucket);
         let bucket =
-            bucket.ok_or_else(|| Error::Config("which bucket? say --bucket, or `bucket:`".to_owned()))?;
+            bucket.ok_or_else(|| Error::Config("no bucket: set `bucket`, or use --bucket".to_owned()))?;
         let mut prefix = options.prefix.clone().or(file.prefix).unwrap_or_default();
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
@@ -329,18 +329,19 @@ impl Settings {
         Ok(Self {
             place,
             state_dir: options.state_dir.clone().or(file.state_dir).unwrap_or_else(state_dir),
-            terms: Terms {
+            object_options: ObjectOptions {
                 class: file.storage_class,
                 sse,
                 kms_key: kms_key.flatten(),
                 tags: tags(&file.tags),
                 lock: None,
+                hold: false,
             },
             lock: file.lock,
             recipe: Recipe { level, recipients: recipients.collect::<Result<_, _>>()? },
             identity_file: file.encrypt.identity_file,
             rate: file.limit.filter(|rate| *rate > 0),
-            room: file.memory_mib.map(|room| room.saturating_mul(MIB)),
+            memory: file.memory_mib.map(|memory| memory.saturating_mul(MIB)),
             unit: part * MIB,
             parts: file.parts,
             backint_user: file.backint_user.filter(|user| !user.is_empty()),
@@ -373,7 +374,7 @@ impl Settings {
     }
 
     /// Parameters for an object that is stored at this time.
-    pub fn terms(&self, now: Timestamp) -> Result<Terms, Error> {
+    pub fn object_options(&self, now: Timestamp) -> Result<ObjectOptions, Error> {
         let lock = match &self.lock {
             None => None,
             Some(lock) => {
@@ -385,7 +386,7 @@ impl Settings {
                 ))
             }
         };
-        Ok(Terms { lock, ..self.terms.clone() })
+        Ok(ObjectOptions { lock, ..self.object_options.clone() })
     }
 
     /// What is needed to read; the private key is read only where it is used.
@@ -404,7 +405,7 @@ impl Settings {
                 identities.push(one);
             }
         }
-        Ok(Reading { identities: Arc::new(identities), parallel: self.parallel, room: self.room })
+        Ok(Reading { identities: Arc::new(identities), parallel: self.parallel, memory: self.memory })
     }
 
     /// The rules for a database.

@@ -19,11 +19,12 @@ use crate::catalog::{self, Catalog};
 use crate::clean;
 use crate::error::Error;
 use crate::journal::{Journal, Open};
+use crate::lookup;
 use crate::manifest::Manifest;
 use crate::name::{self, Kind, Name};
+use crate::remove;
 use crate::store::Store;
-use crate::store::fault::Class;
-use crate::store::objects::Terms;
+use crate::store::objects::ObjectOptions;
 
 /// Deletions at once.
 const AT_ONCE: usize = 16;
@@ -33,43 +34,6 @@ const AT_ONCE: usize = 16;
 struct Mark<'a> {
     deleting: &'a str,
     since: Timestamp,
-}
-
-/// Whether anything is known to forbid that these bytes are deleted: what the manifest says, what the server says of
-/// the object, both by the server's clock. Gives the version to delete; `None` if there are no bytes.
-async fn deletable(
-    store: &Store,
-    name: &Name,
-    data: &str,
-    locked: Option<Timestamp>,
-) -> Result<Option<Option<String>>, Error> {
-    let what = format!("deleting `{name}`");
-    let found = store.head(data).await.map_err(|fault| fault.error(&what))?;
-    let now = store.clock().now();
-    if let Some(until) = locked.filter(|until| *until > now) {
-        return Err(Error::Refused(format!("`{name}` is locked until {until}")));
-    }
-    let Some(found) = found else { return Ok(None) };
-    match found.held.why(now) {
-        Some(why) => Err(Error::Refused(format!("`{name}` is {why}"))),
-        None => Ok(Some(found.version.filter(|version| version != "null"))),
-    }
-}
-
-/// Removes the bytes.
-///
-/// # Errors
-/// [`Error::Refused`] if the server keeps them; after any other error they may be gone, and are asked for again.
-pub async fn bytes(store: &Store, name: &Name, data: &str) -> Result<(), Error> {
-    let Some(version) = deletable(store, name, data, None).await? else { return Ok(()) };
-    // Without its version only a marker would be set, and the bytes be paid for ever.
-    match store.remove(data, version.as_deref()).await {
-        Err(fault) if fault.class == Class::Denied => Err(Error::Refused(format!(
-            "`{name}` is not deleted: the server keeps its bytes: {}: they are locked, or the keys lack s3:DeleteObject or s3:DeleteObjectVersion",
-            fault.text
-        ))),
-        answer => answer.map_err(|fault| fault.error(&format!("deleting `{name}`"))),
-    }
 }
 
 /// Looks, writes the journal and the mark, and looks whether somebody is storing a backup that builds on it.
@@ -82,19 +46,22 @@ async fn begin(
 ) -> Result<Open, Error> {
     let what = format!("deleting `{name}`");
     let stored = &manifest.stored;
-    deletable(store, name, &stored.key, stored.locked_until).await?;
+    remove::deletable(store, name, &stored.key, stored.locked_until).await?;
     let mark = name.mark(&Ulid::generate().to_string());
     let open = journal.begin(name.as_str(), vec![stored.key.clone(), name.thaw(), mark.clone()])?;
     let text = serde_json::to_vec(&Mark { deleting: name.as_str(), since: store.clock().now() });
     let text = text.map_err(|error| Error::Local(format!("{what}: {error}")))?;
     let crc = crc32c::crc32c(&text);
-    store.put(&mark, text.into(), crc, &Terms::default(), false).await.map_err(|fault| fault.error(&what))?;
+    store
+        .put(&mark, text.into(), crc, &ObjectOptions::default(), false)
+        .await
+        .map_err(|fault| fault.error(&what))?;
     let beside = store.list(&name.data("")).await.map_err(|fault| fault.error(&what))?;
     let child = beside.iter().find(|one| matches!(name::split(&one.key), Some((_, Kind::Child))));
     if let Some(child) = child.filter(|_| !force) {
         let since = child.modified.map(|time| format!(" since {time}")).unwrap_or_default();
         let text = format!(
-            "`{name}` is not deleted: a backup that builds on it is being stored{since}; one that died is cleared away by `hostler-depot clean`"
+            "`{name}` is not deleted: a backup that builds on it is being stored{since}; if that was interrupted, run `hostler-depot clean`"
         );
         give_up(store, open).await;
         return Err(Error::Refused(text));
@@ -111,7 +78,7 @@ async fn give_up(store: &Store, open: Open) {
 async fn finish(store: &Store, mut open: Open, name: &Name, manifest: &Manifest) -> Result<(), Error> {
     let data = manifest.stored.key.clone();
     // A move may have come between.
-    match catalog::manifest(store, name).await {
+    match lookup::manifest(store, name).await {
         Ok(now) if now.stored.key == data => {}
         Err(Error::Damaged { .. }) => {}
         Err(error) => {
@@ -120,12 +87,12 @@ async fn finish(store: &Store, mut open: Open, name: &Name, manifest: &Manifest)
         }
         Ok(_) => {
             give_up(store, open).await;
-            return Err(Error::Refused(format!("`{name}` was moved in this moment: ask again")));
+            return Err(Error::Refused(format!("`{name}` was moved at the same time: try again")));
         }
     }
     open.delete(Some(data.clone()))?;
-    match bytes(store, name, &data).await {
-        Ok(()) => clean::end_delete(store, open, name).await,
+    match remove::bytes(store, name, &data).await {
+        Ok(()) => remove::finish(store, open, name).await,
         Err(error @ Error::Refused(_)) => {
             open.delete(None)?;
             give_up(store, open).await;
@@ -186,7 +153,7 @@ pub async fn all(
                 .collect();
             match alive.iter().find(|child| !names.contains(**child)) {
                 Some(child) => {
-                    let text = format!("`{child}` builds on `{name}`: delete it first, or say --force");
+                    let text = format!("`{child}` builds on `{name}`: delete it first, or use --force");
                     refused.push((name, open, text));
                 }
                 None if alive.is_empty() => ready.push((name, manifest, open)),

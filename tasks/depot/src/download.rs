@@ -9,16 +9,16 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::catalog;
 use crate::error::Error;
+use crate::lookup;
 use crate::manifest::{Manifest, Stored};
 use crate::name::Name;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::store::fault::Class;
-use crate::store::objects::Warmth;
-use crate::stream::room::{Buffer, Room};
-use crate::stream::stages::{Broken, give_out};
+use crate::store::objects::Availability;
+use crate::stream::buffer_pool::{Buffer, BufferPool};
+use crate::stream::stages::{StreamError, give_out};
 
 /// What is needed to read.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub struct Reading {
     /// Most requests at once.
     pub parallel: usize,
     /// Bytes of memory for blocks, if that was said.
-    pub room: Option<u64>,
+    pub memory: Option<u64>,
 }
 
 /// What becomes of a block: its bytes, or why there are none.
@@ -74,7 +74,7 @@ impl BufRead for Blocks {
     fn consume(&mut self, count: usize) {
         self.piece.advance(count);
         if self.piece.is_empty() {
-            // Its room is given back before the next one is waited for.
+            // Its memory is given back before the next one is waited for.
             self.piece = Bytes::new();
         }
     }
@@ -101,10 +101,10 @@ fn blocks(manifest: &Manifest) -> Result<Vec<(u64, u64, u32)>, Error> {
 }
 
 /// Asks the server whether the bytes are there and can be read; gives the manifest of this moment.
-pub async fn ready(store: &Store, manifest: &Manifest) -> Result<(Manifest, Warmth), Error> {
+pub async fn ready(store: &Store, manifest: &Manifest) -> Result<(Manifest, Availability), Error> {
     let name: Name = manifest.name.parse().map_err(|why: String| Error::damaged(&manifest.name, why))?;
-    let (manifest, found) = catalog::bytes(store, &name, manifest).await?;
-    Ok((manifest, found.warmth))
+    let (manifest, found) = lookup::bytes(store, &name, manifest).await?;
+    Ok((manifest, found.availability))
 }
 
 /// Fetches one block into the buffer, and holds it against its sum.
@@ -153,7 +153,9 @@ pub async fn get<W: Write + Send + 'static>(
     let name = manifest.name.clone();
     let encrypted = manifest.stored.encryption.is_some();
     if encrypted && reading.identities.is_empty() {
-        return Err(Error::Config(format!("`{name}` is encrypted: say identity_file in the configuration")));
+        return Err(Error::Config(format!(
+            "`{name}` is encrypted: set `identity_file` in the configuration"
+        )));
     }
     let (queue, from) = mpsc::channel(reading.parallel);
     let failed = Arc::default();
@@ -163,19 +165,19 @@ pub async fn get<W: Write + Send + 'static>(
     let writer = tokio::task::spawn_blocking(move || {
         let identities = encrypted.then_some(identities.as_slice());
         let given = give_out(stored, compressed, identities, &mut out, |count| progress.add(count));
-        let given = given.and_then(|given| out.flush().map_err(Broken::Sink).map(|()| given));
+        let given = given.and_then(|given| out.flush().map_err(StreamError::Sink).map(|()| given));
         (given, out)
     });
     fetch(store, manifest, reading, queue).await?;
     let (given, out) = writer.await.map_err(|error| Error::Local(format!("reading `{name}`: {error}")))?;
     let given = match given {
         Ok(given) => given,
-        Err(Broken::Sink(error)) => return Err(Error::Stream(format!("writing `{name}`: {error}"))),
-        Err(Broken::Key) => {
+        Err(StreamError::Sink(error)) => return Err(Error::Stream(format!("writing `{name}`: {error}"))),
+        Err(StreamError::Key) => {
             let text = format!("`{name}` is encrypted, and none of the keys in identity_file opens it");
             return Err(Error::Config(text));
         }
-        Err(Broken::Source(error)) => {
+        Err(StreamError::Source(error)) => {
             let aside = failed.lock().ok().and_then(|mut failed| failed.take());
             return Err(aside.unwrap_or_else(|| Error::damaged(&name, error.to_string())));
         }
@@ -197,12 +199,12 @@ async fn fetch(
     reading: &Reading,
     queue: mpsc::Sender<Option<oneshot::Receiver<Fetched>>>,
 ) -> Result<(), Error> {
-    let room = Room::new(reading.room);
+    let pool = BufferPool::new(reading.memory);
     let manifest = Arc::new(manifest.clone());
     // Dropped with this future, and all that is in flight with it.
     let mut flying = JoinSet::new();
     for one in blocks(&manifest)? {
-        let into = room.take(manifest.stored.block).await.map_err(Error::local("memory"))?;
+        let into = pool.take(manifest.stored.block).await.map_err(Error::local("memory"))?;
         let (done, wanted) = oneshot::channel();
         let (store, manifest) = (store.clone(), Arc::clone(&manifest));
         flying.spawn(async move {
@@ -229,11 +231,11 @@ pub async fn sums(store: &Store, manifest: &Manifest, reading: &Reading, percent
         .enumerate()
         .filter(|(at, _)| *at == 0 || *at == last || crate::store::random() * 100.0 < f64::from(percent))
         .map(|(_, one)| one);
-    let room = Room::new(reading.room);
-    let room = &room;
+    let pool = BufferPool::new(reading.memory);
+    let pool = &pool;
     let mut read = stream::iter(some)
         .map(|one| async move {
-            let into = room.take(manifest.stored.block).await.map_err(Error::local("memory"))?;
+            let into = pool.take(manifest.stored.block).await.map_err(Error::local("memory"))?;
             block(store, manifest, one, into).await.map(|_| one.1)
         })
         .buffer_unordered(reading.parallel);

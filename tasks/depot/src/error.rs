@@ -14,7 +14,7 @@ pub enum Error {
     #[error("{0}")]
     Store(String),
     /// There is no such backup.
-    #[error("there is no backup `{0}`: see `hostler-depot list`")]
+    #[error("no backup `{0}`: see `hostler-depot list`")]
     Missing(String),
     /// Nothing was changed, because something forbids it.
     #[error("{0}")]

@@ -1,12 +1,14 @@
-//! What this host has begun in the bucket and not ended: one small file for each, on the disk before the effect.
+//! The operations that this host has begun in the bucket and not ended: one small file for each, on the disk before
+//! the effect.
 //!
-//! An entry names a backup and the data keys that an operation makes or removes. Whatever the operation was and
-//! wherever it died, one rule cleans up: **a key that the backup's manifest does not name is waste.** A put that
-//! died leaves no manifest, so its bytes go; a delete that died after the manifest finishes; a move that died
-//! leaves the manifest naming either the old key or the new one, and the other goes. Only who died in the last write
-//! itself is finished instead, because nobody can tell whether it will still be carried out: see `publish`.
+//! An entry names a backup and the data keys that an operation creates or removes. One rule cleans up after every
+//! interrupted operation: **a key that the backup's manifest does not name is waste.** An interrupted put left no
+//! manifest, so its bytes are removed; after an interrupted move the manifest names either the old key or the new
+//! one, and the other is removed. Two operations go forward instead. If the manifest was about to be written, nobody
+//! can tell whether the server will still take it, so it is written again: see `publish`. If the bytes were about to
+//! be deleted, the deletion is finished: see `delete`.
 //!
-//! Whether the one who wrote an entry lives is told by a lock on the file beside it, never by a pid.
+//! A lock on the file beside an entry shows that its writer lives; a pid would not.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,7 +19,10 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use crate::error::Error;
-use crate::store::objects::Terms;
+use crate::store::objects::ObjectOptions;
+
+/// The version of entries.
+const VERSION: u32 = 1;
 
 /// A manifest that is about to be written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,7 +30,8 @@ pub struct PendingManifest {
     /// The sealed document.
     pub text: String,
     /// Parameters of the object.
-    pub terms: Terms,
+    #[serde(rename = "terms")]
+    pub object_options: ObjectOptions,
     /// There must be none yet.
     pub new: bool,
 }
@@ -45,8 +51,8 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<(String, String)>,
     /// The manifest, once all bytes are where it says: from here on the operation can only go forward.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<PendingManifest>,
+    #[serde(rename = "last", default, skip_serializing_if = "Option::is_none")]
+    pub pending_manifest: Option<PendingManifest>,
     /// The bytes that a deletion removes, once nothing speaks against it: from here on it goes forward, unless the
     /// server refuses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,9 +60,17 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Reads an entry; says in one line what is wrong with it.
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line. The entry of a newer version is refused: cleaning up by rules that this
+    /// version does not know could remove what is needed.
     pub fn read(text: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(text).map_err(|error| error.to_string())
+        let entry: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if entry.version != VERSION {
+            return Err(format!("it has version {}, this program reads {VERSION}", entry.version));
+        }
+        Ok(entry)
     }
 }
 
@@ -94,12 +108,12 @@ impl Journal {
         let path = self.folder.join(format!("{id}.lock"));
         file.persist(&path).map_err(|error| Error::Local(format!("{place}: {}", error.error)))?;
         let entry = Entry {
-            version: 1,
+            version: VERSION,
             store: self.store.clone(),
             name: name.to_owned(),
             keys,
             upload: None,
-            last: None,
+            pending_manifest: None,
             delete: None,
         };
         let open = Open { folder: self.folder.clone(), id, entry, _lock: lock };
@@ -109,13 +123,13 @@ impl Journal {
 
     /// The entries whose writer is dead, with their locks taken, and why others cannot be read: one bad entry keeps
     /// nobody from clearing up after the rest.
-    pub fn dead(&self) -> (Vec<Open>, Vec<String>) {
+    pub fn abandoned(&self) -> (Vec<Open>, Vec<String>) {
         let place = self.folder.display();
-        let (mut dead, mut bad) = (Vec::new(), Vec::new());
+        let (mut abandoned, mut bad) = (Vec::new(), Vec::new());
         let files = match fs::read_dir(&self.folder) {
             Ok(files) => files,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (dead, bad),
-            Err(error) => return (dead, vec![format!("{place}: {error}")]),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return (abandoned, bad),
+            Err(error) => return (abandoned, vec![format!("{place}: {error}")]),
         };
         for file in files {
             let path = match file {
@@ -147,13 +161,18 @@ impl Journal {
             };
             match Entry::read(&text) {
                 Ok(entry) if entry.store == self.store => {
-                    dead.push(Open { folder: self.folder.clone(), id: id.to_owned(), entry, _lock: lock });
+                    abandoned.push(Open {
+                        folder: self.folder.clone(),
+                        id: id.to_owned(),
+                        entry,
+                        _lock: lock,
+                    });
                 }
                 Ok(_) => {}
-                Err(why) => bad.push(format!("{place}/{id}.json: {why}: remove it, then run `clean`")),
+                Err(why) => bad.push(format!("{place}/{id}.json: {why}; with a program that can read it, run `clean`, or remove the file")),
             }
         }
-        (dead, bad)
+        (abandoned, bad)
     }
 
     /// Keys that a living process on this host works on.
@@ -182,14 +201,14 @@ impl Open {
     }
 
     /// Adds the manifest, on the disk before it is sent.
-    pub fn last(&mut self, last: PendingManifest) -> Result<(), Error> {
-        self.entry.last = Some(last);
+    pub fn manifest(&mut self, pending: PendingManifest) -> Result<(), Error> {
+        self.entry.pending_manifest = Some(pending);
         self.write()
     }
 
     /// The manifest was not taken: whoever clears up must not write it.
     pub fn forget(&mut self) -> Result<(), Error> {
-        self.entry.last = None;
+        self.entry.pending_manifest = None;
         self.write()
     }
 
@@ -242,22 +261,39 @@ mod tests {
         let other = Journal::new(folder.path(), "http://t/bucket".to_owned());
         let mut open = journal.begin("a", vec!["a/data.1".to_owned()]).unwrap();
         open.upload("a/data.1", "u").unwrap();
-        assert_eq!(journal.dead().0.len(), 0, "it lives");
+        assert_eq!(journal.abandoned().0.len(), 0, "it lives");
         assert_eq!(journal.living(), ["a/data.1"]);
         drop(open);
-        assert_eq!(other.dead().0.len(), 0, "not theirs");
-        let dead = journal.dead().0.remove(0);
-        assert_eq!(dead.entry().upload, Some(("a/data.1".to_owned(), "u".to_owned())));
-        dead.end().unwrap();
-        assert_eq!(journal.dead().0.len(), 0);
+        assert_eq!(other.abandoned().0.len(), 0, "not theirs");
+        let abandoned = journal.abandoned().0.remove(0);
+        assert_eq!(abandoned.entry().upload, Some(("a/data.1".to_owned(), "u".to_owned())));
+        abandoned.end().unwrap();
+        assert_eq!(journal.abandoned().0.len(), 0);
         assert_eq!(journal.living(), Vec::<String>::new());
     }
+
+    #[test]
+    fn the_first_version_can_be_read_and_no_newer_one() {
+        let text = include_str!("../tests/fixtures/entry-1.json");
+        let entry = Entry::read(text.as_bytes()).unwrap();
+        let pending = entry.pending_manifest.as_ref().unwrap();
+        assert_eq!((pending.new, pending.object_options.class.as_deref()), (true, Some("STANDARD_IA")));
+        assert_eq!((entry.keys.len(), entry.delete.as_deref()), (2, Some("db/a/data.1")));
+        assert_eq!(serde_json::to_string(&entry).unwrap(), text.trim_end(), "and is written the same");
+        let newer = text.replacen("\"version\":1", "\"version\":2", 1);
+        assert!(Entry::read(newer.as_bytes()).unwrap_err().contains("version 2"));
+    }
+
     #[test]
     fn one_bad_entry_keeps_no_other_from_being_found_and_reading_makes_no_folder() {
         let folder = tempfile::tempdir().unwrap();
         let nowhere = folder.path().join("not there");
         let journal = Journal::new(&nowhere, "s".to_owned());
-        assert!(journal.dead().0.is_empty() && journal.dead().1.is_empty() && journal.living().is_empty());
+        assert!(
+            journal.abandoned().0.is_empty()
+                && journal.abandoned().1.is_empty()
+                && journal.living().is_empty()
+        );
         assert!(!nowhere.exists());
         drop(journal.begin("a", vec!["a/data.1".to_owned()]).unwrap());
         for (id, text) in [("bad", "{"), ("odd", "[1]"), ("folder", "")] {
@@ -265,9 +301,9 @@ mod tests {
             let path = nowhere.join(format!("{id}.json"));
             if text.is_empty() { fs::create_dir(path).unwrap() } else { fs::write(path, text).unwrap() }
         }
-        let (dead, bad) = journal.dead();
-        assert_eq!((dead.len(), bad.len()), (1, 3), "{bad:?}");
-        assert!(bad.iter().any(|line| line.contains("bad.json") && line.contains("remove it")));
+        let (abandoned, bad) = journal.abandoned();
+        assert_eq!((abandoned.len(), bad.len()), (1, 3), "{bad:?}");
+        assert!(bad.iter().any(|line| line.contains("bad.json") && line.contains("or remove the file")));
     }
 
     #[test]
@@ -278,7 +314,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !over.load(std::sync::atomic::Ordering::SeqCst) {
-                    assert_eq!(journal.dead().0.len(), 0, "nobody died");
+                    assert_eq!(journal.abandoned().0.len(), 0, "nobody died");
                 }
             });
             for _ in 0..200 {

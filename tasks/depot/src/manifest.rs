@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 /// The version that is written; readers refuse newer ones.
 pub const VERSION: u32 = 1;
 /// Most bytes of a manifest that a reader takes: 5 TiB in blocks of 5 MiB are 8 MiB of sums.
-pub const MOST_BYTES: u64 = 32 * 1024 * 1024;
+pub const MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What a backup is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Names of backups, and where in the bucket their objects are.
 //!
 //! ```text
-//! PREFIX NAME/manifest.json     what the backup is; written last, deleted first
+//! PREFIX NAME/manifest.json     what the backup is; written last, deleted last
 //! PREFIX NAME/data.ID           its bytes; ID is new for each attempt and each move
 //! PREFIX NAME/thaw.json         when a thaw was asked for, while it matters
 //! PREFIX NAME/data.child-SUM    a backup that builds on this one is being stored
@@ -24,7 +24,7 @@ const CHILD: &str = "child-";
 const DELETE: &str = "delete-";
 
 /// Keys have at most 1024 bytes; this leaves room for the prefix and the parts below the name.
-const MOST_BYTES: usize = 800;
+const MAX_BYTES: usize = 800;
 
 /// The name of a backup: components of `A-Z a-z 0-9 . _ @ = + % -`, between slashes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,8 +74,8 @@ impl FromStr for Name {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.len() > MOST_BYTES {
-            return Err(format!("a name has at most {MOST_BYTES} bytes"));
+        if text.len() > MAX_BYTES {
+            return Err(format!("a name has at most {MAX_BYTES} bytes"));
         }
         for part in text.split('/') {
             if part.is_empty() || part == "." || part == ".." {

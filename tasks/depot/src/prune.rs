@@ -40,12 +40,14 @@ pub struct Report {
     pub actions: Vec<Action>,
     /// What could not be done, a line each.
     pub failed: Vec<String>,
-    /// Entries of the journal whose writer had died.
-    pub died: usize,
+    /// Entries of the journal whose writer had interrupted.
+    pub interrupted: usize,
     /// Uploads of others that were aborted.
     pub stale_uploads: usize,
     /// Data objects of others without a manifest.
     pub stale_objects: usize,
+    /// Why data objects without a manifest stay.
+    pub kept: Vec<String>,
     /// Manifests that cannot be read: nothing of theirs is touched.
     pub unreadable: Vec<String>,
     /// Backups that are dated later than now: they are kept, and count for no rule.
@@ -112,8 +114,8 @@ pub async fn run(
     // Ages are compared with what other hosts wrote: only the server's clock is the same for all.
     let now = store.clock().trusted("pruning")?;
     if !dry {
-        let (died, bad) = clean::dead(store, journal).await;
-        (report.died, report.failed) = (died, bad);
+        let (interrupted, bad) = clean::abandoned(store, journal).await;
+        (report.interrupted, report.failed) = (interrupted, bad);
         catalog = catalog::again(store, "", &catalog).await?;
     }
     report.unreadable = catalog.unreadable.iter().map(|one| format!("{}: {}", one.name, one.why)).collect();
@@ -144,9 +146,11 @@ pub async fn run(
     for action in actions {
         let Action::Move { name, class } = &action else { continue };
         let Some(backup) = find(name) else { continue };
-        let moved = match settings.terms(now) {
-            Ok(terms) => {
-                relocate(store, journal, &backup.name, &backup.manifest, class, &terms).await.map(|_| ())
+        let moved = match settings.object_options(now) {
+            Ok(object_options) => {
+                relocate(store, journal, &backup.name, &backup.manifest, class, &object_options)
+                    .await
+                    .map(|_| ())
             }
             Err(error) => Err(error),
         };
@@ -158,7 +162,10 @@ pub async fn run(
     // What was listed before may have changed: the second look decides what belongs to nobody.
     let catalog = catalog::again(store, "", &catalog).await?;
     match clean::stale(store, journal, &catalog, stale).await {
-        Ok(done) => (report.stale_uploads, report.stale_objects) = (done.uploads, done.objects),
+        Ok(done) => {
+            (report.stale_uploads, report.stale_objects, report.kept) =
+                (done.uploads, done.objects, done.kept);
+        }
         Err(error) => report.failed.push(error.to_string()),
     }
     Ok(report)

@@ -12,11 +12,11 @@ use bytes::Bytes;
 use crate::chain;
 use crate::error::Error;
 use crate::journal::{Open, PendingManifest};
-use crate::manifest::{MOST_BYTES, Manifest};
+use crate::manifest::{MAX_BYTES, Manifest};
 use crate::name::{self, Kind, Name};
 use crate::store::Store;
 use crate::store::fault::{Class, Fault};
-use crate::store::objects::Terms;
+use crate::store::objects::ObjectOptions;
 
 /// What must be there for the manifest to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,35 +42,35 @@ pub async fn publish(
     open: &mut Open,
     name: &Name,
     manifest: &Manifest,
-    terms: Terms,
+    object_options: ObjectOptions,
     expected: Expected,
 ) -> Result<Written, Error> {
     let text = String::from_utf8(manifest.seal().map_err(Error::Local)?);
     let text = text.map_err(|error| Error::Local(format!("the manifest of `{name}`: {error}")))?;
-    let last = PendingManifest { text, terms, new: expected == Expected::Nothing };
-    open.last(last.clone())?;
+    let pending = PendingManifest { text, object_options, new: expected == Expected::Nothing };
+    open.manifest(pending.clone())?;
     let etag = if let Expected::Same(etag) = expected { etag } else { None };
-    write(store, name, &last, etag.as_deref())
+    write(store, name, &pending, etag.as_deref())
         .await
         .map_err(|fault| fault.error(&format!("writing the manifest of `{name}`")))
 }
 
 /// The time within which two writers who both saw a free name have both written.
-const MOMENT: Duration = Duration::from_secs(2);
+const RECHECK_DELAY: Duration = Duration::from_secs(2);
 
 /// Writes it.
 async fn write(
     store: &Store,
     name: &Name,
-    last: &PendingManifest,
+    pending: &PendingManifest,
     etag: Option<&str>,
 ) -> Result<Written, Fault> {
     let key = name.manifest();
-    let text = Bytes::from(last.text.clone());
+    let text = Bytes::from(pending.text.clone());
     let crc = crc32c::crc32c(&text);
-    if !last.new {
+    if !pending.new {
         if let Some(etag) = etag {
-            match store.replace(&key, text.clone(), crc, &last.terms, etag).await {
+            match store.replace(&key, text.clone(), crc, &pending.object_options, etag).await {
                 Ok(_) => return Ok(Written::There),
                 // It may be our own, whose answer was lost.
                 Err(fault) if matches!(fault.class, Class::Exists | Class::Missing) => {
@@ -80,16 +80,16 @@ async fn write(
                 Err(fault) => return Err(fault),
             }
         }
-        return store.put(&key, text, crc, &last.terms, false).await.map(|_| Written::There);
+        return store.put(&key, text, crc, &pending.object_options, false).await.map(|_| Written::There);
     }
-    let conditions = match store.put(&key, text.clone(), crc, &last.terms, true).await {
+    let conditions = match store.put(&key, text.clone(), crc, &pending.object_options, true).await {
         Ok(_) if store.place().endpoint.is_none() => return Ok(Written::There),
         Ok(_) => true,
         Err(fault) if fault.class == Class::Unsupported => {
-            if let Some(there) = store.small(&key, MOST_BYTES).await? {
+            if let Some(there) = store.small(&key, MAX_BYTES).await? {
                 return Ok(if there == text { Written::There } else { Written::Taken });
             }
-            store.put(&key, text.clone(), crc, &last.terms, false).await?;
+            store.put(&key, text.clone(), crc, &pending.object_options, false).await?;
             false
         }
         // It may be our own, whose answer was lost.
@@ -109,13 +109,13 @@ async fn write(
     if same(store, &key, &text).await? == Written::Taken {
         return Ok(Written::Taken);
     }
-    tokio::time::sleep(MOMENT).await;
+    tokio::time::sleep(RECHECK_DELAY).await;
     same(store, &key, &text).await
 }
 
 /// Whether this manifest is the one that is there.
 async fn same(store: &Store, key: &str, text: &Bytes) -> Result<Written, Fault> {
-    Ok(match store.small(key, MOST_BYTES).await? {
+    Ok(match store.small(key, MAX_BYTES).await? {
         Some(there) if there == *text => Written::There,
         _ => Written::Taken,
     })
@@ -123,20 +123,21 @@ async fn same(store: &Store, key: &str, text: &Bytes) -> Result<Written, Fault> 
 
 /// Carries on where somebody died who had begun the last write: `true` if its manifest is there now. `live` is the key
 /// of the bytes that the present manifest names, `keys` are those of the operation.
-pub async fn forward(
+pub async fn roll_forward(
     store: &Store,
     name: &Name,
-    last: &PendingManifest,
+    pending: &PendingManifest,
     live: Option<&String>,
     keys: &[String],
 ) -> Result<bool, Error> {
     let what = format!("finishing `{name}`");
-    let manifest = Manifest::open(last.text.as_bytes()).map_err(|why| Error::damaged(name.as_str(), why))?;
+    let manifest =
+        Manifest::open(pending.text.as_bytes()).map_err(|why| Error::damaged(name.as_str(), why))?;
     let key = &manifest.stored.key;
     let due = match live {
-        None => last.new,
+        None => pending.new,
         // A move goes on only from where it began; whatever else is there is newer.
-        Some(live) => !last.new && live != key && keys.contains(live),
+        Some(live) => !pending.new && live != key && keys.contains(live),
     };
     if !due {
         return Ok(live == Some(key));
@@ -147,11 +148,11 @@ pub async fn forward(
     }
     // What it builds on may have gone since: then it is no backup.
     match chain::stays(store, name.as_str(), manifest.parent.as_deref()).await {
-        Err(Error::Damaged { .. }) if last.new => return Ok(false),
-        Err(error) if last.new => return Err(error),
+        Err(Error::Damaged { .. }) if pending.new => return Ok(false),
+        Err(error) if pending.new => return Err(error),
         _ => {}
     }
-    match write(store, name, last, None).await {
+    match write(store, name, pending, None).await {
         Ok(written) => Ok(written == Written::There),
         // Refused for good, and so is every earlier request for it: then the bytes are waste.
         Err(fault)

@@ -15,7 +15,7 @@ use jiff::civil::ISOWeekDate;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use crate::store::clock::MOST_SKEW;
+use crate::store::clock::MAX_SKEW;
 
 /// The rules for one database. Without any rule all is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ fn chain(at: usize, items: &[Item], index: &HashMap<&str, usize>) -> Option<Vec<
 
 /// Whether a time is later than clocks can differ.
 pub fn is_future(time: Timestamp, now: Timestamp) -> bool {
-    time.duration_since(now) > MOST_SKEW
+    time.duration_since(now) > MAX_SKEW
 }
 
 /// The names of those that go, at the time `now`. All others are kept.

@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use ulid::Ulid;
 
-use crate::catalog;
 use crate::chain;
 use crate::error::Error;
 use crate::journal::{Journal, Open};
+use crate::lookup;
 use crate::manifest::{Backint, Manifest, Stored, VERSION};
 use crate::message::complain;
 use crate::name::Name;
@@ -28,16 +28,16 @@ use crate::progress::Progress;
 use crate::publish::{Expected, Written, publish};
 use crate::store::Store;
 use crate::store::fault::Fault;
-use crate::store::objects::Terms;
+use crate::store::objects::ObjectOptions;
 use crate::store::uploads;
+use crate::stream::buffer_pool::BufferPool;
 use crate::stream::cut::{Cutter, Layout, Part};
-use crate::stream::room::Room;
 use crate::stream::schedule::Sizes;
-use crate::stream::stages::{Broken, Recipe, Taken, take_in};
+use crate::stream::stages::{IngestResult, Recipe, StreamError, ingest};
 
 /// What to store, and how.
 #[derive(Clone)]
-pub struct Wish {
+pub struct PutRequest {
     /// Name of the backup.
     pub name: Name,
     /// Database that it is of.
@@ -47,11 +47,11 @@ pub struct Wish {
     /// Compression and encryption.
     pub recipe: Recipe,
     /// Parameters of the stored object.
-    pub terms: Terms,
+    pub object_options: ObjectOptions,
     /// How it is cut.
     pub sizes: Sizes,
     /// Bytes of memory for parts, if that was said.
-    pub room: Option<u64>,
+    pub memory: Option<u64>,
     /// Most requests at once.
     pub parallel: usize,
     /// Bytes a second.
@@ -89,7 +89,7 @@ pub trait Source: Read + Send {
 }
 
 /// Calls off the thread that reads when the upload is over, however that came.
-struct CallOff(Arc<AtomicBool>, Room);
+struct CallOff(Arc<AtomicBool>, BufferPool);
 
 impl Drop for CallOff {
     fn drop(&mut self) {
@@ -102,16 +102,16 @@ impl Drop for CallOff {
 pub async fn put(
     store: &Store,
     journal: &Journal,
-    wish: Wish,
+    request: PutRequest,
     source: Box<dyn Source>,
     called_off: Arc<AtomicBool>,
     progress: Arc<Progress>,
 ) -> Result<(Manifest, Proof), Error> {
-    let name = wish.name.clone();
+    let name = request.name.clone();
     let manifest_key = name.manifest();
     let what = format!("storing `{name}`");
     if store.head(&manifest_key).await.map_err(|fault| fault.error(&what))?.is_some() {
-        if !wish.same {
+        if !request.same {
             return Err(taken_already(&name));
         }
         return same(store, &name, source, called_off, &progress)
@@ -124,12 +124,12 @@ pub async fn put(
     let time = store.clock().now();
     let key = name.data(&id(time).to_string());
     let mut open = journal.begin(name.as_str(), vec![key.clone()])?;
-    let done = match beside_its_base(store, &mut open, &wish).await {
-        Ok(()) => send(store, &mut open, &wish, &key, source, called_off, &progress).await,
+    let done = match beside_its_base(store, &mut open, &request).await {
+        Ok(()) => send(store, &mut open, &request, &key, source, called_off, &progress).await,
         Err(error) => Err(error),
     };
     // It may have taken hours: what it builds on must still be there in the last moment.
-    let done = match (done, &wish.parent) {
+    let done = match (done, &request.parent) {
         (Ok(done), Some(parent)) => chain::stays(store, name.as_str(), Some(parent)).await.map(|()| done),
         (done, _) => done,
     };
@@ -142,10 +142,10 @@ pub async fn put(
         }
     };
     let (size, sha256) = (taken.size, taken.sha256.clone());
-    let manifest = described(wish.clone(), time, key, taken, version);
-    match publish(store, &mut open, &name, &manifest, wish.terms.hot(), Expected::Nothing).await {
+    let manifest = described(request.clone(), time, key, taken, version);
+    match publish(store, &mut open, &name, &manifest, request.object_options.hot(), Expected::Nothing).await {
         Ok(Written::There) => {
-            if let Some(note) = note(&wish) {
+            if let Some(note) = note(&request) {
                 // One that stays is cleared away by the next run.
                 if store.remove(&note, None).await.is_err() {
                     return Ok((manifest, proof));
@@ -155,8 +155,8 @@ pub async fn put(
         }
         Ok(Written::Taken) => {
             let _ = crate::clean::clear(store, open).await;
-            if wish.same {
-                let there = catalog::manifest(store, &name).await?;
+            if request.same {
+                let there = lookup::manifest(store, &name).await?;
                 if (there.size, &there.sha256) == (size, &sha256) {
                     return Ok((there, Proof::Same));
                 }
@@ -177,7 +177,7 @@ pub async fn put(
 }
 
 fn taken_already(name: &Name) -> Error {
-    Error::Refused(format!("there is a backup `{name}` already: take another name"))
+    Error::Refused(format!("a backup `{name}` already exists: use another name"))
 }
 
 /// An id that is unique and sorts by this time.
@@ -187,20 +187,24 @@ pub fn id(time: Timestamp) -> Ulid {
 }
 
 /// The note beside what it builds on.
-fn note(wish: &Wish) -> Option<String> {
-    let parent: Name = wish.parent.as_ref()?.parse().ok()?;
-    Some(parent.child(&wish.name))
+fn note(request: &PutRequest) -> Option<String> {
+    let parent: Name = request.parent.as_ref()?.parse().ok()?;
+    Some(parent.child(&request.name))
 }
 
 /// Says beside the base that something is being built on it, and only then looks whether it is whole.
-async fn beside_its_base(store: &Store, open: &mut Open, wish: &Wish) -> Result<(), Error> {
-    let Some(note) = note(wish) else { return Ok(()) };
-    let what = format!("storing `{}`", wish.name);
+async fn beside_its_base(store: &Store, open: &mut Open, request: &PutRequest) -> Result<(), Error> {
+    let Some(note) = note(request) else { return Ok(()) };
+    let what = format!("storing `{}`", request.name);
     open.key(note.clone())?;
-    let text = serde_json::json!({"storing": wish.name.as_str(), "since": store.clock().now()}).to_string();
+    let text =
+        serde_json::json!({"storing": request.name.as_str(), "since": store.clock().now()}).to_string();
     let crc = crc32c::crc32c(text.as_bytes());
-    store.put(&note, text.into(), crc, &Terms::default(), false).await.map_err(|fault| fault.error(&what))?;
-    chain::stays(store, wish.name.as_str(), wish.parent.as_deref()).await
+    store
+        .put(&note, text.into(), crc, &ObjectOptions::default(), false)
+        .await
+        .map_err(|fault| fault.error(&what))?;
+    chain::stays(store, request.name.as_str(), request.parent.as_deref()).await
 }
 
 /// Reads the stream without storing it, and compares it with the backup that has its name.
@@ -211,8 +215,8 @@ async fn same(
     called_off: Arc<AtomicBool>,
     progress: &Arc<Progress>,
 ) -> Result<Manifest, Error> {
-    let there = catalog::manifest(store, name).await?;
-    let guard = CallOff(called_off, Room::new(None));
+    let there = lookup::manifest(store, name).await?;
+    let guard = CallOff(called_off, BufferPool::new(None));
     let seen = Arc::clone(progress);
     let read = tokio::task::spawn_blocking(move || -> io::Result<(u64, String)> {
         let digest = crate::stream::stages::digest(&mut source, |count| seen.add(count))?;
@@ -223,38 +227,44 @@ async fn same(
     drop(guard);
     let (size, sha256) = read.map_err(|error| Error::Stream(format!("comparing `{name}`: {error}")))?;
     if (size, &sha256) != (there.size, &there.sha256) {
-        return Err(Error::Refused(format!("there is a backup `{name}` already, with other contents")));
+        return Err(Error::Refused(format!("a backup `{name}` already exists, with other contents")));
     }
-    catalog::bytes(store, name, &there).await.map(|(manifest, _)| manifest)
+    lookup::bytes(store, name, &there).await.map(|(manifest, _)| manifest)
 }
 
 /// The manifest of what was stored.
-fn described(wish: Wish, time: Timestamp, key: String, taken: Taken, version: Option<String>) -> Manifest {
+fn described(
+    request: PutRequest,
+    time: Timestamp,
+    key: String,
+    taken: IngestResult,
+    version: Option<String>,
+) -> Manifest {
     let sums: Vec<u8> = taken.layout.sums.iter().flat_map(|sum| sum.to_be_bytes()).collect();
     Manifest {
         version: VERSION,
         tool: concat!("hostler-depot ", env!("CARGO_PKG_VERSION")).to_owned(),
-        name: wish.name.as_str().to_owned(),
-        database: wish.database,
+        name: request.name.as_str().to_owned(),
+        database: request.database,
         time,
-        parent: wish.parent,
+        parent: request.parent,
         size: taken.size,
         sha256: taken.sha256,
         stored: Stored {
             key,
             size: taken.layout.size,
             parts: taken.layout.parts,
-            block: wish.sizes.block,
+            block: request.sizes.block,
             crc32c: crate::manifest::hex(&sums),
-            compression: wish.recipe.level.map(|_| "zstd".to_owned()),
-            encryption: (!wish.recipe.recipients.is_empty()).then(|| "age".to_owned()),
-            class: wish.terms.class.unwrap_or_else(|| "STANDARD".to_owned()),
-            locked_until: wish.terms.lock.map(|(_, until)| until),
+            compression: request.recipe.level.map(|_| "zstd".to_owned()),
+            encryption: (!request.recipe.recipients.is_empty()).then(|| "age".to_owned()),
+            class: request.object_options.class.unwrap_or_else(|| "STANDARD".to_owned()),
+            locked_until: request.object_options.lock.map(|(_, until)| until),
             object_version: version,
         },
-        backint: wish.backint,
-        owner: wish.owner,
-        label: wish.label,
+        backint: request.backint,
+        owner: request.owner,
+        label: request.label,
     }
 }
 
@@ -262,36 +272,36 @@ fn described(wish: Wish, time: Timestamp, key: String, taken: Taken, version: Op
 async fn send(
     store: &Store,
     open: &mut Open,
-    wish: &Wish,
+    request: &PutRequest,
     key: &str,
     mut source: Box<dyn Source>,
     called_off: Arc<AtomicBool>,
     progress: &Arc<Progress>,
-) -> Result<(Taken, Option<String>, Proof), Error> {
-    let what = format!("storing `{}`", wish.name);
-    let name = wish.name.clone();
-    let room = Room::new(wish.room);
-    let guard = CallOff(called_off, room.clone());
+) -> Result<(IngestResult, Option<String>, Proof), Error> {
+    let what = format!("storing `{}`", request.name);
+    let name = request.name.clone();
+    let pool = BufferPool::new(request.memory);
+    let guard = CallOff(called_off, pool.clone());
     let (sender, mut parts) = mpsc::channel::<Part>(1);
-    let cutter = Cutter::new(wish.sizes, room, Handle::current(), sender, wish.rate);
-    let recipe = wish.recipe.clone();
+    let cutter = Cutter::new(request.sizes, pool, Handle::current(), sender, request.rate);
+    let recipe = request.recipe.clone();
     let seen = Arc::clone(progress);
-    let empty = wish.empty;
+    let empty = request.empty;
     let pump = tokio::task::spawn_blocking(move || {
         let source = std::cell::RefCell::new(&mut source);
         let mut reader = Shared(&source);
         let ended = |size| {
             source.borrow_mut().ended(size)?;
             if size == 0 && !empty {
-                return Err(io::Error::other("no byte came: nothing is no backup (--empty stores it)"));
+                return Err(io::Error::other("the stream was empty: that is no backup (--empty stores it)"));
             }
             Ok(())
         };
-        take_in(&mut reader, &recipe, cutter, |count| seen.add(count), ended)
+        ingest(&mut reader, &recipe, cutter, |count| seen.add(count), ended)
     });
-    let sent = transmit(store, open, wish, key, &mut parts).await;
+    let sent = transmit(store, open, request, key, &mut parts).await;
     drop(parts);
-    // If sending failed the pump must not wait for room or for its source.
+    // If sending failed the pump must not wait for memory or for its source.
     if sent.is_err() {
         drop(guard);
     }
@@ -305,19 +315,19 @@ async fn send(
             (taken, doubtful)
         }
         (Ok(Upload::Whole { proved }), Ok(taken)) => (taken, if proved { Vec::new() } else { vec![1] }),
-        (_, Err(Broken::Source(error))) if error.to_string() != "called off" => {
+        (_, Err(StreamError::Source(error))) if error.to_string() != "called off" => {
             return Err(Error::Stream(format!("{what}: nothing was stored: {error}")));
         }
         (Err(error), _) => return Err(error),
-        (_, Err(Broken::Sink(error) | Broken::Source(error))) => {
+        (_, Err(StreamError::Sink(error) | StreamError::Source(error))) => {
             return Err(Error::Local(format!("{what}: {error}")));
         }
-        (_, Err(Broken::Key)) => return Err(Error::Local(format!("{what}: no key"))),
+        (_, Err(StreamError::Key)) => return Err(Error::Local(format!("{what}: no key"))),
     };
     let found = store.head(key).await.map_err(|fault| fault.error(&what))?;
     match found {
         Some(found) if found.size == taken.layout.size => {
-            let proof = read_back(store, wish, key, &taken.layout, &doubtful).await?;
+            let proof = read_back(store, request, key, &taken.layout, &doubtful).await?;
             Ok((taken, found.version, proof))
         }
         Some(found) => Err(Error::damaged(
@@ -342,7 +352,7 @@ const SAMPLE: usize = 16;
 /// Reads back what the server's answers do not prove: all blocks of the doubtful parts, or some of them.
 async fn read_back(
     store: &Store,
-    wish: &Wish,
+    request: &PutRequest,
     key: &str,
     layout: &Layout,
     doubtful: &[u32],
@@ -350,7 +360,7 @@ async fn read_back(
     if doubtful.is_empty() || layout.size == 0 {
         return Ok(Proof::Checksums);
     }
-    let name = wish.name.as_str();
+    let name = request.name.as_str();
     let mut blocks = Vec::new();
     let (mut number, mut from) = (0u32, 0u64);
     for (count, size) in &layout.parts {
@@ -358,7 +368,7 @@ async fn read_back(
             number += 1;
             let end = from + size;
             if doubtful.binary_search(&number).is_ok() {
-                blocks.extend(from / wish.sizes.block..end.div_ceil(wish.sizes.block));
+                blocks.extend(from / request.sizes.block..end.div_ceil(request.sizes.block));
             }
             from = end;
         }
@@ -367,12 +377,12 @@ async fn read_back(
     let last = blocks.last().copied();
     let mut some: Vec<u64> = blocks.into_iter().step_by(step).collect();
     some.extend(last.filter(|last| some.last() != Some(last)));
-    let room = Room::new(wish.room);
+    let pool = BufferPool::new(request.memory);
     for at in some {
         let Some(sum) = usize::try_from(at).ok().and_then(|at| layout.sums.get(at)) else { continue };
-        let from = at * wish.sizes.block;
-        let length = wish.sizes.block.min(layout.size - from);
-        let into = room.take(wish.sizes.block).await.map_err(Error::local("memory"))?;
+        let from = at * request.sizes.block;
+        let length = request.sizes.block.min(layout.size - from);
+        let into = pool.take(request.sizes.block).await.map_err(Error::local("memory"))?;
         match store.range(key, from, length, *sum, &tokio::sync::Mutex::new(into)).await {
             Ok(true) => {}
             Ok(false) => {
@@ -402,25 +412,25 @@ enum Upload {
 async fn transmit(
     store: &Store,
     open: &mut Open,
-    wish: &Wish,
+    request: &PutRequest,
     key: &str,
     parts: &mut mpsc::Receiver<Part>,
 ) -> Result<Upload, Error> {
-    let what = format!("storing `{}`", wish.name);
+    let what = format!("storing `{}`", request.name);
     // The pump has failed, and says why.
     let Some(first) = parts.recv().await else { return Ok(Upload::Whole { proved: false }) };
     if first.last {
-        let sent = store.put(key, first.bytes, first.crc, &wish.terms, false).await;
+        let sent = store.put(key, first.bytes, first.crc, &request.object_options, false).await;
         let sent = sent.map_err(|fault| fault.error(&what))?;
         return Ok(Upload::Whole { proved: sent.proved });
     }
-    let id = store.begin(key, &wish.terms, true).await.map_err(|fault| fault.error(&what))?;
+    let id = store.begin(key, &request.object_options, true).await.map_err(|fault| fault.error(&what))?;
     open.upload(key, &id)?;
     let mut flying: JoinSet<Result<uploads::Stored, Fault>> = JoinSet::new();
     let mut stored = Vec::new();
     let mut next = Some(first);
     while let Some(part) = next {
-        while flying.len() >= wish.parallel {
+        while flying.len() >= request.parallel {
             landed(&mut flying, &mut stored, &what).await?;
         }
         let (store, key, id) = (store.clone(), key.to_owned(), id.clone());

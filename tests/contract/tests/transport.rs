@@ -37,6 +37,21 @@ fn tls_with_certificates_on_both_sides() {
     assert_eq!(list(full()).unwrap(), 1);
     let unverified = ConsulSettings { ca_file: None, verify: false, ..full() };
     assert_eq!(list(unverified).unwrap(), 1, "verification is off");
+    // However the files were saved.
+    let dir = tempfile::tempdir().expect("a folder");
+    let marked = |from: &std::path::Path| {
+        let to = dir.path().join(from.file_name().expect("a name"));
+        let text = std::fs::read_to_string(from).expect("a certificate");
+        std::fs::write(&to, format!("\u{feff}{}", text.replace('\n', "\r\n")))
+            .expect("the same, otherwise saved");
+        to
+    };
+    let saved_elsewhere = ConsulSettings {
+        ca_file: Some(marked(&files.ca)),
+        client: Some(ClientCert { cert: marked(&files.client_cert), key: marked(&files.client_key) }),
+        ..full()
+    };
+    assert_eq!(list(saved_elsewhere).unwrap(), 1, "with byte order marks");
     let strangers = [
         ("no client certificate", ConsulSettings { client: None, ..full() }),
         ("an authority that we do not know", ConsulSettings { ca_file: None, ..full() }),
@@ -46,4 +61,20 @@ fn tls_with_certificates_on_both_sides() {
         let answer = list(settings);
         assert!(matches!(answer, Err(StoreError::Unreachable { .. })), "{why}: {answer:?}");
     }
+}
+
+#[test]
+fn a_wrong_scheme_and_an_unknown_datacenter_are_named_with_their_setting() {
+    let consul = Consul::with(Options { tls: true, ..Options::default() });
+    let said = |settings: ConsulSettings| match list(settings) {
+        Err(error @ StoreError::Unreachable { .. }) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let plain = said(settings(&consul.address().replace("http://", "https://")));
+    assert!(plain.contains("it speaks plain HTTP there") && plain.contains("`consul.address`"), "{plain}");
+    let secure = said(settings(&consul.https_address().replace("https://", "http://")));
+    assert!(secure.contains("it speaks HTTPS there") && secure.contains("`consul.address`"), "{secure}");
+    let elsewhere = ConsulSettings { datacenter: Some("moon".to_owned()), ..settings(&consul.address()) };
+    let elsewhere = said(elsewhere);
+    assert!(elsewhere.contains("\"moon\"") && elsewhere.contains("`consul.datacenter`"), "{elsewhere}");
 }

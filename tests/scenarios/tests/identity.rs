@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use hostler_testkit::{Consul, Host, SOON, eventually};
+use hostler_testkit::{Consul, Host, Options, SOON, eventually};
 
 /// Waits for a condition of the agent that says so.
 #[track_caller]
@@ -133,9 +133,22 @@ fn a_renamed_host_starts_nothing_until_it_is_adopted() {
     host.rename("after");
     host.enroll();
     host.put("hostler/orders/hosts/after/mine", "task: t\non_join: run");
+    // What an operator wants of the orders of that other host is not for this one.
+    let waiting = consul.get("hostler/reports/orders/before/o").expect("the report of the order");
+    let waiting: serde_json::Value = serde_json::from_str(&waiting).expect("a report");
+    let (identity, id) =
+        (waiting["identity"].as_str().expect("an identity"), hostler::host::clock::new_run());
+    let cancel = format!("act: cancel\nnames: {identity}\nby: bob\nreason: CHG3");
+    host.put(&format!("hostler/control/hosts/after/o/{id}"), &cancel);
     host.start();
     says(&host, "was before and is configured as after");
+    eventually(SOON, || match host.agent_report() {
+        Some(report) if report["seen"]["hostler/control/hosts/after/"].is_u64() => Ok(()),
+        report => Err(format!("the controls are not seen: {report:?}")),
+    });
     assert!(host.effects("mine").is_empty() && host.report("mine").is_none());
+    let ledger = fs::read_to_string(host.path("state/ledger")).expect("the ledger");
+    assert!(!ledger.contains("\"acted\""), "a control was taken in: {ledger}");
     let old = consul.get("hostler/reports/orders/before/o").unwrap();
     assert!(old.contains("\"waiting\""), "nothing was withdrawn: {old}");
     let (status, text) = host.hostler(&["adopt"]);
@@ -166,4 +179,34 @@ fn two_agents_under_one_name_find_one_another_and_start_nothing_new() {
     first.order("next", "task: t");
     first.wait_for("next", &["waiting identity"]);
     assert!(first.effects("next").is_empty());
+}
+
+#[test]
+fn a_host_without_the_right_to_ask_for_its_name_waits_until_it_has_it() {
+    let consul = Consul::with(Options { acl: true, ..Options::default() });
+    let rights = "key_prefix \"hostler/\" { policy = \"write\" }\n";
+    let token = consul.token("nameless", rights);
+    let node = consul.node();
+    for prefix in
+        [&*format!("orders/hosts/{node}"), "orders/groups/all", &format!("control/hosts/{node}"), "freeze"]
+    {
+        consul.put(&format!("hostler/{prefix}/_hostler"), "{}");
+    }
+    let mut host = Host::on_port(&node, consul.port(), Some(&token));
+    let config = fs::read_to_string(host.path("hostler.yml")).expect("the configuration");
+    fs::write(host.path("hostler.yml"), config.replace(&format!("host: {node}\n"), ""))
+        .expect("without a name");
+    host.start();
+    let log = |host: &Host| fs::read_to_string(host.path("log")).unwrap_or_default();
+    eventually(SOON, || match log(&host) {
+        log if log.contains("waiting for the name of this host") => Ok(()),
+        log => Err(log),
+    });
+    assert!(host.is_up(), "{}", log(&host));
+    consul.set_rules("nameless", &format!("{rights}agent_prefix \"\" {{ policy = \"read\" }}\n"));
+    eventually(SOON, || match consul.get(&format!("hostler/reports/agents/{node}")) {
+        Some(_) => Ok(()),
+        None => Err(log(&host)),
+    });
+    assert!(host.is_up(), "{}", log(&host));
 }

@@ -199,3 +199,61 @@ fn who_asks_too_much_or_too_slowly_keeps_nobody_else_from_asking() {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("the agent lives").count();
     assert!(descriptors < 40, "{descriptors} descriptors");
 }
+
+#[test]
+fn orders_that_were_deleted_count_no_more_and_what_went_wrong_is_a_warning() {
+    let consul = Consul::dev();
+    let (mut host, port) = host(&consul);
+    // On a pipe, as without the journal: the level is a word in the line.
+    host.set_env("HOSTLER_LOG", "warn");
+    host.start();
+    wait_for(port, "hostler_ready", 1.0);
+    host.order("broken", "task: fail");
+    host.order("unknown", "task: nonesuch");
+    host.order("nightly", "task: nonesuch\nschedule: '@daily'");
+    host.order("later", "task: count\nschedule: '0 0 1 1 *'");
+    host.order("unread", "tsk: count");
+    for (order, phase) in [
+        ("broken", "failed"),
+        ("unknown", "refused"),
+        ("nightly", "refused"),
+        ("later", "waiting schedule"),
+        ("unread", "refused"),
+    ] {
+        let report = host.wait_for(order, &[phase]);
+        assert_eq!(report["identity"].is_string(), order != "unread", "{report}");
+    }
+    wait_for(port, "hostler_orders{phase=\"failed\"}", 1.0);
+    wait_for(port, "hostler_orders{phase=\"refused\"}", 3.0);
+    wait_for(port, "hostler_orders_waiting{reason=\"schedule\"}", 1.0);
+    let log = fs::read_to_string(host.path("log")).expect("the log");
+    for words in ["failed: ", "hosts/measured/unknown", "hosts/measured/unread"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+    for order in ["broken", "unknown", "nightly", "later", "unread"] {
+        host.delete(&format!("hostler/orders/hosts/measured/{order}"));
+    }
+    let gone = |host: &Host| {
+        for phase in ["failed", "refused", "withdrawn"] {
+            eventually(SOON, || match sample(port, &format!("hostler_orders{{phase=\"{phase}\"}}")) {
+                None => Ok(()),
+                Some(value) => Err(format!("{value} {phase}")),
+            });
+        }
+        wait_for(port, "hostler_orders_waiting{reason=\"schedule\"}", 0.0);
+        for (order, phase) in [
+            ("broken", "failed"),
+            ("unknown", "refused"),
+            ("nightly", "refused"),
+            ("later", "withdrawn"),
+            ("unread", "withdrawn"),
+        ] {
+            host.wait_for(order, &[phase]);
+        }
+    };
+    gone(&host);
+    host.stop();
+    host.start();
+    wait_for(port, "hostler_ready", 1.0);
+    gone(&host);
+}

@@ -300,6 +300,14 @@ impl Consul {
         self.api("GET", "/v1/snapshot", b"").body
     }
 
+    /// The name of its node.
+    #[track_caller]
+    pub fn node(&self) -> String {
+        let answer: Value =
+            serde_json::from_slice(&self.api("GET", "/v1/agent/self", b"").body).unwrap_or_default();
+        answer["Config"]["NodeName"].as_str().expect("a node's name").to_ascii_lowercase()
+    }
+
     /// Puts a snapshot back.
     #[track_caller]
     pub fn restore(&self, snapshot: &[u8]) {

@@ -111,3 +111,134 @@ impl LastLook {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::{Answer, When};
+
+    const ORDER: &str = "hostler/orders/groups/db/o";
+
+    /// Keys with their index; looked at as a whole.
+    #[derive(Clone)]
+    struct Kept(BTreeMap<String, u64>);
+
+    impl Kept {
+        /// A host `h` in the groups `db` and `all`, with an order of `db` and nothing against it.
+        fn usual() -> Self {
+            let markers = [
+                "orders/hosts/h/_hostler",
+                "orders/groups/db/_hostler",
+                "orders/groups/all/_hostler",
+                "freeze/_hostler",
+                "control/hosts/h/_hostler",
+            ];
+            let markers = markers.map(|key| (format!("hostler/{key}"), 1));
+            Self(markers.into_iter().chain([(ORDER.to_owned(), 7)]).collect())
+        }
+
+        fn listing(&self, wanted: impl Fn(&str) -> bool) -> Listing {
+            let entries: Vec<Entry> = (self.0.iter().filter(|(key, _)| wanted(key)))
+                .map(|(key, index)| Entry { key: key.clone(), value: b"{}".to_vec(), modify_index: *index })
+                .collect();
+            Listing { index: 9, entries }
+        }
+    }
+
+    impl Store for Kept {
+        fn list<'a>(&'a self, _: &'a str) -> Answer<'a, Listing> {
+            Box::pin(std::future::pending())
+        }
+        fn changed<'a>(&'a self, _: &'a str, _: Option<u64>, _: Duration) -> Answer<'a, Listing> {
+            Box::pin(std::future::pending())
+        }
+        fn look<'a>(&'a self, reads: &'a [Read]) -> Answer<'a, Vec<Listing>> {
+            let found = reads.iter().map(|read| match read {
+                Read::Key(asked) => self.listing(|key| key == asked),
+                Read::Prefix(asked) => self.listing(|key| key.starts_with(asked)),
+            });
+            let found = Ok(found.collect());
+            Box::pin(async move { found })
+        }
+        fn put<'a>(&'a self, _: &'a str, _: Vec<u8>, _: When) -> Answer<'a, bool> {
+            Box::pin(std::future::pending())
+        }
+        fn delete<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+            Box::pin(std::future::pending())
+        }
+        fn node(&self) -> Answer<'_, String> {
+            Box::pin(std::future::pending())
+        }
+        fn place(&self) -> String {
+            "a test".to_owned()
+        }
+    }
+
+    /// What the last look says, in a word, and whether it had the watches read anew.
+    async fn look(kept: &Kept, groups: &[&str]) -> (&'static str, bool) {
+        let host: Name = "h".parse().unwrap();
+        let groups = groups.iter().map(|group| Source::Group(group.parse().unwrap()));
+        let doubt = Arc::new(Notify::new());
+        let doubted = doubt.notified();
+        let last = LastLook {
+            store: Arc::new(kept.clone()),
+            keys: Keys::new("hostler"),
+            sources: std::iter::once(Source::Host(host.clone())).chain(groups).collect(),
+            host,
+            key: "groups/db/o".parse().unwrap(),
+            index: 7,
+            task: "t".parse().unwrap(),
+            known: BTreeSet::new(),
+            doubt: Arc::clone(&doubt),
+        };
+        let word = match last.look().await {
+            Ok(_) => "starts",
+            Err(Look::Changed(_)) => "changed",
+            Err(Look::NotNow(_)) => "not now",
+            Err(Look::Trouble(_)) => "trouble",
+        };
+        tokio::pin!(doubted);
+        (word, doubted.as_mut().enable())
+    }
+
+    #[tokio::test]
+    async fn nothing_starts_but_on_what_is_there_at_one_moment() {
+        let groups = ["db", "all"];
+        assert_eq!(look(&Kept::usual(), &groups).await, ("starts", false));
+        // Without any of the markers nothing is believed, and that of an unwatched group is nobody's.
+        for marker in Kept::usual().0.keys().filter(|key| key.ends_with("_hostler")) {
+            let mut kept = Kept::usual();
+            kept.0.remove(marker);
+            assert_eq!(look(&kept, &groups).await, ("not now", true), "{marker}");
+        }
+        for (key, index, expected) in [
+            ("hostler/orders/hosts/h/o", 3, ("changed", true)),
+            ("hostler/orders/hosts/h/o2", 3, ("starts", false)),
+            ("hostler/orders/hosts/h2/o", 3, ("starts", false)),
+            ("hostler/orders/groups/all/o", 3, ("starts", false)),
+            (ORDER, 8, ("changed", true)),
+            ("hostler/freeze/all", 8, ("not now", true)),
+            ("hostler/freeze/elsewhere", 8, ("starts", false)),
+            ("hostler/control/hosts/h/o/01JD8000000000000000000000", 8, ("not now", true)),
+            ("hostler/control/hosts/h/other/01JD8000000000000000000000", 8, ("starts", false)),
+        ] {
+            let mut kept = Kept::usual();
+            kept.0.insert(key.to_owned(), index);
+            assert_eq!(look(&kept, &groups).await, expected, "{key}");
+        }
+        let mut kept = Kept::usual();
+        kept.0.remove(ORDER);
+        assert_eq!(look(&kept, &groups).await, ("changed", true));
+        // A nearer group hides it as the host does; one that the host has left is no place of orders any more.
+        let mut kept = Kept::usual();
+        kept.0.insert("hostler/orders/groups/near/_hostler".to_owned(), 1);
+        assert_eq!(look(&kept, &["near", "db", "all"]).await, ("starts", false));
+        kept.0.insert("hostler/orders/groups/near/o".to_owned(), 3);
+        assert_eq!(look(&kept, &["near", "db", "all"]).await, ("changed", true));
+        assert_eq!(look(&kept, &["db", "all"]).await, ("starts", false));
+        assert_eq!(look(&kept, &["all"]).await, ("changed", true));
+    }
+}

@@ -4,8 +4,8 @@ use ulid::Ulid;
 
 use super::grammar::quoted;
 use super::{Answer, Session, place};
-use crate::catalog;
 use crate::error::Error;
+use crate::lookup;
 use crate::manifest::Manifest;
 use crate::name::{self, Kind, Name};
 
@@ -65,7 +65,7 @@ pub(super) async fn manifest(
     user: &str,
     object: &str,
 ) -> Result<Manifest, Error> {
-    let manifest = catalog::manifest(&session.store, name).await?;
+    let manifest = lookup::manifest(&session.store, name).await?;
     match &manifest.backint {
         Some(known) if known.object == object && known.user == user => Ok(manifest),
         _ => Err(Error::Missing(name.as_str().to_owned())),
@@ -90,7 +90,7 @@ pub(super) async fn null(session: &Session, object: Option<&str>) -> Answer {
             // Only the manifest knows the name that HANA uses.
             use futures_util::stream::{self, StreamExt};
             let all: Vec<(Ulid, Result<Manifest, Error>)> = stream::iter(found)
-                .map(|(id, name)| async move { (id, catalog::manifest(&session.store, &name).await) })
+                .map(|(id, name)| async move { (id, lookup::manifest(&session.store, &name).await) })
                 .buffered(16)
                 .collect()
                 .await;
@@ -124,7 +124,7 @@ pub(super) async fn ebid(session: &Session, ebid: &str, object: Option<&str>) ->
         },
     };
     let (Some(name), Ok(id)) = (name, Ulid::from_string(ebid)) else { return not_found() };
-    match catalog::manifest(&session.store, &name).await {
+    match lookup::manifest(&session.store, &name).await {
         Ok(Manifest { backint: Some(known), .. }) if object.is_none_or(|object| object == known.object) => {
             vec![told(session, id, &known.object)]
         }

@@ -37,11 +37,11 @@ const NEWEST: &str = "1.50";
 /// What a caller speaks that does not say.
 const OLDEST: &str = "1.00";
 /// More entries than HANA ever has in one call.
-const MOST_ENTRIES: usize = 4096;
+const MAX_ENTRIES: usize = 4096;
 /// Entries without a pipe that are dealt with at once.
 const IN_TURN: usize = 16;
 /// More than this is no list of entries.
-const MOST_BYTES: u64 = 16 * 1024 * 1024;
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -50,7 +50,7 @@ pub enum Function {
     Backup,
     /// Get back
     Restore,
-    /// Tell what there is
+    /// List backups
     Inquire,
     /// Remove
     Delete,
@@ -61,31 +61,31 @@ pub enum Function {
 #[derive(Clone, Debug, clap::Args)]
 #[command(disable_version_flag = true)]
 pub struct Arguments {
-    /// What to do
+    /// Function to perform
     #[arg(short, long, value_enum, ignore_case = true, required_unless_present_any = ["short_version", "full_version"])]
     function: Option<Function>,
-    /// The configuration, as for all other commands
+    /// Configuration file, as for all other commands
     #[arg(short, long, value_name = "FILE")]
     paramfile: Option<PathBuf>,
     /// List of entries [default: standard input]
     #[arg(short, long, value_name = "FILE")]
     input: Option<PathBuf>,
-    /// Where the answer goes [default: standard output]
+    /// File for the answer [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// SID, or DB@SID
     #[arg(short, long)]
     user: Option<String>,
-    /// Id that HANA gives the backup; not used
+    /// Backup id of HANA; ignored
     #[arg(short = 's', long, value_name = "ID")]
     backupid: Option<String>,
-    /// Number of objects; not used
+    /// Number of objects; ignored
     #[arg(short, long)]
     count: Option<String>,
-    /// COMPLETE, INCREMENTAL, DIFFERENTIAL or LOG; not used
+    /// COMPLETE, INCREMENTAL, DIFFERENTIAL or LOG; ignored
     #[arg(short, long)]
     level: Option<String>,
-    /// Print the version of the interface and of this program
+    /// Print the versions of the interface and of this program
     #[arg(short = 'v')]
     short_version: bool,
     /// The same, in full
@@ -139,7 +139,7 @@ const SHARED: u64 = 192 * 1024 * 1024;
 impl Session {
     /// The memory of one entry, if that is bounded: they share what was said, and what is usual if they are many.
     fn fair(&self) -> Option<u64> {
-        let all = self.settings.room.or((self.entries > 1).then_some(SHARED))?;
+        let all = self.settings.memory.or((self.entries > 1).then_some(SHARED))?;
         Some(all / self.entries.max(1) as u64)
     }
 }
@@ -196,22 +196,22 @@ fn read(arguments: &Arguments) -> Result<Vec<Line>, Error> {
     match &arguments.input {
         Some(path) => {
             let file = std::fs::File::open(path).map_err(Error::local(path.display().to_string()))?;
-            file.take(MOST_BYTES).read_to_end(&mut text).map_err(Error::local(path.display().to_string()))?;
+            file.take(MAX_BYTES).read_to_end(&mut text).map_err(Error::local(path.display().to_string()))?;
         }
         None => {
             let input = std::io::stdin().lock();
-            input.take(MOST_BYTES).read_to_end(&mut text).map_err(Error::local("standard input"))?;
+            input.take(MAX_BYTES).read_to_end(&mut text).map_err(Error::local("standard input"))?;
         }
     }
-    if text.len() as u64 >= MOST_BYTES {
-        return Err(Error::Config(format!("the input has more than {MOST_BYTES} bytes")));
+    if text.len() as u64 >= MAX_BYTES {
+        return Err(Error::Config(format!("the input has more than {MAX_BYTES} bytes")));
     }
     let function = arguments.function.unwrap_or(Function::Inquire);
     let lines = grammar::lines(function, &text).map_err(|why| Error::Config(format!("the input: {why}")))?;
     let entries: Vec<Line> = lines.into_iter().filter(|line| *line != Line::Comment).collect();
-    if entries.len() > MOST_ENTRIES {
+    if entries.len() > MAX_ENTRIES {
         return Err(Error::Config(format!(
-            "{} entries are more than the {MOST_ENTRIES} of a call",
+            "{} entries are more than the {MAX_ENTRIES} of a call",
             entries.len()
         )));
     }
@@ -278,8 +278,8 @@ async fn call(options: &Options, arguments: &Arguments) -> Result<bool, Error> {
     };
     let function = arguments.function.unwrap_or(Function::Inquire);
     if function == Function::Backup {
-        for why in crate::clean::dead(&session.store, &session.journal).await.1 {
-            complain(&format!("what was interrupted earlier could not be cleared away: {why}"));
+        for why in crate::clean::abandoned(&session.store, &session.journal).await.1 {
+            complain(&format!("an interrupted operation could not be cleaned up: {why}"));
         }
         // The first answer tells the server's time, by which ids are made.
         let _ = session.store.head("clock").await;
@@ -294,7 +294,8 @@ async fn call(options: &Options, arguments: &Arguments) -> Result<bool, Error> {
         let again = again.contains(&at);
         work.spawn(async move {
             if again {
-                let why = "the same pipe or file is named twice in this call: only the first is served";
+                let why =
+                    "the same pipe or file is named twice in this call; only the first entry is processed";
                 return (at, failed(&named(&entry), &why));
             }
             let _turn = if in_turn(function, &entry) { turns.acquire().await.ok() } else { None };
@@ -316,7 +317,7 @@ async fn call(options: &Options, arguments: &Arguments) -> Result<bool, Error> {
         }
     }
     for (entry, answer) in entries.iter().zip(answers).skip(next) {
-        out.say(&answer.unwrap_or_else(|| failed(&named(entry), &"it was not dealt with")))?;
+        out.say(&answer.unwrap_or_else(|| failed(&named(entry), &"it was not processed")))?;
     }
     out.end()?;
     let hopeless = session.store_failed.load(Ordering::Relaxed);

@@ -9,7 +9,7 @@ use crate::manifest::hex;
 use crate::name::Name;
 
 /// Longer names are told by their sum.
-const MOST_BYTES: usize = 600;
+const MAX_BYTES: usize = 600;
 
 fn escape(part: &str) -> String {
     let mut out = String::new();
@@ -45,8 +45,7 @@ pub fn of_object(user: &str, object: &str) -> String {
         // Something relative must not be taken for the absolute path of the same letters.
         None => format!("%-/{}", object.split('/').map(escape).collect::<Vec<_>>().join("/")),
     };
-    let path =
-        if path.len() > MOST_BYTES { format!("sha256-{}", hex(&Sha256::digest(object))) } else { path };
+    let path = if path.len() > MAX_BYTES { format!("sha256-{}", hex(&Sha256::digest(object))) } else { path };
     format!("{}{path}/", of_user(user))
 }
 

@@ -12,17 +12,17 @@ use crate::download;
 use crate::error::Error;
 use crate::manifest::Backint;
 use crate::progress::Progress;
-use crate::store::objects::Warmth;
-use crate::stream::pipe::End;
+use crate::store::objects::Availability;
+use crate::stream::pipe::Endpoint;
 use crate::stream::schedule::SMALLEST_PART;
 use crate::stream::target::Target;
-use crate::upload::{self, Source, Wish};
+use crate::upload::{self, PutRequest, Source};
 
 const MIB: u64 = 1024 * 1024;
 
 /// A pipe or file of HANA's.
 struct Given {
-    end: End,
+    end: Endpoint,
     /// A file, with the size that was said.
     file: Option<Option<u64>>,
     parent: i32,
@@ -38,7 +38,7 @@ impl Source for Given {
     fn ended(&mut self, size: u64) -> io::Result<()> {
         // The end of a pipe looks the same whether its writer is done or dead. A caller that is gone is dead.
         if nix::unistd::getppid().as_raw() != self.parent {
-            return Err(io::Error::other("whoever called has died"));
+            return Err(io::Error::other("the calling process has died"));
         }
         match self.file {
             None if size == 0 => Err(io::Error::other("the pipe was closed before its first byte")),
@@ -67,20 +67,20 @@ async fn store(session: &Session, object: &str, file: Option<Option<u64>>) -> Re
     let name = place::backup(&session.user, object, &ebid);
     let name = name.ok_or_else(|| Error::Config("the name is too long for a key".to_owned()))?;
     let called_off = Arc::new(AtomicBool::new(false));
-    let end = End::reading(Path::new(object), settings.pipes, Arc::clone(&called_off));
+    let end = Endpoint::reading(Path::new(object), settings.pipes, Arc::clone(&called_off));
     let end = end.map_err(|error| Error::Stream(format!("{object}: {error}")))?;
     let source = Box::new(Given { end, file, parent: session.parent });
     let fair = session.fair();
     // Small enough for two of them to fit.
     let unit = fair.map_or(settings.unit, |fair| (fair / 2).clamp(SMALLEST_PART, settings.unit));
-    let wish = Wish {
+    let request = PutRequest {
         name,
         database: session.user.clone(),
         parent: None,
         recipe: settings.recipe.clone(),
-        terms: settings.terms(session.store.clock().now())?,
+        object_options: settings.object_options(session.store.clock().now())?,
         sizes: settings.sizes(None, unit - unit % MIB),
-        room: fair,
+        memory: fair,
         parallel: (2 * settings.parallel / session.entries).max(2),
         rate: settings.rate.map(|rate| (rate / session.entries as u64).max(1)),
         backint: Some(Backint { user: session.user.clone(), object: object.to_owned(), ebid: ebid.clone() }),
@@ -91,7 +91,7 @@ async fn store(session: &Session, object: &str, file: Option<Option<u64>>) -> Re
     };
     let progress = Progress::new("stored", None);
     let (manifest, _) =
-        upload::put(&session.store, &session.journal, wish, source, called_off, progress).await?;
+        upload::put(&session.store, &session.journal, request, source, called_off, progress).await?;
     Ok((ebid, manifest.size))
 }
 
@@ -116,15 +116,15 @@ pub(super) async fn restore(session: &Session, ebid: Option<&str>, object: &str,
         let target = Target::look(&path).map_err(local)?;
         let manifest = inquire::manifest(session, &name, session.source(), object).await?;
         let mut reading = session.settings.reading()?;
-        reading.room = session.fair();
+        reading.memory = session.fair();
         reading.parallel = (2 * reading.parallel / session.entries).max(2);
-        let (manifest, warmth) = download::ready(&session.store, &manifest).await?;
-        if let Warmth::Cold | Warmth::Thawing = warmth {
-            let terms = session.settings.terms(session.store.clock().now())?;
-            let wanted = cold::Wanted { speed: cold::Speed::Standard, days: 7 };
-            cold::thaw(&session.store, &name, &manifest, wanted, &terms).await?;
+        let (manifest, availability) = download::ready(&session.store, &manifest).await?;
+        if let Availability::Cold | Availability::Thawing = availability {
+            let object_options = session.settings.object_options(session.store.clock().now())?;
+            let wanted = cold::RestoreOptions { speed: cold::Speed::Standard, days: 7 };
+            cold::restore(&session.store, &name, &manifest, wanted, &object_options).await?;
             return Err(Error::Cold(format!(
-                "`{name}` is in cold storage and is being thawed now: see `hostler-depot status`, and recover again"
+                "`{name}` is in cold storage and is being thawed now: watch `hostler-depot status`, then repeat the recovery"
             )));
         }
         let out = target.open(session.settings.pipes, Arc::new(AtomicBool::new(false))).map_err(local)?;

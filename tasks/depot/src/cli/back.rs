@@ -9,75 +9,75 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{Context, complain, print_json, span};
-use crate::catalog;
 use crate::chain;
 use crate::cold::{self, Speed};
 use crate::command::{Input, Output};
 use crate::download;
 use crate::error::Error;
+use crate::lookup;
 use crate::manifest::Manifest;
 use crate::name::Name;
 use crate::progress::{Progress, bytes, outputs};
-use crate::store::objects::Warmth;
-use crate::stream::pipe::{End, Patience};
+use crate::store::objects::Availability;
+use crate::stream::pipe::{Endpoint, Patience};
 use crate::stream::schedule;
 use crate::stream::target::{Sink, Target};
-use crate::upload::{self, Proof, Source, Wish};
+use crate::upload::{self, Proof, PutRequest, Source};
 
 #[derive(clap::Args)]
 pub(super) struct Put {
     /// Name of the new backup, such as hdb/2026-11-21_full
     name: Name,
-    /// Database that it is of, by which rules are found [default: the name's first part]
+    /// Database whose retention rules apply [default: first part of the name]
     #[arg(long)]
     database: Option<String>,
-    /// Name of the backup that this one builds on
+    /// Backup that this one builds on
     #[arg(long, value_name = "NAME")]
     parent: Option<Name>,
-    /// About how many bytes will come: even parts, and a time until the end
+    /// Approximate size of the stream; enables even parts and an ETA
     #[arg(long, value_name = "BYTES")]
     expect: Option<u64>,
-    /// Size of the first parts, which grow from there; below 5 MiB only where the server allows it
+    /// Size of the first parts; below 5 MiB only if the server allows it
     #[arg(long, value_name = "BYTES", hide = true)]
     part: Option<u64>,
-    /// Level of zstd, 0 for none [default: what the configuration says]
+    /// zstd level, 0 for none [default: `compress` of the configuration]
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(0..=19))]
     compress: Option<i32>,
-    /// Most bytes a second
+    /// Maximum bytes per second
     #[arg(long, value_name = "BYTES")]
     limit: Option<u64>,
     /// Storage class
     #[arg(long)]
     class: Option<String>,
-    /// Time that the stream may be silent
+    /// Fail if no byte arrives for this long
     #[arg(long, value_parser = span, default_value = "1h")]
     idle: Duration,
-    /// Store a stream that has no byte; otherwise that is an error
+    /// Accept a stream without any byte
     #[arg(long)]
     empty: bool,
-    /// Leave the backup to this owner: no rule of retention deletes, moves or counts it
+    /// Exempt the backup from all retention rules, in favour of this owner
     #[arg(long, value_name = "OWNER", value_parser = owner)]
     owned: Option<String>,
-    /// JSON that is stored in the manifest and shown by `list` and `show`, at most 1 KiB
+    /// JSON of at most 1 KiB, shown by `list` and `show`
     #[arg(long, value_name = "JSON", value_parser = label)]
     label: Option<serde_json::Value>,
-    /// Succeed without storing if a backup of this name has the same contents
+    /// Succeed if a backup of this name has the same contents
     #[arg(long)]
     if_same: bool,
-    /// Exit statuses of the command, beside 0, that are a good end
+    /// Exit statuses of the command that count as success, besides 0
     #[arg(long, value_name = "STATUS", value_delimiter = ',')]
     good: Vec<i32>,
-    /// Store the output of this command, if it ends well
+    /// Store the output of this command, if it succeeds
     #[arg(last = true)]
     command: Vec<String>,
 }
 
-/// Most bytes of a label.
-const MOST_LABEL: usize = 1024;
+/// Maximum bytes of a label.
+const MAX_LABEL: usize = 1024;
 
 fn label(text: &str) -> Result<serde_json::Value, String> {
-    if text.len() > MOST_LABEL {
-        return Err(format!("{} bytes are more than the {MOST_LABEL} of a label", text.len()));
+    if text.len() > MAX_LABEL {
+        return Err(format!("{} bytes are more than the {MAX_LABEL} of a label", text.len()));
     }
     serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))
 }
@@ -90,7 +90,7 @@ fn owner(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-struct Plain(End);
+struct Plain(Endpoint);
 
 impl io::Read for Plain {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
@@ -109,27 +109,27 @@ impl Put {
         let settings = &context.settings;
         context.clean().await;
         if let Some(parent) = &self.parent {
-            catalog::manifest(&context.store, parent).await?;
+            lookup::manifest(&context.store, parent).await?;
         }
         let first = self.name.as_str().split('/').next().unwrap_or_default().to_owned();
         if settings.locks_itself_out() {
             complain("none of the keys in identity_file opens what is stored for encrypt.recipients");
         }
-        let mut terms = settings.terms(context.store.clock().now())?;
-        terms.class = self.class.or(terms.class);
+        let mut object_options = settings.object_options(context.store.clock().now())?;
+        object_options.class = self.class.or(object_options.class);
         let mut recipe = settings.recipe.clone();
         if let Some(level) = self.compress {
             recipe.level = (level > 0).then_some(level);
         }
         let unit = self.part.filter(|part| *part > 0).unwrap_or(settings.unit).min(schedule::LARGEST_PART);
-        let wish = Wish {
+        let request = PutRequest {
             name: self.name,
             database: self.database.unwrap_or(first),
             parent: self.parent.map(|parent| parent.as_str().to_owned()),
             recipe,
-            terms,
+            object_options,
             sizes: settings.sizes(self.expect, unit),
-            room: settings.room,
+            memory: settings.memory,
             parallel: settings.parallel,
             rate: self.limit.filter(|rate| *rate > 0).or(settings.rate),
             backint: None,
@@ -140,7 +140,7 @@ impl Put {
         };
         let called_off = Arc::new(AtomicBool::new(false));
         let source: Box<dyn Source> = if self.command.is_empty() {
-            let end = End::standard(0, self.idle, Arc::clone(&called_off));
+            let end = Endpoint::standard(0, self.idle, Arc::clone(&called_off));
             Box::new(Plain(end.map_err(Error::local("standard input"))?))
         } else {
             let output = Output::start(&self.command, self.idle, &self.good, Arc::clone(&called_off));
@@ -148,7 +148,7 @@ impl Put {
         };
         let progress = Progress::new("stored", self.expect);
         let work =
-            upload::put(&context.store, &context.journal, wish, source, called_off, Arc::clone(&progress));
+            upload::put(&context.store, &context.journal, request, source, called_off, Arc::clone(&progress));
         let (manifest, proof) = progress.shown(work).await?;
         let figures = progress.figures(context.store.retries());
         outputs(
@@ -184,35 +184,35 @@ impl Put {
 pub(super) struct Get {
     /// Name of the backup
     name: Name,
-    /// Write to a file, which appears when it is whole, or into a device or pipe; - is standard output
+    /// File, device or pipe to write to; - for standard output
     #[arg(short, long, value_name = "FILE", conflicts_with = "command")]
     output: Option<PathBuf>,
-    /// Succeed without reading if the file has the same contents already
+    /// Succeed without reading if the file already has these contents
     #[arg(long, requires = "output")]
     if_same: bool,
-    /// How fast to thaw, if it is cold
+    /// Retrieval tier, if the backup is cold
     #[arg(long, value_enum, default_value = "standard")]
     tier: Speed,
-    /// Days that a thawed copy stays
+    /// Days to keep the thawed copy
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=365))]
     days: u32,
-    /// Wait so long for a thaw; otherwise ends with status 75, to be asked again
+    /// Wait up to this long for a thaw; exit with 75 after that
     #[arg(long, value_parser = span, default_value = "0s")]
     wait: Duration,
-    /// How often to ask whether it is thawed
+    /// Interval between checks for the thaw
     #[arg(long, value_parser = span, default_value = "60s")]
     poll: Duration,
-    /// Time that whoever reads may be silent
+    /// Fail if the reader accepts no byte for this long
     #[arg(long, value_parser = span, default_value = "1h")]
     idle: Duration,
-    /// Give it to this command; it is ended if a byte is wrong
+    /// Pipe the backup into this command; it is killed on any error
     #[arg(last = true)]
     command: Vec<String>,
 }
 
-/// Where the bytes go, and what is done at a good end.
+/// The destination of the bytes.
 enum Out {
-    Standard(End),
+    Standard(Endpoint),
     Target(Sink),
     Command(Input),
 }
@@ -246,7 +246,7 @@ impl Get {
         let local = |error: io::Error| Error::Local(error.to_string());
         let output = self.output.as_ref().filter(|path| path.as_os_str() != "-");
         let target = output.map(|path| Target::look(path)).transpose().map_err(local)?;
-        let manifest = catalog::manifest(&context.store, &self.name).await?;
+        let manifest = lookup::manifest(&context.store, &self.name).await?;
         if let Some(Target::File(path)) = target.as_ref().filter(|_| self.if_same)
             && has(path, &manifest)?
         {
@@ -265,7 +265,7 @@ impl Get {
                 Out::Target(target.open(patience, called_off).map_err(local)?)
             }
             None if self.command.is_empty() => {
-                let end = End::standard(1, self.idle, called_off);
+                let end = Endpoint::standard(1, self.idle, called_off);
                 Out::Standard(end.map_err(Error::local("standard output"))?)
             }
             None => {
@@ -298,23 +298,24 @@ impl Get {
         Ok(())
     }
 
-    /// Sees that it can be read: asks for the thaw, and waits as long as it may.
+    /// Makes the backup readable: requests a thaw if it is cold, and waits for it up to the limit.
     async fn warm(&self, context: &Context, manifest: &Manifest) -> Result<(), Error> {
         let begun = Instant::now();
         loop {
             match download::ready(&context.store, manifest).await?.1 {
-                Warmth::Hot | Warmth::Thawed(_) => return Ok(()),
-                Warmth::Cold | Warmth::Thawing => {}
+                Availability::Hot | Availability::Thawed(_) => return Ok(()),
+                Availability::Cold | Availability::Thawing => {}
             }
-            let terms = context.settings.terms(context.store.clock().now())?;
-            let wanted = cold::Wanted { speed: self.tier, days: self.days };
-            let state = match cold::thaw(&context.store, &self.name, manifest, wanted, &terms).await {
-                // One that is on its way comes, if not as fast as was asked.
-                Err(Error::Refused(_)) if thawing(context, &self.name, manifest).await? => {
-                    cold::state(&context.store, &self.name, manifest).await?
-                }
-                state => state?,
-            };
+            let object_options = context.settings.object_options(context.store.clock().now())?;
+            let wanted = cold::RestoreOptions { speed: self.tier, days: self.days };
+            let state =
+                match cold::restore(&context.store, &self.name, manifest, wanted, &object_options).await {
+                    // One that is on its way comes, if not as fast as was asked.
+                    Err(Error::Refused(_)) if thawing(context, &self.name, manifest).await? => {
+                        cold::state(&context.store, &self.name, manifest).await?
+                    }
+                    state => state?,
+                };
             if matches!(state.state, "hot" | "thawed") {
                 return Ok(());
             }

@@ -1,6 +1,9 @@
 //! `check`: tries what the bucket and the keys can do, with small objects of its own, and says what follows.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use jiff::SignedDuration;
 use serde_json::json;
 use ulid::Ulid;
 
@@ -9,19 +12,23 @@ use super::{Context, print, print_json};
 use crate::error::Error;
 use crate::name::Name;
 use crate::store::fault::{Class, Fault};
-use crate::store::objects::Terms;
+use crate::store::objects::ObjectOptions;
+use crate::store::{Checksums, Store};
 use crate::stream::schedule::SMALLEST_PART;
 
 #[derive(clap::Args)]
 pub(super) struct Check {}
 
-/// What came of one try.
+/// The result of one try.
 struct Row {
     what: &'static str,
     /// `yes`, `no`, or `failed` for what nothing works without.
     result: &'static str,
     text: String,
 }
+
+/// For how long an object is locked to try locks.
+const LOCK: SignedDuration = SignedDuration::from_secs(5);
 
 /// What is tried, and what it is needed for.
 struct Tries<'a> {
@@ -57,16 +64,22 @@ impl Tries<'_> {
         }
     }
 
-    async fn put(&self, key: &str, text: &'static [u8], terms: &Terms, new: bool) -> Result<bool, Fault> {
+    async fn put(
+        &self,
+        key: &str,
+        text: &'static [u8],
+        object_options: &ObjectOptions,
+        new: bool,
+    ) -> Result<bool, Fault> {
         let crc = crc32c::crc32c(text);
-        let sent = self.context.store.put(key, Bytes::from_static(text), crc, terms, new).await?;
+        let sent = self.context.store.put(key, Bytes::from_static(text), crc, object_options, new).await?;
         Ok(sent.proved)
     }
 
     async fn run(&mut self) -> Result<(), Error> {
         let store = self.context.store.clone();
-        let terms = self.context.settings.terms(store.clock().now())?;
-        let plain = Terms { lock: None, ..terms.hot() };
+        let object_options = self.context.settings.object_options(store.clock().now())?;
+        let plain = ObjectOptions { lock: None, ..object_options.hot() };
         let key = self.name.data("check");
         let listed = store.list(&self.name.data("")).await;
         match listed {
@@ -76,8 +89,15 @@ impl Tries<'_> {
             listed => drop(self.needed("list", "s3:ListBucket", listed)),
         }
         self.clock();
-        let sent = self.put(&key, b"check", &plain, false).await;
-        let Some(proved) = self.needed("write", "s3:PutObject", sent) else { return Ok(()) };
+        let proved = match self.put(&key, b"check", &plain, false).await {
+            Ok(proved) => proved,
+            Err(fault) => {
+                let text = self.why_not_written(fault, &key, &plain).await;
+                self.row("write", "failed", text);
+                return Ok(());
+            }
+        };
+        self.row("write", "yes", "");
         if proved {
             self.row("checksums in answers", "yes", "each put is verified by them");
         } else {
@@ -91,11 +111,51 @@ impl Tries<'_> {
         }
         self.conditions(&key, &plain).await;
         self.multipart(&plain).await;
-        self.class(&terms).await;
-        self.lock(&terms).await;
+        self.class(&object_options).await;
+        self.lock(&object_options).await;
         let removed = store.remove(&key, None).await;
         self.needed("delete", "s3:DeleteObject", removed);
         Ok(())
+    }
+
+    /// Tries to write with less, to find out what the server or the keys do not allow.
+    async fn why_not_written(&self, fault: Fault, key: &str, options: &ObjectOptions) -> String {
+        let store = &self.context.store;
+        let crc = crc32c::crc32c(b"check");
+        let works = async |store: &Store, options: &ObjectOptions| {
+            let sent = store.put(key, Bytes::from_static(b"check"), crc, options, false).await;
+            if sent.is_ok() {
+                // What stays is an object of five bytes, under a name of its own.
+                let _ = store.remove(key, None).await;
+            }
+            sent.is_ok()
+        };
+        let denied = fault.class == Class::Denied;
+        if matches!(fault.class, Class::Unsupported | Class::Fatal | Class::Transient) {
+            for (checksums, name) in [(Checksums::Md5, "md5"), (Checksums::None, "none")] {
+                if works(&store.with_checksums(checksums), options).await {
+                    return format!("set `checksums: {name}` ({})", fault.text);
+                }
+            }
+        }
+        let without_tags = ObjectOptions { tags: None, ..options.clone() };
+        if options.tags.is_some() && works(store, &without_tags).await {
+            return match denied {
+                true => format!("the permission s3:PutObjectTagging is missing ({})", fault.text),
+                false => format!("remove `tags`: the server does not take them ({})", fault.text),
+            };
+        }
+        let without_sse = ObjectOptions { sse: None, kms_key: None, ..options.clone() };
+        if options.sse.is_some() && works(store, &without_sse).await {
+            return match denied {
+                true => format!(
+                    "a permission for the key of `sse` is missing, such as kms:GenerateDataKey ({})",
+                    fault.text
+                ),
+                false => format!("change `sse`: the server does not take it ({})", fault.text),
+            };
+        }
+        why(fault, "s3:PutObject")
     }
 
     fn clock(&mut self) {
@@ -112,31 +172,31 @@ impl Tries<'_> {
     }
 
     /// Whether a name can be taken by one writer only.
-    async fn conditions(&mut self, key: &str, terms: &Terms) {
-        match self.put(key, b"check", terms, true).await {
+    async fn conditions(&mut self, key: &str, object_options: &ObjectOptions) {
+        match self.put(key, b"check", object_options, true).await {
             Err(fault) if fault.class == Class::Exists => {
                 self.row("conditions", "yes", "one writer takes a name")
             }
             Ok(_) => self.row(
                 "conditions",
                 "no",
-                "If-None-Match is ignored: two puts of one name are told apart by looking again",
+                "If-None-Match is ignored: each put checks again whether it owns the name",
             ),
             Err(fault) if fault.class == Class::Unsupported => {
                 self.row(
                     "conditions",
                     "no",
-                    "If-None-Match is refused: each put looks again after two seconds",
+                    "If-None-Match is refused: each put checks again after two seconds",
                 );
             }
             Err(fault) => self.row("conditions", "failed", why(fault, "s3:PutObject")),
         }
     }
 
-    async fn multipart(&mut self, terms: &Terms) {
+    async fn multipart(&mut self, object_options: &ObjectOptions) {
         let store = self.context.store.clone();
         let key = self.name.data("parts");
-        let begun = store.begin(&key, terms, true).await;
+        let begun = store.begin(&key, object_options, true).await;
         let Some(id) = self.needed("multipart", "s3:PutObject", begun) else { return };
         // Two sizes, as growing parts have; the last may be of any.
         let unit = usize::try_from(SMALLEST_PART).unwrap_or_default();
@@ -162,7 +222,7 @@ impl Tries<'_> {
                 }
             }
             Some(Err(fault)) => {
-                self.row("parts that grow", "no", format!("say `parts: even` ({})", fault.text));
+                self.row("parts that grow", "no", format!("set `parts: even` ({})", fault.text));
                 let aborted = store.abort(&key, &id).await;
                 self.needed("abort", "s3:AbortMultipartUpload", aborted);
             }
@@ -180,11 +240,11 @@ impl Tries<'_> {
         }
     }
 
-    async fn class(&mut self, terms: &Terms) {
-        let Some(class) = terms.class.clone() else { return };
+    async fn class(&mut self, object_options: &ObjectOptions) {
+        let Some(class) = object_options.class.clone() else { return };
         let store = self.context.store.clone();
         let key = self.name.data("class");
-        match self.put(&key, b"check", &Terms { lock: None, ..terms.clone() }, false).await {
+        match self.put(&key, b"check", &ObjectOptions { lock: None, ..object_options.clone() }, false).await {
             Ok(_) => match store.head(&key).await {
                 Ok(Some(found)) if found.class == class => self.row("storage class", "yes", class),
                 Ok(found) => {
@@ -198,11 +258,12 @@ impl Tries<'_> {
         let _ = store.remove(&key, None).await;
     }
 
-    /// An object that is locked stays for days: locks are looked at, and tried only where the configuration asks.
-    async fn lock(&mut self, terms: &Terms) {
+    /// Locks are tried only if the configuration asks for them, and for some seconds.
+    async fn lock(&mut self, object_options: &ObjectOptions) {
         let bucket = self.context.store.locks().await;
-        match (bucket, &terms.lock) {
-            (Ok(true), _) => self.row("object lock", "yes", "the bucket can lock objects"),
+        match (bucket, &object_options.lock) {
+            (Ok(true), None) => self.row("object lock", "yes", "the bucket can lock objects"),
+            (Ok(true), Some((mode, _))) => self.locked(mode.clone(), object_options).await,
             (Ok(false), None) => {
                 self.row("object lock", "no", "not enabled in this bucket, and not asked for")
             }
@@ -213,6 +274,40 @@ impl Tries<'_> {
                 let result = if lock.is_some() { "failed" } else { "no" };
                 self.row("object lock", result, why(fault, "s3:GetBucketObjectLockConfiguration"));
             }
+        }
+    }
+}
+
+impl Tries<'_> {
+    /// Writes an object that is locked for some seconds, and removes it after them.
+    async fn locked(&mut self, mode: String, options: &ObjectOptions) {
+        let store = self.context.store.clone();
+        let key = self.name.data("lock");
+        let now = store.clock().now();
+        let until = now.checked_add(LOCK).unwrap_or(now);
+        let options = ObjectOptions { lock: Some((mode, until)), ..options.hot() };
+        match self.put(&key, b"check", &options, false).await {
+            Err(fault) => self.row("object lock", "failed", why(fault, "s3:PutObjectRetention")),
+            Ok(_) => match store.head(&key).await {
+                Ok(Some(found)) if found.held.until.is_some() => {
+                    tokio::time::sleep(LOCK.unsigned_abs() + Duration::from_secs(1)).await;
+                    match store
+                        .remove(&key, found.version.filter(|version| version != "null").as_deref())
+                        .await
+                    {
+                        Ok(()) => self.row("object lock", "yes", "objects are locked as configured"),
+                        Err(fault) => {
+                            self.row("object lock", "failed", why(fault, "s3:DeleteObjectVersion"));
+                        }
+                    }
+                }
+                Ok(_) => {
+                    let _ = store.remove(&key, None).await;
+                    let text = "the server shows no lock: either it ignores `lock`, or the keys lack s3:GetObjectRetention";
+                    self.row("object lock", "no", text);
+                }
+                Err(fault) => self.row("object lock", "failed", why(fault, "s3:GetObject")),
+            },
         }
     }
 }
@@ -241,6 +336,9 @@ impl Check {
         if failed.is_empty() {
             return Ok(());
         }
-        Err(Error::Store(format!("this bucket cannot be used so: {}", failed.join(", "))))
+        Err(Error::Store(format!(
+            "this bucket cannot be used with this configuration: {}",
+            failed.join(", ")
+        )))
     }
 }

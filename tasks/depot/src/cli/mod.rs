@@ -31,31 +31,31 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Try what the bucket and the keys can do, and say which settings follow
+    /// Test the bucket and the keys, and suggest settings
     Check(check::Check),
-    /// Store standard input, or the output of a command
+    /// Store standard input or the output of a command
     Put(back::Put),
-    /// Get a backup back: to standard output, a file, or the input of a command
+    /// Restore a backup to standard output, a file or a command
     Get(back::Get),
     /// List backups, oldest first
     List(show::List),
-    /// Show all that is known of one backup
+    /// Show the details of one backup
     Show(show::Show),
-    /// Read backups and compare them with their checksums, without writing
+    /// Read backups and compare them with their checksums
     Verify(show::Verify),
-    /// Say of each backup where it is, and how long until its first byte could be read
+    /// Show where backups are and how long a restore takes to start
     Status(show::Status),
-    /// Ask for a cold backup
+    /// Request a cold backup from its archive
     Thaw(tend::Thaw),
     /// Move a backup to another storage class
     Move(tend::Move),
     /// Delete backups
     Delete(tend::Delete),
-    /// Carry out the rules of retention, and clear away what was interrupted
+    /// Apply the retention rules and clean up
     Prune(tend::Prune),
-    /// Clear away what was interrupted, and touch no backup
+    /// Remove what interrupted operations left; touches no backup
     Clean(tend::Clean),
-    /// Speak Backint with SAP HANA; also when called as `hdbbackint`
+    /// Serve SAP HANA as its Backint agent (also as `hdbbackint`)
     Backint(crate::backint::Arguments),
 }
 
@@ -64,7 +64,7 @@ pub fn command() -> clap::Command {
     Arguments::command()
 }
 
-/// What every command works with.
+/// The environment of every command.
 struct Context {
     settings: Settings,
     store: Store,
@@ -79,10 +79,10 @@ impl Context {
         Ok(Self { settings, store, journal })
     }
 
-    /// Clears up after those who died on this host; that it cannot be done now stops nothing.
+    /// Cleans up after interrupted operations of this host. A failure is reported and stops nothing.
     async fn clean(&self) {
-        for why in crate::clean::dead(&self.store, &self.journal).await.1 {
-            complain(&format!("what was interrupted earlier could not be cleared away: {why}"));
+        for why in crate::clean::abandoned(&self.store, &self.journal).await.1 {
+            complain(&format!("an interrupted operation could not be cleaned up: {why}"));
         }
     }
 }
@@ -133,7 +133,7 @@ async fn until_signal(arguments: Arguments) -> ExitCode {
         _ = interrupt.recv() => 130,
         _ = terminate.recv() => 143,
     };
-    // What was begun is dropped, and with it the locks of its entries: it is dead, and cleared like any other.
+    // The interrupted command is dropped, and with it the lock of its entry: it is cleaned up like any other.
     if let Ok(context) = Context::new(&options).await {
         let _ = tokio::time::timeout(Duration::from_secs(20), context.clean()).await;
     }
@@ -165,7 +165,7 @@ async fn ask(options: &Options, command: Command) -> Result<(), Error> {
         Command::Verify(verify) => verify.run(&context).await,
         Command::Status(status) => status.run(&context).await,
         Command::Thaw(thaw) => thaw.run(&context).await,
-        Command::Move(wish) => wish.run(&context).await,
+        Command::Move(moving) => moving.run(&context).await,
         Command::Delete(delete) => delete.run(&context).await,
         Command::Prune(prune) => prune.run(&context).await,
         Command::Clean(clean) => clean.run(&context).await,

@@ -12,28 +12,29 @@ use crate::chain;
 use crate::cold;
 use crate::download;
 use crate::error::Error;
+use crate::lookup;
 use crate::name::Name;
 use crate::progress::{Progress, bytes};
 use crate::retention::is_future;
-use crate::store::objects::Warmth;
+use crate::store::objects::Availability;
 
 /// Requests of `status` at once.
 const AT_ONCE: usize = 16;
 
 #[derive(clap::Args)]
 pub(super) struct List {
-    /// Only names that begin so
+    /// Show only names with this prefix
     #[arg(default_value = "")]
     below: String,
-    /// Only this database
+    /// Show only this database
     #[arg(long, conflicts_with = "names")]
     database: Option<String>,
-    /// Only names and the time of their last change, by the listing alone: no manifest is read
+    /// Show only names, without reading manifests
     #[arg(long)]
     names: bool,
 }
 
-/// What is known of all, with what is wrong on standard error.
+/// Reads the catalog, and reports problems on standard error.
 async fn read(context: &Context, below: &str, database: Option<&String>) -> Result<Catalog, Error> {
     let mut catalog = catalog::read(&context.store, below).await?;
     catalog.backups.retain(|backup| database.is_none_or(|name| *name == backup.manifest.database));
@@ -55,7 +56,7 @@ async fn read(context: &Context, below: &str, database: Option<&String>) -> Resu
     Ok(catalog)
 }
 
-/// The end of a command that only tells: 7 if something is damaged, once all was told.
+/// The result of a command that only reports: 7 if anything is damaged, after everything was printed.
 fn told(catalog: &Catalog, damaged: &[String]) -> Result<(), Error> {
     let bad =
         catalog.backups.iter().filter(|backup| backup.damage().is_some()).map(|backup| backup.name.as_str());
@@ -145,7 +146,7 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
-        let manifest = catalog::manifest(&context.store, &self.name).await?;
+        let manifest = lookup::manifest(&context.store, &self.name).await?;
         let state = cold::state(&context.store, &self.name, &manifest).await?;
         let base = chain::whole(&context.store, &manifest.name, manifest.parent.as_deref()).await;
         if context.settings.json {
@@ -187,9 +188,9 @@ impl Show {
 
 #[derive(clap::Args)]
 pub(super) struct Verify {
-    /// Names of backups [default: all]
+    /// Backups to verify [default: all]
     names: Vec<Name>,
-    /// Read only this percentage of the stored blocks, and not the whole digest
+    /// Read only this percentage of the stored blocks
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
     sample: Option<u32>,
 }
@@ -263,10 +264,10 @@ impl Verify {
     }
 
     async fn one(&self, context: &Context, name: &Name) -> Result<(&'static str, String), Error> {
-        let manifest = catalog::manifest(&context.store, name).await?;
+        let manifest = lookup::manifest(&context.store, name).await?;
         chain::whole(&context.store, name.as_str(), manifest.parent.as_deref()).await?;
-        let (manifest, warmth) = download::ready(&context.store, &manifest).await?;
-        if let Warmth::Cold | Warmth::Thawing = warmth {
+        let (manifest, availability) = download::ready(&context.store, &manifest).await?;
+        if let Availability::Cold | Availability::Thawing = availability {
             return Ok(("cold", "only its size was looked at: thaw it to read it".to_owned()));
         }
         let reading = context.settings.reading()?;
@@ -288,10 +289,10 @@ impl Verify {
 
 #[derive(clap::Args)]
 pub(super) struct Status {
-    /// Only names that begin so
+    /// Show only names with this prefix
     #[arg(default_value = "")]
     below: String,
-    /// Only this database
+    /// Show only this database
     #[arg(long)]
     database: Option<String>,
 }

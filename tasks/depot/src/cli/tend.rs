@@ -9,9 +9,10 @@ use serde_json::json;
 use super::{Context, complain, print, print_json, span};
 use crate::catalog;
 use crate::clean;
-use crate::cold::{self, Speed, State, Wanted};
+use crate::cold::{self, RestoreOptions, Speed, State};
 use crate::delete;
 use crate::error::Error;
+use crate::lookup;
 use crate::manifest::Manifest;
 use crate::name::Name;
 use crate::prune::{self, Action};
@@ -30,8 +31,8 @@ pub(super) fn expected(state: &State) -> String {
         ("thawed", _, Some(until)) => format!("now, until {until}"),
         ("thawing", Some(0), _) => "any moment".to_owned(),
         ("thawing", Some(seconds), _) => format!("in at most {}", long(seconds)),
-        ("thawing", None, _) => "unknown: the thaw was asked for by somebody else".to_owned(),
-        (_, Some(seconds), _) => format!("at most {} after a standard thaw is asked for", long(seconds)),
+        ("thawing", None, _) => "unknown: the thaw was not requested by hostler-depot".to_owned(),
+        (_, Some(seconds), _) => format!("at most {} after a standard thaw is requested", long(seconds)),
         _ => "unknown".to_owned(),
     }
 }
@@ -40,10 +41,10 @@ pub(super) fn expected(state: &State) -> String {
 pub(super) struct Thaw {
     /// Name of the backup
     name: Name,
-    /// How fast
+    /// Retrieval tier
     #[arg(long, value_enum, default_value = "standard")]
     tier: Speed,
-    /// Days that the thawed copy stays
+    /// Days to keep the thawed copy
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=365))]
     days: u32,
 }
@@ -53,11 +54,14 @@ impl Thaw {
         // What an incremental backup builds on is needed too.
         let mut chain = vec![self.name.clone()];
         let mut states = Vec::new();
-        let terms = context.settings.terms(context.store.clock().now())?;
+        let object_options = context.settings.object_options(context.store.clock().now())?;
         while let Some(name) = chain.pop() {
-            let manifest = catalog::manifest(&context.store, &name).await?;
-            let wanted = Wanted { speed: self.tier, days: self.days };
-            states.push((cold::thaw(&context.store, &name, &manifest, wanted, &terms).await?, name));
+            let manifest = lookup::manifest(&context.store, &name).await?;
+            let wanted = RestoreOptions { speed: self.tier, days: self.days };
+            states.push((
+                cold::restore(&context.store, &name, &manifest, wanted, &object_options).await?,
+                name,
+            ));
             if let Some(parent) = manifest.parent.and_then(|parent| parent.parse().ok()) {
                 if states.iter().any(|(_, name)| *name == parent) {
                     return Err(Error::damaged(self.name.as_str(), "it builds on itself"));
@@ -89,7 +93,7 @@ pub(super) struct Move {
 impl Move {
     pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
         context.clean().await;
-        let manifest = catalog::manifest(&context.store, &self.name).await?;
+        let manifest = lookup::manifest(&context.store, &self.name).await?;
         if manifest.stored.class == self.to {
             print(&format!("{} is in {} already", self.name, self.to));
             return Ok(());
@@ -100,8 +104,9 @@ impl Move {
                 self.name
             )));
         }
-        let terms = context.settings.terms(context.store.clock().now())?;
-        cold::relocate(&context.store, &context.journal, &self.name, &manifest, &self.to, &terms).await?;
+        let object_options = context.settings.object_options(context.store.clock().now())?;
+        cold::relocate(&context.store, &context.journal, &self.name, &manifest, &self.to, &object_options)
+            .await?;
         print(&format!("{} is in {} now", self.name, self.to));
         Ok(())
     }
@@ -109,10 +114,10 @@ impl Move {
 
 #[derive(clap::Args)]
 pub(super) struct Delete {
-    /// Names of backups: one call for many is faster than many calls
+    /// Backups to delete; one call for many is faster
     #[arg(required = true)]
     names: Vec<Name>,
-    /// Also if others build on them
+    /// Delete even if other backups build on them
     #[arg(long)]
     force: bool,
 }
@@ -125,7 +130,7 @@ impl Delete {
         names.sort();
         names.dedup();
         let read = stream::iter(names).map(|name| async move {
-            let manifest = catalog::manifest(store, &name).await;
+            let manifest = lookup::manifest(store, &name).await;
             (name, manifest)
         });
         let read: Vec<(Name, Result<Manifest, Error>)> = read.buffered(AT_ONCE).collect().await;
@@ -171,13 +176,13 @@ impl Delete {
 
 #[derive(clap::Args)]
 pub(super) struct Prune {
-    /// Only this database
+    /// Apply the rules of this database only
     #[arg(long)]
     database: Option<String>,
-    /// Say what would be done
+    /// Show what would be done
     #[arg(long)]
     dry_run: bool,
-    /// Age from which what belongs to no backup is cleared away, whoever left it
+    /// Remove what belongs to no backup after this age
     #[arg(long, value_parser = span, default_value = "7d")]
     stale: Duration,
 }
@@ -191,8 +196,11 @@ impl Prune {
         for line in &report.unreadable {
             complain(&format!("left alone: {line}"));
         }
+        for line in &report.kept {
+            complain(&format!("a leftover stays: {line}"));
+        }
         for line in &report.future {
-            complain(&format!("dated later than now, so it counts for no rule and is kept: {line}"));
+            complain(&format!("dated in the future, so no rule counts it and it is kept: {line}"));
         }
         if settings.json {
             print_json(&report)?;
@@ -205,11 +213,9 @@ impl Prune {
                     Action::Move { name, class } => print(&format!("{shift} {name} to {class}")),
                 }
             }
-            let cleared = report.died + report.stale_uploads + report.stale_objects;
+            let cleared = report.interrupted + report.stale_uploads + report.stale_objects;
             if cleared > 0 {
-                print(&format!(
-                    "cleared away {cleared} leftovers of interrupted uploads, moves and deletions"
-                ));
+                print(&format!("removed {cleared} leftovers of interrupted uploads, moves and deletions"));
             }
         }
         if report.failed.is_empty() {
@@ -218,13 +224,13 @@ impl Prune {
         for line in &report.failed {
             complain(line);
         }
-        Err(Error::No(format!("{} could not be dealt with: the others were", report.failed.len())))
+        Err(Error::No(format!("{} could not be processed; the others were", report.failed.len())))
     }
 }
 
 #[derive(clap::Args)]
 pub(super) struct Clean {
-    /// Age from which what belongs to no backup is cleared away, whoever left it
+    /// Remove what belongs to no backup after this age
     #[arg(long, value_parser = span, default_value = "7d")]
     stale: Duration,
 }
@@ -234,20 +240,25 @@ impl Clean {
         let (store, journal) = (&context.store, &context.journal);
         let catalog = catalog::read(store, "").await?;
         store.clock().trusted("cleaning")?;
-        let (died, bad) = clean::dead(store, journal).await;
+        let (interrupted, bad) = clean::abandoned(store, journal).await;
         for why in &bad {
             complain(why);
         }
         let catalog = catalog::again(store, "", &catalog).await?;
         let stale = SignedDuration::try_from(self.stale).unwrap_or(SignedDuration::MAX);
         let done = clean::stale(store, journal, &catalog, stale).await?;
+        for line in &done.kept {
+            complain(&format!("a leftover stays: {line}"));
+        }
         if context.settings.json {
-            print_json(&json!({"died": died, "stale_uploads": done.uploads, "stale_objects": done.objects,
-                    "failed": bad}))?;
+            print_json(
+                &json!({"interrupted": interrupted, "stale_uploads": done.uploads, "stale_objects": done.objects, "kept": done.kept,
+                    "failed": bad}),
+            )?;
         } else {
             print(&format!(
-                "cleared away {} interrupted operations of this host, and {} uploads and {} objects of no backup",
-                died.saturating_sub(bad.len()),
+                "cleaned up {} interrupted operations of this host, and removed {} uploads and {} objects of no backup",
+                interrupted.saturating_sub(bad.len()),
                 done.uploads,
                 done.objects
             ));
@@ -255,6 +266,6 @@ impl Clean {
         if bad.is_empty() {
             return Ok(());
         }
-        Err(Error::No(format!("{} could not be cleared away: the others were", bad.len())))
+        Err(Error::No(format!("{} could not be cleaned up; the others were", bad.len())))
     }
 }

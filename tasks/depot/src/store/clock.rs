@@ -1,7 +1,7 @@
 //! The server's clock, as the `Date` of its answers tells it.
 //!
 //! What several hosts share is dated and aged by one clock only: the server's. A host whose own clock differs from it
-//! by more than [`MOST_SKEW`] must not decide by its own.
+//! by more than [`MAX_SKEW`] must not decide by its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::error::Error;
 
 /// Clocks that differ by more than this differ; what is less is the network and the seconds of `Date`.
-pub const MOST_SKEW: SignedDuration = SignedDuration::from_mins(5);
+pub const MAX_SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// No answer had a date yet.
 const UNKNOWN: i64 = i64::MIN;
 
@@ -60,14 +60,14 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         let here = Timestamp::now();
         match self.ahead() {
-            Some(ahead) if ahead.abs() > MOST_SKEW => here.checked_add(ahead).unwrap_or(here),
+            Some(ahead) if ahead.abs() > MAX_SKEW => here.checked_add(ahead).unwrap_or(here),
             _ => here,
         }
     }
 
     /// By how much this host's clock is wrong, in words; `None` if it is not, or nobody can tell.
     pub fn wrong(&self) -> Option<String> {
-        let ahead = self.ahead().filter(|ahead| ahead.abs() > MOST_SKEW)?;
+        let ahead = self.ahead().filter(|ahead| ahead.abs() > MAX_SKEW)?;
         let way = if ahead.is_negative() { "ahead of" } else { "behind" };
         let seconds = ahead.abs().as_secs();
         Some(format!("this host's clock is {seconds} s {way} the server's: set it"))

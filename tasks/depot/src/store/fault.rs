@@ -64,15 +64,21 @@ impl Fault {
             Class::Denied if self.text.contains("SignatureDoesNotMatch") => {
                 ": the secret access key is not that of the key's id".to_owned()
             }
-            Class::Denied => ": the keys lack a permission; `hostler-depot check` says which".to_owned(),
+            Class::Denied => ": the keys lack a permission; `hostler-depot check` names it".to_owned(),
             Class::Elsewhere(region) => {
                 let text =
-                    format!("{what}: the bucket is in {region}: say `region: {region}` ({})", self.text);
+                    format!("{what}: the bucket is in {region}: set `region: {region}` ({})", self.text);
                 return Error::Config(text);
             }
             Class::Config => return Error::Config(format!("{what}: {}", self.text)),
+            Class::Fatal if self.text.starts_with("status 407") => {
+                return Error::Config(format!(
+                    "{what}: the proxy requires a user and a password: put them into its URL ({})",
+                    self.text
+                ));
+            }
             Class::Fatal if self.text.contains("NoSuchBucket") => {
-                ": create it, or say another `bucket`".to_owned()
+                ": create it, or set another `bucket`".to_owned()
             }
             _ => String::new(),
         };
@@ -130,35 +136,59 @@ fn region(response: &HttpResponse, code: &str, said: &str) -> Option<String> {
     (plain && !named.is_empty() && named.len() <= 64).then(|| named.to_owned())
 }
 
-/// Words for what no later try can mend: certificates, and a scheme that the server does not speak.
+/// What a proxy on the way did, in words.
+fn proxy(text: &str) -> Option<&'static str> {
+    let known = [
+        ("failed to create underlying connection", "the proxy cannot be reached"),
+        ("tunnel error", "the proxy does not open the way to the server"),
+    ];
+    known.iter().find(|(word, _)| text.contains("tunnel error") && text.contains(word)).map(|(_, what)| *what)
+}
+
+/// Words for what no later try can fix: certificates, and a scheme that the server does not speak.
 fn wrong_way(text: &str) -> Option<String> {
+    if text.contains("proxy authorization required") {
+        return Some("the proxy requires a user and a password: put them into its URL".to_owned());
+    }
     let known = [
         (
             "UnknownIssuer",
-            "its certificate is of an unknown authority: say `ca_file`, with the authority's certificate",
+            "its certificate is from an unknown authority: set `ca_file` to the authority's certificate",
+        ),
+        (
+            "BadSignature",
+            "its certificate is from another authority of the same name: set `ca_file` to the authority's certificate",
         ),
         (
             "CaUsedAsEndEntity",
-            "it shows an authority's certificate as its own: let it use one that the authority signed, and name the authority in `ca_file`",
+            "it uses an authority's certificate as its own: give it one that the authority has signed, and set `ca_file` to the authority's",
         ),
-        ("NotValidForName", "its certificate is for another name: say the `endpoint` by a name in it"),
+        ("NotValidForName", "its certificate is for another name: use one of its names in `endpoint`"),
         (
             "certificate not valid for name",
-            "its certificate is for another name: say the `endpoint` by a name in it",
+            "its certificate is for another name: use one of its names in `endpoint`",
         ),
-        ("Expired", "its certificate has expired"),
-        ("expired", "its certificate has expired"),
+        ("NotValidYet", "its certificate is not valid yet, or this host's clock is wrong"),
+        ("not valid yet", "its certificate is not valid yet, or this host's clock is wrong"),
+        ("Expired", "its certificate has expired, or this host's clock is wrong"),
+        ("expired", "its certificate has expired, or this host's clock is wrong"),
         ("invalid peer certificate", "its certificate cannot be trusted: see `ca_file`"),
-        ("InvalidContentType", "it does not speak TLS there: say `http://` in `endpoint`, or another port"),
+        (
+            "InvalidContentType",
+            "it does not speak TLS on this port: use `http://` in `endpoint`, or another port",
+        ),
         (
             "received corrupt message",
-            "it does not speak TLS there: say `http://` in `endpoint`, or another port",
+            "it does not speak TLS on this port: use `http://` in `endpoint`, or another port",
         ),
         (
             "invalid HTTP version parsed",
-            "it does not speak plain HTTP there: say `https://` in `endpoint`, or another port",
+            "it does not speak plain HTTP on this port: use `https://` in `endpoint`, or another port",
         ),
-        ("no native root CA", "this host knows no authorities: install ca-certificates, or say `ca_file`"),
+        (
+            "no native root CA",
+            "this host has no certificate authorities: install ca-certificates, or set `ca_file`",
+        ),
     ];
     let certificate = text.contains("certificate") || text.contains("Cert");
     known
@@ -186,7 +216,8 @@ where
                 }
                 let body = service.raw().body().bytes().unwrap_or_default();
                 if status == 400 && code.is_empty() && String::from_utf8_lossy(body).contains("HTTPS") {
-                    let text = "it does not speak plain HTTP there: say `https://` in `endpoint`";
+                    let text =
+                        "the server does not speak plain HTTP on this port: use `https://` in `endpoint`";
                     return Self { class: Class::Config, text: text.to_owned() };
                 }
                 let code = if code.is_empty() { NO_CODE } else { code };
@@ -198,14 +229,17 @@ where
             // That there are no credentials is what an operator meets first; waiting brings none.
             SdkError::DispatchFailure(_) if without_credentials(&error) => {
                 let text = format!(
-                    "no credentials: none in the environment, a profile, `credentials_dir`, or from the metadata service: {}",
+                    "no credentials in the environment, a profile, `credentials_dir` or the metadata service: {}",
                     chain(&error)
                 );
                 Self { class: Class::Fatal, text: one_line(&text) }
             }
             _ => match wrong_way(&whole(&error)) {
                 Some(text) => Self { class: Class::Config, text: one_line(&text) },
-                None => Self::transient(one_line(&chain(&error))),
+                None => match proxy(&whole(&error)) {
+                    Some(what) => Self::transient(one_line(&format!("{what}: {}", chain(&error)))),
+                    None => Self::transient(one_line(&chain(&error))),
+                },
             },
         }
     }
@@ -258,20 +292,20 @@ pub struct Patience {
 }
 
 /// The slowest rate that a try is given time for: below it, a retry with the same fate is likely anyhow.
-const SLOWEST: u64 = 128 * 1024;
+const MIN_RATE: u64 = 128 * 1024;
 /// First and longest wait between tries.
-const FIRST: Duration = Duration::from_millis(200);
-const LONGEST: Duration = Duration::from_secs(20);
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+const MAX_BACKOFF: Duration = Duration::from_secs(20);
 
 impl Patience {
     /// Time for one try that moves so many bytes.
     pub fn time(&self, bytes: u64) -> Duration {
-        self.base + Duration::from_secs(bytes / SLOWEST)
+        self.base + Duration::from_secs(bytes / MIN_RATE)
     }
 
     /// The wait after try `n`, counted from 1; `random` between 0 and 1 spreads hosts that failed together.
     pub fn wait(n: u32, random: f64) -> Duration {
-        let full = FIRST.saturating_mul(1 << n.saturating_sub(1).min(10)).min(LONGEST);
+        let full = FIRST_BACKOFF.saturating_mul(1 << n.saturating_sub(1).min(10)).min(MAX_BACKOFF);
         full.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
     }
 }

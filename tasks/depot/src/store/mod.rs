@@ -148,6 +148,12 @@ impl Store {
         true
     }
 
+    /// The same bucket with other sums.
+    pub fn with_checksums(&self, checksums: Checksums) -> Self {
+        let place = Place { checksums, ..self.place.as_ref().clone() };
+        Self { place: Arc::new(place), ..self.clone() }
+    }
+
     /// The server's clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
@@ -208,7 +214,7 @@ impl Store {
                 Class::UnknownKey if self.may_be_renewed() => {}
                 Class::Elsewhere(ref region) if self.move_to(region) => {
                     crate::message::complain(&format!(
-                        "the bucket {} is in {region}: say `region: {region}`",
+                        "the bucket {} is in {region}: set `region: {region}`",
                         self.place.bucket
                     ));
                     continue;

@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use super::fault::{Class, Fault, NO_CODE};
 use super::{Checksums, Store};
-use crate::stream::room::Buffer;
+use crate::stream::buffer_pool::Buffer;
 
 /// Most objects that one listing takes in.
-const MOST_OBJECTS: usize = 2_000_000;
+const MAX_OBJECTS: usize = 2_000_000;
 
 /// With which parameters an object is stored.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Terms {
+pub struct ObjectOptions {
     /// Storage class; the bucket's own when not said.
     pub class: Option<String>,
     /// Encryption on the server: `AES256`, `aws:kms`.
@@ -34,12 +34,15 @@ pub struct Terms {
     pub tags: Option<String>,
     /// Object lock: mode and end.
     pub lock: Option<(String, Timestamp)>,
+    /// A legal hold.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
 }
 
-impl Terms {
+impl ObjectOptions {
     /// The same for the small objects beside the data: they must be readable at once.
     pub fn hot(&self) -> Self {
-        Self { class: None, ..self.clone() }
+        Self { class: None, hold: false, ..self.clone() }
     }
 
     pub(super) fn class(&self) -> Option<StorageClass> {
@@ -48,6 +51,25 @@ impl Terms {
 
     pub(super) fn sse(&self) -> Option<ServerSideEncryption> {
         self.sse.as_deref().map(ServerSideEncryption::from)
+    }
+
+    pub(super) fn hold(&self) -> Option<ObjectLockLegalHoldStatus> {
+        self.hold.then_some(ObjectLockLegalHoldStatus::On)
+    }
+
+    /// With all that forbids to delete another object: a copy of it must be kept as long.
+    pub fn kept_as(&self, held: &Held) -> Self {
+        let theirs =
+            held.until.map(|until| (held.mode.clone().unwrap_or_else(|| "GOVERNANCE".to_owned()), until));
+        let lock = match (self.lock.clone(), theirs) {
+            (Some((ours, end)), Some((theirs, until))) => {
+                // Nobody may shorten COMPLIANCE: it wins.
+                let mode = if theirs == "COMPLIANCE" { theirs } else { ours };
+                Some((mode, end.max(until)))
+            }
+            (ours, theirs) => ours.or(theirs),
+        };
+        Self { lock, hold: self.hold || held.legally, ..self.clone() }
     }
 
     pub(super) fn lock(&self) -> (Option<ObjectLockMode>, Option<DateTime>) {
@@ -75,7 +97,7 @@ pub struct Listed {
 
 /// Where an object is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warmth {
+pub enum Availability {
     /// It can be read now.
     Hot,
     /// It cannot be read, and nobody asked for it.
@@ -96,7 +118,7 @@ pub struct Found {
     /// The archive that INTELLIGENT_TIERING has moved it to.
     pub archive: Option<String>,
     /// Whether it can be read.
-    pub warmth: Warmth,
+    pub availability: Availability,
     /// Version, in a bucket with versions.
     pub version: Option<String>,
     /// What the server says that forbids to delete it. A legal hold, or an end of the lock that is to come, which the
@@ -111,6 +133,8 @@ pub struct Held {
     pub legally: bool,
     /// The end of its retention.
     pub until: Option<Timestamp>,
+    /// The mode of its retention.
+    pub mode: Option<String>,
 }
 
 impl Held {
@@ -165,10 +189,10 @@ impl Store {
         key: &str,
         bytes: Bytes,
         crc: u32,
-        terms: &Terms,
+        object_options: &ObjectOptions,
         new: bool,
     ) -> Result<Sent, Fault> {
-        self.send(key, bytes, crc, terms, (new.then(|| "*".to_owned()), None)).await
+        self.send(key, bytes, crc, object_options, (new.then(|| "*".to_owned()), None)).await
     }
 
     /// Replaces the object that the server calls `etag`: `Class::Exists` or `Class::Missing` where it is another.
@@ -177,10 +201,10 @@ impl Store {
         key: &str,
         bytes: Bytes,
         crc: u32,
-        terms: &Terms,
+        object_options: &ObjectOptions,
         etag: &str,
     ) -> Result<Sent, Fault> {
-        self.send(key, bytes, crc, terms, (None, Some(etag.to_owned()))).await
+        self.send(key, bytes, crc, object_options, (None, Some(etag.to_owned()))).await
     }
 
     /// Stores an object at once, under the conditions `If-None-Match` and `If-Match`.
@@ -189,12 +213,12 @@ impl Store {
         key: &str,
         bytes: Bytes,
         crc: u32,
-        terms: &Terms,
+        object_options: &ObjectOptions,
         (none, same): (Option<String>, Option<String>),
     ) -> Result<Sent, Fault> {
         let full = self.key(key);
         let length = bytes.len() as u64;
-        let (mode, until) = terms.lock();
+        let (mode, until) = object_options.lock();
         let crc32c = self.place.checksums == Checksums::Crc32c;
         let md5 = md5(self, &bytes);
         let done = self
@@ -204,12 +228,13 @@ impl Store {
                     .put_object()
                     .bucket(&self.place.bucket)
                     .key(&full)
-                    .set_storage_class(terms.class())
-                    .set_server_side_encryption(terms.sse())
-                    .set_ssekms_key_id(terms.kms_key.clone())
-                    .set_tagging(terms.tags.clone())
+                    .set_storage_class(object_options.class())
+                    .set_server_side_encryption(object_options.sse())
+                    .set_ssekms_key_id(object_options.kms_key.clone())
+                    .set_tagging(object_options.tags.clone())
                     .set_object_lock_mode(mode.clone())
                     .set_object_lock_retain_until_date(until)
+                    .set_object_lock_legal_hold_status(object_options.hold())
                     .set_if_none_match(none.clone())
                     .set_if_match(same.clone())
                     .set_checksum_algorithm(crc32c.then_some(ChecksumAlgorithm::Crc32C))
@@ -248,23 +273,31 @@ impl Store {
             answer => answer?,
         };
         let class = head.storage_class().map_or("STANDARD", StorageClass::as_str).to_owned();
-        let warmth = match head.restore() {
-            Some(text) if text.contains("ongoing-request=\"true\"") => Warmth::Thawing,
-            Some(text) if text.contains("ongoing-request=\"false\"") => Warmth::Thawed(
+        let availability = match head.restore() {
+            Some(text) if text.contains("ongoing-request=\"true\"") => Availability::Thawing,
+            Some(text) if text.contains("ongoing-request=\"false\"") => Availability::Thawed(
                 text.split("expiry-date=\"").nth(1).unwrap_or("").trim_end_matches('"').to_owned(),
             ),
-            _ if matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE") => Warmth::Cold,
+            _ if matches!(class.as_str(), "GLACIER" | "DEEP_ARCHIVE") => Availability::Cold,
             // Objects of INTELLIGENT_TIERING that nobody read for months.
-            _ if head.archive_status().is_some() => Warmth::Cold,
-            _ => Warmth::Hot,
+            _ if head.archive_status().is_some() => Availability::Cold,
+            _ => Availability::Hot,
         };
         let archive = head.archive_status().map(|status| status.as_str().to_owned());
         let held = Held {
             legally: head.object_lock_legal_hold_status() == Some(&ObjectLockLegalHoldStatus::On),
             until: head.object_lock_retain_until_date().and_then(time),
+            mode: head.object_lock_mode().map(|mode| mode.as_str().to_owned()),
         };
         let size = u64::try_from(head.content_length().unwrap_or_default()).unwrap_or_default();
-        Ok(Some(Found { size, class, archive, warmth, version: head.version_id().map(str::to_owned), held }))
+        Ok(Some(Found {
+            size,
+            class,
+            archive,
+            availability,
+            version: head.version_id().map(str::to_owned),
+            held,
+        }))
     }
 
     /// Asks once more in a way that can be answered with a reason.
@@ -399,10 +432,9 @@ impl Store {
                     etag: object.e_tag().map(str::to_owned),
                 });
             }
-            if all.len() > MOST_OBJECTS {
-                let text = format!(
-                    "more than {MOST_OBJECTS} objects below {prefix}: use a prefix for each database"
-                );
+            if all.len() > MAX_OBJECTS {
+                let text =
+                    format!("more than {MAX_OBJECTS} objects below {prefix}: use a prefix for each database");
                 return Err(Fault { class: Class::Fatal, text });
             }
             token = page.next_continuation_token().map(str::to_owned);
@@ -416,15 +448,15 @@ impl Store {
 
     /// Asks for a copy of a cold object that can be read for some days; what INTELLIGENT_TIERING archived comes back for
     /// good, and takes no days. `false`: it is on its way already.
-    pub async fn thaw(&self, key: &str, tier: &str, days: Option<i32>) -> Result<bool, Fault> {
+    pub async fn restore(&self, key: &str, tier: &str, days: Option<i32>) -> Result<bool, Fault> {
         let full = self.key(key);
         let job = GlacierJobParameters::builder().tier(Tier::from(tier)).build();
         let job = job.map_err(|error| Fault { class: Class::Fatal, text: error.to_string() })?;
-        let wish = RestoreRequest::builder().set_days(days).glacier_job_parameters(job).build();
+        let restore = RestoreRequest::builder().set_days(days).glacier_job_parameters(job).build();
         let answer = self
             .tried(0, || async {
                 let request = self.client().restore_object().bucket(&self.place.bucket).key(&full);
-                request.restore_request(wish.clone()).send().await.map_err(Fault::from)
+                request.restore_request(restore.clone()).send().await.map_err(Fault::from)
             })
             .await;
         match answer {

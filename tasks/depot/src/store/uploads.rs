@@ -6,13 +6,13 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::fault::{Class, Fault};
-use super::objects::{Terms, header, md5, proved};
+use super::objects::{ObjectOptions, header, md5, proved};
 use super::{Checksums, Store};
 
 /// What S3 copies in one request; larger objects are copied in parts.
-pub const MOST_AT_ONCE: u64 = 5 * 1024 * 1024 * 1024;
+pub const MAX_AT_ONCE: u64 = 5 * 1024 * 1024 * 1024;
 /// Most uploads that are looked at in one run.
-const MOST_UPLOADS: usize = 100_000;
+const MAX_UPLOADS: usize = 100_000;
 
 /// A part that is stored.
 #[derive(Clone, Debug)]
@@ -44,20 +44,26 @@ fn number(number: u32) -> i32 {
 
 impl Store {
     /// Begins an upload. With `sums`, each part brings its own.
-    pub async fn begin(&self, key: &str, terms: &Terms, sums: bool) -> Result<String, Fault> {
+    pub async fn begin(
+        &self,
+        key: &str,
+        object_options: &ObjectOptions,
+        sums: bool,
+    ) -> Result<String, Fault> {
         let full = self.key(key);
-        let (mode, until) = terms.lock();
+        let (mode, until) = object_options.lock();
         let sums = sums && self.place.checksums == Checksums::Crc32c;
         let answer = self
             .tried(0, || async {
                 let request = self.client().create_multipart_upload().bucket(&self.place.bucket).key(&full);
                 request
-                    .set_storage_class(terms.class())
-                    .set_server_side_encryption(terms.sse())
-                    .set_ssekms_key_id(terms.kms_key.clone())
-                    .set_tagging(terms.tags.clone())
+                    .set_storage_class(object_options.class())
+                    .set_server_side_encryption(object_options.sse())
+                    .set_ssekms_key_id(object_options.kms_key.clone())
+                    .set_tagging(object_options.tags.clone())
                     .set_object_lock_mode(mode.clone())
                     .set_object_lock_retain_until_date(until)
+                    .set_object_lock_legal_hold_status(object_options.hold())
                     .set_checksum_algorithm(sums.then_some(ChecksumAlgorithm::Crc32C))
                     .send()
                     .await
@@ -128,19 +134,20 @@ impl Store {
     }
 
     /// Copies an object of at most 5 GiB.
-    pub async fn copy(&self, from: &str, key: &str, terms: &Terms) -> Result<(), Fault> {
+    pub async fn copy(&self, from: &str, key: &str, object_options: &ObjectOptions) -> Result<(), Fault> {
         let source = self.source(from);
         let full = self.key(key);
-        let (mode, until) = terms.lock();
+        let (mode, until) = object_options.lock();
         self.tried(1 << 26, || async {
             let request =
                 self.client().copy_object().bucket(&self.place.bucket).key(&full).copy_source(&source);
             request
-                .set_storage_class(terms.class())
-                .set_server_side_encryption(terms.sse())
-                .set_ssekms_key_id(terms.kms_key.clone())
+                .set_storage_class(object_options.class())
+                .set_server_side_encryption(object_options.sse())
+                .set_ssekms_key_id(object_options.kms_key.clone())
                 .set_object_lock_mode(mode.clone())
                 .set_object_lock_retain_until_date(until)
+                .set_object_lock_legal_hold_status(object_options.hold())
                 .send()
                 .await
                 .map_err(Fault::from)
@@ -170,11 +177,11 @@ impl Store {
                     .build()
             })
             .collect();
-        let wish = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let completed = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         // Servers may take minutes over thousands of parts.
         self.tried(1 << 26, || async {
             let request = self.client().complete_multipart_upload().bucket(&self.place.bucket).key(&full);
-            request.upload_id(id).multipart_upload(wish.clone()).send().await.map_err(Fault::from)
+            request.upload_id(id).multipart_upload(completed.clone()).send().await.map_err(Fault::from)
         })
         .await
         .map(|_| ())
@@ -237,7 +244,7 @@ impl Store {
             }
             at_key = page.next_key_marker().map(str::to_owned);
             at_id = page.next_upload_id_marker().map(str::to_owned);
-            if page.is_truncated() != Some(true) || at_key.is_none() || all.len() > MOST_UPLOADS {
+            if page.is_truncated() != Some(true) || at_key.is_none() || all.len() > MAX_UPLOADS {
                 return Ok(Some(all));
             }
         }

@@ -1,6 +1,6 @@
 //! The end of the way in: cuts the stored bytes into parts, sums each block, and hands parts to the uploader.
 //!
-//! A part's room is taken before its first byte is written and given back when its upload is over. While the uploader
+//! A part's memory is taken before its first byte is written and given back when its upload is over. While the uploader
 //! is slow, writing waits here, and so does whoever reads the stream.
 
 use std::io::{self, Write};
@@ -10,15 +10,15 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::room::{Buffer, Room};
-use super::schedule::{MOST_PARTS, Sizes};
+use super::buffer_pool::{Buffer, BufferPool};
+use super::schedule::{MAX_PARTS, Sizes};
 
 /// One part, ready to be uploaded.
 #[derive(Debug)]
 pub struct Part {
     /// Counted from 1.
     pub number: u32,
-    /// The bytes; their room is given back with the last clone.
+    /// The bytes; their memory is given back with the last clone.
     pub bytes: Bytes,
     /// CRC-32C of the bytes.
     pub crc: u32,
@@ -40,7 +40,7 @@ pub struct Layout {
 /// Cuts what is written into parts.
 pub struct Cutter {
     sizes: Sizes,
-    room: Room,
+    pool: BufferPool,
     handle: Handle,
     out: mpsc::Sender<Part>,
     /// The part being filled, its full size and its sum up to the last whole block.
@@ -68,11 +68,17 @@ impl Pace {
 }
 
 impl Cutter {
-    /// A cutter that takes its parts' memory from the room.
-    pub fn new(sizes: Sizes, room: Room, handle: Handle, out: mpsc::Sender<Part>, rate: Option<u64>) -> Self {
+    /// A cutter that takes its parts' memory from the pool.
+    pub fn new(
+        sizes: Sizes,
+        pool: BufferPool,
+        handle: Handle,
+        out: mpsc::Sender<Part>,
+        rate: Option<u64>,
+    ) -> Self {
         let pace = rate.map(|rate| Pace { rate: rate.max(1), begun: Instant::now(), sent: 0 });
         let layout = Layout::default();
-        Self { sizes, room, handle, out, filling: None, block: (0, 0), number: 0, layout, pace }
+        Self { sizes, pool, handle, out, filling: None, block: (0, 0), number: 0, layout, pace }
     }
 
     /// Hands over the last part and says what there was.
@@ -87,12 +93,12 @@ impl Cutter {
     fn begin(&mut self) -> io::Result<()> {
         self.number += 1;
         let size = self.sizes.part(self.number).ok_or_else(|| {
-            let most = self.sizes.most_bytes();
+            let most = self.sizes.max_bytes();
             io::Error::other(format!(
-                "the stream is longer than the {most} bytes that {MOST_PARTS} parts of this size hold: say --expect BYTES"
+                "the stream is longer than the {most} bytes that {MAX_PARTS} parts of this size hold: use --expect BYTES"
             ))
         })?;
-        self.filling = Some((self.room.take_blocking(size, &self.handle)?, size, 0));
+        self.filling = Some((self.pool.take_blocking(size, &self.handle)?, size, 0));
         self.block = (0, 0);
         Ok(())
     }
@@ -139,11 +145,11 @@ impl Write for Cutter {
         }
         let block = usize::try_from(self.sizes.block).unwrap_or(usize::MAX);
         let Some((buffer, _, _)) = &mut self.filling else { return Ok(0) };
-        let room = block - (buffer.len() - self.block.0);
-        let taken = bytes.get(..room).unwrap_or(bytes);
+        let left = block - (buffer.len() - self.block.0);
+        let taken = bytes.get(..left).unwrap_or(bytes);
         buffer.extend_from_slice(taken);
         self.block.1 = crc32c::crc32c_append(self.block.1, taken);
-        if taken.len() == room {
+        if taken.len() == left {
             self.end_block();
         }
         let count = taken.len();

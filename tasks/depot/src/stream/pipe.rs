@@ -14,14 +14,15 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Pipes are asked to hold this much: fewer calls for the same bytes.
 const PIPE_BYTES: i32 = 1024 * 1024;
 /// How often a wait looks whether it was called off, and an unopened pipe is tried again.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How often a pipe without a reader is tried again.
-const TRY: Duration = Duration::from_millis(20);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long to wait for the other side.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,7 @@ pub struct Patience {
 }
 
 /// A descriptor with deadlines.
-pub struct End {
+pub struct Endpoint {
     fd: File,
     name: String,
     /// Time for the next event.
@@ -58,6 +59,28 @@ fn alone(fd: &File, name: &str) -> io::Result<()> {
     }
 }
 
+/// Takes the pipe for this writer alone: of two, the reader would get a mixture. A lock of another kind than that of
+/// readers, because a pipe may lead from one hostler-depot to another.
+fn only_writer(fd: &File, name: &str) -> io::Result<()> {
+    if !fd.metadata()?.file_type().is_fifo() {
+        return Ok(());
+    }
+    let all = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(fd, FcntlArg::F_OFD_SETLK(&all)) {
+        Err(Errno::EAGAIN | Errno::EACCES) => {
+            Err(io::Error::other(format!("{name}: another hostler-depot is writing into this pipe")))
+        }
+        // Where pipes cannot be locked nobody can tell.
+        _ => Ok(()),
+    }
+}
+
 fn too_late(name: &str, time: Duration, what: &str) -> io::Error {
     let text = format!("{name}: {what} within {} s", time.as_secs_f64());
     io::Error::new(io::ErrorKind::TimedOut, text)
@@ -68,7 +91,7 @@ pub fn is_pipe(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo())
 }
 
-impl End {
+impl Endpoint {
     /// Takes over a descriptor that is open already.
     pub fn new(fd: OwnedFd, name: &str, idle: Duration, called_off: Arc<AtomicBool>) -> io::Result<Self> {
         let fd = File::from(fd);
@@ -123,7 +146,10 @@ impl End {
         let name = path.display().to_string();
         loop {
             match OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
-                Ok(fd) => return Self::new(fd.into(), &name, patience.idle, called_off),
+                Ok(fd) => {
+                    only_writer(&fd, &name)?;
+                    return Self::new(fd.into(), &name, patience.idle, called_off);
+                }
                 Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
                     if begun.elapsed() > patience.open {
                         return Err(too_late(&name, patience.open, "nobody opened it to read"));
@@ -131,7 +157,7 @@ impl End {
                     if called_off.load(Ordering::Relaxed) {
                         return Err(io::Error::other("called off"));
                     }
-                    std::thread::sleep(TRY);
+                    std::thread::sleep(RETRY_INTERVAL);
                 }
                 Err(error) => return Err(error),
             }
@@ -148,7 +174,7 @@ impl End {
                 return Err(io::Error::other("called off"));
             }
             let mut fds = [PollFd::new(self.fd.as_fd(), flags)];
-            let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+            let timeout = PollTimeout::try_from(POLL_INTERVAL).unwrap_or(PollTimeout::ZERO);
             match poll(&mut fds, timeout) {
                 Ok(0) | Err(Errno::EINTR) if begun.elapsed() < self.next => {}
                 Ok(0) | Err(Errno::EINTR) => {
@@ -165,7 +191,7 @@ impl End {
     }
 }
 
-impl Read for End {
+impl Read for Endpoint {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             self.wait(PollFlags::POLLIN)?;
@@ -177,7 +203,7 @@ impl Read for End {
     }
 }
 
-impl Write for End {
+impl Write for Endpoint {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             self.wait(PollFlags::POLLOUT)?;

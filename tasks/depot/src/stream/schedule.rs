@@ -20,7 +20,7 @@
 //! Blocks, of which each has a sum of its own, are what a reader holds. They stay small when parts do not.
 
 /// The most parts of an upload, by S3's rules.
-pub const MOST_PARTS: u32 = 10_000;
+pub const MAX_PARTS: u32 = 10_000;
 /// The smallest part that S3 takes, but for the last.
 pub const SMALLEST_PART: u64 = 5 * 1024 * 1024;
 /// The largest part that S3 takes.
@@ -36,12 +36,12 @@ const STEPS: [(u32, u64); 9] = [
     (6800, 32),
     (7700, 80),
     (8700, 200),
-    (MOST_PARTS, 560),
+    (MAX_PARTS, 560),
 ];
 /// Units of all parts before those that no expected stream should reach: they are the reserve for a wrong guess.
 const EXPECTED_UNITS: u64 = 38_200;
 /// A manifest holds no more sums than about this many.
-const MOST_BLOCKS: u64 = 2_000_000;
+const MAX_BLOCKS: u64 = 2_000_000;
 
 /// How a stream is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ const MIB: u64 = 1024 * 1024;
 /// expected, with a tenth to spare.
 pub fn even(expected: Option<u64>, least: u64) -> Sizes {
     let expected = expected.unwrap_or(0);
-    let wanted = (expected / u64::from(MOST_PARTS)).saturating_add(expected / 100_000);
+    let wanted = (expected / u64::from(MAX_PARTS)).saturating_add(expected / 100_000);
     let unit = if wanted > least { wanted.next_multiple_of(MIB) } else { least }.min(LARGEST_PART);
     // Whole blocks, as few as can be.
     let count = (unit.div_ceil(LARGEST_BLOCK)..).find(|count| unit.is_multiple_of(*count)).unwrap_or(1);
@@ -72,7 +72,7 @@ pub fn even(expected: Option<u64>, least: u64) -> Sizes {
 /// How to cut a stream of about so many bytes, if anybody knows, into first parts of at least so many.
 pub fn sizes(expected: Option<u64>, least: u64) -> Sizes {
     let expected = expected.unwrap_or(0);
-    let block = least * (1 + expected / (least * MOST_BLOCKS));
+    let block = least * (1 + expected / (least * MAX_BLOCKS));
     let unit = expected.div_ceil(EXPECTED_UNITS).max(block).next_multiple_of(block);
     Sizes { unit: unit.min(LARGEST_PART / block * block), block, even: false }
 }
@@ -81,7 +81,7 @@ impl Sizes {
     /// Bytes of part `number`, counted from 1; `None` after the last one.
     pub fn part(self, number: u32) -> Option<u64> {
         if self.even {
-            return (number <= MOST_PARTS).then_some(self.unit);
+            return (number <= MAX_PARTS).then_some(self.unit);
         }
         let (_, times) = STEPS.iter().find(|(last, _)| number <= *last)?;
         // Whole blocks also where S3 sets the bound.
@@ -89,8 +89,8 @@ impl Sizes {
     }
 
     /// The most bytes that an upload can hold.
-    pub fn most_bytes(self) -> u64 {
-        (1..=MOST_PARTS).filter_map(|number| self.part(number)).sum()
+    pub fn max_bytes(self) -> u64 {
+        (1..=MAX_PARTS).filter_map(|number| self.part(number)).sum()
     }
 }
 
@@ -106,11 +106,11 @@ mod tests {
 
     #[test]
     fn ten_thousand_parts_hold_five_tebibytes_and_no_part_is_too_large() {
-        assert!(of(SMALLEST_PART).most_bytes() >= 5 << 40);
+        assert!(of(SMALLEST_PART).max_bytes() >= 5 << 40);
         for unit in [SMALLEST_PART, 16 * MIB, 64 * MIB] {
-            assert!((1..=MOST_PARTS).all(|number| of(unit).part(number).unwrap() <= LARGEST_PART));
+            assert!((1..=MAX_PARTS).all(|number| of(unit).part(number).unwrap() <= LARGEST_PART));
         }
-        assert_eq!(of(SMALLEST_PART).part(MOST_PARTS + 1), None);
+        assert_eq!(of(SMALLEST_PART).part(MAX_PARTS + 1), None);
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn parts_never_shrink_and_are_whole_blocks() {
         for cut in [of(SMALLEST_PART), of(7 * MIB), sizes(Some(40_000_000_000_000), 7 * MIB)] {
-            let sizes: Vec<u64> = (1..=MOST_PARTS).map(|number| cut.part(number).unwrap()).collect();
+            let sizes: Vec<u64> = (1..=MAX_PARTS).map(|number| cut.part(number).unwrap()).collect();
             assert!(sizes.windows(2).all(|pair| pair[0] <= pair[1]));
             assert!(sizes.iter().all(|size| size.is_multiple_of(cut.block)));
         }
@@ -139,9 +139,9 @@ mod tests {
     fn a_known_length_always_fits_in_few_blocks_and_nearly_even_parts() {
         for expected in (0..=45).map(|exponent| 1u64 << exponent).chain([45_000_000_000_000]) {
             let cut = sizes(Some(expected), SMALLEST_PART);
-            assert!(cut.most_bytes() >= expected, "{expected}");
+            assert!(cut.max_bytes() >= expected, "{expected}");
             assert!(cut.unit.is_multiple_of(cut.block) && cut.block >= SMALLEST_PART, "{expected}: {cut:?}");
-            assert!(expected.div_ceil(cut.block) <= MOST_BLOCKS, "{expected}: {cut:?}");
+            assert!(expected.div_ceil(cut.block) <= MAX_BLOCKS, "{expected}: {cut:?}");
         }
         let cut = sizes(Some(1_000_000_000_000), SMALLEST_PART);
         let mut stored = 0;
@@ -164,10 +164,10 @@ mod tests {
         ] {
             let cut = even(Some(expected), least);
             let sizes: std::collections::BTreeSet<_> =
-                (1..=MOST_PARTS).map(|number| cut.part(number)).collect();
+                (1..=MAX_PARTS).map(|number| cut.part(number)).collect();
             assert_eq!(sizes.len(), 1, "{cut:?}");
-            assert_eq!(cut.part(MOST_PARTS + 1), None);
-            assert!(cut.unit >= least && cut.unit <= LARGEST_PART && cut.most_bytes() >= expected, "{cut:?}");
+            assert_eq!(cut.part(MAX_PARTS + 1), None);
+            assert!(cut.unit >= least && cut.unit <= LARGEST_PART && cut.max_bytes() >= expected, "{cut:?}");
             assert!(cut.unit.is_multiple_of(cut.block) && cut.block <= LARGEST_BLOCK, "{cut:?}");
         }
     }

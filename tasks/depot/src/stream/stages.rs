@@ -13,7 +13,7 @@ const CHUNK: usize = 256 * 1024;
 /// zstd cuts its work into jobs of this size, one a core: it bounds the memory of a host of many cores.
 const JOB: u32 = 2 * 1024 * 1024;
 /// More workers than this are not what a host of databases wants to give.
-const MOST_WORKERS: u32 = 16;
+const MAX_WORKERS: u32 = 16;
 
 /// How to store.
 #[derive(Clone, Default)]
@@ -61,7 +61,7 @@ impl Stages {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
         encoder.include_checksum(true)?;
         if cores > 1 {
-            encoder.multithread(cores.min(MOST_WORKERS))?;
+            encoder.multithread(cores.min(MAX_WORKERS))?;
             encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(JOB))?;
         }
         Ok(Self::Zstd(encoder))
@@ -88,7 +88,7 @@ impl Stages {
 }
 
 /// What went in.
-pub struct Taken {
+pub struct IngestResult {
     /// Bytes that were read.
     pub size: u64,
     /// Their SHA-256.
@@ -99,7 +99,7 @@ pub struct Taken {
 
 /// Which side of the pump failed.
 #[derive(Debug)]
-pub enum Broken {
+pub enum StreamError {
     /// The stream that is read.
     Source(io::Error),
     /// What is done with it.
@@ -109,14 +109,14 @@ pub enum Broken {
 }
 
 /// Moves the stream to its end; `seen` is told of each piece.
-pub fn take_in(
+pub fn ingest(
     source: &mut dyn Read,
     recipe: &Recipe,
     cutter: Cutter,
     mut seen: impl FnMut(u64),
     sealed: impl FnOnce(u64) -> io::Result<()>,
-) -> Result<Taken, Broken> {
-    let mut stages = Stages::new(recipe, cutter).map_err(Broken::Sink)?;
+) -> Result<IngestResult, StreamError> {
+    let mut stages = Stages::new(recipe, cutter).map_err(StreamError::Sink)?;
     let mut sum = Sha256::new();
     let mut size = 0u64;
     let mut chunk = vec![0; CHUNK];
@@ -125,18 +125,18 @@ pub fn take_in(
             Ok(0) => break,
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Broken::Source(error)),
+            Err(error) => return Err(StreamError::Source(error)),
         };
         let bytes = chunk.get(..count).unwrap_or_default();
         sum.update(bytes);
-        stages.write_all(bytes).map_err(Broken::Sink)?;
+        stages.write_all(bytes).map_err(StreamError::Sink)?;
         size += count as u64;
         seen(count as u64);
     }
     // The end of a stream is a success only if whoever wrote it says so; until then its last part is held back.
-    sealed(size).map_err(Broken::Source)?;
-    let layout = stages.finish().map_err(Broken::Sink)?;
-    Ok(Taken { size, sha256: hex(&sum.finalize()), layout })
+    sealed(size).map_err(StreamError::Source)?;
+    let layout = stages.finish().map_err(StreamError::Sink)?;
+    Ok(IngestResult { size, sha256: hex(&sum.finalize()), layout })
 }
 
 /// Size and SHA-256 of a stream.
@@ -174,22 +174,22 @@ pub fn give_out(
     identities: Option<&[age::x25519::Identity]>,
     out: &mut dyn Write,
     mut seen: impl FnMut(u64),
-) -> Result<Given, Broken> {
+) -> Result<Given, StreamError> {
     let open: Box<dyn BufRead> = match identities {
         None => Box::new(stored),
         Some(identities) => {
             let decryptor =
-                age::Decryptor::new(stored).map_err(|error| Broken::Source(io::Error::other(error)))?;
+                age::Decryptor::new(stored).map_err(|error| StreamError::Source(io::Error::other(error)))?;
             let identities = identities.iter().map(|one| one as &dyn age::Identity);
             let reader = decryptor.decrypt(identities).map_err(|error| match error {
-                age::DecryptError::NoMatchingKeys => Broken::Key,
-                error => Broken::Source(io::Error::other(error)),
+                age::DecryptError::NoMatchingKeys => StreamError::Key,
+                error => StreamError::Source(io::Error::other(error)),
             })?;
             Box::new(BufReader::with_capacity(CHUNK, reader))
         }
     };
     let mut plain: Box<dyn BufRead> = if compressed {
-        let decoder = zstd::Decoder::with_buffer(open).map_err(Broken::Source)?;
+        let decoder = zstd::Decoder::with_buffer(open).map_err(StreamError::Source)?;
         Box::new(BufReader::with_capacity(CHUNK, decoder))
     } else {
         open
@@ -201,11 +201,11 @@ pub fn give_out(
             Ok([]) => break,
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Broken::Source(error)),
+            Err(error) => return Err(StreamError::Source(error)),
         };
         let count = bytes.len();
         sum.update(bytes);
-        out.write_all(bytes).map_err(Broken::Sink)?;
+        out.write_all(bytes).map_err(StreamError::Sink)?;
         plain.consume(count);
         size += count as u64;
         seen(count as u64);

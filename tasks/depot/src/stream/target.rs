@@ -16,10 +16,10 @@ use std::sync::atomic::AtomicBool;
 
 use nix::fcntl::OFlag;
 
-use super::pipe::{End, Patience};
+use super::pipe::{Endpoint, Patience};
 
 /// Links that are followed by hand, where the last of them leads to nothing yet.
-const MOST_LINKS: usize = 40;
+const MAX_LINKS: usize = 40;
 
 /// What was found at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +59,15 @@ impl Target {
                     return Ok(Self::Device(path.to_owned()));
                 }
                 let real = std::fs::canonicalize(path).map_err(|error| wrong(path, &error.to_string()))?;
+                if is_mounted(&real) {
+                    return Err(wrong(path, "is a mount point, which cannot be replaced: name another file"));
+                }
                 Ok(Self::File(real))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut real = path.to_owned();
                 // A link to what is not there yet: the file is made where it leads to.
-                for _ in 0..MOST_LINKS {
+                for _ in 0..MAX_LINKS {
                     let Ok(next) = std::fs::read_link(&real) else { break };
                     real = folder(&real).join(next);
                 }
@@ -97,6 +100,33 @@ impl Target {
     }
 }
 
+/// Whether a file system is mounted here, as files are into containers: nothing can take the place of such a file.
+fn is_mounted(path: &Path) -> bool {
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
+    mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|place| path == Path::new(&unescaped(place)))
+}
+
+/// A path of mountinfo, where blanks and backslashes are three octal digits behind a backslash.
+fn unescaped(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out.push_str(before);
+        let code = after.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(char::from(code));
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                out.push('\\');
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -114,7 +144,7 @@ pub enum Sink {
         /// Whether to wait no longer.
         called_off: Arc<AtomicBool>,
         /// The open end.
-        end: Option<End>,
+        end: Option<Endpoint>,
     },
     /// A device.
     Device(File),
@@ -128,7 +158,7 @@ impl Sink {
             Self::Pipe { end: Some(_), .. } => Ok(()),
             // Also of nothing.
             Self::Pipe { path, patience, called_off, end: None } => {
-                End::writing(&path, patience, called_off).map(|_| ())
+                Endpoint::writing(&path, patience, called_off).map(|_| ())
             }
             // What cannot be synced, such as a terminal, has nothing to sync.
             Self::Device(file) if file.metadata()?.file_type().is_block_device() => file.sync_all(),
@@ -144,7 +174,7 @@ impl Write for Sink {
             Self::Device(file) => file.write(bytes),
             Self::Pipe { path, patience, called_off, end } => {
                 if end.is_none() {
-                    *end = Some(End::writing(path, *patience, Arc::clone(called_off))?);
+                    *end = Some(Endpoint::writing(path, *patience, Arc::clone(called_off))?);
                 }
                 end.as_mut().map_or(Ok(0), |end| end.write(bytes))
             }
@@ -229,6 +259,21 @@ mod tests {
         assert!(
             Target::look(Path::new("/dev/no-such-disk")).unwrap_err().to_string().contains("no such device")
         );
+    }
+
+    #[test]
+    fn a_file_that_is_mounted_is_refused_before_anything_is_read() {
+        // What is mounted as a file: in a container several are, elsewhere perhaps none.
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
+        for place in places.filter(|place| {
+            let outside = !place.starts_with("/proc") && !place.starts_with("/dev");
+            outside && std::fs::metadata(place).is_ok_and(|found| found.is_file())
+        }) {
+            assert!(Target::look(Path::new(&place)).unwrap_err().to_string().contains("is a mount point"));
+        }
+        assert_eq!(unescaped("/a\\040b\\134c"), "/a b\\c");
+        assert!(is_mounted(Path::new("/")) && !is_mounted(Path::new("/no/such")));
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use hostler_testkit::{Host, ROLE_ID, SECRET_ID, Vault, eventually};
 use serde_json::{Value, json};
 
-use crate::kit::depot::Depot;
-use crate::kit::servers::{KEY, KEY_ID, Moto, Strict};
+use crate::support::depot::Depot;
+use crate::support::servers::{KEY, KEY_ID, Moto, Strict};
 
 const HOUR: i64 = 3600;
 /// As long as a run may take on a machine with much else to do.

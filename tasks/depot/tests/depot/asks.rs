@@ -1,10 +1,10 @@
 //! What owners of their own backups ask for: databases with rules of their own, and Backint's grammar.
 
-use crate::kit::caller::{Caller, write};
-use crate::kit::depot::{Depot, ended};
-use crate::kit::noise;
-use crate::kit::proxy::{Fate, Proxy};
-use crate::kit::servers::Strict;
+use crate::support::caller::{Caller, write};
+use crate::support::depot::{Depot, ended};
+use crate::support::noise;
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::servers::Strict;
 
 #[test]
 fn what_has_an_owner_is_passed_over_by_every_rule() {
@@ -80,7 +80,7 @@ fn the_same_contents_under_a_taken_name_are_a_success_others_an_error() {
     proxy.rule(|seen| if seen.method == "PUT" { Fate::Answer(403, "AccessDenied") } else { Fate::Pass });
     assert_eq!(depot.feed(&put, &bytes).ok().json()["verified"], "same");
     depot.feed(&put, &bytes[1..]).fails(6, "other contents");
-    depot.feed(&["put", "wal/1"], &bytes).fails(6, "take another name");
+    depot.feed(&["put", "wal/1"], &bytes).fails(6, "use another name");
     depot.run(&["put", "wal/1", "--if-same", "--", "sh", "-c", "exit 3"]).fails(8, "exit status: 3");
 }
 
@@ -136,7 +136,7 @@ fn another_systems_backups_are_found_and_restored_for_a_copy() {
     )
     .unwrap();
     let restore = ["backint", "-f", "restore", "-u", "DB@QAS", "-i", input.to_str().unwrap()];
-    let told = |ended: crate::kit::depot::Ended| String::from_utf8(ended.ok().out).unwrap();
+    let told = |ended: crate::support::depot::Ended| String::from_utf8(ended.ok().out).unwrap();
     assert!(told(depot.run(&restore)).contains("#NOTFOUND"));
     depot.configure(server.address, "backint_user: HDB");
     assert!(told(depot.run(&restore)).contains("#RESTORED"));

@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 
-use crate::kit::caller::{Caller, open_to_write, write};
-use crate::kit::depot::Depot;
-use crate::kit::proxy::{Fate, Proxy, Seen};
-use crate::kit::servers::{Moto, Strict};
-use crate::kit::{noise, until};
+use crate::support::caller::{Caller, open_to_write, write};
+use crate::support::depot::Depot;
+use crate::support::proxy::{Fate, Proxy, Seen};
+use crate::support::servers::{Moto, Strict};
+use crate::support::{noise, until};
 
 const MIB: usize = 1 << 20;
 

@@ -1,8 +1,8 @@
 //! Rules, Glacier, and the way back, against moto.
 
-use crate::kit::depot::Depot;
-use crate::kit::noise;
-use crate::kit::servers::Moto;
+use crate::support::depot::Depot;
+use crate::support::noise;
+use crate::support::servers::Moto;
 
 #[test]
 fn a_cold_backup_is_thawed_waited_for_and_restored() {

@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use crate::kit::depot::{Depot, Ended, feed};
-use crate::kit::imds::{Imds, ROLE, TOKEN};
-use crate::kit::proxy::{Fate, Proxy};
-use crate::kit::servers::{KEY, KEY_ID, Strict};
+use crate::support::depot::{Depot, Ended, feed};
+use crate::support::imds::{Imds, ROLE, TOKEN};
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::servers::{KEY, KEY_ID, Strict};
 
 /// A command that finds no credentials but by what is added.
 fn without(depot: &Depot, arguments: &[&str]) -> Command {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::kit::depot::Depot;
-use crate::kit::noise;
-use crate::kit::proxy::{Fate, Proxy, Seen};
-use crate::kit::servers::Strict;
-use crate::kit::until;
+use crate::support::depot::Depot;
+use crate::support::noise;
+use crate::support::proxy::{Fate, Proxy, Seen};
+use crate::support::servers::Strict;
+use crate::support::until;
 
 const MIB: usize = 1 << 20;
 const FAST: &str = "timeout: 3\ntries: 4";
@@ -190,7 +190,7 @@ fn keys_that_are_renewed_on_the_way_are_taken_up() {
     let secrets = depot.path("secrets");
     std::fs::create_dir(&secrets).unwrap();
     std::fs::write(secrets.join("s3_access_key_id"), "AKIDOLD").unwrap();
-    std::fs::write(secrets.join("s3_secret_access_key"), crate::kit::servers::KEY).unwrap();
+    std::fs::write(secrets.join("s3_secret_access_key"), crate::support::servers::KEY).unwrap();
     proxy.rule(|seen| {
         let who = seen.headers["authorization"].to_str().unwrap();
         if who.contains("AKIDOLD") { Fate::Answer(400, "ExpiredToken") } else { Fate::Pass }
@@ -198,7 +198,7 @@ fn keys_that_are_renewed_on_the_way_are_taken_up() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             until("the old keys are refused", || proxy.count() >= 2);
-            std::fs::write(secrets.join("s3_access_key_id"), crate::kit::servers::KEY_ID).unwrap();
+            std::fs::write(secrets.join("s3_access_key_id"), crate::support::servers::KEY_ID).unwrap();
         });
         let folder = secrets.to_str().unwrap();
         depot.feed(&["put", "db/a", "--credentials-dir", folder], b"x").ok();
@@ -248,6 +248,6 @@ fn one_flipped_bit_anywhere_is_found_by_verify_and_by_get() {
     std::fs::write(&data, &bytes[..last]).unwrap();
     depot.run(&["get", "db/a"]).fails(7, "bytes are stored");
     std::fs::remove_file(&data).unwrap();
-    depot.run(&["get", "db/a"]).fails(7, "gone");
+    depot.run(&["get", "db/a"]).fails(7, "its bytes are missing");
     depot.run(&["verify", "db/good"]).ok();
 }

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
-use crate::kit::depot::{Depot, ended};
-use crate::kit::noise;
-use crate::kit::proxy::{Fate, Late, Proxy};
-use crate::kit::servers::{Moto, Strict};
+use crate::support::depot::{Depot, ended};
+use crate::support::noise;
+use crate::support::proxy::{Fate, Late, Proxy};
+use crate::support::servers::{Moto, Strict};
 
 /// Runs the command and kills it at request `at`; gives `false` when it ended before that.
 fn killed(depot: &Depot, proxy: &Proxy, arguments: &[&str], input: &[u8], at: usize, fate: Fate) -> bool {
@@ -26,7 +26,7 @@ fn killed(depot: &Depot, proxy: &Proxy, arguments: &[&str], input: &[u8], at: us
     });
     let _ = stdin.write_all(input);
     drop(stdin);
-    let over = crate::kit::until;
+    let over = crate::support::until;
     over("it has ended", || child.lock().unwrap().try_wait().unwrap().is_some());
     let reached = proxy.count() >= at;
     proxy.rule(|_| Fate::Pass);
@@ -141,7 +141,7 @@ fn a_put_that_is_asked_to_stop_clears_up_itself() {
     let mut child = depot.command(&["put", "db/a"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&noise(1, 12 << 20)).unwrap();
-    crate::kit::until("a part is stored", || !server.leftovers().is_empty());
+    crate::support::until("a part is stored", || !server.leftovers().is_empty());
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     let end = ended(child);
@@ -167,7 +167,7 @@ fn killed_at_the_manifest(depot: &Depot, proxy: &Proxy, arguments: &[&str], inpu
     });
     let _ = stdin.write_all(input);
     drop(stdin);
-    crate::kit::until("it has ended", || child.lock().unwrap().try_wait().unwrap().is_some());
+    crate::support::until("it has ended", || child.lock().unwrap().try_wait().unwrap().is_some());
     proxy.rule(|_| Fate::Pass);
     late
 }
@@ -299,4 +299,86 @@ fn a_put_of_a_child_killed_at_every_request_beside_a_prune_of_another_host_loses
             }
         }
     }
+}
+
+#[test]
+fn a_move_killed_at_every_request_beside_a_get_of_another_host_gives_all_bytes() {
+    let server = Moto::start();
+    server.bucket(&[]);
+    let (proxy, between) = (Arc::new(Proxy::start(server.address)), Proxy::start(server.address));
+    let depot = Arc::new(Depot::new(proxy.address, "timeout: 10\ntries: 2"));
+    // Two blocks in memory: the third is asked for when the first has been written.
+    let reader = Depot::new(between.address, "timeout: 20\ntries: 3\nmemory_mib: 10");
+    let bytes = noise(11, 12 << 20);
+    depot.put("db/a", &bytes);
+    let objects = || server.ask("GET", "/vault?list-type=2", &[], "").1.matches("<Key>").count();
+    let mut to = "STANDARD_IA";
+    for fate in [Fate::Reset, Fate::LoseAnswer] {
+        for at in 1.. {
+            let (mover, before) = (Arc::clone(&depot), Arc::clone(&proxy));
+            let (once, fate_of_move) = (std::sync::atomic::AtomicBool::new(true), fate.clone());
+            let more = Arc::new(Mutex::new(None));
+            let reached = Arc::clone(&more);
+            between.rule(move |seen| {
+                let third =
+                    seen.is_range() && seen.headers["range"].to_str().unwrap().starts_with("bytes=10485760");
+                if third && once.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                    let arguments = ["move", "db/a", "--to", to];
+                    *reached.lock().unwrap() =
+                        Some(killed(&mover, &before, &arguments, b"", at, fate_of_move.clone()));
+                    // Every other time it is cleared up, or finished, before the reader goes on.
+                    if at % 2 == 0 {
+                        mover.run(&["clean"]).ok();
+                    }
+                }
+                Fate::Pass
+            });
+            assert!(reader.run(&["get", "db/a"]).ok().out == bytes, "{at} {fate:?}");
+            let more = more.lock().unwrap().take().unwrap();
+            reader.run(&["verify"]).ok();
+            depot.run(&["clean"]).ok();
+            reader.run(&["verify"]).ok();
+            assert_eq!((objects(), depot.begun()), (2, 0), "{at} {fate:?}");
+            let class =
+                reader.run(&["show", "db/a", "--json"]).ok().json()["backup"]["stored"]["class"].clone();
+            to = if class == "STANDARD" { "STANDARD_IA" } else { "STANDARD" };
+            if !more {
+                assert!(at > 8, "{at} requests are too few");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_get_killed_at_every_request_beside_a_move_of_another_host_leaves_no_file_and_keeps_nothing_from_moving()
+{
+    let server = Moto::start();
+    server.bucket(&[]);
+    let proxy = Proxy::start(server.address);
+    let reader = Depot::new(proxy.address, "timeout: 10\ntries: 2\nmemory_mib: 10");
+    let mover = Depot::new(server.address, "");
+    let bytes = noise(12, 12 << 20);
+    mover.put("db/a", &bytes);
+    let target = reader.path("target");
+    let mut to = "STANDARD_IA";
+    for at in 1.. {
+        let get = ["get", "db/a", "-o", target.to_str().unwrap()];
+        let more = std::thread::scope(|scope| {
+            let moved = scope.spawn(|| mover.run(&["move", "db/a", "--to", to]));
+            let more = killed(&reader, &proxy, &get, b"", at, Fate::Reset);
+            moved.join().unwrap().ok();
+            more
+        });
+        to = if to == "STANDARD" { "STANDARD_IA" } else { "STANDARD" };
+        if !more {
+            assert!(at > 4, "{at} requests are too few");
+            break;
+        }
+        assert!(!target.exists(), "{at}");
+        let (_, keys) = server.ask("GET", "/vault?list-type=2", &[], "");
+        assert_eq!(keys.matches("<Key>").count(), 2, "{at}: {keys}");
+        reader.run(&["verify"]).ok();
+    }
+    assert!(std::fs::read(&target).unwrap() == bytes);
 }

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::kit::depot::Depot;
-use crate::kit::handle;
-use crate::kit::sink::{Seen, bind, serve};
+use crate::support::depot::Depot;
+use crate::support::handle;
+use crate::support::sink::{Seen, bind, serve};
 
 /// What all 10,000 parts hold together, in first parts.
 const UNITS: usize = 1_067_000;
@@ -30,7 +30,7 @@ fn ten_thousand_parts_are_filled_to_the_last_byte_and_one_more_is_refused() {
     }
     let mut more = bytes;
     more.push(7);
-    depot.feed(&["put", "db/more", "--part", &unit], &more).fails(9, "say --expect");
+    depot.feed(&["put", "db/more", "--part", &unit], &more).fails(9, "use --expect");
     assert_eq!(seen.lock().unwrap().small.len(), 1, "no manifest of what did not fit");
     task.abort();
 }

@@ -3,11 +3,11 @@
 use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
-use crate::kit::caller::{Caller, write};
-use crate::kit::depot::Depot;
-use crate::kit::noise;
-use crate::kit::proxy::{Fate, Proxy};
-use crate::kit::servers::Strict;
+use crate::support::caller::{Caller, write};
+use crate::support::depot::Depot;
+use crate::support::noise;
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::servers::Strict;
 
 #[test]
 fn a_target_is_looked_at_before_the_first_byte() {
@@ -84,7 +84,7 @@ fn backint_writes_into_what_is_there_and_reads_a_pipe_once() {
     let name = caller.pipe("shared");
     let entry = [format!("#PIPE {}", write(&name))];
     let first = caller.start("backup", &entry, 1);
-    let mut pipe = crate::kit::caller::open_to_write(&name);
+    let mut pipe = crate::support::caller::open_to_write(&name);
     std::io::Write::write_all(&mut pipe, &noise(3, 6 << 20)).unwrap();
     let second = caller.call("backup", &entry, 1);
     assert_eq!(second.lines[0].0, "#ERROR", "{}", second.text);
@@ -97,9 +97,36 @@ fn backint_writes_into_what_is_there_and_reads_a_pipe_once() {
     let third = command.spawn().unwrap();
     // The command holds the pipe open for writing too.
     drop(command);
-    crate::kit::depot::ended(third).fails(9, "is reading this pipe");
+    crate::support::depot::ended(third).fails(9, "is reading this pipe");
     drop(pipe);
     let first = first.end();
     assert_eq!(first.lines[0].0, "#SAVED", "{}", first.text);
     assert_eq!(first.lines[0].1[2], (6 << 20).to_string());
+}
+
+#[test]
+fn of_two_that_write_into_one_pipe_one_is_refused() {
+    let server = Strict::start();
+    let depot = Depot::new(server.address, "pipe_open_timeout: 20");
+    let bytes = noise(7, 8 << 20);
+    depot.put("db/a", &bytes);
+    let pipe = depot.path("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let get = ["get", "db/a", "-o", pipe.to_str().unwrap()];
+    let first = depot.command(&get).spawn().unwrap();
+    let mut reader = std::fs::File::open(&pipe).unwrap();
+    let mut all = vec![0; 1000];
+    reader.read_exact(&mut all).unwrap();
+    depot.run(&get).fails(8, "another hostler-depot is writing into this pipe");
+    reader.read_to_end(&mut all).unwrap();
+    crate::support::depot::ended(first).ok();
+    assert!(all == bytes);
+    // From one to another through a pipe is no conflict.
+    let second = depot.command(&get).spawn().unwrap();
+    let mut put = depot.command(&["put", "db/b"]);
+    put.stdin(std::fs::File::open(&pipe).unwrap());
+    let put = put.spawn().unwrap();
+    crate::support::depot::ended(second).ok();
+    crate::support::depot::ended(put).ok();
+    assert!(depot.run(&["get", "db/b"]).ok().out == bytes);
 }

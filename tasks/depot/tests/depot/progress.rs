@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::process::Stdio;
 
-use crate::kit::depot::Depot;
-use crate::kit::noise;
-use crate::kit::servers::Strict;
+use crate::support::depot::Depot;
+use crate::support::noise;
+use crate::support::servers::Strict;
 
 const MIB: usize = 1 << 20;
 
@@ -19,7 +19,7 @@ fn progress_and_figures_reach_the_fleet() {
     let mut command = depot.command(&["put", "db/a", "--limit", "2097152", "--expect", "3145728"]);
     command.env("HOSTLER_REPORT", &report);
     let begun = std::time::Instant::now();
-    crate::kit::depot::feed(command, &noise(1, 3 * MIB)).ok();
+    crate::support::depot::feed(command, &noise(1, 3 * MIB)).ok();
     assert!(begun.elapsed().as_secs_f64() >= 1.4, "the limit holds");
     let lines: Vec<serde_json::Value> = std::fs::read_to_string(&report)
         .unwrap()

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::kit::depot::{Depot, Ended, ended};
-use crate::kit::servers::{Moto, Strict};
+use crate::support::depot::{Depot, Ended, ended};
+use crate::support::servers::{Moto, Strict};
 
 fn script(depot: &Depot, task: &str, script: &str, arguments: &[&str]) -> Ended {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(task);
@@ -81,6 +81,6 @@ fn a_commands_output_is_backed_up_and_a_cold_restore_says_not_now() {
     let restore = || script(&depot, "depot-restore", "restore", &[&name, "bulk", "", "load"]);
     restore().fails(75, "is being thawed");
     assert!(std::fs::read_to_string(depot.path("report")).unwrap().contains("is being thawed"));
-    crate::kit::until("it is thawed", || restore().code == Some(0));
+    crate::support::until("it is thawed", || restore().code == Some(0));
     assert_eq!(std::fs::read_to_string(depot.path("loaded")).unwrap(), "rows\n");
 }

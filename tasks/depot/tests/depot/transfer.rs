@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use age::secrecy::ExposeSecret;
 
-use crate::kit::depot::Depot;
-use crate::kit::noise;
-use crate::kit::proxy::{Fate, Proxy};
-use crate::kit::servers::{Moto, Strict};
+use crate::support::depot::Depot;
+use crate::support::noise;
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::servers::{Moto, Strict};
 
 const MIB: usize = 1 << 20;
 
@@ -110,7 +110,7 @@ fn a_name_is_given_once() {
     let server = Strict::start();
     let depot = Depot::new(server.address, "");
     depot.put("db/a", b"first");
-    depot.feed(&["put", "db/a"], b"second").fails(6, "take another name");
+    depot.feed(&["put", "db/a"], b"second").fails(6, "use another name");
     assert_eq!(depot.run(&["get", "db/a"]).ok().out, b"first");
     depot.run(&["get", "db/b"]).fails(5, "no backup `db/b`");
     depot.feed(&["put", "db/../a"], b"").fails(2, "no `..`");

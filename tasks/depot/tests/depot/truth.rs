@@ -3,10 +3,10 @@
 
 use std::process::Stdio;
 
-use crate::kit::depot::{Depot, ended, feed};
-use crate::kit::noise;
-use crate::kit::proxy::{Fate, Proxy, Seen};
-use crate::kit::servers::{Moto, Strict};
+use crate::support::depot::{Depot, ended, feed};
+use crate::support::noise;
+use crate::support::proxy::{Fate, Proxy, Seen};
+use crate::support::servers::{Moto, Strict};
 
 #[test]
 fn nothing_is_no_backup_whatever_it_came_from() {
@@ -15,12 +15,13 @@ fn nothing_is_no_backup_whatever_it_came_from() {
     depot.put("db/real", b"something");
     for command in [vec!["true"], vec!["sh", "-c", "exec >&-; exit 0"], vec!["cat", "/dev/null"]] {
         let arguments = [vec!["put", "db/none", "--"], command].concat();
-        depot.run(&arguments).fails(8, "no byte came");
+        depot.run(&arguments).fails(8, "the stream was empty");
     }
-    depot.feed(&["put", "db/none"], b"").fails(8, "no byte came");
-    depot.feed(&["put", "db/none", "--compress", "3"], b"").fails(8, "no byte came");
+    depot.feed(&["put", "db/none"], b"").fails(8, "the stream was empty");
+    depot.feed(&["put", "db/none", "--compress", "3"], b"").fails(8, "the stream was empty");
     let shell = format!("'{}' put db/none <&-", env!("CARGO_BIN_EXE_hostler-depot"));
-    ended(depot.program("/bin/sh".as_ref(), &["-c", &shell]).spawn().unwrap()).fails(8, "no byte came");
+    ended(depot.program("/bin/sh".as_ref(), &["-c", &shell]).spawn().unwrap())
+        .fails(8, "the stream was empty");
     assert_eq!(server.keys().len(), 2, "{:?}", server.keys());
     // Who asks for it gets it, and it pushes out nothing.
     depot.feed(&["put", "db/asked", "--empty"], b"").ok();

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::kit::depot::{Depot, feed};
-use crate::kit::noise;
-use crate::kit::proxy::{Fate, Proxy};
-use crate::kit::servers::{BUCKET, Moto, Strict};
+use crate::support::depot::{Depot, feed};
+use crate::support::noise;
+use crate::support::proxy::{Fate, Proxy};
+use crate::support::servers::{BUCKET, Moto, Strict};
 
 /// A configuration with this endpoint.
 fn at(depot: &Depot, endpoint: &str, more: &str) {
@@ -67,7 +67,7 @@ fn the_region_that_a_redirect_names_is_followed_and_said() {
         if there { Fate::Pass } else { Fate::Region("eu-central-1") }
     });
     let put = depot.feed(&["put", "db/a"], b"x").ok();
-    assert!(put.err.contains("say `region: eu-central-1`"), "{}", put.err);
+    assert!(put.err.contains("set `region: eu-central-1`"), "{}", put.err);
     proxy.rule(|_| Fate::Region("eu-central-1"));
     depot.run(&["list"]).fails(3, "the bucket is in eu-central-1");
 }
@@ -79,8 +79,8 @@ fn keys_that_are_new_are_waited_for_and_an_explicit_profile_goes_before_the_envi
     let depot = Depot::new(proxy.address, "tries: 6");
     let secrets = depot.path("secrets");
     std::fs::create_dir(&secrets).unwrap();
-    std::fs::write(secrets.join("s3_access_key_id"), crate::kit::servers::KEY_ID).unwrap();
-    std::fs::write(secrets.join("s3_secret_access_key"), crate::kit::servers::KEY).unwrap();
+    std::fs::write(secrets.join("s3_access_key_id"), crate::support::servers::KEY_ID).unwrap();
+    std::fs::write(secrets.join("s3_secret_access_key"), crate::support::servers::KEY).unwrap();
     proxy.rule(|seen| if seen.number <= 3 { Fate::Answer(403, "InvalidAccessKeyId") } else { Fate::Pass });
     depot.feed(&["put", "db/a", "--credentials-dir", secrets.to_str().unwrap()], b"x").ok();
     let aws = depot.path("aws");
@@ -212,16 +212,134 @@ fn a_thaw_is_made_faster_or_longer_or_says_that_it_is_not() {
 }
 
 #[test]
+fn a_thaw_on_its_way_becomes_faster_and_a_thawed_copy_stays_longer() {
+    let server = Moto::start();
+    server.bucket(&[]);
+    let proxy = Proxy::start(server.address);
+    let depot = Depot::new(proxy.address, "");
+    depot.put("db/full", b"cold");
+    depot.feed(&["put", "db/child", "--parent", "db/full"], b"cold too").ok();
+    for name in ["db/full", "db/child"] {
+        depot.run(&["move", name, "--to", "GLACIER"]).ok();
+    }
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let thaw = |arguments: &[&str]| {
+        let count = Arc::clone(&asked);
+        count.store(0, std::sync::atomic::Ordering::SeqCst);
+        proxy.rule(move |seen| {
+            if seen.query.starts_with("restore") {
+                count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+            Fate::Pass
+        });
+        let told = depot.run(&[&["thaw", "db/child", "--json"], arguments].concat()).ok().json();
+        (told, asked.load(std::sync::atomic::Ordering::SeqCst))
+    };
+    // The server counts questions: so many until a thaw is under way, and as many until it is over.
+    server.held(40);
+    for name in ["db/full", "db/child"] {
+        let shown = depot.run(&["show", name, "--json"]).ok().json();
+        let path = format!("/vault/prod/{}", shown["backup"]["stored"]["key"].as_str().unwrap());
+        for _ in 0..40 {
+            assert_eq!(server.ask("HEAD", &path, &[], "").0, 200);
+        }
+    }
+    for (tier, requests, seconds) in [
+        ("bulk", 2, 12 * 3600),
+        ("standard", 2, 5 * 3600),
+        // No slower one takes the place of a faster one.
+        ("bulk", 0, 5 * 3600),
+        ("expedited", 2, 5 * 60),
+        ("expedited", 0, 5 * 60),
+    ] {
+        let (told, count) = thaw(&["--tier", tier, "--days", "2"]);
+        server.held(100_000);
+        assert_eq!(count, requests, "{tier}: of the child and of what it builds on: {told}");
+        for one in told.as_array().unwrap() {
+            assert_eq!(one["state"]["state"], "thawing", "{tier}");
+            let left = one["state"]["seconds"].as_i64().unwrap();
+            assert!(left <= seconds && left > seconds - 240, "{tier}: {left}");
+        }
+    }
+    server.held(1);
+    crate::support::until("it is thawed", || {
+        let told = depot.run(&["status", "--json"]).ok().json();
+        told.as_array().unwrap().iter().all(|one| one["state"]["state"] == "thawed")
+    });
+    let until = |told: &serde_json::Value| {
+        let text = told[0]["state"]["until"].as_str().unwrap();
+        let time = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).unwrap();
+        time.duration_since(jiff::Timestamp::now()).as_hours()
+    };
+    let (before, count) = thaw(&["--days", "1"]);
+    assert_eq!(count, 0, "{before}");
+    let (longer, count) = thaw(&["--days", "9"]);
+    assert_eq!(count, 2, "{longer}");
+    assert!(until(&longer) > until(&before) + 24 * 6 && until(&longer) <= 9 * 24, "{before} {longer}");
+    assert_eq!(thaw(&["--days", "9"]).1, 0, "it stays that long already");
+    proxy.rule(|seen| {
+        let asked = seen.query.starts_with("restore");
+        if asked { Fate::Answer(409, "RestoreAlreadyInProgress") } else { Fate::Pass }
+    });
+    depot.run(&["thaw", "db/full", "--days", "30"]).fails(6, "not changed");
+}
+
+#[test]
+fn a_put_that_failed_is_cleared_up_once_where_the_server_cannot_list_parts() {
+    let server = Strict::start();
+    let proxy = Proxy::start(server.address);
+    let depot = Depot::new(proxy.address, "timeout: 5\ntries: 1");
+    let lists = |seen: &crate::support::proxy::Seen| seen.method == "GET" && seen.query.contains("uploadId=");
+    let aborts =
+        |seen: &crate::support::proxy::Seen| seen.method == "DELETE" && seen.query.contains("uploadId=");
+    // What the server answers to the question for parts, and to the abort.
+    for (listing, abort) in [
+        ((501, "NotImplemented"), None),
+        ((405, "MethodNotAllowed"), None),
+        ((501, "NotImplemented"), Some((404, "NoSuchUpload"))),
+        ((501, "NotImplemented"), Some((501, "NotImplemented"))),
+        ((501, "NotImplemented"), Some((400, "InvalidArgument"))),
+    ] {
+        proxy.rule(move |seen| match seen {
+            _ if seen.is_part() => Fate::Answer(400, "InvalidRequest"),
+            _ if lists(seen) => Fate::Answer(listing.0, listing.1),
+            _ if aborts(seen) => abort.map_or(Fate::Pass, |(status, code)| Fate::Answer(status, code)),
+            _ => Fate::Pass,
+        });
+        depot.feed(&["put", "db/a"], &noise(1, 12 << 20)).fails(4, "InvalidRequest");
+        let next = depot.feed(&["put", "db/b"], b"small").ok();
+        assert!(!next.err.contains("interrupted"), "{listing:?} {abort:?}: {}", next.err);
+        depot.run(&["clean"]).ok();
+        assert_eq!(depot.begun(), 0, "{listing:?} {abort:?}");
+        depot.run(&["delete", "db/b"]).ok();
+    }
+    // Where it cannot be known, the entry stays, and is cleared when the server answers.
+    proxy.rule(move |seen| match seen {
+        _ if seen.is_part() => Fate::Answer(400, "InvalidRequest"),
+        _ if aborts(seen) => Fate::Answer(503, "SlowDown"),
+        _ if lists(seen) => Fate::Answer(501, "NotImplemented"),
+        _ => Fate::Pass,
+    });
+    depot.feed(&["put", "db/a"], &noise(1, 12 << 20)).fails(4, "InvalidRequest");
+    assert_eq!(depot.begun(), 1);
+    proxy.rule(move |seen| if lists(seen) { Fate::Answer(501, "NotImplemented") } else { Fate::Pass });
+    depot.run(&["clean"]).ok();
+    assert_eq!((depot.begun(), server.leftovers().len()), (0, 0));
+}
+
+#[test]
 fn check_says_what_the_server_can_do_and_what_the_keys_may_not() {
     let server = Strict::start();
     let proxy = Proxy::start(server.address);
     let depot = Depot::new(proxy.address, "timeout: 20");
-    let rows = |ended: &crate::kit::depot::Ended| -> std::collections::BTreeMap<String, (String, String)> {
-        let all = ended.json();
-        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
-        let row = |one: &serde_json::Value| (text(&one["what"]), (text(&one["result"]), text(&one["text"])));
-        all.as_array().unwrap().iter().map(row).collect()
-    };
+    let rows =
+        |ended: &crate::support::depot::Ended| -> std::collections::BTreeMap<String, (String, String)> {
+            let all = ended.json();
+            let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+            let row =
+                |one: &serde_json::Value| (text(&one["what"]), (text(&one["result"]), text(&one["text"])));
+            all.as_array().unwrap().iter().map(row).collect()
+        };
     let good = depot.run(&["check", "--json"]).ok();
     for what in [
         "list",
@@ -248,4 +366,71 @@ fn check_says_what_the_server_can_do_and_what_the_keys_may_not() {
     let odd = depot.run(&["check", "--json"]).fails(4, "clock");
     assert_eq!(rows(&odd)["conditions"].0, "no");
     assert!(rows(&odd)["parts that grow"].1.contains("parts: even"), "{:?}", rows(&odd));
+}
+
+#[test]
+fn check_names_the_setting_and_the_permission_that_a_refused_write_needs() {
+    let server = Moto::start();
+    server.bucket(&[("x-amz-bucket-object-lock-enabled", "true")]);
+    let proxy = Proxy::start(server.address);
+    let more =
+        "tags: {owner: dba}\nsse: {algorithm: 'aws:kms', kms_key: key-1}\nlock: {mode: GOVERNANCE, days: 3}";
+    let depot = Depot::new(proxy.address, &format!("timeout: 20\ntries: 2\n{more}"));
+    type Refused = fn(&crate::support::proxy::Seen) -> bool;
+    let put = |seen: &crate::support::proxy::Seen| seen.method == "PUT";
+    let cases: [(Refused, u16, &'static str, &str, &str); 6] = [
+        (
+            |seen| seen.headers.contains_key("x-amz-checksum-crc32c"),
+            501,
+            "NotImplemented",
+            "write",
+            "set `checksums: md5`",
+        ),
+        (
+            |seen| {
+                seen.headers.contains_key("x-amz-checksum-crc32c") || seen.headers.contains_key("content-md5")
+            },
+            400,
+            "InvalidRequest",
+            "write",
+            "set `checksums: none`",
+        ),
+        (
+            |seen| seen.headers.contains_key("x-amz-tagging"),
+            403,
+            "AccessDenied",
+            "write",
+            "s3:PutObjectTagging",
+        ),
+        (
+            |seen| seen.headers.contains_key("x-amz-server-side-encryption"),
+            403,
+            "AccessDenied",
+            "write",
+            "kms:GenerateDataKey",
+        ),
+        (|_| true, 403, "AccessDenied", "write", "s3:PutObject"),
+        (
+            |seen| seen.headers.contains_key("x-amz-object-lock-mode"),
+            403,
+            "AccessDenied",
+            "object lock",
+            "s3:PutObjectRetention",
+        ),
+    ];
+    for (refused, status, code, what, text) in cases {
+        proxy.rule(
+            move |seen| if put(seen) && refused(seen) { Fate::Answer(status, code) } else { Fate::Pass },
+        );
+        let told = depot.run(&["check", "--json"]).fails(4, what).json();
+        let row = told.as_array().unwrap().iter().find(|row| row["what"] == what).unwrap().clone();
+        assert!(row["text"].as_str().unwrap().contains(text), "{text}: {row}");
+    }
+    // A lock is tried for some seconds, and nothing is left: moto keeps what was removed as a version.
+    proxy.rule(|_| Fate::Pass);
+    let good = depot.run(&["check", "--json"]).ok().json();
+    let lock = good.as_array().unwrap().iter().find(|row| row["what"] == "object lock").unwrap().clone();
+    assert_eq!(lock["result"], "yes", "{lock}");
+    let (_, keys) = server.ask("GET", "/vault?list-type=2", &[], "");
+    assert_eq!(keys.matches("<Key>").count(), 0, "{keys}");
 }

@@ -99,6 +99,8 @@ pub(crate) enum Fate {
     Dated(i64),
     /// The request arrives without this header.
     Without(&'static str),
+    /// The request arrives with this header too.
+    Sent(&'static str, &'static str),
     /// The answer has this header too.
     With(&'static str, &'static str),
     /// The bucket is said to be in this region.
@@ -182,6 +184,10 @@ async fn pass_on(
         }
         Fate::Without(name) => {
             head.headers.remove(name);
+            sent
+        }
+        Fate::Sent(name, value) => {
+            head.headers.insert(name, value.parse().map_err(std::io::Error::other)?);
             sent
         }
         Fate::FlipSent => flip(&sent),

@@ -4,10 +4,15 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use super::handle;
 
@@ -24,6 +29,25 @@ pub(crate) struct Strict {
 
 impl Strict {
     pub(crate) fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// With TLS, and this certificate and key in PEM.
+    pub(crate) fn start_tls(certificate: &str, key: &str) -> Self {
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(
+            tokio_rustls::rustls::crypto::ring::default_provider().into(),
+        )
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+        Self::with(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn with(tls: Option<TlsAcceptor>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join(BUCKET)).unwrap();
         let files = s3s_fs::FileSystem::new(folder.path()).unwrap();
@@ -34,10 +58,16 @@ impl Strict {
         let address = listener.local_addr().unwrap();
         let task = handle().spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                let service = service.clone();
+                let (service, tls) = (service.clone(), tls.clone());
                 tokio::spawn(async move {
                     let server = Builder::new(TokioExecutor::new());
-                    let _ = server.serve_connection(TokioIo::new(socket), service).await;
+                    let Some(tls) = tls else {
+                        let _ = server.serve_connection(TokioIo::new(socket), service).await;
+                        return;
+                    };
+                    if let Ok(socket) = tls.accept(socket).await {
+                        let _ = server.serve_connection(TokioIo::new(socket), service).await;
+                    }
                 });
             }
         });

@@ -1,6 +1,6 @@
 //! The memory of a transfer: a budget of bytes, and buffers that are used again.
 //!
-//! A buffer's room is taken before its first byte is there and given back with its last reader, so whoever fills
+//! A buffer's memory is taken before its first byte is there and given back with its last reader, so whoever fills
 //! buffers waits for whoever empties them. By default the budget follows the buffers: some of the size that is asked
 //! for. Short streams have small parts and take little; long ones need large parts, and some of them in flight.
 
@@ -16,11 +16,11 @@ const GRAIN: u64 = 1024;
 /// So many buffers fit in by default: one is filled, or emptied, while the others are on their way.
 const BUFFERS: u64 = 6;
 /// By default large buffers are fewer than that, so that they do not take more than this.
-const MOST_BYTES: u64 = 240 * 1024 * 1024;
+const MAX_BYTES: u64 = 240 * 1024 * 1024;
 
-/// Room for buffers.
+/// A pool of buffers.
 #[derive(Clone)]
-pub struct Room {
+pub struct BufferPool {
     free: Arc<Semaphore>,
     inner: Arc<Mutex<Inner>>,
     /// The budget, if one was said.
@@ -38,12 +38,12 @@ struct Inner {
 /// Bytes with the right to be in memory.
 pub struct Buffer {
     bytes: Vec<u8>,
-    room: Room,
+    pool: BufferPool,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Room {
-    /// Room for so many bytes; when not said, for some buffers of the size that is asked for.
+impl BufferPool {
+    /// A pool of so many bytes; when not said, for some buffers of the size that is asked for.
     pub fn new(bytes: Option<u64>) -> Self {
         Self {
             free: Arc::new(Semaphore::new(0)),
@@ -52,12 +52,12 @@ impl Room {
         }
     }
 
-    /// Nobody will give room back any more: whoever waits for it gets an error.
+    /// Nobody will give memory back any more: whoever waits for it gets an error.
     pub fn close(&self) {
         self.free.close();
     }
 
-    /// An empty buffer for so many bytes, when there is room for it.
+    /// An empty buffer for so many bytes, when there is memory for it.
     pub async fn take(&self, size: u64) -> io::Result<Buffer> {
         let grains = size.div_ceil(GRAIN);
         self.grow(grains)?;
@@ -72,7 +72,7 @@ impl Room {
         let mut bytes = inner.idle.pop().unwrap_or_default();
         drop(inner);
         bytes.try_reserve_exact(size).map_err(io::Error::other)?;
-        Ok(Buffer { bytes, room: self.clone(), _permit: permit })
+        Ok(Buffer { bytes, pool: self.clone(), _permit: permit })
     }
 
     /// The same for a thread that may wait.
@@ -82,7 +82,7 @@ impl Room {
 
     /// Sees that the budget is right for buffers of so many grains.
     fn grow(&self, each: u64) -> io::Result<()> {
-        let wanted = self.said.unwrap_or_else(|| (BUFFERS * each).min(MOST_BYTES / GRAIN));
+        let wanted = self.said.unwrap_or_else(|| (BUFFERS * each).min(MAX_BYTES / GRAIN));
         // Two at least, whatever was said: one is filled while the other is sent.
         let wanted = wanted.max(2 * each);
         let mut inner = self.inner.lock().map_err(|_| io::Error::other("a writer has died"))?;
@@ -94,7 +94,7 @@ impl Room {
 }
 
 impl Buffer {
-    /// As bytes that can be shared; the room is given back with the last of them.
+    /// As bytes that can be shared; the memory is given back with the last of them.
     pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -122,7 +122,7 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Ok(mut inner) = self.room.inner.lock() {
+        if let Ok(mut inner) = self.pool.inner.lock() {
             let mut bytes = std::mem::take(&mut self.bytes);
             bytes.clear();
             inner.idle.push(bytes);
@@ -137,10 +137,10 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// How many buffers of a size fit in at once.
-    async fn fit(room: &Room, size: u64) -> usize {
+    async fn fit(pool: &BufferPool, size: u64) -> usize {
         let mut held = Vec::new();
         while let Ok(buffer) =
-            tokio::time::timeout(std::time::Duration::from_millis(20), room.take(size)).await
+            tokio::time::timeout(std::time::Duration::from_millis(20), pool.take(size)).await
         {
             held.push(buffer.unwrap());
         }
@@ -149,31 +149,31 @@ mod tests {
 
     #[tokio::test]
     async fn the_budget_follows_the_buffers_and_has_a_bound() {
-        let room = Room::new(None);
-        assert_eq!(fit(&room, MIB).await, 6);
-        assert_eq!(fit(&room, 5 * MIB).await, 6);
-        assert_eq!(fit(&room, 60 * MIB).await, 4, "240 MiB");
-        assert_eq!(fit(&room, 300 * MIB).await, 2);
-        let room = Room::new(Some(20 * MIB));
-        assert_eq!(fit(&room, 5 * MIB).await, 4);
-        assert_eq!(fit(&room, 16 * MIB).await, 2, "two always");
+        let pool = BufferPool::new(None);
+        assert_eq!(fit(&pool, MIB).await, 6);
+        assert_eq!(fit(&pool, 5 * MIB).await, 6);
+        assert_eq!(fit(&pool, 60 * MIB).await, 4, "240 MiB");
+        assert_eq!(fit(&pool, 300 * MIB).await, 2);
+        let pool = BufferPool::new(Some(20 * MIB));
+        assert_eq!(fit(&pool, 5 * MIB).await, 4);
+        assert_eq!(fit(&pool, 16 * MIB).await, 2, "two always");
     }
 
     #[tokio::test]
     async fn buffers_are_used_again_and_closing_ends_the_waiting() {
-        let room = Room::new(Some(2 * MIB));
-        let mut buffer = room.take(MIB).await.unwrap();
+        let pool = BufferPool::new(Some(2 * MIB));
+        let mut buffer = pool.take(MIB).await.unwrap();
         buffer.extend_from_slice(b"old");
         let at = buffer.as_ptr();
         drop(buffer.freeze());
-        let again = room.take(MIB).await.unwrap();
+        let again = pool.take(MIB).await.unwrap();
         assert!(again.is_empty() && again.as_ptr() == at);
-        let _other = room.take(MIB).await.unwrap();
+        let _other = pool.take(MIB).await.unwrap();
         let waiting = tokio::spawn({
-            let room = room.clone();
-            async move { room.take(MIB).await.map(|_| ()) }
+            let pool = pool.clone();
+            async move { pool.take(MIB).await.map(|_| ()) }
         });
-        room.close();
+        pool.close();
         assert_eq!(waiting.await.unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod imds;
 pub(crate) mod proxy;
 pub(crate) mod servers;
 pub(crate) mod sink;
+pub(crate) mod tunnel;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
