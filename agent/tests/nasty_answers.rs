@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hostler::domain::secret::Secret;
+use hostler::store::budget::Budget;
 use hostler::store::consul::{Consul, ConsulLayer, ConsulSettings, Timeouts};
 use hostler::store::watch::{Seen, Sight, watch};
 use hostler::store::{Read, Store, StoreError, When};
@@ -40,6 +41,7 @@ fn kind(error: &StoreError) -> &'static str {
         StoreError::Busy { .. } => "busy",
         StoreError::Denied { .. } => "denied",
         StoreError::Refused { .. } => "refused",
+        StoreError::TooLarge { .. } => "too large",
         StoreError::Unreadable { .. } => "unreadable",
     }
 }
@@ -100,10 +102,12 @@ fn nothing_but_a_good_answer_is_a_listing() {
 #[test]
 fn a_body_without_end_is_cut_off() {
     let headers = [LEADER, INDEX].map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
-    let fake = Fake::start(vec![Reply::Endless(headers)]);
-    let store = Consul::new(settings(&fake)).unwrap();
-    let error = block(store.list("p/")).unwrap_err();
-    assert!(matches!(kind(&error), "unreadable" | "unreachable"), "{error}");
+    for reply in [Reply::Endless(headers.clone()), Reply::Pieces(headers)] {
+        let fake = Fake::start(vec![reply]);
+        let store = Consul::new(settings(&fake)).unwrap();
+        let error = block(store.list("p/")).unwrap_err();
+        assert!(matches!(kind(&error), "too large" | "unreachable"), "{error}");
+    }
 }
 
 #[test]
@@ -188,14 +192,14 @@ fn the_watch_starts_again_when_the_index_goes_backwards_or_an_answer_is_bad() {
     ]);
     let store: Arc<dyn Store> = Arc::new(Consul::new(settings(&fake)).unwrap());
     block(async {
-        let (sender, mut receiver) = tokio::sync::watch::channel(Seen::default());
+        let (budget, (sender, mut receiver)) = (Budget::new(1), tokio::sync::watch::channel(Seen::default()));
         let last = async {
             let three = |seen: &Seen| matches!(&seen.sight, Sight::Visible(l) if l.entries[0].value == b"3");
             receiver.wait_for(three).await.map(drop)
         };
         let doubt = Notify::new();
         tokio::select! {
-            () = watch(store, "p/", &doubt, &sender) => panic!("the watch ended"),
+            () = watch(store, "p/", &doubt, &budget, &sender) => panic!("the watch ended"),
             seen = last => seen.unwrap(),
         }
     });

@@ -123,3 +123,39 @@ fn only_exec_starts_processes() {
         assert!(!starts, "{} starts a process", path.display());
     }
 }
+
+/// Where numbers come in that somebody else wrote, in an answer or a document, no sum of them can end the program: the
+/// compiler's lint refuses each operator that could overflow.
+#[test]
+fn numbers_from_outside_are_added_with_care() {
+    let checked = [
+        "store/consul/mod.rs",
+        "store/watch.rs",
+        "store/budget.rs",
+        "vault/wire.rs",
+        "vault/renewal.rs",
+        "vault/secrets.rs",
+        "vault/versions.rs",
+        "vault/client.rs",
+        "domain/instant.rs",
+        "domain/span.rs",
+        "domain/window.rs",
+        "domain/schedule.rs",
+        "domain/reconcile.rs",
+        "domain/zone.rs",
+        "domain/freeze.rs",
+        "domain/control.rs",
+        "domain/watched.rs",
+    ];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in checked {
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        let code = text.lines().find(|line| !line.starts_with("//!") && !line.is_empty());
+        let lint = "#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]";
+        assert_eq!(code, Some(lint), "{file}");
+        assert!(
+            !text.contains("allow(clippy::arithmetic") && !text.contains("expect(clippy::arithmetic"),
+            "{file}"
+        );
+    }
+}

@@ -24,6 +24,6 @@ key_prefix "hostler/reports/runs/db1/" {
   policy = "write"
 }
 # Shows the host as a service; `consul.register: false` does without.
-service "hostler" {
+service "hostler-db1" {
   policy = "write"
 }

@@ -27,6 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Ok(status.into());
     }
     process::usual_signals()?;
+    process::keep_out_of_dumps();
     let settings = config::load(arguments.config.as_deref(), &env)?;
     let level = match settings.log_format {
         LogFormat::Journald => log_to_journal(&settings.log_level),

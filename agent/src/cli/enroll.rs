@@ -13,7 +13,7 @@ use crate::config::ALL;
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::store::When;
-use crate::store::consul::service::SERVICE;
+use crate::store::consul::service;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -108,7 +108,7 @@ pub fn policy(keys: &Keys, host: &Name, groups: &[Name]) -> String {
     }
     // Consul 1.8 asks for no more: the host's own Consul agent knows which node that is.
     policy.push_str("# Shows the host as a service; `consul.register: false` does without.\n");
-    policy.push_str(&rule("service", SERVICE, "write"));
+    policy.push_str(&rule("service", &service::name(host), "write"));
     policy
 }
 
@@ -139,7 +139,7 @@ mod tests {
                 "key \"t/reports/agents/db1\" {",
                 "key_prefix \"t/reports/orders/db1/\" {",
                 "key_prefix \"t/reports/runs/db1/\" {",
-                "service \"hostler\" {",
+                "service \"hostler-db1\" {",
             ]
         );
         assert_eq!(policy.matches("\"write\"").count(), 4);

@@ -48,6 +48,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     process::usual_signals()?;
+    process::keep_out_of_dumps();
     // Beside an agent on a terminal, as with `hostler dev`, only what is wrong is worth a line.
     log_to_journal(if std::io::stderr().is_terminal() { "warn" } else { "info" });
     // What ends the agent's session or group must not end this process, too. A unit of systemd has both already.

@@ -21,7 +21,7 @@ use crate::domain::order::Document;
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::yaml::{YamlError, nearest};
 use crate::report::document::{self, AgentReport, Author, OrderReport};
-use crate::store::{MAX_READS, Read};
+use crate::store::{MAX_READS, Read, portions};
 
 /// An order as it stands.
 pub(super) struct Placed {
@@ -68,19 +68,22 @@ pub(super) struct Marker {
 }
 
 impl Fleet {
-    /// Two listings; reports of orders are read when it is known which are needed.
+    /// Two trees; reports of orders are read when it is known which are needed.
     pub(super) async fn read(place: &Place) -> Result<Self, Failure> {
         let orders_prefix = place.keys.all_orders();
         let agents_prefix = place.keys.agent_reports();
         let (agents, orders, markers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut fleet = Self { agents, orders, odd: Vec::new(), markers };
-        for entry in place.store.list(&orders_prefix).await?.entries {
-            let Some(path) = entry.key.strip_prefix(&orders_prefix) else { continue };
+        let unread = portions::read(place.store.as_ref(), &orders_prefix, |entry| {
+            let Some(path) = entry.key.strip_prefix(&orders_prefix) else { return };
             if let Some(source) = path.strip_suffix(MARKER).and_then(|path| path.strip_suffix('/')) {
                 // What cannot be read, or is of a newer program, is a marker all the same.
                 let marker = serde_json::from_slice(&entry.value).unwrap_or_default();
                 fleet.markers.extend(source.parse::<Source>().map(|source| (source, marker)));
             } else if let Ok(key) = path.parse::<OrderKey>() {
+                if let Err(why) = entry.read() {
+                    fleet.odd.push((path.to_owned(), why));
+                }
                 let document = Document::read(&entry.value);
                 fleet.orders.insert(key, Placed { index: entry.modify_index, value: entry.value, document });
             } else {
@@ -93,15 +96,21 @@ impl Fleet {
                     why.unwrap_or_else(|| "an order is at hosts/HOST/NAME or groups/GROUP/NAME".to_owned());
                 fleet.odd.push((path.to_owned(), why));
             }
+        });
+        for (key, why) in unread.await? {
+            fleet.odd.push((key.strip_prefix(&orders_prefix).unwrap_or(&key).to_owned(), why));
         }
         for (key, why) in place.store.passed_over(&orders_prefix) {
             let path = key.strip_prefix(&orders_prefix).unwrap_or(&key);
             fleet.odd.push((path.to_owned(), format!("the file is passed over: {why}")));
         }
-        for entry in place.store.list(&agents_prefix).await?.entries {
+        let unread = portions::read(place.store.as_ref(), &agents_prefix, |entry| {
             let host = entry.key.strip_prefix(&agents_prefix).and_then(|host| host.parse::<Name>().ok());
-            let Some(host) = host else { continue };
+            let Some(host) = host else { return };
             fleet.agents.insert(host, agent_of(&entry.value));
+        });
+        for (key, why) in unread.await? {
+            fleet.odd.push((key, why));
         }
         Ok(fleet)
     }

@@ -8,13 +8,16 @@ use serde::Serialize;
 use super::Failure;
 use super::fleet::UNREADABLE;
 use super::place::Place;
+use super::show;
 use crate::config::Settings;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
+use crate::domain::odd;
 use crate::ledger::identity::Identity;
 use crate::ledger::{ClaimState, Folder, FolderError, trim};
 use crate::report::compose;
 use crate::report::document::{self, RUN_TAIL, RunReport};
+use crate::store::portions;
 
 /// A run, wherever it is known from.
 #[derive(Serialize)]
@@ -80,16 +83,14 @@ pub(super) fn newest_here(dir: &Path, count: usize) -> Result<Vec<Known>, Failur
     Ok(runs.map(known).collect())
 }
 
-/// The runs that hosts reported, the newest first.
+/// The runs that hosts reported, the newest first; what one host has too much of is named, and keeps nobody else's away.
 pub(super) async fn reported(place: &Place, host: Option<&Name>) -> Result<Vec<Known>, Failure> {
     let all = place.keys.all_run_reports();
     let prefix = host.map_or_else(|| all.clone(), |host| place.keys.run_reports(host));
     let mut found = Vec::new();
-    for entry in place.store.list(&prefix).await?.entries {
-        let Some((host, run)) = entry.key.strip_prefix(&all).and_then(|path| path.split_once('/')) else {
-            continue;
-        };
-        let Ok(run) = run.parse::<RunId>() else { continue };
+    let unread = portions::read(place.store.as_ref(), &prefix, |entry| {
+        let path = entry.key.strip_prefix(&all).and_then(|path| path.split_once('/'));
+        let Some((host, Ok(run))) = path.map(|(host, run)| (host, run.parse::<RunId>())) else { return };
         let unreadable = |error: document::Unreadable| RunReport {
             phase: UNREADABLE.into(),
             error: Some(error.to_string()),
@@ -97,6 +98,9 @@ pub(super) async fn reported(place: &Place, host: Option<&Name>) -> Result<Vec<K
         };
         let report = document::read(&entry.value).unwrap_or_else(unreadable);
         found.push(Known { run, host: host.to_owned(), report });
+    });
+    for (prefix, why) in unread.await? {
+        show::note(format!("not read: {}: {why}", odd::shown(&prefix)));
     }
     found.sort_by_key(|known| std::cmp::Reverse(known.run));
     Ok(found)

@@ -4,6 +4,8 @@
 //! things have changed, does nothing but be answered "stale". It is done at most once: its id goes to the ledger
 //! with its effect.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::fmt;
 use std::time::Duration;
 

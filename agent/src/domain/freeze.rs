@@ -3,6 +3,8 @@
 //! It stops first starts, and a retry of a first step; never a step in progress, an undo, a verification or a
 //! resume. One that cannot be read freezes too: whoever wrote it wanted things to stand still.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 

@@ -9,6 +9,8 @@
 //! The answers are kept in memory only: an agent that starts asks anew, and needs two of them again before anything
 //! starts. How many drifts there were is in the ledger.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -95,7 +97,10 @@ impl Answers {
             },
         };
         // A clock that was set back must not make the state go unwatched.
-        if from > now || from + wait <= now { Finding::Ask } else { Finding::AskAt(from + wait) }
+        match from.checked_add(wait) {
+            Ok(next) if from <= now && next > now => Finding::AskAt(next),
+            _ => Finding::Ask,
+        }
     }
 
     /// Whether the state has held for long enough.

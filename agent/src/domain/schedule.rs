@@ -3,6 +3,8 @@
 //! A firing is its scheduled instant, in UTC. Instants that are not after the last one handled never fire again,
 //! whatever the clock does; of those that were missed only the newest may, if it is not too late.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use jiff::{Span as Calendar, Timestamp};
@@ -88,7 +90,7 @@ impl Schedule {
         let mut instant = handled;
         while let Some(next) = self.next(instant).filter(|next| *next < newest && missed < MOST_COUNTED) {
             instant = next;
-            missed += 1;
+            missed = u32::saturating_add(missed, 1);
         }
         Some(Due { newest, fires, missed })
     }
@@ -98,7 +100,9 @@ impl Schedule {
         let half = || {
             let interval = self.next(instant).map(|next| next.duration_since(instant));
             let interval = interval.and_then(|interval| Duration::try_from(interval).ok());
-            interval.map_or(LONGEST_CATCH_UP, |interval| (interval / 2).min(LONGEST_CATCH_UP))
+            interval.map_or(LONGEST_CATCH_UP, |interval| {
+                interval.checked_div(2).unwrap_or_default().min(LONGEST_CATCH_UP)
+            })
         };
         self.catch_up.map_or_else(half, |span| span.0)
     }

@@ -1,5 +1,7 @@
 //! Lengths of time and of storage as an operator writes them: `90s`, `10m`, `4h`, `1m..30m`, `2G`, `16MiB`.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::fmt;
 use std::time::Duration;
 
@@ -80,8 +82,9 @@ impl fmt::Display for Span {
         }
         for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
             if millis >= size {
-                write!(f, "{}{unit}", millis / size)?;
-                millis %= size;
+                let (count, rest) = (millis.checked_div(size), millis.checked_rem(size));
+                write!(f, "{}{unit}", count.unwrap_or_default())?;
+                millis = rest.unwrap_or_default();
             }
         }
         Ok(())

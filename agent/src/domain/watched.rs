@@ -4,6 +4,8 @@
 //! `MOUNT/metadata/PATH` for what is read at `MOUNT/data/PATH`. A field has no version of its own: it says what the
 //! order is about, and each new version of the whole counts.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::fmt;
 
 use jiff::Timestamp;

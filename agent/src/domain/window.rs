@@ -3,6 +3,8 @@
 //! `Sat,Sun 01:00-05:00`, several with `;` between. A window belongs to the day of its opening, and one whose end is not
 //! later than its beginning crosses midnight: `Fri 22:00-06:00` is open on Saturday morning.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use jiff::civil::Time;
 use jiff::{Span as Calendar, Timestamp};
 
@@ -108,7 +110,7 @@ fn days(text: &str) -> Result<u8, String> {
         // Around the week's end: Fri-Mon.
         while at != last {
             mask |= 1 << at;
-            at = (at + 1) % 7;
+            at = if at >= 6 { 0 } else { at.saturating_add(1) };
         }
         Ok(mask)
     })

@@ -3,6 +3,8 @@
 //! The rules of a zone come from the host's time zone database. [`Zone::find`] is the only place that looks there, while
 //! a document is read; from then on a zone is a value, and everything that is decided from it is pure.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::fmt;
 
 use jiff::Timestamp;
@@ -76,7 +78,7 @@ impl Zone {
         let local = self.local(at);
         match self.rules.to_ambiguous_timestamp(local).offset() {
             AmbiguousOffset::Fold { before, after } if self.rules.to_offset(at) == after => {
-                let back = i64::from(before.seconds()) - i64::from(after.seconds());
+                let back = i64::from(before.seconds()).saturating_sub(i64::from(after.seconds()));
                 local.saturating_add(jiff::Span::new().seconds(back))
             }
             _ => local,

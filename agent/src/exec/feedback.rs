@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::output::clean;
 use super::redact::Redactor;
-use crate::domain::text::{head, is_utf16, without_mark};
+use crate::domain::text::head;
 use crate::domain::yaml::one_line;
 
 /// The part of the file that is read, in bytes.
@@ -277,11 +277,7 @@ impl Feedback {
 
     /// All of what a line says, or why nothing of it is taken.
     fn understand(&self, line: &[u8]) -> Result<Said, String> {
-        if is_utf16(line) {
-            return Err("it is UTF-16: write UTF-8".to_owned());
-        }
-        // Some programs begin a file, or each line that they append, with a byte order mark.
-        let value: Value = serde_json::from_slice(without_mark(line))
+        let value: Value = serde_json::from_slice(line)
             .map_err(|error| format!("it is not JSON: {}", one_line(&error.to_string())))?;
         let Value::Object(fields) = value else { return Err("it is no JSON object".to_owned()) };
         if fields.is_empty() {

@@ -212,13 +212,3 @@ fn what_was_not_understood_shows_no_secret() {
         assert!(!warning.contains("horse") && !warning.contains("battery"), "{warning}");
     }
 }
-
-#[test]
-fn a_byte_order_mark_is_no_part_of_a_line_and_utf16_is_named() {
-    let marked = said("\u{feff}{\"output\": {\"id\": \"b1\"}}\r\n\u{feff}{\"progress\": 50}\n");
-    assert_eq!((marked.outputs["id"].as_str(), marked.progress), ("b1", Some(50)));
-    assert_eq!(marked.warnings(), [""; 0]);
-    let wide: Vec<u8> = b"{\"progress\": 50}".iter().flat_map(|byte| [*byte, 0]).collect();
-    let [warning] = said([&b"\xff\xfe"[..], &wide, b"\n\0"].concat()).warnings().try_into().unwrap();
-    assert!(warning.contains("it is UTF-16: write UTF-8"), "{warning}");
-}

@@ -7,13 +7,14 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{major, minor};
 
 use super::user::User;
 use crate::domain::ids::RunId;
@@ -42,17 +43,20 @@ pub fn folder(runtime: &Path, run: RunId) -> PathBuf {
 
 /// What the secrets lie on now.
 pub fn kind(runtime: &Path) -> Kind {
+    // The device tells, and not the path, which may be reached through a link or be written otherwise in mountinfo.
+    let Ok(device) = fs::metadata(place(runtime)).map(|place| place.dev()) else { return Kind::Plain };
+    let device = format!("{}:{}", major(device), minor(device));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if never_swapped(&mounts, &place(runtime).to_string_lossy()) { Kind::NeverSwapped } else { Kind::Plain }
+    if never_swapped(&mounts, &device) { Kind::NeverSwapped } else { Kind::Plain }
 }
 
 /// A line of mountinfo: id, parent, device, root, mount point, options, …, `-`, type, source, options.
-fn never_swapped(mounts: &str, point: &str) -> bool {
+fn never_swapped(mounts: &str, device: &str) -> bool {
     mounts.lines().any(|line| {
         let Some((before, behind)) = line.split_once(" - ") else { return false };
         let mut words = behind.split(' ');
         let (kind, options) = (words.next(), words.nth(1).unwrap_or_default());
-        before.split(' ').nth(4) == Some(point)
+        before.split(' ').nth(2) == Some(device)
             && (kind == Some("ramfs") || (kind == Some("tmpfs") && options.split(',').any(|o| o == "noswap")))
     })
 }
@@ -229,16 +233,44 @@ mod tests {
     #[test]
     fn mounts_are_told_apart() {
         let line = |kind: &str, options: &str| {
-            format!("36 35 0:32 / /run/hostler/secrets rw,nosuid shared:7 - {kind} hostler rw{options}\n")
+            format!("36 35 0:32 / /run/a\\040b/secrets rw,nosuid shared:7 - {kind} hostler rw{options}\n")
         };
-        assert!(never_swapped(&line("ramfs", ""), "/run/hostler/secrets"));
-        assert!(never_swapped(&line("tmpfs", ",size=1m,noswap"), "/run/hostler/secrets"));
-        assert!(!never_swapped(&line("tmpfs", ",size=1m"), "/run/hostler/secrets"));
-        assert!(!never_swapped(&line("ramfs", ""), "/run/other"));
-        assert!(!never_swapped("", "/run/hostler/secrets"));
-        let noexec = line("ramfs", "").replace("rw,nosuid", "rw,nosuid,noexec");
+        assert!(never_swapped(&line("ramfs", ""), "0:32"));
+        assert!(never_swapped(&line("tmpfs", ",size=1m,noswap"), "0:32"));
+        assert!(!never_swapped(&line("tmpfs", ",size=1m"), "0:32"));
+        assert!(!never_swapped(&line("ramfs", ""), "0:3"));
+        assert!(!never_swapped("", "0:32"));
+        let noexec = line("ramfs", "")
+            .replace("rw,nosuid", "rw,nosuid,noexec")
+            .replace("/run/a\\040b/", "/run/hostler/");
         assert!(is_without_programs(&noexec, "/run/hostler/secrets"));
         assert!(!is_without_programs(&noexec, "/run/other"));
-        assert!(!is_without_programs(&line("ramfs", ",noexec"), "/run/hostler/secrets"));
+        let plain = line("ramfs", ",noexec").replace("/run/a\\040b/", "/run/hostler/");
+        assert!(!is_without_programs(&plain, "/run/hostler/secrets"));
+    }
+
+    /// A second file system over the first would hide the secrets of running steps.
+    #[test]
+    fn nothing_is_mounted_twice_whatever_the_path_looks_like() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = dir.path().join("a b\\040\tc");
+        fs::create_dir(&real).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let id = fs::canonicalize(&real).unwrap();
+        let mounted = || {
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            let below = dir.path().to_string_lossy().into_owned();
+            mounts.lines().filter(|line| line.contains(&below)).count()
+        };
+        for runtime in [&real, &link, &id] {
+            prepare(runtime).unwrap();
+            // Where nothing may be mounted there is nothing to be seen.
+            let count = mounted();
+            assert!(count <= 1, "{count} mounts after {}", runtime.display());
+            assert_eq!(kind(runtime) == Kind::NeverSwapped, count == 1);
+        }
+        take_away(&link).unwrap();
+        assert_eq!(mounted(), 0);
     }
 }

@@ -410,9 +410,10 @@ fn on_start(command: &mut std::process::Command, user: Option<User>, exec: Exec)
     }
 }
 
-/// Lets no descriptor above the three of every program pass exec, whoever opened it and how.
+/// Lets no descriptor above the three of every program pass exec, whoever opened it and how: neither those of the shell
+/// that an agent was started from, nor this process's own.
 #[expect(unsafe_code, reason = "no safe interface has this system call, and std has none")]
-fn close_on_exec() {
+pub fn close_on_exec() {
     // SAFETY: a system call on numbers; it changes a flag of this process's own descriptors.
     let done = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if done != 0 {

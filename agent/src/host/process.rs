@@ -4,9 +4,11 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::geteuid;
 
 use super::disk::{self, At, DiskError};
 
@@ -33,6 +35,16 @@ pub fn usual_umask() {
 /// Where the system refuses.
 pub fn usual_signals() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// Keeps this process out of core dumps, also where they go to a program, which no limit of their size stops: it holds
+/// secrets. What it starts is not concerned. Only as root: anybody else could not look at his own `/proc` any more.
+pub fn keep_out_of_dumps() {
+    if geteuid().is_root()
+        && let Err(error) = set_dumpable(false)
+    {
+        tracing::warn!("this process may be part of a core dump: {error}");
+    }
 }
 
 /// Sets the soft limit of open files to the usual one, or to the hard one where that is lower; the limit.

@@ -154,9 +154,6 @@ impl Ledger {
     }
 
     fn rewrite(&mut self) -> Result<(), LedgerError> {
-        for key in self.memory.forgettable() {
-            self.memory.take(Fact::Forgotten { key });
-        }
         let mut contents = log::line(&json(&Header { ledger: self.version }));
         for fact in self.memory.facts() {
             contents.push_str(&log::line(&json(&[fact])));

@@ -173,11 +173,16 @@ pub struct Author {
     pub machine: String,
     /// The kernel's boot id.
     pub boot: String,
+    /// When it was written: after all other reports that were due then.
+    pub updated: Option<Timestamp>,
     /// By then it says more, or is silent.
     pub next_by: Option<Timestamp>,
     /// The newest line of its audit.
     pub audit: Head,
 }
+
+/// The largest report that is read, in bytes; what Hostler writes is never larger.
+pub const MAX_REPORT: usize = 8 << 10;
 
 /// Why a report says nothing.
 #[derive(Debug, thiserror::Error)]
@@ -185,6 +190,9 @@ pub enum Unreadable {
     /// A newer program wrote it.
     #[error("the report has format {0}, and this hostler knows {REPORT_VERSION}: use the newer hostler")]
     Newer(u64),
+    /// It is larger than any that Hostler writes.
+    #[error("the report has more than {MAX_REPORT} bytes: Hostler did not write it")]
+    TooLarge,
     /// It is none.
     #[error("the report cannot be read: {}", one_line(&.0.to_string()))]
     None(#[from] serde_json::Error),
@@ -198,6 +206,10 @@ struct Any {
 
 /// Reads a report of this version or an earlier one.
 pub fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, Unreadable> {
+    // A value that was dropped while it was read is empty, and nobody writes an empty report.
+    if json.is_empty() || json.len() > MAX_REPORT {
+        return Err(Unreadable::TooLarge);
+    }
     let Any { version } = serde_json::from_slice(json)?;
     if version > u64::from(REPORT_VERSION) {
         return Err(Unreadable::Newer(version));
@@ -221,6 +233,10 @@ mod tests {
         let report: OrderReport = read(br#"{"version": 1, "phase": "held", "more": [1]}"#).unwrap();
         assert_eq!((report.phase.as_str(), report.run), ("held", None));
         assert!(matches!(read::<RunReport>(b"no"), Err(Unreadable::None(_))));
+        let large = format!("{{\"version\": 1, \"tail\": \"{}\"}}", "x".repeat(MAX_REPORT));
+        for large in [large.as_bytes(), b""] {
+            assert!(matches!(read::<RunReport>(large), Err(Unreadable::TooLarge)));
+        }
         assert!(read::<RunReport>(br#"{"version": 1, "phase": 3}"#).is_err());
     }
 }

@@ -51,6 +51,8 @@ enum Kind {
 pub struct Wanted {
     /// By key; a report that has not changed stays the same one, so that a thousand of them are kept once.
     pub reports: Reports,
+    /// The reports of orders that are gone for so long that the store need not hold them any more.
+    pub dropped: BTreeSet<Arc<str>>,
     /// How many times the store came back in sight: each time it may hold something else.
     pub sightings: u64,
 }

@@ -8,7 +8,7 @@
 //! pauses, and keeps none of the others from the store. Only a store that is away ends a round; the report that found it
 //! away comes last in the next one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ const LONGEST_REFUSAL: Duration = Duration::from_secs(600);
 /// What the writer says of its work.
 #[derive(Debug)]
 pub struct Signals {
-    /// When the store last took all that was due.
+    /// As of when the store has all that was due.
     pub written: watch::Sender<Option<Timestamp>>,
     /// What it refuses: one line for the operator.
     pub refused: watch::Sender<Option<String>>,
@@ -87,6 +87,7 @@ pub async fn write(
         host,
         written: None,
         changed: BTreeMap::new(),
+        deleted: BTreeSet::new(),
         refused: BTreeMap::new(),
         postponed: None,
         looked: None,
@@ -106,12 +107,13 @@ pub async fn write(
             sightings = now.sightings;
             writer.written = None;
         }
-        let again = match writer.bring(&now.reports).await {
+        let begun = clock::now();
+        let again = match writer.bring(&now).await {
             Ok(again) => {
                 writer.failures = 0;
                 writer.failing_since = None;
                 if writer.refused.is_empty() {
-                    signals.written.send_replace(Some(clock::now()));
+                    signals.written.send_replace(Some(begun));
                 }
                 let refused = writer.refusals();
                 signals.refused.send_if_modified(|known| {
@@ -160,6 +162,8 @@ struct Writer {
     written: Option<BTreeMap<Arc<str>, Written>>,
     /// Since when reports wait that differ from it.
     changed: BTreeMap<Arc<str>, Instant>,
+    /// The dropped reports that the store does not hold.
+    deleted: BTreeSet<Arc<str>>,
     /// The keys that the store refuses; a prefix, if it may not be read.
     refused: BTreeMap<Arc<str>, Refusal>,
     /// The report that found the store away: others come first.
@@ -174,10 +178,11 @@ struct Writer {
 
 impl Writer {
     /// Writes what differs; says when to come again even if nothing changes.
-    async fn bring(&mut self, wanted: &Reports) -> Result<Option<Instant>, StoreError> {
+    async fn bring(&mut self, wanted: &Wanted) -> Result<Option<Instant>, StoreError> {
+        let Wanted { reports: wanted, dropped, .. } = wanted;
         let mut written = match self.written.take() {
             Some(written) => written,
-            None => self.look(wanted).await?,
+            None => self.look(wanted, dropped).await?,
         };
         let mut again: Option<Instant> = None;
         self.changed.retain(|key, _| wanted.contains_key(key));
@@ -253,6 +258,14 @@ impl Writer {
                 self.delete(&key).await?;
             }
         }
+        self.deleted.retain(|key| dropped.contains(key));
+        for key in dropped {
+            if !self.deleted.contains(key) {
+                self.delete(key).await?;
+                self.deleted.insert(Arc::clone(key));
+                self.wrote = true;
+            }
+        }
         self.written = Some(written);
         Ok(again)
     }
@@ -326,7 +339,11 @@ impl Writer {
     }
 
     /// What the store holds of this host. After an outage all agents look at once, so each waits a while first.
-    async fn look(&mut self, wanted: &Reports) -> Result<BTreeMap<Arc<str>, Written>, StoreError> {
+    async fn look(
+        &mut self,
+        wanted: &Reports,
+        dropped: &BTreeSet<Arc<str>>,
+    ) -> Result<BTreeMap<Arc<str>, Written>, StoreError> {
         if let Some(since) = self.failing_since {
             // One cheap question tells whether the store is back.
             self.list(&self.keys.run_reports(&self.host)).await?;
@@ -336,6 +353,8 @@ impl Writer {
         let runs = self.list(&self.keys.run_reports(&self.host)).await?;
         self.looked = Some(Instant::now());
         self.wrote = true;
+        let listed: BTreeSet<&str> = orders.iter().map(|entry| entry.key.as_str()).collect();
+        self.deleted = dropped.iter().filter(|key| !listed.contains(&***key)).cloned().collect();
         let mut written = BTreeMap::new();
         let at = Instant::now().checked_sub(AT_MOST_EVERY).unwrap_or_else(Instant::now);
         for entry in &orders {
@@ -420,8 +439,9 @@ mod tests {
         fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing> {
             let kept = self.kept.lock().unwrap().clone();
             let below = kept.into_iter().filter(|(key, _)| key.starts_with(prefix));
-            let entries = below.map(|(key, value)| Entry { key, value, modify_index: 1 }).collect();
-            let listed = self.trouble("list", prefix).map(|()| Listing { index: 1, entries });
+            let entries =
+                below.map(|(key, value)| Entry { key, value, too_large: false, modify_index: 1 }).collect();
+            let listed = self.trouble("list", prefix).map(|()| Listing { index: 1, entries, sent: 0 });
             Box::pin(std::future::ready(listed))
         }
 
@@ -478,6 +498,7 @@ mod tests {
             host,
             written: None,
             changed: BTreeMap::new(),
+            deleted: BTreeSet::new(),
             refused: BTreeMap::new(),
             postponed: None,
             looked: None,
@@ -488,7 +509,7 @@ mod tests {
     }
 
     /// The reports of orders a to d, and of the agent.
-    fn wanted(writer: &Writer) -> Reports {
+    fn wanted(writer: &Writer) -> Wanted {
         let mut reports = Reports::new();
         for order in ["a", "b", "c", "d"] {
             let value = OrderReport { phase: "held".into(), order: order.into(), ..OrderReport::default() };
@@ -503,7 +524,7 @@ mod tests {
         let report = Report::agent(&value);
         report.compose(&value).unwrap();
         reports.insert(Arc::clone(&writer.own_key), Arc::new(report));
-        reports
+        Wanted { reports, ..Wanted::default() }
     }
 
     fn ends(keys: &[String]) -> Vec<&str> {
@@ -551,6 +572,32 @@ mod tests {
             // It is tried again soon, and not at the next renewal.
             assert_eq!(again < Instant::now() + FIRST_PAUSE * 2, lost, "{times}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_report_that_is_dropped_is_deleted_once_and_one_that_is_not_wanted_stays() {
+        let store = Arc::new(Picky::default());
+        let mut writer = writer(&store);
+        let mut wanted = wanted(&writer);
+        writer.bring(&wanted).await.unwrap();
+        for order in ["a", "b", "c"] {
+            let key: Arc<str> = format!("hostler/reports/orders/h/{order}").into();
+            wanted.reports.remove(&key);
+            if order != "c" {
+                wanted.dropped.insert(key);
+            }
+        }
+        for _ in 0..2 {
+            writer.bring(&wanted).await.unwrap();
+            assert_eq!(ends(&store.holds()), ["h", "c", "d"]);
+            assert_eq!(writer.deleted.len(), 2);
+        }
+        // What somebody put back is found when the store is looked at again.
+        let key = "hostler/reports/orders/h/a".to_owned();
+        store.kept.lock().unwrap().insert(key, b"{}".to_vec());
+        writer.written = None;
+        writer.bring(&wanted).await.unwrap();
+        assert_eq!(ends(&store.holds()), ["h", "c", "d"]);
     }
 
     #[tokio::test]

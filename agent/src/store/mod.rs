@@ -4,8 +4,10 @@
 //! consistent, with a known leader. It never turns trouble into an empty answer, because an absence that
 //! is only apparent would be read as a withdrawn order.
 
+pub mod budget;
 pub mod consul;
 pub mod dir;
+pub mod portions;
 pub mod watch;
 
 use std::future::Future;
@@ -17,8 +19,11 @@ use crate::domain::keys::Keys;
 /// What a store answers, some time later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// The largest value that is read or written, in bytes: Consul's own limit.
+/// The largest value that is written, in bytes: Consul's own limit.
 pub const MAX_VALUE: usize = 524_288;
+
+/// The largest value that is read, in bytes: nothing that Hostler writes or reads has more, an order neither.
+pub const MAX_READ_VALUE: usize = crate::domain::order::MAX_ORDER;
 
 /// The longest key, in bytes: names are short, and a path on disk has an end.
 pub const MAX_KEY: usize = 512;
@@ -34,10 +39,22 @@ pub const MAX_READS: usize = 64;
 pub struct Entry {
     /// The whole key.
     pub key: String,
-    /// Its value; a value above the limit of the reader is not cut but kept as it is.
+    /// Its value; empty where it is [`Entry::too_large`].
     pub value: Vec<u8>,
+    /// Its value has more than [`MAX_READ_VALUE`] bytes and was dropped while it was read.
+    pub too_large: bool,
     /// Grows with each change of this key; goes back when a snapshot is restored.
     pub modify_index: u64,
+}
+
+impl Entry {
+    /// Its value; or, in a line for the operator, why it was not read.
+    pub fn read(&self) -> Result<&[u8], String> {
+        match self.too_large {
+            true => Err(format!("its value has more than {MAX_READ_VALUE} bytes and was not read")),
+            false => Ok(&self.value),
+        }
+    }
 }
 
 /// All keys below a prefix, at one moment.
@@ -47,6 +64,8 @@ pub struct Listing {
     pub index: u64,
     /// Sorted by key.
     pub entries: Vec<Entry>,
+    /// How many bytes the store sent for it, dropped values included; 0 where it does not send.
+    pub sent: usize,
 }
 
 impl Listing {
@@ -136,6 +155,20 @@ pub trait Store: Send + Sync {
         Vec::new()
     }
 
+    /// The names directly below `prefix`, sorted: of keys as they are, of folders with their final slash. For reading a
+    /// large tree in portions.
+    fn names<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async move {
+            let below = |entry: &Entry| {
+                let name = entry.key.strip_prefix(prefix)?;
+                Some(name.find('/').map_or(name, |at| name.get(..=at).unwrap_or(name)).to_owned())
+            };
+            let mut names: Vec<String> = self.list(prefix).await?.entries.iter().filter_map(below).collect();
+            names.dedup();
+            Ok(names)
+        })
+    }
+
     /// Where this store is, for a message: `Consul at http://127.0.0.1:8500`.
     fn place(&self) -> String;
 }
@@ -188,6 +221,16 @@ pub enum StoreError {
         /// What it said.
         why: String,
     },
+    /// There is more below a prefix, or in an answer, than is read.
+    #[error("{place} has too much to answer {action}: {why}; delete what does not belong there")]
+    TooLarge {
+        /// Where.
+        place: String,
+        /// What was asked, with the key.
+        action: String,
+        /// Which bound it breaks.
+        why: String,
+    },
     /// The answer is not what the store's documentation says.
     #[error("{place} answered something unreadable: {why}")]
     Unreadable {
@@ -227,10 +270,11 @@ mod tests {
 
     #[test]
     fn a_listing_without_its_marker_proves_nothing() {
-        let entry = |key: &str| Entry { key: key.to_owned(), value: vec![], modify_index: 3 };
-        let blind = Listing { index: 3, entries: vec![entry("p/x"), entry("p/q/_hostler")] };
+        let entry =
+            |key: &str| Entry { key: key.to_owned(), value: vec![], too_large: false, modify_index: 3 };
+        let blind = Listing { index: 3, entries: vec![entry("p/x"), entry("p/q/_hostler")], sent: 0 };
         assert_eq!(blind.without_marker("p/"), None);
-        let seen = Listing { index: 3, entries: vec![entry("p/_hostler"), entry("p/x")] };
+        let seen = Listing { index: 3, entries: vec![entry("p/_hostler"), entry("p/x")], sent: 0 };
         assert_eq!(seen.without_marker("p/").unwrap().entries, vec![entry("p/x")]);
     }
 }

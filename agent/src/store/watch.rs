@@ -12,6 +12,7 @@
 //!     ├──────────────────────► NotVisible     (asks again after a while, not at once)
 //!     │  no answer                ▲  │
 //!     └──────────────────────► Trouble        (backs off, then asks without an index)
+//!                              TooLarge       (the same)
 //! ```
 //!
 //! **A watch that has not answered says nothing.** A recursive delete without a final slash, for one, does not wake
@@ -21,6 +22,8 @@
 //! **An agent that dies leaves its questions with the server**, which keeps the connection of each until its wait is
 //! over, and has 200 for one client's address. So an agent that was started a moment ago waits for a short time only.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,6 +31,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
 
+use super::budget::Budget;
 use super::{LONGEST_WAIT, Listing, Store, StoreError};
 
 /// Answers a second that are asked for in the long run. A store that answers every question at once, for
@@ -37,6 +41,12 @@ pub const ANSWERS_A_SECOND: u32 = 5;
 /// Answers that may come in a row before that limit holds: several orders placed one after the other are
 /// seen at once.
 pub const BURST: u32 = 10;
+
+/// An answer counts once more for each of so many bytes: each change below a prefix sends all of it again.
+const LARGE_ANSWER: usize = 256 << 10;
+
+/// What one answer costs.
+const EACH: Duration = Duration::from_millis(1000 / ANSWERS_A_SECOND as u64);
 
 /// The first pause after a failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -66,6 +76,8 @@ pub enum Sight {
     Visible(Arc<Listing>),
     /// The store answers, but without the marker: the agent may not see the prefix, or nobody enrolled it.
     NotVisible,
+    /// There is more below the prefix than is read; says how much.
+    TooLarge(String),
     /// The store gives no answer that counts; says why.
     Trouble(String),
 }
@@ -146,9 +158,10 @@ impl Watch {
     pub fn ask(&mut self, now: Instant) -> Ask {
         let begun = *self.begun.get_or_insert(now);
         let young = now.saturating_duration_since(begun) < YOUNG;
-        let left =
-            self.plainly.map(|at| (at + PLAINLY_EVERY).saturating_duration_since(now)).unwrap_or_default();
-        let within = (left * 16 / 17).min(if young { YOUNG_WAIT } else { LONGEST_WAIT });
+        let due = self.plainly.and_then(|at| at.checked_add(PLAINLY_EVERY));
+        let left = due.map(|due| due.saturating_duration_since(now)).unwrap_or_default();
+        let within = left.saturating_mul(16).checked_div(17).unwrap_or_default();
+        let within = within.min(if young { YOUNG_WAIT } else { LONGEST_WAIT });
         let seen = self.index.filter(|_| within >= Duration::from_secs(1));
         Ask { seen, within }
     }
@@ -185,7 +198,7 @@ impl Watch {
         // old one, or even the new one, may hide changes, so the next question has none.
         let backwards = self.index.is_some_and(|asked| listing.index < asked);
         self.index = if backwards { None } else { Some(listing.index.max(1)) };
-        let mut pause = self.toll(now);
+        let mut pause = self.toll(now, listing.sent);
         let sight = match listing.without_marker(&self.prefix) {
             None => {
                 pause = pause.max(spread(BLIND_PAUSE, jitter));
@@ -206,8 +219,17 @@ impl Watch {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
         self.seen.away = error.is_away();
-        let pause = self.toll(now).max(spread(pause, jitter));
-        Next { news: self.show(Sight::Trouble(error.to_string())), pause }
+        let pause = self.toll(now, 0).max(spread(pause, jitter));
+        let sight = match error {
+            StoreError::TooLarge { .. } => Sight::TooLarge(error.to_string()),
+            _ => Sight::Trouble(error.to_string()),
+        };
+        if matches!(sight, Sight::TooLarge(_)) {
+            // It answers, and what it held before is no longer held.
+            self.seen.contact = Some(now);
+            self.seen.last = None;
+        }
+        Next { news: self.show(sight), pause }
     }
 
     fn show(&mut self, sight: Sight) -> bool {
@@ -219,12 +241,14 @@ impl Watch {
         news
     }
 
-    /// Counts an answer; the pause that keeps the rate.
-    fn toll(&mut self, now: Instant) -> Duration {
-        let each = Duration::from_secs(1) / ANSWERS_A_SECOND;
-        let paid = self.paid.map_or(now, |paid| paid.max(now)) + each;
+    /// Counts an answer of so many bytes, a large one as several; the pause that keeps the rate.
+    fn toll(&mut self, now: Instant, sent: usize) -> Duration {
+        let count = u32::try_from(sent / LARGE_ANSWER).unwrap_or(u32::MAX).saturating_add(1);
+        let cost = EACH.saturating_mul(count).min(LONGEST_PAUSE);
+        let since = self.paid.map_or(now, |paid| paid.max(now));
+        let paid = since.checked_add(cost).unwrap_or(since);
         self.paid = Some(paid);
-        paid.saturating_duration_since(now).saturating_sub(each * BURST)
+        paid.saturating_duration_since(now).saturating_sub(EACH.saturating_mul(BURST))
     }
 }
 
@@ -235,9 +259,15 @@ fn spread(pause: Duration, jitter: f64) -> Duration {
 }
 
 /// Watches `prefix` until nobody listens any more; the receiver always holds the latest, and is woken only
-/// by news. Whoever has seen something else there wakes `doubt` for a plain reading. Safe to drop at any point:
-/// everything that it holds is in the store.
-pub async fn watch(store: Arc<dyn Store>, prefix: &str, doubt: &Notify, sender: &Sender<Seen>) {
+/// by news. Whoever has seen something else there wakes `doubt` for a plain reading. Holds no more than `budget` admits.
+/// Safe to drop at any point: everything that it holds is in the store.
+pub async fn watch(
+    store: Arc<dyn Store>,
+    prefix: &str,
+    doubt: &Notify,
+    budget: &Budget,
+    sender: &Sender<Seen>,
+) {
     let mut machine = Watch::new(prefix);
     let now = || tokio::time::Instant::now().into_std();
     loop {
@@ -253,6 +283,13 @@ pub async fn watch(store: Arc<dyn Store>, prefix: &str, doubt: &Notify, sender: 
                 },
                 () = sender.closed() => return,
             };
+            let answer = answer.and_then(|listing| match budget.admit(prefix, &listing) {
+                Ok(()) => Ok(listing),
+                Err(why) => {
+                    let (place, action) = (store.place(), format!("to list {prefix:?}"));
+                    Err(StoreError::TooLarge { place, action, why })
+                }
+            });
             let next = machine.answered(answer, plainly, now(), chance());
             sender.send_if_modified(|shown| {
                 shown.clone_from(machine.seen());
@@ -291,10 +328,11 @@ mod tests {
             .map(|(key, modify_index)| Entry {
                 key: format!("p/{key}"),
                 value: b"v".to_vec(),
+                too_large: false,
                 modify_index: *modify_index,
             })
             .collect();
-        Listing { index, entries }
+        Listing { index, entries, sent: 0 }
     }
 
     fn broken() -> StoreError {
@@ -311,6 +349,7 @@ mod tests {
             Sight::Unknown => "unknown".to_owned(),
             Sight::Visible(listing) => format!("visible {}", listing.entries.len()),
             Sight::NotVisible => "not visible".to_owned(),
+            Sight::TooLarge(_) => "too large".to_owned(),
             Sight::Trouble(_) => "trouble".to_owned(),
         }
     }
@@ -457,6 +496,27 @@ mod tests {
         assert!(longest(true) <= 10 && longest(false) >= 40, "{asked:?}");
     }
 
+    #[test]
+    fn a_large_answer_is_asked_for_less_often_and_one_that_is_too_large_is_not_held() {
+        let mut watch = Watch::new("p/");
+        let start = Instant::now();
+        let (mut now, mut sent) = (start, 0);
+        let mut index = 0;
+        while now < start + Duration::from_secs(600) {
+            index += 1;
+            let answer = Listing { sent: 40 << 20, ..listing(index, &[MARK, ("a", index)]) };
+            now += watch.answered(Ok(answer), true, now, 0.5).pause;
+            sent += 40_u64 << 20;
+        }
+        assert!(sent < 1200 << 20, "{sent} bytes in ten minutes");
+        let error = || StoreError::TooLarge { place: "there".into(), action: "x".into(), why: "y".into() };
+        let next = watch.answered(Err(error()), true, now, 1.0);
+        assert!(next.news && matches!(watch.seen().sight, Sight::TooLarge(_)) && watch.seen().last.is_none());
+        assert!(!watch.seen().away && next.pause >= Duration::from_secs(1));
+        watch.answered(Ok(listing(index + 1, &[MARK])), true, now + Duration::from_secs(60), 1.0);
+        assert!(matches!(watch.seen().sight, Sight::Visible(_)));
+    }
+
     /// Gives its answers one after the other, then nothing for ever.
     struct Script {
         answers: Mutex<Vec<Result<Listing, StoreError>>>,
@@ -510,7 +570,7 @@ mod tests {
             let (sender, mut receiver) = tokio::sync::watch::channel(Seen::default());
             let driver = tokio::spawn({
                 let store = Arc::clone(&store);
-                async move { watch(store, "p/", &Notify::new(), &sender).await }
+                async move { watch(store, "p/", &Notify::new(), &Budget::new(1), &sender).await }
             });
             let mut sights = Vec::new();
             while sights.last().map(String::as_str) != Some("visible 1") {

@@ -1,6 +1,8 @@
 //! One request to Vault, with its bounds: a deadline, a largest body, no redirect but to a configured address and never
 //! away from TLS, no proxy. The token is a header that no debug text shows, and bodies of answers never become part of an error.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -210,7 +212,7 @@ impl Client {
                 {
                     let target = response.headers().get(LOCATION).and_then(|target| target.to_str().ok());
                     address = self.server.redirect(&address, target.unwrap_or_default()).map_err(away)?;
-                    redirects += 1;
+                    redirects = usize::saturating_add(redirects, 1);
                 }
                 Ok(response) => break response,
             }
@@ -220,7 +222,7 @@ impl Client {
         let after = after.map(wire::seconds);
         let mut body = Zeroizing::new(Vec::with_capacity(16 << 10));
         while let Some(chunk) = response.chunk().await.map_err(|error| away(innermost(&error)))? {
-            if body.len() + chunk.len() > MAX_BODY {
+            if body.len().saturating_add(chunk.len()) > MAX_BODY {
                 let (place, action) = (self.place(), action.to_owned());
                 let why =
                     format!("an answer of more than {MAX_BODY} bytes, and a secret has at most {LONGEST}");

@@ -3,6 +3,8 @@
 //! Nothing here ends a run. What Vault does not renew, because it is away, sealed or busy, is tried again until its own
 //! end has passed: what was handed out works until then. What is gone, because somebody revoked it, is told.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use reqwest::Method;
@@ -36,9 +38,10 @@ impl Kept {
 
     fn renewed(&mut self, lasts: Duration) {
         let now = Instant::now();
-        self.ends = now + lasts;
+        self.ends = now.checked_add(lasts).unwrap_or(now);
         // Near its longest life it gets less each time.
-        self.due = now + (lasts * 2 / 3).max(FIRST_PAUSE);
+        let two_thirds = lasts.saturating_mul(2).checked_div(3).unwrap_or_default();
+        self.due = now.checked_add(two_thirds.max(FIRST_PAUSE)).unwrap_or(now);
         self.pause = FIRST_PAUSE;
     }
 
@@ -82,8 +85,10 @@ pub async fn keep(
             continue;
         }
         tracing::warn!("{name} is not renewed yet: {error}");
-        kept.due = Instant::now() + kept.pause.max(error.after().unwrap_or_default()).min(LONGEST_PAUSE);
-        kept.pause = (kept.pause * 2).min(LONGEST_PAUSE);
+        let pause = kept.pause.max(error.after().unwrap_or_default()).min(LONGEST_PAUSE);
+        let now = Instant::now();
+        kept.due = now.checked_add(pause).unwrap_or(now);
+        kept.pause = kept.pause.saturating_mul(2).min(LONGEST_PAUSE);
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each path is read once, however many fields of it are wanted: two reads of a dynamic path are two users. Answers
 //! are wiped when the fields are taken out of them.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -184,7 +186,7 @@ async fn lasting(
         lease.lasts = wire::lasts(&answer["lease_duration"]);
     }
     // Cut to whole seconds, either way by one.
-    let too_short = |lasts: Duration| lasts + Duration::from_secs(2) < life;
+    let too_short = |lasts: Duration| lasts.saturating_add(Duration::from_secs(2)) < life;
     let cure = if too_short(lease.lasts) {
         "raise the max_ttl of its role, or lower the timeout"
     } else if let Some(parent) = parent.filter(|parent| too_short(*parent)) {

@@ -3,6 +3,8 @@
 //! Metadata does not change when a version is deleted or destroyed: its number still stands as the current one, and
 //! only the entry of that version says that there is nothing to read.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::Value;

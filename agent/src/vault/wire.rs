@@ -1,6 +1,8 @@
 //! What an answer of Vault means. The same status means many things, and neither is every 4xx for good nor every 5xx
 //! for a while: the rules are those that a real server was recorded to follow (`tests/contract/vault/`).
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use serde_json::Value;

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use hostler::domain::secret::Secret;
 use hostler::store::Store;
+use hostler::store::budget::Budget;
 use hostler::store::consul::{Consul, ConsulLayer, ConsulSettings, Timeouts};
 use hostler::store::watch::{Seen, Sight, watch};
 use tokio::sync::oneshot;
@@ -82,6 +83,7 @@ impl Watching {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let (sender, mut receiver) = tokio::sync::watch::channel(Seen::default());
+                let budget = Budget::new(1);
                 let read = async {
                     while receiver.changed().await.is_ok() {
                         list.lock().unwrap().push(receiver.borrow_and_update().clone());
@@ -89,7 +91,7 @@ impl Watching {
                 };
                 let doubt = tokio::sync::Notify::new();
                 tokio::select! {
-                    () = watch(store, &prefix, &doubt, &sender) => {}
+                    () = watch(store, &prefix, &doubt, &budget, &sender) => {}
                     () = read => {}
                     _ = stopped => {}
                 }

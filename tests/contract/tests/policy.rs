@@ -4,7 +4,7 @@ use hostler::cli::policy;
 use hostler::domain::ids::RunId;
 use hostler::domain::keys::Keys;
 use hostler::domain::name::Name;
-use hostler::store::consul::service::{Health, Service};
+use hostler::store::consul::service::{self, Health, Service};
 use hostler::store::{LONGEST_WAIT, Read, Store, StoreError, When};
 use hostler_contract::{LONG, block, client_with};
 use hostler_testkit::{Consul, Options, eventually, request};
@@ -54,24 +54,70 @@ fn a_host_can_do_its_work_and_touch_no_other() {
     }
 
     // It shows itself as a service, and as no other; what it registers reaches the catalog.
-    let service = Service { id: "hostler-db1".into(), ttl: "1m", forget: "72h", ..Service::default() };
+    let service = Service {
+        id: "hostler-db1".into(),
+        name: service::name(&host),
+        ttl: "1m",
+        forget: "72h",
+        ..Service::default()
+    };
     block(store.register(&service, Health::Passing)).unwrap();
     assert!(block(store.tell(&service, Health::Warning, "a condition")).unwrap());
-    eventually(LONG, || match consul.api("GET", "/v1/health/service/hostler", b"").text() {
+    eventually(LONG, || match consul.api("GET", "/v1/health/service/hostler-db1", b"").text() {
         text if text.contains("a condition") => Ok(()),
         text => Err(text),
     });
     block(store.deregister(&service)).unwrap();
     let other_service = consul.try_api("PUT", "/v1/agent/service/register", br#"{"ID": "x", "Name": "x"}"#);
     assert_eq!(other_service.unwrap().status, 200, "the management token may");
+    // The services of other hosts, one on another node; at the catalog the right for a name is the right on all nodes.
+    let theirs = br#"{"Node": "db2", "Address": "10.0.0.2", "Service": {"ID": "hostler-db2", "Service": "hostler-db2",
+        "Address": "10.0.0.2", "Port": 9732}, "Check": {"CheckID": "c", "ServiceID": "hostler-db2", "Status": "passing"}}"#;
+    consul.api("PUT", "/v1/catalog/register", theirs);
+    let longer = br#"{"ID": "hostler-db10", "Name": "hostler-db10", "Port": 1}"#;
+    consul.api("PUT", "/v1/agent/service/register", longer);
+    let known = || {
+        ["hostler-db2", "hostler-db10"].map(|name| {
+            let text = consul.api("GET", &format!("/v1/catalog/service/{name}"), b"").text();
+            assert!(text.contains(name), "{text}");
+            text
+        })
+    };
+    eventually(LONG, || match consul.api("GET", "/v1/catalog/service/hostler-db10", b"").text() {
+        text if text.contains("hostler-db10") => Ok(()),
+        text => Err(text),
+    });
+    let before = known();
     for (target, body) in [
         ("/v1/agent/service/register", br#"{"ID": "y", "Name": "y"}"#.as_slice()),
-        ("/v1/agent/service/register", br#"{"ID": "x", "Name": "hostler"}"#),
+        ("/v1/agent/service/register", br#"{"ID": "x", "Name": "hostler-db1"}"#),
+        ("/v1/agent/service/register", br#"{"ID": "hostler-db10", "Name": "hostler-db10", "Port": 666}"#),
+        ("/v1/agent/service/register", br#"{"ID": "hostler-db10", "Name": "hostler-db1", "Port": 666}"#),
         ("/v1/agent/service/deregister/x", b""),
+        ("/v1/agent/service/deregister/hostler-db10", b""),
+        (
+            "/v1/catalog/register",
+            br#"{"Node": "db2", "Address": "10.0.0.2", "SkipNodeUpdate": true, "Service": {"ID": "hostler-db2",
+                "Service": "hostler-db2", "Address": "6.6.6.6", "Port": 666}}"#,
+        ),
+        (
+            "/v1/catalog/register",
+            br#"{"Node": "db2", "Address": "10.0.0.2", "SkipNodeUpdate": true, "Service": {"ID": "hostler-db2",
+                "Service": "hostler-db1", "Address": "6.6.6.6", "Port": 666}}"#,
+        ),
+        (
+            "/v1/catalog/register",
+            br#"{"Node": "db2", "Address": "10.0.0.2", "SkipNodeUpdate": true,
+                "Check": {"CheckID": "c", "ServiceID": "hostler-db2", "Status": "critical"}}"#,
+        ),
+        ("/v1/catalog/deregister", br#"{"Node": "db2", "ServiceID": "hostler-db2"}"#),
+        ("/v1/catalog/deregister", br#"{"Node": "db2", "CheckID": "c"}"#),
+        ("/v1/catalog/deregister", br#"{"Node": "db2"}"#),
     ] {
         let answer = request(consul.port(), "PUT", target, Some(&token), body).unwrap();
-        assert_eq!(answer.status, 403, "{target}: {}", answer.text());
+        assert_eq!(answer.status, 403, "{target} {}: {}", String::from_utf8_lossy(body), answer.text());
     }
+    assert_eq!(known(), before);
 
     // Nothing else is seen, and nothing else can be written.
     for prefix in &foreign {

@@ -9,6 +9,7 @@ use hostler_testkit::{Consul, Options, eventually};
 
 fn service(ttl: &'static str) -> Service {
     Service {
+        name: "hostler-db1".to_owned(),
         id: "hostler-db1:0a1b2c3d".to_owned(),
         tags: vec!["v1-2-3".to_owned(), "hana".to_owned()],
         meta: vec![("host", "db1".to_owned())],
@@ -21,11 +22,11 @@ fn service(ttl: &'static str) -> Service {
 /// Status and output of the check, as the catalog has them.
 fn until(consul: &Consul, wanted: &str, output: &str) -> serde_json::Value {
     eventually(LONG, || {
-        let answer = consul.api("GET", "/v1/health/service/hostler", b"").body;
+        let answer = consul.api("GET", "/v1/health/service/hostler-db1", b"").body;
         let all: serde_json::Value = serde_json::from_slice(&answer).expect("a list");
         let checks = all[0]["Checks"].as_array().cloned().unwrap_or_default();
         let check =
-            checks.iter().find(|check| check["ServiceName"] == "hostler").cloned().unwrap_or_default();
+            checks.iter().find(|check| check["ServiceName"] == "hostler-db1").cloned().unwrap_or_default();
         let good = check["Status"] == wanted && check["Output"].to_string().contains(output);
         if good { Ok(all[0].clone()) } else { Err(all.to_string()) }
     })
@@ -47,15 +48,15 @@ fn a_service_is_found_tells_how_it_is_and_is_critical_when_it_is_silent() {
     // Nobody says anything any more. It stays listed, and is not answered to whoever asks for those that work.
     block(store.register(&service("1s"), Health::Passing)).unwrap();
     until(&consul, "critical", "TTL expired");
-    assert_eq!(consul.api("GET", "/v1/health/service/hostler?passing", b"").text().trim(), "[]");
+    assert_eq!(consul.api("GET", "/v1/health/service/hostler-db1?passing", b"").text().trim(), "[]");
     block(store.register(&service("1h"), Health::Passing)).unwrap();
     assert!(block(store.tell(&service("1h"), Health::Warning, "back")).unwrap());
     until(&consul, "warning", "back");
     // By a tag, as DNS would.
-    let tagged = consul.api("GET", "/v1/catalog/service/hostler?tag=hana", b"").text();
+    let tagged = consul.api("GET", "/v1/catalog/service/hostler-db1?tag=hana", b"").text();
     assert!(tagged.contains("hostler-db1:0a1b2c3d"), "{tagged}");
     block(store.deregister(&service("1h"))).unwrap();
-    eventually(LONG, || match consul.api("GET", "/v1/health/service/hostler", b"").text() {
+    eventually(LONG, || match consul.api("GET", "/v1/health/service/hostler-db1", b"").text() {
         text if text.trim() == "[]" => Ok(()),
         text => Err(text),
     });
@@ -71,7 +72,7 @@ fn a_token_without_the_right_is_denied() {
     let answer = block(store.register(&service("1m"), Health::Passing));
     assert!(matches!(answer, Err(StoreError::Denied { .. })), "{answer:?}");
     let may =
-        client_with(&consul.address(), &consul.token("may", r#"service "hostler" { policy = "write" }"#));
+        client_with(&consul.address(), &consul.token("may", r#"service "hostler-db1" { policy = "write" }"#));
     block(may.register(&service("1m"), Health::Passing)).unwrap();
     let answer = block(store.tell(&service("1m"), Health::Passing, ""));
     assert!(matches!(answer, Err(StoreError::Denied { .. })), "{answer:?}");

@@ -43,11 +43,10 @@ impl Session {
         }
         let licensed = !self.root.faults().has("license-expired");
         if cursor.take("SELECT") {
-            let selects = parse::union(&mut cursor)?;
-            cursor.end()?;
+            let select = parse::select(&mut cursor)?;
             let _held = system::lock(&self.root, &self.sid)?;
             let content = self.volume(&system)?.content()?;
-            return select::run(&selects, &|schema, name| match content.tables.get(name) {
+            return select::run(&select, &|schema, name| match content.tables.get(name) {
                 Some(_) if !licensed => {
                     Err(SqlError::new(19, "general license error: only license management is allowed"))
                 }

@@ -4,8 +4,6 @@
 //! the program under test, and ends it after its first result, where a reader presses Ctrl-C. The shell is in a network of
 //! its own, so that Consul has its usual ports, whatever else runs on the machine.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot be set up fails")]
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

@@ -8,21 +8,25 @@ use hostler_testkit::{Consul, Host, Options, SOON, eventually, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// The service `hostler` with its checks, as Consul's own screen shows it.
-fn services(consul: &Consul) -> Vec<Value> {
-    let answer = consul.api("GET", "/v1/health/service/hostler", b"").body;
-    serde_json::from_slice(&answer).expect("a list")
+/// The services of some hosts with their checks, as Consul's own screen shows them.
+fn services(consul: &Consul, hosts: &[&str]) -> Vec<Value> {
+    let of_host = |host: &&str| {
+        let answer = consul.api("GET", &format!("/v1/health/service/hostler-{host}"), b"").body;
+        serde_json::from_slice::<Vec<Value>>(&answer).expect("a list")
+    };
+    hosts.iter().flat_map(of_host).collect()
 }
 
 fn check(service: &Value) -> Value {
     let checks = service["Checks"].as_array().cloned().unwrap_or_default();
-    checks.into_iter().find(|check| check["ServiceName"] == "hostler").unwrap_or_default()
+    let name = &service["Service"]["Service"];
+    checks.into_iter().find(|check| check["ServiceName"] == *name).unwrap_or_default()
 }
 
 fn until(consul: &Consul, host: &Host, wanted: &str, output: &str) -> Value {
     eventually(SOON, || {
-        let all = services(consul);
-        let own = all.iter().find(|service| service["Service"]["Meta"]["host"] == host.name());
+        let all = services(consul, &[host.name()]);
+        let own = all.first();
         let check = own.map(check).unwrap_or_default();
         match own {
             Some(own) if check["Status"] == wanted && check["Output"].to_string().contains(output) => {
@@ -50,7 +54,7 @@ fn a_host_shows_how_it_is_and_what_is_wrong() {
     other.start();
     let own = until(&consul, &host, "passing", "");
     let version = format!("v{}", env!("CARGO_PKG_VERSION").replace('.', "-"));
-    assert_eq!(own["Service"]["Tags"], serde_json::json!([version, "hana", "all"]));
+    assert_eq!(own["Service"]["Tags"], serde_json::json!(["hostler", version, "hana", "all"]));
     until(&consul, &other, "passing", "");
 
     host.task("broken", "name: broken", &[]);
@@ -82,7 +86,7 @@ fn a_host_shows_how_it_is_and_what_is_wrong() {
     assert_ne!(silent, text);
     std::fs::write(host.path("hostler.yml"), silent).expect("the configuration");
     reload(&host);
-    eventually(SOON, || match services(&consul) {
+    eventually(SOON, || match services(&consul, &["shown", "other"]) {
         all if all.len() == 1 && all[0]["Service"]["Meta"]["host"] == "other" => Ok(()),
         all => Err(format!("{all:?}")),
     });
@@ -118,13 +122,13 @@ fn a_token_that_may_not_show_the_host_hinders_nothing() {
     let report = consul.get("hostler/reports/agents/quiet").expect("the agent's report");
     let report: Value = serde_json::from_str(&report).expect("JSON");
     assert_eq!(report["conditions"], serde_json::json!([]));
-    assert_eq!(services(&consul), Vec::<Value>::new());
+    assert_eq!(services(&consul, &["quiet"]), Vec::<Value>::new());
     // With the right, and a word to look again, it is there.
     consul.set_rules("quiet", &printed);
     eventually(SOON, || {
         // A Consul server may hold the former rules in its cache for a while.
         reload(&host);
-        match services(&consul).first() {
+        match services(&consul, &["quiet"]).first() {
             Some(service) if check(service)["Status"] == "passing" => Ok(()),
             other => Err(format!("{other:?}; {}", host.log_tail())),
         }

@@ -6,7 +6,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use hostler_testkit::{Host, SOON, eventually};
 
@@ -140,24 +139,4 @@ fn an_agent_that_may_open_too_few_files_says_so_and_ends() {
     eventually(SOON, || if host.is_up() { Err("it runs".into()) } else { Ok(()) });
     let log = host.log_tail();
     assert!(log.contains("only 20 files may be open at once"), "{log}");
-}
-
-#[test]
-fn check_names_a_state_folder_that_nothing_can_start_from() {
-    let host = Host::on_dir("noexec");
-    let state = host.path("state");
-    fs::create_dir(&state).expect("the state folder");
-    let as_root = if nix::unistd::geteuid().is_root() { "" } else { "--map-root-user" };
-    let script = format!(
-        "exec unshare {as_root} --mount sh -c 'mount -t tmpfs -o noexec tmpfs {} && exec {} check --config {}'",
-        state.display(),
-        hostler_testkit::program().display(),
-        host.path("hostler.yml").display()
-    );
-    let output = Command::new("sh").args(["-c", &script]).output().expect("check");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let line = said.lines().find(|line| line.contains("mounted with noexec")).unwrap_or_default();
-    assert!(line.starts_with("warn") && line.contains("state/tasks"), "{said}");
-    let (_, said) = host.hostler(&["check"]);
-    assert!(!said.contains("mounted with noexec"), "{said}");
 }

@@ -19,6 +19,10 @@ pub enum Reply {
     Raw(Vec<u8>),
     /// A good head, then a body without end.
     Endless(Vec<(String, String)>),
+    /// A good head, then a body without end in chunks of one byte each.
+    Pieces(Vec<(String, String)>),
+    /// `100 Continue` without end.
+    Continue,
     /// Reads the request and says nothing until the client goes.
     Silence,
     /// Ends the connection after the request.
@@ -108,6 +112,17 @@ fn serve(mut stream: TcpStream, requests: &Mutex<Vec<String>>, replies: &[Reply]
         Reply::Endless(headers) => {
             drop(stream.write_all(answer_head(200, headers, None).as_bytes()));
             while stream.write_all(&[b' '; 65536]).is_ok() {}
+        }
+        Reply::Pieces(headers) => {
+            let head =
+                answer_head(200, headers, None).replace("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n");
+            drop(stream.write_all(head.as_bytes()));
+            let many = b"1\r\n \r\n".repeat(1000);
+            while stream.write_all(&many).is_ok() {}
+        }
+        Reply::Continue => {
+            let many = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
+            while stream.write_all(&many).is_ok() {}
         }
         Reply::Silence => {
             let mut rest = [0; 1024];

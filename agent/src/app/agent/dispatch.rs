@@ -38,6 +38,7 @@ impl Agent {
                 past: self.past.as_ref().unwrap_or(&unread),
                 barred: barred.as_deref(),
                 full: self.space.full.as_deref(),
+                unknown: &self.sighted.unknown,
                 controls: if is_itself { &self.seeing.controls } else { &no_controls },
                 freezes: &self.seeing.freezes,
                 indexes: &self.sighted.indexes,

@@ -3,8 +3,11 @@
 //! An event is applied and nothing more: what follows from it is decided afterwards, from all that is known by then. So
 //! ten events that arrive together lead to one decision, and none of them has to know of the others.
 
+use std::time::Duration;
+
 use inotify::WatchDescriptor;
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::work::Made;
 use super::{Agent, past, sights};
@@ -16,6 +19,9 @@ use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::NotReady;
 use crate::report::document::Author;
+
+/// What could not be taken in at once is looked at again after this.
+const SIGHT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Something that happened.
 #[derive(Debug)]
@@ -111,10 +117,12 @@ impl Agent {
     pub(super) fn apply(&mut self, event: Event) {
         match event {
             Event::Sight => {
-                let sighted = sights::Sighted::of(&self.sights);
+                let sighted = sights::Sighted::of(&self.sights, &self.seeing);
                 self.sightings += u64::from(sighted.visible && !self.sighted.visible);
                 self.sighted = sighted;
-                if sights::take(&self.sights, &mut self.seeing) {
+                let changed = sights::take(&self.sights, &mut self.seeing, Instant::now());
+                self.sight_again = (self.seeing.postponed > 0).then(|| Instant::now() + SIGHT_AGAIN);
+                if changed {
                     here(CrashPoint::OrderSeen);
                     self.examined.retain(|key, seen| {
                         self.seeing.orders.get(key).is_some_and(|order| order.index == seen.index)

@@ -25,6 +25,7 @@ mod dispatch;
 mod early;
 mod event;
 mod examine;
+mod forget;
 mod formats;
 mod giveback;
 pub mod identity;
@@ -73,6 +74,7 @@ use crate::domain::name::Name;
 use crate::domain::plan::Lock;
 use crate::domain::source::{OrderKey, Source};
 use crate::exec::launcher::Launcher;
+use crate::exec::step;
 use crate::host::notify::{self, Notify};
 use crate::host::{clock, heap};
 use crate::ledger::audit::AuditError;
@@ -123,6 +125,8 @@ pub struct Agent {
     sighted: sights::Sighted,
     sightings: u64,
     seeing: sights::Seeing,
+    /// When to look again at what could not be taken in at once.
+    sight_again: Option<Instant>,
     ledger: Result<Ledger, LedgerError>,
     audit: Result<Audit, AuditError>,
     /// The newest line of the audit that this host reported before.
@@ -156,6 +160,11 @@ pub struct Agent {
     warnings: warnings::Warnings,
     /// When the store last took what this host has to report.
     reported: watch::Sender<Option<Timestamp>>,
+    /// The same, of the agent before this one, as far as its own report says it.
+    told_before: Option<Timestamp>,
+    leaving: forget::Leaving,
+    /// How many names the store has no report of any more.
+    dropped_count: usize,
     closed_since_trim: usize,
     decision: Decision,
     events: mpsc::Sender<Event>,
@@ -174,6 +183,8 @@ impl Agent {
 
     /// Works until `shutdown` is done. Runs go on without the agent.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+        // What a shell had open when the agent was started from it is no business of executors.
+        step::close_on_exec();
         self.audit_start();
         self.tidy();
         self.load_runs();
@@ -204,6 +215,9 @@ impl Agent {
         let mut rests_at = None;
         let mut only_asked = false;
         loop {
+            if self.sight_again.is_some_and(|at| at <= Instant::now()) {
+                self.apply(Event::Sight);
+            }
             // A question changes nothing, so nothing follows from it.
             if !std::mem::take(&mut only_asked) {
                 self.decide_and_dispatch();
@@ -212,6 +226,7 @@ impl Agent {
                 }
                 self.watch_secrets();
                 self.publish();
+                self.forget_names();
                 self.trim_sometimes();
                 self.tell_systemd();
             }
@@ -227,7 +242,15 @@ impl Agent {
             }
             let wake = self.decision.wake.map(|at| until(at).min(Instant::now() + LONGEST_SLEEP));
             let early = self.runs.early_until();
-            let wake = [wake, self.probation_ends().map(until), rests_at, early].into_iter().flatten().min();
+            let wakes = [
+                wake,
+                self.probation_ends().map(until),
+                rests_at,
+                early,
+                self.leaving.again,
+                self.sight_again,
+            ];
+            let wake = wakes.into_iter().flatten().min();
             // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.
             tokio::select! {
                 event = self.inbox.recv() => if let Some(event) = event {

@@ -17,7 +17,7 @@ use crate::ledger::audit::{AuditError, contradicts};
 use crate::report::document::{self, Author, OrderReport};
 use crate::report::own::Own;
 use crate::report::writer::{self, Signals};
-use crate::store::{Read, StoreError};
+use crate::store::{Read, StoreError, portions};
 
 /// The run that each order's report names; none where the report cannot be read, as after a downgrade.
 pub(super) type Past = BTreeMap<Name, Option<RunId>>;
@@ -36,18 +36,25 @@ impl Agent {
             let mut pause = FIRST_PAUSE;
             loop {
                 let own = async { store.look(&[Read::Key(own_key.clone())]).await };
-                match async { Ok::<_, StoreError>((store.list(&prefix).await?, own.await?)) }.await {
-                    Ok((listing, own)) => {
-                        let named = listing.entries.iter().filter_map(|entry| {
-                            let order: Name = entry.key.strip_prefix(&prefix)?.parse().ok()?;
-                            match document::read::<OrderReport>(&entry.value) {
-                                Ok(report) => Some((order, Some(report.run?))),
-                                Err(error) => {
-                                    tracing::warn!(order = %order, "its report says nothing: {error}");
-                                    Some((order, None))
-                                }
-                            }
-                        });
+                let mut named = Past::new();
+                let reports = portions::read(store.as_ref(), &prefix, |entry| {
+                    let order = entry.key.strip_prefix(&prefix).and_then(|order| order.parse::<Name>().ok());
+                    let Some(order) = order else { return };
+                    match document::read::<OrderReport>(&entry.value) {
+                        Ok(report) if report.run.is_none() => {}
+                        Ok(report) => drop(named.insert(order, report.run)),
+                        Err(error) => {
+                            tracing::warn!(order = %order, "its report says nothing: {error}");
+                            named.insert(order, None);
+                        }
+                    }
+                });
+                match async { Ok::<_, StoreError>((reports.await?, own.await?)) }.await {
+                    Ok((unread, _)) if !unread.is_empty() => {
+                        let why = unread.first().map(|(_, why)| why.as_str()).unwrap_or_default();
+                        tracing::error!("nothing starts before the host's own reports are read: {why}");
+                    }
+                    Ok((_, own)) => {
                         let author = own.iter().flat_map(|listing| &listing.entries).find_map(|entry| {
                             serde_json::from_slice(&entry.value)
                                 .inspect_err(|error| {
@@ -55,7 +62,7 @@ impl Agent {
                                 })
                                 .ok()
                         });
-                        return Event::Past(named.collect(), author.unwrap_or_default());
+                        return Event::Past(named, author.unwrap_or_default());
                     }
                     Err(error) => tracing::debug!("the host's own reports are not read yet: {error}"),
                 }
@@ -99,6 +106,9 @@ impl Agent {
         let (same_id, same_machine) = (author.id == self.who.id, author.machine == facts::machine_id());
         if !same_id && !same_machine {
             return;
+        }
+        if same_id && same_machine {
+            self.told_before = author.updated;
         }
         let reported = &author.audit;
         self.reported_audit.clone_from(reported);

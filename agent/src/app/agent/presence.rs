@@ -27,7 +27,7 @@ use crate::domain::name::Name;
 use crate::domain::text;
 use crate::store::StoreError;
 use crate::store::consul::Consul;
-use crate::store::consul::service::{Health, SERVICE, Service};
+use crate::store::consul::service::{self, Health, Service};
 
 /// The check is critical after so much silence: three renewals of the reports.
 const TTL: &str = "15m";
@@ -65,11 +65,12 @@ impl Presence {
     pub(super) fn of(consul: Arc<Consul>, keys: &Keys, host: &Name, groups: &[Name]) -> Self {
         let version = env!("CARGO_PKG_VERSION");
         // As a part of a name in DNS.
-        let mut tags = vec![format!("v{}", version.replace('.', "-"))];
+        let mut tags = vec![service::TAG.to_owned(), format!("v{}", version.replace('.', "-"))];
         tags.extend(groups.iter().map(ToString::to_string));
         let meta = vec![("host", host.to_string()), ("version", version.to_owned())];
         let (ttl, forget) = (TTL, FORGET);
-        let service = Service { id: id(keys, host), tags, meta, port: 0, ttl, forget };
+        let name = service::name(host);
+        let service = Service { id: id(keys, host), name, tags, meta, port: 0, ttl, forget };
         let (registered, health) = (Arc::default(), watch::channel(None).0);
         Self { consul, service: Arc::new(service), health, registered, task: None }
     }
@@ -85,7 +86,8 @@ impl Presence {
                 tokio::spawn(async move {
                     if let Err(error) = consul.deregister(&service).await {
                         tracing::warn!(
-                            "the service {SERVICE} stays in Consul until it is forgotten: {error}"
+                            "the service {} stays in Consul until it is forgotten: {error}",
+                            service.name
                         );
                     }
                 });
@@ -137,12 +139,12 @@ impl Presence {
 /// What tells this service from another host's or another tenant's at the same Consul agent.
 fn id(keys: &Keys, host: &Name) -> String {
     if keys.prefix() == DEFAULT_PREFIX {
-        return format!("{SERVICE}-{host}");
+        return service::name(host);
     }
     let digest = Sha256::digest(keys.prefix().as_bytes());
     let tenant: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     // No name holds a colon.
-    format!("{SERVICE}-{host}:{tenant}")
+    format!("{}:{tenant}", service::name(host))
 }
 
 struct Keeper {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::telemetry::Shown;
-use super::{Agent, sights};
+use super::{Agent, forget, sights};
 use crate::domain::condition::{Condition, Kind};
 use crate::domain::control::ControlId;
 use crate::domain::text;
@@ -38,10 +38,16 @@ impl Agent {
         let (mut phases, mut unnamed) = (BTreeMap::new(), 0);
         let mut shown = Shown::default();
         // What the ledger holds is told under the name that it was kept for.
+        let mut dropped = BTreeSet::new();
         if let (Ok(ledger), None) = (&self.ledger, &self.who.differs) {
+            let gone = forget::dropped(ledger.memory(), self.reported_until(), &self.host, keys);
+            dropped = gone.reports;
             let (memory, decision, runs) = (ledger.memory(), &self.decision, self.runs.views());
             Sources { host: &self.host, memory, decision, runs, now: clock::now() }.each_order(
                 |order, composed| {
+                    if gone.names.contains(order) {
+                        return;
+                    }
                     shown.count(&composed);
                     let report = bounds::order(composed.report);
                     if phases.len() < ORDERS_NAMED {
@@ -59,6 +65,7 @@ impl Agent {
             }
         }
         self.shown = shown;
+        self.dropped_count = dropped.len();
         let conditions = self.conditions();
         self.warnings.log(&conditions);
         self.tell_consul(&conditions);
@@ -85,7 +92,7 @@ impl Agent {
         let agent = bounds::agent(agent, unnamed);
         let key = keys.agent_report(&self.host);
         add(&before, &asked, &mut room, &mut wanted, &key, &agent, Report::agent);
-        let wanted = Wanted { reports: wanted, sightings: self.sightings };
+        let wanted = Wanted { reports: wanted, dropped, sightings: self.sightings };
         if !asked.is_empty() || *before != wanted {
             self.wanted.send_replace(Arc::new(wanted));
         }
@@ -104,6 +111,7 @@ impl Agent {
         let mut conditions: Vec<Condition> =
             self.barred(clock::now()).map(about(Kind::Identity)).into_iter().collect();
         conditions.extend(self.sights.iter().filter_map(sights::Sight::condition));
+        conditions.extend(self.seeing.condition());
         let unread = self.ledger.as_ref().err().map(|error| format!("safe mode: {error}"));
         conditions.extend(unread.map(about(Kind::SafeMode)));
         conditions

@@ -11,7 +11,7 @@ use crate::domain::name::Name;
 use crate::domain::odd;
 use crate::host::clock;
 use crate::report::document::{self, AgentReport};
-use crate::store::{Entry, Listing, StoreError, When};
+use crate::store::{Entry, Listing, StoreError, When, portions};
 
 /// No key ever has this index, so a write under it is refused by the condition, if it is not by the rights.
 const NEVER: When = When::Unchanged(i64::MAX as u64);
@@ -88,17 +88,15 @@ async fn of_operator(place: &Place, settings: &Settings) -> Vec<Check> {
     {
         checks.push(may(place, &format!("write {what}"), &format!("{prefix}{PROBE}"), true, OPERATOR).await);
     }
-    checks.push(match place.store.list(&keys.agent_reports()).await {
+    checks.push(match place.store.names(&keys.agent_reports()).await {
         Err(error) => fail("rights", error.to_string(), format!("give the token {OPERATOR}")),
         // Consul shows what the token may not read as if it were not there.
-        Ok(listing) if listing.entries.is_empty() => warn(
+        Ok(names) if names.is_empty() => warn(
             "rights",
             "sees no reports of agents",
             "no agent has reported yet, or the token may not read reports",
         ),
-        Ok(listing) => {
-            ok("rights", format!("may read reports: {} seen", counted(listing.entries.len(), "agent")))
-        }
+        Ok(names) => ok("rights", format!("may read reports: {} seen", counted(names.len(), "agent"))),
     });
     if matches!(settings.store, StoreSettings::Consul(_)) {
         let report = format!("{}{PROBE}", keys.agent_reports());
@@ -124,17 +122,13 @@ async fn freezes_of_nobody(place: &Place) -> Vec<Check> {
 /// What an operator sees.
 async fn markers(place: &Place) -> Check {
     let cure = "hostler enroll HOST, or a token that may read orders";
-    match place.store.list(&place.keys.all_orders()).await {
+    let end = format!("/{}", Keys::marker(""));
+    let mut markers = 0;
+    let count = |entry: Entry| markers += usize::from(entry.key.ends_with(&end));
+    match portions::read(place.store.as_ref(), &place.keys.all_orders(), count).await {
         Err(error) => fail("markers", error.to_string(), cure),
-        Ok(listing) => {
-            let marker = Keys::marker("");
-            let markers =
-                listing.entries.iter().filter(|entry| entry.key.ends_with(&format!("/{marker}"))).count();
-            match markers {
-                0 => fail("markers", "no enrolled host or group is seen", cure),
-                _ => ok("markers", format!("{markers} enrolled hosts and groups are seen")),
-            }
-        }
+        Ok(_) if markers == 0 => fail("markers", "no enrolled host or group is seen", cure),
+        Ok(_) => ok("markers", format!("{markers} enrolled hosts and groups are seen")),
     }
 }
 

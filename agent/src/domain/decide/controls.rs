@@ -179,7 +179,9 @@ impl<'a> Case<'a> {
         closing: &Closing,
         new_run: &mut dyn FnMut() -> RunId,
     ) -> Answer {
-        let Some(orders) = self.view.orders else { return Answer::NotYet };
+        let Some(orders) = self.view.orders.filter(|_| !self.view.unknown.contains(&key.source)) else {
+            return Answer::NotYet;
+        };
         let seen = orders.get(key).filter(|seen| {
             matches!(&seen.document, Ok(Document::Order(order)) if order.identity == occasion.identity)
         });

@@ -29,6 +29,10 @@ pub(super) fn decide(
 ) {
     let effective = effective(view, orders);
     if view.memory.is_blank() {
+        if !view.unknown.is_empty() {
+            // What was there before this host cannot be told from what comes later.
+            return;
+        }
         let counts = effective.into_iter().filter_map(|(order, source)| {
             let key = OrderKey { source, order };
             orders.get(&key).map(|seen| (key, seen))
@@ -72,19 +76,24 @@ pub(super) fn decide(
     }
 }
 
-/// For each name the nearest place that has an order of it.
+/// For each name the nearest place that has an order of it. A name stays where it was while it is not known what that
+/// place holds; whether such a place has a nearer order of another name is asked by the last look.
 fn effective(view: &View<'_>, orders: &BTreeMap<OrderKey, SeenOrder>) -> BTreeMap<Name, Source> {
     let mut effective = BTreeMap::new();
     for source in view.sources.iter().rev() {
         // The nearest comes last and wins.
         let here = orders.keys().filter(|key| key.source == *source);
         effective.extend(here.map(|key| (key.order.clone(), source.clone())));
+        if view.unknown.contains(source) {
+            let before = view.memory.effective.iter().filter(|(_, before)| *before == source);
+            effective.extend(before.map(|(name, source)| (name.clone(), source.clone())));
+        }
     }
     effective
 }
 
 fn present(view: &View<'_>, orders: &BTreeMap<OrderKey, SeenOrder>, key: &OrderKey) -> bool {
-    view.sources.contains(&key.source) && orders.contains_key(key)
+    view.sources.contains(&key.source) && (orders.contains_key(key) || view.unknown.contains(&key.source))
 }
 
 /// Whether the order in `now` is effective only because the one in `before` went away.

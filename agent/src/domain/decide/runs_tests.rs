@@ -71,6 +71,7 @@ impl One {
             host: &host,
             sources: &sources,
             orders: Some(&BTreeMap::new()),
+            unknown: &BTreeSet::new(),
             controls: &Controls::new(),
             freezes: &Freezes::new(),
             indexes: &BTreeMap::new(),

@@ -15,6 +15,7 @@ pub(crate) struct Model {
     pub(crate) freezes: Freezes,
     texts: BTreeMap<OrderKey, String>,
     pub(crate) visible: bool,
+    unknown: BTreeSet<Source>,
     pub(crate) index: u64,
     pub(crate) memory: Memory,
     pub(crate) past: BTreeMap<Name, Option<RunId>>,
@@ -74,6 +75,7 @@ impl Model {
             freezes: Freezes::new(),
             texts: BTreeMap::new(),
             visible: true,
+            unknown: BTreeSet::new(),
             index: 100,
             memory: joined(),
             past: BTreeMap::new(),
@@ -169,6 +171,7 @@ impl Model {
                 past: &self.past,
                 barred: self.barred.as_deref(),
                 full: self.full.as_deref(),
+                unknown: &self.unknown,
                 controls: &self.controls,
                 freezes: &self.freezes,
                 indexes: &indexes,
@@ -298,6 +301,48 @@ fn the_identity_that_the_key_had_last_starts_nothing_whatever_its_index() {
         assert!(model.started().is_empty(), "index {index}");
         assert_eq!(model.memory.orders[&HOST.parse().unwrap()].index, index);
     }
+}
+
+/// A place that is too large after a restart: what it holds is unknown, and the orders of the others go on.
+#[test]
+fn what_an_unknown_place_holds_is_neither_gone_nor_started_and_keeps_nobody_else() {
+    let mut model = Model::new();
+    let waits = "{task: t, revision: w, by: w, not_before: 2999-01-01T00:00:00Z}";
+    model.put_text("groups/a/waits", waits);
+    model.put(NEAR, "r1");
+    model.put(HOST, "r1");
+    model.settle();
+    assert_eq!(model.started(), ["hosts/h/o r1"]);
+    let before = model.memory.clone();
+    // Everything of the group vanishes from what is known, also an order that a farther place has, too.
+    let of_group: Vec<OrderKey> =
+        model.orders.keys().filter(|key| **key != HOST.parse().unwrap()).cloned().collect();
+    of_group.iter().for_each(|key| drop(model.orders.remove(key)));
+    model.unknown.insert("groups/a".parse().unwrap());
+    model.put("groups/all/waits", "other");
+    model.restart();
+    assert_eq!(model.memory, before, "nothing is withdrawn, superseded or taken in");
+    model.put("groups/all/farther", "r1");
+    model.put("hosts/h/nearer", "r1");
+    model.settle();
+    assert_eq!(model.started(), ["groups/all/farther r1", "hosts/h/nearer r1"]);
+    // It is read again, and nothing has come of it.
+    model.unknown.clear();
+    model.put_text("groups/a/waits", waits);
+    model.put(NEAR, "r1");
+    model.settle();
+    assert!(model.started().is_empty());
+    assert_eq!(model.held("groups/all/waits"), None);
+    // A host that remembers nothing does not begin before it has seen all that was there before.
+    let mut new = Model::new();
+    new.memory = Memory::default();
+    new.unknown.insert("groups/a".parse().unwrap());
+    new.put(HOST, "r1");
+    new.settle();
+    assert!(new.started().is_empty() && new.memory.is_blank());
+    new.unknown.clear();
+    new.settle();
+    assert_eq!(new.held(HOST), Some(Hold::FirstSight));
 }
 
 #[test]

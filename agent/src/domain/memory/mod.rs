@@ -12,7 +12,7 @@ mod fact;
 mod remembered;
 mod take;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,8 +29,11 @@ pub use remembered::{Asked, Closing, Held, Occasion, Remembered, Stage, Unreadab
 /// How many identities are remembered for each key.
 pub const MAX_IDENTITIES: usize = 1000;
 
-/// How many keys that are gone from the store are remembered, newest first.
-pub const MAX_GONE: usize = 4096;
+/// How many keys that are gone from the store are remembered, newest first: as many as identities of one key.
+pub const MAX_GONE: usize = 1000;
+
+/// Of how many of them the store still has a report, newest first.
+pub const MAX_GONE_REPORTED: usize = 100;
 
 /// How many controls are remembered, newest first.
 pub const MAX_ACTS: usize = 1000;
@@ -82,17 +85,24 @@ impl Memory {
         self.acts.contains_key(&control) || self.acts.first_key_value().is_some_and(forgotten)
     }
 
-    /// The keys to forget so that no more than [`MAX_GONE`] that are gone stay: those gone longest.
-    pub fn forgettable(&self) -> Vec<OrderKey> {
+    /// The keys that are gone from the store and have no run any more, those gone last first, each with the time since
+    /// when it is gone.
+    pub fn gone(&self) -> Vec<(&OrderKey, Timestamp)> {
         let free = |order: &Remembered| order.previous.is_none() && order.prepared().next().is_none();
-        let mut gone: Vec<_> = self
-            .orders
-            .iter()
-            .filter(|(_, order)| free(order))
-            .filter_map(|(key, order)| order.gone.map(|at| (at, key)))
-            .collect();
-        gone.sort_unstable_by(|a, b| b.cmp(a));
-        gone.into_iter().skip(MAX_GONE).map(|(_, key)| key.clone()).collect()
+        let free = self.orders.iter().filter(|(_, order)| free(order));
+        let mut gone: Vec<_> = free.filter_map(|(key, order)| Some((key, order.gone?))).collect();
+        gone.sort_unstable_by(|a, b| (b.1, b.0).cmp(&(a.1, a.0)));
+        gone
+    }
+
+    /// The names of which a key is in the store, or has a run.
+    pub fn present_names(&self) -> BTreeSet<&Name> {
+        let present = |remembered: &Remembered| {
+            remembered.gone.is_none()
+                || remembered.previous.is_some()
+                || remembered.prepared().next().is_some()
+        };
+        self.orders.iter().filter(|(_, order)| present(order)).map(|(key, _)| &key.order).collect()
     }
 
     /// All occasions whose run an executor may have.

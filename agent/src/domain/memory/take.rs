@@ -103,8 +103,11 @@ impl Memory {
                 if let (Some(before), Some(index)) = (self.effective.remove(&order), index) {
                     self.left.insert(order, (before, index));
                 }
-                if self.left.len() > MAX_GONE {
-                    self.left.pop_first();
+                if self.left.len() > MAX_GONE
+                    && let Some((oldest, _)) = self.left.iter().min_by_key(|(_, (_, index))| *index)
+                {
+                    let oldest = oldest.clone();
+                    self.left.remove(&oldest);
                 }
             }
             Fact::Acted { control, acted } => {

@@ -1,10 +1,13 @@
 //! The adapter for Consul: the few routes that the agent needs, over HTTP/1.1.
 //!
-//! It promises that each request ends by its deadline, that no body grows past its bound, and that an answer
+//! It promises that each request ends by its deadline, that no body grows past its bound ([`body`]), and that an answer
 //! is given only when it is consistent, with a known leader and a usable index: a 404 with its index is an
 //! empty listing, everything else that looks empty is an error. The token shows in no message.
 //! There are no proxies, no redirects and no retries here: the watch knows when to ask again.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
+mod body;
 pub mod service;
 mod settings;
 mod token;
@@ -16,6 +19,9 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Identity, Method, Response, redirect};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use self::body::Body;
 use self::token::Token;
 use self::wire::Verdict;
 use super::{Answer, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When, bad_key, bad_prefix};
@@ -24,9 +30,9 @@ use crate::host::tls as host_tls;
 
 pub use self::settings::{Address, BadConsulSettings, ClientCert, ConsulLayer, ConsulSettings, Timeouts};
 
-/// The largest answer, in bytes. A listing of the thousand orders of a large fleet group, each of a few KiB,
-/// has a fifth of it; forty values of the largest size still fit.
-const MAX_BODY: usize = 32 * 1024 * 1024;
+/// Answers that keep more than this, in bytes, are read one after the other: the sum of all that are read at once has a
+/// bound, too.
+const SMALL_BODY: usize = 64 << 10;
 
 /// The largest body that is read of an answer that is only looked at for its message.
 const MAX_ERROR_BODY: usize = 4096;
@@ -49,13 +55,17 @@ pub struct Consul {
     place: String,
     timeouts: Timeouts,
     token: Token,
+    /// Whose answer may be large at present.
+    large: Semaphore,
 }
 
 /// An answer whose status is one that the request expects.
-struct Got {
+struct Got<'a> {
     status: u16,
     headers: HeaderMap,
-    body: Vec<u8>,
+    body: Body,
+    /// The right to have a large body, until this is dropped.
+    _turn: Option<SemaphorePermit<'a>>,
 }
 
 impl Consul {
@@ -75,6 +85,7 @@ impl Consul {
             place: format!("Consul at {}", settings.address),
             timeouts: settings.timeouts,
             token: Token::default(),
+            large: Semaphore::new(1),
         };
         consul.set_token(settings.token)?;
         consul.follow_token(settings.token_files)?;
@@ -115,7 +126,7 @@ impl Consul {
         deadline: Duration,
         action: &str,
         expected: &[u16],
-    ) -> Result<Got, StoreError> {
+    ) -> Result<Got<'_>, StoreError> {
         let token = self.token.now();
         let exchange = async {
             let url = self.url(path_and_query);
@@ -130,10 +141,11 @@ impl Consul {
             let status = response.status().as_u16();
             let good = expected.contains(&status);
             let headers = std::mem::take(response.headers_mut());
-            let body = self.body(response, good).await?;
             if good {
-                return Ok(Got { status, headers, body });
+                let (body, turn) = self.body(response, action).await?;
+                return Ok(Got { status, headers, body, _turn: turn });
             }
+            let body = self.error_body(response).await?;
             // Before any text is cut: a piece of the token would not be found any more.
             Err(self.refusal(status, &without(body, token.as_ref()), action))
         };
@@ -147,20 +159,36 @@ impl Consul {
         answer.map_err(|error| hide(error, token.as_ref()))
     }
 
-    /// Reads a body within its bound; that of an error is cut instead.
-    async fn body(&self, mut response: Response, good: bool) -> Result<Vec<u8>, StoreError> {
-        let mut body = Vec::new();
+    /// Reads a body within its bounds.
+    async fn body(
+        &self,
+        mut response: Response,
+        action: &str,
+    ) -> Result<(Body, Option<SemaphorePermit<'_>>), StoreError> {
+        let (mut body, mut turn) = (Body::default(), None);
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
-            let limit = if good { MAX_BODY } else { MAX_ERROR_BODY };
-            let room = limit.saturating_sub(body.len());
-            if chunk.len() > room {
-                if good {
-                    return Err(self.unreadable(format!("the answer has more than {MAX_BODY} bytes")));
-                }
-                body.extend(chunk.iter().take(room));
+            if let Err(why) = body.push(&chunk) {
+                let (place, action) = (self.place.clone(), action.to_owned());
+                return Err(StoreError::TooLarge { place, action, why });
+            }
+            if body.kept().len() > SMALL_BODY && turn.is_none() {
+                // Nobody closes it, so there is always an answer.
+                turn = self.large.acquire().await.ok();
+            }
+        }
+        Ok((body, turn))
+    }
+
+    /// Reads the beginning of a body that is only looked at for its message.
+    async fn error_body(&self, mut response: Response) -> Result<Vec<u8>, StoreError> {
+        let (mut body, mut chunks) = (Vec::new(), 0_usize);
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+            let room = MAX_ERROR_BODY.saturating_sub(body.len());
+            body.extend(chunk.iter().take(room));
+            chunks = chunks.saturating_add(1);
+            if chunk.len() >= room || chunks >= MAX_ERROR_BODY {
                 break;
             }
-            body.extend_from_slice(&chunk);
         }
         Ok(body)
     }
@@ -233,16 +261,18 @@ impl Consul {
             let wait = Duration::from_secs(self.timeouts.wait.min(within).as_secs().max(1));
             // An index of 0 would not wait at all.
             path.push_str(&format!("&index={}&wait={}s", seen.max(1), wait.as_secs()));
-            deadline = wait + wait / 16 + self.timeouts.margin;
+            // Consul stretches a wait by up to a sixteenth.
+            let stretch = wait.checked_div(16).unwrap_or_default();
+            deadline = wait.saturating_add(stretch).saturating_add(self.timeouts.margin);
         }
         let got = self.ask(Method::GET, &path, None, deadline, &action, &[200, 404]).await?;
         self.led(&got.headers)?;
         let index = wire::index(&got.headers).map_err(|why| self.unreadable(why))?;
         let entries = match got.status {
             404 => Vec::new(),
-            _ => wire::entries(&got.body, prefix).map_err(|why| self.unreadable(why))?,
+            _ => wire::entries(got.body.kept(), prefix).map_err(|why| self.unreadable(why))?,
         };
-        Ok(Listing { index, entries })
+        Ok(Listing { index, entries, sent: got.body.read() })
     }
 
     async fn transact(&self, reads: &[Read]) -> Result<Vec<Listing>, StoreError> {
@@ -266,7 +296,7 @@ impl Consul {
         let deadline = self.timeouts.request;
         let got = self.ask(Method::PUT, "txn?consistent", Some(body), deadline, action, &[200]).await?;
         self.led(&got.headers)?;
-        wire::looked(&got.body, reads).map_err(|why| self.unreadable(why))
+        wire::looked(got.body.kept(), reads).map_err(|why| self.unreadable(why))
     }
 
     /// Writes and deletes answer `true` or `false`.
@@ -283,7 +313,7 @@ impl Consul {
         }
         let path = format!("kv/{}?{query}", wire::encode_path(key));
         let got = self.ask(method, &path, body, self.timeouts.request, action, &[200]).await?;
-        match got.body.trim_ascii() {
+        match got.body.kept().trim_ascii() {
             b"true" => Ok(true),
             b"false" => Ok(false),
             other => Err(self.unreadable(format!("{action}: {}", wire::message(other)))),
@@ -297,7 +327,7 @@ impl Store for Consul {
             let action = "to read the node's name";
             let got =
                 self.ask(Method::GET, "agent/self", None, self.timeouts.request, action, &[200]).await?;
-            wire::node(&got.body).map_err(|why| self.unreadable(why))
+            wire::node(got.body.kept()).map_err(|why| self.unreadable(why))
         })
     }
 
@@ -341,6 +371,22 @@ impl Store for Consul {
         })
     }
 
+    fn names<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async move {
+            let action = format!("to list the names below {prefix:?}");
+            if let Some(why) = bad_prefix(prefix) {
+                return Err(self.refused(&action, why));
+            }
+            let path = format!("kv/{}?keys&separator=/&consistent", wire::encode_path(prefix));
+            let got = self.ask(Method::GET, &path, None, self.timeouts.request, &action, &[200, 404]).await?;
+            self.led(&got.headers)?;
+            match got.status {
+                404 => Ok(Vec::new()),
+                _ => wire::names(got.body.kept(), prefix).map_err(|why| self.unreadable(why)),
+            }
+        })
+    }
+
     fn place(&self) -> String {
         self.place.clone()
     }
@@ -375,7 +421,7 @@ fn hide(error: StoreError, token: Option<&Secret>) -> StoreError {
         StoreError::Denied { place, action, why } => StoreError::Denied { place, action, why: clean(why) },
         StoreError::Refused { place, action, why } => StoreError::Refused { place, action, why: clean(why) },
         StoreError::Unreadable { place, why } => StoreError::Unreadable { place, why: clean(why) },
-        other @ StoreError::NoLeader { .. } => other,
+        other @ (StoreError::TooLarge { .. } | StoreError::NoLeader { .. }) => other,
     }
 }
 

@@ -1,15 +1,23 @@
 //! The agent as a service of Consul: registered with the host's own Consul agent, with a check that it keeps alive.
 //!
-//! Consul 1.8 asks for `service:write` on the service's name, for the registration and for the check.
+//! Consul 1.8 asks for `service:write` on the service's name, for the registration and for the check, and at the catalog
+//! for nothing more. A name that hosts shared would let each of them write the others' entries, on any node; so each host
+//! has a name of its own, and all of them one tag.
 
 use reqwest::Method;
 use serde_json::json;
 
 use super::{Consul, wire};
+use crate::domain::name::Name;
 use crate::store::StoreError;
 
-/// What the agent is found by.
-pub const SERVICE: &str = "hostler";
+/// The tag that all agents have.
+pub const TAG: &str = "hostler";
+
+/// The name of a host's service.
+pub fn name(host: &Name) -> String {
+    format!("hostler-{host}")
+}
 
 /// The state of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +44,8 @@ impl Health {
 /// What is registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
+    /// What it is found by, and what the token must have the right for: [`name`].
+    pub name: String,
     /// What tells it from others at the same Consul agent.
     pub id: String,
     /// More words to find it by.
@@ -63,7 +73,7 @@ impl Consul {
             service.meta.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
         let body = json!({
             "ID": service.id,
-            "Name": SERVICE,
+            "Name": service.name,
             "Tags": service.tags,
             "Meta": meta,
             "Port": service.port,
@@ -75,32 +85,32 @@ impl Consul {
                 "DeregisterCriticalServiceAfter": service.forget,
             },
         });
-        let (path, action) = ("agent/service/register", "to register the service hostler");
+        let (path, action) = ("agent/service/register", format!("to register the service {}", service.name));
         let body = Some(body.to_string().into_bytes());
-        self.ask(Method::PUT, path, body, self.timeouts.request, action, &[200]).await.map(drop)
+        self.ask(Method::PUT, path, body, self.timeouts.request, &action, &[200]).await.map(drop)
     }
 
     /// Keeps the check of a service alive, and says how it is; false: Consul does not know it.
     pub async fn tell(&self, service: &Service, health: Health, output: &str) -> Result<bool, StoreError> {
         let path = format!("agent/check/update/{}", wire::encode_path(&service.check()));
         let body = json!({"Status": health.as_str(), "Output": output}).to_string().into_bytes();
-        let action = "to update the check of the service hostler";
+        let action = format!("to update the check of the service {}", service.name);
         let expected = [200, 404, 500];
-        let got = self.ask(Method::PUT, &path, Some(body), self.timeouts.request, action, &expected).await?;
+        let got = self.ask(Method::PUT, &path, Some(body), self.timeouts.request, &action, &expected).await?;
         // Older versions answer 500, and say it in words.
-        let said = String::from_utf8_lossy(&got.body).to_lowercase();
+        let said = String::from_utf8_lossy(got.body.kept()).to_lowercase();
         match got.status {
             200 => Ok(true),
             404 => Ok(false),
             _ if said.contains("unknown check") || said.contains("associated ttl") => Ok(false),
-            status => Err(self.refusal(status, &got.body, action)),
+            status => Err(self.refusal(status, got.body.kept(), &action)),
         }
     }
 
     /// Takes a service away.
     pub async fn deregister(&self, service: &Service) -> Result<(), StoreError> {
         let path = format!("agent/service/deregister/{}", wire::encode_path(&service.id));
-        let action = "to deregister the service hostler";
-        self.ask(Method::PUT, &path, None, self.timeouts.request, action, &[200, 404]).await.map(drop)
+        let action = format!("to deregister the service {}", service.name);
+        self.ask(Method::PUT, &path, None, self.timeouts.request, &action, &[200, 404]).await.map(drop)
     }
 }

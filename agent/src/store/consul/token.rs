@@ -53,7 +53,7 @@ impl Token {
         let mut held = self.held();
         let former = held.now.clone();
         let now = token.or_else(|| former.clone());
-        let changes = held.changes + u64::from(now != former);
+        let changes = held.changes.saturating_add(u64::from(now != former));
         *held = Held { now, files, stamps, changes };
         Ok(())
     }
@@ -74,7 +74,7 @@ impl Token {
                 Ok(Some(token)) if held.now.as_ref() != Some(&token) => {
                     tracing::info!("taking another token for Consul: its file has changed");
                     held.now = Some(token);
-                    held.changes += 1;
+                    held.changes = held.changes.saturating_add(1);
                 }
                 Ok(_) => {}
                 Err(error) => tracing::warn!("the former token for Consul stays: {error}"),

@@ -11,7 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{Entry, Listing, Read};
+use super::body::{MAX_TEXT, TOO_LONG};
+use crate::domain::text::head;
+use crate::store::{Entry, Listing, MAX_READ_VALUE, Read};
 
 /// The longest text of the server that is passed on, in characters.
 const MAX_MESSAGE: usize = 200;
@@ -30,28 +32,53 @@ struct WireEntry<'a> {
 
 impl WireEntry<'_> {
     fn entry(self) -> Result<Entry, String> {
-        let value = match self.value {
-            None => Vec::new(),
-            Some(text) => STANDARD
+        let cut = self.value.as_deref() == Some(TOO_LONG);
+        let value = match &self.value {
+            Some(text) if !cut => STANDARD
                 .decode(text.as_bytes())
-                .map_err(|error| format!("the value of {:?} is not base64: {error}", self.key))?,
+                .map_err(|error| format!("the value of {:?} is not base64: {error}", head(&self.key, 200)))?,
+            _ => Vec::new(),
         };
         if self.modify_index == 0 {
-            return Err(format!("{:?} has no ModifyIndex", self.key));
+            return Err(format!("{:?} has no ModifyIndex", head(&self.key, 200)));
         }
-        Ok(Entry { key: self.key.into_owned(), value, modify_index: self.modify_index })
+        let too_large = cut || value.len() > MAX_READ_VALUE;
+        let value = if too_large { Vec::new() } else { value };
+        Ok(Entry { key: self.key.into_owned(), value, too_large, modify_index: self.modify_index })
     }
+}
+
+/// A key that is too long to be held; it names nothing, and shows as what it is.
+fn unnamed(prefix: &str) -> String {
+    format!("{prefix}(a key of more than {MAX_TEXT} bytes)")
 }
 
 /// The keys of a `?recurse` answer, sorted; all of them stand below `prefix`.
 pub(super) fn entries(body: &[u8], prefix: &str) -> Result<Vec<Entry>, String> {
     let wire: Vec<WireEntry<'_>> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let mut entries = wire.into_iter().map(WireEntry::entry).collect::<Result<Vec<_>, _>>()?;
+    for entry in entries.iter_mut().filter(|entry| entry.key == TOO_LONG) {
+        entry.key = unnamed(prefix);
+    }
     if let Some(stray) = entries.iter().find(|entry| !entry.key.starts_with(prefix)) {
-        return Err(format!("{:?} is not below {prefix:?}", stray.key));
+        return Err(format!("{:?} is not below {prefix:?}", head(&stray.key, 200)));
     }
     entries.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(entries)
+}
+
+/// The names of a `?keys&separator=/` answer, without the prefix.
+pub(super) fn names(body: &[u8], prefix: &str) -> Result<Vec<String>, String> {
+    let wire: Vec<Cow<'_, str>> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let below = |name: &Cow<'_, str>| match name.strip_prefix(prefix) {
+        Some(name) => Ok(name.to_owned()),
+        // One that is too long to be held names nothing.
+        None if name == TOO_LONG => Ok(unnamed("")),
+        None => Err(format!("{:?} is not below {prefix:?}", head(name, 200))),
+    };
+    let mut names = wire.iter().map(below).collect::<Result<Vec<_>, _>>()?;
+    names.sort_unstable();
+    Ok(names)
 }
 
 #[derive(Serialize)]
@@ -122,7 +149,7 @@ pub(super) fn looked(body: &[u8], reads: &[Read]) -> Result<Vec<Listing>, String
         };
         let entries: Vec<Entry> = found.values().filter(|entry| wanted(&entry.key)).cloned().collect();
         let index = entries.iter().map(|entry| entry.modify_index).max().unwrap_or(0);
-        Listing { index, entries }
+        Listing { index, entries, sent: 0 }
     };
     Ok(reads.iter().map(listing).collect())
 }
@@ -246,8 +273,35 @@ mod tests {
         let body = br#"[{"Key":"p/b","Value":"aGk=","ModifyIndex":7,"Flags":0},
                         {"Key":"p/a","Value":null,"ModifyIndex":5}]"#;
         let entries = entries(body, "p/").unwrap();
-        assert_eq!(entries[0], Entry { key: "p/a".into(), value: vec![], modify_index: 5 });
-        assert_eq!(entries[1], Entry { key: "p/b".into(), value: b"hi".to_vec(), modify_index: 7 });
+        assert_eq!(entries[0], Entry { key: "p/a".into(), value: vec![], too_large: false, modify_index: 5 });
+        assert_eq!(
+            entries[1],
+            Entry { key: "p/b".into(), value: b"hi".to_vec(), too_large: false, modify_index: 7 }
+        );
+    }
+
+    #[test]
+    fn what_was_dropped_while_it_was_read_keeps_its_key() {
+        let exact = STANDARD.encode(vec![b'x'; MAX_READ_VALUE]);
+        let more = STANDARD.encode(vec![b'x'; MAX_READ_VALUE + 1]);
+        let body = format!(
+            r#"[{{"Key":"p/a","Value":"!","ModifyIndex":7}},{{"Key":"!","Value":null,"ModifyIndex":8}},
+                {{"Key":"p/b","Value":"{exact}","ModifyIndex":9}},{{"Key":"p/c","Value":"{more}","ModifyIndex":9}}]"#
+        );
+        let entries = entries(body.as_bytes(), "p/").unwrap();
+        let shown: Vec<_> = entries.iter().map(|e| (e.key.as_str(), e.too_large, e.value.len())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("p/(a key of more than 87384 bytes)", false, 0),
+                ("p/a", true, 0),
+                ("p/b", false, MAX_READ_VALUE),
+                ("p/c", true, 0),
+            ]
+        );
+        assert!(entries[1].read().is_err() && entries[2].read().is_ok());
+        assert_eq!(names(br#"["p/h1/","p/db10/","p/x"]"#, "p/").unwrap(), ["db10/", "h1/", "x"]);
+        assert!(names(br#"["q/x"]"#, "p/").is_err());
     }
 
     #[test]

@@ -32,8 +32,8 @@ use self::index::Index;
 use self::worker::Worker;
 use self::writer::Writer;
 use super::{
-    Answer, Entry, LONGEST_WAIT, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When, bad_key,
-    bad_prefix,
+    Answer, Entry, LONGEST_WAIT, Listing, MAX_READ_VALUE, MAX_READS, MAX_VALUE, Read, Store, StoreError,
+    When, bad_key, bad_prefix,
 };
 use crate::host::disk::{self, DiskError};
 
@@ -151,13 +151,13 @@ impl Dir {
         };
         let action = action.to_owned();
         match kind {
+            io::ErrorKind::FileTooLarge => StoreError::TooLarge { place, action, why },
             io::ErrorKind::PermissionDenied => StoreError::Denied { place, action, why },
             io::ErrorKind::NotADirectory
             | io::ErrorKind::IsADirectory
             | io::ErrorKind::AlreadyExists
             | io::ErrorKind::DirectoryNotEmpty
-            | io::ErrorKind::InvalidInput
-            | io::ErrorKind::FileTooLarge => StoreError::Refused { place, action, why },
+            | io::ErrorKind::InvalidInput => StoreError::Refused { place, action, why },
             _ => {
                 // Perhaps another folder stands there by now: watch that one.
                 self.inner.events.reset();
@@ -240,11 +240,13 @@ impl Held<'_> {
         found.retain(|found| found.key.starts_with(prefix));
         let entry = |found: tree::Found| {
             let modify_index = self.index.of_key(&found.key)?;
-            Some(Entry { key: found.key, value: found.value, modify_index })
+            let too_large = found.value.len() > MAX_READ_VALUE;
+            let value = if too_large { Vec::new() } else { found.value };
+            Some(Entry { key: found.key, value, too_large, modify_index })
         };
         let mut entries: Vec<Entry> = found.into_iter().filter_map(entry).collect();
         entries.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(Listing { index: self.index.of_prefix(prefix), entries })
+        Ok(Listing { index: self.index.of_prefix(prefix), entries, sent: 0 })
     }
 
     /// What is below a prefix, when each file of it is complete: half an order is another order.
@@ -300,7 +302,7 @@ impl Held<'_> {
             }
         };
         let index = entries.iter().map(|entry| entry.modify_index).max().unwrap_or(0);
-        Ok(Listing { index, entries })
+        Ok(Listing { index, entries, sent: 0 })
     }
 
     fn put(&mut self, key: &str, value: &[u8], when: When) -> Result<bool, Trouble> {
@@ -311,7 +313,7 @@ impl Held<'_> {
         {
             return Ok(false);
         }
-        if now.is_some_and(|entry| entry.value == value) {
+        if now.is_some_and(|entry| !entry.too_large && entry.value == value) {
             return Ok(true);
         }
         tree::make_folders(&self.root, key)?;

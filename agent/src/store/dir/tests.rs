@@ -131,7 +131,12 @@ fn a_value_that_is_too_large_spoils_no_other() {
     fs::write(store.inner.root.join("p/big"), vec![b'x'; 3 * MAX_VALUE]).unwrap();
     let listing = block(store.list("p/")).unwrap();
     assert_eq!(keys(&listing), ["p/a", "p/big"]);
-    assert_eq!(listing.entries[1].value.len(), MAX_VALUE + 1);
+    assert!(listing.entries[1].too_large && listing.entries[1].value.is_empty());
+    fs::write(store.inner.root.join("p/fits"), vec![b'x'; MAX_READ_VALUE]).unwrap();
+    assert_eq!(block(store.list("p/")).unwrap().entries[2].value.len(), MAX_READ_VALUE);
+    // What is not read is not taken for empty.
+    assert!(block(store.put("p/big", Vec::new(), When::Always)).unwrap());
+    assert!(!block(store.list("p/")).unwrap().entries[1].too_large);
 }
 
 #[test]

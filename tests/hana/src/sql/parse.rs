@@ -20,19 +20,11 @@ pub(crate) enum Expr {
     Like(Box<Expr>, Box<Expr>),
 }
 
-/// What is read.
-#[derive(Debug, PartialEq)]
-pub(crate) enum From {
-    /// A table or view, with its schema if one was written.
-    Named(Option<String>, String),
-    /// Statements in brackets, joined by UNION ALL.
-    Inner(Vec<Select>),
-}
-
-/// A table, view or inner statement that is read.
+/// A table or view that is read.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Source {
-    pub(crate) from: From,
+    pub(crate) schema: Option<String>,
+    pub(crate) name: String,
     pub(crate) alias: String,
     /// Keep a row of the left side that finds no partner?
     pub(crate) left: bool,
@@ -69,18 +61,8 @@ impl Expr {
     }
 }
 
-/// Reads statements that UNION ALL joins; the first word is taken already. Order and limit belong to a single one.
-pub(crate) fn union(cursor: &mut Cursor) -> Result<Vec<Select>, SqlError> {
-    let mut selects = vec![select(cursor)?];
-    while cursor.take("UNION ALL") {
-        cursor.expect("SELECT")?;
-        selects.push(select(cursor)?);
-    }
-    let ordered = selects.iter().any(|select| !select.order.is_empty() || select.limit.is_some());
-    if selects.len() > 1 && ordered { Err(SqlError::syntax("UNION")) } else { Ok(selects) }
-}
-
-fn select(cursor: &mut Cursor) -> Result<Select, SqlError> {
+/// Reads a SELECT; its first word is taken already.
+pub(crate) fn select(cursor: &mut Cursor) -> Result<Select, SqlError> {
     let top = if cursor.take("TOP") { Some(cursor.number()?) } else { None };
     let distinct = cursor.take("DISTINCT");
     let mut items = Vec::new();
@@ -136,32 +118,21 @@ fn select(cursor: &mut Cursor) -> Result<Select, SqlError> {
         }
     }
     let limit = if cursor.take("LIMIT") { Some(cursor.number()?) } else { top };
+    cursor.end()?;
     Ok(Select { distinct, items, sources, filter, group, order, limit })
 }
 
 fn source(cursor: &mut Cursor, left: bool) -> Result<Source, SqlError> {
-    const AFTER: [&str; 9] = ["WHERE", "GROUP", "ORDER", "LIMIT", "LEFT", "INNER", "JOIN", "ON", "UNION"];
-    let from = if cursor.take("(") {
-        cursor.expect("SELECT")?;
-        let inner = union(cursor)?;
-        cursor.expect(")")?;
-        From::Inner(inner)
-    } else {
-        let (schema, name) = cursor.full_name()?;
-        From::Named(schema, name)
-    };
+    const AFTER: [&str; 8] = ["WHERE", "GROUP", "ORDER", "LIMIT", "LEFT", "INNER", "JOIN", "ON"];
+    let (schema, name) = cursor.full_name()?;
     let named = match cursor.peek() {
         Some(Word::Name(next)) => !AFTER.contains(&next.as_str()),
         Some(Word::Quoted(_)) => true,
         _ => false,
     };
     let _as = named && cursor.take("AS");
-    let alias = match &from {
-        _ if named => cursor.name()?,
-        From::Named(_, name) => name.clone(),
-        From::Inner(_) => String::new(),
-    };
-    Ok(Source { from, alias, left, on: None })
+    let alias = if named { cursor.name()? } else { name.clone() };
+    Ok(Source { schema, name, alias, left, on: None })
 }
 
 /// Reads an expression, OR binding weakest.

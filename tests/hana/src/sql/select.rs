@@ -1,6 +1,6 @@
 //! Carries out a SELECT over rows in memory.
 
-use super::parse::{Expr, From, Select, Source};
+use super::parse::{Expr, Select, Source};
 use super::{Answer, Answered, SqlError};
 use crate::clock;
 use serde_json::Value;
@@ -13,28 +13,7 @@ pub(crate) type Find<'a> =
 /// Columns of the joined rows: alias and name.
 type Columns = Vec<(String, String)>;
 
-/// Carries out statements that UNION ALL joins: the columns are those of the first.
-pub(crate) fn run(selects: &[Select], find: &Find<'_>) -> Answered {
-    let (columns, rows) = together(selects, find)?;
-    Ok(Answer::Rows(columns, rows))
-}
-
-type Table = (Vec<String>, Vec<Vec<Value>>);
-
-fn together(selects: &[Select], find: &Find<'_>) -> Result<Table, SqlError> {
-    let mut all: Option<Table> = None;
-    for select in selects {
-        let (columns, rows) = single(select, find)?;
-        match &mut all {
-            None => all = Some((columns, rows)),
-            Some((first, _)) if first.len() != columns.len() => return Err(SqlError::syntax("UNION")),
-            Some((_, before)) => before.extend(rows),
-        }
-    }
-    all.ok_or_else(|| SqlError::syntax("<EOF>"))
-}
-
-fn single(select: &Select, find: &Find<'_>) -> Result<Table, SqlError> {
+pub(crate) fn run(select: &Select, find: &Find<'_>) -> Answered {
     let mut columns: Columns = Vec::new();
     let mut rows: Vec<Vec<Value>> = vec![Vec::new()];
     for source in &select.sources {
@@ -76,7 +55,7 @@ fn single(select: &Select, find: &Find<'_>) -> Result<Table, SqlError> {
         }
     }
     rows.truncate(select.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
-    Ok((items.into_iter().map(|(_, name)| name).collect(), rows))
+    Ok(Answer::Rows(items.into_iter().map(|(_, name)| name).collect(), rows))
 }
 
 /// A key of the order: the item of that name, else the expression itself.
@@ -126,10 +105,7 @@ fn join(
     columns: &mut Columns,
     left: Vec<Vec<Value>>,
 ) -> Result<Vec<Vec<Value>>, SqlError> {
-    let (names, right) = match &source.from {
-        From::Named(schema, name) => find(schema.as_deref(), name)?,
-        From::Inner(selects) => together(selects, find)?,
-    };
+    let (names, right) = find(source.schema.as_deref(), &source.name)?;
     let width = names.len();
     columns.extend(names.into_iter().map(|name| (source.alias.clone(), name)));
     let mut rows = Vec::new();
@@ -338,7 +314,7 @@ fn text_of(values: &[Value]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::parse::union;
+    use super::super::parse::select;
     use super::super::words::Cursor;
     use super::*;
     use serde_json::json;
@@ -361,9 +337,7 @@ mod tests {
         };
         let mut cursor = Cursor::new(statement).unwrap();
         cursor.expect("SELECT").unwrap();
-        let selects = union(&mut cursor)?;
-        cursor.end()?;
-        match run(&selects, &find)? {
+        match run(&select(&mut cursor)?, &find)? {
             Answer::Rows(_, rows) => Ok(rows),
             other => panic!("{other:?}"),
         }
@@ -380,12 +354,6 @@ mod tests {
             ask("SELECT PATH FROM F WHERE PATH LIKE '/a%' AND PATH NOT IN ('/c')").unwrap(),
             [["/a_b"]]
         );
-        let inner = "SELECT * FROM (SELECT ID, 'c' AS OF FROM C WHERE ID > 1 UNION ALL SELECT ID, PATH FROM F) ORDER BY ID LIMIT 3";
-        assert_eq!(
-            ask(inner).unwrap(),
-            [[json!(1), json!("/a_b")], [json!(1), json!("/c")], [json!(2), json!("c")]]
-        );
-        assert_eq!(ask("SELECT ID FROM F ORDER BY ID UNION ALL SELECT ID FROM C").unwrap_err().code, 257);
         assert_eq!(ask("SELECT MAX(ID) FROM C WHERE STATE = 'nothing'").unwrap(), [[Value::Null]]);
         assert_eq!(
             ask("SELECT STATE FROM C WHERE NOT STATE = 'failed' AND ID BETWEEN 1 AND 2").unwrap(),

@@ -1,0 +1,101 @@
+//! Names of orders that are gone: how long the store has a report of them, and how long the host remembers them.
+//!
+//! ```text
+//!  gone from the store ─> its last state is reported ─> the report is deleted ─> the name is forgotten
+//!                         all that are gone             all but the newest 100   all but the newest 1,000
+//! ```
+//!
+//! So neither the ledger nor the store grows with the names that an operator ever used. A name goes to its next state
+//! only after the store has taken what was due in the one before; in an outage none does.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Agent;
+use crate::domain::keys::Keys;
+use crate::domain::memory::{Fact, MAX_GONE, MAX_GONE_REPORTED, Memory};
+use crate::domain::name::Name;
+use crate::domain::source::OrderKey;
+use crate::host::clock;
+
+/// A report is written at most so long after what it tells has come about, as long as the store takes it.
+const REPORTED_WITHIN: Duration = Duration::from_secs(2);
+/// How often it is asked whether names can go on.
+const AGAIN: Duration = Duration::from_secs(3);
+
+/// What is on its way to be forgotten.
+#[derive(Default)]
+pub(super) struct Leaving {
+    /// The keys whose reports are about to be deleted, since when, before they are forgotten.
+    going: Option<(Timestamp, Vec<OrderKey>)>,
+    /// When to look again.
+    pub(super) again: Option<Instant>,
+}
+
+/// The keys of reports that the store need not hold any more, and the names of their orders.
+pub(super) fn dropped(memory: &Memory, told: Option<Timestamp>, host: &Name, keys: &Keys) -> Dropped {
+    let mut dropped = Dropped::default();
+    let gone = memory.gone();
+    let Some(told) = told.filter(|_| gone.len() > MAX_GONE_REPORTED) else { return dropped };
+    let present = memory.present_names();
+    for (key, at) in gone.into_iter().skip(MAX_GONE_REPORTED) {
+        if at + REPORTED_WITHIN <= told && !present.contains(&key.order) {
+            dropped.reports.insert(keys.order_report(host, &key.order).into());
+            dropped.names.insert(key.order.clone());
+        }
+    }
+    dropped
+}
+
+/// What is not reported any more.
+#[derive(Default)]
+pub(super) struct Dropped {
+    /// The keys of the reports.
+    pub(super) reports: BTreeSet<Arc<str>>,
+    /// The names of the orders.
+    pub(super) names: BTreeSet<Name>,
+}
+
+impl Agent {
+    /// As of when the store has all that was due, by this agent or by the one before.
+    pub(super) fn reported_until(&self) -> Option<Timestamp> {
+        self.reported.borrow().or(self.told_before)
+    }
+
+    /// Forgets the names that have been gone longest, once their reports are deleted.
+    pub(super) fn forget_names(&mut self) {
+        self.leaving.again = None;
+        let (Ok(ledger), Some(_)) = (&self.ledger, &self.past) else { return };
+        let gone = ledger.memory().gone();
+        if gone.len() > MAX_GONE_REPORTED && self.dropped_count < gone.len() - MAX_GONE_REPORTED {
+            self.leaving.again = Some(Instant::now() + AGAIN);
+        }
+        if gone.len() <= MAX_GONE {
+            self.leaving.going = None;
+            return;
+        }
+        self.leaving.again = Some(Instant::now() + AGAIN);
+        let Some(told) = self.reported_until() else { return };
+        let Some((since, keys)) = self.leaving.going.take() else {
+            let old = gone.into_iter().skip(MAX_GONE).filter(|(_, at)| *at + REPORTED_WITHIN <= told);
+            let old: Vec<OrderKey> = old.map(|(key, _)| key.clone()).collect();
+            self.leaving.going = (!old.is_empty()).then(|| (clock::now(), old));
+            return;
+        };
+        if since + REPORTED_WITHIN > told {
+            self.leaving.going = Some((since, keys));
+            return;
+        }
+        let still: BTreeSet<&OrderKey> = gone.iter().map(|(key, _)| *key).collect();
+        let facts: Vec<Fact> =
+            keys.into_iter().filter(|key| still.contains(key)).map(|key| Fact::Forgotten { key }).collect();
+        if !facts.is_empty() {
+            tracing::info!("{} names of orders that are long gone are forgotten", facts.len());
+            self.remember(facts);
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! What whoever writes in Consul, or Consul itself, could do by sheer size: fill the agent's memory, or stop orders that
+//! have nothing to do with it (promises P9 and P10).
+
+#![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
+
+use std::fs;
+use std::time::Instant;
+
+use hostler_testkit::{Consul, Fake, Host, Reply, SOON, eventually};
+use serde_json::{Value, json};
+
+/// What the agent lives in, with everything at its bound, in KiB.
+const MOST: u64 = 64 << 10;
+
+/// A line of the agent's `/proc/PID/status`, in KiB.
+fn memory(host: &Host, word: &str) -> u64 {
+    let pid = host.agent_pid().expect("an agent");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the agent lives");
+    let line = status.lines().find_map(|line| line.strip_prefix(word)).expect("the line");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[track_caller]
+fn small(host: &Host) {
+    let most = memory(host, "VmHWM:");
+    eprintln!("{}: at most {most} KiB", host.name());
+    assert!(most <= MOST, "{most} KiB at most; {}", host.log_tail());
+}
+
+/// Processor time that the agent has used, in seconds.
+fn processor(host: &Host) -> f64 {
+    let pid = host.agent_pid().expect("an agent");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the agent lives");
+    let fields: Vec<&str> = stat.rsplit_once(") ").expect("a name").1.split(' ').collect();
+    let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().expect("a number")).sum();
+    ticks / 100.0
+}
+
+fn conditions(host: &Host) -> String {
+    host.agent_report().map(|report| report["conditions"].to_string()).unwrap_or_default()
+}
+
+#[track_caller]
+fn condition(host: &Host, parts: &[&str]) {
+    eventually(SOON, || {
+        let conditions = conditions(host);
+        let good = parts.iter().all(|part| conditions.contains(part));
+        if good { Ok(()) } else { Err(format!("no {parts:?} in {conditions}; {}", host.log_tail())) }
+    });
+}
+
+/// Does the same with many keys, 64 at a time.
+fn transact(consul: &Consul, verb: &str, keys: impl Iterator<Item = String>, value: &str) {
+    let operations: Vec<Value> =
+        keys.map(|key| json!({"KV": {"Verb": verb, "Key": key, "Value": value}})).collect();
+    for operations in operations.chunks(64) {
+        consul.api("PUT", "/v1/txn", json!(operations).to_string().as_bytes());
+    }
+}
+
+fn host(name: &str, consul: &Consul) -> Host {
+    let host = Host::on_consul(name, consul);
+    host.counting_task("count", "once:x", "0");
+    host.configure("groups: [a, b]\nclock: trusted");
+    for group in ["a", "b"] {
+        consul.put(&format!("hostler/orders/groups/{group}/_hostler"), "{}");
+    }
+    host
+}
+
+#[test]
+fn p9_values_of_half_a_megabyte_in_every_prefix_fill_no_memory_and_stop_no_order() {
+    let consul = Consul::dev();
+    let mut host = host("large", &consul);
+    let large = "x".repeat(500_000);
+    let prefixes = [
+        "orders/hosts/large/",
+        "orders/groups/a/",
+        "orders/groups/b/",
+        "orders/groups/all/",
+        "control/hosts/large/o/",
+        "freeze/other-",
+    ];
+    for prefix in prefixes {
+        for n in 0..45 {
+            consul.put(&format!("hostler/{prefix}big{n}"), &large);
+        }
+    }
+    host.order("o", "task: count");
+    host.start();
+    host.wait_for("o", &["succeeded"]);
+    // Nothing is passed over in silence: the order of that name is refused, and its key is named.
+    let refused = host.wait_for("big7", &["refused"]);
+    assert!(refused["error"].as_str().is_some_and(|why| why.contains("65536")), "{refused}");
+    condition(&host, &["ignored: hostler/orders/hosts/large/big", "65536 bytes and was not read"]);
+    // Each touch sends all of it again.
+    for n in 0..5 {
+        host.order("o", &format!("task: count\nrevision: 'r{n}'"));
+        host.carried_out("o", n + 2);
+    }
+    // One that is too large to be read freezes what it is a freeze of.
+    consul.put("hostler/freeze/b", &large);
+    host.order("late", "task: count");
+    let late = host.wait_for("late", &["waiting freeze"]);
+    assert!(late.to_string().contains("65536"), "{late}");
+    consul.delete("hostler/freeze/b");
+    host.wait_for("late", &["succeeded"]);
+    small(&host);
+}
+
+#[test]
+fn p10_a_flooded_group_holds_its_own_orders_and_no_others() {
+    let consul = Consul::dev();
+    let mut host = host("flood", &consul);
+    host.start();
+    host.order("first", "task: count");
+    host.wait_for("first", &["succeeded"]);
+    consul.put("hostler/orders/groups/a/waits", "task: count\nspread: 0s\nnot_before: 2999-01-01T00:00:00Z");
+    host.wait_for("waits", &["waiting schedule"]);
+    // No names of orders: those that are in sight before it is too much would each be refused, and take their time.
+    let flood = || (0..40_000).map(|n| format!("hostler/orders/groups/a/N{n}"));
+    transact(&consul, "set", flood(), "");
+    condition(&host, &["too much to answer to list", "orders/groups/a/", "has no effect"]);
+    consul.put("hostler/orders/groups/a/unseen", "task: count\nspread: 0s");
+    // Nearer and farther places go on, also after a restart, when nothing of the flooded one was ever read.
+    for round in ["before", "after"] {
+        host.order(&format!("own-{round}"), "task: count");
+        consul.put(&format!("hostler/orders/groups/b/b-{round}"), "task: count\nspread: 0s");
+        consul.put(&format!("hostler/orders/groups/all/all-{round}"), "task: count\nspread: 0s");
+        for order in ["own", "b", "all"] {
+            host.wait_for(&format!("{order}-{round}"), &["succeeded"]);
+        }
+        // An order that a nearer one may replace is not started before that is known.
+        consul.put(&format!("hostler/orders/groups/a/twice-{round}"), "skip: true");
+        consul.put(&format!("hostler/orders/groups/all/twice-{round}"), "task: count\nspread: 0s");
+        if round == "before" {
+            small(&host);
+            host.kill();
+            host.start();
+            condition(&host, &["too much to answer to list", "orders/groups/a/"]);
+        }
+    }
+    assert!(host.effects("unseen").is_empty() && host.report("unseen").is_none());
+    assert_eq!(host.report("waits").map(|report| report["phase"].clone()), Some(json!("waiting")));
+    small(&host);
+    transact(&consul, "delete", flood(), "");
+    host.wait_for("unseen", &["succeeded"]);
+    host.wait_for("twice-after", &["skipped"]);
+    assert!(host.effects("twice-after").is_empty());
+    eventually(SOON, || match conditions(&host) {
+        conditions if conditions.contains("too much") => Err(conditions),
+        _ => Ok(()),
+    });
+}
+
+/// A server that never ends an answer, and each time in another way: what is read of it has a bound in bytes, pieces and
+/// memory, and the next question comes later and later.
+#[test]
+fn p9_a_server_without_measure_costs_neither_memory_nor_the_processor() {
+    let good = |body: &str| Reply::consul(200, 7, body);
+    let keys: Vec<String> = (0..400_000)
+        .map(|n| {
+            format!("{{\"Key\":\"hostler/orders/hosts/measure/k{n}\",\"Value\":null,\"ModifyIndex\":9}}")
+        })
+        .collect();
+    let headers = || {
+        vec![
+            ("X-Consul-Index".to_owned(), "7".to_owned()),
+            ("X-Consul-KnownLeader".to_owned(), "true".to_owned()),
+        ]
+    };
+    let rows = [
+        ("keys", good(&format!("[{}]", keys.join(",")))),
+        ("endless", Reply::Endless(headers())),
+        ("pieces", Reply::Pieces(headers())),
+        ("text", good(&format!("[{{\"Key\":\"{}", "x".repeat(80 << 20)))),
+        ("continue", Reply::Continue),
+    ];
+    for (name, reply) in rows {
+        let fake = Fake::start(vec![reply]);
+        let mut host = Host::on_port("measure", fake.port(), None);
+        host.start();
+        let begun = Instant::now();
+        // Each watch, and whoever reads the reports, asks some times.
+        eventually(SOON * 2, || match fake.requests().len() {
+            0..12 if name != "continue" => Err(format!("{name}: {}", fake.requests().len())),
+            0..4 => Err(format!("{name}: {}", fake.requests().len())),
+            _ => Ok(()),
+        });
+        let (spent, took) = (processor(&host), begun.elapsed().as_secs_f64());
+        eprintln!("{name}: {spent} s of the processor in {took} s");
+        assert!(spent < took / 2.0 + 2.0, "{name}: {spent} s of the processor in {took} s");
+        assert!(host.is_up(), "{name}: {}", host.log_tail());
+        small(&host);
+    }
+}
+
+/// What one host's token can write stops no question about the others.
+#[test]
+fn p10_what_one_host_reports_without_measure_keeps_no_other_from_being_read() {
+    let consul = Consul::dev();
+    let mut host = Host::on_consul("good", &consul);
+    host.counting_task("count", "once:x", "0");
+    host.start();
+    host.order("o", "task: count");
+    let run = host.wait_for("o", &["succeeded"])["run"].as_str().expect("a run").to_owned();
+    let id = |n: u32| format!("01M880X0ZG0FH59TKJ1N{n:06}");
+    let large =
+        format!("{{\"version\": 1, \"phase\": \"succeeded\", \"tail\": \"{}\"}}", "x".repeat(512_000));
+    for n in 0..80 {
+        consul.put(&format!("hostler/reports/runs/bad/{}", id(n)), &large);
+    }
+    // 12 MB in values that are small enough to be read each.
+    let middle = large.get(..60_000).expect("a part of it");
+    for n in 0..200 {
+        consul.put(&format!("hostler/reports/runs/worse/{}", id(n)), middle);
+    }
+    transact(&consul, "set", (0..40_000).map(|n| format!("hostler/reports/runs/worst/{}", id(n))), "");
+    consul.put("hostler/reports/orders/bad/o", &large);
+    consul.put("hostler/reports/agents/bad", &large);
+    consul.put("hostler/orders/hosts/bad/_hostler", "{}");
+    let elsewhere = Host::on_port("desk", consul.port(), None);
+    let said = |words: &[&str], code: i32| {
+        let (exit, said) = elsewhere.hostler(words);
+        assert_eq!(exit, code, "{words:?}: {said}");
+        said
+    };
+    let runs = said(&["runs", "-n", "500"], 0);
+    assert!(runs.contains(&run) && runs.contains("unreadable"), "{runs}");
+    assert!(runs.contains("not read: hostler/reports/runs/worst/"), "{runs}");
+    said(&["logs", &run], 0);
+    let status = said(&["status", "o", "--host", "good"], 0);
+    assert!(status.contains("done"), "{status}");
+    let all = said(&["status", "--json"], 0);
+    assert!(all.contains("good"), "{all}");
+    said(&["order", "list"], 0);
+}
+
+/// Names that are used and gone cost neither the host nor the store anything in the long run, across restarts too.
+#[test]
+fn p9_names_of_orders_that_are_gone_are_forgotten() {
+    let consul = Consul::dev();
+    let mut host = host("names", &consul);
+    host.start();
+    host.order("first", "task: count");
+    host.wait_for("first", &["succeeded"]);
+    let prefix = "hostler/orders/hosts/names/";
+    let reports = || consul.list("hostler/reports/orders/names/").len();
+    let ledger = |host: &Host| fs::metadata(host.path("state/ledger")).map_or(0, |file| file.len());
+    let (waits, count) = ("dGFzazogY291bnQKbm90X2JlZm9yZTogMjk5OS0wMS0wMVQwMDowMDowMFo=", 1_500);
+    for round in 0..2 {
+        let names = || (0..count).map(|n| format!("{prefix}r{round}-{n}"));
+        transact(&consul, "set", names(), waits);
+        eventually(SOON * 3, || match reports() {
+            n if n > count => Ok(()),
+            n => Err(format!("{n} reports; {}", host.log_tail())),
+        });
+        if round == 1 {
+            host.kill();
+            host.start();
+        }
+        transact(&consul, "delete", names(), "");
+        // The last hundred are still told, and the one that is there.
+        eventually(SOON * 3, || match reports() {
+            ..=101 => Ok(()),
+            n => Err(format!("{n} reports; {}", host.log_tail())),
+        });
+    }
+    eventually(SOON * 2, || {
+        let log = fs::read_to_string(host.path("log")).unwrap_or_default();
+        if log.contains("long gone are forgotten") { Ok(()) } else { Err(host.log_tail()) }
+    });
+    assert_eq!(host.report("first").map(|report| report["phase"].clone()), Some(json!("succeeded")));
+    // It is written anew at the next start, and says no more than the newest thousand.
+    host.kill();
+    host.start();
+    host.order("last", "task: count");
+    host.wait_for("last", &["succeeded"]);
+    assert!(ledger(&host) < 3 << 19, "{} bytes", ledger(&host));
+    assert!(reports() <= 102, "{} reports after a restart", reports());
+    // One that is back is not started a second time as long as it is remembered, and is told of again.
+    host.order("first", "task: count");
+    host.delete("hostler/orders/hosts/names/first");
+    host.order("first", "task: count");
+    assert_eq!(host.effects("first").len(), 1);
+}
