@@ -62,8 +62,10 @@ impl fmt::Display for Watched {
 
 /// Mount and key of a path: one pair for each `data` in it that may be the engine's own part, the shortest mount first.
 fn parts(path: &str) -> impl Iterator<Item = (&str, &str)> {
-    let at = (0..path.len()).filter(|at| path.get(*at..).is_some_and(|rest| rest.starts_with("/data/")));
-    let pairs = at.filter_map(|at| Some((path.get(..at)?, path.get(at + "/data/".len()..)?)));
+    let pairs = (0..path.len()).filter_map(|at| {
+        let (mount, rest) = path.split_at_checked(at)?;
+        Some((mount, rest.strip_prefix("/data/")?))
+    });
     pairs.filter(|(mount, key)| !mount.is_empty() && !key.is_empty())
 }
 

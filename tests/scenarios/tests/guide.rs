@@ -4,6 +4,12 @@
 //! the program under test, and ends it after its first result, where a reader presses Ctrl-C. The shell is in a network of
 //! its own, so that Consul has its usual ports, whatever else runs on the machine.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a helper of tests that fails must fail its test at once"
+)]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

@@ -142,9 +142,14 @@ mod tests {
 
         fn listing(&self, wanted: impl Fn(&str) -> bool) -> Listing {
             let entries: Vec<Entry> = (self.0.iter().filter(|(key, _)| wanted(key)))
-                .map(|(key, index)| Entry { key: key.clone(), value: b"{}".to_vec(), modify_index: *index })
+                .map(|(key, index)| Entry {
+                    key: key.clone(),
+                    value: b"{}".to_vec(),
+                    too_large: false,
+                    modify_index: *index,
+                })
                 .collect();
-            Listing { index: 9, entries }
+            Listing { index: 9, entries, sent: 0 }
         }
     }
 
