@@ -169,6 +169,7 @@ async fn targets(arguments: &Arguments, place: &Place, act: Act) -> Result<Vec<(
         }
         Source::Group(group) => {
             fleet.check(&source)?;
+            fleet.note_claimants(group);
             fleet.members(group).into_iter().cloned().collect()
         }
     };

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::fleet::Marker;
-use super::place::PlaceArgs;
+use super::place::{Place, PlaceArgs};
 use super::{Failure, block, show};
 use crate::config::ALL;
 use crate::domain::keys::Keys;
@@ -49,22 +49,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 let new = place.store.put(&marker, b"{}".to_vec(), When::Unchanged(0)).await?;
                 if new { written.push(marker) } else { there.push(marker) }
             }
-            // So that a group knows its members before they have ever reported; agents do not read it.
-            if !arguments.group.is_empty() {
-                let own = Keys::marker(&place.keys.host_orders(host));
-                let groups = arguments.group.clone();
-                // An enrolment that names other groups than the one before is said, not merged: it may be meant.
-                let entries = place.store.list(&own).await?.entries;
-                let before = entries.iter().find(|entry| entry.key == own);
-                let before = before.and_then(|entry| serde_json::from_slice::<Marker>(&entry.value).ok());
-                let before = before.map(|marker| marker.groups).unwrap_or_default();
-                let gone: Vec<&str> =
-                    before.iter().filter(|group| !groups.contains(*group)).map(Name::as_str).collect();
-                if !gone.is_empty() {
-                    show::note(format!("{host} was enrolled into {} too, and is no longer", gone.join(", ")));
-                }
-                place.store.put(&own, serde_json::to_vec(&Marker { groups })?, When::Always).await?;
-            }
+            // A group's members are those that were enrolled into it. Agents do not read it.
+            enroll_into(&place, host, &arguments.group).await?;
             place.keys
         };
         let policy = policy(&keys, host, &groups);
@@ -82,6 +68,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
         Ok(Exit::Good.into())
     })
+}
+
+/// Writes the groups of a host into its marker. Without groups an earlier enrolment keeps its own.
+async fn enroll_into(place: &Place, host: &Name, groups: &[Name]) -> Result<(), Failure> {
+    let own = Keys::marker(&place.keys.host_orders(host));
+    let entries = place.store.list(&own).await?.entries;
+    let before = entries.iter().find(|entry| entry.key == own);
+    let before = before.and_then(|entry| serde_json::from_slice::<Marker>(&entry.value).ok());
+    let before = before.and_then(|marker| marker.groups);
+    if groups.is_empty() && before.is_some() {
+        return Ok(());
+    }
+    // An enrolment that names other groups than the one before is said, not merged: it may be meant.
+    let before = before.unwrap_or_default();
+    let gone: Vec<&str> = before.iter().filter(|group| !groups.contains(*group)).map(Name::as_str).collect();
+    if !gone.is_empty() {
+        show::note(format!("{host} was enrolled into {} too, and is no longer", gone.join(", ")));
+    }
+    let marker = serde_json::to_vec(&Marker { groups: Some(groups.to_vec()) })?;
+    place.store.put(&own, marker, When::Always).await?;
+    Ok(())
 }
 
 /// What a host's agent reads; each has a marker.

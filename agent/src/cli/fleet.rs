@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Failure;
 use super::exit::{Exit, end_of_phase, fault};
 use super::place::Place;
+use super::show;
 use crate::config::ALL;
 use crate::domain::ids::Identity;
 use crate::domain::keys::MARKER;
@@ -62,9 +63,9 @@ pub(super) struct Fleet {
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Marker {
-    /// The groups, the nearest first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) groups: Vec<Name>,
+    /// The groups, the nearest first. `None`: no `hostler enroll` wrote the marker, and the host's own word counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) groups: Option<Vec<Name>>,
 }
 
 impl Fleet {
@@ -129,14 +130,39 @@ impl Fleet {
     pub(super) fn groups_of(&self, host: &Name) -> &[Name] {
         match self.agents.get(host) {
             Some(agent) if agent.version > 0 => &agent.groups,
-            _ => self.markers.get(&Source::Host(host.clone())).map_or(&[], |marker| &marker.groups),
+            _ => self.enrolled_groups(host).unwrap_or_default(),
         }
     }
 
-    /// The known hosts of a group; in `all` is each.
+    /// The groups that a host was enrolled into.
+    fn enrolled_groups(&self, host: &Name) -> Option<&[Name]> {
+        self.markers.get(&Source::Host(host.clone()))?.groups.as_deref()
+    }
+
+    /// The known hosts of a group: those that were enrolled into it, whatever another host reports. In `all` is each.
     pub(super) fn members(&self, group: &Name) -> BTreeSet<&Name> {
-        let all = group.as_str() == ALL;
-        self.hosts().into_iter().filter(|host| all || self.groups_of(host).contains(group)).collect()
+        let is_member =
+            |host: &Name| self.enrolled_groups(host).unwrap_or(self.groups_of(host)).contains(group);
+        self.hosts().into_iter().filter(|host| group.as_str() == ALL || is_member(host)).collect()
+    }
+
+    /// The hosts that report a group into which they were not enrolled. They are no members.
+    fn claimants(&self, group: &Name) -> Vec<&str> {
+        let members = self.members(group);
+        let claims = |host: &&Name| self.groups_of(host).contains(group) && !members.contains(host);
+        self.hosts().into_iter().filter(claims).map(Name::as_str).collect()
+    }
+
+    /// Names hosts that report a group without being enrolled into it.
+    pub(super) fn note_claimants(&self, group: &Name) {
+        let claimants = self.claimants(group);
+        if let [first, ..] = claimants[..] {
+            show::note(format!(
+                "not counted: {} {} {group} and not enrolled into it; hostler enroll {first} --group {group} does so",
+                claimants.join(", "),
+                if claimants.len() == 1 { "reports to be in group" } else { "report to be in group" },
+            ));
+        }
     }
 
     /// All groups that are enrolled or that a host says it is in.

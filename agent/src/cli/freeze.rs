@@ -94,6 +94,7 @@ pub(super) fn freeze(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 format!("{group} was frozen or thawed by somebody else just now; nothing was written");
             return Err(fault(Exit::NotConfirmed, message));
         }
+        fleet.note_claimants(&arguments.group);
         let hosts = fleet.members(&arguments.group).len();
         if arguments.json {
             show::json(&json!({"group": arguments.group, "freeze": freeze, "hosts": hosts}))?;

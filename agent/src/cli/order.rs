@@ -166,6 +166,7 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
         return Err(fault(Exit::NotConfirmed, message));
     }
     if let Source::Group(group) = &key.source {
+        fleet.note_claimants(group);
         confirm(&key, &document, fleet.members(group).len(), put.yes_to)?;
     }
     let before = fleet.orders.get(&key);

@@ -107,6 +107,7 @@ async fn put(arguments: &Arguments, place: &Place, key: &OrderKey) -> Result<(Id
         }
         Source::Group(group) => {
             let what = format!("{key}, spread over {}", new.spread.unwrap_or(DEFAULT_SPREAD));
+            fleet.note_claimants(group);
             let hosts = fleet.members(group).len();
             confirm_number(&what, &key.source.to_string(), hosts, arguments.yes_to)?;
         }

@@ -142,6 +142,31 @@ fn a_group_is_asked_for_by_its_number_and_done_when_each_member_is() {
 }
 
 #[test]
+fn a_host_is_in_a_group_by_its_enrolment_and_not_by_its_own_word() {
+    let mut bench = Bench::new();
+    bench.start();
+    bench.run(&["enroll", "db3"]).ends(0);
+    let reports = bench.path("store/hostler/reports/agents");
+    fs::create_dir_all(&reports).unwrap();
+    let report = r#"{"version": 1, "host": "db3", "id": "x", "machine": "m", "hostler": "0.1.0", "boot": "b",
+        "groups": ["hana", "all"], "conditions": [], "seen": {}, "controls": {}, "orders": {},
+        "next_by": "2999-01-01T00:00:00Z"}"#;
+    fs::write(reports.join("db3"), report).unwrap();
+    let put = ["order", "put", "g", "--group", "hana", "--task", "good", "--spread", "0s"];
+    let one = bench.run(&[&put[..], &["--yes-to", "2"]].concat());
+    one.ends(6).says("1 known host").says("not 2").says("not counted: db3 reports to be in group hana");
+    bench.run(&[&put[..], &["--yes-to", "1"]].concat()).ends(0);
+    bench.until(&["status", "g", "--group", "hana"], "all done", |done| done.code == 0);
+    let status =
+        bench.run(&["status", "g", "--group", "hana"]).ends(0).says("hostler enroll db3 --group hana");
+    assert!(!status.out.contains("db3"), "{}", status.out);
+    // An enrolment without groups changes none; one with groups takes the host in.
+    bench.run(&["enroll", "db1"]).ends(0);
+    bench.run(&["enroll", "db3", "--group", "hana"]).ends(0);
+    bench.run(&[&put[..], &["--yes-to", "1"]].concat()).ends(6).says("2 known hosts");
+}
+
+#[test]
 fn mistakes_cost_one_line_and_write_nothing() {
     let bench = Bench::new();
     for (arguments, input, code, says) in [

@@ -132,6 +132,7 @@ fn pairs(question: &Question, fleet: &Fleet) -> Result<Vec<(Name, Name)>, Failur
     let mut hosts: BTreeSet<&Name> = match &question.group {
         Some(group) => {
             fleet.check(&Source::Group(group.clone()))?;
+            fleet.note_claimants(group);
             fleet.members(group)
         }
         None => fleet.hosts(),
