@@ -2,6 +2,8 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de};
 
@@ -25,6 +27,11 @@ pub fn read(text: &str) -> Result<Timestamp, String> {
             let form = "write date, time and zone, as 2026-11-28T22:00:00Z or 2026-11-28T23:00:00+01:00";
             format!("{:?} is not a time: {form}", head(text, 60))
         })
+}
+
+/// A time after another one; at the end of the calendar the last one there is.
+pub fn later(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// For a field that may be missing.

@@ -1,5 +1,7 @@
 //! From what the host keeps to what the store should say of it. Pure.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -7,6 +9,7 @@ use jiff::Timestamp;
 use super::document::{OrderReport, REPORT_VERSION, RUN_TAIL, RunReport};
 use crate::domain::decide::{Decision, Life, Reason, RunView, Survivors};
 use crate::domain::ids::RunId;
+use crate::domain::instant::later;
 use crate::domain::memory::{End, Hold, Memory, Occasion, Remembered, Stage, end_of};
 use crate::domain::name::Name;
 use crate::domain::plan::{Cause, Plan};
@@ -316,7 +319,7 @@ fn until(state: &State) -> Option<Timestamp> {
 fn deadline(run: &RunView, state: &State) -> Option<Timestamp> {
     let executing = run.life == Life::Alive && matches!(state.phase, Phase::At(_) | Phase::Doing(_));
     let left = run.plan.timeout.0.saturating_sub(state.spent);
-    state.updated.filter(|_| executing).map(|at| at + left)
+    state.updated.filter(|_| executing).map(|at| later(at, left))
 }
 
 /// A hold in a line that says what was seen, what was kept from happening, and what resolves it.

@@ -9,6 +9,8 @@
 //! Away is a condition of the agent and makes runs that need secrets wait; nothing is revoked because Vault could not
 //! be reached. A token is never given up for its successor: the tokens of runs are its children and would end with it.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 mod children;
 
 use std::collections::BTreeMap;
@@ -167,7 +169,7 @@ impl Vault {
                 Err(error) => {
                     self.say(Standing::Away(error.to_string()));
                     let now = pause.max(error.after().unwrap_or_default()).min(LONGEST_PAUSE);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                     now
                 }
             };
@@ -220,7 +222,7 @@ impl Vault {
     /// The agent's own token may be good while it cannot make others: that must not go round at full speed.
     fn pause(&self) -> Duration {
         let refusals = self.refusals.load(Ordering::Relaxed).saturating_sub(1).min(10);
-        (FIRST_PAUSE * (1 << refusals)).min(LONGEST_PAUSE)
+        FIRST_PAUSE.saturating_mul(1_u32.checked_shl(refusals).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
     }
 
     fn say(&self, standing: Standing) {
@@ -249,7 +251,7 @@ impl Vault {
         }
         let alive = match &held.session {
             None => false,
-            Some(session) if session.ttl.is_some_and(|ttl| session.from.elapsed() >= ttl * 2 / 3) => {
+            Some(session) if session.ttl.is_some_and(|ttl| session.from.elapsed() >= two_thirds(ttl)) => {
                 // One that was made to last longer is not cut to what the role says.
                 let longer =
                     session.left().filter(|left| session.granted.is_some_and(|granted| *left > granted));
@@ -287,7 +289,7 @@ impl Vault {
             held.session = Some(session);
         }
         let next = held.session.as_ref().and_then(|session| {
-            let due = session.ttl? * 2 / 3;
+            let due = two_thirds(session.ttl?);
             Some(due.saturating_sub(session.from.elapsed()))
         });
         let next = next.unwrap_or(LOOK_EVERY).clamp(FIRST_PAUSE, LOOK_EVERY);
@@ -302,7 +304,8 @@ impl Vault {
             let Some(left) = session.left().filter(|left| *left < needs) else { return Ok(session.left()) };
             let made = matches!(self.auth, Auth::AppRole { .. } | Auth::Cert { .. });
             // A new login adds at most the age of the present one.
-            let helps = session.born.elapsed() >= YOUNG || left + session.born.elapsed() + SLACK >= needs;
+            let helps = session.born.elapsed() >= YOUNG
+                || left.saturating_add(session.born.elapsed()).saturating_add(SLACK) >= needs;
             if login && (!made || !helps) {
                 break;
             }
@@ -540,9 +543,14 @@ fn trimmed(secret: Secret, place: &str) -> Result<Secret, VaultError> {
     secret.trimmed().ok_or_else(|| VaultError::Local(format!("{place} is empty")))
 }
 
+/// When a token is renewed: with a third of its life left, for attempts that fail.
+fn two_thirds(life: Duration) -> Duration {
+    life.checked_div(3).unwrap_or_default().saturating_mul(2)
+}
+
 /// A tenth less or more, so that a fleet does not ask all at once.
 pub fn jittered(span: Duration) -> Duration {
     let random = RandomState::new().build_hasher().finish() % 2001;
     let part = u32::try_from(random).unwrap_or(1000);
-    span * (9000 + part) / 10_000
+    span.saturating_mul(part.saturating_add(9000)).checked_div(10_000).unwrap_or(span)
 }

@@ -13,6 +13,8 @@
 //!
 //! A control is taken in once, whatever comes of it, in one record of the ledger with what it leads to.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::collections::BTreeSet;
 
 use super::{Action, Controls, Decision, View};

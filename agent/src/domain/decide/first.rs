@@ -14,6 +14,8 @@
 //! meanwhile must not be carried out again because nobody here remembers it. What the host reported itself is
 //! read before the first decision, and before anything is written over it.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use super::standing::Case;
 use super::{Action, Decision, SeenOrder, View};
 use crate::domain::ids::RunId;

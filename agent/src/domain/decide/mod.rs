@@ -14,6 +14,8 @@
 //!  unready.rs  a run that has begun nothing: taken back as soon as it may not start any more
 //! ```
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 mod controls;
 mod first;
 mod orders;
@@ -465,7 +467,7 @@ pub fn decide(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId) -> Decision {
     if decision.actions.iter().any(|action| matches!(action, Action::Remember(_))) {
         // What is to be remembered changes what is asked below: the next decision, a moment later, rests on it.
         if view.clock == Clock::Synchronised
-            && view.memory.newest.is_none_or(|at| at + CLOCK_TOLD <= view.now)
+            && view.memory.newest.is_none_or(|at| crate::domain::instant::later(at, CLOCK_TOLD) <= view.now)
         {
             decision.remember(Fact::Clock { at: view.now });
         }

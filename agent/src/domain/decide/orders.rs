@@ -9,6 +9,8 @@
 //! | any of these, effective only because a nearer order went away | held: uncovered, until it is edited |
 //! | nothing any more | gone: a waiting occasion is withdrawn; nothing is ever started or undone for an absence |
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::collections::BTreeMap;
 
 use super::first;

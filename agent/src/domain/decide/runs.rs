@@ -1,5 +1,7 @@
 //! A run whose executor is not there: closed, resumed in its next epoch, or its survivors ended first.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,6 +9,7 @@ use jiff::Timestamp;
 use super::starts::{Not, Places, has_secrets, known_host, may_go_on, starting};
 use super::unready::is_to_be_taken_back;
 use super::{Action, Decision, Life, Reason, RunView, Survivors, View, Wait};
+use crate::domain::instant::later;
 use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, end_of};
 use crate::domain::run::{Phase, Rest, State};
 use crate::domain::source::OrderKey;
@@ -90,7 +93,7 @@ impl Run<'_> {
         match self.run.life {
             Life::Alive => {}
             Life::Unclaimed { epoch } => self.unclaimed(state, epoch, decision),
-            Life::Dead { epoch } => self.resume(state, epoch + 1, places, decision),
+            Life::Dead { epoch } => self.resume(state, epoch.saturating_add(1), places, decision),
         }
     }
 
@@ -173,7 +176,7 @@ impl Run<'_> {
                 self.close(decision, End::NeedsOperator, Some(why));
             }
             Some(Survivors::Unknown { why, at, times }) => {
-                let until = *at + doubled(FIRST_PAUSE, *times);
+                let until = later(*at, doubled(FIRST_PAUSE, *times));
                 if self.wait_from(*at, doubled(FIRST_PAUSE, *times), decision) {
                     decision.actions.push(Action::EndSurvivors { run });
                 }
@@ -200,7 +203,10 @@ impl Run<'_> {
     /// The next epoch after a lost one of which nothing lives.
     fn again(&self, state: &State, epoch: u32, decision: &mut Decision) {
         // The newest was never begun, and no executor can begin it any more: it was launched in vain.
-        if self.run.launches >= MOST_LOSSES && state.epoch + 1 < epoch && self.run.plan.secrets.is_empty() {
+        if self.run.launches >= MOST_LOSSES
+            && state.epoch.saturating_add(1) < epoch
+            && self.run.plan.secrets.is_empty()
+        {
             let why = format!("its executor was launched {} times, and never began", self.run.launches);
             return self.close(decision, End::NeedsOperator, Some(why));
         }
@@ -208,13 +214,17 @@ impl Run<'_> {
             return;
         }
         let again = state.interruptions.saturating_sub(LOST_AT_ONCE);
-        let pause = if again == 0 { Duration::ZERO } else { doubled(Duration::from_secs(30), again + 1) };
+        let pause = if again == 0 {
+            Duration::ZERO
+        } else {
+            doubled(Duration::from_secs(30), again.saturating_add(1))
+        };
         let since = state.updated.unwrap_or(self.view.now);
         if self.wait_from(since, pause, decision) {
             return self.launch(state, epoch, decision);
         }
         let why = format!("its executor was lost {} times in the middle of a command", state.interruptions);
-        self.wait_lost(since + pause, why, decision);
+        self.wait_lost(later(since, pause), why, decision);
     }
 
     /// Whether the next epoch may begin for all that is known of executors that were lost before they did anything:
@@ -235,7 +245,7 @@ impl Run<'_> {
         let pause = doubled(FIRST_PAUSE, idle);
         let paced = self.wait_from(since, pause, decision);
         if !paced {
-            self.wait_lost(since + pause, why, decision);
+            self.wait_lost(later(since, pause), why, decision);
         }
         paced
     }
@@ -250,7 +260,7 @@ impl Run<'_> {
         if !self.wait_from(launched, pause, decision) {
             if self.run.launches > 1 {
                 let why = format!("its executor was launched {} times in vain", self.run.launches);
-                self.wait_lost(launched + pause, why, decision);
+                self.wait_lost(later(launched, pause), why, decision);
             }
             return;
         }
@@ -279,9 +289,9 @@ impl Run<'_> {
 
     /// Whether so much time has passed since; asks to be woken when it will have.
     fn wait_from(&self, since: Timestamp, span: Duration, decision: &mut Decision) -> bool {
-        let until = since + span;
+        let until = later(since, span);
         // A clock that was set back must not make a wait last longer than the span.
-        let due = until <= self.view.now || since > self.view.now + span;
+        let due = until <= self.view.now || since > later(self.view.now, span);
         if !due {
             decision.wake_at(until);
         }

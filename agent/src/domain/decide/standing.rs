@@ -14,6 +14,8 @@
 //! | a clock that cannot be trusted | nothing, until it can |
 //! | no store at all | only what `offline` tasks fire, from the ledger's copy |
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -22,6 +24,7 @@ use super::orders::{close_waiting, hold};
 use super::starts::{Places, spread};
 use super::{Action, Clock, Decision, Reason, SeenOrder, View, Wait};
 use crate::domain::ids::RunId;
+use crate::domain::instant::later;
 use crate::domain::memory::{Closing, End, Fact, Hold, Remembered, Stage, Unreadable};
 use crate::domain::order::{Document, Order};
 use crate::domain::plan::Cause;
@@ -69,10 +72,10 @@ pub(super) fn clock_doubt(view: &View<'_>) -> Option<Wait> {
 /// Asks to be woken for what comes without an instant.
 pub(super) fn wake(view: &View<'_>, decision: &mut Decision) {
     if decision.waits.values().any(|wait| wait.reason == Reason::Clock) {
-        decision.wake_at(view.now + CLOCK_AGAIN);
+        decision.wake_at(later(view.now, CLOCK_AGAIN));
     }
     if decision.waits.values().any(|wait| wait.reason == Reason::Window && wait.until.is_none()) {
-        decision.wake_at(view.now + WINDOW_AGAIN);
+        decision.wake_at(later(view.now, WINDOW_AGAIN));
     }
 }
 
@@ -125,7 +128,7 @@ impl Case<'_> {
             && let Some(wait) = clock_doubt(self.view)
         {
             if self.remembered.is_under_way() {
-                decision.wake_at(self.view.now + CLOCK_AGAIN);
+                decision.wake_at(later(self.view.now, CLOCK_AGAIN));
             } else {
                 decision.wait(self.key, wait);
             }
@@ -216,7 +219,7 @@ impl Case<'_> {
         if let Some(due) = schedule.due(handled, now, splay).filter(|due| !ended(due.newest)) {
             let fires = due.fires && !under_way && !ended(now);
             let overlaps = u32::from(due.fires && under_way);
-            let missed = due.missed + u32::from(due.fires && !under_way && !fires);
+            let missed = due.missed.saturating_add(u32::from(due.fires && !under_way && !fires));
             if missed > 0 || overlaps > 0 {
                 let (key, until, at) = (self.key.clone(), due.newest, now);
                 decision.remember(Fact::Passed { key, until, missed, overlaps, at });
@@ -227,7 +230,7 @@ impl Case<'_> {
             return;
         }
         let since = handled.max(now.checked_sub(splay).unwrap_or(now));
-        let next = schedule.next(since).filter(|next| !ended(*next)).map(|next| next + splay);
+        let next = schedule.next(since).filter(|next| !ended(*next)).map(|next| later(next, splay));
         match next {
             Some(next) if under_way => decision.wake_at(next),
             Some(next) => decision.wait(self.key, Wait::new(Reason::Schedule, Some(next))),
@@ -285,12 +288,12 @@ impl Case<'_> {
                 // Whoever changes the same thing now may well have it in another state for a while.
                 (None, Some("a run that is under way has what this state is about".to_owned()))
             }
-            Finding::Drifted if standing.unsettled + 1 >= TOO_MANY => {
+            Finding::Drifted if standing.unsettled.saturating_add(1) >= TOO_MANY => {
                 let fact = hold(view, self.key, Hold::NotConverging, self.order.identity, self.index);
                 return decision.remember(fact);
             }
             Finding::Drifted => {
-                return self.occasion(Cause::Drift(standing.drifts + 1), new_run(), decision);
+                return self.occasion(Cause::Drift(standing.drifts.saturating_add(1)), new_run(), decision);
             }
             Finding::Ask => {
                 decision.actions.push(Action::Ask(self.key.clone()));

@@ -1,5 +1,7 @@
 //! An occasion that waits: may it start now, and if not, why not and until when.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,6 +9,7 @@ use jiff::Timestamp;
 use super::standing::{clock_doubt, copy_of};
 use super::{Action, Decision, Former, Freezes, Needs, Reason, RunView, SeenOrder, View, Wait, conflict};
 use crate::domain::freeze::{Frozen, stops};
+use crate::domain::instant::later;
 use crate::domain::memory::{Closing, End, Fact, Occasion, Stage, Unreadable};
 use crate::domain::name::Name;
 use crate::domain::order::{DEFAULT_SPREAD, Document, Order, offset};
@@ -43,7 +46,7 @@ impl Places {
             };
             held.extend(locks_kept(run));
             emergency |= run.plan.emergency && takes_a_place(run);
-            taken += usize::from(takes_a_place(run) && !run.plan.emergency);
+            taken = taken.saturating_add(usize::from(takes_a_place(run) && !run.plan.emergency));
             rebooting |= is_rebooting(run);
         }
         // What an operator has to settle keeps its locks, also when its run is closed.
@@ -91,7 +94,7 @@ impl Places {
         if self.taken >= self.parallel {
             return Err(Wait::new(Reason::Parallel, None));
         }
-        self.taken += 1;
+        self.taken = self.taken.saturating_add(1);
         Ok(())
     }
 
@@ -208,9 +211,9 @@ fn may_start(
         Cause::Drift(_) | Cause::Retry(_) => Timestamp::UNIX_EPOCH,
     };
     let spread = spread(view, key, order);
-    let starts = from + spread;
+    let starts = later(from, spread);
     // A clock that was set back must not make the spread longer than it is; a firing's own instant has to come.
-    let set_back = !matches!(occasion.cause, Cause::Firing(_)) && from > view.now + spread;
+    let set_back = !matches!(occasion.cause, Cause::Firing(_)) && from > later(view.now, spread);
     if starts > view.now && !set_back {
         return not_yet(Reason::Spread, Some(starts));
     }
@@ -331,7 +334,8 @@ fn in_window(view: &View<'_>, key: &OrderKey, order: &Order) -> Result<(), Not> 
         return Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Window, None) }));
     };
     let length = Duration::try_from(opening.to.duration_since(opening.from)).unwrap_or_default();
-    let opens = opening.from + spread_within(view, key, order, length / 2);
+    let opens =
+        later(opening.from, spread_within(view, key, order, length.checked_div(2).unwrap_or_default()));
     if opens > view.now { Err(Not::Yet(Wait::new(Reason::Window, Some(opens)))) } else { Ok(()) }
 }
 
@@ -364,7 +368,7 @@ fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), Not> {
     match full.or_else(|| needs.and_then(|needs| needs.closed.clone())) {
         None => Ok(()),
         detail => {
-            let until = Some(view.now + GATE_AGAIN);
+            let until = Some(later(view.now, GATE_AGAIN));
             Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Gate, until) }))
         }
     }

@@ -5,11 +5,14 @@
 //! When one of them speaks against the start, the agent takes the claim itself. The occasion is then open as before,
 //! and what became of it is decided as for every occasion that waits.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use super::standing::{comes_by, copy_of};
 use super::starts::may_begin_now;
 use super::{Decision, RunView, View};
+use crate::domain::instant::later;
 use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, Remembered, Stage};
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;
@@ -47,7 +50,7 @@ pub(super) fn is_to_be_taken_back(
     }
     let closes = order.window.as_ref().and_then(|window| window.opening(view.now)).map(|opening| opening.to);
     for end in order.not_after.into_iter().chain(closes) {
-        decision.wake_at(end + PAST);
+        decision.wake_at(later(end, PAST));
     }
     false
 }

@@ -23,12 +23,15 @@
 //!
 //! A pair that is not in the table is an error, never a guess.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::event::{Act, Ending, Event, Exit, Record};
 use super::state::{Failure, FailureKind, Mark, Outcome, Phase, Rest, State};
+use crate::domain::instant::later;
 use crate::domain::plan::{Command, Plan, Step};
 use crate::domain::task::Effect;
 use crate::domain::yaml::one_line;
@@ -104,7 +107,7 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
         }
         (Phase::Doing(doing), Event::Interrupted { act, spent_ms }) if doing == act => {
             if !matches!(act, Act::Undo(_)) {
-                state.spent += Duration::from_millis(*spent_ms);
+                state.spent = state.spent.saturating_add(Duration::from_millis(*spent_ms));
             }
             state.phase = Phase::Resting(Rest::Stopped { act: *act });
         }
@@ -147,7 +150,7 @@ struct Run<'a> {
 impl Run<'_> {
     fn begin(&self, state: &mut State, epoch: u32, boot: &str) {
         if matches!(state.phase, Phase::Doing(_)) {
-            state.interruptions += 1;
+            state.interruptions = state.interruptions.saturating_add(1);
         }
         let same_boot = state.boot == boot;
         state.epoch = epoch;
@@ -236,7 +239,7 @@ impl Run<'_> {
 
     fn finish(&self, state: &mut State, act: Act, ending: &Ending) {
         if !matches!(act, Act::Undo(_)) {
-            state.spent += Duration::from_millis(ending.spent_ms);
+            state.spent = state.spent.saturating_add(Duration::from_millis(ending.spent_ms));
         }
         state.interruptions = 0;
         state.outputs.extend(ending.outputs.clone());
@@ -293,13 +296,13 @@ impl Run<'_> {
                 // The step's own word that nothing was done which a repetition would do twice.
                 self.mark(state, i, Mark::Untouched);
                 state.final_started = self.final_started(state);
-                state.retries += 1;
-                let until = self.at + retry.every.delay(state.retries);
+                state.retries = state.retries.saturating_add(1);
+                let until = later(self.at, retry.every.delay(state.retries));
                 let rest = if i == 0 { Rest::Retry { until } } else { Rest::Paused { step: i, until } };
                 state.phase = Phase::Resting(rest);
             }
             (Some(REBOOT), _) if state.reboots < self.plan.reboots => {
-                state.reboots += 1;
+                state.reboots = state.reboots.saturating_add(1);
                 let boot = state.boot.clone();
                 state.phase = Phase::Resting(Rest::Rebooting { step: i, boot, since: self.at });
             }
@@ -316,7 +319,7 @@ impl Run<'_> {
 
     fn step_done(&self, state: &mut State, i: usize) {
         self.mark(state, i, Mark::Done);
-        state.phase = self.step(i + 1);
+        state.phase = self.step(i.saturating_add(1));
     }
 
     fn cancel(&self, state: &mut State, by: &str, reason: &str) {
@@ -331,7 +334,7 @@ impl Run<'_> {
     }
 
     fn undo(&self, state: &mut State, failure: Failure, by: &str, reason: &str) {
-        state.undos += 1;
+        state.undos = state.undos.saturating_add(1);
         let text = format!("{}; taken back by {by}: {reason}", failure.text);
         self.fail(state, None, Failure { kind: failure.kind, text });
     }
@@ -389,7 +392,7 @@ impl Run<'_> {
     }
 
     fn name(&self, i: usize) -> String {
-        self.plan.steps.get(i).map_or_else(|| (i + 1).to_string(), |step| step.name.clone())
+        self.plan.steps.get(i).map_or_else(|| i.saturating_add(1).to_string(), |step| step.name.clone())
     }
 
     /// Which limit a command met that took so long: its own, or what was left of the run's time.

@@ -1,5 +1,7 @@
 //! The tokens of runs: made as children of the agent's own, recorded before they are made to last, and revoked.
 
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -177,7 +179,7 @@ impl Vault {
 
 /// A token that the mount's own limit has cut, which no renewal passes, ends as one does whose parent ends.
 fn cut_to(mut grant: Grant, life: Duration) -> Grant {
-    let cut = grant.lasts.filter(|lasts| *lasts + SLACK < life);
+    let cut = grant.lasts.filter(|lasts| lasts.saturating_add(SLACK) < life);
     grant.parent = grant.parent.into_iter().chain(cut).min();
     grant
 }
