@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use hostler::store::{LONGEST_WAIT, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When};
+use hostler::store::{
+    LONGEST_WAIT, Listing, MAX_READ_VALUE, MAX_READS, MAX_VALUE, Read, Store, StoreError, When,
+};
 
 /// Goes through every promise of the port on an empty prefix `suite/`. `pause` is longer than a change takes
 /// to be noticed and shorter than the store's wait.
@@ -135,11 +137,16 @@ async fn what_no_store_takes_is_refused(store: &dyn Store) {
 }
 
 async fn values_of_every_kind_come_back(store: &dyn Store) {
-    let values = [Vec::new(), (0..=255).collect(), vec![b'x'; MAX_VALUE]];
+    let values = [Vec::new(), (0..=255).collect(), vec![b'x'; MAX_READ_VALUE]];
     for (at, value) in values.iter().enumerate() {
         assert!(store.put(&format!("suite/v/{at}"), value.clone(), When::Always).await.unwrap());
     }
     let listing = store.list("suite/v/").await.unwrap();
     let back: Vec<Vec<u8>> = listing.entries.into_iter().map(|entry| entry.value).collect();
     assert!(back == values, "a value came back changed");
+    // What is larger may be written, and comes back as too large.
+    assert!(store.put("suite/v/large", vec![b'x'; MAX_VALUE], When::Always).await.unwrap());
+    let listing = store.list("suite/v/large").await.unwrap();
+    let large: Vec<(usize, bool)> = listing.entries.iter().map(|o| (o.value.len(), o.too_large)).collect();
+    assert_eq!(large, [(0, true)]);
 }
