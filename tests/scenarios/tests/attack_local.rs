@@ -85,14 +85,15 @@ fn an_executor_inherits_no_descriptor_of_the_shell_that_started_its_agent() {
     assert!(!of_steps.concat().iter().any(|path| path == "/etc/shadow"), "{of_steps:?}");
 }
 
-/// Ends a program by the signal that makes a core dump, once it is up; whether the kernel made one.
+/// Ends a program by a signal that makes a core dump, once it is up; whether the kernel made one. Not by SIGQUIT, which
+/// a shell has its background jobs ignore.
 fn dumps_core(host: &Host, program: &str, is_up: impl Fn() -> bool) -> bool {
     let folder = host.path("cores");
     fs::create_dir_all(&folder).expect("a folder");
     let line = format!("ulimit -c unlimited; exec {program} 2>/dev/null");
     let mut child = Command::new("sh").args(["-c", &line]).current_dir(&folder).spawn().expect("a shell");
     eventually(SOON, || if is_up() { Ok(()) } else { Err(format!("{program} is not up")) });
-    hostler_testkit::signal(child.id(), Signal::SIGQUIT);
+    hostler_testkit::signal(child.id(), Signal::SIGABRT);
     child.wait().expect("its end").core_dumped()
 }
 

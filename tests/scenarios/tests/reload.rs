@@ -189,7 +189,7 @@ fn a_token_for_consul_is_taken_as_soon_as_its_file_changes() {
     // minutes later where its status is the same, so each of the two is another.
     let told = |field: &str, wanted: &str| {
         eventually(SOON, || {
-            let text = consul.api("GET", "/v1/health/checks/hostler", b"").text();
+            let text = consul.api("GET", "/v1/health/checks/hostler-rotated", b"").text();
             let checks: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             let said = checks[0][field].as_str().unwrap_or_default();
             if said.contains(wanted) { Ok(()) } else { Err(text) }
