@@ -84,7 +84,11 @@ fn meets_every_end(name: &str, word: &str, fail: impl Fn(&Vault, bool)) {
     }
     fail(&vault, false);
     for order in ["stays", "replaced"] {
-        host.wait_for(order, &["succeeded"]);
+        // The look at Vault and after it the next attempt are up to a minute away each.
+        eventually(SOON * 3, || match host.report(order) {
+            Some(report) if report["phase"] == "succeeded" => Ok(()),
+            report => Err(format!("{order}: {report:?}; {}", host.log_tail())),
+        });
     }
     assert_eq!(host.effects("replaced"), ["2"], "only the newer one");
     assert_eq!(host.effects("stays"), ["1"]);
