@@ -53,9 +53,11 @@ fn a_disk_that_does_not_answer_keeps_no_thread_that_others_need() {
         // Copies of tasks and probes are made ready so.
         let other = tokio::task::spawn_blocking(|| 7);
         let answer = tokio::time::timeout(Duration::from_secs(10), other).await;
-        // The disk answers again: everybody gets an answer, and the store works.
-        drop(fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+        // The disk answers again: everybody gets an answer, and the store works. Whoever waits at the pipe goes on while
+        // it has a writer, and sees its end once it has none and no name.
+        let writer = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
         fs::remove_file(&pipe).unwrap();
+        drop(writer);
         assert_eq!(answer.unwrap().unwrap(), 7);
         for asked in asked {
             let _ = tokio::time::timeout(Duration::from_secs(30), asked).await.unwrap().unwrap();
