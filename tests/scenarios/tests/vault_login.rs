@@ -69,6 +69,33 @@ fn a_refused_login_is_not_repeated_into_a_lockout_and_a_changed_file_is_tried_at
 }
 
 #[test]
+fn each_trouble_with_a_login_has_words_of_its_own() {
+    let vault = Vault::start();
+    let said = |name: &str, more: &str, secret_id: &str| {
+        let host = by_role(name, &vault, more);
+        fs::write(host.path("secret_id"), secret_id).expect("a secret id");
+        let (status, said) = host.hostler(&["check"]);
+        assert_eq!(status, 1, "{said}");
+        said
+    };
+    let unmounted = said("l6", ", mount: nowhere", SECRET_ID);
+    assert!(unmounted.contains("auth/nowhere") && unmounted.contains("is `mount` right"), "{unmounted}");
+    vault.role(json!({"token_bound_cidrs": ["10.99.0.0/16"]}));
+    let elsewhere = said("l7", "", SECRET_ID);
+    assert!(elsewhere.contains("token_bound_cidrs"), "{elsewhere}");
+    vault.role(json!({"token_bound_cidrs": []}));
+    let wrong = "cccccccc-0000-4000-8000-00000000dead";
+    let refused = said("l8", "", wrong);
+    assert!(refused.contains("invalid"), "{refused}");
+    // A server locks the role after some wrong ids, and then says of each login the same as of a wrong mount.
+    let locked = eventually(SOON, || {
+        let text = said("l9", "", wrong);
+        if text.contains("invalid") { Err(text) } else { Ok(text) }
+    });
+    assert!(locked.contains("locked after failed logins"), "{locked}");
+}
+
+#[test]
 fn the_secret_id_is_a_credential_or_beside_the_configuration_where_none_is_named() {
     let vault = Vault::start();
     let mut host = by_role("l2", &vault, "");
