@@ -34,6 +34,11 @@ pub fn explained(text: &str, section: &str) -> String {
             "UnknownIssuer",
             "its certificate is signed by an authority that this host does not know: see `SECTION.ca_file`",
         ),
+        // An authority that was made anew under its old name.
+        (
+            "BadSignature",
+            "its certificate is not signed by the authority of that name which this host knows: see `SECTION.ca_file`",
+        ),
         ("NotValidForName", OTHER_NAME),
         ("certificate not valid for name", OTHER_NAME),
         ("Expired", "its certificate has expired, or the host's clock is wrong"),
@@ -41,6 +46,11 @@ pub fn explained(text: &str, section: &str) -> String {
         (
             "InvalidContentType",
             "it speaks plain HTTP there: is http:// meant in `SECTION.address`, or another port?",
+        ),
+        // A server that wants TLS may answer plain HTTP with an alert of TLS.
+        (
+            "invalid HTTP version parsed",
+            "it speaks no plain HTTP there: is https:// meant in `SECTION.address`, or another port?",
         ),
     ];
     match table.iter().find(|(word, _)| text.contains(word)) {
@@ -69,6 +79,8 @@ mod tests {
             said.starts_with("it speaks plain HTTP there: is http:// meant in `consul.address`"),
             "{said}"
         );
+        let said = explained("invalid HTTP version parsed", "vault");
+        assert!(said.contains("is https:// meant in `vault.address`"), "{said}");
         assert!(explained("invalid peer certificate: UnknownIssuer", "vault").contains("`vault.ca_file`"));
         assert_eq!(explained("connection refused", "vault"), "connection refused");
     }

@@ -3,9 +3,10 @@
 #![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
 
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hostler_testkit::{Host, ROLE_ID, SECRET_ID, SOON, Vault, eventually};
+use hostler_testkit::{Certificates, Host, ROLE_ID, SECRET_ID, SOON, Vault, eventually};
 use serde_json::json;
 
 fn logins(vault: &Vault) -> usize {
@@ -93,6 +94,27 @@ fn each_trouble_with_a_login_has_words_of_its_own() {
         if text.contains("invalid") { Err(text) } else { Ok(text) }
     });
     assert!(locked.contains("locked after failed logins"), "{locked}");
+}
+
+#[test]
+fn a_wrong_scheme_and_a_certificate_of_another_authority_are_named() {
+    let (folder, others) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let certificates = Certificates::make(folder.path());
+    let vault = Vault::start_tls(&certificates);
+    let host = Host::on_dir("l10");
+    fs::write(host.path("secret_id"), SECRET_ID).expect("the secret id");
+    fs::write(host.path("role_id"), ROLE_ID).expect("the role id");
+    let said = |address: &str, ca: &Path| {
+        let role = host.path("role_id");
+        let (ca, role) = (ca.display(), role.display());
+        let auth = format!("{{approle: {{role_id_file: {role}}}}}");
+        host.configure(&format!("vault: {{address: \"{address}\", ca_file: {ca}, auth: {auth}}}"));
+        host.hostler(&["check"]).1
+    };
+    let plain = said(&vault.address().replace("https://", "http://"), &certificates.ca);
+    assert!(plain.contains("https"), "{plain}");
+    let other = said(&vault.address(), &Certificates::make(others.path()).ca);
+    assert!(other.contains("certificate") && other.contains("ca_file"), "{other}");
 }
 
 #[test]
