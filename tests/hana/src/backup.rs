@@ -79,22 +79,7 @@ pub(crate) fn begin(root: &Root, system: &System, job: &mut Job, comment: &str) 
         if job.level != "COMPLETE" && !catalog.of(&job.database).any(complete) {
             return Err("[2] a delta backup needs a complete data backup".into());
         }
-        catalog.entries.push(Entry {
-            entry_id: id,
-            backup_id: id,
-            database: job.database.clone(),
-            kind,
-            state: "running".into(),
-            start: clock::now(),
-            end: None,
-            comment: comment.into(),
-            message: String::new(),
-            pid: 0,
-            branch: 0,
-            first: 0,
-            last: 0,
-            pieces: Vec::new(),
-        });
+        catalog.entries.push(Entry::begun(id, id, &job.database, &kind, "running", comment));
         catalog.save(root, system).map_err(told)?;
     }
     files::crash_point(root, "backup.noted");

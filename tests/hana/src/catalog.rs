@@ -57,6 +57,33 @@ pub(crate) struct Catalog {
 }
 
 impl Entry {
+    /// A backup that begins now: nothing of it is written yet.
+    pub(crate) fn begun(
+        entry_id: i64,
+        backup_id: i64,
+        database: &str,
+        kind: &str,
+        state: &str,
+        comment: &str,
+    ) -> Self {
+        Self {
+            entry_id,
+            backup_id,
+            database: database.into(),
+            kind: kind.into(),
+            state: state.into(),
+            start: clock::now(),
+            end: None,
+            comment: comment.into(),
+            message: String::new(),
+            pid: 0,
+            branch: 0,
+            first: 0,
+            last: 0,
+            pieces: Vec::new(),
+        }
+    }
+
     pub(crate) fn is_data(&self) -> bool {
         self.kind.ends_with("data backup") || self.kind == "data snapshot"
     }

@@ -276,22 +276,7 @@ fn snapshot(session: &Session, system: &System, names: &[String], comment: &str)
     }
     let id = catalog.free_id();
     for (name, place) in names.iter().zip(0..) {
-        catalog.entries.push(Entry {
-            entry_id: id + place,
-            backup_id: id,
-            database: name.clone(),
-            kind: "data snapshot".into(),
-            state: "prepared".into(),
-            start: clock::now(),
-            end: None,
-            comment: comment.into(),
-            message: String::new(),
-            pid: 0,
-            branch: 0,
-            first: 0,
-            last: 0,
-            pieces: Vec::new(),
-        });
+        catalog.entries.push(Entry::begun(id + place, id, name, "data snapshot", "prepared", comment));
     }
     catalog.save(&session.root, system)?;
     files::crash_point(&session.root, "snapshot.prepared");
