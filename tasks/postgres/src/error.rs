@@ -26,12 +26,18 @@ pub enum Error {
     /// Nothing was changed, because something forbids it.
     #[error("{0}")]
     Refused(String),
+    /// What is stored is damaged, or a part of it is missing.
+    #[error("{0}")]
+    Damaged(String),
     /// A program that was started has failed.
     #[error("{0}")]
     Program(String),
     /// The machine denied something: a file, a folder, a process.
     #[error("{0}")]
     Local(String),
+    /// What is stored is in cold storage, and is on its way out of it.
+    #[error("{0}")]
+    Cold(String),
 }
 
 impl Error {
@@ -43,8 +49,10 @@ impl Error {
             Self::Server(_) | Self::Lost(_) => 4,
             Self::Missing(_) => 5,
             Self::Refused(_) => 6,
+            Self::Damaged(_) => 7,
             Self::Program(_) => 8,
             Self::Local(_) => 9,
+            Self::Cold(_) => 75,
         }
     }
 

@@ -16,6 +16,8 @@ use crate::error::Error;
 
 /// What is kept of a program's standard output; more than this is an error.
 const OUTPUT: u64 = 4 << 20;
+/// The same of a program of Hostler: a list of a million segments.
+const LIST: u64 = 64 << 20;
 /// What is kept of a program's complaints.
 const COMPLAINT: usize = 2000;
 
@@ -112,14 +114,19 @@ pub async fn run<S: AsRef<OsStr>>(
     words: &[S],
     within: Duration,
 ) -> Result<Ended, Error> {
+    let mut command = command(program, owner);
+    command.args(words);
+    ended(command, program, OUTPUT, within).await
+}
+
+async fn ended(mut command: Command, program: &Path, most: u64, within: Duration) -> Result<Ended, Error> {
     let name = program.display();
     // A server that pg_ctl starts inherits what pg_ctl writes to: a pipe would stay open with it.
     let mut errors = tokio::fs::File::from_std(unnamed()?);
     let to = errors.try_clone().await.map_err(Error::local(&name))?.into_std().await;
     let mut outputs = tokio::fs::File::from_std(unnamed()?);
     let out = outputs.try_clone().await.map_err(Error::local(&name))?.into_std().await;
-    let mut child =
-        command(program, owner).args(words).stdout(out).stderr(to).spawn().map_err(Error::local(&name))?;
+    let mut child = command.stdout(out).stderr(to).spawn().map_err(Error::local(&name))?;
     let status = match tokio::time::timeout(within, child.wait()).await {
         Ok(status) => status.map_err(Error::local(&name))?,
         Err(_) => {
@@ -129,9 +136,9 @@ pub async fn run<S: AsRef<OsStr>>(
     };
     let mut output = Vec::new();
     rewind(&mut outputs).await.map_err(Error::local(&name))?;
-    (&mut outputs).take(OUTPUT + 1).read_to_end(&mut output).await.map_err(Error::local(&name))?;
-    if output.len() as u64 > OUTPUT {
-        return Err(Error::Program(format!("{name} says more than {OUTPUT} bytes")));
+    (&mut outputs).take(most + 1).read_to_end(&mut output).await.map_err(Error::local(&name))?;
+    if output.len() as u64 > most {
+        return Err(Error::Program(format!("{name} says more than {most} bytes")));
     }
     rewind(&mut errors).await.map_err(Error::local(&name))?;
     let complaint = end_of(errors).await;
@@ -146,6 +153,31 @@ async fn rewind(file: &mut tokio::fs::File) -> std::io::Result<()> {
 /// A file without a name.
 fn unnamed() -> Result<std::fs::File, Error> {
     tempfile::tempfile().map_err(Error::local("a temporary file"))
+}
+
+/// Runs a program of Hostler to its end, with the environment of whoever calls but for what clients of PostgreSQL read
+/// from it. `input` is its standard input; `reports` lets it speak as the step.
+///
+/// # Errors
+/// As [`run`].
+pub async fn call<S: AsRef<OsStr>>(
+    owner: Option<Owner>,
+    program: &Path,
+    words: &[S],
+    input: Stdio,
+    reports: bool,
+    within: Duration,
+) -> Result<Ended, Error> {
+    let mut command = command(program, owner);
+    for (name, value) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let known = ["PATH", "PG_CLUSTER_CONF_ROOT"].contains(&text.as_ref()) || text.starts_with("LC_");
+        if (!text.starts_with("PG") || known) && (reports || text != "HOSTLER_REPORT") {
+            command.env(name, value);
+        }
+    }
+    command.env("LC_ALL", "C.UTF-8").args(words).stdin(input);
+    ended(command, program, LIST, within).await
 }
 
 /// As [`run`], where only success will do.

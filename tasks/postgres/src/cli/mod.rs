@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and how an answer ends.
 
+mod archive;
 mod health;
 mod table;
 mod upgrade;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::archive::fetch::STOP;
 use crate::error::Error;
 use crate::report;
 
@@ -25,6 +27,10 @@ struct Arguments {
 enum Command {
     /// Say what hurts in a cluster or soon will, the worst first; status 1 if something is bad
     Health(health::Health),
+    /// Store a file of WAL in the depot: the server's archive_command
+    Archive(archive::Archive),
+    /// Get a file of WAL from the depot: the server's restore_command; status 1 only where the archive ends, else 126
+    Fetch(archive::Fetch),
     /// Upgrade a cluster to a new major version beside it
     #[command(subcommand)]
     Upgrade(upgrade::Upgrade),
@@ -48,6 +54,24 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Error> {
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "fetch") {
+        return fetching();
+    }
+    run()
+}
+
+/// As [`run`], for a server that recovers: it opens with what it has when it sees any status from 1 to 125, so that
+/// nothing but the one answer may have such a status, and no panic either.
+fn fetching() -> ExitCode {
+    std::panic::set_hook(Box::new(|why| {
+        let _ = writeln!(std::io::stderr(), "hostler-postgres: {why}");
+        std::process::exit(i32::from(STOP));
+    }));
+    let ended = run();
+    if ended == ExitCode::SUCCESS || ended == ExitCode::from(NONE) { ended } else { ExitCode::from(STOP) }
+}
+
+fn run() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -72,6 +96,9 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The status of [`Error::No`].
+const NONE: u8 = 1;
+
 async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
@@ -80,6 +107,8 @@ async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
     let run = async {
         match arguments.command {
             Command::Health(health) => health.run().await,
+            Command::Archive(archive) => archive.run().await,
+            Command::Fetch(fetch) => fetch.run().await,
             Command::Upgrade(upgrade) => upgrade.run().await,
         }
     };

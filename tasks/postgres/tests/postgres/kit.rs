@@ -28,7 +28,8 @@ fn postgres() -> (u32, u32) {
     (user.uid.as_raw(), user.gid.as_raw())
 }
 
-fn own(path: &Path) {
+/// Gives a file to the user postgres.
+pub(crate) fn own(path: &Path) {
     let (uid, gid) = postgres();
     chown(path, Some(uid), Some(gid)).expect("root, to become postgres");
 }

@@ -7,9 +7,11 @@
 )]
 
 mod agent;
+mod archive;
 mod check;
 mod health;
 mod kit;
 mod load;
 mod memory;
+mod store;
 mod upgrade;
