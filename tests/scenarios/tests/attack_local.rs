@@ -1,13 +1,18 @@
-//! What a local user, or the shell that root starts Hostler from, could do to a run: descriptors that a step inherits, and
-//! secrets that are left mounted.
+//! What a local user, or the shell that root starts Hostler from, could do to a run or an agent: hold its locks, its folders
+//! or its port, and find a descriptor, a core dump or a mount.
 
 #![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
-use hostler_testkit::{Host, SOON, eventually, program};
+use hostler_testkit::{Host, SOON, Vault, eventually, free_ports, program, request};
 use nix::sys::signal::Signal;
 
 /// Tries a task from a shell that has /etc/shadow open as 9; `more` are further words. Gives what it printed.
@@ -107,4 +112,125 @@ fn the_agent_is_in_no_core_dump() {
     assert!(control, "an ordinary program leaves no core dump here");
     let agent = format!("{} agent --config {}", program().display(), host.path("hostler.yml").display());
     assert!(!dumps_core(&host, &agent, || host.agent_report().is_some()));
+}
+
+/// Somebody who is no user of Hostler's: a program, ended with it.
+struct Nobody(Child);
+
+impl Nobody {
+    /// Takes a lock, if he can open its file, and keeps it; whether he has it.
+    fn locks(path: &Path) -> (Self, bool) {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "flock",
+            "--exclusive",
+            "--nonblock",
+        ]);
+        command.arg(path).args(["sh", "-c", "echo locked; exec sleep 600"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("setpriv");
+        let mut word = [0; 6];
+        let has = child.stdout.take().expect("its output").read_exact(&mut word).is_ok();
+        (Self(child), has)
+    }
+}
+
+impl Drop for Nobody {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A run with secrets takes a lock; an agent takes one. A file that an earlier version made for everybody is no way in.
+#[test]
+fn p10_a_local_user_holds_no_lock_that_a_run_or_an_agent_waits_for() {
+    let vault = Vault::double();
+    vault.policy("agent", &[("secret/data/*", &["read"]), ("auth/token/create", &["update"])]);
+    vault.put("x", serde_json::json!({"word": "the-secret"}));
+    let mut host = Host::on_vault("locks", &vault, "");
+    let yaml = "name: use\nversion: 1\nsecrets:\n  word: {path: secret/data/x, field: word}\n\
+                steps:\n  - {name: use, run: [./use], effect: repeatable}\n";
+    host.task("use", yaml, &[("use", "#!/bin/sh\n[ -s \"$HOSTLER_SECRETS/word\" ]\n")]);
+    host.start();
+    host.order("first", "task: use");
+    host.wait_for("first", &["succeeded"]);
+    let (of_runs, is_held) = Nobody::locks(&host.path("run/secrets.lock"));
+    host.order("second", "task: use");
+    let report = eventually(SOON, || match host.report("second") {
+        Some(report) if report["phase"] == "succeeded" => Ok(report),
+        other => Err(format!("nobody has the lock of runs with secrets: {is_held}; {other:?}")),
+    });
+    assert!(!is_held, "nobody has the lock of runs with secrets; {report}");
+    drop(of_runs);
+    host.kill();
+    let (of_agents, is_held) = Nobody::locks(&host.path("state/lock"));
+    host.start();
+    host.order("third", "task: use");
+    eventually(SOON, || match host.report("third") {
+        Some(report) if report["phase"] == "succeeded" => Ok(()),
+        other => Err(format!("nobody has the agent's lock: {is_held}; {other:?}; {}", host.log_tail())),
+    });
+    assert!(!is_held, "nobody has the agent's lock");
+    drop(of_agents);
+    host.kill();
+    for file in ["state/lock", "run/secrets.lock"] {
+        let path = host.path(file);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("its mode");
+    }
+    host.start();
+    host.order("fourth", "task: use");
+    host.wait_for("fourth", &["succeeded"]);
+    for file in ["state/lock", "run/secrets.lock"] {
+        assert!(!Nobody::locks(&host.path(file)).1, "nobody has {file}, which was made for everybody");
+    }
+}
+
+/// What a step may leave running still uses the folder that it was given, whatever is started next.
+#[test]
+fn a_process_that_a_step_left_keeps_no_later_command_from_its_folder() {
+    let mut host = Host::on_dir("leaves");
+    let yaml = "name: leave\nversion: 1\nsteps:\n\
+                - {name: leave, run: [./leave], user: nobody, leaves: true, effect: repeatable}\n\
+                - {name: root, run: [./add], effect: undoable, undo: [./add]}\n";
+    let add = "#!/bin/sh\necho \"$HOSTLER_ORDER $HOSTLER_RUN x\" >> EFFECTS\n";
+    let leave = "#!/bin/sh\ncd \"$HOSTLER_SECRETS\" || exit 1\nchmod 700 .\n\
+                 for i in 1 2 3 4; do\n(while :; do : >$i.1; : >$i.2; : >$i.3; done) >/dev/null 2>&1 </dev/null &\ndone\n\
+                 until [ -e 4.3 ]; do :; done\n";
+    host.task("leave", yaml, &[("leave", leave), ("add", add)]);
+    host.start();
+    for n in 0..3 {
+        host.order(&format!("o{n}"), "task: leave");
+        let report = host.wait_for(&format!("o{n}"), &["succeeded", "failed", "undone", "undo_failed"]);
+        assert_eq!(report["phase"], "succeeded", "{report}; {}", host.log_tail());
+        assert_eq!(host.effects(&format!("o{n}")), ["x"]);
+    }
+}
+
+/// Silent connections, and some that begin a request, many times as many as are taken at once.
+#[test]
+fn p10_silent_connections_keep_telemetry_from_no_answer() {
+    let mut host = Host::on_dir("silent");
+    let [port] = free_ports();
+    host.configure(&format!("telemetry: {{listen: \"127.0.0.1:{port}\"}}"));
+    host.start();
+    let ask = || request(port, "GET", "/metrics", None, b"").map_err(|error| error.to_string());
+    assert_eq!(eventually(SOON, ask).status, 200);
+    let mut silent = Vec::new();
+    for n in 0..200 {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        if n % 2 == 0 {
+            stream.write_all(b"GET /metri").expect("a part of a request");
+        }
+        silent.push(stream);
+    }
+    let (sent, answered) = mpsc::channel();
+    std::thread::spawn(move || {
+        sent.send(request(port, "GET", "/metrics", None, b"").map(|answer| answer.status))
+    });
+    let answer = answered.recv_timeout(SOON / 2).expect("an answer beside them");
+    assert_eq!(answer.expect("an answer"), 200);
+    drop(silent);
 }

@@ -5,11 +5,12 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
 
 use hostler_testkit::{Host, Postgres, Vault};
 use serde_json::json;
@@ -170,6 +171,21 @@ fn a_restore_makes_its_folder_only_where_nobody_else_can_make_a_name() {
     assert_eq!(names.len(), 4, "nothing is left beside it: {names:?}");
 }
 
+/// Speaks the protocol of PostgreSQL as far as the password, which it asks for as it is, and keeps what it hears.
+fn ask_in_the_clear(mut stream: TcpStream, heard: &Sender<Vec<u8>>) {
+    let mut buffer = [0; 4096];
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        let said = buffer.get(..n).unwrap_or_default();
+        let _ = heard.send(said.to_vec());
+        // To be encrypted, by TLS or by GSS, is refused; whoever says who he is is asked for his password.
+        let encrypted = matches!(said.get(4..8), Some([4, 210, 22, 47 | 48])) && n == 8;
+        let answer: &[u8] = if encrypted { b"N" } else { b"R\0\0\0\x08\0\0\0\x03" };
+        if stream.write_all(answer).is_err() {
+            return;
+        }
+    }
+}
+
 #[test]
 fn p7_a_password_is_sent_to_no_other_process_than_the_database() {
     const PASSWORD: &str = "the-password-of-the-role";
@@ -190,13 +206,9 @@ fn p7_a_password_is_sent_to_no_other_process_than_the_database() {
     let port = thief.local_addr().expect("its address").port();
     let (heard, hears) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        for stream in thief.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut buffer = [0; 4096];
-            let _ = stream.read(&mut buffer);
-            let _ = stream.write_all(b"R\0\0\0\x08\0\0\0\x03");
-            let n = stream.read(&mut buffer).unwrap_or_default();
-            let _ = heard.send(buffer.get(..n).unwrap_or_default().to_vec());
+        for stream in thief.incoming().flatten() {
+            let heard = heard.clone();
+            std::thread::spawn(move || ask_in_the_clear(stream, &heard));
         }
     });
     // Root admits the server's port only; and, worse, also the thief's, with the server's socket under that name.
@@ -210,19 +222,26 @@ fn p7_a_password_is_sent_to_no_other_process_than_the_database() {
     };
     host.shipped("postgres-rotate-password", &ports(&database.port().to_string()));
     host.start();
+    let not_sent = |order: &str| {
+        let heard: Vec<u8> = hears.try_iter().flatten().collect();
+        let sent = heard.windows(PASSWORD.len()).any(|part| part == PASSWORD.as_bytes());
+        assert!(!sent, "{order}: the password was sent; {}", host.log_tail());
+    };
     host.order("other-port", &order(port, &database.socket()));
     let report = host.wait_for("other-port", &["failed"]);
+    not_sent("other-port");
     assert!(report.to_string().contains("postgres.ports"), "{report}");
     host.order("other-socket", &order(database.port(), "/tmp"));
     let report = host.wait_for("other-socket", &["failed"]);
+    not_sent("other-socket");
     assert!(report.to_string().contains("postgres.sockets"), "{report}");
     host.shipped("postgres-rotate-password", &ports(&format!("{}, {port}", database.port())));
     host.order("admitted", &order(port, &database.socket()));
     let report = host.wait_for("admitted", &["failed"]);
+    not_sent("admitted");
     assert!(report.to_string().contains("is not PostgreSQL"), "{report}");
     host.order("right", &order(database.port(), &database.socket()));
     host.wait_for("right", &["succeeded"]);
     assert!(database.enters("app", PASSWORD));
-    let heard: Vec<u8> = hears.try_iter().flatten().collect();
-    assert!(!heard.windows(PASSWORD.len()).any(|part| part == PASSWORD.as_bytes()), "the password was sent");
+    not_sent("right");
 }

@@ -126,6 +126,8 @@ pub(crate) struct State {
     pub(crate) secret_ids: BTreeSet<String>,
     pub(crate) token_ttl: u64,
     pub(crate) token_max_ttl: Option<u64>,
+    /// How long tokens of runs and renewed ones live by the word of its answers, in place of the truth.
+    pub(crate) claimed: Option<u64>,
     pub(crate) wrapped: BTreeMap<String, Value>,
     pub(crate) kv1: BTreeMap<String, Value>,
     pub(crate) kv2: BTreeMap<String, Vec<Version>>,
@@ -370,6 +372,11 @@ impl Vault {
         }
         let mut state = self.state();
         (state.token_ttl, state.token_max_ttl) = (ttl, max);
+    }
+
+    /// Says of the tokens of runs, and of each that is renewed, that they live so many seconds (the double).
+    pub fn claim(&self, ttl: u64) {
+        self.state().claimed = Some(ttl);
     }
 
     /// A secret id, wrapped; the wrapping token.

@@ -44,6 +44,7 @@ pub(super) fn first_state() -> State {
         secret_ids: BTreeSet::from([SECRET_ID.to_owned()]),
         token_ttl: 3600,
         token_max_ttl: None,
+        claimed: None,
         wrapped: BTreeMap::new(),
         kv1: BTreeMap::new(),
         kv2: BTreeMap::new(),
@@ -360,6 +361,7 @@ fn seconds(value: &Value) -> Option<u64> {
 }
 
 fn renew(state: &mut State, id: &str, body: &Value) -> Answer {
+    let claimed = state.claimed;
     let Some(token) = state.tokens.get_mut(id) else { return errors(403, "permission denied") };
     if !token.renewable {
         return errors(400, "lease is not renewable");
@@ -375,7 +377,7 @@ fn renew(state: &mut State, id: &str, body: &Value) -> Answer {
     } else {
         Value::Null
     };
-    with_auth(auth(id, token, given), warnings)
+    with_auth(auth(id, token, claimed.unwrap_or(given)), warnings)
 }
 
 fn create(state: &mut State, parent: &str, own: &Token, body: &Value) -> Answer {
@@ -397,7 +399,7 @@ fn create(state: &mut State, parent: &str, own: &Token, body: &Value) -> Answer 
     child.parent = Some(parent.to_owned());
     child.renewable = body["renewable"] != json!(false);
     child.meta = body["meta"].clone();
-    let answer = with_auth(auth(&id, &child, ttl), Value::Null);
+    let answer = with_auth(auth(&id, &child, state.claimed.unwrap_or(ttl)), Value::Null);
     state.tokens.insert(id, child);
     answer
 }
