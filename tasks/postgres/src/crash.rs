@@ -56,6 +56,14 @@ points! {
     Unsubscribed = "unsubscribed",
     /// Follow back: the old cluster subscribes to one more database.
     SubscribedBack = "subscribed-back",
+    /// Backup: the files are stored, nothing else is.
+    BaseStored = "base-stored",
+    /// Backup: everything is stored and proved, but the record.
+    BackupProved = "backup-proved",
+    /// Prune: the records are gone, what belongs to them is there.
+    Unrecorded = "unrecorded",
+    /// Prune: the backups are gone, the WAL is there.
+    BasesGone = "bases-gone",
 }
 
 /// Ends the process by SIGKILL if a test asked for this point.

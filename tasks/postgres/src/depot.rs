@@ -38,9 +38,9 @@ pub struct Place {
     /// Name of the cluster in the depot, whatever its host, version and port
     #[arg(long, value_name = "ID", value_parser = id)]
     pub id: String,
-    /// Configuration of hostler-depot [default: its own]
-    #[arg(long, value_name = "FILE")]
-    pub depot_config: Option<PathBuf>,
+    /// Configuration of hostler-depot, which the cluster's owner can read
+    #[arg(long, value_name = "FILE", default_value = "/etc/hostler/depot-postgres.yml")]
+    pub depot_config: PathBuf,
 }
 
 fn id(text: &str) -> Result<String, String> {
@@ -60,11 +60,8 @@ impl Place {
 
     /// The words that lead a command of ours to the same place.
     pub fn words(&self) -> Vec<String> {
-        let mut words = vec!["--id".to_owned(), self.id.clone()];
-        if let Some(file) = &self.depot_config {
-            words.extend(["--depot-config".to_owned(), file.display().to_string()]);
-        }
-        words
+        let config = self.depot_config.display().to_string();
+        ["--id".to_owned(), self.id.clone(), "--depot-config".to_owned(), config].into()
     }
 }
 
@@ -133,11 +130,9 @@ impl Depot {
 
     async fn call(&self, words: Vec<OsString>, input: Stdio, within: Duration) -> Result<Ended, Error> {
         let program = std::env::var_os("HOSTLER_DEPOT").unwrap_or_else(|| "hostler-depot".into());
-        let mut all: Vec<OsString> = Vec::new();
-        if let Some(file) = &self.place.depot_config {
-            let file = std::path::absolute(file).map_err(Error::local(file.display()))?;
-            all.extend(["--config".into(), file.into()]);
-        }
+        let file = &self.place.depot_config;
+        let file = std::path::absolute(file).map_err(Error::local(file.display()))?;
+        let mut all: Vec<OsString> = vec!["--config".into(), file.into()];
         all.extend(words);
         // Whatever takes long is the step's own work, and says how far it is.
         exec::call(self.owner, Path::new(&program), &all, input, within == LONG, within).await

@@ -180,6 +180,17 @@ pub async fn call<S: AsRef<OsStr>>(
     ended(command, program, LIST, within).await
 }
 
+/// Starts a program whose output is read while it works, in the environment of whoever calls: a link of a chain that
+/// has been given one already. What it complains of goes where ours goes.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn source<S: AsRef<OsStr>>(program: &Path, words: &[S]) -> Result<std::process::Child, Error> {
+    let mut command = std::process::Command::new(program);
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.spawn().map_err(Error::local(program.display()))
+}
+
 /// As [`run`], where only success will do.
 ///
 /// # Errors

@@ -119,6 +119,21 @@ pub async fn cluster(name: &str, version: Option<u16>) -> Result<Cluster, Error>
     })
 }
 
+/// The user of the system to whom clusters belong, where there is none yet to ask.
+///
+/// # Errors
+/// If there is no such user.
+pub fn administrator() -> Result<Option<Owner>, Error> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    let user =
+        nix::unistd::User::from_name("postgres").map_err(|error| Error::Local(format!("users: {error}")))?;
+    let user = user
+        .ok_or_else(|| Error::Missing("there is no user postgres: install postgresql-common".to_owned()))?;
+    Ok(Some(Owner { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+}
+
 /// A program of one version of PostgreSQL.
 pub fn program(version: u16, name: &str) -> PathBuf {
     PathBuf::from(format!("/usr/lib/postgresql/{version}/bin/{name}"))

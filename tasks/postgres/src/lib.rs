@@ -14,6 +14,7 @@
 //! `tokio-postgres` is the client, without its own sockets and without TLS: servers are reached by the local socket.
 
 pub mod archive;
+pub mod backup;
 pub mod check;
 pub mod cli;
 pub mod crash;

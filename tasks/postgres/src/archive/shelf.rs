@@ -149,13 +149,6 @@ impl Shelf {
         None
     }
 
-    /// All segments below a number, of whatever timeline.
-    pub fn before(&self, number: u64) -> impl Iterator<Item = Segment> {
-        self.segments.iter().flat_map(move |(timeline, numbers)| {
-            numbers.range(..number).map(|number| Segment { timeline: *timeline, number: *number })
-        })
-    }
-
     /// How many segments there are.
     pub fn len(&self) -> usize {
         self.segments.values().map(BTreeSet::len).sum()

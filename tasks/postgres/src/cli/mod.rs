@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and how an answer ends.
 
 mod archive;
+mod backup;
 mod health;
 mod table;
 mod upgrade;
@@ -31,6 +32,9 @@ enum Command {
     Archive(archive::Archive),
     /// Get a file of WAL from the depot: the server's restore_command; status 1 only where the archive ends, else 126
     Fetch(archive::Fetch),
+    /// Back clusters up to the depot, and let go of old backups
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Upgrade a cluster to a new major version beside it
     #[command(subcommand)]
     Upgrade(upgrade::Upgrade),
@@ -109,6 +113,7 @@ async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
             Command::Health(health) => health.run().await,
             Command::Archive(archive) => archive.run().await,
             Command::Fetch(fetch) => fetch.run().await,
+            Command::Backup(backup) => backup.run().await,
             Command::Upgrade(upgrade) => upgrade.run().await,
         }
     };

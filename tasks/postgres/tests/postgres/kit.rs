@@ -71,7 +71,8 @@ impl Lab {
         &self.name
     }
 
-    fn tool(&self, tool: &str) -> Command {
+    /// A program with an environment of its own, on this host.
+    pub(crate) fn tool(&self, tool: &str) -> Command {
         let mut command = Command::new(tool);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
         command.env("PG_CLUSTER_CONF_ROOT", self.path("conf")).stdin(Stdio::null()).current_dir("/");

@@ -8,6 +8,7 @@
 
 mod agent;
 mod archive;
+mod backup;
 mod check;
 mod health;
 mod kit;

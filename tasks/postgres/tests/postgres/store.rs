@@ -113,6 +113,21 @@ impl Store {
         }
     }
 
+    /// Our program as whoever runs the tests, with what a step of a task has.
+    pub(crate) fn program(&self, words: &[&str]) -> Command {
+        let mut command = self.lab.tool(self.lab.path("bin/hostler-postgres").to_str().expect("a path"));
+        command.args(words).env("HOSTLER_POSTGRES_STATE", self.lab.path("state"));
+        command.env("HOSTLER_DEPOT", self.lab.path("bin/hostler-depot"));
+        command
+    }
+
+    /// The same with the words that name the place, which come first.
+    pub(crate) fn at(&self, command: &[&str], words: &[&str]) -> Command {
+        let config = self.lab.path("depot.yml").display().to_string();
+        let place = ["--id", ID, "--depot-config", &config];
+        self.program(&command.iter().chain(&place).chain(words).copied().collect::<Vec<_>>())
+    }
+
     /// The command of a server, as it stands in its configuration.
     pub(crate) fn hook(&self, command: &str, words: &str) -> String {
         let (bin, config) = (self.lab.path("bin"), self.lab.path("depot.yml"));

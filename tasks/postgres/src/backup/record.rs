@@ -1,0 +1,121 @@
+//! What is known of a backup: written last, when its files and all WAL that they need are proved to be there, so that
+//! what has a record is a backup and nothing else is.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::depot::{Depot, Place};
+use crate::error::Error;
+use crate::wal::{Lsn, Size};
+
+/// The version of the format.
+const FORMAT: u32 = 1;
+
+/// A backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this format.
+    pub format: u32,
+    /// The last part of the names of everything that belongs to it.
+    pub stamp: String,
+    /// The cluster, as it was called on its host.
+    pub cluster: String,
+    /// System identifier, in decimal digits.
+    pub system: String,
+    /// Version of the server, as `server_version_num`.
+    pub server: u32,
+    /// Timeline.
+    pub timeline: u32,
+    /// Where a recovery begins.
+    pub start: String,
+    /// Where its files are consistent.
+    pub stop: String,
+    /// Bytes of a segment.
+    pub segment: u64,
+    /// When it was begun.
+    pub began: Timestamp,
+    /// A moment, by the server's clock, at which it had ended.
+    pub stopped: Timestamp,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+/// A record whose parts are understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// What is written down.
+    pub record: Record,
+    /// System identifier.
+    pub system: u64,
+    /// Where a recovery begins.
+    pub start: Lsn,
+    /// Where its files are consistent.
+    pub stop: Lsn,
+    /// How large segments are.
+    pub size: Size,
+    /// Why its files cannot be read; `None` if they can.
+    pub damage: Option<String>,
+}
+
+impl Record {
+    /// Understands it; `None` if a part of it is nonsense.
+    fn read(self) -> Option<Backup> {
+        let (start, stop) = (self.start.parse().ok()?, self.stop.parse().ok()?);
+        let (system, size) = (self.system.parse().ok()?, Size::new(self.segment)?);
+        let sane = self.format == FORMAT && start < stop && self.timeline > 0;
+        sane.then_some(Backup { record: self, system, start, stop, size, damage: None })
+    }
+}
+
+impl Backup {
+    /// The major version of its server.
+    pub fn version(&self) -> u16 {
+        u16::try_from(self.record.server / 10_000).unwrap_or_default()
+    }
+}
+
+/// Names of what belongs to backups.
+pub fn name(place: &Place, what: &str, stamp: &str) -> String {
+    format!("{}/{what}/{stamp}", place.id)
+}
+
+/// The version of the format that is written.
+pub const fn format() -> u32 {
+    FORMAT
+}
+
+/// All backups of a cluster, the oldest first.
+///
+/// # Errors
+/// If the store does not answer, or one of them cannot be understood: what it needs could then be deleted.
+pub async fn all(depot: &Depot) -> Result<Vec<Backup>, Error> {
+    let bases: BTreeMap<_, _> = depot
+        .list(&name(&depot.place, "base", ""))
+        .await?
+        .into_iter()
+        .map(|stored| (stored.name, stored.state))
+        .collect();
+    let mut backups = Vec::new();
+    for stored in depot.list(&name(&depot.place, "backup", "")).await? {
+        let record = serde_json::from_value::<Record>(stored.label.clone()).ok();
+        let stamp = stored.name.rsplit('/').next().unwrap_or_default().to_owned();
+        let backup = record.filter(|record| record.stamp == stamp).and_then(Record::read);
+        let mut backup = backup.ok_or_else(|| {
+            Error::Unclear(format!(
+                "{} is {} and cannot be understood: `hostler-depot show` it, and delete it if it is nothing",
+                stored.name, stored.state
+            ))
+        })?;
+        let base = name(&depot.place, "base", &stamp);
+        backup.damage = match bases.get(&base).map(String::as_str) {
+            Some("good") => None,
+            Some(state) => Some(format!("{base}: {state}")),
+            None => Some(format!("{base} is gone")),
+        };
+        backups.push(backup);
+    }
+    backups.sort_by_key(|backup| backup.record.stopped);
+    Ok(backups)
+}
