@@ -60,6 +60,18 @@ points! {
     BaseStored = "base-stored",
     /// Backup: everything is stored and proved, but the record.
     BackupProved = "backup-proved",
+    /// Restore: the intent is on the disk, nothing is made.
+    RestoreIntended = "restore-intended",
+    /// Restore: the files are there, no server has run.
+    Unpacked = "unpacked",
+    /// Restore: the server replays.
+    Recovering = "recovering",
+    /// Restore: the server has recovered and stopped.
+    Recovered = "recovered",
+    /// Restore: it is a cluster of the host, and not started.
+    Adopted = "adopted",
+    /// Drill: the server has recovered, and answers in its place.
+    DrillRecovered = "drill-recovered",
     /// Prune: the records are gone, what belongs to them is there.
     Unrecorded = "unrecorded",
     /// Prune: the backups are gone, the WAL is there.

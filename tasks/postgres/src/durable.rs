@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid};
 
@@ -12,6 +12,12 @@ use crate::exec::Owner;
 
 /// The largest file of configuration that is read.
 const MOST: u64 = 4 << 20;
+
+/// The folder of what has to be known after a death.
+pub fn state() -> PathBuf {
+    std::env::var_os("HOSTLER_POSTGRES_STATE")
+        .map_or_else(|| PathBuf::from("/var/lib/hostler-postgres"), PathBuf::from)
+}
 
 /// Replaces a file, or makes it: whoever reads sees the whole old or the whole new one, also after a power cut.
 /// An existing file keeps its owner and mode; a new one belongs to `owner`, mode 0640.

@@ -31,6 +31,11 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// Whoever runs this program.
+    pub fn own() -> Self {
+        Self { uid: geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
+    }
+
     fn differs(self) -> bool {
         geteuid().is_root() && self.uid != 0
     }
@@ -169,6 +174,13 @@ pub async fn call<S: AsRef<OsStr>>(
     within: Duration,
 ) -> Result<Ended, Error> {
     let mut command = command(program, owner);
+    inherit(&mut command, reports);
+    command.args(words).stdin(input);
+    ended(command, program, LIST, within).await
+}
+
+/// Gives a program the environment of whoever calls.
+fn inherit(command: &mut Command, reports: bool) {
     for (name, value) in std::env::vars_os() {
         let text = name.to_string_lossy();
         let known = ["PATH", "PG_CLUSTER_CONF_ROOT"].contains(&text.as_ref()) || text.starts_with("LC_");
@@ -176,8 +188,61 @@ pub async fn call<S: AsRef<OsStr>>(
             command.env(name, value);
         }
     }
-    command.env("LC_ALL", "C.UTF-8").args(words).stdin(input);
-    ended(command, program, LIST, within).await
+    command.env("LC_ALL", "C.UTF-8");
+}
+
+/// A server that lives as long as this is kept.
+pub struct Served {
+    child: Child,
+}
+
+impl Served {
+    /// How it ended; `None` while it lives.
+    ///
+    /// # Errors
+    /// If that cannot be asked.
+    pub fn ended(&mut self) -> Result<Option<String>, Error> {
+        let status = self.child.try_wait().map_err(Error::local("the server"))?;
+        Ok(status.map(|status| status.to_string()))
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// If that cannot be asked.
+    pub async fn wait(&mut self) -> Result<(), Error> {
+        self.child.wait().await.map(|_| ()).map_err(Error::local("the server"))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // Of one that has ended there is no number any more. SIGQUIT ends its processes, too.
+        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGQUIT);
+        }
+    }
+}
+
+/// Starts a server in a group of its own, with the environment of whoever calls; it writes to `log`.
+///
+/// # Errors
+/// If it cannot be started.
+pub fn serve<S: AsRef<OsStr>>(
+    owner: Owner,
+    program: &Path,
+    words: &[S],
+    log: &Path,
+) -> Result<Served, Error> {
+    let file = std::fs::File::create(log).map_err(Error::local(log.display()))?;
+    owner.give(log)?;
+    let errors = file.try_clone().map_err(Error::local(log.display()))?;
+    let mut command = command(program, Some(owner));
+    inherit(&mut command, false);
+    command.args(words).stdout(file).stderr(errors).kill_on_drop(false).process_group(0);
+    let child = command.spawn().map_err(Error::local(program.display()))?;
+    Ok(Served { child })
 }
 
 /// Starts a program whose output is read while it works, in the environment of whoever calls: a link of a chain that

@@ -255,25 +255,123 @@ pub async fn drop_cluster(cluster: &Cluster) -> Result<(), Error> {
 /// If a server still runs in it, or a folder cannot be removed.
 pub async fn clear_away(version: u16, name: &str, owner: Owner) -> Result<(), Error> {
     let (conf, data) = (conf(version, name), data(version, name));
-    if conf.join("postgresql.conf").exists() {
+    // The tool removes whatever folder the configuration names: of a copied one that could be another cluster's.
+    let ours = |cluster: &Cluster| cluster.version == version && cluster.name == name && cluster.data == data;
+    if conf.join("postgresql.conf").exists() && clusters().await?.iter().any(ours) {
         let words = ["--stop".to_owned(), version.to_string(), name.to_owned()];
         // Of a half-made one it removes what it can.
         exec::run(None, Path::new("/usr/bin/pg_dropcluster"), &words, SLOW).await?;
     }
-    if data.join("postmaster.pid").exists() {
-        let words =
-            [format!("--pgdata={}", data.display()), "--mode=immediate".to_owned(), "stop".to_owned()];
-        exec::succeed(Some(owner), &program(version, "pg_ctl"), &words, SLOW).await?;
-    }
+    halt(&data, version, owner).await?;
     for folder in [conf, data] {
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::local(folder.display())(error));
-            }
-            _ => {}
-        }
+        remove_folder(&folder)?;
     }
     Ok(())
+}
+
+/// The process that serves a folder of data: the one of its pid file, if it works there. After a power cut that number
+/// may be somebody else's.
+///
+/// # Errors
+/// If the pid file cannot be read.
+pub fn living(data: &Path) -> Result<Option<u32>, Error> {
+    let text = durable::read(&data.join("postmaster.pid"))?.unwrap_or_default();
+    let pid = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
+    let works = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
+    let here = std::fs::canonicalize(data).ok();
+    Ok(pid.filter(|pid| works(*pid).is_some_and(|folder| Some(folder) == here)))
+}
+
+/// Ends whatever serves a folder of data, at once; none is no failure.
+///
+/// # Errors
+/// If it does not end.
+pub async fn halt(data: &Path, version: u16, owner: Owner) -> Result<(), Error> {
+    if living(data)?.is_none() {
+        return Ok(());
+    }
+    let words = [format!("--pgdata={}", data.display()), "--mode=immediate".to_owned(), "stop".to_owned()];
+    match exec::succeed(Some(owner), &program(version, "pg_ctl"), &words, SLOW).await {
+        // It was on its way out, and is gone.
+        Err(Error::Program(_)) if living(data)?.is_none() => Ok(()),
+        ended => ended.map(|_| ()),
+    }
+}
+
+/// Removes a folder with everything in it, if it is there.
+///
+/// # Errors
+/// If something of it is still there.
+pub fn remove_folder(folder: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::local(folder.display())(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes a folder of data that is whole a cluster, with the configuration that was saved of another one in `saved`, less
+/// the settings of these names, and with `block` at its end. It is not started, and not started at boot.
+///
+/// # Errors
+/// If the tool fails; what it has left is then cleared away by [`clear_away`].
+pub async fn adopt(
+    (version, name): (u16, &str),
+    (port, socket): (u16, &Path),
+    owner: Owner,
+    saved: &Path,
+    (own, block): (&[&str], &str),
+) -> Result<(), Error> {
+    let folder = data(version, name);
+    // The tool takes these three from the data. A configuration that names another folder than this one must never lie
+    // where the tools find it, so that it gets the saved one last and at once.
+    for file in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
+        durable::replace(&folder.join(file), "", owner)?;
+    }
+    let mut words = vec![
+        format!("--datadir={}", folder.display()),
+        format!("--socketdir={}", socket.display()),
+        format!("--user={}", owner.uid),
+        format!("--port={port}"),
+        "--start-conf=manual".to_owned(),
+    ];
+    if std::env::var_os("PG_CLUSTER_CONF_ROOT").is_some() {
+        words.push(format!("--logfile={}", folder.with_extension("log").display()));
+    }
+    words.extend([version.to_string(), name.to_owned()]);
+    exec::succeed(None, Path::new("/usr/bin/pg_createcluster"), &words, SLOW).await?;
+    let conf = conf(version, name);
+    for file in ["environment", "pg_ctl.conf", "pg_hba.conf", "pg_ident.conf"] {
+        if let Some(text) = durable::read(&saved.join(file))? {
+            durable::replace(&conf.join(file), &text, owner)?;
+        }
+    }
+    let more = saved.join("conf.d");
+    if let Ok(entries) = std::fs::read_dir(&more) {
+        let to = conf.join("conf.d");
+        std::fs::create_dir_all(&to).map_err(Error::local(to.display()))?;
+        owner.give(&to)?;
+        for entry in entries {
+            let path = entry.map_err(Error::local(more.display()))?.path();
+            if let (Some(text), Some(file)) = (durable::read(&path)?, path.file_name()) {
+                durable::replace(&to.join(file), &without(&text, own), owner)?;
+            }
+        }
+    }
+    let text = durable::read(&saved.join("postgresql.conf"))?.unwrap_or_default();
+    durable::replace(&conf.join("postgresql.conf"), &format!("{}{block}", without(&text, own)), owner)
+}
+
+/// The lines of a file of settings that set none of these.
+pub fn without(text: &str, names: &[&str]) -> String {
+    let sets = |line: &str| {
+        line.trim_start().split(['=', ' ', '\t']).next().unwrap_or_default().to_ascii_lowercase()
+    };
+    text.lines()
+        .filter(|line| !names.contains(&sets(line).as_str()))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 /// Whether this version has the files of an extension.
@@ -289,7 +387,7 @@ pub fn has_library(version: u16, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::read;
+    use super::{read, without};
 
     #[test]
     fn clusters_are_read_whatever_form_their_numbers_have() {
@@ -301,6 +399,12 @@ mod tests {
         assert_eq!(clusters.len(), 1);
         assert_eq!((clusters[0].title(), clusters[0].port), ("15/main".to_owned(), 5432));
         assert!(clusters[0].running && clusters[0].owner.gid == 104);
+    }
+
+    #[test]
+    fn settings_are_taken_out_by_name() {
+        let text = "# port = 1\nport = '5432'\nwork_mem = '8MB'\n  Port=1\nport_x = 1\n";
+        assert_eq!(without(text, &["port"]), "# port = 1\nwork_mem = '8MB'\nport_x = 1\n");
     }
 
     #[test]

@@ -61,6 +61,8 @@ async fn end(depot: &Depot, system: u64, name: &str, kind: Name) -> Result<(), E
                 return Err(missing(later));
             }
         }
+        // The first timeline has none, and is asked for when another one is begun from it.
+        Name::History { timeline: 1 } => {}
         Name::History { timeline } => {
             // Whatever has a higher number was begun from a timeline that had a history.
             if let Some(later) = shelf::timelines(depot, system).await?.into_iter().find(|it| *it >= timeline)

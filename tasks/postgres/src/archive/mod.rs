@@ -38,6 +38,22 @@ fn data(path: &Path) -> PathBuf {
     if data.as_os_str().is_empty() { PathBuf::from(".") } else { data.to_owned() }
 }
 
+/// Stores a file of `pg_wal`, or finds the same contents stored; before a segment the history of its timeline. Where the
+/// archive was switched on after a promotion the server does not hand that over, and no segment is of use without it.
+///
+/// # Errors
+/// As [`put`].
+pub async fn hand_over(depot: &Depot, path: &Path) -> Result<(), Error> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(Name::Segment { timeline: 2.., .. }) = Name::parse(name) {
+        let history = path.with_file_name(format!("{}.history", name.get(..8).unwrap_or_default()));
+        if history.exists() {
+            put(depot, &history).await?;
+        }
+    }
+    put(depot, path).await
+}
+
 /// Stores a file of `pg_wal`, or finds the same contents stored.
 ///
 /// # Errors

@@ -165,7 +165,8 @@ fn existing(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-fn free(path: &Path) -> Result<u64, Error> {
+/// Bytes that are free where a path is, or will be.
+pub(crate) fn free(path: &Path) -> Result<u64, Error> {
     let path = existing(path);
     let status = nix::sys::statvfs::statvfs(&path)
         .map_err(|error| Error::Local(format!("{}: {error}", path.display())))?;

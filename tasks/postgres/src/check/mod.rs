@@ -12,8 +12,8 @@ use crate::layout::Cluster;
 use crate::server::{Bounds, Row, Session};
 use crate::upgrade::bouncer::Bouncer;
 
-pub(crate) use host::line;
 pub use host::{carried, refused_settings};
+pub(crate) use host::{free, line};
 
 /// What a finding means for the upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

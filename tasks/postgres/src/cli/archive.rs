@@ -29,7 +29,7 @@ pub(super) struct Fetch {
 
 impl Archive {
     pub(super) async fn run(self) -> Result<(), Error> {
-        archive::put(&Depot::new(&self.place, None), &self.path).await
+        archive::hand_over(&Depot::new(&self.place, None), &self.path).await
     }
 }
 

@@ -3,6 +3,7 @@
 mod archive;
 mod backup;
 mod health;
+mod restore;
 mod table;
 mod upgrade;
 
@@ -35,6 +36,11 @@ enum Command {
     /// Back clusters up to the depot, and let go of old backups
     #[command(subcommand)]
     Backup(backup::Backup),
+    /// Restore a state of the past as a new cluster
+    #[command(subcommand)]
+    Restore(restore::Restore),
+    /// Restore the newest backup into a scratch place, look at it, and remove it
+    Drill(crate::drill::Plan),
     /// Upgrade a cluster to a new major version beside it
     #[command(subcommand)]
     Upgrade(upgrade::Upgrade),
@@ -114,6 +120,8 @@ async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
             Command::Archive(archive) => archive.run().await,
             Command::Fetch(fetch) => fetch.run().await,
             Command::Backup(backup) => backup.run().await,
+            Command::Restore(restore) => restore.run().await,
+            Command::Drill(plan) => crate::drill::run(&plan).await,
             Command::Upgrade(upgrade) => upgrade.run().await,
         }
     };

@@ -48,7 +48,7 @@ pub struct Plan {
 }
 
 /// Names that systemd's units and the names of files can carry.
-fn name(text: &str) -> Result<String, String> {
+pub(crate) fn name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if text.is_empty() || text.len() > 63 || !text.chars().all(fits) {
         return Err("a name of a-z, 0-9 and _".to_owned());
@@ -148,9 +148,7 @@ impl Pair {
     /// The file that says that the new cluster is this program's work: it is on the disk before the cluster is begun,
     /// and goes with it.
     fn intent(&self) -> PathBuf {
-        let folder = std::env::var_os("HOSTLER_POSTGRES_STATE");
-        let folder = folder.map_or_else(|| PathBuf::from("/var/lib/hostler-postgres"), PathBuf::from);
-        folder.join(format!("{}-{}", self.to, self.old.name))
+        durable::state().join(format!("{}-{}", self.to, self.old.name))
     }
 
     /// Whether the new cluster, whole or half, is this program's work.

@@ -8,21 +8,27 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use hostler_testkit::{Host, eventually};
+use hostler_testkit::{Host, eventually, free_ports};
 use serde_json::{Value, json};
 
 use crate::kit::Lab;
 use crate::load::Load;
+use crate::store::{ID, Store};
 use crate::upgrade::{LEFT, host as clusters};
 
 /// As long as a run may take on a machine with much else to do.
 const LONG: Duration = Duration::from_secs(400);
 
 fn install(host: &Host, lab: &Lab, name: &str) {
+    install_with(host, lab, name, "");
+}
+
+/// `more` are lines of the shell that change what the program is told.
+fn install_with(host: &Host, lab: &Lab, name: &str, more: &str) {
     let program = lab.path("program");
     if !program.exists() {
         let text = format!(
-            "#!/bin/sh\nexport PG_CLUSTER_CONF_ROOT={} HOSTLER_POSTGRES_STATE={}\nexec {} \"$@\"\n",
+            "#!/bin/sh\nexport PG_CLUSTER_CONF_ROOT={} HOSTLER_POSTGRES_STATE={}\n{more}\nexec {} \"$@\"\n",
             lab.path("conf").display(),
             lab.path("state").display(),
             env!("CARGO_BIN_EXE_hostler-postgres")
@@ -35,7 +41,7 @@ fn install(host: &Host, lab: &Lab, name: &str) {
     let yaml = yaml.replace("/etc/pgbouncer/", &format!("{}/", lab.path("").display()).replace("//", "/"));
     // The program of a checkout may be where the user postgres cannot go.
     let yaml = yaml.replace("    user: postgres\n", "");
-    let script = if name == "postgres-health" { "health" } else { "upgrade" };
+    let script = name.trim_start_matches("postgres-");
     let text = fs::read_to_string(folder.join(script)).expect("the script");
     let text = text.replace("${HOSTLER_POSTGRES:-hostler-postgres}", &program.display().to_string());
     host.task(name, &yaml, &[(script, &text)]);
@@ -79,4 +85,50 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
     let (_, errors) = load.prove(&lab, new);
     assert!(errors.is_empty(), "{errors:?}");
     assert_ne!(lab.sql(new, "shop", LEFT), "0", "the way back is open");
+}
+
+#[test]
+fn orders_back_a_cluster_up_drill_it_and_restore_it() {
+    let store = Store::new();
+    let lab = &store.lab;
+    let port = store.cluster(15, "");
+    lab.sql(port, "postgres", "create table t as select generate_series(1, 100) as i");
+    let mut host = Host::on_dir("db2");
+    let (config, run) = (lab.path("depot.yml"), lab.path("run"));
+    let more = format!(
+        "export HOSTLER_DEPOT={}\nplace=\"--depot-config {}\"\ncase \"$1 $2\" in\n\
+         'restore run') set -- \"$@\" $place --socket {} ;;\n\
+         'drill --id') set -- \"$@\" $place --folder {} ;;\n'backup '*) set -- \"$@\" $place ;;\nesac",
+        lab.path("bin/hostler-depot").display(),
+        config.display(),
+        run.display(),
+        lab.path("data").display()
+    );
+    for name in ["postgres-backup", "postgres-drill", "postgres-restore"] {
+        install_with(&host, lab, name, &more);
+    }
+    host.start();
+    let order = |name: &str, task: &str, params: Value| {
+        host.order(name, &json!({"task": task, "params": params}).to_string());
+    };
+    order("backup", "postgres-backup", json!({"cluster": lab.name(), "id": ID}));
+    let report = ends(&host, "backup", "succeeded");
+    let stamp = report["outputs"]["backup"].as_str().expect("a stamp").to_owned();
+    lab.sql(port, "postgres", "insert into t values (101)");
+    store.switch(port);
+    order("drill", "postgres-drill", json!({"id": ID}));
+    let report = ends(&host, "drill", "succeeded");
+    assert!(report["message"].to_string().contains(&format!("{stamp} can be restored")), "{report}");
+    let [free] = free_ports();
+    let name = format!("{}r", lab.name());
+    let params = |to: &str| json!({"cluster": name, "id": ID, "port": free, "to": to});
+    // What cannot be restored leaves nothing; only the server can tell so of a name.
+    order("restore", "postgres-restore", params("name=nothing"));
+    let report = ends(&host, "restore", "undone");
+    assert!(report["message"].to_string().contains("before configured recovery target"), "{report}");
+    assert!(!lab.conf(15).with_file_name(&name).exists() && !lab.path("data/15").join(&name).exists());
+    order("restore-2", "postgres-restore", params("latest"));
+    ends(&host, "restore-2", "succeeded");
+    assert_eq!(lab.sql(free, "postgres", "select count(*) from t"), "101");
+    assert_eq!(lab.sql(port, "postgres", "select count(*) from t"), "101");
 }

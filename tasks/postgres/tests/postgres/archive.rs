@@ -149,6 +149,7 @@ fn a_recovery_is_told_that_the_archive_ends_only_where_it_does() {
     // The end, and what a server asks for beyond it.
     ends(fetch(&store, "0000000100000000000000A0"), 1, "ends before it");
     ends(fetch(&store, "00000002.history"), 1, "ends before it");
+    ends(fetch(&store, "00000001.history"), 1, "");
     assert_eq!(got(), None);
     // A hole, and a history that is missing.
     let folder = |name: &str| store.object(&format!("{ID}.wal/{system}/00000001/{name}"));

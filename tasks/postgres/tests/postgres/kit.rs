@@ -266,11 +266,13 @@ impl Drop for Lab {
             let _ = child.wait();
         }
         for version in ["13", "15"] {
-            let data = self.path("data").join(version).join(&self.name);
-            if data.join("postmaster.pid").exists() {
-                let mut command = as_postgres(format!("/usr/lib/postgresql/{version}/bin/pg_ctl"));
-                command.arg("--pgdata").arg(&data).args(["--mode=immediate", "--wait", "stop"]);
-                let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            let Ok(clusters) = fs::read_dir(self.path("data").join(version)) else { continue };
+            for data in clusters.flatten().map(|entry| entry.path()) {
+                if data.join("postmaster.pid").exists() {
+                    let mut command = as_postgres(format!("/usr/lib/postgresql/{version}/bin/pg_ctl"));
+                    command.arg("--pgdata").arg(&data).args(["--mode=immediate", "--wait", "stop"]);
+                    let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+                }
             }
         }
     }
