@@ -25,6 +25,7 @@ pub mod error;
 pub mod exec;
 pub mod health;
 pub mod layout;
+pub mod made;
 pub mod report;
 pub mod restore;
 pub mod server;

@@ -26,6 +26,7 @@ use crate::durable;
 use crate::error::Error;
 use crate::exec::Owner;
 use crate::layout::{self, Cluster};
+use crate::made::{Begun, Intent};
 use crate::report;
 use crate::server::{Bounds, Session};
 use crate::wal;
@@ -81,19 +82,8 @@ const OTHERS: [&str; 9] = [
     "stats_temp_directory",
 ];
 
-/// The file that says that the cluster, whole or half, is the work of a restore: its run and its version.
-fn intent(name: &str) -> PathBuf {
-    durable::state().join(format!("restore-{name}"))
-}
-
-/// What stands in it.
-fn begun(name: &str) -> Result<Option<(u16, String)>, Error> {
-    let path = intent(name);
-    let Some(text) = durable::read(&path)? else { return Ok(None) };
-    let version = text.split_ascii_whitespace().next().and_then(|version| version.parse().ok());
-    let version =
-        version.ok_or_else(|| Error::Unclear(format!("{} does not say a version", path.display())))?;
-    Ok(Some((version, text)))
+fn intent(name: &str) -> Intent {
+    Intent::new("restore", name)
 }
 
 fn scratch(version: u16, name: &str, owner: Owner) -> Scratch {
@@ -108,12 +98,7 @@ fn scratch(version: u16, name: &str, owner: Owner) -> Scratch {
 /// If the state cannot be restored, something is where the cluster would be, or a part fails: then [`undo`] clears away.
 pub async fn run(plan: &Plan) -> Result<(), Error> {
     let name = &plan.cluster;
-    if begun(name)?.is_some() {
-        return Err(Error::Refused(format!(
-            "{} exists: a restore was begun; take it back with `restore undo --cluster {name}`",
-            intent(name).display()
-        )));
-    }
+    intent(name).unbegun()?;
     let owner = layout::administrator()?;
     let depot = Depot::new(&plan.place, owner);
     let owner = owner.unwrap_or_else(Owner::own);
@@ -125,11 +110,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     for note in &chosen.notes {
         report::message(note);
     }
-    let folder = durable::state();
-    fs::create_dir_all(&folder).map_err(Error::local(folder.display()))?;
-    let run = std::env::var("HOSTLER_RUN").unwrap_or_else(|_| "by hand".to_owned());
-    let mark = format!("{version} {run}\n");
-    durable::replace(&intent(name), &mark, Owner { uid: 0, gid: 0 })?;
+    let begun = intent(name).begin(version)?;
     here(CrashPoint::RestoreIntended);
     if let Some(parent) = scratch.data.parent().filter(|parent| !parent.exists()) {
         fs::create_dir_all(parent).map_err(Error::local(parent.display()))?;
@@ -154,7 +135,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     }
     layout::start_at_boot(&cluster, true)?;
     fs::remove_dir_all(&scratch.work).map_err(Error::local(scratch.work.display()))?;
-    durable::replace(&marker(&cluster.data), &mark, owner)?;
+    begun.complete(&cluster.data, owner)?;
     let stopped = evidence.stopping.clone().unwrap_or_else(|| "everything that is archived".to_owned());
     report::output("cluster", cluster.title());
     report::output("backup", chosen.backup.record.stamp.as_str());
@@ -176,10 +157,6 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
         ),
     );
     Ok(())
-}
-
-fn marker(data: &Path) -> PathBuf {
-    data.join("hostler.made")
 }
 
 /// Whether there is nothing where the cluster would be, and room for it.
@@ -303,28 +280,29 @@ async fn adopt(plan: &Plan, depot: &Depot, chosen: &Chosen, scratch: &Scratch) -
 /// [`Error::No`] if it is not; others if that cannot be told.
 pub async fn done(made: &Made) -> Result<(), Error> {
     let name = &made.cluster;
-    let Some((version, text)) = begun(name)? else {
+    let Some(begun) = intent(name).begun()? else {
         return Err(Error::No("no restore was begun".to_owned()));
     };
-    if durable::read(&marker(&layout::data(version, name)))? != Some(text) {
+    if !begun.whole(&layout::data(begun.version, name))? {
         return Err(Error::No("not done".to_owned()));
     }
-    let cluster = layout::cluster(name, Some(version)).await?;
+    let cluster = layout::cluster(name, Some(begun.version)).await?;
     Session::open(&cluster, "postgres", Bounds::LOOK).await.map(|_| ())
 }
 
-/// Removes what a restore has made or begun.
+/// Removes what a restore of this run has made or begun, or by hand that of any run.
 ///
 /// # Errors
 /// If something of it is still there.
 pub async fn undo(made: &Made) -> Result<(), Error> {
     let name = &made.cluster;
-    let Some((version, _)) = begun(name)? else { return Ok(()) };
+    let Some(begun) = intent(name).begun()?.filter(Begun::ours) else { return Ok(()) };
+    let version = begun.version;
     let owner = layout::administrator()?;
     let owner = owner.unwrap_or_else(Owner::own);
     let scratch = scratch(version, name, owner);
     layout::clear_away(version, name, owner).await?;
     layout::remove_folder(&scratch.work)?;
     // Nothing is said of it: the message of a step that was taken back is why.
-    durable::remove(&intent(name))
+    intent(name).forget()
 }

@@ -87,7 +87,12 @@ fn every_instant(version: u16) {
             assert_eq!(output(&mut store.program(&["restore", "done", "--cluster", &name])).0, 0);
             // Never over a living one, nor over a stopped one.
             let (status, _, said) = restore(&store, &name, &["--latest"]);
-            assert!(status == 6 && said.contains("restore was begun"), "{status} {said}");
+            assert!(status == 6 && said.contains("made or begun by restore"), "{status} {said}");
+            // Nor does a second order take back, or call done, what the first has made.
+            for (command, wanted) in [("undo", 0), ("done", 1)] {
+                let mut other = store.program(&["restore", command, "--cluster", &name]);
+                assert_eq!(output(other.env("HOSTLER_RUN", "another")).0, wanted, "{command}");
+            }
             assert_eq!(&rows(&store, restored), wanted);
         }
         undo(&store, &name);
