@@ -70,6 +70,10 @@ points! {
     Recovered = "recovered",
     /// Restore: it is a cluster of the host, and not started.
     Adopted = "adopted",
+    /// Install: the intent is on the disk, nothing is made.
+    InstallIntended = "install-intended",
+    /// Install: the cluster is made, not configured, not started.
+    Installed = "installed",
     /// Drill: the server has recovered, and answers in its place.
     DrillRecovered = "drill-recovered",
     /// Prune: the records are gone, what belongs to them is there.

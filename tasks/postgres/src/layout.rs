@@ -190,25 +190,59 @@ pub async fn create(like: &Cluster, admin: &Session, version: u16, port: u16) ->
             segment.strip_suffix("GB").and_then(|number| number.parse::<u64>().ok()).map(|size| size * 1024)
         })
         .ok_or_else(|| Error::Server(format!("{}: segments of {segment}", like.title())))?;
-    let folder = data(version, &like.name);
+    let shape = Shape {
+        encoding: encoding.clone(),
+        collate: collate.clone(),
+        ctype: ctype.clone(),
+        checksums: checksums == "on",
+        segment: bytes << 20,
+    };
+    make((version, &like.name), (port, &like.socket), like.owner, &shape).await
+}
+
+/// What of a cluster is decided when it is made.
+pub struct Shape {
+    /// Encoding of its databases.
+    pub encoding: String,
+    /// Their order.
+    pub collate: String,
+    /// Their kinds of characters.
+    pub ctype: String,
+    /// Whether pages have checksums.
+    pub checksums: bool,
+    /// Bytes of a segment of WAL.
+    pub segment: u64,
+}
+
+/// Makes a cluster. It is not started, and not started at boot.
+///
+/// # Errors
+/// If the tool fails; what it has left is then cleared away by [`clear_away`].
+pub async fn make(
+    (version, name): (u16, &str),
+    (port, socket): (u16, &Path),
+    owner: Owner,
+    shape: &Shape,
+) -> Result<(), Error> {
+    let folder = data(version, name);
     let mut words = vec![
         format!("--datadir={}", folder.display()),
-        format!("--socketdir={}", like.socket.display()),
-        format!("--user={}", like.owner.uid),
+        format!("--socketdir={}", socket.display()),
+        format!("--user={}", owner.uid),
         format!("--port={port}"),
-        format!("--encoding={encoding}"),
-        format!("--locale={collate}"),
-        format!("--lc-collate={collate}"),
-        format!("--lc-ctype={ctype}"),
+        format!("--encoding={}", shape.encoding),
+        format!("--locale={}", shape.collate),
+        format!("--lc-collate={}", shape.collate),
+        format!("--lc-ctype={}", shape.ctype),
         "--start-conf=manual".to_owned(),
     ];
     if std::env::var_os("PG_CLUSTER_CONF_ROOT").is_some() {
         words.push(format!("--logfile={}", folder.with_extension("log").display()));
     }
-    words.extend([version.to_string(), like.name.clone(), "--".to_owned()]);
-    words.extend([format!("--wal-segsize={bytes}"), "--auth-local=peer".to_owned()]);
+    words.extend([version.to_string(), name.to_owned(), "--".to_owned()]);
+    words.extend([format!("--wal-segsize={}", shape.segment >> 20), "--auth-local=peer".to_owned()]);
     words.push("--auth-host=scram-sha-256".to_owned());
-    if checksums == "on" {
+    if shape.checksums {
         words.push("--data-checksums".to_owned());
     } else if version >= 18 {
         words.push("--no-data-checksums".to_owned());

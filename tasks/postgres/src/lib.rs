@@ -24,6 +24,7 @@ pub mod durable;
 pub mod error;
 pub mod exec;
 pub mod health;
+pub mod install;
 pub mod layout;
 pub mod made;
 pub mod report;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Finding, Severity, Wish};
 use crate::error::Error;
-use crate::exec;
+use crate::exec::{self, Owner};
 use crate::layout;
 use crate::server::Session;
 
@@ -64,22 +64,22 @@ pub(crate) fn line(name: &str, value: &str) -> String {
 /// # Errors
 /// If it cannot be asked.
 pub async fn refused_settings(
-    old: &layout::Cluster,
+    owner: Owner,
     to: u16,
     settings: &[(String, String)],
 ) -> Result<Vec<String>, Error> {
     let folder = tempfile::tempdir().map_err(Error::local("a temporary folder"))?;
-    old.owner.give(folder.path())?;
+    owner.give(folder.path())?;
     let file = folder.path().join("postgresql.conf");
     let server = layout::program(to, "postgres");
     let within = Duration::from_secs(30);
     let mut refused = Vec::new();
     for (name, value) in settings {
         std::fs::write(&file, line(name, value)).map_err(Error::local(file.display()))?;
-        old.owner.give(&file)?;
+        owner.give(&file)?;
         let words: [&std::ffi::OsStr; 4] =
             ["-D".as_ref(), folder.path().as_ref(), "-C".as_ref(), name.as_ref()];
-        let ended = exec::run(Some(old.owner), &server, &words, within).await?;
+        let ended = exec::run(Some(owner), &server, &words, within).await?;
         if ended.status != Some(0) {
             refused.push(name.clone());
         }
@@ -145,7 +145,7 @@ pub(super) async fn all(
             }
         }
         let settings = carried(admin).await?;
-        for name in refused_settings(old, to, &settings).await? {
+        for name in refused_settings(old.owner, to, &settings).await? {
             let what = format!("setting that version {to} does not take: it is left out");
             found.push(Finding::new(Severity::Do, what, name));
         }

@@ -3,6 +3,7 @@
 mod archive;
 mod backup;
 mod health;
+mod install;
 mod restore;
 mod table;
 mod upgrade;
@@ -41,6 +42,9 @@ enum Command {
     Restore(restore::Restore),
     /// Restore the newest backup into a scratch place, look at it, and remove it
     Drill(crate::drill::Plan),
+    /// Make a new cluster by the distribution's tools
+    #[command(subcommand)]
+    Install(install::Install),
     /// Upgrade a cluster to a new major version beside it
     #[command(subcommand)]
     Upgrade(upgrade::Upgrade),
@@ -122,6 +126,7 @@ async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
             Command::Backup(backup) => backup.run().await,
             Command::Restore(restore) => restore.run().await,
             Command::Drill(plan) => crate::drill::run(&plan).await,
+            Command::Install(install) => install.run().await,
             Command::Upgrade(upgrade) => upgrade.run().await,
         }
     };

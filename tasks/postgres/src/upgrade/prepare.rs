@@ -81,7 +81,7 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
 /// The configuration of the new cluster: what the old one's files say and its version takes, and what replication needs.
 async fn settings(pair: &Pair, admin: &Session) -> Result<String, Error> {
     let carried = check::carried(admin).await?;
-    let refused = check::refused_settings(&pair.old, pair.to, &carried).await?;
+    let refused = check::refused_settings(pair.old.owner, pair.to, &carried).await?;
     let mut text = "# From the old cluster, by hostler-postgres.\n".to_owned();
     for (name, value) in carried.iter().filter(|(name, _)| !refused.contains(name)) {
         text.push_str(&check::line(name, value));

@@ -88,7 +88,7 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
 }
 
 #[test]
-fn orders_back_a_cluster_up_drill_it_and_restore_it() {
+fn orders_make_a_cluster_back_one_up_drill_it_and_restore_it() {
     let store = Store::new();
     let lab = &store.lab;
     let port = store.cluster(15, "");
@@ -96,15 +96,15 @@ fn orders_back_a_cluster_up_drill_it_and_restore_it() {
     let mut host = Host::on_dir("db2");
     let (config, run) = (lab.path("depot.yml"), lab.path("run"));
     let more = format!(
-        "export HOSTLER_DEPOT={}\nplace=\"--depot-config {}\"\ncase \"$1 $2\" in\n\
-         'restore run') set -- \"$@\" $place --socket {} ;;\n\
-         'drill --id') set -- \"$@\" $place --folder {} ;;\n'backup '*) set -- \"$@\" $place ;;\nesac",
+        "export HOSTLER_DEPOT={0}\nplace=\"--depot-config {1}\"\ncase \"$1 $2\" in\n\
+         'restore run') set -- \"$@\" $place --socket {2} ;;\n'install run') set -- \"$@\" --socket {2} ;;\n\
+         'drill --id') set -- \"$@\" $place --folder {3} ;;\n'backup '*) set -- \"$@\" $place ;;\nesac",
         lab.path("bin/hostler-depot").display(),
         config.display(),
         run.display(),
         lab.path("data").display()
     );
-    for name in ["postgres-backup", "postgres-drill", "postgres-restore"] {
+    for name in ["postgres-install", "postgres-backup", "postgres-drill", "postgres-restore"] {
         install_with(&host, lab, name, &more);
     }
     host.start();
@@ -131,4 +131,17 @@ fn orders_back_a_cluster_up_drill_it_and_restore_it() {
     ends(&host, "restore-2", "succeeded");
     assert_eq!(lab.sql(free, "postgres", "select count(*) from t"), "101");
     assert_eq!(lab.sql(port, "postgres", "select count(*) from t"), "101");
+    let [free] = free_ports();
+    let name = format!("{}i", lab.name());
+    let settings = json!({"max_connections": "33", "log_line_prefix": "it's %m "});
+    order(
+        "install",
+        "postgres-install",
+        json!({"cluster": name, "version": 13, "port": free, "settings": settings}),
+    );
+    ends(&host, "install", "succeeded");
+    assert_eq!(
+        lab.sql(free, "postgres", "show log_line_prefix; show server_version_num").get(..7),
+        Some("it's %m")
+    );
 }

@@ -12,6 +12,7 @@ mod backup;
 mod check;
 mod drill;
 mod health;
+mod install;
 mod kit;
 mod load;
 mod memory;
