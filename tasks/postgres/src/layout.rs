@@ -265,6 +265,42 @@ pub async fn start(cluster: &Cluster) -> Result<(), Error> {
     }
 }
 
+/// Stops a cluster, ending its sessions, and starts it again.
+///
+/// # Errors
+/// If it does not start.
+pub async fn restart(cluster: &Cluster) -> Result<(), Error> {
+    let words = [cluster.version.to_string(), cluster.name.clone(), "restart".to_owned()];
+    exec::succeed(None, Path::new("/usr/bin/pg_ctlcluster"), &words, SLOW).await.map(|_| ())
+}
+
+/// The minor version that is installed, such as `15.18`.
+///
+/// # Errors
+/// If its server does not say.
+pub async fn minor(version: u16) -> Result<String, Error> {
+    let server = program(version, "postgres");
+    let text = exec::succeed(None, &server, &["--version"], QUICK).await?;
+    let words = text.split_once("(PostgreSQL)").and_then(|(_, rest)| rest.split_ascii_whitespace().next());
+    words
+        .map(str::to_owned)
+        .ok_or_else(|| Error::Program(format!("{} does not say its version", server.display())))
+}
+
+/// Asks the installed server whether it takes the settings of a cluster, without starting it.
+///
+/// # Errors
+/// If it does not.
+pub async fn settings_hold(cluster: &Cluster) -> Result<(), Error> {
+    let conf = cluster.conf.display().to_string();
+    let words = ["-D", &conf, "-C", "data_directory"];
+    let ended = exec::run(Some(cluster.owner), &program(cluster.version, "postgres"), &words, QUICK).await?;
+    if ended.status == Some(0) && Path::new(ended.output.trim()) == cluster.data {
+        return Ok(());
+    }
+    Err(Error::Refused(format!("{} would not start again: {}", cluster.title(), ended.complaint)))
+}
+
 /// Whether the host starts a cluster when it boots.
 ///
 /// # Errors

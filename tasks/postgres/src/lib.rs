@@ -28,6 +28,7 @@ pub mod install;
 pub mod layout;
 pub mod made;
 pub mod report;
+pub mod restart;
 pub mod restore;
 pub mod server;
 pub mod upgrade;

@@ -45,6 +45,8 @@ enum Command {
     /// Make a new cluster by the distribution's tools
     #[command(subcommand)]
     Install(install::Install),
+    /// Restart a cluster onto the installed minor version, or for settings that wait, and measure how long it is away
+    Restart(crate::restart::Plan),
     /// Upgrade a cluster to a new major version beside it
     #[command(subcommand)]
     Upgrade(upgrade::Upgrade),
@@ -127,6 +129,7 @@ async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
             Command::Restore(restore) => restore.run().await,
             Command::Drill(plan) => crate::drill::run(&plan).await,
             Command::Install(install) => install.run().await,
+            Command::Restart(plan) => crate::restart::run(&plan).await,
             Command::Upgrade(upgrade) => upgrade.run().await,
         }
     };

@@ -1,0 +1,136 @@
+//! The restart of a cluster, as short as it can be, and only where the start is known to succeed as far as that can be
+//! known: for a minor version whose packages are installed, or for settings that wait for one.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::error::Error;
+use crate::layout::{self, Cluster};
+use crate::report;
+use crate::server::{Bounds, Session};
+
+/// How often is asked whether the server answers.
+const ASK: Duration = Duration::from_millis(20);
+
+/// What is restarted, and why.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Plan {
+    /// Name of the cluster
+    #[arg(long, value_name = "NAME")]
+    cluster: String,
+    /// Its major version, where several versions have a cluster of this name
+    #[arg(long, value_name = "VERSION")]
+    version: Option<u16>,
+    /// Restart although nothing waits for it
+    #[arg(long)]
+    always: bool,
+    /// Let settings that wait for a restart take effect with it
+    #[arg(long)]
+    settings: bool,
+}
+
+/// Restarts, if there is a reason.
+///
+/// # Errors
+/// If the files of settings are wrong, settings wait that were not asked for, or the server does not come back as it
+/// should.
+pub async fn run(plan: &Plan) -> Result<(), Error> {
+    let cluster = layout::cluster(&plan.cluster, plan.version).await?;
+    let session = Session::open(&cluster, "postgres", Bounds::WORK).await?;
+    let running = session.text("select split_part(current_setting('server_version'), ' ', 1)").await?;
+    let installed = layout::minor(cluster.version).await?;
+    let waiting = session
+        .value("select string_agg(name, ', ' order by name) from pg_settings where pending_restart")
+        .await?;
+    check_files(&cluster, &session).await?;
+    if let Some(names) = waiting.as_deref().filter(|_| !plan.settings) {
+        return Err(Error::Refused(format!(
+            "{}: a restart would also change {names}: say --settings if that is meant, or take the changes back",
+            cluster.title()
+        )));
+    }
+    if running == installed && waiting.is_none() && !plan.always {
+        report::message(&format!(
+            "{} runs {running}, which is installed, and nothing waits for a restart",
+            cluster.title()
+        ));
+        return Ok(());
+    }
+    report::progress(10, &format!("{} runs {running}, installed is {installed}", cluster.title()));
+    // What is written now is not written while clients wait.
+    session.run("checkpoint").await?;
+    drop(session);
+    let asked = cluster.clone();
+    let (stopped, begun) = (std::sync::Arc::new(tokio::sync::Notify::new()), Instant::now());
+    let told = std::sync::Arc::clone(&stopped);
+    let gap = tokio::spawn(async move { gap(&asked, &told).await });
+    let restarted = layout::restart(&cluster).await;
+    stopped.notify_one();
+    let gap = gap.await.map_err(|error| Error::Local(error.to_string()))?;
+    restarted?;
+    let session = Session::open(&cluster, "postgres", Bounds::LOOK).await?;
+    let now = session.text("select split_part(current_setting('server_version'), ' ', 1)").await?;
+    if now != installed {
+        return Err(Error::Unclear(format!(
+            "{} runs {now} after the restart, and {installed} is installed",
+            cluster.title()
+        )));
+    }
+    report::output("running", now.as_str());
+    report::output("gap_seconds", format!("{:.2}", gap.as_secs_f64()));
+    report::progress(
+        100,
+        &format!(
+            "{} runs {now}; it did not answer for {:.2} s of {:.1} s",
+            cluster.title(),
+            gap.as_secs_f64(),
+            begun.elapsed().as_secs_f64()
+        ),
+    );
+    Ok(())
+}
+
+/// The longest time between two answers, until it is told to stop and the server has answered once more.
+async fn gap(cluster: &Cluster, stop: &tokio::sync::Notify) -> Duration {
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    let mut stopping = false;
+    loop {
+        let answers = match Session::open(cluster, "postgres", Bounds::LOOK).await {
+            Ok(session) => session.holds("select true").await.unwrap_or(false),
+            Err(_) => false,
+        };
+        if answers {
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        if stopping {
+            return longest.max(last.elapsed());
+        }
+        tokio::select! {
+            () = sleep(ASK) => {}
+            () = stop.notified() => stopping = true,
+        }
+    }
+}
+
+/// Whether the files are such that a server starts with them: a broken one would only be found when the old one is gone.
+async fn check_files(cluster: &Cluster, session: &Session) -> Result<(), Error> {
+    // A change that waits for a restart is an error of this kind, too, and none that a start would meet.
+    let wrong = session
+        .value(
+            "select string_agg(format('%s:%s %s: %s', sourcefile, sourceline, coalesce(name, '?'), error), '; ') \
+             from pg_file_settings where error is not null and error <> 'setting could not be applied'",
+        )
+        .await?;
+    let hba = session
+        .value("select string_agg(format('line %s: %s', line_number, error), '; ') from pg_hba_file_rules where error is not null")
+        .await?;
+    if let Some(why) = wrong.or(hba) {
+        return Err(Error::Refused(format!(
+            "{} would not start again: {why}: repair it first",
+            cluster.title()
+        )));
+    }
+    layout::settings_hold(cluster).await
+}
