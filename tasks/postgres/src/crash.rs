@@ -74,6 +74,8 @@ points! {
     InstallIntended = "install-intended",
     /// Install: the cluster is made, not configured, not started.
     Installed = "installed",
+    /// Restart: the mark is on the disk, the server is not stopped yet.
+    RestartIntended = "restart-intended",
     /// Drill: the server has recovered, and answers in its place.
     DrillRecovered = "drill-recovered",
     /// Prune: the records are gone, what belongs to them is there.

@@ -1,11 +1,16 @@
 //! The restart of a cluster, as short as it can be, and only where the start is known to succeed as far as that can be
 //! known: for a minor version whose packages are installed, or for settings that wait for one.
+//!
+//! A mark is on the disk while the server may be down for it: the next one starts a server that only that has stopped.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::crash::{CrashPoint, here};
+use crate::durable;
 use crate::error::Error;
+use crate::exec::Owner;
 use crate::layout::{self, Cluster};
 use crate::report;
 use crate::server::{Bounds, Session};
@@ -37,7 +42,16 @@ pub struct Plan {
 /// should.
 pub async fn run(plan: &Plan) -> Result<(), Error> {
     let cluster = layout::cluster(&plan.cluster, plan.version).await?;
+    let mark = durable::state().join(format!("restart-{}-{}", cluster.version, cluster.name));
+    if !cluster.running && durable::read(&mark)?.is_some() {
+        report::message(&format!(
+            "{} was stopped by a restart that did not come to its end",
+            cluster.title()
+        ));
+        layout::start(&cluster).await?;
+    }
     let session = Session::open(&cluster, "postgres", Bounds::WORK).await?;
+    durable::remove(&mark)?;
     let running = session.text("select split_part(current_setting('server_version'), ' ', 1)").await?;
     let installed = layout::minor(cluster.version).await?;
     let waiting = session
@@ -61,6 +75,10 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     // What is written now is not written while clients wait.
     session.run("checkpoint").await?;
     drop(session);
+    let folder = durable::state();
+    std::fs::create_dir_all(&folder).map_err(Error::local(folder.display()))?;
+    durable::replace(&mark, "\n", Owner { uid: 0, gid: 0 })?;
+    here(CrashPoint::RestartIntended);
     let asked = cluster.clone();
     let (stopped, begun) = (std::sync::Arc::new(tokio::sync::Notify::new()), Instant::now());
     let told = std::sync::Arc::clone(&stopped);
@@ -77,6 +95,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
             cluster.title()
         )));
     }
+    durable::remove(&mark)?;
     report::output("running", now.as_str());
     report::output("gap_seconds", format!("{:.2}", gap.as_secs_f64()));
     report::progress(

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use hostler_postgres::crash::CrashPoint;
+
 use crate::kit::output;
 use crate::store::Store;
 
@@ -49,5 +51,19 @@ fn a_restart_is_measured_and_refused_where_the_server_would_not_come_back() {
         let second = begun();
         restart(&["--always"], 0, "did not answer for");
         assert_ne!(begun(), second);
+        // One that somebody has stopped is left alone; one that a dead restart has stopped is not.
+        let by_hand = |action: &str| lab.run("pg_ctlcluster", &[&version.to_string(), lab.name(), action]);
+        by_hand("stop");
+        restart(&["--always"], 4, "no login");
+        by_hand("start");
+        let wish = lab.path("wish");
+        fs::write(&wish, CrashPoint::RestartIntended.name()).expect("a wish");
+        let mut killed = lab.program(&["restart", "--cluster", lab.name(), "--always"]);
+        assert_eq!(output(killed.env("HOSTLER_CRASH_FILE", &wish)).0, -1);
+        by_hand("stop");
+        restart(&[], 0, "nothing waits");
+        assert_eq!(lab.sql(port, "postgres", "show max_connections"), "50");
+        by_hand("stop");
+        restart(&[], 4, "no login");
     }
 }
