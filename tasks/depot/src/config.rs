@@ -199,6 +199,8 @@ pub struct Settings {
     pub unit: u64,
     /// How they grow.
     parts: Parts,
+    /// A stream of fewer bytes than this goes by one request; 0: none that is longer than a part.
+    pub at_once: u64,
     /// Whose backups Backint restores and finds, where that is not whoever calls.
     pub backint_user: Option<String>,
     /// Requests at once.
@@ -344,6 +346,8 @@ impl Settings {
             memory: file.memory_mib.map(|memory| memory.saturating_mul(MIB)),
             unit: part * MIB,
             parts: file.parts,
+            // Who says how large the parts are wants parts.
+            at_once: if file.part_mib.is_some() { 0 } else { schedule::AT_ONCE },
             backint_user: file.backint_user.filter(|user| !user.is_empty()),
             parallel: file.parallel.unwrap_or(8).clamp(1, 256),
             databases: file.databases,

@@ -7,7 +7,7 @@
 //!     |       |       |      |
 //!  stream   catalog retention clean  bytes in and out; what is there; what goes; what is waste
 //!     |     chain            |
-//!     |       |           publish     the last write, which can only go forward
+//!  transmit   |           publish     bytes on their way; the last write, which can only go forward
 //!     |       |              |
 //!  store  manifest  name  journal    the bucket; what a backup is; where it is; what was begun
 //! ```
@@ -42,4 +42,5 @@ pub mod retention;
 pub mod secret;
 pub mod store;
 pub mod stream;
+pub mod transmit;
 pub mod upload;

@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, oneshot};
 use ulid::Ulid;
 
 use crate::chain;
@@ -34,6 +33,7 @@ use crate::stream::buffer_pool::BufferPool;
 use crate::stream::cut::{Cutter, Layout, Part};
 use crate::stream::schedule::Sizes;
 use crate::stream::stages::{IngestResult, Recipe, StreamError, ingest};
+use crate::transmit::{Upload, Way, transmit};
 
 /// What to store, and how.
 #[derive(Clone)]
@@ -54,6 +54,9 @@ pub struct PutRequest {
     pub memory: Option<u64>,
     /// Most requests at once.
     pub parallel: usize,
+    /// A stream of fewer bytes than this goes by one request, if memory has room for it; 0: each that is longer than a
+    /// part goes in parts.
+    pub at_once: u64,
     /// Bytes a second.
     pub rate: Option<u64>,
     /// What SAP HANA calls it.
@@ -282,12 +285,16 @@ async fn send(
     let name = request.name.clone();
     let pool = BufferPool::new(request.memory);
     let guard = CallOff(called_off, pool.clone());
+    let room = pool.room(request.sizes.unit);
     let (sender, mut parts) = mpsc::channel::<Part>(1);
     let cutter = Cutter::new(request.sizes, pool, Handle::current(), sender, request.rate);
+    // Where nothing is done with the bytes, those that are sent have the sum of those that are read.
+    let (tell, sha256) = oneshot::channel();
+    let sha256 = request.recipe.is_plain().then_some(sha256);
     let recipe = request.recipe.clone();
     let seen = Arc::clone(progress);
     let empty = request.empty;
-    let pump = tokio::task::spawn_blocking(move || {
+    let pump = tokio::task::spawn_blocking(move || -> Result<IngestResult, StreamError> {
         let source = std::cell::RefCell::new(&mut source);
         let mut reader = Shared(&source);
         let ended = |size| {
@@ -297,9 +304,21 @@ async fn send(
             }
             Ok(())
         };
-        ingest(&mut reader, &recipe, cutter, |count| seen.add(count), ended)
+        let taken = ingest(&mut reader, &recipe, cutter, |count| seen.add(count), ended)?;
+        // Nobody waits for it where the stream goes in parts.
+        let _ = tell.send(taken.sha256.clone());
+        Ok(taken)
     });
-    let sent = transmit(store, open, request, key, &mut parts).await;
+    let way = Way {
+        what: &what,
+        key,
+        object_options: &request.object_options,
+        parallel: request.parallel,
+        at_once: if request.rate.is_some() { 0 } else { request.at_once },
+        room,
+        sha256,
+    };
+    let sent = transmit(store, open, way, &mut parts).await;
     drop(parts);
     // If sending failed the pump must not wait for memory or for its source.
     if sent.is_err() {
@@ -314,7 +333,11 @@ async fn send(
             let doubtful = stored.iter().filter(|part| !part.proved).map(|part| part.number).collect();
             (taken, doubtful)
         }
-        (Ok(Upload::Whole { proved }), Ok(taken)) => (taken, if proved { Vec::new() } else { vec![1] }),
+        (Ok(Upload::Whole { proved }), Ok(mut taken)) => {
+            taken.layout.parts.clear();
+            taken.layout.parts.extend((taken.layout.size > 0).then_some((1, taken.layout.size)));
+            (taken, if proved { Vec::new() } else { vec![1] })
+        }
         (_, Err(StreamError::Source(error))) if error.to_string() != "called off" => {
             return Err(Error::Stream(format!("{what}: nothing was stored: {error}")));
         }
@@ -400,73 +423,6 @@ async fn read_back(
         }
     }
     Ok(Proof::Sample)
-}
-
-/// What was sent: as parts, or whole.
-enum Upload {
-    Parts(String, Vec<uploads::Stored>),
-    Whole { proved: bool },
-}
-
-/// Takes parts from the pump and keeps several in flight.
-async fn transmit(
-    store: &Store,
-    open: &mut Open,
-    request: &PutRequest,
-    key: &str,
-    parts: &mut mpsc::Receiver<Part>,
-) -> Result<Upload, Error> {
-    let what = format!("storing `{}`", request.name);
-    // The pump has failed, and says why.
-    let Some(first) = parts.recv().await else { return Ok(Upload::Whole { proved: false }) };
-    if first.last {
-        let sent = store.put(key, first.bytes, first.crc, &request.object_options, false).await;
-        let sent = sent.map_err(|fault| fault.error(&what))?;
-        return Ok(Upload::Whole { proved: sent.proved });
-    }
-    let id = store.begin(key, &request.object_options, true).await.map_err(|fault| fault.error(&what))?;
-    open.upload(key, &id)?;
-    let mut flying: JoinSet<Result<uploads::Stored, Fault>> = JoinSet::new();
-    let mut stored = Vec::new();
-    let mut next = Some(first);
-    while let Some(part) = next {
-        while flying.len() >= request.parallel {
-            landed(&mut flying, &mut stored, &what).await?;
-        }
-        let (store, key, id) = (store.clone(), key.to_owned(), id.clone());
-        flying.spawn(async move { store.part(&key, &id, part.number, part.bytes, part.crc).await });
-        // A failed part is noticed while the next one is still being filled.
-        next = loop {
-            tokio::select! {
-                // Cancel-safe: a part that is not received stays in the channel.
-                part = parts.recv() => break part,
-                // Cancel-safe: a task that is not joined stays in the set.
-                Some(one) = flying.join_next() => stored.push(joined(one, &what)?),
-            }
-        };
-    }
-    while !flying.is_empty() {
-        landed(&mut flying, &mut stored, &what).await?;
-    }
-    stored.sort_by_key(|part| part.number);
-    Ok(Upload::Parts(id, stored))
-}
-
-type Joined = Result<Result<uploads::Stored, Fault>, tokio::task::JoinError>;
-
-fn joined(one: Joined, what: &str) -> Result<uploads::Stored, Error> {
-    one.map_err(|error| Error::Local(format!("{what}: {error}")))?.map_err(|fault| fault.error(what))
-}
-
-async fn landed(
-    flying: &mut JoinSet<Result<uploads::Stored, Fault>>,
-    stored: &mut Vec<uploads::Stored>,
-    what: &str,
-) -> Result<(), Error> {
-    if let Some(one) = flying.join_next().await {
-        stored.push(joined(one, what)?);
-    }
-    Ok(())
 }
 
 /// Completes the upload. A completion that worked and whose answer was lost is refused when it is asked for again, by

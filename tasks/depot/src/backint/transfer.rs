@@ -82,6 +82,7 @@ async fn store(session: &Session, object: &str, file: Option<Option<u64>>) -> Re
         sizes: settings.sizes(None, unit - unit % MIB),
         memory: fair,
         parallel: (2 * settings.parallel / session.entries).max(2),
+        at_once: settings.at_once,
         rate: settings.rate.map(|rate| (rate / session.entries as u64).max(1)),
         backint: Some(Backint { user: session.user.clone(), object: object.to_owned(), ebid: ebid.clone() }),
         owner: None,

@@ -131,6 +131,7 @@ impl Put {
             sizes: settings.sizes(self.expect, unit),
             memory: settings.memory,
             parallel: settings.parallel,
+            at_once: if self.part.is_some() { 0 } else { settings.at_once },
             rate: self.limit.filter(|rate| *rate > 0).or(settings.rate),
             backint: None,
             owner: self.owned,

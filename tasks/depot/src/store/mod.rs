@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod connection;
+pub mod contents;
 pub mod credentials;
 pub mod fault;
 pub mod objects;

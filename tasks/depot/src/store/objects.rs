@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, GlacierJobParameters, ObjectLockLegalHoldStatus, ObjectLockMode, RestoreRequest,
     ServerSideEncryption,
 };
 use aws_sdk_s3::types::{StorageClass, Tier};
-use base64::Engine;
 use bytes::Bytes;
 use jiff::Timestamp;
-use md5::{Digest, Md5};
 use serde::{Deserialize, Serialize};
 
+use super::contents::{Contents, header};
 use super::fault::{Class, Fault, NO_CODE};
 use super::{Checksums, Store};
 use crate::stream::buffer_pool::Buffer;
@@ -156,28 +155,6 @@ pub struct Sent {
     pub proved: bool,
 }
 
-/// A sum as the headers want it.
-pub(super) fn header(crc: u32) -> String {
-    base64::engine::general_purpose::STANDARD.encode(crc.to_be_bytes())
-}
-
-/// Whether an answer's checksum or ETag is that of the bytes. AWS holds each part against the sum that came with it and
-/// answers with its own; of other servers some only repeat what they were sent, so there the MD5 in the ETag counts.
-pub(super) fn proved(store: &Store, bytes: &Bytes, crc: u32, answered: Option<&str>, etag: &str) -> bool {
-    let same = answered.is_some_and(|sum| sum == header(crc));
-    if store.place().endpoint.is_none() && same {
-        return true;
-    }
-    let etag = etag.trim_matches('"');
-    etag.len() == 32 && etag.eq_ignore_ascii_case(&crate::manifest::hex(&Md5::digest(bytes)))
-}
-
-/// The MD5 as `Content-MD5` wants it, where that is what the server wants.
-pub(super) fn md5(store: &Store, bytes: &Bytes) -> Option<String> {
-    (store.place().checksums == Checksums::Md5)
-        .then(|| base64::engine::general_purpose::STANDARD.encode(Md5::digest(bytes)))
-}
-
 fn time(time: &DateTime) -> Option<Timestamp> {
     Timestamp::from_second(time.secs()).ok()
 }
@@ -192,7 +169,18 @@ impl Store {
         object_options: &ObjectOptions,
         new: bool,
     ) -> Result<Sent, Fault> {
-        self.send(key, bytes, crc, object_options, (new.then(|| "*".to_owned()), None)).await
+        let contents = Contents::of(self, bytes, crc);
+        self.send(key, contents, object_options, (new.then(|| "*".to_owned()), None)).await
+    }
+
+    /// Stores an object at once, whatever is there.
+    pub async fn put_whole(
+        &self,
+        key: &str,
+        contents: Contents,
+        object_options: &ObjectOptions,
+    ) -> Result<Sent, Fault> {
+        self.send(key, contents, object_options, (None, None)).await
     }
 
     /// Replaces the object that the server calls `etag`: `Class::Exists` or `Class::Missing` where it is another.
@@ -204,25 +192,24 @@ impl Store {
         object_options: &ObjectOptions,
         etag: &str,
     ) -> Result<Sent, Fault> {
-        self.send(key, bytes, crc, object_options, (None, Some(etag.to_owned()))).await
+        let contents = Contents::of(self, bytes, crc);
+        self.send(key, contents, object_options, (None, Some(etag.to_owned()))).await
     }
 
     /// Stores an object at once, under the conditions `If-None-Match` and `If-Match`.
     async fn send(
         &self,
         key: &str,
-        bytes: Bytes,
-        crc: u32,
+        mut contents: Contents,
         object_options: &ObjectOptions,
         (none, same): (Option<String>, Option<String>),
     ) -> Result<Sent, Fault> {
         let full = self.key(key);
-        let length = bytes.len() as u64;
         let (mode, until) = object_options.lock();
         let crc32c = self.place.checksums == Checksums::Crc32c;
-        let md5 = md5(self, &bytes);
+        let md5 = contents.content_md5(self).await;
         let done = self
-            .tried(length, || async {
+            .tried(contents.size(), || async {
                 let request = self
                     .client()
                     .put_object()
@@ -238,16 +225,22 @@ impl Store {
                     .set_if_none_match(none.clone())
                     .set_if_match(same.clone())
                     .set_checksum_algorithm(crc32c.then_some(ChecksumAlgorithm::Crc32C))
-                    .set_checksum_crc32_c(crc32c.then(|| header(crc)))
+                    .set_checksum_crc32_c(crc32c.then(|| header(contents.crc)))
                     .set_content_md5(md5.clone())
-                    .body(ByteStream::from(bytes.clone()));
+                    .body(contents.body());
                 let request = request.customize();
-                let request = if self.sealed() { request.disable_payload_signing() } else { request };
+                let request = if self.sealed() {
+                    request.disable_payload_signing()
+                } else if let Some(signed) = contents.signed() {
+                    request.interceptor(signed)
+                } else {
+                    request
+                };
                 request.send().await.map_err(Fault::from)
             })
             .await?;
         let etag = done.e_tag().unwrap_or_default().to_owned();
-        let proved = proved(self, &bytes, crc, done.checksum_crc32_c(), &etag);
+        let proved = contents.proved(self, done.checksum_crc32_c(), &etag).await;
         Ok(Sent { etag, proved })
     }
 

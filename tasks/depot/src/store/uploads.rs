@@ -1,12 +1,12 @@
 //! Multipart uploads and copies in parts.
 
-use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::contents::{Contents, header};
 use super::fault::{Class, Fault};
-use super::objects::{ObjectOptions, header, md5, proved};
+use super::objects::ObjectOptions;
 use super::{Checksums, Store};
 
 /// What S3 copies in one request; larger objects are copied in parts.
@@ -86,16 +86,17 @@ impl Store {
     ) -> Result<Stored, Fault> {
         let full = self.key(key);
         let crc32c = self.place.checksums == Checksums::Crc32c;
-        let md5 = md5(self, &bytes);
+        let mut contents = Contents::of(self, bytes, crc);
+        let md5 = contents.content_md5(self).await;
         let answer = self
-            .tried(bytes.len() as u64, || async {
+            .tried(contents.size(), || async {
                 let request = self.client().upload_part().bucket(&self.place.bucket).key(&full).upload_id(id);
                 let request = request
                     .part_number(number(part))
                     .set_checksum_algorithm(crc32c.then_some(ChecksumAlgorithm::Crc32C))
                     .set_checksum_crc32_c(crc32c.then(|| header(crc)))
                     .set_content_md5(md5.clone())
-                    .body(ByteStream::from(bytes.clone()));
+                    .body(contents.body());
                 let request = request.customize();
                 let request = if self.sealed() { request.disable_payload_signing() } else { request };
                 request.send().await.map_err(Fault::from)
@@ -103,7 +104,7 @@ impl Store {
             .await?;
         let answered = answer.checksum_crc32_c().map(str::to_owned);
         let etag = answer.e_tag.unwrap_or_default();
-        let proved = proved(self, &bytes, crc, answered.as_deref(), &etag);
+        let proved = contents.proved(self, answered.as_deref(), &etag).await;
         Ok(Stored { number: part, etag, crc: crc32c.then_some(crc), proved })
     }
 

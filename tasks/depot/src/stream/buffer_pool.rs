@@ -80,11 +80,22 @@ impl BufferPool {
         handle.block_on(self.take(size))
     }
 
-    /// Sees that the budget is right for buffers of so many grains.
-    fn grow(&self, each: u64) -> io::Result<()> {
+    /// How many buffers of so many bytes fit in.
+    pub fn room(&self, size: u64) -> u64 {
+        let each = size.div_ceil(GRAIN).max(1);
+        self.budget(each) / each
+    }
+
+    /// The grains for buffers of so many each.
+    fn budget(&self, each: u64) -> u64 {
         let wanted = self.said.unwrap_or_else(|| (BUFFERS * each).min(MAX_BYTES / GRAIN));
         // Two at least, whatever was said: one is filled while the other is sent.
-        let wanted = wanted.max(2 * each);
+        wanted.max(2 * each)
+    }
+
+    /// Sees that the budget is right for buffers of so many grains.
+    fn grow(&self, each: u64) -> io::Result<()> {
+        let wanted = self.budget(each);
         let mut inner = self.inner.lock().map_err(|_| io::Error::other("a writer has died"))?;
         let more = usize::try_from(wanted.saturating_sub(inner.grains)).map_err(io::Error::other)?;
         self.free.add_permits(more);
@@ -154,9 +165,11 @@ mod tests {
         assert_eq!(fit(&pool, 5 * MIB).await, 6);
         assert_eq!(fit(&pool, 60 * MIB).await, 4, "240 MiB");
         assert_eq!(fit(&pool, 300 * MIB).await, 2);
+        assert_eq!([MIB, 60 * MIB, 300 * MIB].map(|size| pool.room(size)), [6, 4, 2]);
         let pool = BufferPool::new(Some(20 * MIB));
         assert_eq!(fit(&pool, 5 * MIB).await, 4);
         assert_eq!(fit(&pool, 16 * MIB).await, 2, "two always");
+        assert_eq!([5 * MIB, 16 * MIB].map(|size| pool.room(size)), [4, 2]);
     }
 
     #[tokio::test]

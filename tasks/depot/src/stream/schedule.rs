@@ -25,6 +25,8 @@ pub const MAX_PARTS: u32 = 10_000;
 pub const SMALLEST_PART: u64 = 5 * 1024 * 1024;
 /// The largest part that S3 takes.
 pub const LARGEST_PART: u64 = 5 * 1024 * 1024 * 1024;
+/// A stream that may be no longer than this goes by one request: a WAL segment of 16 MiB, and what age and zstd add.
+pub const AT_ONCE: u64 = 17 * 1024 * 1024;
 
 /// Up to which part, and how many units each has.
 const STEPS: [(u32, u64); 9] = [

@@ -1,6 +1,7 @@
 //! What happens to the bytes between the stream and the store: summed, compressed, encrypted, and all of it back.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::mpsc;
 
 use age::stream::StreamWriter;
 use sha2::{Digest, Sha256};
@@ -10,6 +11,8 @@ use crate::manifest::hex;
 
 /// Bytes moved at once: small enough for the cache of a core.
 const CHUNK: usize = 256 * 1024;
+/// Chunks that are read ahead of what is done with them.
+const AHEAD: usize = 2;
 /// zstd cuts its work into jobs of this size, one a core: it bounds the memory of a host of many cores.
 const JOB: u32 = 2 * 1024 * 1024;
 /// More workers than this are not what a host of databases wants to give.
@@ -22,6 +25,13 @@ pub struct Recipe {
     pub level: Option<i32>,
     /// Who can read it, if the bytes are to be encrypted.
     pub recipients: Vec<age::x25519::Recipient>,
+}
+
+impl Recipe {
+    /// Whether the bytes are stored as they are.
+    pub fn is_plain(&self) -> bool {
+        self.level.is_none() && self.recipients.is_empty()
+    }
 }
 
 enum Locked {
@@ -109,6 +119,8 @@ pub enum StreamError {
 }
 
 /// Moves the stream to its end; `seen` is told of each piece.
+///
+/// This thread reads and sums; what is done with the bytes is done by another, a few chunks behind.
 pub fn ingest(
     source: &mut dyn Read,
     recipe: &Recipe,
@@ -119,20 +131,37 @@ pub fn ingest(
     let mut stages = Stages::new(recipe, cutter).map_err(StreamError::Sink)?;
     let mut sum = Sha256::new();
     let mut size = 0u64;
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        let count = match source.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(StreamError::Source(error)),
-        };
-        let bytes = chunk.get(..count).unwrap_or_default();
-        sum.update(bytes);
-        stages.write_all(bytes).map_err(StreamError::Sink)?;
-        size += count as u64;
-        seen(count as u64);
-    }
+    let (feed, chunks) = mpsc::sync_channel::<(Vec<u8>, usize)>(AHEAD);
+    let (back, used) = mpsc::channel();
+    let stages = std::thread::scope(|scope| {
+        let writer = scope.spawn(move || {
+            for (chunk, count) in chunks {
+                stages.write_all(chunk.get(..count).unwrap_or_default())?;
+                // The last ones are not used again.
+                let _ = back.send(chunk);
+            }
+            Ok(stages)
+        });
+        loop {
+            let mut chunk = used.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
+            let count = match source.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(StreamError::Source(error)),
+            };
+            sum.update(chunk.get(..count).unwrap_or_default());
+            size += count as u64;
+            seen(count as u64);
+            // If nobody takes it, the writer has failed, and says why.
+            if feed.send((chunk, count)).is_err() {
+                break;
+            }
+        }
+        drop(feed);
+        let died = |_| io::Error::other("the thread that stores has died");
+        writer.join().map_err(died).flatten().map_err(StreamError::Sink)
+    })?;
     // The end of a stream is a success only if whoever wrote it says so; until then its last part is held back.
     sealed(size).map_err(StreamError::Source)?;
     let layout = stages.finish().map_err(StreamError::Sink)?;

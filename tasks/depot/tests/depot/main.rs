@@ -12,6 +12,7 @@ mod faults;
 mod hosts;
 mod kills;
 mod limits;
+mod once;
 mod outputs;
 mod progress;
 mod support;
