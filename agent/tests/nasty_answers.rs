@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use hostler::domain::secret::Secret;
 use hostler::store::budget::Budget;
-use hostler::store::consul::{Consul, ConsulLayer, ConsulSettings, Timeouts};
-use hostler::store::watch::{Seen, Sight, watch};
+use hostler::store::consul::{Consul, ConsulSettings, PartialConsul, Timeouts};
+use hostler::store::watch::{Snapshot, WatchState, watch};
 use hostler::store::{Read, Store, StoreError, When};
 use hostler_testkit::{Fake, Reply};
 use tokio::sync::Notify;
@@ -18,7 +18,7 @@ const TOKEN: &str = "s3cret-token";
 fn settings(fake: &Fake) -> ConsulSettings {
     let address = format!("http://127.0.0.1:{}", fake.port()).parse().unwrap();
     let token = Some(Secret::new(TOKEN.to_owned()));
-    let layer = ConsulLayer { address: Some(address), token, ..ConsulLayer::default() };
+    let layer = PartialConsul { address: Some(address), token, ..PartialConsul::default() };
     let second = Duration::from_secs(1);
     let timeouts = Timeouts { connect: second, request: 2 * second, wait: second, margin: second };
     ConsulSettings { timeouts, ..layer.settle().unwrap() }
@@ -192,9 +192,11 @@ fn the_watch_starts_again_when_the_index_goes_backwards_or_an_answer_is_bad() {
     ]);
     let store: Arc<dyn Store> = Arc::new(Consul::new(settings(&fake)).unwrap());
     block(async {
-        let (budget, (sender, mut receiver)) = (Budget::new(1), tokio::sync::watch::channel(Seen::default()));
+        let (budget, (sender, mut receiver)) =
+            (Budget::new(1), tokio::sync::watch::channel(Snapshot::default()));
         let last = async {
-            let three = |seen: &Seen| matches!(&seen.sight, Sight::Visible(l) if l.entries[0].value == b"3");
+            let three =
+                |seen: &Snapshot| matches!(&seen.state, WatchState::Current(l) if l.entries[0].value == b"3");
             receiver.wait_for(three).await.map(drop)
         };
         let doubt = Notify::new();

@@ -22,21 +22,21 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-pub use self::secrets::Handed;
+pub use self::secrets::SecretSource;
 use self::secrets::{Fetched, Secrets};
-use crate::domain::memory::Asked;
 use crate::domain::plan::{Action, Command, Plan};
-use crate::domain::run::{Act, Ending, Event, Exit, Next, Outcome, Phase, Rest, next};
+use crate::domain::run::{Event, ExitKind, Next, Operation, Outcome, Phase, StepResult, Suspension, next};
+use crate::domain::state::RunRequest;
 use crate::domain::task::{Effect, OnCancel, OnTimeout};
 use crate::exec::ansible;
-use crate::exec::feedback::Feedback;
+use crate::exec::feedback::StepReportReader;
 use crate::exec::launcher::Launcher;
-use crate::exec::memory::Files;
 use crate::exec::oom;
 use crate::exec::output::Output;
-use crate::exec::processes::{self, Mark};
+use crate::exec::processes::{self, ProcessSelector};
 use crate::exec::program;
-use crate::exec::step::{self, Ended, Interrupt, Job, Moment, StepError};
+use crate::exec::secret_mount::Files;
+use crate::exec::step::{self, CommandResult, CommandSpec, Interrupt, StepError, StepEvent};
 use crate::exec::user::User;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::{clock, disk, facts, process};
@@ -70,7 +70,7 @@ pub enum ExecutorError {
 /// Carries out one epoch of the run in `folder`.
 ///
 /// `handed` says where its secrets come from.
-pub async fn execute(folder: &Path, epoch: u32, handed: Handed<'_>) -> Result<(), ExecutorError> {
+pub async fn execute(folder: &Path, epoch: u32, handed: SecretSource<'_>) -> Result<(), ExecutorError> {
     // No core dump can hold what this process knows; its steps inherit that.
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(io::Error::from)?;
     // Nor do they inherit the umask of whoever started the agent.
@@ -134,7 +134,7 @@ async fn carry_out(
     nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)?;
     let mut journal = Journal::open(&folder.journal(), plan)?;
     let mut first = Vec::new();
-    if matches!(journal.state().phase, Phase::Resting(Rest::Rebooting { .. }))
+    if matches!(journal.state().phase, Phase::Suspended(Suspension::Rebooting { .. }))
         && !journal.state().cancel_is_known()
         && folder.cancel().is_some()
     {
@@ -146,13 +146,13 @@ async fn carry_out(
     // Order and task stand beside it in the journal: they are fields of the unit.
     tracing::info!("epoch {epoch} of run {} begins", plan.run);
     if journal.state().outcome().is_some()
-        && let Some(Asked::Undo { by, reason, .. }) = folder.undo(journal.state().undos)
+        && let Some(RunRequest::Undo { by, reason, .. }) = folder.undo(journal.state().undos)
     {
         journal.record(clock::now(), vec![Event::UndoAsked { by, reason }])?;
     }
     let (sender, interrupts) = watch::channel(Interrupt::None);
     if folder.cancel().is_some() {
-        // Asked for before this epoch began: no command is started that would have to be ended again.
+        // RunRequest for before this epoch began: no command is started that would have to be ended again.
         sender.send_replace(Interrupt::Cancel);
     }
     tokio::spawn(listen(term, sender, folder.clone()));
@@ -161,7 +161,10 @@ async fn carry_out(
         // What it starts is younger than it is, and this is how the agent knows.
         processes::list(&folder.path().join("sessions"), processes::myself())?;
     }
-    let mark = Mark { executor: true, ..Mark::of(folder.path(), plan.run, plan.place.systemd)? };
+    let mark = ProcessSelector {
+        executor: true,
+        ..ProcessSelector::of(folder.path(), plan.run, plan.place.systemd)?
+    };
     let mut executor = Executor {
         mark,
         output: Output::open(folder.path(), secrets.redactor()),
@@ -219,7 +222,7 @@ struct Executor<'a> {
     folder: &'a Folder,
     epoch: u32,
     place: PathBuf,
-    mark: Mark,
+    mark: ProcessSelector,
     output: Output,
     secrets: &'a Secrets,
     interrupts: watch::Receiver<Interrupt>,
@@ -234,7 +237,7 @@ impl Executor<'_> {
                     journal.record(clock::now(), vec![Event::Expired])?;
                     continue;
                 }
-                Next::Rest | Next::End => return Ok(()),
+                Next::Suspension | Next::End => return Ok(()),
             };
             let interrupt = *self.interrupts.borrow();
             if interrupt == Interrupt::Stop {
@@ -259,7 +262,7 @@ impl Executor<'_> {
     }
 
     /// Carries out one command and says what to record.
-    async fn perform(&mut self, act: Act, journal: &mut Journal<'_>) -> Result<Event, ExecutorError> {
+    async fn perform(&mut self, act: Operation, journal: &mut Journal<'_>) -> Result<Event, ExecutorError> {
         let command = self.command(act);
         let prepared = User::look_up(command.user.as_deref()).and_then(|user| {
             let files = self.secrets.files(self.plan, &user)?;
@@ -291,7 +294,7 @@ impl Executor<'_> {
             return Ok(not_started(act, format!("the secrets cannot be handed to the step: {error}")));
         }
         let final_started = journal.state().final_started;
-        let step = if let Act::Step(i) = act { self.plan.steps.get(i) } else { None };
+        let step = if let Operation::Step(i) = act { self.plan.steps.get(i) } else { None };
         let stdin = match step.and_then(|step| step.stdin.as_ref()) {
             None => None,
             Some(template) => match self.secrets.render(template, self.plan) {
@@ -300,7 +303,7 @@ impl Executor<'_> {
             },
         };
         let heading = format!("==> {}\n", self.heading(act));
-        let job = Job {
+        let job = CommandSpec {
             heading: &heading,
             argv: &argv,
             stdin: stdin.as_ref().map(|text| text.as_bytes()),
@@ -316,26 +319,26 @@ impl Executor<'_> {
         let kills_before = oom::kills(self.plan.run);
         let (folder, systemd) = (self.folder, self.plan.place.systemd);
         let mut recorded = Ok(());
-        let mut tell = |moment: Moment<'_>| match moment {
-            Moment::Started(id) => {
+        let mut tell = |moment: StepEvent<'_>| match moment {
+            StepEvent::Started(id) => {
                 here(CrashPoint::Started);
                 if !systemd && let Err(error) = processes::list(&folder.path().join("sessions"), id) {
                     tracing::warn!("the session of a step is not listed: {error}");
                 }
             }
-            Moment::Said(feedback) => {
+            StepEvent::Reported(feedback) => {
                 let progress = Progress { progress: feedback.progress, message: feedback.message.clone() };
                 if let Err(error) = folder.set_progress(&progress) {
                     tracing::warn!("the progress of a step is not written: {error}");
                 }
             }
-            Moment::Interrupted(Interrupt::Stop) => {
+            StepEvent::Interrupted(Interrupt::Stop) => {
                 recorded = journal.record(clock::now(), vec![Event::Stopping]);
             }
-            Moment::Interrupted(Interrupt::Cancel) if !journal.state().cancel_is_known() => {
+            StepEvent::Interrupted(Interrupt::Cancel) if !journal.state().cancel_is_known() => {
                 recorded = journal.record(clock::now(), vec![cancel_event(folder)]);
             }
-            Moment::Interrupted(_) => {}
+            StepEvent::Interrupted(_) => {}
         };
         let ran =
             step::run(&job, &mut self.mark, &mut self.output, &mut feedback, &mut self.interrupts, &mut tell)
@@ -349,7 +352,7 @@ impl Executor<'_> {
                     Err(error) => format!("whether anything of it lives cannot be told: {error}"),
                 };
                 let why = format!("{error}; {left}");
-                Ok(finished(act, Exit::Unknown(self.secrets.clean(&why))))
+                Ok(finished(act, ExitKind::Unknown(self.secrets.clean(&why))))
             }
             Ok(ended) if ended.interrupt == Interrupt::Stop => {
                 Ok(Event::Interrupted { act, spent_ms: millis(ended.spent) })
@@ -366,7 +369,7 @@ impl Executor<'_> {
     }
 
     /// What a command said that was not taken, for the report and the log.
-    fn warnings(&self, act: Act, feedback: &Feedback) -> Vec<String> {
+    fn warnings(&self, act: Operation, feedback: &StepReportReader) -> Vec<String> {
         let what = self.title(act);
         let warnings: Vec<String> =
             feedback.warnings().iter().map(|warning| format!("{what}: {warning}")).collect();
@@ -375,8 +378,8 @@ impl Executor<'_> {
     }
 
     /// What a step was allowed to leave is let go before anything else is started, or could end it.
-    async fn let_go(&mut self, act: Act, ended: &Ended) {
-        let Act::Step(i) = act else { return };
+    async fn let_go(&mut self, act: Operation, ended: &CommandResult) {
+        let Operation::Step(i) = act else { return };
         if ended.left.is_empty() {
             return;
         }
@@ -392,14 +395,14 @@ impl Executor<'_> {
         }
     }
 
-    fn command(&self, act: Act) -> Command {
+    fn command(&self, act: Operation) -> Command {
         let step = |i: usize| self.plan.steps.get(i);
         let found = match act {
-            Act::Probe | Act::Reprobe => self.plan.probe.clone(),
-            Act::Verify => self.plan.verify.clone(),
-            Act::Done(i) => step(i).and_then(|step| step.done.clone()),
-            Act::Undo(i) => step(i).and_then(|step| step.undo.clone()),
-            Act::Step(i) => step(i).map(|step| {
+            Operation::Probe | Operation::Reprobe => self.plan.probe.clone(),
+            Operation::Verify => self.plan.verify.clone(),
+            Operation::Done(i) => step(i).and_then(|step| step.done.clone()),
+            Operation::Undo(i) => step(i).and_then(|step| step.undo.clone()),
+            Operation::Step(i) => step(i).map(|step| {
                 let argv = match &step.action {
                     Action::Run(argv) => argv.clone(),
                     Action::Ansible(_) => Vec::new(),
@@ -412,13 +415,13 @@ impl Executor<'_> {
     }
 
     /// The time that a command has. A final step, and what follows it, is ended only if it says so.
-    fn deadline(&self, act: Act, command: &Command, journal: &Journal<'_>) -> Option<Duration> {
+    fn deadline(&self, act: Operation, command: &Command, journal: &Journal<'_>) -> Option<Duration> {
         let own = command.timeout.map(|span| span.0);
         let left = self.plan.timeout.0.saturating_sub(journal.state().spent);
-        let step = if let Act::Step(i) = act { self.plan.steps.get(i) } else { None };
+        let step = if let Operation::Step(i) = act { self.plan.steps.get(i) } else { None };
         match act {
-            Act::Undo(_) => Some(own.unwrap_or(self.plan.timeout.0)),
-            Act::Step(_)
+            Operation::Undo(_) => Some(own.unwrap_or(self.plan.timeout.0)),
+            Operation::Step(_)
                 if step.is_some_and(|s| s.effect == Effect::Final && s.on_timeout == OnTimeout::Report) =>
             {
                 None
@@ -430,26 +433,26 @@ impl Executor<'_> {
         }
     }
 
-    fn heading(&self, act: Act) -> String {
+    fn heading(&self, act: Operation) -> String {
         let at = clock::now().strftime("%Y-%m-%dT%H:%M:%SZ");
         format!("{} (epoch {}, {at})", self.title(act), self.epoch)
     }
 
-    fn title(&self, act: Act) -> String {
+    fn title(&self, act: Operation) -> String {
         let name = |i: usize| self.plan.steps.get(i).map_or("?", |step| step.name.as_str());
         match act {
-            Act::Probe => "probe".to_owned(),
-            Act::Step(i) => format!("step {} of {}: {}", i + 1, self.plan.steps.len(), name(i)),
-            Act::Done(i) => format!("is step {} done?", name(i)),
-            Act::Undo(i) => format!("undo of step {}", name(i)),
-            Act::Reprobe => "probe after the last step".to_owned(),
-            Act::Verify => "verify".to_owned(),
+            Operation::Probe => "probe".to_owned(),
+            Operation::Step(i) => format!("step {} of {}: {}", i + 1, self.plan.steps.len(), name(i)),
+            Operation::Done(i) => format!("is step {} done?", name(i)),
+            Operation::Undo(i) => format!("undo of step {}", name(i)),
+            Operation::Reprobe => "probe after the last step".to_owned(),
+            Operation::Verify => "verify".to_owned(),
         }
     }
 
     /// The folder that a step sees, with what it is given; made anew for each command, because its user may be another.
     /// What the step reports may hold secrets, so it goes where they are.
-    fn prepare(&self, user: &User, secrets: Option<&Path>) -> io::Result<Feedback> {
+    fn prepare(&self, user: &User, secrets: Option<&Path>) -> io::Result<StepReportReader> {
         disk::clear_away(&self.place)?;
         let runs = self.plan.place.runtime_dir.join("runs");
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&runs)?;
@@ -468,7 +471,7 @@ impl Executor<'_> {
             user.own(&secrets)?;
         }
         let report = self.report(secrets);
-        let feedback = Feedback::create(&report, self.secrets.redactor())?;
+        let feedback = StepReportReader::create(&report, self.secrets.redactor())?;
         user.own(&report)?;
         Ok(feedback)
     }
@@ -477,8 +480,8 @@ impl Executor<'_> {
         secrets.map_or_else(|| self.place.join("report"), |folder| folder.join(".report"))
     }
 
-    fn playbook(&self, act: Act) -> Option<&str> {
-        let Act::Step(i) = act else { return None };
+    fn playbook(&self, act: Operation) -> Option<&str> {
+        let Operation::Step(i) = act else { return None };
         match &self.plan.steps.get(i)?.action {
             Action::Ansible(playbook) => Some(playbook),
             Action::Run(_) => None,
@@ -541,14 +544,14 @@ fn write_result(folder: &Folder, outcome: &Outcome) {
 
 fn cancel_event(folder: &Folder) -> Event {
     match folder.cancel() {
-        Some(Asked::Cancel { by, reason }) => Event::CancelAsked { by, reason },
+        Some(RunRequest::Cancel { by, reason }) => Event::CancelAsked { by, reason },
         // Gone again, which nobody does: that it was asked is what counts.
         _ => Event::CancelAsked { by: "somebody".into(), reason: "not said".into() },
     }
 }
 
-fn not_started(act: Act, why: String) -> Event {
-    finished(act, Exit::NotStarted(why))
+fn not_started(act: Operation, why: String) -> Event {
+    finished(act, ExitKind::NotStarted(why))
 }
 
 fn millis(span: Duration) -> u64 {
@@ -556,27 +559,32 @@ fn millis(span: Duration) -> u64 {
 }
 
 /// The end of a command that said nothing.
-fn finished(act: Act, exit: Exit) -> Event {
+fn finished(act: Operation, exit: ExitKind) -> Event {
     let (outputs, left_behind, warnings) = (BTreeMap::new(), Vec::new(), Vec::new());
     Event::Finished {
         act,
-        ending: Ending { exit, spent_ms: 0, outputs, message: None, left_behind, warnings },
+        ending: StepResult { exit, spent_ms: 0, outputs, message: None, left_behind, warnings },
     }
 }
 
-fn ending_of(ended: Ended, oom: bool, feedback: Feedback, warnings: Vec<String>) -> Ending {
+fn ending_of(
+    ended: CommandResult,
+    oom: bool,
+    feedback: StepReportReader,
+    warnings: Vec<String>,
+) -> StepResult {
     let exit = if let Some(survives) = ended.survives {
-        Exit::Survived(survives)
+        ExitKind::Survived(survives)
     } else if ended.timed_out {
-        Exit::TimedOut
+        ExitKind::TimedOut
     } else if ended.interrupt == Interrupt::Cancel {
-        Exit::Cancelled
+        ExitKind::Cancelled
     } else if oom {
-        Exit::Oom
+        ExitKind::Oom
     } else {
         step::exit_of(ended.status)
     };
-    Ending {
+    StepResult {
         exit,
         spent_ms: millis(ended.spent),
         outputs: feedback.outputs,

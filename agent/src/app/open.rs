@@ -6,7 +6,7 @@ use crate::config::{ConfigError, LauncherChoice, Settings, StoreSettings};
 use crate::exec::launcher::Launcher;
 use crate::host::facts;
 use crate::store::Store;
-use crate::store::consul::{Consul, ConsulLayer};
+use crate::store::consul::{Consul, PartialConsul};
 use crate::store::dir::Dir;
 
 /// A store, and once more what it is.
@@ -31,7 +31,7 @@ pub fn opened(settings: &Settings) -> Result<Opened, ConfigError> {
             Ok(Opened { store: Arc::new(dir), consul: None })
         }
         StoreSettings::Consul(layer) => {
-            let consul = Arc::new(Consul::new(ConsulLayer::clone(layer).settle()?)?);
+            let consul = Arc::new(Consul::new(PartialConsul::clone(layer).settle()?)?);
             Ok(Opened { store: Arc::clone(&consul) as Arc<dyn Store>, consul: Some(consul) })
         }
     }

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::trust::{self, Entry, Kind, MAX_BYTES, OwnerRule};
-use crate::host::disk::{self, At, DiskError};
+use crate::host::disk::{self, DiskError, PathContext};
 
 /// A copy that is on the disk as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub fn store(folder: &Path, tasks: &Path, rule: OwnerRule) -> Result<Copied, Cop
         return Err(CopyError::Changed(folder.to_owned()));
     }
     clear(&path)?;
-    fs::rename(&temp, &path).at("rename", &temp)?;
+    fs::rename(&temp, &path).with_path("rename", &temp)?;
     disk::sync_dir(tasks)?;
     Ok(copied)
 }
@@ -91,11 +91,11 @@ pub fn remove_unneeded(tasks: &Path, needed: &BTreeSet<String>) -> Result<usize,
     let entries = match fs::read_dir(tasks) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error).at("list", tasks),
+        Err(error) => return Err(error).with_path("list", tasks),
     };
     let mut removed = 0;
     for entry in entries {
-        let entry = entry.at("list", tasks)?;
+        let entry = entry.with_path("list", tasks)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if !needed.contains(&format!("sha256:{name}")) {
             clear(&entry.path())?;
@@ -148,8 +148,8 @@ fn digest(folder: &Path, entries: &[Entry]) -> Result<String, DiskError> {
 /// A file as it is now; it may have grown since it was listed.
 fn contents(path: &Path) -> Result<Vec<u8>, DiskError> {
     let mut contents = Vec::new();
-    let file = File::open(path).at("open", path)?;
-    file.take(MAX_BYTES + 1).read_to_end(&mut contents).at("read", path)?;
+    let file = File::open(path).with_path("open", path)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut contents).with_path("read", path)?;
     Ok(contents)
 }
 
@@ -164,7 +164,7 @@ fn write(folder: &Path, entries: &[Entry], to: &Path) -> Result<(), DiskError> {
                 make_folder(&target)?;
                 folders.push(target);
             }
-            Kind::Link(text) => symlink(text, &target).at("link", &target)?,
+            Kind::Link(text) => symlink(text, &target).with_path("link", &target)?,
             Kind::File => write_file(&target, &contents(&folder.join(&entry.path))?, 0o444)?,
             Kind::Program => write_file(&target, &contents(&folder.join(&entry.path))?, 0o555)?,
         }
@@ -173,21 +173,25 @@ fn write(folder: &Path, entries: &[Entry], to: &Path) -> Result<(), DiskError> {
 }
 
 fn make_folder(path: &Path) -> Result<(), DiskError> {
-    DirBuilder::new().mode(0o755).create(path).at("create", path)?;
+    DirBuilder::new().mode(0o755).create(path).with_path("create", path)?;
     // Whatever the umask took away.
     set_mode(path, 0o755)
 }
 
 fn write_file(path: &Path, contents: &[u8], mode: u32) -> Result<(), DiskError> {
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).at("create", path)?;
-    file.write_all(contents).at("write", path)?;
-    file.set_permissions(Permissions::from_mode(mode)).at("set the mode of", path)?;
-    file.sync_all().at("sync", path)
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_path("create", path)?;
+    file.write_all(contents).with_path("write", path)?;
+    file.set_permissions(Permissions::from_mode(mode)).with_path("set the mode of", path)?;
+    file.sync_all().with_path("sync", path)
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), DiskError> {
-    fs::set_permissions(path, Permissions::from_mode(mode)).at("set the mode of", path)
+    fs::set_permissions(path, Permissions::from_mode(mode)).with_path("set the mode of", path)
 }
 
 /// Removes whatever stands at a path.
@@ -198,7 +202,7 @@ fn clear(path: &Path) -> Result<(), DiskError> {
         Err(error) => Err(error),
     };
     match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", path),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_path("remove", path),
         _ => Ok(()),
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::domain::name::Name;
 use crate::domain::task::{MAX_FILE, Task};
 use crate::domain::template::Template;
-use crate::domain::yaml::{self, Seg, nearest};
+use crate::domain::yaml::{self, PathSegment, nearest};
 use crate::host::disk;
 use crate::host::program::Head;
 
@@ -130,7 +130,7 @@ impl Catalog {
             Some(Err(broken)) => Err(broken.clone().into()),
             None => {
                 let meant = nearest(name, self.tasks.keys().map(String::as_str)).map(str::to_owned);
-                Err(NoTask::Unknown { name: yaml::one_line(name), meant })
+                Err(NoTask::Unknown { name: yaml::single_line(name), meant })
             }
         }
     }
@@ -153,7 +153,7 @@ pub fn load_one(folder: &Path, rule: OwnerRule) -> Result<Loaded, Broken> {
 
 fn load(name: &str, folder: &Path, rule: OwnerRule) -> Result<Loaded, Broken> {
     read(name, folder, rule).map_err(|faults| Broken {
-        name: yaml::one_line(name),
+        name: yaml::single_line(name),
         folder: folder.into(),
         faults,
     })
@@ -182,7 +182,7 @@ fn read(name: &str, folder: &Path, rule: OwnerRule) -> Result<Loaded, Vec<String
     let task = Task::read(&text).map_err(|faults| faults.into_iter().map(located).collect::<Vec<_>>())?;
     let mut faults = Vec::new();
     if task.name.as_str() != name {
-        let message = format!("the folder is called {}: give both the same name", yaml::one_line(name));
+        let message = format!("the folder is called {}: give both the same name", yaml::single_line(name));
         faults.push(yaml::fault(&text, &["name".into()], message));
     }
     for (path, run) in task.commands() {
@@ -202,7 +202,7 @@ fn read(name: &str, folder: &Path, rule: OwnerRule) -> Result<Loaded, Vec<String
     }
 }
 
-fn missing(text: &str, path: &[Seg], name: &str) -> yaml::YamlError {
+fn missing(text: &str, path: &[PathSegment], name: &str) -> yaml::YamlError {
     yaml::fault(text, path, format!("there is no file {name} in the task's folder"))
 }
 

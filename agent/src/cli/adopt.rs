@@ -10,7 +10,7 @@ use super::exit::{Exit, fault};
 use super::{Failure, env, show};
 use crate::config;
 use crate::host::facts;
-use crate::ledger::identity::Identity;
+use crate::ledger::identity::HostIdentity;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let settings = config::load(arguments.config.as_deref(), &env)?;
     // One that cannot be read is what adopting mends.
-    let before = Identity::read(&settings.state_dir).unwrap_or_default();
+    let before = HostIdentity::read(&settings.state_dir).unwrap_or_default();
     let host = settings.host.clone().or_else(|| before.as_ref().map(|before| before.host.clone()));
     // Without a state folder no agent has ever been here.
     let Some(host) = host.filter(|_| settings.state_dir.is_dir()) else {
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             .as_ref()
             .is_none_or(|before| before.difference(settings.host.as_ref(), &facts::machine_id()).is_some());
     if differs {
-        Identity::new(host.clone()).write(&settings.state_dir)?;
+        HostIdentity::new(host.clone()).write(&settings.state_dir)?;
     }
     if arguments.json {
         show::json(&json!({"host": host, "adopted": differs}))?;
@@ -52,5 +52,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     } else {
         show::line(format!("this machine is {host} already"))?;
     }
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, env, log, log_to_journal, runtime};
-use crate::app::agent::reload::Anew;
+use crate::app::agent::reload::ReloadContext;
 use crate::app::agent::{Agent, identity};
 use crate::app::open;
 use crate::config::{self, LogFormat};
@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         LogFormat::Text => log(&settings.log_level),
     };
     let file = arguments.config.clone();
-    let anew = Anew { load: Box::new(move || config::load(file.as_deref(), &env)), level };
+    let reload_context = ReloadContext { load: Box::new(move || config::load(file.as_deref(), &env)), level };
     let runtime = runtime()?;
     runtime.block_on(async {
         let opened = open::opened(&settings)?;
@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             who = identity::settle(&settings, &*opened.store, &mut notify) => who?,
             () = &mut stopped => return Ok(()),
         };
-        let agent = Agent::build(settings, opened, who, notify, anew)?;
+        let agent = Agent::build(settings, opened, who, notify, reload_context)?;
         tracing::info!("agent of {} watches {place}", agent.host());
         agent.run(stopped).await?;
         tracing::info!("agent stops; runs go on without it");

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
+use super::connection::{Connection, ConnectionArgs};
 use super::exit::{Exit, fault};
 use super::history::this_host_or_node;
-use super::place::{Place, PlaceArgs};
 use super::table::Table;
 use super::{Failure, block, screen, show};
 use crate::config::Settings;
@@ -37,11 +37,11 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 #[derive(Serialize)]
-struct Told {
+struct AuditProof {
     n: u64,
     at: Timestamp,
     #[serde(flatten)]
@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 "there is no {}: this host has no record yet, its agent makes one when it first starts",
                 settings.state_dir.display()
             );
-            return Err(fault(Exit::Trouble, message));
+            return Err(fault(Exit::ConfigError, message));
         }
         if arguments.verify { verify(arguments, &settings).await } else { list(arguments, &settings) }
     })
@@ -68,7 +68,7 @@ fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure>
     let walked = audit::walk(&settings.state_dir, |line| {
         for entry in line.entries {
             if is_of(&entry, arguments.order.as_deref()) {
-                newest.push_back(Told { n: line.n, at: line.at, entry });
+                newest.push_back(AuditProof { n: line.n, at: line.at, entry });
                 if newest.len() > most {
                     newest.pop_front();
                 }
@@ -78,13 +78,13 @@ fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure>
     walked.map_err(faulty)?;
     if arguments.json {
         show::json(&json!({"entries": newest}))?;
-        return Ok(Exit::Good.into());
+        return Ok(Exit::Success.into());
     }
     let narrow = screen::width().is_some_and(|width| width < ROOM_FOR_RUNS);
     let mut headings = vec!["LINE", "AT", "WHAT", "ORDER", "RUN", "BY", "REASON", "SAYS"];
     headings.retain(|heading| !narrow || *heading != "RUN");
     let mut table = Table::new(&headings);
-    for Told { n, at, entry } in newest {
+    for AuditProof { n, at, entry } in newest {
         let says = [entry.why, entry.end, entry.step, entry.error];
         let (n, at, order) = (n.to_string(), show::time(Some(at)), entry.order.unwrap_or_default());
         let (run, by) = (entry.run.unwrap_or_default(), entry.by.unwrap_or_default());
@@ -100,7 +100,7 @@ fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure>
     if narrow {
         show::note("the runs of these lines: hostler audit --json, or a wider screen");
     }
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }
 
 /// Whether an entry is about the order, whose place (`hosts/db1/backup`) or name may be given.
@@ -117,7 +117,7 @@ async fn verify(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, 
     if let Ok(Some(reported)) = &reported
         && let Some(why) = audit::contradicts(&settings.state_dir, reported).map_err(faulty)?
     {
-        return Err(fault(Exit::No, format!("the audit is not whole: {why}")));
+        return Err(fault(Exit::Negative, format!("the audit is not whole: {why}")));
     }
     let compared = match &reported {
         Ok(Some(reported)) => format!("the store was told of line {}", reported.n),
@@ -125,7 +125,7 @@ async fn verify(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, 
         Err(error) => format!("its end is not proved: {error}"),
     };
     say(arguments, &head, oldest, &compared)?;
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }
 
 fn say(arguments: &Arguments, head: &Head, oldest: u64, compared: &str) -> std::io::Result<()> {
@@ -138,17 +138,17 @@ fn say(arguments: &Arguments, head: &Head, oldest: u64, compared: &str) -> std::
 
 /// The newest line that this host's report names.
 async fn reported(settings: &Settings) -> Result<Option<Head>, Failure> {
-    let place = Place::existing(settings)?;
+    let place = Connection::existing(settings)?;
     let Some(host) = this_host_or_node(settings, &place).await else {
         return Err(fault(
-            Exit::Trouble,
+            Exit::ConfigError,
             "the name of this host is not known, so neither is its report: set `host:`",
         ));
     };
     let key = settings.keys.agent_report(&host);
     let found = place.store.list(&key).await?.entries.into_iter().find(|entry| entry.key == key);
     let report = found.map(|entry| document::read::<AgentReport>(&entry.value)).transpose();
-    let report = report.map_err(|error| fault(Exit::Trouble, error.to_string()))?;
+    let report = report.map_err(|error| fault(Exit::ConfigError, error.to_string()))?;
     Ok(report.map(|report| report.audit))
 }
 
@@ -157,10 +157,10 @@ fn faulty(error: AuditError) -> Failure {
         AuditError::Broken { .. }
         | AuditError::Contradicted(_)
         | AuditError::Log(LogError::Damaged { .. }) => {
-            fault(Exit::No, format!("the audit is not whole: {error}"))
+            fault(Exit::Negative, format!("the audit is not whole: {error}"))
         }
         AuditError::Log(_) | AuditError::Disk(_) | AuditError::NotOpen(_) => {
-            fault(Exit::Trouble, error.to_string())
+            fault(Exit::ConfigError, error.to_string())
         }
     }
 }

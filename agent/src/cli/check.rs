@@ -16,15 +16,15 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::connection::{Connection, ConnectionArgs};
 use super::exit::Exit;
 use super::history::{this_host, this_host_or_node};
-use super::place::{Place, PlaceArgs};
-use super::screen::{self, Tone};
+use super::screen::{self, Severity};
 use super::{Failure, block, show};
 use crate::config::{StoreSettings, passed_over};
 use crate::domain::span::Span;
 use crate::host::clock;
-use crate::store::consul::ConsulLayer;
+use crate::store::consul::PartialConsul;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -47,12 +47,12 @@ impl Level {
         }
     }
 
-    fn tone(self) -> Tone {
+    fn tone(self) -> Severity {
         match self {
-            Self::Ok => Tone::Good,
-            Self::Warn => Tone::Wait,
-            Self::Fail => Tone::Bad,
-            Self::Skip => Tone::Dim,
+            Self::Ok => Severity::Good,
+            Self::Warn => Severity::Wait,
+            Self::Fail => Severity::Bad,
+            Self::Skip => Severity::Dim,
         }
     }
 }
@@ -141,7 +141,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -156,7 +156,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         } else {
             show::page(&findings.shown(screen::quiet()))?;
         }
-        Ok(if findings.count(Level::Fail) > 0 { Exit::No } else { Exit::Good }.into())
+        Ok(if findings.count(Level::Fail) > 0 { Exit::Negative } else { Exit::Success }.into())
     })
 }
 
@@ -186,7 +186,7 @@ async fn all(arguments: &Arguments) -> Findings {
         }));
     }
     if matches!(settings.store, StoreSettings::Consul(_)) {
-        let unread = ConsulLayer::unread(&super::env).into_iter();
+        let unread = PartialConsul::unread(&super::env).into_iter();
         checks.extend(
             unread.map(|(name, fix)| warn("configuration", format!("{name} is set and not read"), fix)),
         );
@@ -195,7 +195,7 @@ async fn all(arguments: &Arguments) -> Findings {
         checks.extend(host::checks(&settings));
         checks.extend(vault::checks(&settings).await);
     }
-    match Place::existing(&settings) {
+    match Connection::existing(&settings) {
         Ok(place) => {
             if local && findings.host.is_none() {
                 let host = this_host_or_node(&settings, &place).await;

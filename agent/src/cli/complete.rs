@@ -16,9 +16,9 @@ use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::Shells;
 use tokio::time::timeout;
 
+use super::connection::{Connection, ConnectionArgs};
 use super::fleet::Fleet;
 use super::history::{folders, newest_here, reported};
-use super::place::{Place, PlaceArgs};
 use super::{command, runtime};
 use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
@@ -84,7 +84,7 @@ fn with_names(command: clap::Command) -> clap::Command {
 }
 
 fn known(names: Names) -> Vec<CompletionCandidate> {
-    let place = PlaceArgs::of_words(std::env::args_os());
+    let place = ConnectionArgs::of_words(std::env::args_os());
     let Ok(runtime) = runtime() else { return Vec::new() };
     let asked = runtime.block_on(async { timeout(WITHIN, ask(names, &place)).await });
     // Whatever still waits for an answer does not keep the shell.
@@ -93,9 +93,9 @@ fn known(names: Names) -> Vec<CompletionCandidate> {
 }
 
 /// None: there is nobody who could say.
-async fn ask(names: Names, place: &PlaceArgs) -> Option<BTreeSet<String>> {
+async fn ask(names: Names, place: &ConnectionArgs) -> Option<BTreeSet<String>> {
     let settings = place.settings().ok()?;
-    let open = Place::existing(&settings).ok();
+    let open = Connection::existing(&settings).ok();
     let strings = |names: BTreeSet<&Name>| names.into_iter().map(ToString::to_string).collect();
     Some(match names {
         Names::Hosts => strings(Fleet::read(&open?).await.ok()?.hosts()),
@@ -128,7 +128,7 @@ async fn ask(names: Names, place: &PlaceArgs) -> Option<BTreeSet<String>> {
     })
 }
 
-impl PlaceArgs {
+impl ConnectionArgs {
     /// What the words of an unfinished command line say of where it works.
     fn of_words(words: impl Iterator<Item = std::ffi::OsString>) -> Self {
         let mut args = Self::default();
@@ -156,7 +156,9 @@ mod tests {
     #[test]
     fn where_a_command_works_is_read_from_an_unfinished_line() {
         let words = |line: &str| {
-            PlaceArgs::of_words(line.split(' ').map(std::ffi::OsString::from).collect::<Vec<_>>().into_iter())
+            ConnectionArgs::of_words(
+                line.split(' ').map(std::ffi::OsString::from).collect::<Vec<_>>().into_iter(),
+            )
         };
         assert_eq!(words("hostler status --config a.yml --host").config, Some("a.yml".into()));
         assert_eq!(words("hostler status --store-dir=b ").store_dir, Some("b".into()));

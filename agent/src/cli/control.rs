@@ -14,16 +14,16 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::confirm::confirm_number;
+use super::connection::{Connection, ConnectionArgs, SourceArgs};
 use super::document::user;
 use super::exit::{Exit, end_of_phase, fault};
 use super::fleet::{Fleet, reports};
-use super::place::{Place, PlaceArgs, SourceArgs};
 use super::{Failure, block, show};
-use crate::domain::control::{Act, Control, ControlId, Names, Settled};
-use crate::domain::memory::End;
+use crate::domain::control::{Control, ControlAction, ControlId, Settled, Target};
 use crate::domain::name::Name;
 use crate::domain::source::Source;
 use crate::domain::span::Span;
+use crate::domain::state::End;
 use crate::host::clock;
 use crate::report::document::{self, AgentReport, OrderReport};
 use crate::store::{MAX_READS, Read, When};
@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 /// `acknowledge` alone says more.
@@ -80,10 +80,14 @@ pub(super) fn acknowledge(arguments: &Acknowledge) -> Result<ExitCode, Failure> 
         Word::Done => Settled::Done,
         Word::Failed => Settled::Failed,
     };
-    run(&arguments.arguments, Act::Acknowledge, Some(settled))
+    run(&arguments.arguments, ControlAction::Acknowledge, Some(settled))
 }
 
-pub(super) fn run(arguments: &Arguments, act: Act, settled: Option<Settled>) -> Result<ExitCode, Failure> {
+pub(super) fn run(
+    arguments: &Arguments,
+    act: ControlAction,
+    settled: Option<Settled>,
+) -> Result<ExitCode, Failure> {
     block(async {
         let place = arguments.place.open()?;
         let targets = targets(arguments, &place, act).await?;
@@ -111,10 +115,10 @@ pub(super) fn run(arguments: &Arguments, act: Act, settled: Option<Settled>) -> 
 /// soon as it sees its own, so what was written is not taken back.
 async fn write(
     arguments: &Arguments,
-    place: &Place,
-    act: Act,
+    place: &Connection,
+    act: ControlAction,
     settled: Option<Settled>,
-    targets: Vec<(Name, Names)>,
+    targets: Vec<(Name, Target)>,
 ) -> Result<BTreeMap<Name, (ControlId, String)>, Failure> {
     let said = |text: &Option<String>| text.clone().unwrap_or_else(|| "not said".to_owned());
     let mut written = BTreeMap::new();
@@ -148,7 +152,7 @@ async fn write(
 /// So many hosts are named in a message.
 const MAX_NAMED: usize = 20;
 
-/// Names of hosts for one line; a long list ends with a count.
+/// Target of hosts for one line; a long list ends with a count.
 fn some<'a>(hosts: impl ExactSizeIterator<Item = &'a Name>) -> String {
     let count = hosts.len();
     let named = hosts.take(MAX_NAMED).map(Name::as_str).collect::<Vec<_>>().join(", ");
@@ -159,7 +163,11 @@ fn some<'a>(hosts: impl ExactSizeIterator<Item = &'a Name>) -> String {
 }
 
 /// The hosts, each with what the act is about there.
-async fn targets(arguments: &Arguments, place: &Place, act: Act) -> Result<Vec<(Name, Names)>, Failure> {
+async fn targets(
+    arguments: &Arguments,
+    place: &Connection,
+    act: ControlAction,
+) -> Result<Vec<(Name, Target)>, Failure> {
     let source = arguments.source.source()?;
     let fleet = Fleet::read(place).await?;
     let hosts: Vec<Name> = match &source {
@@ -181,7 +189,7 @@ async fn targets(arguments: &Arguments, place: &Place, act: Act) -> Result<Vec<(
     }
     let names =
         |((host, _), report): (&(Name, Name), &OrderReport)| Some((host.clone(), about(act, report)?));
-    let targets: Vec<(Name, Names)> = reports.iter().filter_map(names).collect();
+    let targets: Vec<(Name, Target)> = reports.iter().filter_map(names).collect();
     if targets.is_empty() {
         let (stands, place) = match &source {
             Source::Host(host) => {
@@ -194,7 +202,7 @@ async fn targets(arguments: &Arguments, place: &Place, act: Act) -> Result<Vec<(
             "nothing to {}: order {order} in {source} is {stands}; see hostler status {order} {place}",
             act.as_str()
         );
-        return Err(fault(Exit::No, message));
+        return Err(fault(Exit::Negative, message));
     }
     if matches!(source, Source::Group(_)) {
         let what = format!("{} {order} in {source}", act.as_str());
@@ -204,20 +212,20 @@ async fn targets(arguments: &Arguments, place: &Place, act: Act) -> Result<Vec<(
 }
 
 /// What the act would be about where the order stands so; none: nothing there fits it.
-fn about(act: Act, report: &OrderReport) -> Option<Names> {
-    let run = report.run.map(Names::Run);
-    let identity = report.identity.map(Names::Identity);
+fn about(act: ControlAction, report: &OrderReport) -> Option<Target> {
+    let run = report.run.map(Target::Run);
+    let identity = report.identity.map(Target::Identity);
     let end = end_of_phase(&report.phase);
     let held = report.phase == "held";
     match act {
         // What waits has no run of its own yet; a run that it names there is an older one.
-        Act::Cancel if report.phase == "waiting" && report.epoch == 0 => identity,
-        Act::Cancel => run.filter(|_| end.is_none() && !held),
-        Act::Release | Act::Rebase => identity.filter(|_| held),
-        Act::Retry if held => identity,
+        ControlAction::Cancel if report.phase == "waiting" && report.epoch == 0 => identity,
+        ControlAction::Cancel => run.filter(|_| end.is_none() && !held),
+        ControlAction::Release | ControlAction::Rebase => identity.filter(|_| held),
+        ControlAction::Retry if held => identity,
         // A run of another instruction has no epoch in this report.
-        Act::Retry => run.filter(|_| report.epoch > 0).or(identity).filter(|_| end.is_some()),
-        Act::Acknowledge | Act::Undo => {
+        ControlAction::Retry => run.filter(|_| report.epoch > 0).or(identity).filter(|_| end.is_some()),
+        ControlAction::Acknowledge | ControlAction::Undo => {
             run.filter(|_| report.epoch == 0 || end.is_some_and(End::keeps_its_place))
         }
     }
@@ -225,7 +233,7 @@ fn about(act: Act, report: &OrderReport) -> Option<Names> {
 
 /// What the hosts answered, as far as they did in time.
 async fn answers(
-    place: &Place,
+    place: &Connection,
     waiting: &BTreeMap<Name, (ControlId, String)>,
     span: Duration,
 ) -> Result<BTreeMap<Name, String>, Failure> {
@@ -255,7 +263,7 @@ async fn answers(
 
 fn conclude(
     arguments: &Arguments,
-    act: Act,
+    act: ControlAction,
     waiting: &BTreeMap<Name, (ControlId, String)>,
     answers: &BTreeMap<Name, String>,
 ) -> Result<ExitCode, Failure> {
@@ -279,14 +287,14 @@ fn conclude(
         }
     }
     let exit = if answers.values().any(|answer| answer != "done") {
-        Exit::No
+        Exit::Negative
     } else if answers.len() < waiting.len() {
         Exit::Silent
     } else {
-        Exit::Good
+        Exit::Success
     };
     // The host has taken it up: what comes of it is another question.
-    if exit == Exit::Good && !arguments.json {
+    if exit == Exit::Success && !arguments.json {
         let place = match arguments.source.source()? {
             Source::Host(host) => format!("--host {host}"),
             Source::Group(group) => format!("--group {group}"),

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::agent::stopped;
 use super::{Failure, env, log, runtime, show};
-use crate::app::agent::reload::Anew;
+use crate::app::agent::reload::ReloadContext;
 use crate::app::agent::{Agent, identity};
 use crate::app::open;
 use crate::config::{ALL, Settings, load};
@@ -102,11 +102,11 @@ async fn work(settings: Settings, config: &Path, level: Level, once: bool) -> Re
     let opened = open::opened(&settings)?;
     let store = Arc::clone(&opened.store);
     let file = config.to_owned();
-    let anew = Anew { load: Box::new(move || load(Some(&file), &env)), level };
+    let reload_context = ReloadContext { load: Box::new(move || load(Some(&file), &env)), level };
     let keys = settings.keys.clone();
     let mut notify = Notify::from_env();
     let who = identity::settle(&settings, &*store, &mut notify).await?;
-    let agent = Agent::build(settings, opened, who, notify, anew)?;
+    let agent = Agent::build(settings, opened, who, notify, reload_context)?;
     let host = agent.host().clone();
     enroll(&*store, &keys, &host).await?;
     let order: Name = "hello".parse()?;

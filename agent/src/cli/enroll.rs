@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::connection::{Connection, ConnectionArgs};
 use super::exit::Exit;
 use super::fleet::Marker;
-use super::place::{Place, PlaceArgs};
 use super::{Failure, block, show};
 use crate::config::ALL;
 use crate::domain::keys::Keys;
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -66,12 +66,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                  systemctl enable --now hostler"
             ));
         }
-        Ok(Exit::Good.into())
+        Ok(Exit::Success.into())
     })
 }
 
 /// Writes the groups of a host into its marker. Without groups an earlier enrolment keeps its own.
-async fn enroll_into(place: &Place, host: &Name, groups: &[Name]) -> Result<(), Failure> {
+async fn enroll_into(place: &Connection, host: &Name, groups: &[Name]) -> Result<(), Failure> {
     let own = Keys::marker(&place.keys.host_orders(host));
     let entries = place.store.list(&own).await?.entries;
     let before = entries.iter().find(|entry| entry.key == own);

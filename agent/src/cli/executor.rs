@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use super::{Failure, log_to_journal, runtime};
-use crate::app::executor::{Handed, execute};
+use crate::app::executor::{SecretSource, execute};
 use crate::exec::{launcher, step};
-use crate::host::{heap, process};
+use crate::host::{allocator, process};
 
 /// What the agent starts.
 #[derive(Parser)]
@@ -55,12 +55,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let _ = step::stand_alone();
     let runtime = runtime()?;
     if arguments.ahead {
-        heap::map();
+        allocator::map();
         if !launcher::hears_the_word() {
             return Ok(ExitCode::SUCCESS);
         }
     }
-    let handed = arguments.handed.as_deref().map_or(Handed::Nothing, Handed::ByAgent);
+    let handed = arguments.handed.as_deref().map_or(SecretSource::Nothing, SecretSource::ByAgent);
     runtime.block_on(execute(&arguments.folder, arguments.epoch, handed))?;
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)

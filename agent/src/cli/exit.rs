@@ -9,20 +9,20 @@ use std::process::ExitCode;
 use super::Failure;
 use crate::app::agent::AgentError;
 use crate::config::ConfigError;
-use crate::domain::memory::End;
+use crate::domain::state::End;
 use crate::store::StoreError;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
     /// All is as it was asked for.
-    Good,
+    Success,
     /// The answer to the question is no.
-    No,
+    Negative,
     /// The command line is wrong; clap ends with the same number.
     Usage,
     /// Configuration, files, documents.
-    Trouble,
+    ConfigError,
     /// The store gives no answer, or denies one.
     Store,
     /// There is no such thing.
@@ -46,23 +46,23 @@ pub(super) enum Exit {
     /// An order that was not carried out.
     NotCarriedOut,
     /// It still goes on.
-    GoesOn,
+    Pending,
     /// The host says nothing.
     Silent,
     /// Ctrl-C.
     Interrupted,
     /// Nobody reads what is printed.
-    Pipe,
+    BrokenPipe,
 }
 
 impl Exit {
     /// All of them, in the order of their numbers.
     #[cfg(test)]
     const ALL: [Self; 19] = [
-        Self::Good,
-        Self::No,
+        Self::Success,
+        Self::Negative,
         Self::Usage,
-        Self::Trouble,
+        Self::ConfigError,
         Self::Store,
         Self::NotFound,
         Self::NotConfirmed,
@@ -74,19 +74,19 @@ impl Exit {
         Self::Refused,
         Self::Held,
         Self::NotCarriedOut,
-        Self::GoesOn,
+        Self::Pending,
         Self::Silent,
         Self::Interrupted,
-        Self::Pipe,
+        Self::BrokenPipe,
     ];
 
     /// The table: the number, and what it means.
     const fn row(self) -> (u8, &'static str) {
         match self {
-            Self::Good => (0, "done; a run: it succeeded, or there was nothing to do"),
-            Self::No => (1, "the answer is no: not all are done, a check fails, a task has faults"),
+            Self::Success => (0, "done; a run: it succeeded, or there was nothing to do"),
+            Self::Negative => (1, "the answer is no: not all are done, a check fails, a task has faults"),
             Self::Usage => (2, "the command line is wrong"),
-            Self::Trouble => (3, "configuration, a file, or a document is wrong; the message says which"),
+            Self::ConfigError => (3, "configuration, a file, or a document is wrong; the message says which"),
             Self::Store => (4, "the store cannot be reached, has no leader, or denies the request"),
             Self::NotFound => (5, "there is no such host, group, order, run or task"),
             Self::NotConfirmed => {
@@ -100,10 +100,10 @@ impl Exit {
             Self::Refused => (15, "the host refused the order: task or parameters are wrong there"),
             Self::Held => (16, "the host holds the order back until an operator says more"),
             Self::NotCarriedOut => (17, "not carried out: expired, superseded or withdrawn"),
-            Self::GoesOn => (18, "the order still waits or runs; waiting for it has ended"),
+            Self::Pending => (18, "the order still waits or runs; waiting for it has ended"),
             Self::Silent => (19, "the host did not report in time; the order stays in place"),
             Self::Interrupted => (130, "Ctrl-C; an order that was placed stays in place"),
-            Self::Pipe => (141, "whoever read the output has gone"),
+            Self::BrokenPipe => (141, "whoever read the output has gone"),
         }
     }
 
@@ -115,7 +115,7 @@ impl Exit {
     /// How a command ends whose order ended so.
     pub(super) fn of_end(end: End) -> Self {
         match end {
-            End::Succeeded | End::Unchanged | End::Skipped => Self::Good,
+            End::Succeeded | End::Unchanged | End::Skipped => Self::Success,
             End::Failed => Self::Failed,
             End::Undone => Self::Undone,
             End::UndoFailed => Self::UndoFailed,
@@ -133,11 +133,11 @@ impl Exit {
         } else if failure.is::<StoreError>() {
             Self::Store
         } else if failure.is::<ConfigError>() || failure.is::<AgentError>() {
-            Self::Trouble
+            Self::ConfigError
         } else if failure.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
-            Self::Pipe
+            Self::BrokenPipe
         } else {
-            Self::Trouble
+            Self::ConfigError
         }
     }
 }
@@ -207,7 +207,7 @@ mod tests {
             "needs_operator",
         ] {
             let end = end_of_phase(phase).unwrap_or_else(|| panic!("{phase} is an end"));
-            assert_eq!(Exit::of_end(end) == Exit::Good, end.is_good(), "{phase}");
+            assert_eq!(Exit::of_end(end) == Exit::Success, end.is_good(), "{phase}");
         }
         for phase in ["running", "waiting", "held", "", "Succeeded", "paused"] {
             assert_eq!(end_of_phase(phase), None, "{phase}");
@@ -219,7 +219,7 @@ mod tests {
         let store = StoreError::NoLeader { place: "x".into() };
         assert_eq!(Exit::of_failure(&store.into()), Exit::Store);
         assert_eq!(Exit::of_failure(&fault(Exit::NotFound, "x")), Exit::NotFound);
-        assert_eq!(Exit::of_failure(&io::Error::from(io::ErrorKind::BrokenPipe).into()), Exit::Pipe);
-        assert_eq!(Exit::of_failure(&"x".into()), Exit::Trouble);
+        assert_eq!(Exit::of_failure(&io::Error::from(io::ErrorKind::BrokenPipe).into()), Exit::BrokenPipe);
+        assert_eq!(Exit::of_failure(&"x".into()), Exit::ConfigError);
     }
 }

@@ -9,17 +9,17 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
+use super::connection::Connection;
 use super::exit::{Exit, end_of_phase, fault};
-use super::place::Place;
 use super::show;
 use crate::config::ALL;
-use crate::domain::ids::Identity;
+use crate::domain::ids::InstructionHash;
 use crate::domain::keys::MARKER;
-use crate::domain::memory::End;
 use crate::domain::name::Name;
 use crate::domain::odd;
 use crate::domain::order::Document;
 use crate::domain::source::{OrderKey, Source};
+use crate::domain::state::End;
 use crate::domain::yaml::{YamlError, nearest};
 use crate::report::document::{self, AgentReport, Author, OrderReport};
 use crate::store::{MAX_READS, Read, portions};
@@ -36,7 +36,7 @@ pub(super) struct Placed {
 
 impl Placed {
     /// Its identity, where it has one.
-    pub(super) fn identity(&self) -> Option<Identity> {
+    pub(super) fn identity(&self) -> Option<InstructionHash> {
         match &self.document {
             Ok(Document::Order(order)) => Some(order.identity),
             Ok(Document::Skip) | Err(_) => None,
@@ -70,7 +70,7 @@ pub(super) struct Marker {
 
 impl Fleet {
     /// Two trees; reports of orders are read when it is known which are needed.
-    pub(super) async fn read(place: &Place) -> Result<Self, Failure> {
+    pub(super) async fn read(place: &Connection) -> Result<Self, Failure> {
         let orders_prefix = place.keys.all_orders();
         let agents_prefix = place.keys.agent_reports();
         let (agents, orders, markers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -245,7 +245,7 @@ impl Fleet {
 
 /// The reports of orders on hosts; those that are not there are left out.
 pub(super) async fn reports(
-    place: &Place,
+    place: &Connection,
     wanted: &[(Name, Name)],
 ) -> Result<BTreeMap<(Name, Name), OrderReport>, Failure> {
     let mut found = BTreeMap::new();
@@ -282,7 +282,7 @@ pub(super) fn agent_of(value: &[u8]) -> AgentReport {
 /// Where an order stands on a host, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Standing {
+pub(super) enum OrderStatus {
     /// The wanted state holds.
     Done,
     /// Over, and not done.
@@ -299,7 +299,7 @@ pub(super) enum Standing {
     Silent,
 }
 
-impl Standing {
+impl OrderStatus {
     /// As people read it.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -325,11 +325,11 @@ pub(super) fn standing(
     report: Option<&OrderReport>,
     agent: Option<&AgentReport>,
     now: Timestamp,
-) -> Standing {
+) -> OrderStatus {
     let not_seen = if agent.is_some_and(|agent| is_late(agent.next_by, now)) {
-        Standing::Silent
+        OrderStatus::Silent
     } else {
-        Standing::NotSeen
+        OrderStatus::NotSeen
     };
     let Some(report) = report else { return not_seen };
     let end = end_of_phase(&report.phase);
@@ -344,14 +344,14 @@ pub(super) fn standing(
         return not_seen;
     }
     match end {
-        Some(end) if end.is_good() => Standing::Done,
-        Some(_) => Standing::Failed,
-        None if is_late(report.next_by, now) => Standing::Silent,
+        Some(end) if end.is_good() => OrderStatus::Done,
+        Some(_) => OrderStatus::Failed,
+        None if is_late(report.next_by, now) => OrderStatus::Silent,
         None => match report.phase.as_str() {
-            "held" => Standing::Held,
-            "waiting" => Standing::Waiting,
-            UNREADABLE => Standing::NotSeen,
-            _ => Standing::Running,
+            "held" => OrderStatus::Held,
+            "waiting" => OrderStatus::Waiting,
+            UNREADABLE => OrderStatus::NotSeen,
+            _ => OrderStatus::Running,
         },
     }
 }
@@ -374,7 +374,7 @@ mod tests {
         let (order, other) = (placed("task: a"), placed("task: a\nrevision: '2'"));
         let broken = placed("tsk: a");
         let skip = placed("skip: true");
-        let report = |phase: &str, identity: Option<Identity>, next_by: &str| OrderReport {
+        let report = |phase: &str, identity: Option<InstructionHash>, next_by: &str| OrderReport {
             phase: phase.into(),
             identity,
             next_by: at(next_by),
@@ -383,29 +383,29 @@ mod tests {
         let (later, before) = ("2030-01-01T12:05:00Z", "2030-01-01T11:00:00Z");
         let this = order.identity();
         for (wanted, phase, identity, next_by, expected) in [
-            (Some(&order), "succeeded", this, before, Standing::Done),
-            (Some(&order), "unchanged", this, later, Standing::Done),
-            (Some(&order), "failed", this, before, Standing::Failed),
-            (Some(&order), "refused", this, later, Standing::Failed),
-            (Some(&order), "held", this, later, Standing::Held),
-            (Some(&order), "waiting", this, later, Standing::Waiting),
-            (Some(&order), "undoing", this, later, Standing::Running),
-            (Some(&order), "running", this, before, Standing::Silent),
-            (Some(&other), "succeeded", this, later, Standing::NotSeen),
-            (Some(&order), "succeeded", None, later, Standing::NotSeen),
-            (Some(&order), "skipped", None, later, Standing::NotSeen),
-            (Some(&skip), "skipped", None, later, Standing::Done),
-            (Some(&skip), "succeeded", this, later, Standing::NotSeen),
-            (Some(&broken), "refused", None, later, Standing::Failed),
-            (Some(&order), "unreadable", None, later, Standing::NotSeen),
-            (None, "succeeded", this, later, Standing::Done),
+            (Some(&order), "succeeded", this, before, OrderStatus::Done),
+            (Some(&order), "unchanged", this, later, OrderStatus::Done),
+            (Some(&order), "failed", this, before, OrderStatus::Failed),
+            (Some(&order), "refused", this, later, OrderStatus::Failed),
+            (Some(&order), "held", this, later, OrderStatus::Held),
+            (Some(&order), "waiting", this, later, OrderStatus::Waiting),
+            (Some(&order), "undoing", this, later, OrderStatus::Running),
+            (Some(&order), "running", this, before, OrderStatus::Silent),
+            (Some(&other), "succeeded", this, later, OrderStatus::NotSeen),
+            (Some(&order), "succeeded", None, later, OrderStatus::NotSeen),
+            (Some(&order), "skipped", None, later, OrderStatus::NotSeen),
+            (Some(&skip), "skipped", None, later, OrderStatus::Done),
+            (Some(&skip), "succeeded", this, later, OrderStatus::NotSeen),
+            (Some(&broken), "refused", None, later, OrderStatus::Failed),
+            (Some(&order), "unreadable", None, later, OrderStatus::NotSeen),
+            (None, "succeeded", this, later, OrderStatus::Done),
         ] {
             let report = report(phase, identity, next_by);
             let found = standing(wanted, Some(&report), None, now);
             assert_eq!(found, expected, "{phase} {identity:?} {next_by}");
         }
         let agent = AgentReport { next_by: at(before), ..AgentReport::default() };
-        assert_eq!(standing(Some(&order), None, Some(&agent), now), Standing::Silent);
-        assert_eq!(standing(Some(&order), None, None, now), Standing::NotSeen);
+        assert_eq!(standing(Some(&order), None, Some(&agent), now), OrderStatus::Silent);
+        assert_eq!(standing(Some(&order), None, None, now), OrderStatus::NotSeen);
     }
 }

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use super::connection::{Connection, ConnectionArgs};
 use super::document::user;
 use super::exit::{Exit, fault};
 use super::fleet::Fleet;
-use super::place::{Place, PlaceArgs};
 use super::{Failure, block, show};
 use crate::domain::freeze::Freeze;
 use crate::domain::instant;
@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 #[derive(Args)]
@@ -57,7 +57,7 @@ pub(super) struct Thaw {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 pub(super) fn freeze(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -107,7 +107,7 @@ pub(super) fn freeze(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 arguments.group
             ))?;
         }
-        Ok(Exit::Good.into())
+        Ok(Exit::Success.into())
     })
 }
 
@@ -115,7 +115,7 @@ pub(super) fn freeze(arguments: &Arguments) -> Result<ExitCode, Failure> {
 const UNREADABLE: &str = "by a document that cannot be read";
 
 /// The freeze of a group with its index; `None` in its place: it cannot be read, and freezes all the same.
-async fn standing(place: &Place, group: &Name) -> Result<Option<(u64, Option<Freeze>)>, Failure> {
+async fn standing(place: &Connection, group: &Name) -> Result<Option<(u64, Option<Freeze>)>, Failure> {
     let key = place.keys.freeze(group);
     let listing = place.store.list(&place.keys.freezes()).await?;
     let entry = listing.entries.into_iter().find(|entry| entry.key == key);
@@ -154,6 +154,6 @@ pub(super) fn thaw(arguments: &Thaw) -> Result<ExitCode, Failure> {
         } else {
             show::line(format!("{}: thawed; what waited starts again", arguments.group))?;
         }
-        Ok(Exit::Good.into())
+        Ok(Exit::Success.into())
     })
 }

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::place::PlaceArgs;
+use super::connection::ConnectionArgs;
 use super::{Failure, show};
 use crate::config::{Settings, StoreSettings};
 use crate::exec::inherit;
@@ -29,13 +29,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", default_value = policy::PATH)]
     tasks_file: PathBuf,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
     #[command(subcommand)]
-    act: Act,
+    act: GuardCommand,
 }
 
 #[derive(Subcommand)]
-enum Act {
+enum GuardCommand {
     /// Whether the task `package` may act on this package
     Package { name: String },
     /// Look for old files, or remove them
@@ -80,16 +80,16 @@ fn act(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let policy = Policy::read(&arguments.tasks_file)?;
     let own = || own(&arguments.place.host_settings()?);
     match &arguments.act {
-        Act::Package { name } => policy.packages.admit(name)?,
-        Act::Clean { mode, days, kib, places } => {
+        GuardCommand::Package { name } => policy.packages.admit(name)?,
+        GuardCommand::Clean { mode, days, kib, places } => {
             return clean(&policy, &own()?, mode == "look", *days, *kib, &list(places)?);
         }
-        Act::Readable { folders } => {
+        GuardCommand::Readable { folders } => {
             for path in list(folders)? {
                 folder::admit(&path, &policy.places.backup, "places.backup", &own()?, false)?;
             }
         }
-        Act::Archive { folders } => {
+        GuardCommand::Archive { folders } => {
             let own = own()?;
             let mut open = Vec::new();
             for path in list(folders)? {
@@ -102,8 +102,8 @@ fn act(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
             return Err(inherit::become_program(&archive::words(&open, &own)).into());
         }
-        Act::Restorable { target } => drop(Target::make(target, &policy.places.restore, &own()?)?),
-        Act::Restore { target, command } => {
+        GuardCommand::Restorable { target } => drop(Target::make(target, &policy.places.restore, &own()?)?),
+        GuardCommand::Restore { target, command } => {
             let new = Target::make(target, &policy.places.restore, &own()?)?;
             inherit::keep_open(&new.fd)?;
             let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&new.fd));
@@ -114,8 +114,10 @@ fn act(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
             new.keep()?;
         }
-        Act::Server { socket, port } => drop(Server::at(socket, *port, &policy.postgres)?.connect()?),
-        Act::Login { socket, port, role, database, file } => {
+        GuardCommand::Server { socket, port } => {
+            drop(Server::at(socket, *port, &policy.postgres)?.connect()?)
+        }
+        GuardCommand::Login { socket, port, role, database, file } => {
             let server = Server::at(socket, *port, &policy.postgres)?;
             // A hundred bytes and a little more: of a longer one it is known that it is too long.
             let mut password = Zeroizing::new(Vec::with_capacity(1024));

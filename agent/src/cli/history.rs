@@ -6,14 +6,14 @@ use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::Failure;
+use super::connection::Connection;
 use super::fleet::UNREADABLE;
-use super::place::Place;
 use super::show;
 use crate::config::Settings;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::odd;
-use crate::ledger::identity::Identity;
+use crate::ledger::identity::HostIdentity;
 use crate::ledger::{ClaimState, Folder, FolderError, trim};
 use crate::report::compose;
 use crate::report::document::{self, RUN_TAIL, RunReport};
@@ -33,12 +33,12 @@ pub(super) struct Known {
 
 /// This host, as far as it is known without a store: as it is configured, or as the agent fixed it at its first start.
 pub(super) fn this_host(settings: &Settings) -> Option<Name> {
-    let fixed = || Identity::read(&settings.state_dir).ok().flatten().map(|identity| identity.host);
+    let fixed = || HostIdentity::read(&settings.state_dir).ok().flatten().map(|identity| identity.host);
     settings.host.clone().or_else(fixed)
 }
 
 /// This host, as the agent would name it: what is not known here is asked of the store. `None`: it is not known.
-pub(super) async fn this_host_or_node(settings: &Settings, place: &Place) -> Option<Name> {
+pub(super) async fn this_host_or_node(settings: &Settings, place: &Connection) -> Option<Name> {
     match this_host(settings) {
         Some(host) => Some(host),
         None => place.store.node().await.ok()?.to_ascii_lowercase().parse().ok(),
@@ -52,7 +52,7 @@ pub(super) async fn folders(settings: &Settings, host: Option<&Name>) -> Option<
     let here = match (host, this_host(settings)) {
         (None, _) => true,
         (Some(asked), Some(own)) => own == *asked,
-        (Some(asked), None) => match Place::existing(settings) {
+        (Some(asked), None) => match Connection::existing(settings) {
             Ok(place) => this_host_or_node(settings, &place).await.as_ref() == Some(asked),
             Err(_) => false,
         },
@@ -84,7 +84,7 @@ pub(super) fn newest_here(dir: &Path, count: usize) -> Result<Vec<Known>, Failur
 }
 
 /// The runs that hosts reported, the newest first; what one host has too much of is named, and keeps nobody else's away.
-pub(super) async fn reported(place: &Place, host: Option<&Name>) -> Result<Vec<Known>, Failure> {
+pub(super) async fn reported(place: &Connection, host: Option<&Name>) -> Result<Vec<Known>, Failure> {
     let all = place.keys.all_run_reports();
     let prefix = host.map_or_else(|| all.clone(), |host| place.keys.run_reports(host));
     let mut found = Vec::new();
@@ -107,7 +107,11 @@ pub(super) async fn reported(place: &Place, host: Option<&Name>) -> Result<Vec<K
 }
 
 /// How long a task usually takes on a host: the median of its newest successes there, whatever their parameters.
-pub(super) async fn usual(place: &Place, host: &Name, task: &str) -> Result<Option<SignedDuration>, Failure> {
+pub(super) async fn usual(
+    place: &Connection,
+    host: &Name,
+    task: &str,
+) -> Result<Option<SignedDuration>, Failure> {
     Ok(median(reported(place, Some(host)).await?.iter().map(|known| &known.report), task))
 }
 

@@ -5,14 +5,14 @@ use std::io;
 use super::{screen, show, table};
 
 /// What is shown now.
-pub(super) struct Live {
+pub(super) struct StatusLine {
     last: String,
     width: Option<usize>,
     /// A line is there that the next one replaces.
     open: bool,
 }
 
-impl Live {
+impl StatusLine {
     /// Nothing is shown yet.
     pub(super) fn new() -> Self {
         Self { last: String::new(), width: screen::width(), open: false }

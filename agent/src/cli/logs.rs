@@ -8,10 +8,10 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::sleep;
 
+use super::connection::{Connection, ConnectionArgs};
 use super::exit::{Exit, fault};
 use super::follow::Follower;
 use super::history::{folders, of_folder, reported};
-use super::place::{Place, PlaceArgs};
 use super::{Failure, block, show};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     #[arg(long, conflicts_with = "follow")]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -46,9 +46,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let folder = here.map(|dir| Folder::new(&dir, arguments.run)).filter(|folder| folder.path().is_dir());
         match folder {
             Some(folder) => whole(arguments, &folder).await?,
-            None => afar(arguments, &Place::existing(&settings)?).await?,
+            None => afar(arguments, &Connection::existing(&settings)?).await?,
         }
-        Ok(Exit::Good.into())
+        Ok(Exit::Success.into())
     })
 }
 
@@ -79,7 +79,7 @@ fn text(dir: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-async fn afar(arguments: &Arguments, place: &Place) -> Result<(), Failure> {
+async fn afar(arguments: &Arguments, place: &Connection) -> Result<(), Failure> {
     let run = arguments.run;
     if arguments.follow {
         let message = format!("run {run} is not on this host: -f follows it on its own host only");

@@ -6,6 +6,7 @@ mod audit;
 mod check;
 mod complete;
 mod confirm;
+mod connection;
 mod control;
 mod dev;
 mod document;
@@ -20,7 +21,6 @@ mod history;
 mod live;
 mod logs;
 mod order;
-mod place;
 mod progress;
 mod run;
 mod runs;
@@ -40,9 +40,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::domain::control::Act;
+use crate::domain::control::ControlAction;
 use crate::exec::launcher::EXECUTOR;
-use crate::host::heap;
+use crate::host::allocator;
 use crate::host::journald::Journald;
 use crate::host::logging::{self, Level};
 use exit::Exit;
@@ -121,7 +121,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    heap::share();
+    allocator::single_arena();
     if std::env::args_os().nth(1).is_some_and(|word| word == EXECUTOR) {
         return ended(executor::run(&executor::Executor::parse().arguments()));
     }
@@ -135,12 +135,12 @@ pub fn main() -> ExitCode {
         Command::Enroll(arguments) => enroll::run(&arguments),
         Command::Order(arguments) => order::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
-        Command::Cancel(arguments) => control::run(&arguments, Act::Cancel, None),
-        Command::Release(arguments) => control::run(&arguments, Act::Release, None),
-        Command::Retry(arguments) => control::run(&arguments, Act::Retry, None),
+        Command::Cancel(arguments) => control::run(&arguments, ControlAction::Cancel, None),
+        Command::Release(arguments) => control::run(&arguments, ControlAction::Release, None),
+        Command::Retry(arguments) => control::run(&arguments, ControlAction::Retry, None),
         Command::Acknowledge(arguments) => control::acknowledge(&arguments),
-        Command::Undo(arguments) => control::run(&arguments, Act::Undo, None),
-        Command::Rebase(arguments) => control::run(&arguments, Act::Rebase, None),
+        Command::Undo(arguments) => control::run(&arguments, ControlAction::Undo, None),
+        Command::Rebase(arguments) => control::run(&arguments, ControlAction::Rebase, None),
         Command::Freeze(arguments) => freeze::freeze(&arguments),
         Command::Thaw(arguments) => freeze::thaw(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),
@@ -159,7 +159,7 @@ fn ended(done: Result<ExitCode, Failure>) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let exit = Exit::of_failure(&error);
-            if exit != Exit::Pipe {
+            if exit != Exit::BrokenPipe {
                 show::error(show::inline(&error.to_string()));
             }
             exit.into()
@@ -175,7 +175,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
-        .on_thread_park(heap::parked)
+        .on_thread_park(allocator::parked)
         .build()
 }
 

@@ -12,10 +12,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::confirm::confirm_number;
+use super::connection::{Connection, ConnectionArgs, SourceArgs};
 use super::document::{OrderArgs, user};
 use super::exit::{Exit, fault};
 use super::fleet::{Fleet, Placed};
-use super::place::{Place, PlaceArgs, SourceArgs};
 use super::table::Table;
 use super::watch::{WatchArgs, endless};
 use super::{Failure, block, screen, show};
@@ -37,11 +37,11 @@ const NONE: &str = "there are no orders, or the token may not see them: hostler 
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    act: Act,
+    act: OrderCommand,
 }
 
 #[derive(Subcommand)]
-enum Act {
+enum OrderCommand {
     /// Write an order, from a file or from options
     Put(Box<Put>),
     /// Print an order as it stands
@@ -83,7 +83,7 @@ struct Put {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 #[derive(Args)]
@@ -97,7 +97,7 @@ struct One {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 #[derive(Args)]
@@ -114,15 +114,15 @@ struct List {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.act {
-        Act::Put(put) => block(self::put(put)),
-        Act::Get(one) => block(get(one)),
-        Act::List(list) => block(self::list(list)),
-        Act::Delete(one) => block(delete(one)),
+        OrderCommand::Put(put) => block(self::put(put)),
+        OrderCommand::Get(one) => block(get(one)),
+        OrderCommand::List(list) => block(self::list(list)),
+        OrderCommand::Delete(one) => block(delete(one)),
     }
 }
 
@@ -137,7 +137,8 @@ pub(super) fn store_key(keys: &Keys, key: &OrderKey) -> String {
 
 async fn put(put: &Put) -> Result<ExitCode, Failure> {
     let (text, origin) = text(put)?;
-    let document = Document::read(&text).map_err(|error| fault(Exit::Trouble, format!("{origin}{error}")))?;
+    let document =
+        Document::read(&text).map_err(|error| fault(Exit::ConfigError, format!("{origin}{error}")))?;
     let (text, document) = signed(text, document, put.order.by.as_deref())?;
     let key = OrderKey { source: put.source.source()?, order: put.name.clone() };
     let place = put.place.open()?;
@@ -187,7 +188,7 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
         }
         show::say(format!("hostler status {} shows how it goes", key.order))?;
     }
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }
 
 /// An order that can never start is a mistake of whoever writes it.
@@ -231,7 +232,7 @@ fn signed(text: Vec<u8>, document: Document, by: Option<&str>) -> Result<(Vec<u8
     })
 }
 
-fn identity(document: &Document) -> Option<crate::domain::ids::Identity> {
+fn identity(document: &Document) -> Option<crate::domain::ids::InstructionHash> {
     match document {
         Document::Order(order) => Some(order.identity),
         Document::Skip => None,
@@ -264,7 +265,7 @@ fn text(put: &Put) -> Result<(Vec<u8>, String), Failure> {
 
 /// Writes an order over what was seen in its place, and over nothing else.
 pub(super) async fn write(
-    place: &Place,
+    place: &Connection,
     key: &OrderKey,
     text: Vec<u8>,
     before: Option<&Placed>,
@@ -299,10 +300,10 @@ async fn get(one: &One) -> Result<ExitCode, Failure> {
     } else {
         show::raw(&placed.value)?;
     }
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }
 
-async fn find(one: &One) -> Result<(Place, OrderKey, String, Placed), Failure> {
+async fn find(one: &One) -> Result<(Connection, OrderKey, String, Placed), Failure> {
     let key = OrderKey { source: one.source.source()?, order: one.name.clone() };
     let place = one.place.open()?;
     let mut fleet = Fleet::read(&place).await?;
@@ -324,7 +325,7 @@ async fn delete(one: &One) -> Result<ExitCode, Failure> {
     } else {
         show::say(format!("{key}: deleted; what was done stays done, and a run under way goes on"))?;
     }
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }
 
 fn described(key: &OrderKey, placed: &Placed) -> Value {
@@ -375,7 +376,7 @@ async fn list(list: &List) -> Result<ExitCode, Failure> {
     } else {
         show::page(&table(&orders, &odd))?;
     }
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }
 
 /// A line for each order.

@@ -12,15 +12,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::confirm::confirm_number;
+use super::connection::{Connection, ConnectionArgs, SourceArgs};
 use super::document::OrderArgs;
 use super::exit::{Exit, fault};
-use super::fleet::{Fleet, Placed, Standing, reports, standing};
+use super::fleet::{Fleet, OrderStatus, Placed, reports, standing};
 use super::order::{in_time, write};
-use super::place::{Place, PlaceArgs, SourceArgs};
 use super::status::rows::Question;
 use super::status::watch::Watch;
 use super::{Failure, block, show};
-use crate::domain::ids::Identity;
+use crate::domain::ids::InstructionHash;
 use crate::domain::name::Name;
 use crate::domain::order::{DEFAULT_SPREAD, Document};
 use crate::domain::source::{OrderKey, Source};
@@ -55,7 +55,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -74,15 +74,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// Places the order; gives its identity, and the index of the report that a single host had before.
-async fn put(arguments: &Arguments, place: &Place, key: &OrderKey) -> Result<(Identity, u64), Failure> {
+async fn put(
+    arguments: &Arguments,
+    place: &Connection,
+    key: &OrderKey,
+) -> Result<(InstructionHash, u64), Failure> {
     // The time makes it an instruction that was never given before.
     let revision = clock::now().to_string();
     let text = arguments.order.text(&arguments.task, Some(&revision), arguments.spread)?;
     let document = Document::read(text.as_bytes());
     let document =
-        document.map_err(|error| fault(Exit::Trouble, format!("the options make no order: {error}")))?;
+        document.map_err(|error| fault(Exit::ConfigError, format!("the options make no order: {error}")))?;
     let Document::Order(new) = document else {
-        return Err(fault(Exit::Trouble, "the options make no order"));
+        return Err(fault(Exit::ConfigError, "the options make no order"));
     };
     in_time(&new)?;
     let fleet = Fleet::read(place).await?;
@@ -119,7 +123,7 @@ async fn put(arguments: &Arguments, place: &Place, key: &OrderKey) -> Result<(Id
 /// Watches the order on all hosts of the group.
 async fn on_group(
     arguments: &Arguments,
-    place: &Place,
+    place: &Connection,
     group: &Name,
     key: &OrderKey,
 ) -> Result<Exit, Failure> {
@@ -131,7 +135,7 @@ async fn on_group(
     if arguments.json {
         let document = rows.map(|rows| rows.document());
         show::json(&json!({"order": key, "exit": exit.number(), "status": document}))?;
-    } else if matches!(exit, Exit::Interrupted | Exit::GoesOn) {
+    } else if matches!(exit, Exit::Interrupted | Exit::Pending) {
         show::note(format!("{key} stays in place: hostler status {order} --group {group} --watch"));
         show::note(format!("to end it: hostler cancel {order} --group {group}"));
     }
@@ -141,7 +145,7 @@ async fn on_group(
 /// An order that somebody else placed for another task, or that is not over, is not written over unasked.
 async fn may_replace(
     arguments: &Arguments,
-    place: &Place,
+    place: &Connection,
     fleet: &Fleet,
     key: &OrderKey,
     placed: &Placed,
@@ -155,8 +159,8 @@ async fn may_replace(
     let stands = |pair: &(Name, Name)| {
         standing(Some(placed), reports.get(pair), fleet.agents.get(&pair.0), clock::now())
     };
-    let not_over = |standing: &Standing| !matches!(standing, Standing::Done | Standing::Failed);
-    let open: Vec<Standing> = pairs.iter().map(stands).filter(not_over).collect();
+    let not_over = |standing: &OrderStatus| !matches!(standing, OrderStatus::Done | OrderStatus::Failed);
+    let open: Vec<OrderStatus> = pairs.iter().map(stands).filter(not_over).collect();
     let same_task = matches!(&placed.document, Ok(Document::Order(order)) if order.task == arguments.task);
     let why = match open.first() {
         _ if !same_task => "is for something else".to_owned(),

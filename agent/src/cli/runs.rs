@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use super::connection::{Connection, ConnectionArgs};
 use super::exit::Exit;
 use super::fleet::Fleet;
 use super::history::{Known, folders, newest_here, reported};
-use super::place::{Place, PlaceArgs};
 use super::screen;
 use super::table::Table;
 use super::watch::{WatchArgs, endless};
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 /// Where runs are read from.
@@ -46,7 +46,7 @@ enum From {
     /// The host's own folders: all that are kept.
     Folders(PathBuf),
     /// What the hosts reported of their newest.
-    Reports(Place),
+    Reports(Connection),
 }
 
 impl From {
@@ -75,7 +75,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let here = folders(&settings, arguments.host.as_ref()).await;
         let from = match here.filter(|_| !arguments.place.is_folder_only()) {
             Some(dir) => From::Folders(dir),
-            None => From::Reports(Place::existing(&settings)?),
+            None => From::Reports(Connection::existing(&settings)?),
         };
         if arguments.watch.watch {
             let look = async || {
@@ -101,7 +101,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 );
             }
         }
-        Ok(Exit::Good.into())
+        Ok(Exit::Success.into())
     })
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     show::page(schema(arguments.document))?;
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }
 
 /// The schema of a document, as JSON.

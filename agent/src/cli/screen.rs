@@ -102,7 +102,7 @@ pub(super) fn height() -> Option<usize> {
 
 /// What a word says, so that it can be seen from afar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(super) enum Severity {
     /// As it should be.
     Good,
     /// Under way.
@@ -116,18 +116,18 @@ pub(super) enum Tone {
 }
 
 /// The text in the colour of its tone, where there are colours.
-pub(super) fn paint(text: &str, tone: Tone) -> String {
+pub(super) fn paint(text: &str, tone: Severity) -> String {
     if screen().colors { painted(text, tone) } else { text.to_owned() }
 }
 
-fn painted(text: &str, tone: Tone) -> String {
+fn painted(text: &str, tone: Severity) -> String {
     // The eight colours that each terminal has, in the reader's own shades.
     let code = match tone {
-        Tone::Good => "32",
-        Tone::Busy => "36",
-        Tone::Wait => "33",
-        Tone::Bad => "31",
-        Tone::Dim => "2",
+        Severity::Good => "32",
+        Severity::Busy => "36",
+        Severity::Wait => "33",
+        Severity::Bad => "31",
+        Severity::Dim => "2",
     };
     format!("\x1b[{code}m{text}\x1b[0m")
 }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_colour_ends_where_its_word_ends() {
-        assert_eq!(painted("failed", Tone::Bad), "\x1b[31mfailed\x1b[0m");
-        assert_eq!(paint("failed", Tone::Bad), "failed", "no terminal, no colours");
+        assert_eq!(painted("failed", Severity::Bad), "\x1b[31mfailed\x1b[0m");
+        assert_eq!(paint("failed", Severity::Bad), "failed", "no terminal, no colours");
     }
 }

@@ -14,10 +14,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::connection::{Connection, ConnectionArgs};
 use super::exit::Exit;
 use super::fleet::{Fleet, is_late};
 use super::history::usual;
-use super::place::{Place, PlaceArgs};
 use super::watch::WatchArgs;
 use super::{Failure, block, screen, show};
 use crate::domain::name::Name;
@@ -43,7 +43,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     })
 }
 
-async fn of_rows(place: &Place, rows: &Rows, one_order: bool) -> Result<String, Failure> {
+async fn of_rows(place: &Connection, rows: &Rows, one_order: bool) -> Result<String, Failure> {
     let [row] = &*rows.rows else { return Ok(view::table(rows, screen::quiet(), false)) };
     if !one_order {
         return Ok(view::table(rows, screen::quiet(), false));
@@ -90,12 +90,12 @@ async fn of_rows(place: &Place, rows: &Rows, one_order: bool) -> Result<String, 
 
 /// Shows all hosts and all orders. Only a fleet of which every host reports and every order is done is as it should be;
 /// one of which nothing is seen may be one that the token may not see.
-fn overview(place: &Place, rows: &Rows, json: bool) -> Result<Exit, Failure> {
+fn overview(place: &Connection, rows: &Rows, json: bool) -> Result<Exit, Failure> {
     let Rows { fleet, now, .. } = rows;
     let hosts = fleet.hosts();
     let reports = |host: &Name| fleet.agents.get(host).is_some_and(|agent| !is_late(agent.next_by, *now));
     let good = !hosts.is_empty() && hosts.iter().all(|host| reports(host)) && rows.all_done();
-    let exit = if good { Exit::Good } else { Exit::No };
+    let exit = if good { Exit::Success } else { Exit::Negative };
     if json {
         let host = |host: &&Name| match fleet.agents.get(*host) {
             None => json!({"host": host, "state": "never reported"}),

@@ -1,6 +1,6 @@
 //! Plain tables: aligned columns, cut to the terminal's width and never cut anywhere else.
 
-use super::screen::{self, Tone};
+use super::screen::{self, Severity};
 use super::show;
 
 /// Between two columns.
@@ -17,7 +17,7 @@ pub(super) struct Table {
 struct Row {
     cells: Vec<String>,
     /// A column, and what its word says.
-    tone: Option<(usize, Tone)>,
+    tone: Option<(usize, Severity)>,
 }
 
 impl Table {
@@ -38,7 +38,7 @@ impl Table {
     }
 
     /// Adds a row with a word in it that can be seen from afar.
-    pub(super) fn toned<const N: usize>(&mut self, column: usize, tone: Tone, cells: [String; N]) {
+    pub(super) fn toned<const N: usize>(&mut self, column: usize, tone: Severity, cells: [String; N]) {
         self.row(cells);
         if let Some(row) = self.rows.last_mut() {
             row.tone = Some((column, tone));

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::connection::ConnectionArgs;
 use super::exit::{Exit, fault};
-use super::place::PlaceArgs;
 use super::table::Table;
 use super::{Failure, show};
 use crate::catalog::trust::OwnerRule;
@@ -23,11 +23,11 @@ use crate::domain::task::Work;
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    act: Act,
+    act: TaskCommand,
 }
 
 #[derive(Subcommand)]
-enum Act {
+enum TaskCommand {
     /// List the installed tasks, the broken ones too
     List(List),
     /// Show what a task does and which parameters it takes
@@ -46,7 +46,7 @@ struct List {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 #[derive(Args)]
@@ -58,7 +58,7 @@ struct Show {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 #[derive(Args)]
@@ -70,16 +70,16 @@ struct Lint {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.act {
-        Act::List(arguments) => list(arguments),
-        Act::Show(arguments) => show(arguments),
-        Act::Lint(arguments) => lint(arguments),
-        Act::New(arguments) => new::run(arguments),
-        Act::Try(arguments) => attempt::run(arguments),
+        TaskCommand::List(arguments) => list(arguments),
+        TaskCommand::Show(arguments) => show(arguments),
+        TaskCommand::Lint(arguments) => lint(arguments),
+        TaskCommand::New(arguments) => new::run(arguments),
+        TaskCommand::Try(arguments) => attempt::run(arguments),
     }
 }
 
@@ -101,7 +101,7 @@ fn list(arguments: &List) -> Result<ExitCode, Failure> {
             })
             .collect();
         show::json(&all)?;
-        return Ok(Exit::Good.into());
+        return Ok(Exit::Success.into());
     }
     let mut table = Table::new(&["TASK", "VERSION", "STATE", "FOLDER", "DESCRIPTION"]);
     for (name, task) in catalog.iter() {
@@ -128,7 +128,7 @@ fn list(arguments: &List) -> Result<ExitCode, Failure> {
         let dirs: Vec<String> = settings.task_dirs.iter().map(|dir| dir.display().to_string()).collect();
         show::note(format!("no tasks are installed in {}: hostler task new NAME makes one", dirs.join(", ")));
     }
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }
 
 fn described(loaded: &Loaded, settings: &Settings) -> Value {
@@ -151,7 +151,7 @@ fn described(loaded: &Loaded, settings: &Settings) -> Value {
 
 /// A task by its folder, or by its name among those that are installed.
 fn find(task: &str, settings: impl FnOnce() -> Result<Settings, Failure>) -> Result<Loaded, Failure> {
-    let broken = |broken: Broken| fault(Exit::Trouble, broken.to_string());
+    let broken = |broken: Broken| fault(Exit::ConfigError, broken.to_string());
     if let Some(folder) = as_folder(task) {
         return catalog::load_one(&folder, OwnerRule::of_process()).map_err(broken);
     }
@@ -184,7 +184,7 @@ fn show(arguments: &Show) -> Result<ExitCode, Failure> {
     let settings = arguments.place.settings()?;
     if arguments.json {
         show::json(&described(&loaded, &settings))?;
-        return Ok(Exit::Good.into());
+        return Ok(Exit::Success.into());
     }
     let task = &loaded.task;
     let title = format!("{}@{}  {}", task.name, task.version, show::inline(&task.description));
@@ -207,7 +207,7 @@ fn show(arguments: &Show) -> Result<ExitCode, Failure> {
     }
     show::line("params   (JSON Schema)")?;
     show::json(task.schema.value())?;
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }
 
 fn lint(arguments: &Lint) -> Result<ExitCode, Failure> {
@@ -253,5 +253,5 @@ fn lint(arguments: &Lint) -> Result<ExitCode, Failure> {
             }
         }
     }
-    Ok(if good { Exit::Good } else { Exit::No }.into())
+    Ok(if good { Exit::Success } else { Exit::Negative }.into())
 }

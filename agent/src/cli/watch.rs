@@ -11,7 +11,7 @@ use clap::Args;
 use tokio::time::{Instant, sleep_until};
 
 use super::exit::Exit;
-use super::screen::{self, Tone};
+use super::screen::{self, Severity};
 use super::{Failure, show, table};
 use crate::domain::span::Span;
 use crate::store::StoreError;
@@ -52,7 +52,7 @@ pub(super) async fn endless(
     mut look: impl AsyncFnMut() -> Result<String, Failure>,
 ) -> Result<Exit, Failure> {
     let look = async || Ok(Look { text: look().await?, over: None });
-    watch(arguments.most(), false, Exit::Good, look).await
+    watch(arguments.most(), false, Exit::Success, look).await
 }
 
 /// Watches until it is over, for as long as `most`, or until Ctrl-C. `blind`: nothing is shown, only waited for;
@@ -91,7 +91,7 @@ pub(super) async fn watch(
             () = sleep_until(next.min(deadline)) => {
                 if until.is_some_and(|until| until <= Instant::now()) {
                     // Nothing good can be said of what could not be seen.
-                    return away.filter(|_| unfinished == Exit::Good).map_or(Ok(unfinished), |away| Err(away));
+                    return away.filter(|_| unfinished == Exit::Success).map_or(Ok(unfinished), |away| Err(away));
                 }
             }
             _ = &mut interrupt => return Ok(Exit::Interrupted),
@@ -123,7 +123,7 @@ impl Frame {
                 let frame = format!(
                     "{clear}\x1b[?7l\x1b[H{}\n{}\x1b[K\x1b[J\x1b[?7h\n",
                     lines.join("\n"),
-                    screen::paint(&hint, Tone::Dim)
+                    screen::paint(&hint, Severity::Dim)
                 );
                 show::raw(frame.as_bytes())?;
             }

@@ -13,7 +13,7 @@ use crate::domain::span::Bytes;
 use crate::domain::text::without_mark;
 use crate::domain::yaml::{self, YamlError};
 use crate::host::logging::LEVELS;
-use crate::store::consul::ConsulLayer;
+use crate::store::consul::PartialConsul;
 use crate::vault::VaultLayer;
 
 const MAX: usize = 256 << 10;
@@ -173,7 +173,7 @@ impl Fragment {
     }
 
     /// The settings, with the defaults for what no file says; `env` lies below the files.
-    pub fn settle(self, env: ConsulLayer) -> Result<Settings, ConfigError> {
+    pub fn settle(self, env: PartialConsul) -> Result<Settings, ConfigError> {
         self.full_paths()?;
         let all: Name = ALL.parse().map_err(|error| ConfigError::Value(format!("{error}")))?;
         let mut groups = self.groups.unwrap_or_default();
@@ -191,7 +191,7 @@ impl Fragment {
             StoreKind::Consul => {
                 let consul = self.consul;
                 let address = consul.address.map(|text| text.parse()).transpose()?;
-                let layer = ConsulLayer {
+                let layer = PartialConsul {
                     address,
                     token: None,
                     token_file: consul.token_file,
@@ -299,8 +299,9 @@ mod tests {
 
     #[test]
     fn its_commented_settings_are_the_defaults() {
-        let shown = Fragment::read(uncommented().as_bytes()).unwrap().settle(ConsulLayer::default()).unwrap();
-        let own = Fragment::default().settle(ConsulLayer::default()).unwrap();
+        let shown =
+            Fragment::read(uncommented().as_bytes()).unwrap().settle(PartialConsul::default()).unwrap();
+        let own = Fragment::default().settle(PartialConsul::default()).unwrap();
         // Taken apart, so that a new setting has to be looked at here.
         let parts = |settings: Settings| {
             let Settings {
@@ -335,7 +336,7 @@ mod tests {
         assert_eq!(parts(shown), parts(own));
         let Fragment { dir, .. } = Fragment::read(uncommented().as_bytes()).unwrap();
         let StoreSettings::Dir(path) =
-            Fragment::read(b"store: dir").unwrap().settle(ConsulLayer::default()).unwrap().store
+            Fragment::read(b"store: dir").unwrap().settle(PartialConsul::default()).unwrap().store
         else {
             panic!("not a folder")
         };
@@ -382,7 +383,7 @@ mod tests {
     fn the_address_for_measurements_can_be_null() {
         let listen = |text: &str| {
             let fragment = Fragment::read(text.as_bytes()).map_err(|error| error.to_string())?;
-            Ok::<_, String>(fragment.settle(ConsulLayer::default()).unwrap().listen.map(|a| a.to_string()))
+            Ok::<_, String>(fragment.settle(PartialConsul::default()).unwrap().listen.map(|a| a.to_string()))
         };
         assert_eq!(listen("host: a"), Ok(Some("127.0.0.1:9732".into())));
         assert_eq!(listen("telemetry: {}"), Ok(Some("127.0.0.1:9732".into())));
@@ -392,7 +393,7 @@ mod tests {
         assert!(error.contains("ADDRESS:PORT"), "{error}");
         let (upper, lower) = ("telemetry: {listen: null}", "telemetry: {listen: \"[::1]:1\"}");
         let read = |text: &str| Fragment::read(text.as_bytes()).unwrap();
-        let merged = read(upper).over(read(lower)).settle(ConsulLayer::default()).unwrap();
+        let merged = read(upper).over(read(lower)).settle(PartialConsul::default()).unwrap();
         assert_eq!(merged.listen, None);
     }
 }

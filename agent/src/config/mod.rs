@@ -19,8 +19,8 @@ use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::span::Bytes;
 use crate::domain::yaml::YamlError;
-use crate::host::disk::{self, At, DiskError};
-use crate::store::consul::{BadConsulSettings, ConsulLayer};
+use crate::host::disk::{self, DiskError, PathContext};
+use crate::store::consul::{BadConsulSettings, PartialConsul};
 use crate::vault::{BadVaultSettings, VaultLayer};
 
 /// Where the configuration is, unless `--config` says otherwise.
@@ -64,7 +64,7 @@ pub enum ConfigError {
 /// Where orders and reports stand.
 pub enum StoreSettings {
     /// In Consul.
-    Consul(Box<ConsulLayer>),
+    Consul(Box<PartialConsul>),
     /// In a folder.
     Dir(PathBuf),
 }
@@ -212,8 +212,8 @@ pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result
         merged = fragment.over(merged);
     }
     let [token_file, later_token_file] = token_files(main, env);
-    let token = ConsulLayer { token_file, later_token_file, ..ConsulLayer::default() };
-    let mut settings = merged.settle(ConsulLayer::from_env(env)?.over(token))?;
+    let token = PartialConsul { token_file, later_token_file, ..PartialConsul::default() };
+    let mut settings = merged.settle(PartialConsul::from_env(env)?.over(token))?;
     settings.vault = settings.vault.over(VaultLayer::from_env(env)?);
     settings.vault = settings.vault.with_usual_secret_ids(usual_secret_ids(main, env));
     Ok(settings)
@@ -262,7 +262,7 @@ fn leads_nowhere(path: &Path) -> ConfigError {
 /// In a folder with the sticky bit, as /tmp is, nobody replaces what is another user's.
 fn trusted(path: &Path) -> Result<(), ConfigError> {
     use std::os::unix::fs::MetadataExt;
-    let meta = fs::metadata(path).at("look at", path)?;
+    let meta = fs::metadata(path).with_path("look at", path)?;
     let me = nix::unistd::geteuid();
     // The group can write where this user is not root: that is how many systems give a user's own files.
     let loose = if me.is_root() { 0o022 } else { 0o002 };
@@ -299,10 +299,11 @@ fn listed(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     if dir.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return Ok(Vec::new());
     }
-    let entries = fs::read_dir(dir).at("list", dir)?;
+    let entries = fs::read_dir(dir).with_path("list", dir)?;
     trusted(dir)?;
-    let mut paths =
-        entries.map(|entry| Ok(entry.at("list", dir)?.path())).collect::<Result<Vec<_>, DiskError>>()?;
+    let mut paths = entries
+        .map(|entry| Ok(entry.with_path("list", dir)?.path()))
+        .collect::<Result<Vec<_>, DiskError>>()?;
     paths.sort();
     Ok(paths)
 }

@@ -6,9 +6,9 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::memory::Fact;
 use super::order::Order;
 use super::source::OrderKey;
+use super::state::Fact;
 use super::text;
 
 /// The longest text that a line takes over, in bytes.
@@ -18,7 +18,7 @@ const LONGEST: usize = 300;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Entry {
-    /// What: `started`, `occasion`, `prepared`, `ended`, `held`, `control` and so on.
+    /// What: `started`, `activation`, `prepared`, `ended`, `held`, `control` and so on.
     pub what: String,
     /// The order's place, or its name for a control.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,7 +29,7 @@ pub struct Entry {
     /// The run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// Why the occasion, or the hold.
+    /// Why the activation, or the hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Of the order as it was seen.
@@ -92,7 +92,7 @@ impl Entry {
             }
         };
         Some(match fact {
-            Fact::Occasion { key, run, identity, index, cause, .. } => Self {
+            Fact::Activation { key, run, identity, index, cause, .. } => Self {
                 run: Some(run.to_string()),
                 why: Some(cause.clone().into()),
                 identity: Some(identity.to_string()),
@@ -206,7 +206,7 @@ impl From<AnyHead> for Head {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ids::{Identity, RunId};
+    use crate::domain::ids::{InstructionHash, RunId};
     use crate::domain::plan::Cause;
 
     #[test]
@@ -228,10 +228,10 @@ mod tests {
     fn a_line_says_who_wanted_what_and_is_bounded() {
         let text = format!("task: hello\nby: alice\nreason: {}\n", "x".repeat(2000));
         let order: Order = crate::domain::order::tests::order(&text);
-        let fact = Fact::Occasion {
+        let fact = Fact::Activation {
             key: "hosts/db1/backup".parse().unwrap(),
             run: RunId::new(1, 1),
-            identity: Identity::new([0; 32]),
+            identity: InstructionHash::new([0; 32]),
             index: 7,
             cause: Cause::Placed,
             at: Timestamp::UNIX_EPOCH,

@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ids::{Identity, RunId};
-use super::yaml::{self, Seg, YamlError};
+use super::ids::{InstructionHash, RunId};
+use super::yaml::{self, PathSegment, YamlError};
 
 /// The id of a control: a ULID like a run's, so that controls sort by the time of their making.
 pub type ControlId = RunId;
@@ -38,7 +38,7 @@ pub enum Settled {
 /// What shall be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Act {
+pub enum ControlAction {
     /// End the run, undone first; or do not start it.
     Cancel,
     /// Carry out what is held.
@@ -53,7 +53,7 @@ pub enum Act {
     Rebase,
 }
 
-impl Act {
+impl ControlAction {
     /// All of them.
     pub const ALL: [Self; 6] =
         [Self::Cancel, Self::Release, Self::Retry, Self::Acknowledge, Self::Undo, Self::Rebase];
@@ -74,20 +74,20 @@ impl Act {
 /// What a control is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Names {
+pub enum Target {
     /// A run.
     Run(RunId),
     /// An instruction that is held, or that waits.
-    Identity(Identity),
+    Identity(InstructionHash),
 }
 
-impl From<Names> for String {
-    fn from(names: Names) -> Self {
+impl From<Target> for String {
+    fn from(names: Target) -> Self {
         names.to_string()
     }
 }
 
-impl fmt::Display for Names {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Run(run) => run.fmt(f),
@@ -96,12 +96,12 @@ impl fmt::Display for Names {
     }
 }
 
-impl TryFrom<String> for Names {
+impl TryFrom<String> for Target {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let run = || text.parse().map(Names::Run).ok();
-        let identity = || text.parse().map(Names::Identity).ok();
+        let run = || text.parse().map(Target::Run).ok();
+        let identity = || text.parse().map(Target::Identity).ok();
         run().or_else(identity).ok_or_else(|| {
             format!("{text:?} names neither a run (26 letters and digits) nor an identity (v1:…)")
         })
@@ -112,9 +112,9 @@ impl TryFrom<String> for Names {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// What shall be done.
-    pub act: Act,
+    pub act: ControlAction,
     /// What it is about.
-    pub names: Names,
+    pub names: Target,
     /// How it is settled; with `acknowledge` alone.
     pub settled: Option<Settled>,
     /// Who wants it.
@@ -126,8 +126,8 @@ pub struct Control {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a control, a map of fields such as `act: cancel`")]
 struct File {
-    act: Act,
-    names: Names,
+    act: ControlAction,
+    names: Target,
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
     settled: Option<Settled>,
     by: Option<String>,
@@ -141,18 +141,18 @@ impl Control {
         let file: File = yaml::parse(text, MAX_CONTROL)?;
         let fault = |message: &str| {
             let whole = std::str::from_utf8(text).unwrap_or_default();
-            yaml::fault(whole, &[Seg::from("as")], message)
+            yaml::fault(whole, &[PathSegment::from("as")], message)
         };
         match (file.act, file.settled) {
-            (Act::Acknowledge, None) => {
+            (ControlAction::Acknowledge, None) => {
                 return Err(fault("`as` is missing: write `as: done` or `as: failed`"));
             }
-            (Act::Acknowledge, Some(_)) | (_, None) => {}
+            (ControlAction::Acknowledge, Some(_)) | (_, None) => {}
             (_, Some(_)) => return Err(fault("`as` goes with `acknowledge` alone: leave it out")),
         }
         let said = |text: Option<String>| {
             text.filter(|text| !text.trim().is_empty())
-                .map_or_else(|| "not said".to_owned(), |text| yaml::one_line(&text))
+                .map_or_else(|| "not said".to_owned(), |text| yaml::single_line(&text))
         };
         let (by, reason) = (said(file.by), said(file.reason));
         Ok(Self { act: file.act, names: file.names, settled: file.settled, by, reason })
@@ -185,17 +185,17 @@ mod tests {
     #[test]
     fn a_control_is_read_as_it_is_written() {
         let run = RunId::new(5, 7);
-        for act in Act::ALL {
-            let settled = (act == Act::Acknowledge).then_some(Settled::Done);
-            let names = Names::Run(run);
+        for act in ControlAction::ALL {
+            let settled = (act == ControlAction::Acknowledge).then_some(Settled::Done);
+            let names = Target::Run(run);
             let control = Control { act, names, settled, by: "alice".into(), reason: "CHG1".into() };
             let text = control.write(Timestamp::UNIX_EPOCH).unwrap().to_string();
             assert_eq!(Control::read(text.as_bytes()).unwrap(), control, "{text}");
         }
-        let identity = Identity::new([3; 32]);
+        let identity = InstructionHash::new([3; 32]);
         let text = format!("act: release\nnames: {identity}");
         let read = Control::read(text.as_bytes()).unwrap();
-        assert_eq!((read.names, read.by.as_str()), (Names::Identity(identity), "not said"));
+        assert_eq!((read.names, read.by.as_str()), (Target::Identity(identity), "not said"));
     }
 
     #[test]

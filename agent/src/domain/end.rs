@@ -1,10 +1,10 @@
-//! How occasions and their runs end, as the ledger and the reports have it.
+//! How activations and their runs end, as the ledger and the reports have it.
 
 use serde::{Deserialize, Serialize};
 
 use super::run::Outcome;
 
-/// How an occasion ended.
+/// How an activation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::instant;
 use super::name::Name;
-use super::yaml::{self, YamlError, one_line};
+use super::yaml::{self, YamlError, single_line};
 
 /// The largest freeze, in bytes.
 pub const MAX_FREEZE: usize = 16 << 10;
@@ -65,7 +65,7 @@ pub fn stops(group: &Name, freeze: &Result<Freeze, String>, task: &Name, now: Ti
         Ok(freeze) => {
             let by = freeze.by.as_deref().unwrap_or("somebody");
             let reason = freeze.reason.as_deref().unwrap_or("not said why");
-            let why = format!("{group} is frozen by {}: {}", one_line(by), one_line(reason));
+            let why = format!("{group} is frozen by {}: {}", single_line(by), single_line(reason));
             Some(Frozen { until: freeze.until, why })
         }
     }

@@ -61,14 +61,14 @@ impl From<RunId> for String {
 /// What makes two orders the same instruction: `v1:` and the SHA-256 of the canonical document.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Identity([u8; 32]);
+pub struct InstructionHash([u8; 32]);
 
 /// A text that is not an identity.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not an identity (v1: and 64 hexadecimal digits)")]
 pub struct BadIdentity(String);
 
-impl Identity {
+impl InstructionHash {
     /// From the digest of the canonical document.
     pub fn new(sha256: [u8; 32]) -> Self {
         Self(sha256)
@@ -85,20 +85,20 @@ impl Identity {
     }
 }
 
-impl fmt::Display for Identity {
+impl fmt::Display for InstructionHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("v1:")?;
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
-impl fmt::Debug for Identity {
+impl fmt::Debug for InstructionHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-impl FromStr for Identity {
+impl FromStr for InstructionHash {
     type Err = BadIdentity;
 
     fn from_str(text: &str) -> Result<Self, BadIdentity> {
@@ -116,7 +116,7 @@ impl FromStr for Identity {
     }
 }
 
-impl TryFrom<String> for Identity {
+impl TryFrom<String> for InstructionHash {
     type Error = BadIdentity;
 
     fn try_from(text: String) -> Result<Self, BadIdentity> {
@@ -124,8 +124,8 @@ impl TryFrom<String> for Identity {
     }
 }
 
-impl From<Identity> for String {
-    fn from(id: Identity) -> Self {
+impl From<InstructionHash> for String {
+    fn from(id: InstructionHash) -> Self {
         id.to_string()
     }
 }

@@ -8,15 +8,15 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::ids::Identity;
+use super::ids::InstructionHash;
 use super::instant;
 use super::name::Name;
 use super::params::whole_numbers;
 use super::schedule::Schedule;
+use super::secret_watch::{MOST, SecretRef};
 use super::span::Span;
-use super::watched::{MOST, Watched};
 use super::window::Window;
-use super::yaml::{self, Seg, YamlError};
+use super::yaml::{self, PathSegment, YamlError};
 use super::zone::Zone;
 
 /// The largest order, in bytes.
@@ -35,7 +35,7 @@ pub struct Order {
     /// Probe only.
     pub dry_run: bool,
     /// What makes it the same instruction.
-    pub identity: Identity,
+    pub identity: InstructionHash,
     /// Not started before.
     pub not_before: Option<Timestamp>,
     /// Not started after: expired.
@@ -47,7 +47,7 @@ pub struct Order {
     /// How often it is asked whether the wanted state holds.
     pub reconcile: Option<Span>,
     /// Secrets of which each new version has it carried out once more.
-    pub on_secret_change: Vec<Watched>,
+    pub on_secret_change: Vec<SecretRef>,
     /// Over how long the hosts of a group spread their starts.
     pub spread: Option<Span>,
     /// At most the task's own.
@@ -111,7 +111,7 @@ impl Document {
     pub fn read(text: &[u8]) -> Result<Self, YamlError> {
         let mut file: File = yaml::parse(text, MAX_ORDER)?;
         let whole = std::str::from_utf8(text).unwrap_or_default();
-        let fault = |field: &str, message: String| yaml::fault(whole, &[Seg::from(field)], message);
+        let fault = |field: &str, message: String| yaml::fault(whole, &[PathSegment::from(field)], message);
         if file.skip {
             return Ok(Self::Skip);
         }
@@ -141,8 +141,12 @@ impl Document {
         }
         let times = Times::read(&file).map_err(|(field, message)| fault(field, message))?;
         let on_secret_change = watched(&file).map_err(|(at, message)| {
-            let field = Seg::from("on_secret_change");
-            yaml::fault(whole, &[field].into_iter().chain(at.map(Seg::from)).collect::<Vec<_>>(), message)
+            let field = PathSegment::from("on_secret_change");
+            yaml::fault(
+                whole,
+                &[field].into_iter().chain(at.map(PathSegment::from)).collect::<Vec<_>>(),
+                message,
+            )
         })?;
         let identity = identity(&task, &file)
             .map_err(|error| fault("params", format!("cannot be brought into canonical form: {error}")))?;
@@ -226,7 +230,7 @@ impl Times {
 }
 
 /// What it watches; an error is which of them, if it is one, and what is wrong with it.
-fn watched(file: &File) -> Result<Vec<Watched>, (Option<usize>, String)> {
+fn watched(file: &File) -> Result<Vec<SecretRef>, (Option<usize>, String)> {
     let Some(texts) = &file.on_secret_change else { return Ok(Vec::new()) };
     if texts.is_empty() || texts.len() > MOST {
         return Err((
@@ -238,9 +242,9 @@ fn watched(file: &File) -> Result<Vec<Watched>, (Option<usize>, String)> {
         let why = "`on_secret_change` with `dry_run` would never change anything: leave one of them out";
         return Err((None, why.to_owned()));
     }
-    let mut watched: Vec<Watched> = Vec::new();
+    let mut watched: Vec<SecretRef> = Vec::new();
     for (at, text) in texts.iter().enumerate() {
-        let one = Watched::read(text).map_err(|why| (Some(at), why))?;
+        let one = SecretRef::read(text).map_err(|why| (Some(at), why))?;
         if watched.contains(&one) {
             return Err((Some(at), format!("{text:?} is named twice: leave one of them out")));
         }
@@ -251,7 +255,7 @@ fn watched(file: &File) -> Result<Vec<Watched>, (Option<usize>, String)> {
 
 /// SHA-256 over the RFC 8785 form, in which equal meaning is equal: empty `params` and `dry_run: false` are left out
 /// as if they were not written.
-fn identity(task: &Name, file: &File) -> Result<Identity, serde_json::Error> {
+fn identity(task: &Name, file: &File) -> Result<InstructionHash, serde_json::Error> {
     let mut document = Map::new();
     document.insert("task".into(), task.as_str().into());
     let params = file.params.clone().filter(|params| params.as_object().is_some_and(|map| !map.is_empty()));
@@ -262,11 +266,11 @@ fn identity(task: &Name, file: &File) -> Result<Identity, serde_json::Error> {
         file.dry_run.filter(|dry_run| *dry_run).map(|dry_run| ("dry_run".to_owned(), dry_run.into())),
     );
     let canonical = serde_json_canonicalizer::to_vec(&Value::Object(document))?;
-    Ok(Identity::new(Sha256::digest(canonical).into()))
+    Ok(InstructionHash::new(Sha256::digest(canonical).into()))
 }
 
 /// Where in the spread this host starts: between zero and the spread, the same whenever it is asked.
-pub fn offset(spread: Span, host: &Name, identity: &Identity) -> std::time::Duration {
+pub fn offset(spread: Span, host: &Name, identity: &InstructionHash) -> std::time::Duration {
     let digest = Sha256::new().chain_update(host.as_str()).chain_update(identity.bytes()).finalize();
     let share = digest.iter().take(4).fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
     spread.0.mul_f64(f64::from(share) / 2_f64.powi(32))
@@ -315,7 +319,7 @@ pub(super) mod tests {
         }
         // The published form: whoever computes it elsewhere must get the same.
         let expected = Sha256::digest(br#"{"params":{"a":["x"],"b":1},"revision":"1","task":"backup"}"#);
-        assert_eq!(identity, Identity::new(expected.into()));
+        assert_eq!(identity, InstructionHash::new(expected.into()));
     }
 
     #[test]

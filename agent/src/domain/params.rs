@@ -21,7 +21,7 @@ use std::sync::Arc;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
-use super::yaml::{Seg, one_line};
+use super::yaml::{PathSegment, single_line};
 
 /// How often a pattern may go back over a text: some milliseconds.
 const BACKTRACKS: usize = 20_000;
@@ -67,7 +67,7 @@ impl PartialEq for Schema {
 #[error("{message}")]
 pub struct BadSchema {
     /// The way to the place inside the schema.
-    pub path: Vec<Seg>,
+    pub path: Vec<PathSegment>,
     /// What is wrong, one line.
     pub message: String,
 }
@@ -77,7 +77,7 @@ impl Schema {
     pub fn compile(written: Option<&Value>) -> Result<Self, BadSchema> {
         let Some(written) = written else { return Ok(Self::default()) };
         let mut value = written.clone();
-        let bad = |path: Vec<Seg>, message: String| BadSchema { path, message };
+        let bad = |path: Vec<PathSegment>, message: String| BadSchema { path, message };
         if value.get("type").and_then(Value::as_str) != Some("object") {
             return Err(bad(Vec::new(), "the parameters are a map: write `type: object`".to_owned()));
         }
@@ -95,7 +95,7 @@ impl Schema {
             .build(&value)
             .map_err(|error| {
                 let path = segments(&error.instance_path().to_string());
-                bad(path, format!("not a JSON Schema: {}", one_line(&error.to_string())))
+                bad(path, format!("not a JSON Schema: {}", single_line(&error.to_string())))
             })?;
         whole_numbers(&mut value);
         let schema = Self { value, validator: Some(Arc::new(validator)) };
@@ -124,7 +124,7 @@ impl Schema {
             && self.validator.is_some()
             && let Some((path, name)) = named::unnamed(&filled, &self.value)
         {
-            faults.push(placed((path, format!("no property is called `{}`: remove it", one_line(&name)))));
+            faults.push(placed((path, format!("no property is called `{}`: remove it", single_line(&name)))));
         }
         if faults.is_empty() { Ok(filled) } else { Err(faults) }
     }
@@ -166,7 +166,7 @@ impl Schema {
         validator
             .into_iter()
             .flat_map(|validator| validator.iter_errors(params))
-            .map(|error| (error.instance_path().to_string(), one_line(&error.to_string())))
+            .map(|error| (error.instance_path().to_string(), single_line(&error.to_string())))
     }
 
     /// A default that the schema itself refuses would make every order fault that leaves it out.
@@ -176,7 +176,7 @@ impl Schema {
         let Some((at, message)) = self.faults(&filled).find(|(at, _)| !at.is_empty()) else {
             return Ok(());
         };
-        let mut path = vec![Seg::from("properties")];
+        let mut path = vec![PathSegment::from("properties")];
         path.extend(segments(&at).into_iter().take(1));
         Err(BadSchema { path, message: format!("the default is refused by the schema itself: {message}") })
     }
@@ -204,22 +204,22 @@ pub fn whole(number: f64) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() <= LARGEST).then_some(number as i64)
 }
 
-fn segments(pointer: &str) -> Vec<Seg> {
+fn segments(pointer: &str) -> Vec<PathSegment> {
     pointer
         .split('/')
         .skip(1)
         .map(|part| match part.parse::<usize>() {
-            Ok(index) => Seg::Index(index),
-            Err(_) => Seg::Key(part.replace("~1", "/").replace("~0", "~")),
+            Ok(index) => PathSegment::Index(index),
+            Err(_) => PathSegment::Key(part.replace("~1", "/").replace("~0", "~")),
         })
         .collect()
 }
 
 /// Refuses what leads out of the document or changes how it is read.
-fn stays_inside(node: &Value, path: &mut Vec<Seg>) -> Result<(), BadSchema> {
-    let bad = |path: &[Seg], key: &str, message: &str| {
+fn stays_inside(node: &Value, path: &mut Vec<PathSegment>) -> Result<(), BadSchema> {
+    let bad = |path: &[PathSegment], key: &str, message: &str| {
         let mut path = path.to_vec();
-        path.push(Seg::from(key));
+        path.push(PathSegment::from(key));
         Err(BadSchema { path, message: message.to_owned() })
     };
     match node {
@@ -239,14 +239,14 @@ fn stays_inside(node: &Value, path: &mut Vec<Seg>) -> Result<(), BadSchema> {
                     (note, _) if note.starts_with("x-") => continue,
                     _ => {}
                 }
-                path.push(Seg::from(key.as_str()));
+                path.push(PathSegment::from(key.as_str()));
                 stays_inside(value, path)?;
                 path.pop();
             }
         }
         Value::Array(list) => {
             for (index, value) in list.iter().enumerate() {
-                path.push(Seg::from(index));
+                path.push(PathSegment::from(index));
                 stays_inside(value, path)?;
                 path.pop();
             }

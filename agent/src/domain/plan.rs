@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::control::ControlId;
-use super::ids::{Identity, RunId};
+use super::ids::{InstructionHash, RunId};
 use super::name::{BadName, Name};
-use super::secret::Which;
+use super::secret::VersionSelector;
 use super::source::Source;
 use super::span::Span;
 use super::task::{Effect, Limits, LockMode, OnCancel, OnTimeout, Retry};
@@ -32,7 +32,7 @@ pub const PLAN_WITHOUT_PREVIOUS: u32 = 2;
 /// A plan without secrets is as it was before, so that an older program can go on with it.
 pub const PLAN_WITHOUT_SECRETS: u32 = 1;
 
-/// Why an order is carried out; with the order's key and identity it names an occasion.
+/// Why an order is carried out; with the order's key and identity it names an activation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Cause {
@@ -142,8 +142,8 @@ pub struct SecretAt {
     /// Which field of it.
     pub field: String,
     /// Which version of it.
-    #[serde(default, skip_serializing_if = "Which::is_newest")]
-    pub version: Which,
+    #[serde(default, skip_serializing_if = "VersionSelector::is_newest")]
+    pub version: VersionSelector,
     /// Whether it may be shorter than what can be kept out of outputs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_short: bool,
@@ -160,7 +160,7 @@ pub struct Lock {
 
 /// Where on this host the run takes place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct RunPaths {
     /// The task's copy.
     pub task_dir: PathBuf,
     /// Folders of running steps are made below it: `/run/hostler`.
@@ -181,7 +181,7 @@ pub struct Plan {
     /// Where the order stands.
     pub source: Source,
     /// The order's identity.
-    pub identity: Identity,
+    pub identity: InstructionHash,
     /// Why it is carried out.
     pub cause: Cause,
     /// This host.
@@ -214,7 +214,7 @@ pub struct Plan {
     /// What is locked meanwhile.
     pub resources: Vec<Lock>,
     /// Where it takes place.
-    pub place: Place,
+    pub place: RunPaths,
     /// Takes a place of its own beside the runs at once.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub emergency: bool,

@@ -28,7 +28,7 @@ pub const TOO_MANY: u32 = 3;
 
 /// What a probe said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ProbeAnswer {
     /// The wanted state holds.
     Holds,
     /// It does not.
@@ -39,8 +39,8 @@ pub enum Answer {
 
 /// The answers so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answers {
-    last: Option<(Timestamp, Answer)>,
+pub struct ProbeAnswers {
+    last: Option<(Timestamp, ProbeAnswer)>,
     /// Since when it is seen not to hold.
     not_since: Option<Timestamp>,
     /// How many "holds" in a row.
@@ -58,19 +58,19 @@ pub enum Finding {
     Drifted,
 }
 
-impl Answers {
+impl ProbeAnswers {
     /// Takes an answer in.
-    pub fn take(&mut self, at: Timestamp, answer: Answer) {
+    pub fn take(&mut self, at: Timestamp, answer: ProbeAnswer) {
         match &answer {
-            Answer::Holds => {
+            ProbeAnswer::Holds => {
                 self.holds = self.holds.saturating_add(1);
                 self.not_since = None;
             }
-            Answer::DoesNotHold => {
+            ProbeAnswer::DoesNotHold => {
                 self.holds = 0;
                 self.not_since = self.not_since.filter(|since| *since <= at).or(Some(at));
             }
-            Answer::CannotTell(_) => {
+            ProbeAnswer::CannotTell(_) => {
                 self.holds = 0;
                 self.not_since = None;
             }
@@ -83,7 +83,7 @@ impl Answers {
         // What was said before or during a run says nothing of what it left behind.
         let last = self.last.as_ref().filter(|(at, _)| run_ended.is_none_or(|ended| *at >= ended));
         let (from, wait) = match (last, self.not_since) {
-            (Some((at, Answer::DoesNotHold)), Some(since)) => {
+            (Some((at, ProbeAnswer::DoesNotHold)), Some(since)) => {
                 let confirmed = CONFIRMED_AFTER.min(every.0);
                 if at.duration_since(since).unsigned_abs() >= confirmed {
                     return Finding::Drifted;
@@ -109,7 +109,7 @@ impl Answers {
     }
 
     /// The newest answer.
-    pub fn last(&self) -> Option<&(Timestamp, Answer)> {
+    pub fn last(&self) -> Option<&(Timestamp, ProbeAnswer)> {
         self.last.as_ref()
     }
 }
@@ -126,17 +126,17 @@ mod tests {
 
     #[test]
     fn two_in_a_row_a_minute_apart_are_a_drift() {
-        let mut answers = Answers::default();
+        let mut answers = ProbeAnswers::default();
         assert_eq!(answers.finding(at(0), QUARTER, None), Finding::Ask);
         assert_eq!(answers.finding(at(0), QUARTER, Some(at(-100))), Finding::AskAt(at(800)));
-        answers.take(at(0), Answer::Holds);
+        answers.take(at(0), ProbeAnswer::Holds);
         assert_eq!(answers.finding(at(1), QUARTER, None), Finding::AskAt(at(900)));
-        answers.take(at(900), Answer::DoesNotHold);
+        answers.take(at(900), ProbeAnswer::DoesNotHold);
         assert_eq!(answers.finding(at(901), QUARTER, None), Finding::AskAt(at(960)));
-        // Asked too early, by whatever cause: not yet.
-        answers.take(at(930), Answer::DoesNotHold);
+        // RunRequest too early, by whatever cause: not yet.
+        answers.take(at(930), ProbeAnswer::DoesNotHold);
         assert_eq!(answers.finding(at(930), QUARTER, None), Finding::AskAt(at(960)));
-        answers.take(at(960), Answer::DoesNotHold);
+        answers.take(at(960), ProbeAnswer::DoesNotHold);
         assert_eq!(answers.finding(at(960), QUARTER, None), Finding::Drifted);
         // The run that follows makes these answers old.
         assert_eq!(answers.finding(at(2000), QUARTER, Some(at(1900))), Finding::AskAt(at(2800)));
@@ -144,36 +144,42 @@ mod tests {
 
     #[test]
     fn an_answer_between_begins_the_row_anew() {
-        for between in [Answer::Holds, Answer::CannotTell("?".into())] {
-            let mut answers = Answers::default();
-            answers.take(at(0), Answer::DoesNotHold);
+        for between in [ProbeAnswer::Holds, ProbeAnswer::CannotTell("?".into())] {
+            let mut answers = ProbeAnswers::default();
+            answers.take(at(0), ProbeAnswer::DoesNotHold);
             answers.take(at(60), between);
             assert_eq!(answers.finding(at(61), QUARTER, None), Finding::AskAt(at(960)));
-            answers.take(at(960), Answer::DoesNotHold);
+            answers.take(at(960), ProbeAnswer::DoesNotHold);
             assert_eq!(answers.finding(at(961), QUARTER, None), Finding::AskAt(at(1020)));
         }
     }
 
     #[test]
     fn a_clock_that_is_set_asks_and_starts_nothing() {
-        let mut answers = Answers::default();
-        answers.take(at(10_000), Answer::DoesNotHold);
+        let mut answers = ProbeAnswers::default();
+        answers.take(at(10_000), ProbeAnswer::DoesNotHold);
         assert_eq!(answers.finding(at(0), QUARTER, None), Finding::Ask);
-        answers.take(at(0), Answer::DoesNotHold);
+        answers.take(at(0), ProbeAnswer::DoesNotHold);
         assert_eq!(answers.finding(at(0), QUARTER, None), Finding::AskAt(at(60)));
     }
 
     #[test]
     fn only_a_row_of_holds_lasts() {
-        let mut answers = Answers::default();
-        for (n, answer) in [Answer::Holds, Answer::Holds, Answer::DoesNotHold, Answer::Holds, Answer::Holds]
-            .into_iter()
-            .enumerate()
+        let mut answers = ProbeAnswers::default();
+        for (n, answer) in [
+            ProbeAnswer::Holds,
+            ProbeAnswer::Holds,
+            ProbeAnswer::DoesNotHold,
+            ProbeAnswer::Holds,
+            ProbeAnswer::Holds,
+        ]
+        .into_iter()
+        .enumerate()
         {
             answers.take(at(i64::try_from(n).unwrap() * 900), answer);
             assert!(!answers.lasts());
         }
-        answers.take(at(9000), Answer::Holds);
+        answers.take(at(9000), ProbeAnswer::Holds);
         assert!(answers.lasts());
     }
 }

@@ -16,7 +16,7 @@ pub const LONGEST: usize = 1 << 20;
 /// Which version of a secret a task wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Which {
+pub enum VersionSelector {
     /// The newest when the run first read it.
     #[default]
     Newest,
@@ -24,7 +24,7 @@ pub enum Which {
     Previous,
 }
 
-impl Which {
+impl VersionSelector {
     /// For what is written only where it says something.
     pub fn is_newest(&self) -> bool {
         *self == Self::Newest

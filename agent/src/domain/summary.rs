@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
-use super::run::{Act, Outcome, Phase, Rest, State};
+use super::run::{Operation, Outcome, Phase, State, Suspension};
 use super::text;
 
 /// The outputs of all steps together, in bytes of names and values.
@@ -95,17 +95,17 @@ impl Summary {
 /// The phase of a run that is not over, as it stands in a report, with a reason where there is one.
 pub fn phase(state: &State, alive: bool) -> (&'static str, Option<&'static str>) {
     match &state.phase {
-        Phase::Resting(Rest::Retry { .. }) => ("waiting", Some("retry")),
-        Phase::Resting(Rest::Paused { .. }) => ("paused", None),
-        Phase::Resting(Rest::Rebooting { .. }) => ("rebooting", None),
-        Phase::Resting(Rest::Stopped { .. }) => ("interrupted", Some("stopped")),
-        Phase::At(_) | Phase::Doing(_) if !alive && state.stopping => ("interrupted", Some("stopped")),
-        Phase::At(_) | Phase::Doing(_) if !alive => ("interrupted", None),
-        Phase::At(act) | Phase::Doing(act) => match act {
-            Act::Undo(_) if state.cancel.is_some() => ("cancelling", None),
-            Act::Undo(_) => ("undoing", None),
-            Act::Reprobe | Act::Verify => ("verifying", None),
-            Act::Probe | Act::Step(_) | Act::Done(_) => ("running", None),
+        Phase::Suspended(Suspension::Retry { .. }) => ("waiting", Some("retry")),
+        Phase::Suspended(Suspension::Paused { .. }) => ("paused", None),
+        Phase::Suspended(Suspension::Rebooting { .. }) => ("rebooting", None),
+        Phase::Suspended(Suspension::Stopped { .. }) => ("interrupted", Some("stopped")),
+        Phase::Next(_) | Phase::Running(_) if !alive && state.stopping => ("interrupted", Some("stopped")),
+        Phase::Next(_) | Phase::Running(_) if !alive => ("interrupted", None),
+        Phase::Next(act) | Phase::Running(act) => match act {
+            Operation::Undo(_) if state.cancel.is_some() => ("cancelling", None),
+            Operation::Undo(_) => ("undoing", None),
+            Operation::Reprobe | Operation::Verify => ("verifying", None),
+            Operation::Probe | Operation::Step(_) | Operation::Done(_) => ("running", None),
         },
         Phase::New => ("waiting", Some("starting")),
         Phase::Ended(_) => ("running", None),

@@ -222,7 +222,7 @@ fn said(error: &Error) -> String {
     let text = error
         .detail()
         .map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()));
-    super::yaml::one_line(&text)
+    super::yaml::single_line(&text)
 }
 
 /// Takes so many bytes and then fails.

@@ -2,7 +2,7 @@
 //!
 //! The file is made and opened here before the step starts. It is meant to be appended to; a file that is written from
 //! its beginning again (`>`), or replaced by another (`mv`), is read from its beginning. Everything has a bound, and
-//! nothing is dropped in silence: what was not taken is in [`Feedback::warnings`], without the run's secrets.
+//! nothing is dropped in silence: what was not taken is in [`StepReportReader::warnings`], without the run's secrets.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::output::clean;
 use super::redact::Redactor;
 use crate::domain::text::head;
-use crate::domain::yaml::one_line;
+use crate::domain::yaml::single_line;
 
 /// The part of the file that is read, in bytes.
 const MOST: usize = 1 << 20;
@@ -35,7 +35,7 @@ const SHOWN: usize = 80;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What a step has said so far.
-pub struct Feedback {
+pub struct StepReportReader {
     path: PathBuf,
     file: File,
     redactor: Option<Arc<Redactor>>,
@@ -78,13 +78,13 @@ impl Stamp {
 
 /// What one line says.
 #[derive(Default)]
-struct Said {
+struct StepReport {
     progress: Option<u8>,
     message: Option<String>,
     outputs: BTreeMap<String, String>,
 }
 
-impl Feedback {
+impl StepReportReader {
     /// Makes the file, empty and for its owner alone, and holds it open.
     pub fn create(path: &Path, redactor: Option<Arc<Redactor>>) -> io::Result<Self> {
         let _ = fs::remove_file(path);
@@ -109,7 +109,7 @@ impl Feedback {
 
     /// Reads what has come since; true if anything that was understood has.
     pub fn read(&mut self) -> bool {
-        // Asked first: what was written before another file took its place is then in the one that is open.
+        // RunRequest first: what was written before another file took its place is then in the one that is open.
         let other = self.replaced();
         let news = self.take_new();
         match other {
@@ -276,14 +276,14 @@ impl Feedback {
     }
 
     /// All of what a line says, or why nothing of it is taken.
-    fn understand(&self, line: &[u8]) -> Result<Said, String> {
+    fn understand(&self, line: &[u8]) -> Result<StepReport, String> {
         let value: Value = serde_json::from_slice(line)
-            .map_err(|error| format!("it is not JSON: {}", one_line(&error.to_string())))?;
+            .map_err(|error| format!("it is not JSON: {}", single_line(&error.to_string())))?;
         let Value::Object(fields) = value else { return Err("it is no JSON object".to_owned()) };
         if fields.is_empty() {
             return Err("it has none of progress, message and output".to_owned());
         }
-        let mut said = Said::default();
+        let mut said = StepReport::default();
         for (field, value) in fields {
             match (field.as_str(), value) {
                 ("progress", Value::Number(number)) => {

@@ -6,14 +6,15 @@ use super::*;
 
 struct Report {
     dir: tempfile::TempDir,
-    feedback: Feedback,
+    feedback: StepReportReader,
 }
 
 impl Report {
     fn new(secrets: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let redactor = Redactor::new(secrets.iter().copied()).unwrap();
-        let feedback = Feedback::create(&dir.path().join("report"), Some(Arc::new(redactor))).unwrap();
+        let feedback =
+            StepReportReader::create(&dir.path().join("report"), Some(Arc::new(redactor))).unwrap();
         Self { dir, feedback }
     }
 
@@ -47,7 +48,7 @@ impl Report {
     }
 }
 
-fn said(text: impl AsRef<[u8]>) -> Feedback {
+fn said(text: impl AsRef<[u8]>) -> StepReportReader {
     let mut report = Report::new(&[]);
     report.append(text);
     report.feedback.finish();

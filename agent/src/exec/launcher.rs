@@ -10,8 +10,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::handover::{self, Word};
-use super::processes::{self, Mark, Process, ProcessId, unit_name};
+use super::handoff::{self, HandoffArg};
+use super::processes::{self, Process, ProcessId, ProcessSelector, unit_name};
 use crate::domain::ids::RunId;
 use crate::domain::plan::Plan;
 use crate::domain::task::Limits;
@@ -102,14 +102,14 @@ impl Launcher {
     ) -> Result<(), LaunchError> {
         let failed = |why: String| LaunchError { run: plan.run, why };
         let arguments = [EXECUTOR.into(), folder.to_owned(), PathBuf::from(epoch.to_string())];
-        let word = |word: Word| ["--handed".to_owned(), word.0];
+        let word = |word: HandoffArg| ["--handed".to_owned(), word.0];
         match self {
             Self::Detached => {
                 let mut command = detached(program, folder, epoch);
                 command.stdin(Stdio::null());
                 if let Some(bytes) = handed {
                     let handed =
-                        handover::inherit(&mut command, bytes).map_err(|error| failed(error.to_string()))?;
+                        handoff::inherit(&mut command, bytes).map_err(|error| failed(error.to_string()))?;
                     command.args(word(handed));
                 }
                 let child = Command::from(command).kill_on_drop(false).spawn();
@@ -127,7 +127,7 @@ impl Launcher {
                     None => None,
                     Some(bytes) => {
                         let name = format!("{}.{epoch}", plan.run);
-                        let offered = handover::offer(&plan.place.runtime_dir, &name, bytes);
+                        let offered = handoff::offer(&plan.place.runtime_dir, &name, bytes);
                         let (handed, offer) = offered.map_err(|error| failed(error.to_string()))?;
                         command.args(word(handed));
                         Some(offer)
@@ -162,12 +162,12 @@ impl Launcher {
     /// Lets processes that a step may leave behind go on after the run: under systemd in a scope of their own.
     ///
     /// They fork and end while they are moved, so each is moved by itself, until none is in the run's unit.
-    pub async fn let_go(&self, mark: &Mark, step: usize) -> Result<(), String> {
+    pub async fn let_go(&self, mark: &ProcessSelector, step: usize) -> Result<(), String> {
         if *self == Self::Detached {
-            return Ok(()); // They are told from others by `Mark::left`.
+            return Ok(()); // They are told from others by `ProcessSelector::left`.
         }
         // All that is in the unit: what has been started meanwhile as well.
-        let mark = Mark { left: BTreeSet::new(), ..mark.clone() };
+        let mark = ProcessSelector { left: BTreeSet::new(), ..mark.clone() };
         let scope = format!("hostler-left-{}-{step}.scope", mark.run);
         let asked = Instant::now();
         let mut has_scope = false;

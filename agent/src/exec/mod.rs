@@ -7,16 +7,16 @@
 
 pub mod ansible;
 pub mod feedback;
-pub mod handover;
+pub mod handoff;
 pub mod inherit;
 pub mod init;
 pub mod launcher;
-pub mod memory;
 pub mod oom;
 pub mod output;
 pub mod pager;
 pub mod processes;
 pub mod program;
 pub mod redact;
+pub mod secret_mount;
 pub mod step;
 pub mod user;

@@ -27,23 +27,23 @@ pub const LAST: u64 = 512 << 10;
 
 /// The open output of a run.
 pub struct Output {
-    kept: Kept,
+    kept: OutputLog,
     filter: Option<Filter>,
     passed: Vec<u8>,
     /// So many bytes go to the disk at once before the next look.
     pace: u64,
-    late: Late,
+    late: Backlog,
 }
 
 /// What came too fast: its newest end.
-struct Late {
+struct Backlog {
     bytes: VecDeque<u8>,
     most: usize,
     left_out: u64,
 }
 
 /// What of it is on the disk.
-struct Kept {
+struct OutputLog {
     dir: PathBuf,
     /// Made with the first byte.
     file: Option<File>,
@@ -57,12 +57,12 @@ impl Output {
     pub fn open(dir: &Path, redactor: Option<Arc<Redactor>>) -> Self {
         // What is hidden behind a gap, because a secret could have begun in it, is no part of the end that is kept.
         let hidden = redactor.as_ref().map_or(0, |redactor| redactor.longest());
-        let late = Late {
+        let late = Backlog {
             bytes: VecDeque::new(),
             most: usize::try_from(LAST).unwrap_or(usize::MAX).saturating_add(hidden),
             left_out: 0,
         };
-        let kept = Kept::open(dir.to_owned());
+        let kept = OutputLog::open(dir.to_owned());
         let pace = kept.beginning() + LAST;
         Self { kept, filter: redactor.map(Filter::new), passed: Vec::new(), pace, late }
     }
@@ -121,7 +121,7 @@ impl Output {
     }
 }
 
-impl Late {
+impl Backlog {
     fn add(&mut self, bytes: &[u8]) {
         let newest = bytes.get(bytes.len().saturating_sub(self.most)..).unwrap_or_default();
         let too_many = (self.bytes.len() + newest.len()).saturating_sub(self.most);
@@ -131,7 +131,7 @@ impl Late {
     }
 }
 
-impl Kept {
+impl OutputLog {
     fn open(dir: PathBuf) -> Self {
         let first = dir.join("output");
         let length = fs::metadata(&first).map(|meta| meta.len()).unwrap_or(0);

@@ -57,7 +57,7 @@ pub struct Process {
 
 /// How the processes of a run are told from all others.
 #[derive(Clone, Debug)]
-pub struct Mark {
+pub struct ProcessSelector {
     /// Whose.
     pub run: RunId,
     /// Whether the run is a unit of systemd.
@@ -72,7 +72,7 @@ pub struct Mark {
     pub proc: PathBuf,
 }
 
-impl Mark {
+impl ProcessSelector {
     /// The mark of a run as its folder tells it.
     ///
     /// # Errors
@@ -409,13 +409,13 @@ mod tests {
             fs::create_dir(&path).unwrap();
         }
 
-        fn mark(&self, systemd: bool) -> Mark {
+        fn mark(&self, systemd: bool) -> ProcessSelector {
             let (sessions, left) = (BTreeSet::new(), BTreeSet::new());
             let proc = self.0.path().to_owned();
-            Mark { run: RUN.parse().unwrap(), systemd, executor: false, sessions, left, proc }
+            ProcessSelector { run: RUN.parse().unwrap(), systemd, executor: false, sessions, left, proc }
         }
 
-        fn pids(&self, mark: &Mark) -> Vec<u32> {
+        fn pids(&self, mark: &ProcessSelector) -> Vec<u32> {
             mark.processes().unwrap().iter().map(|process| process.id.pid).collect()
         }
     }
@@ -479,7 +479,7 @@ mod tests {
             fake.put(7_000_005, 7_000_004, 5, 310, "");
             let all = all(fake.0.path()).unwrap();
             let mut mark = fake.mark(false);
-            let may = |mark: &Mark, pid: u32| mark.may_be_ours(&all, &all[&pid]);
+            let may = |mark: &ProcessSelector, pid: u32| mark.may_be_ours(&all, &all[&pid]);
             assert!(!may(&mark, 7_000_003), "no executor has come as far as to start anything");
             mark.sessions.insert(ProcessId { pid: 9, start: 200 });
             assert!(!may(&mark, 7_000_001), "it is older than the run");
@@ -505,7 +505,7 @@ mod tests {
         fake.put(7_000_002, 7_000_001, 6, 210, "");
         fake.put(7_000_003, 1, 7, 220, "");
         fake.spoil(7_000_003, "environ");
-        let mark = Mark { executor: true, ..fake.mark(false) };
+        let mark = ProcessSelector { executor: true, ..fake.mark(false) };
         assert_eq!(fake.pids(&mark), [7_000_001, 7_000_002]);
     }
 
@@ -545,7 +545,7 @@ mod tests {
             tokio::time::sleep(FIRST_PAUSE).await;
         }
         // The run began with this process: what is older, and closed to this user, is not of it.
-        let mut mark = Mark::of(dir.path(), run, false).unwrap();
+        let mut mark = ProcessSelector::of(dir.path(), run, false).unwrap();
         mark.sessions.insert(ProcessId { pid: u32::MAX, start: myself().start });
         let reaped = async { child.wait().await.unwrap() };
         let ended = async { mark.end_all(Duration::from_secs(1)).await.unwrap() };

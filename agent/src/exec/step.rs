@@ -28,14 +28,14 @@ use tokio::process::ChildStdin;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::feedback::Feedback;
+use super::feedback::StepReportReader;
 use super::output::Output;
-use super::processes::{self, Mark, ProcessId};
+use super::processes::{self, ProcessId, ProcessSelector};
 use super::program::{self, Exec};
 use super::user::User;
 use crate::domain::summary::{LEFT_BEHIND, LEFT_BEHIND_EACH};
 use crate::domain::text;
-use crate::host::{clock, heap};
+use crate::host::{allocator, clock};
 
 /// How long the pipe is read after the command has ended.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ pub enum Interrupt {
 }
 
 /// What is to be started.
-pub struct Job<'a> {
+pub struct CommandSpec<'a> {
     /// The line before what it prints.
     pub heading: &'a str,
     /// Program and arguments.
@@ -97,18 +97,18 @@ pub struct Job<'a> {
 }
 
 /// What happened while a command ran, for whom it may concern at once.
-pub enum Moment<'a> {
+pub enum StepEvent<'a> {
     /// It was started.
     Started(ProcessId),
     /// It said something.
-    Said(&'a Feedback),
+    Reported(&'a StepReportReader),
     /// It is about to be ended.
     Interrupted(Interrupt),
 }
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct CommandResult {
     /// Its status.
     pub status: ExitStatus,
     /// Ended because its time was up.
@@ -130,13 +130,13 @@ pub struct Ended {
 /// # Errors
 /// Where it could not be started, or how it ended cannot be learned: two things that are never one.
 pub async fn run(
-    job: &Job<'_>,
-    mark: &mut Mark,
+    job: &CommandSpec<'_>,
+    mark: &mut ProcessSelector,
     output: &mut Output,
-    feedback: &mut Feedback,
+    feedback: &mut StepReportReader,
     interrupts: &mut watch::Receiver<Interrupt>,
-    tell: &mut dyn FnMut(Moment<'_>),
-) -> Result<Ended, StepError> {
+    on_event: &mut dyn FnMut(StepEvent<'_>),
+) -> Result<CommandResult, StepError> {
     let began = clock::since_boot();
     let started = start(job).map_err(|error| program::explain(&error, job.argv, job.env, job.cwd));
     let (mut child, mut pipe) = started.map_err(StepError::NotStarted)?;
@@ -153,17 +153,17 @@ pub async fn run(
         }
     };
     mark.sessions.insert(id);
-    tell(Moment::Started(id));
+    on_event(StepEvent::Started(id));
     // Only now: the first byte makes a file, and the command need not wait for it. A full disk costs the output, not the
     // step.
     let _ = output.write(job.heading.as_bytes());
     let deadline = job.deadline.map(|span| Instant::now() + span);
-    let mut ending = Ending { deadline, ..Ending::default() };
+    let mut ending = Termination { deadline, ..Termination::default() };
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = vec![0; READ];
     let mut open = true;
-    let mut rests_at = Some(Instant::now() + heap::REST);
+    let mut rests_at = Some(Instant::now() + allocator::IDLE_BEFORE_TRIM);
     let status = loop {
         // Each arm is cancel-safe: a read that is not chosen has read nothing, a wait can be waited again.
         tokio::select! {
@@ -171,8 +171,8 @@ pub async fn run(
             status = child.wait() => break status.map_err(StepError::Lost)?,
             read = pipe.read(&mut buffer), if open => {
                 open = keep(read, &buffer, output);
-                rests_at = Some(Instant::now() + heap::REST);
-                heap::at_work();
+                rests_at = Some(Instant::now() + allocator::IDLE_BEFORE_TRIM);
+                allocator::mark_active();
             }
             more = feed(&mut input, &mut written), if input.is_some() => if !more {
                 input = None;
@@ -194,7 +194,7 @@ pub async fn run(
                 }
                 let interrupt = *interrupts.borrow_and_update();
                 if interrupt == Interrupt::Stop || interrupt == Interrupt::Cancel {
-                    tell(Moment::Interrupted(interrupt));
+                    on_event(StepEvent::Interrupted(interrupt));
                 }
                 if interrupt == Interrupt::Stop || (interrupt == Interrupt::Cancel && job.ends_on_cancel) {
                     ending.interrupt = interrupt;
@@ -206,17 +206,17 @@ pub async fn run(
                 // A full disk costs the output, not the step.
                 let _ = output.look();
                 if feedback.read() {
-                    tell(Moment::Said(feedback));
+                    on_event(StepEvent::Reported(feedback));
                 }
                 // A step may take hours, in which this process does nothing but wait.
                 if rests_at.is_some_and(|at| at <= Instant::now()) {
                     rests_at = None;
-                    heap::give_back();
+                    allocator::trim();
                 }
             }
         }
     };
-    heap::at_work();
+    allocator::mark_active();
     let spent = clock::since_boot().saturating_sub(began);
     let drained = Instant::now() + DRAIN;
     while open {
@@ -245,8 +245,8 @@ pub async fn run(
         }
     }
     reap_orphans(None);
-    let Ending { timed_out, interrupt, .. } = ending;
-    Ok(Ended { status, timed_out, interrupt, spent, left_behind, left, survives })
+    let Termination { timed_out, interrupt, .. } = ending;
+    Ok(CommandResult { status, timed_out, interrupt, spent, left_behind, left, survives })
 }
 
 /// Which process a child is.
@@ -265,7 +265,7 @@ fn signal_group(pid: Option<u32>, signal: Signal) {
 
 /// How a command is being ended.
 #[derive(Debug)]
-struct Ending {
+struct Termination {
     deadline: Option<Instant>,
     asked: Option<Instant>,
     kill_at: Option<Instant>,
@@ -275,7 +275,7 @@ struct Ending {
     listens: bool,
 }
 
-impl Default for Ending {
+impl Default for Termination {
     fn default() -> Self {
         Self {
             deadline: None,
@@ -289,7 +289,7 @@ impl Default for Ending {
     }
 }
 
-impl Ending {
+impl Termination {
     /// TERM for the command's process group, once; KILL for everything after the grace.
     fn ask(&mut self, id: ProcessId, grace: Duration) {
         if self.asked.is_some() {
@@ -360,7 +360,7 @@ fn has_children() -> bool {
     waitid(Id::All, flags) != Err(nix::errno::Errno::ECHILD)
 }
 
-fn start(job: &Job<'_>) -> io::Result<(tokio::process::Child, Receiver)> {
+fn start(job: &CommandSpec<'_>) -> io::Result<(tokio::process::Child, Receiver)> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     // A smaller one serves as well.
     let _ = nix::fcntl::fcntl(&reader, nix::fcntl::F_SETPIPE_SZ(PIPE));
@@ -440,10 +440,10 @@ pub fn stand_alone() -> io::Result<()> {
 }
 
 /// The signal that ended it, or its status.
-pub fn exit_of(status: ExitStatus) -> crate::domain::run::Exit {
-    use crate::domain::run::Exit;
+pub fn exit_of(status: ExitStatus) -> crate::domain::run::ExitKind {
+    use crate::domain::run::ExitKind;
     match (status.code(), status.signal()) {
-        (Some(code), _) => Exit::Code(code),
-        (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+        (Some(code), _) => ExitKind::Code(code),
+        (None, signal) => ExitKind::Signal(signal.unwrap_or_default()),
     }
 }

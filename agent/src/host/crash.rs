@@ -24,7 +24,7 @@ macro_rules! points {
 points! {
     /// Agent: an order was seen, nothing is on the disk.
     OrderSeen = "order-seen",
-    /// Agent: the occasion is in the ledger.
+    /// Agent: the activation is in the ledger.
     OccasionRecorded = "occasion-recorded",
     /// Agent: the last look was good, nothing is prepared.
     Looked = "looked",

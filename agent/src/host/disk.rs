@@ -23,20 +23,20 @@ pub struct DiskError {
 }
 
 /// Adds the place to an I/O error.
-pub trait At<T> {
+pub trait PathContext<T> {
     /// Says what was tried (a verb) and where.
-    fn at(self, action: &'static str, path: &Path) -> Result<T, DiskError>;
+    fn with_path(self, action: &'static str, path: &Path) -> Result<T, DiskError>;
 }
 
-impl<T> At<T> for io::Result<T> {
-    fn at(self, action: &'static str, path: &Path) -> Result<T, DiskError> {
+impl<T> PathContext<T> for io::Result<T> {
+    fn with_path(self, action: &'static str, path: &Path) -> Result<T, DiskError> {
         self.map_err(|source| DiskError { action, path: path.to_owned(), source })
     }
 }
 
 /// Makes the entries of a folder durable: what was created, renamed or removed in it stays so.
 pub fn sync_dir(dir: &Path) -> Result<(), DiskError> {
-    File::open(dir).and_then(|file| file.sync_all()).at("sync", dir)
+    File::open(dir).and_then(|file| file.sync_all()).with_path("sync", dir)
 }
 
 /// Creates a folder with mode 0700 and makes its entry durable; one that exists is left alone.
@@ -44,7 +44,7 @@ pub fn make_dir(dir: &Path) -> Result<(), DiskError> {
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Ok(()) => sync_dir(parent(dir)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error).at("create", dir),
+        Err(error) => Err(error).with_path("create", dir),
     }
 }
 
@@ -61,14 +61,14 @@ pub fn make_dirs(dir: &Path) -> Result<(), DiskError> {
 
 /// Sets the mode of a file or folder.
 pub fn set_mode(path: &Path, mode: u32) -> Result<(), DiskError> {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at("set the mode of", path)
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).with_path("set the mode of", path)
 }
 
 /// Writes a new file and makes its contents durable, but not its entry: for several files of one folder,
 /// which is synced once at the end. Fails where the file exists.
 pub fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<File, DiskError> {
     let file = create(path, contents, mode)?;
-    file.sync_all().at("sync", path)?;
+    file.sync_all().with_path("sync", path)?;
     Ok(file)
 }
 
@@ -76,8 +76,8 @@ pub fn write_new(path: &Path, contents: &[u8], mode: u32) -> Result<File, DiskEr
 pub fn lock_file(path: &Path) -> Result<File, DiskError> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let file = options.open(path).at("open", path)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600)).at("set the mode of", path)?;
+    let file = options.open(path).with_path("open", path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).with_path("set the mode of", path)?;
     Ok(file)
 }
 
@@ -105,8 +105,8 @@ pub fn clear_away(path: &Path) -> io::Result<()> {
 /// Writes a new file that need not outlive the host's next boot.
 pub fn create(path: &Path, contents: &[u8], mode: u32) -> Result<File, DiskError> {
     let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).at("create", path)?;
-    file.write_all(contents).at("write", path)?;
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).with_path("create", path)?;
+    file.write_all(contents).with_path("write", path)?;
     Ok(file)
 }
 
@@ -114,10 +114,13 @@ pub fn create(path: &Path, contents: &[u8], mode: u32) -> Result<File, DiskError
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<(), DiskError> {
     let temp = temp_name(path);
     match fs::remove_file(&temp) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("remove", &temp),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).with_path("remove", &temp);
+        }
         _ => {}
     }
-    let replaced = write_new(&temp, contents, mode).and_then(|_| fs::rename(&temp, path).at("replace", path));
+    let replaced =
+        write_new(&temp, contents, mode).and_then(|_| fs::rename(&temp, path).with_path("replace", path));
     if let Err(error) = replaced {
         // On a full disk the part that was written may be all the room that was left.
         let _ = fs::remove_file(&temp);
@@ -131,13 +134,13 @@ pub fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, DiskError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).at("open", path),
+        Err(error) => return Err(error).with_path("open", path),
     };
     let mut contents = Vec::new();
-    file.take(limit + 1).read_to_end(&mut contents).at("read", path)?;
+    file.take(limit + 1).read_to_end(&mut contents).with_path("read", path)?;
     if contents.len() as u64 > limit {
         let error = io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes"));
-        return Err(error).at("read", path);
+        return Err(error).with_path("read", path);
     }
     Ok(Some(contents))
 }
@@ -147,7 +150,7 @@ pub fn remove(path: &Path) -> Result<(), DiskError> {
     match fs::remove_file(path) {
         Ok(()) => sync_dir(parent(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error).at("remove", path),
+        Err(error) => Err(error).with_path("remove", path),
     }
 }
 

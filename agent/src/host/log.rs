@@ -12,7 +12,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::disk::{self, At, DiskError};
+use super::disk::{self, DiskError, PathContext};
 
 /// The largest record file that is read or appended to, in bytes: a bound against a file that is not ours.
 const MAX_FILE: u64 = 256 << 20;
@@ -118,22 +118,22 @@ impl Log {
             .truncate(false)
             .mode(0o600)
             .open(path)
-            .at("open", path)?;
-        let size = file.metadata().at("examine", path)?.len();
+            .with_path("open", path)?;
+        let size = file.metadata().with_path("examine", path)?.len();
         if size > MAX_FILE {
             return Err(LogError::TooLarge { path: path.to_owned() });
         }
         let mut contents = Vec::new();
-        (&mut file).take(MAX_FILE).read_to_end(&mut contents).at("read", path)?;
+        (&mut file).take(MAX_FILE).read_to_end(&mut contents).with_path("read", path)?;
         let (records, good) =
             records(&contents).map_err(|line| LogError::Damaged { path: path.to_owned(), line })?;
         let records = records.into_iter().map(str::to_owned).collect();
         let length = good as u64;
         if let Some(torn) = contents.get(good..).filter(|torn| !torn.is_empty()) {
             keep_aside(path, torn);
-            file.set_len(length).and_then(|()| file.sync_all()).at("cut", path)?;
+            file.set_len(length).and_then(|()| file.sync_all()).with_path("cut", path)?;
         }
-        file.seek(SeekFrom::Start(length)).at("seek in", path)?;
+        file.seek(SeekFrom::Start(length)).with_path("seek in", path)?;
         disk::sync_dir(disk::parent(path))?;
         Ok((Self { path: path.to_owned(), file, length, poisoned: false }, records))
     }
@@ -162,7 +162,7 @@ impl Log {
             }
         }
         // After a failed sync the kernel may have dropped the pages and call the next sync a success.
-        self.file.sync_data().at("sync", &self.path).inspect_err(|_| self.poisoned = true)?;
+        self.file.sync_data().with_path("sync", &self.path).inspect_err(|_| self.poisoned = true)?;
         self.length += line.len() as u64;
         Ok(())
     }

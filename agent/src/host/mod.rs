@@ -1,10 +1,10 @@
 //! The ground: durable files, the record log, clock, facts about this host, crash points.
 
+pub mod allocator;
 pub mod clock;
 pub mod crash;
 pub mod disk;
 pub mod facts;
-pub mod heap;
 pub mod journald;
 pub mod log;
 pub mod logging;

@@ -10,7 +10,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
 
-use super::disk::{self, At, DiskError};
+use super::disk::{self, DiskError, PathContext};
 
 /// The soft limit of open files that systemd gives: more breaks programs that use `select`.
 const USUAL_FILES: u64 = 1024;
@@ -71,6 +71,6 @@ pub fn enough_files(limit: u64) -> Result<(), TooFewFiles> {
 /// # Errors
 /// Where its mode cannot be read or set.
 pub fn pass_through(folder: &Path) -> Result<(), DiskError> {
-    let mode = std::fs::metadata(folder).at("look at", folder)?.permissions().mode() & 0o7777;
+    let mode = std::fs::metadata(folder).with_path("look at", folder)?.permissions().mode() & 0o7777;
     if mode & 0o011 == 0o011 { Ok(()) } else { disk::set_mode(folder, mode | 0o011) }
 }

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::domain::audit::{Entry, Head, Line};
-use crate::domain::yaml::one_line;
+use crate::domain::yaml::single_line;
 use crate::host::clock;
-use crate::host::disk::{self, At, DiskError};
+use crate::host::disk::{self, DiskError, PathContext};
 use crate::host::log::{self, Log, LogError};
 
 /// A file is ended when it is this long, in bytes.
@@ -237,10 +237,10 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, AuditError> {
     let mut files = Vec::new();
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(files),
-        entries => entries.at("list", dir)?,
+        entries => entries.with_path("list", dir)?,
     };
     for entry in entries {
-        let path = entry.at("list", dir)?.path();
+        let path = entry.with_path("list", dir)?.path();
         if path.extension().is_some_and(|extension| extension == "log") && number(&path) > 0 {
             files.push(path);
         }
@@ -258,7 +258,7 @@ fn parse(path: &Path, line: usize, json: &str) -> Result<Line, AuditError> {
     serde_json::from_str(json).map_err(|error| AuditError::Broken {
         path: path.to_owned(),
         line,
-        why: one_line(&error.to_string()),
+        why: single_line(&error.to_string()),
     })
 }
 

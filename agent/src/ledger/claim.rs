@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::host::disk::{self, At, DiskError};
+use crate::host::disk::{self, DiskError, PathContext};
 
 /// The largest claim, in bytes.
 const MAX_CLAIM: u64 = 16 << 10;
 
-/// Who has an epoch; for people and for the search for survivors, never the proof that somebody lives.
+/// Who has an epoch; for people and for the search for leftovers, never the proof that somebody lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The kernel's boot id.
@@ -60,19 +60,19 @@ impl Claim {
     pub fn take(dir: &Path, epoch: u32, holder: &Holder) -> Result<Option<Self>, DiskError> {
         let name = path(dir, epoch);
         let temp = dir.join(format!(".claim.{epoch}.{}.{}", holder.pid, holder.start));
-        let json = serde_json::to_vec(holder).map_err(io::Error::other).at("write", &temp)?;
+        let json = serde_json::to_vec(holder).map_err(io::Error::other).with_path("write", &temp)?;
         // Only a dead process with the same pid and start time can have left it.
         let _ = fs::remove_file(&temp);
         let file = disk::write_new(&temp, &json, 0o600)?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|(_, errno)| io::Error::from(errno))
-            .at("lock", &temp)?;
+            .with_path("lock", &temp)?;
         let linked = fs::hard_link(&temp, &name);
-        fs::remove_file(&temp).at("remove", &temp)?;
+        fs::remove_file(&temp).with_path("remove", &temp)?;
         match linked {
             Ok(()) => disk::sync_dir(dir).map(|()| Some(Self { _lock: lock })),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-            Err(error) => Err(error).at("create", &name),
+            Err(error) => Err(error).with_path("create", &name),
         }
     }
 
@@ -87,12 +87,12 @@ impl Claim {
         let name = path(dir, epoch);
         let file = match File::open(&name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ClaimState::None),
-            file => file.at("open", &name)?,
+            file => file.with_path("open", &name)?,
         };
         match Flock::lock(file, FlockArg::LockSharedNonblock) {
             Ok(_) => Ok(ClaimState::Dead),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(ClaimState::Held),
-            Err((_, errno)) => Err(io::Error::from(errno)).at("lock", &name),
+            Err((_, errno)) => Err(io::Error::from(errno)).with_path("lock", &name),
         }
     }
 }

@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::claim::{Claim, ClaimState};
 use super::journal::{self, JournalError};
 use crate::domain::ids::RunId;
-use crate::domain::memory::Asked;
 use crate::domain::name::Name;
 use crate::domain::plan::{PLAN_VERSION, Plan};
 use crate::domain::run::State;
-use crate::domain::yaml::one_line;
-use crate::host::disk::{self, At, DiskError};
+use crate::domain::state::RunRequest;
+use crate::domain::yaml::single_line;
+use crate::host::disk::{self, DiskError, PathContext};
 
 /// A plan is made from an order of at most 64 KiB and a task of at most 1 MiB.
 const MAX_PLAN: u64 = 4 << 20;
@@ -121,9 +121,9 @@ pub struct Folder {
 const NOT_KNOWN: &str = "somebody whose request cannot be read";
 
 /// The reason of such a request.
-fn unread(name: &str, read: Result<Asked, String>) -> String {
+fn unread(name: &str, read: Result<RunRequest, String>) -> String {
     let why = read.map_or_else(|why| why, |_| "it asks for something else".to_owned());
-    let why = one_line(&why);
+    let why = single_line(&why);
     tracing::error!("the request {name} of a run cannot be read, and counts as asked: {why}");
     format!("the file {name} in the run's folder: {why}")
 }
@@ -137,7 +137,7 @@ impl Folder {
     /// Takes the folder at `path`, whose name is the run's id.
     pub fn at(path: &Path) -> Result<Self, FolderError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let run = name.parse().map_err(io::Error::other).at("use", path)?;
+        let run = name.parse().map_err(io::Error::other).with_path("use", path)?;
         Ok(Self { run, path: path.to_owned() })
     }
 
@@ -161,7 +161,7 @@ impl Folder {
     pub fn create(&self, order: &[u8], plan: &Plan) -> Result<(), FolderError> {
         self.remove()?;
         let json = serde_json::to_vec_pretty(plan).map_err(|error| self.bad_plan(&error))?;
-        fs::create_dir(&self.path).at("create", &self.path)?;
+        fs::create_dir(&self.path).with_path("create", &self.path)?;
         disk::write_new(&self.path.join("order"), order, 0o600)?;
         disk::write_new(&self.path.join("plan"), &json, 0o600)?;
         disk::sync_dir(&self.path)?;
@@ -173,7 +173,7 @@ impl Folder {
     pub fn remove(&self) -> Result<(), FolderError> {
         match fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).at("remove", &self.path).map_err(Into::into)
+                Err(error).with_path("remove", &self.path).map_err(Into::into)
             }
             _ => Ok(()),
         }
@@ -211,7 +211,7 @@ impl Folder {
     }
 
     fn bad_plan(&self, why: &dyn std::fmt::Display) -> FolderError {
-        FolderError::Plan { run: self.run, why: one_line(&why.to_string()) }
+        FolderError::Plan { run: self.run, why: single_line(&why.to_string()) }
     }
 
     /// Where the run stands.
@@ -222,8 +222,8 @@ impl Folder {
     /// The newest epoch that somebody has or had, and its claim; epoch 0 where there is none.
     pub fn newest_claim(&self) -> Result<(u32, ClaimState), FolderError> {
         let mut newest = 0;
-        for entry in fs::read_dir(&self.path).at("list", &self.path)? {
-            let name = entry.at("list", &self.path)?.file_name();
+        for entry in fs::read_dir(&self.path).with_path("list", &self.path)? {
+            let name = entry.with_path("list", &self.path)?.file_name();
             let epoch = name.to_str().and_then(|name| name.strip_prefix("claim.")?.parse().ok());
             newest = newest.max(epoch.unwrap_or(0));
         }
@@ -232,39 +232,41 @@ impl Folder {
     }
 
     /// Writes what an operator wants of the run, on the disk when this returns; once for each wish.
-    pub fn request(&self, asked: &Asked) -> Result<(), FolderError> {
+    pub fn request(&self, asked: &RunRequest) -> Result<(), FolderError> {
         let path = self.path.join(match asked {
-            Asked::Cancel { .. } => CANCEL.to_owned(),
-            Asked::Undo { before, .. } => undo_name(*before),
+            RunRequest::Cancel { .. } => CANCEL.to_owned(),
+            RunRequest::Undo { before, .. } => undo_name(*before),
         });
         if path.exists() {
             return Ok(());
         }
-        let json = serde_json::to_vec(asked).map_err(io::Error::other).at("write", &path)?;
+        let json = serde_json::to_vec(asked).map_err(io::Error::other).with_path("write", &path)?;
         disk::replace(&path, &json, 0o600)?;
         Ok(())
     }
 
     /// Whether an operator wants the run to end. A request that cannot be read is one all the same: its file is there
     /// because somebody asked.
-    pub fn cancel(&self) -> Option<Asked> {
+    pub fn cancel(&self) -> Option<RunRequest> {
         match self.requested(CANCEL)? {
-            Ok(asked @ Asked::Cancel { .. }) => Some(asked),
-            other => Some(Asked::Cancel { by: NOT_KNOWN.to_owned(), reason: unread(CANCEL, other) }),
+            Ok(asked @ RunRequest::Cancel { .. }) => Some(asked),
+            other => Some(RunRequest::Cancel { by: NOT_KNOWN.to_owned(), reason: unread(CANCEL, other) }),
         }
     }
 
     /// Whether an operator wants the run taken back, after so many times before; as [`Folder::cancel`].
-    pub fn undo(&self, before: u32) -> Option<Asked> {
+    pub fn undo(&self, before: u32) -> Option<RunRequest> {
         let name = undo_name(before);
         match self.requested(&name)? {
-            Ok(asked @ Asked::Undo { .. }) => Some(asked),
-            other => Some(Asked::Undo { by: NOT_KNOWN.to_owned(), reason: unread(&name, other), before }),
+            Ok(asked @ RunRequest::Undo { .. }) => Some(asked),
+            other => {
+                Some(RunRequest::Undo { by: NOT_KNOWN.to_owned(), reason: unread(&name, other), before })
+            }
         }
     }
 
     /// What a file asks for, or why it cannot be read; `None`: there is no such file, or it cannot be told.
-    fn requested(&self, name: &str) -> Option<Result<Asked, String>> {
+    fn requested(&self, name: &str) -> Option<Result<RunRequest, String>> {
         let path = self.path.join(name);
         match disk::read(&path, MAX_REQUEST) {
             Ok(json) => Some(serde_json::from_slice(&json?).map_err(|error| error.to_string())),
@@ -276,10 +278,11 @@ impl Folder {
     pub fn secret_versions(&self) -> Result<BTreeMap<Name, u64>, FolderError> {
         let path = self.path.join(SECRETS);
         let Some(json) = disk::read(&path, MAX_REQUEST)? else { return Ok(BTreeMap::new()) };
-        let read: Secrets = serde_json::from_slice(&json).map_err(io::Error::other).at("read", &path)?;
+        let read: Secrets =
+            serde_json::from_slice(&json).map_err(io::Error::other).with_path("read", &path)?;
         if read.version != SECRETS_VERSION {
             let why = format!("its version {} is not {SECRETS_VERSION}", read.version);
-            return Err(io::Error::other(why)).at("read", &path).map_err(Into::into);
+            return Err(io::Error::other(why)).with_path("read", &path).map_err(Into::into);
         }
         Ok(read.versions)
     }
@@ -288,7 +291,7 @@ impl Folder {
     pub fn set_secret_versions(&self, versions: &BTreeMap<Name, u64>) -> Result<(), FolderError> {
         let path = self.path.join(SECRETS);
         let secrets = Secrets { version: SECRETS_VERSION, versions: versions.clone() };
-        let json = serde_json::to_vec(&secrets).map_err(io::Error::other).at("write", &path)?;
+        let json = serde_json::to_vec(&secrets).map_err(io::Error::other).with_path("write", &path)?;
         disk::replace(&path, &json, 0o600)?;
         Ok(())
     }
@@ -347,8 +350,8 @@ mod tests {
         let folder = Folder::new(runs.path(), RunId::new(1, 1));
         fs::create_dir(folder.path()).unwrap();
         assert_eq!((folder.cancel(), folder.undo(0)), (None, None), "nobody asked");
-        let cancel = Asked::Cancel { by: "alice".into(), reason: "why".into() };
-        let undo = |before| Asked::Undo { by: "alice".into(), reason: "why".into(), before };
+        let cancel = RunRequest::Cancel { by: "alice".into(), reason: "why".into() };
+        let undo = |before| RunRequest::Undo { by: "alice".into(), reason: "why".into(), before };
         folder.request(&cancel).unwrap();
         folder.request(&undo(0)).unwrap();
         assert_eq!((folder.cancel(), folder.undo(0), folder.undo(1)), (Some(cancel), Some(undo(0)), None));
@@ -360,14 +363,14 @@ mod tests {
                 fs::write(folder.path().join(name), text).unwrap();
             }
             let (asked, undone) = (folder.cancel(), folder.undo(3));
-            assert!(matches!(&asked, Some(Asked::Cancel { by, .. }) if by == NOT_KNOWN), "{asked:?}");
-            assert!(matches!(&undone, Some(Asked::Undo { before: 3, .. })), "{undone:?}");
+            assert!(matches!(&asked, Some(RunRequest::Cancel { by, .. }) if by == NOT_KNOWN), "{asked:?}");
+            assert!(matches!(&undone, Some(RunRequest::Undo { before: 3, .. })), "{undone:?}");
         }
         fs::write(folder.path().join(undo_name(4)), &cancel_text).unwrap();
-        assert!(matches!(folder.undo(4), Some(Asked::Undo { before: 4, .. })));
+        assert!(matches!(folder.undo(4), Some(RunRequest::Undo { before: 4, .. })));
         symlink("elsewhere/nothing", folder.path().join(undo_name(5))).unwrap();
         assert_eq!(folder.undo(5), None, "there is nothing");
         fs::create_dir(folder.path().join(undo_name(6))).unwrap();
-        assert!(matches!(folder.undo(6), Some(Asked::Undo { .. })));
+        assert!(matches!(folder.undo(6), Some(RunRequest::Undo { .. })));
     }
 }

@@ -20,7 +20,7 @@ const MOST: u64 = 4096;
 /// What was fixed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Identity {
+pub struct HostIdentity {
     version: u32,
     /// The host's name.
     pub host: Name,
@@ -46,7 +46,7 @@ pub enum IdentityError {
     },
 }
 
-impl Identity {
+impl HostIdentity {
     /// A new one, of this machine.
     pub fn new(host: Name) -> Self {
         let id = format!("{:016x}{:016x}", clock::random(), clock::random());
@@ -101,11 +101,11 @@ mod tests {
     #[test]
     fn what_was_fixed_is_read_again_and_compared() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Identity::read(dir.path()).unwrap(), None);
+        assert_eq!(HostIdentity::read(dir.path()).unwrap(), None);
         let db1: Name = "db1".parse().unwrap();
-        let identity = Identity { machine: "m1".into(), ..Identity::new(db1.clone()) };
+        let identity = HostIdentity { machine: "m1".into(), ..HostIdentity::new(db1.clone()) };
         identity.write(dir.path()).unwrap();
-        assert_eq!(Identity::read(dir.path()).unwrap(), Some(identity.clone()));
+        assert_eq!(HostIdentity::read(dir.path()).unwrap(), Some(identity.clone()));
         for (configured, machine, differs) in [
             (None, "m1", None),
             (Some("db1"), "m1", None),
@@ -119,6 +119,6 @@ mod tests {
             assert!(found.is_none_or(|found| found.contains(differs.unwrap())));
         }
         std::fs::write(file(dir.path()), "{}").unwrap();
-        assert!(Identity::read(dir.path()).unwrap_err().to_string().contains("hostler adopt"));
+        assert!(HostIdentity::read(dir.path()).unwrap_err().to_string().contains("hostler adopt"));
     }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::domain::plan::Plan;
 use crate::domain::run::{Event, Illegal, Record, State, apply, replay};
-use crate::domain::yaml::one_line;
+use crate::domain::yaml::single_line;
 use crate::host::log::{self, Log, LogError};
 
 /// Why a journal cannot be read or written.
@@ -16,7 +16,7 @@ pub enum JournalError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// A line that is not a record; a newer format, perhaps.
-    #[error("the journal holds a record that this version cannot read: {}", one_line(&.0.to_string()))]
+    #[error("the journal holds a record that this version cannot read: {}", single_line(&.0.to_string()))]
     Unreadable(#[from] serde_json::Error),
     /// Records that do not follow from one another.
     #[error("the journal is not one of this run: {0}")]

@@ -3,7 +3,7 @@
 //! ```text
 //! state_dir/
 //!   identity            who this host is, fixed at the first start
-//!   ledger              which identities each order had, and what became of its newest occasion
+//!   ledger              which identities each order had, and what became of its newest activation
 //!   runs/<ulid>/
 //!     order             the document as it stood in the store           written by the agent
 //!     plan              what the run does, rendered and checked          written by the agent

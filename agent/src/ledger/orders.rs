@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::memory::{Fact, Memory};
-use crate::domain::yaml::one_line;
+use crate::domain::state::{Fact, LedgerState};
+use crate::domain::yaml::single_line;
 use crate::host::disk::{self, DiskError};
 use crate::host::log::{self, Log, LogError};
 
@@ -45,7 +45,7 @@ pub enum LedgerError {
         version: u32,
     },
     /// A record that is none.
-    #[error("{} cannot be read in line {line}: {}", path.display(), one_line(&why.to_string()))]
+    #[error("{} cannot be read in line {line}: {}", path.display(), single_line(&why.to_string()))]
     Unreadable {
         /// Where.
         path: PathBuf,
@@ -68,17 +68,17 @@ pub struct Ledger {
     /// In which it is kept: that of its first line, until [`Ledger::upgrade`].
     version: u32,
     log: Log,
-    memory: Memory,
+    memory: LedgerState,
     /// Lines in the file, with the first.
     lines: usize,
     compacted: u64,
 }
 
 /// The memory that the lines of a ledger add up to; pure, so that it can be tested on any text.
-pub fn parse(path: &Path, lines: &[String]) -> Result<(u32, Memory), LedgerError> {
+pub fn parse(path: &Path, lines: &[String]) -> Result<(u32, LedgerState), LedgerError> {
     let unreadable =
         |line: usize, why| LedgerError::Unreadable { path: path.to_owned(), line: line + 1, why };
-    let mut memory = Memory::default();
+    let mut memory = LedgerState::default();
     // One that is not there yet has nothing to be read by an older program.
     let mut version = LEDGER_VERSION;
     for (i, line) in lines.iter().enumerate() {
@@ -116,7 +116,7 @@ impl Ledger {
     }
 
     /// What is remembered.
-    pub fn memory(&self) -> &Memory {
+    pub fn state(&self) -> &LedgerState {
         &self.memory
     }
 
@@ -179,16 +179,16 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::domain::ids::{Identity, RunId};
+    use crate::domain::ids::{InstructionHash, RunId};
     use crate::domain::plan::Cause;
 
     fn flip(n: u32) -> Fact {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
-        Fact::Occasion {
+        Fact::Activation {
             key: "hosts/db1/backup".parse().unwrap(),
             run: RunId::new(u64::from(n), 1),
-            identity: Identity::new(bytes),
+            identity: InstructionHash::new(bytes),
             index: u64::from(n),
             cause: Cause::Placed,
             at: Timestamp::UNIX_EPOCH,
@@ -205,7 +205,7 @@ mod tests {
         }
         assert!(std::fs::metadata(&path).unwrap().len() < 1 << 20);
         let again = Ledger::open(&path).unwrap();
-        assert_eq!(again.memory(), ledger.memory());
+        assert_eq!(again.state(), ledger.state());
         assert_eq!(again.size(), ledger.size());
         assert!((1..10_000).contains(&again.size().1), "{:?}", again.size());
     }
@@ -236,16 +236,16 @@ mod tests {
         }
         assert_eq!(version(), 1);
         let mut secret = flip(3_000);
-        if let Fact::Occasion { cause, .. } = &mut secret {
+        if let Fact::Activation { cause, .. } = &mut secret {
             *cause = Cause::try_from("secret 4 of kv/data/a".to_owned()).unwrap();
         }
         let refused = ledger.record(vec![secret.clone()]);
         assert!(matches!(refused, Err(LedgerError::Former { version: 1, .. })));
-        let before = ledger.memory().clone();
+        let before = ledger.state().clone();
         ledger.upgrade().unwrap();
-        assert_eq!((version(), ledger.memory()), (2, &before));
+        assert_eq!((version(), ledger.state()), (2, &before));
         ledger.record(vec![secret]).unwrap();
-        assert_eq!(Ledger::open(&path).unwrap().memory(), ledger.memory());
+        assert_eq!(Ledger::open(&path).unwrap().state(), ledger.state());
     }
 
     #[test]

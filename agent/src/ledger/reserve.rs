@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::statvfs;
 
-use crate::host::disk::{self, At, DiskError};
+use crate::host::disk::{self, DiskError, PathContext};
 
 /// The bytes that are held.
 pub const BYTES: u64 = 16 << 20;
@@ -30,7 +30,7 @@ pub struct Free {
 impl Free {
     /// Asks the system.
     pub fn of(folder: &Path) -> Result<Self, DiskError> {
-        let stat = statvfs(folder).map_err(std::io::Error::from).at("look at the disk of", folder)?;
+        let stat = statvfs(folder).map_err(std::io::Error::from).with_path("look at the disk of", folder)?;
         let inodes = (stat.files() > 0).then(|| stat.files_free());
         Ok(Self { bytes: stat.blocks_free().saturating_mul(stat.fragment_size()), inodes })
     }
@@ -89,7 +89,7 @@ impl Reserve {
                 .truncate(false)
                 .mode(0o600)
                 .open(&path)
-                .at("create", &path)?;
+                .with_path("create", &path)?;
         }
         // The file that says that all is there comes last, under its name when it has its size.
         self.make_bytes()?;
@@ -105,23 +105,25 @@ impl Reserve {
 
     fn fill_bytes(&self, temp: &Path) -> Result<(), DiskError> {
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temp);
-        let file = file.at("create", temp)?;
+        let file = file.with_path("create", temp)?;
         let length = i64::try_from(BYTES).unwrap_or(i64::MAX);
         match fallocate(&file, FallocateFlags::empty(), 0, length) {
             Ok(()) => {}
             // Such a file system takes room only for what is written.
-            Err(Errno::EOPNOTSUPP) => fill(&file).at("write", temp)?,
-            Err(errno) => return Err(std::io::Error::from(errno)).at("reserve room in", temp),
+            Err(Errno::EOPNOTSUPP) => fill(&file).with_path("write", temp)?,
+            Err(errno) => return Err(std::io::Error::from(errno)).with_path("reserve room in", temp),
         }
-        file.sync_all().at("sync", temp)?;
-        fs::rename(temp, self.bytes()).at("replace", &self.bytes())
+        file.sync_all().with_path("sync", temp)?;
+        fs::rename(temp, self.bytes()).with_path("replace", &self.bytes())
     }
 
     /// Gives it up; whether there was something to give.
     pub fn give_up(&self) -> Result<bool, DiskError> {
         let was = self.is_there();
         match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("remove", &self.dir),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_path("remove", &self.dir)
+            }
             _ => Ok(was),
         }
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Claim, ClaimState, Folder};
 use crate::domain::ids::RunId;
 use crate::host::clock;
-use crate::host::disk::{self, At, DiskError};
+use crate::host::disk::{self, DiskError, PathContext};
 
 /// The largest record, in bytes.
 const MAX_RECORD: u64 = 16 << 10;
@@ -63,7 +63,7 @@ impl Tokens {
         disk::make_dir(&dir)?;
         let path = dir.join(format!("{run}.{epoch}.{}", clock::new_run()));
         let written = Written { run, epoch, accessor: accessor.to_owned() };
-        let json = serde_json::to_vec(&written).map_err(io::Error::other).at("write", &path)?;
+        let json = serde_json::to_vec(&written).map_err(io::Error::other).with_path("write", &path)?;
         disk::replace(&path, &json, 0o600)?;
         Ok(path)
     }
@@ -73,11 +73,11 @@ impl Tokens {
         let dir = self.dir();
         let entries = match fs::read_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.at("list", &dir)?,
+            entries => entries.with_path("list", &dir)?,
         };
         let mut all = Vec::new();
         for entry in entries {
-            let path = entry.at("list", &dir)?.path();
+            let path = entry.with_path("list", &dir)?.path();
             let Some(json) = disk::read(&path, MAX_RECORD)? else { continue };
             if let Ok(Written { run, epoch, accessor }) = serde_json::from_slice(&json) {
                 all.push(Token { path, run, epoch, accessor });

@@ -10,7 +10,7 @@ use jiff::{Timestamp, ToSpan};
 
 use super::{Folder, FolderError};
 use crate::domain::ids::RunId;
-use crate::host::disk::{At, DiskError};
+use crate::host::disk::{DiskError, PathContext};
 
 /// So many of the newest are reported, and so never removed.
 const ALWAYS: usize = 20;
@@ -29,8 +29,8 @@ pub struct Keep {
 /// The runs that have a folder, oldest first.
 pub fn folders(runs: &Path) -> Result<Vec<RunId>, FolderError> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(runs).at("list", runs)? {
-        let name = entry.at("list", runs)?.file_name();
+    for entry in fs::read_dir(runs).with_path("list", runs)? {
+        let name = entry.with_path("list", runs)?.file_name();
         let run: Option<RunId> = name.to_str().and_then(|name| name.parse().ok());
         found.extend(run);
     }
@@ -98,11 +98,11 @@ fn made(run: RunId) -> Timestamp {
 /// The bytes of the files in a folder; one that goes away meanwhile has none.
 fn size(folder: &Path) -> Result<u64, DiskError> {
     let mut bytes = 0_u64;
-    for entry in fs::read_dir(folder).at("list", folder)? {
+    for entry in fs::read_dir(folder).with_path("list", folder)? {
         match entry.and_then(|entry| entry.metadata()) {
             Ok(meta) => bytes = bytes.saturating_add(meta.len()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).at("measure", folder),
+            Err(error) => return Err(error).with_path("measure", folder),
         }
     }
     Ok(bytes)

@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::document::{OrderReport, REPORT_VERSION, RUN_TAIL, RunReport};
-use crate::domain::decide::{Decision, Life, Reason, RunView, Survivors};
+use crate::domain::decide::{Decision, ExecutorState, Leftovers, Reason, RunView};
 use crate::domain::ids::RunId;
 use crate::domain::instant::later;
-use crate::domain::memory::{End, Hold, Memory, Occasion, Remembered, Stage, end_of};
 use crate::domain::name::Name;
 use crate::domain::plan::{Cause, Plan};
-use crate::domain::run::{Phase, Rest, State};
+use crate::domain::recurrence::Recurrence;
+use crate::domain::run::{Phase, State, Suspension};
 use crate::domain::source::OrderKey;
-use crate::domain::standing::Standing;
+use crate::domain::state::{Activation, End, Hold, LedgerState, OrderState, Stage, end_of};
 use crate::domain::summary::{Summary, WARNINGS, WARNINGS_EACH, phase};
 use crate::domain::text;
 
@@ -28,7 +28,7 @@ pub struct Sources<'a> {
     /// This host.
     pub host: &'a Name,
     /// What is remembered.
-    pub memory: &'a Memory,
+    pub memory: &'a LedgerState,
     /// What was decided last.
     pub decision: &'a Decision,
     /// The runs that an executor may have.
@@ -51,22 +51,23 @@ pub struct Composed {
 impl Sources<'_> {
     /// Composes the report of each order that this host has or had, one after the other.
     pub fn each_order(&self, mut take: impl FnMut(&Name, Composed)) {
-        let mut shown: BTreeMap<&Name, (&OrderKey, &Remembered)> = BTreeMap::new();
-        for (key, remembered) in &self.memory.orders {
+        let mut shown: BTreeMap<&Name, (&OrderKey, &OrderState)> = BTreeMap::new();
+        for (key, order_state) in &self.memory.orders {
             let effective = self.memory.effective.get(&key.order) == Some(&key.source);
             let newer = shown.get(&key.order).is_none_or(|(_, other)| {
-                !self.memory.effective.contains_key(&key.order) && remembered.gone > other.gone
+                !self.memory.effective.contains_key(&key.order) && order_state.gone > other.gone
             });
             if effective || newer {
-                shown.insert(&key.order, (key, remembered));
+                shown.insert(&key.order, (key, order_state));
             }
         }
-        for (order, (key, remembered)) in shown {
-            if let Some(report) = self.order(key, remembered).filter(|_| !self.decision.skipped.contains(key))
+        for (order, (key, order_state)) in shown {
+            if let Some(report) =
+                self.order(key, order_state).filter(|_| !self.decision.skipped.contains(key))
             {
                 // What is left of a key that is gone and asks for nothing more is history.
-                let is_history = remembered.gone.is_some() && !remembered.is_under_way();
-                let unsettled = remembered.unsettled().and_then(|occasion| match &occasion.stage {
+                let is_history = order_state.gone.is_some() && !order_state.is_under_way();
+                let unsettled = order_state.unsettled().and_then(|activation| match &activation.stage {
                     Stage::Closed(closing) => Some(closing.end),
                     _ => None,
                 });
@@ -89,10 +90,10 @@ impl Sources<'_> {
         }
     }
 
-    fn order(&self, key: &OrderKey, remembered: &Remembered) -> Option<OrderReport> {
-        let blank = OrderReport { message: self.earlier(key, remembered), ..self.blank(key) };
-        let blank = OrderReport { run: remembered.unsettled().map(|occasion| occasion.run), ..blank };
-        if let Some(unreadable) = &remembered.unreadable {
+    fn order(&self, key: &OrderKey, order_state: &OrderState) -> Option<OrderReport> {
+        let blank = OrderReport { message: self.earlier(key, order_state), ..self.blank(key) };
+        let blank = OrderReport { run: order_state.unsettled().map(|activation| activation.run), ..blank };
+        if let Some(unreadable) = &order_state.unreadable {
             return Some(OrderReport {
                 phase: "refused".into(),
                 identity: unreadable.identity,
@@ -101,7 +102,7 @@ impl Sources<'_> {
                 ..blank
             });
         }
-        if let Some(held) = &remembered.held {
+        if let Some(held) = &order_state.held {
             return Some(OrderReport {
                 phase: "held".into(),
                 reason: Some(held.why.as_str().into()),
@@ -111,25 +112,25 @@ impl Sources<'_> {
                 ..blank
             });
         }
-        let answered = remembered.unanswered().is_none();
-        let Some(occasion) = remembered.current.as_ref().filter(|_| answered) else {
-            return self.comes(key, remembered, blank);
+        let answered = order_state.unanswered().is_none();
+        let Some(activation) = order_state.current.as_ref().filter(|_| answered) else {
+            return self.comes(key, order_state, blank);
         };
         let blank = OrderReport {
-            identity: Some(occasion.identity),
-            cause: Some(occasion.cause.clone().into()),
-            since: Some(occasion.at),
+            identity: Some(activation.identity),
+            cause: Some(activation.cause.clone().into()),
+            since: Some(activation.at),
             ..blank
         };
-        Some(match &occasion.stage {
-            Stage::Open => self.waiting(key, remembered, blank),
-            Stage::Prepared => self.running(key, occasion, blank),
+        Some(match &activation.stage {
+            Stage::Open => self.waiting(key, order_state, blank),
+            Stage::Prepared => self.running(key, activation, blank),
             Stage::Closed(closing) => {
                 // One whose journal cannot be read has no summary, and is settled by its run all the same.
                 let has_run = closing.run.is_some() || closing.end.keeps_its_place();
                 let report = OrderReport {
                     phase: closing.end.as_str().into(),
-                    run: has_run.then_some(occasion.run).or(blank.run),
+                    run: has_run.then_some(activation.run).or(blank.run),
                     error: closing.error.clone(),
                     since: Some(closing.at),
                     ended: Some(closing.at),
@@ -139,57 +140,57 @@ impl Sources<'_> {
                     Some(summary) => summarised(report, summary),
                     None => report,
                 };
-                let report = match remembered.gone {
+                let report = match order_state.gone {
                     // Since then it waited for what came instead.
                     Some(gone) if closing.end == End::Superseded => withdrawn(gone, report),
                     _ => report,
                 };
                 let message = way_out(closing.end, key, self.host).or(report.message);
-                self.comes_again(key, remembered, closing.end, OrderReport { message, ..report })
+                self.comes_again(key, order_state, closing.end, OrderReport { message, ..report })
             }
         })
     }
 
     /// What is still to be said of an instruction before the one that the key holds now.
-    fn earlier(&self, key: &OrderKey, remembered: &Remembered) -> Option<String> {
+    fn earlier(&self, key: &OrderKey, order_state: &OrderState) -> Option<String> {
         let (order, host) = (&key.order, self.host);
-        if let Some(Occasion { run, .. }) = remembered.unsettled() {
+        if let Some(Activation { run, .. }) = order_state.unsettled() {
             return Some(format!(
                 "run {run} of an earlier instruction needs an operator: look at the host, then hostler acknowledge \
                  {order} --host {host} --as done (or failed), or hostler undo {order} --host {host}"
             ));
         }
-        let executes = remembered.earlier().find(|occasion| occasion.stage == Stage::Prepared)?;
+        let executes = order_state.earlier().find(|activation| activation.stage == Stage::Prepared)?;
         Some(format!("run {} of an earlier instruction goes on", executes.run))
     }
 
     /// An instruction of which nothing has come yet, as with a schedule that has not fired; if the key is gone, nothing
     /// will.
-    fn comes(&self, key: &OrderKey, remembered: &Remembered, blank: OrderReport) -> Option<OrderReport> {
-        if let Some(gone) = remembered.gone {
-            return Some(withdrawn(gone, OrderReport { identity: remembered.last, ..blank }));
+    fn comes(&self, key: &OrderKey, order_state: &OrderState, blank: OrderReport) -> Option<OrderReport> {
+        if let Some(gone) = order_state.gone {
+            return Some(withdrawn(gone, OrderReport { identity: order_state.last, ..blank }));
         }
-        let identity = Some(remembered.last?);
-        let since = remembered.standing.handled;
-        let report = self.waiting(key, remembered, OrderReport { identity, since, ..blank });
-        let message = report.message.clone().or_else(|| counted(&remembered.standing));
+        let identity = Some(order_state.last?);
+        let since = order_state.recurrence.handled;
+        let report = self.waiting(key, order_state, OrderReport { identity, since, ..blank });
+        let message = report.message.clone().or_else(|| counted(&order_state.recurrence));
         Some(OrderReport { message, ..report })
     }
 
-    /// The report of an order whose newest occasion is over, and which may come again.
+    /// The report of an order whose newest activation is over, and which may come again.
     fn comes_again(
         &self,
         key: &OrderKey,
-        remembered: &Remembered,
+        order_state: &OrderState,
         end: End,
         over: OrderReport,
     ) -> OrderReport {
         let Some(wait) = self.decision.waits.get(key) else { return over };
-        let said = wait.detail.clone().or_else(|| counted(&remembered.standing)).or(over.message.clone());
-        let identity = remembered.last.or(over.identity);
+        let said = wait.detail.clone().or_else(|| counted(&order_state.recurrence)).or(over.message.clone());
+        let identity = order_state.last.or(over.identity);
         // An end that changed nothing says less than that the order comes again: one that was refused or too late when
         // it was placed has other terms by now.
-        let placed = remembered.current.as_ref().is_some_and(|occasion| occasion.cause == Cause::Placed);
+        let placed = order_state.current.as_ref().is_some_and(|activation| activation.cause == Cause::Placed);
         let nothing_came = matches!(end, End::Superseded | End::Withdrawn | End::Skipped)
             || (placed && matches!(end, End::Refused | End::Expired));
         // A state that holds, or what went wrong last, is more than that it is waited for the next time.
@@ -214,9 +215,10 @@ impl Sources<'_> {
         }
     }
 
-    fn waiting(&self, key: &OrderKey, remembered: &Remembered, blank: OrderReport) -> OrderReport {
+    fn waiting(&self, key: &OrderKey, order_state: &OrderState, blank: OrderReport) -> OrderReport {
         let wait = self.decision.waits.get(key);
-        let older = remembered.earlier().find(|occasion| occasion.has_run()).map(|occasion| occasion.run);
+        let older =
+            order_state.earlier().find(|activation| activation.has_run()).map(|activation| activation.run);
         let unsaid = if older.is_some() { Reason::OlderRun } else { Reason::Store };
         OrderReport {
             phase: "waiting".into(),
@@ -228,20 +230,20 @@ impl Sources<'_> {
         }
     }
 
-    fn running(&self, key: &OrderKey, occasion: &Occasion, blank: OrderReport) -> OrderReport {
-        let blank = OrderReport { run: Some(occasion.run), ..blank };
+    fn running(&self, key: &OrderKey, activation: &Activation, blank: OrderReport) -> OrderReport {
+        let blank = OrderReport { run: Some(activation.run), ..blank };
         let starting =
             OrderReport { phase: "waiting".into(), reason: Some("starting".into()), ..blank.clone() };
-        let Some(run) = self.runs.get(&occasion.run) else {
+        let Some(run) = self.runs.get(&activation.run) else {
             let Some(wait) = self.decision.waits.get(key) else { return starting };
             let reason = Some(wait.reason.as_str().into());
             return OrderReport { reason, message: wait.detail.clone(), until: wait.until, ..starting };
         };
         let Ok(state) = &run.state else { return starting };
         let wait = self.decision.waits.get(key);
-        let (phase, reason) = phase(state, run.life == Life::Alive);
-        let lost = match &run.survivors {
-            Some(Survivors::Counted(n)) if *n > 0 => Some(format!("lost: {n} processes")),
+        let (phase, reason) = phase(state, run.executor == ExecutorState::Alive);
+        let lost = match &run.leftovers {
+            Some(Leftovers::Counted(n)) if *n > 0 => Some(format!("lost: {n} processes")),
             _ => None,
         };
         let deadline = deadline(run, state);
@@ -280,10 +282,10 @@ fn withdrawn(gone: Timestamp, report: OrderReport) -> OrderReport {
 }
 
 /// Firings that did not take place, in words.
-fn counted(standing: &Standing) -> Option<String> {
+fn counted(recurrence: &Recurrence) -> Option<String> {
     let words = |n: u32, what: &str| (n > 0).then(|| format!("{n} {what}"));
-    let missed = words(standing.missed, "missed");
-    let overlaps = words(standing.overlaps, "skipped: overlap");
+    let missed = words(recurrence.missed, "missed");
+    let overlaps = words(recurrence.overlaps, "skipped: overlap");
     match (missed, overlaps) {
         (Some(missed), Some(overlaps)) => Some(format!("firings {missed}, {overlaps}")),
         (one, other) => one.or(other).map(|words| format!("firings {words}")),
@@ -310,14 +312,15 @@ fn summarised(report: OrderReport, summary: &Summary) -> OrderReport {
 
 fn until(state: &State) -> Option<Timestamp> {
     match &state.phase {
-        Phase::Resting(Rest::Retry { until } | Rest::Paused { until, .. }) => Some(*until),
+        Phase::Suspended(Suspension::Retry { until } | Suspension::Paused { until, .. }) => Some(*until),
         _ => None,
     }
 }
 
 /// A forecast: the time that is left, from the last record on, if the run goes on executing.
 fn deadline(run: &RunView, state: &State) -> Option<Timestamp> {
-    let executing = run.life == Life::Alive && matches!(state.phase, Phase::At(_) | Phase::Doing(_));
+    let executing =
+        run.executor == ExecutorState::Alive && matches!(state.phase, Phase::Next(_) | Phase::Running(_));
     let left = run.plan.timeout.0.saturating_sub(state.spent);
     state.updated.filter(|_| executing).map(|at| later(at, left))
 }

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::audit::Head;
 use crate::domain::control::ControlId;
-use crate::domain::ids::{Identity, RunId};
+use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::name::Name;
 use crate::domain::source::Source;
 use crate::domain::summary::StepSummary;
-use crate::domain::yaml::one_line;
+use crate::domain::yaml::single_line;
 
 /// The version of all reports that this program writes, and the newest that it reads. It is the first; with the second,
 /// the former one is written until the ledger is no longer kept in its own.
@@ -41,7 +41,7 @@ pub struct OrderReport {
     /// Where the order stands: `hosts/db1`.
     pub source: Option<Source>,
     /// What it says.
-    pub identity: Option<Identity>,
+    pub identity: Option<InstructionHash>,
     /// Where it stands.
     pub phase: String,
     /// Why it stands there.
@@ -194,7 +194,7 @@ pub enum Unreadable {
     #[error("the report has more than {MAX_REPORT} bytes: Hostler did not write it")]
     TooLarge,
     /// It is none.
-    #[error("the report cannot be read: {}", one_line(&.0.to_string()))]
+    #[error("the report cannot be read: {}", single_line(&.0.to_string()))]
     None(#[from] serde_json::Error),
 }
 

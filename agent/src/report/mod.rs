@@ -7,9 +7,9 @@
 //!
 //! Reports are not messages: after an outage of any length the writer compares and writes what differs.
 
+pub mod agent_key;
 pub mod bounds;
 pub mod compose;
+pub mod desired;
 pub mod document;
-pub mod own;
-pub mod wanted;
 pub mod writer;

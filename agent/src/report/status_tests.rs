@@ -2,10 +2,10 @@
 //! after a restart of the agent.
 
 use super::*;
-use crate::domain::control::{Act, Names, Settled};
+use crate::domain::control::{ControlAction, Settled, Target};
 use crate::domain::decide::Clock;
 use crate::domain::decide::tests::{HOST, Model};
-use crate::domain::ids::Identity;
+use crate::domain::ids::InstructionHash;
 use crate::domain::order::Document;
 
 /// The terms of each kind of order, and how it is reported once it was placed on a host that carries out at once.
@@ -23,7 +23,7 @@ fn order(revision: &str, terms: &str) -> String {
     format!("{{task: t, revision: {revision}, by: {revision}, spread: 0s{terms}}}")
 }
 
-fn identity(text: &str) -> Option<Identity> {
+fn identity(text: &str) -> Option<InstructionHash> {
     match Document::read(text.as_bytes()) {
         Ok(Document::Order(order)) => Some(order.identity),
         _ => None,
@@ -172,9 +172,9 @@ fn held_then_released_accepted_retried_or_deleted() {
         assert_deleted(&mut model, kind, &order("r1", ""), "succeeded");
         drop(text);
         for (act, expected) in [
-            (Act::Release, placed),
+            (ControlAction::Release, placed),
             (
-                Act::Rebase,
+                ControlAction::Rebase,
                 if placed == "waiting schedule" && terms.contains(", schedule") {
                     placed
                 } else {
@@ -184,14 +184,15 @@ fn held_then_released_accepted_retried_or_deleted() {
         ] {
             let what = format!("{kind}: {}", act.as_str());
             let (mut model, text) = held();
-            let id = model.control(act, Names::Identity(identity(&text).unwrap()), None);
+            let id = model.control(act, Target::Identity(identity(&text).unwrap()), None);
             assert_eq!(model.answer(id), "done", "{what}");
             assert_status(&mut model, &what, &text, expected);
             let carried_out = model.started().len();
             assert_eq!(carried_out, usize::from(expected == "succeeded"), "{what}");
-            if act == Act::Rebase {
+            if act == ControlAction::Rebase {
                 // What was accepted can be carried out all the same.
-                let id = model.control(Act::Retry, Names::Identity(identity(&text).unwrap()), None);
+                let id =
+                    model.control(ControlAction::Retry, Target::Identity(identity(&text).unwrap()), None);
                 assert_eq!(model.answer(id), "done", "{what}, then retry");
                 let waits = terms.contains("window") || terms.contains("not_before");
                 assert_eq!(model.started().len(), usize::from(!waits), "{what}, then retry");
@@ -208,11 +209,12 @@ fn held_at_first_sight_then_accepted_or_deleted() {
     for (kind, terms, _) in KINDS.iter().filter(|(_, terms, _)| !terms.contains(", schedule")) {
         for accept in [true, false] {
             let (mut model, text) = (model(), order("r1", terms));
-            model.memory = Memory::default();
+            model.memory = LedgerState::default();
             model.write(HOST, &text);
             assert_status(&mut model, kind, &text, "held first sight");
             if accept {
-                let id = model.control(Act::Rebase, Names::Identity(identity(&text).unwrap()), None);
+                let id =
+                    model.control(ControlAction::Rebase, Target::Identity(identity(&text).unwrap()), None);
                 assert_eq!(model.answer(id), "done", "{kind}");
                 assert_status(&mut model, kind, &text, "unchanged");
                 let report = composed(&model).report;
@@ -254,7 +256,7 @@ fn refused_by_its_task_then_written_again_retried_or_deleted() {
             model.live_until("2026-11-23T12:00:00Z");
             assert_eq!(model.started().len(), 0, "{what}");
             assert_status(&mut model, &what, &text, "refused");
-            let id = model.control(Act::Retry, Names::Identity(identity(&text).unwrap()), None);
+            let id = model.control(ControlAction::Retry, Target::Identity(identity(&text).unwrap()), None);
             assert_eq!(model.answer(id), "done", "{what}, retried");
             let now = words(&composed(&model).report);
             assert!(now == "succeeded" || now.starts_with("waiting"), "{what}, retried: {now}");
@@ -263,9 +265,9 @@ fn refused_by_its_task_then_written_again_retried_or_deleted() {
             model.refused = None;
             let again = order("r2", &format!("{terms}, reason: again"));
             model.write(HOST, &again);
-            let standing =
+            let recurrence =
                 terms.contains("schedule") || terms.contains("reconcile") || terms.contains("secret");
-            assert_status(&mut model, &what, &again, if standing { placed } else { "refused" });
+            assert_status(&mut model, &what, &again, if recurrence { placed } else { "refused" });
             let another = order("r3", terms);
             model.write(HOST, &another);
             assert_status(&mut model, &what, &another, placed);
@@ -337,13 +339,13 @@ fn a_schedule_that_has_fired_then_lost_replaced_cancelled_or_deleted() {
         assert_eq!(model.started().len(), 1);
         (model, text)
     };
-    for (end, standing, alone) in [
+    for (end, recurrence, alone) in [
         (End::Succeeded, "waiting schedule", "succeeded"),
         (End::Failed, "failed", "failed"),
         (End::Undone, "undone", "undone"),
     ] {
         let (mut model, text) = fired(end);
-        assert_status(&mut model, "fired", &text, standing);
+        assert_status(&mut model, "fired", &text, recurrence);
         assert_deleted(&mut model, "fired", &text, alone);
         let (mut model, _) = fired(end);
         let without = order("r1", "");
@@ -361,7 +363,7 @@ fn a_schedule_that_has_fired_then_lost_replaced_cancelled_or_deleted() {
     model.write(HOST, &text);
     model.live_until("2026-11-22T12:00:00Z");
     assert_status(&mut model, "a firing waits", &text, "waiting window");
-    let id = model.control(Act::Cancel, Names::Identity(identity(&text).unwrap()), None);
+    let id = model.control(ControlAction::Cancel, Target::Identity(identity(&text).unwrap()), None);
     assert_eq!(model.answer(id), "done");
     assert_status(&mut model, "a firing is cancelled", &text, "cancelled");
     assert_deleted(&mut model, "a firing is cancelled", &text, "cancelled");
@@ -404,7 +406,7 @@ fn what_only_a_person_can_settle_is_told_behind_whatever_came_after_it() {
                 let text = order("r2", "");
                 model.put_at(HOST, &text, 5);
                 model.settle();
-                model.control(Act::Rebase, Names::Identity(identity(&text).unwrap()), None);
+                model.control(ControlAction::Rebase, Target::Identity(identity(&text).unwrap()), None);
             },
             "unchanged",
             "unchanged",
@@ -414,7 +416,7 @@ fn what_only_a_person_can_settle_is_told_behind_whatever_came_after_it() {
             |model| {
                 let text = order("r2", "");
                 model.write(HOST, &text);
-                model.control(Act::Cancel, Names::Identity(identity(&text).unwrap()), None);
+                model.control(ControlAction::Cancel, Target::Identity(identity(&text).unwrap()), None);
             },
             "cancelled",
             "cancelled",
@@ -436,7 +438,7 @@ fn what_only_a_person_can_settle_is_told_behind_whatever_came_after_it() {
             assert!(model.started().is_empty(), "{what}{when}");
             model.restart();
         }
-        let id = model.control(Act::Acknowledge, Names::Run(run), Some(Settled::Done));
+        let id = model.control(ControlAction::Acknowledge, Target::Run(run), Some(Settled::Done));
         assert_eq!(model.answer(id), "done", "{what}");
         let Composed { report, unsettled, .. } = composed(&model);
         assert_eq!((words(&report).as_str(), unsettled), (after, None), "{what}: {report:?}");

@@ -1,6 +1,6 @@
 //! Brings the store to what it should say, by comparing.
 //!
-//! The agent shows the latest [`Wanted`]; the writer knows what the store holds, writes the difference, and after every
+//! The agent shows the latest [`DesiredReports`]; the writer knows what the store holds, writes the difference, and after every
 //! trouble looks again at what the store really holds. So nothing that was reported can be lost by an
 //! outage, and nothing piles up in one: of many changes the last is written.
 //!
@@ -17,13 +17,13 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::agent_key::AgentKey;
+use super::desired::{DesiredReports, RenderQueue, Report, Reports};
 use super::document::{self, OrderReport, RunReport};
-use super::own::Own;
-use super::wanted::{Report, Reports, Texts, Wanted};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::host::crash::{CrashPoint, here};
-use crate::host::{clock, heap};
+use crate::host::{allocator, clock};
 use crate::store::{Entry, Store, StoreError, When};
 
 /// A report of something that still goes on is renewed so often, with a jitter of a fifth.
@@ -73,9 +73,9 @@ pub async fn write(
     store: Arc<dyn Store>,
     keys: Keys,
     host: Name,
-    own: Own,
-    texts: Texts,
-    mut wanted: watch::Receiver<Arc<Wanted>>,
+    own: AgentKey,
+    texts: RenderQueue,
+    mut wanted: watch::Receiver<Arc<DesiredReports>>,
     signals: Signals,
 ) {
     let mut writer = Writer {
@@ -95,16 +95,17 @@ pub async fn write(
         failures: 0,
         failing_since: None,
     };
-    let mut sightings = 0;
+    let mut snapshot_count = 0;
     loop {
         let now = wanted.borrow_and_update().clone();
         // A store that was restored or rebuilt gives no error, so it is looked at again every now and then, too.
-        if now.sightings != sightings || writer.looked.is_none_or(|looked| looked.elapsed() > RENEW) {
-            if now.sightings != sightings {
+        if now.snapshot_count != snapshot_count || writer.looked.is_none_or(|looked| looked.elapsed() > RENEW)
+        {
+            if now.snapshot_count != snapshot_count {
                 // Rights may have changed with what may be seen.
                 writer.refused.clear();
             }
-            sightings = now.sightings;
+            snapshot_count = now.snapshot_count;
             writer.written = None;
         }
         let begun = clock::now();
@@ -126,19 +127,19 @@ pub async fn write(
             Err(error) => {
                 tracing::debug!("reports are not written: {error}");
                 // In an outage nothing comes to rest, so here is where what the attempts needed is given back.
-                heap::give_back();
+                allocator::trim();
                 Some(Instant::now() + writer.pause())
             }
         };
         let failing = writer.failing_since.is_some();
-        let quiet = writer.wrote.then(|| Instant::now() + heap::REST);
+        let quiet = writer.wrote.then(|| Instant::now() + allocator::IDLE_BEFORE_TRIM);
         tokio::select! {
             changed = wanted.changed(), if !failing => if changed.is_err() { return },
             () = until(again) => {}
             () = until(quiet) => {
                 // Writing a thousand reports, or comparing them, leaves as much memory free as it took.
                 writer.wrote = false;
-                heap::give_back();
+                allocator::trim();
             }
         }
     }
@@ -152,8 +153,8 @@ async fn until(instant: Option<Instant>) {
 }
 
 struct Writer {
-    texts: Texts,
-    own: Own,
+    texts: RenderQueue,
+    own: AgentKey,
     own_key: Arc<str>,
     store: Arc<dyn Store>,
     keys: Keys,
@@ -178,8 +179,8 @@ struct Writer {
 
 impl Writer {
     /// Writes what differs; says when to come again even if nothing changes.
-    async fn bring(&mut self, wanted: &Wanted) -> Result<Option<Instant>, StoreError> {
-        let Wanted { reports: wanted, dropped, .. } = wanted;
+    async fn bring(&mut self, wanted: &DesiredReports) -> Result<Option<Instant>, StoreError> {
+        let DesiredReports { reports: wanted, dropped, .. } = wanted;
         let mut written = match self.written.take() {
             Some(written) => written,
             None => self.look(wanted, dropped).await?,
@@ -242,7 +243,7 @@ impl Writer {
             report.is_written();
             self.changed.remove(key);
             self.wrote = true;
-            heap::at_work();
+            allocator::mark_active();
             here(CrashPoint::Reported);
             let renew = renew.map(|span| now + span);
             again = renew.map_or(again, |renew| Some(again.map_or(renew, |again| again.min(renew))));
@@ -403,7 +404,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::store::{Answer, Listing, Read};
+    use crate::store::{Listing, Read, StoreFuture};
 
     /// A store that keeps what it takes; some keys it refuses, at some it is away.
     #[derive(Default)]
@@ -436,7 +437,7 @@ mod tests {
     }
 
     impl Store for Picky {
-        fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing> {
+        fn list<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Listing> {
             let kept = self.kept.lock().unwrap().clone();
             let below = kept.into_iter().filter(|(key, _)| key.starts_with(prefix));
             let entries =
@@ -445,15 +446,15 @@ mod tests {
             Box::pin(std::future::ready(listed))
         }
 
-        fn changed<'a>(&'a self, prefix: &'a str, _: Option<u64>, _: Duration) -> Answer<'a, Listing> {
+        fn changed<'a>(&'a self, prefix: &'a str, _: Option<u64>, _: Duration) -> StoreFuture<'a, Listing> {
             self.list(prefix)
         }
 
-        fn look<'a>(&'a self, reads: &'a [Read]) -> Answer<'a, Vec<Listing>> {
+        fn look<'a>(&'a self, reads: &'a [Read]) -> StoreFuture<'a, Vec<Listing>> {
             Box::pin(std::future::ready(Ok(vec![Listing::default(); reads.len()])))
         }
 
-        fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, when: When) -> Answer<'a, bool> {
+        fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, when: When) -> StoreFuture<'a, bool> {
             self.asked.lock().unwrap().push(key.to_owned());
             let mut faster = self.faster.lock().unwrap();
             if matches!(when, When::Unchanged(_)) && *faster > 0 {
@@ -467,12 +468,12 @@ mod tests {
             Box::pin(std::future::ready(put))
         }
 
-        fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
+        fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()> {
             let deleted = self.trouble("delete", key).map(|()| drop(self.kept.lock().unwrap().remove(key)));
             Box::pin(std::future::ready(deleted))
         }
 
-        fn node(&self) -> Answer<'_, String> {
+        fn node(&self) -> StoreFuture<'_, String> {
             Box::pin(std::future::ready(Ok(String::new())))
         }
 
@@ -484,12 +485,12 @@ mod tests {
     fn writer(store: &Arc<Picky>) -> Writer {
         let (keys, host): (_, Name) = (Keys::new("hostler/"), "h".parse().unwrap());
         Writer {
-            texts: Texts::default(),
-            own: Own {
+            texts: RenderQueue::default(),
+            own: AgentKey {
                 id: "i".into(),
                 boot: "b".into(),
                 doubtful: false,
-                rivals: watch::channel(None).0,
+                name_conflicts: watch::channel(None).0,
                 wrote: false,
             },
             own_key: keys.agent_report(&host).into(),
@@ -509,7 +510,7 @@ mod tests {
     }
 
     /// The reports of orders a to d, and of the agent.
-    fn wanted(writer: &Writer) -> Wanted {
+    fn wanted(writer: &Writer) -> DesiredReports {
         let mut reports = Reports::new();
         for order in ["a", "b", "c", "d"] {
             let value = OrderReport { phase: "held".into(), order: order.into(), ..OrderReport::default() };
@@ -524,7 +525,7 @@ mod tests {
         let report = Report::agent(&value);
         report.compose(&value).unwrap();
         reports.insert(Arc::clone(&writer.own_key), Arc::new(report));
-        Wanted { reports, ..Wanted::default() }
+        DesiredReports { reports, ..DesiredReports::default() }
     }
 
     fn ends(keys: &[String]) -> Vec<&str> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::domain::keys::Keys;
 
 /// What a store answers, some time later.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// The largest value that is written, in bytes: Consul's own limit.
 pub const MAX_VALUE: usize = 524_288;
@@ -129,25 +129,30 @@ pub enum When {
 /// Where orders and reports stand.
 pub trait Store: Send + Sync {
     /// All keys below `prefix`; answers at once.
-    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing>;
+    fn list<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Listing>;
 
     /// As [`Store::list`], but waits for the prefix to differ from index `seen`, at most for `within` and for a minute
     /// or so. An answer with the same index means that the store noticed nothing. `None`: answers at once.
-    fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>, within: Duration) -> Answer<'a, Listing>;
+    fn changed<'a>(
+        &'a self,
+        prefix: &'a str,
+        seen: Option<u64>,
+        within: Duration,
+    ) -> StoreFuture<'a, Listing>;
 
     /// One consistent look at several places, at one moment; reads only. In the order asked, at most
     /// [`MAX_READS`]. A key that does not exist is an empty listing; the index of each listing is the
     /// greatest `modify_index` in it and of no use for [`Store::changed`].
-    fn look<'a>(&'a self, reads: &'a [Read]) -> Answer<'a, Vec<Listing>>;
+    fn look<'a>(&'a self, reads: &'a [Read]) -> StoreFuture<'a, Vec<Listing>>;
 
     /// Writes a value; false: the condition did not hold and nothing was written.
-    fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, when: When) -> Answer<'a, bool>;
+    fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, when: When) -> StoreFuture<'a, bool>;
 
     /// Removes a key; one that does not exist is no error.
-    fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()>;
+    fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()>;
 
     /// The name that the store knows this host by.
-    fn node(&self) -> Answer<'_, String>;
+    fn node(&self) -> StoreFuture<'_, String>;
 
     /// What the last listing that reached as far as `prefix` passed over, with the reason of each: files that are no
     /// keys. Empty where a store has nothing of that kind.
@@ -157,7 +162,7 @@ pub trait Store: Send + Sync {
 
     /// The names directly below `prefix`, sorted: of keys as they are, of folders with their final slash. For reading a
     /// large tree in portions.
-    fn names<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<String>> {
+    fn names<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Vec<String>> {
         Box::pin(async move {
             let below = |entry: &Entry| {
                 let name = entry.key.strip_prefix(prefix)?;

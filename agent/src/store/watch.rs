@@ -1,8 +1,8 @@
-//! Keeps one prefix in sight: what to ask next, what an answer means, how long to wait between.
+//! Keeps one prefix in view: what to ask next, what an answer means, how long to wait between.
 //!
 //! [`Watch`] is the machine: no store, no clock, no chance; time and jitter are handed in. [`watch`] drives
-//! it and shows the latest [`Seen`], which can say "I do not know" in three ways. Of all states only
-//! [`Sight::Visible`] speaks of keys: an absence that is only apparent never gets that far.
+//! it and shows the latest [`Snapshot`], which can say "I do not know" in three ways. Of all states only
+//! [`WatchState::Current`] speaks of keys: an absence that is only apparent never gets that far.
 //!
 //! ```text
 //!              answer with marker           the same again: no news
@@ -69,24 +69,24 @@ const YOUNG_WAIT: Duration = Duration::from_secs(10);
 
 /// What is known of a prefix at present.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sight {
+pub enum WatchState {
     /// Not asked yet.
-    Unknown,
+    Pending,
     /// All keys below the prefix, without the marker.
-    Visible(Arc<Listing>),
+    Current(Arc<Listing>),
     /// The store answers, but without the marker: the agent may not see the prefix, or nobody enrolled it.
-    NotVisible,
+    NoMarker,
     /// There is more below the prefix than is read; says how much.
     TooLarge(String),
     /// The store gives no answer that counts; says why.
-    Trouble(String),
+    Failed(String),
 }
 
 /// What a watch shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct Snapshot {
     /// What is known at present.
-    pub sight: Sight,
+    pub state: WatchState,
     /// The last visible listing, also when it is not the present one: for messages and reports, never for
     /// a decision that rests on an absence.
     pub last: Option<Arc<Listing>>,
@@ -98,9 +98,9 @@ pub struct Seen {
     pub away: bool,
 }
 
-impl Default for Seen {
+impl Default for Snapshot {
     fn default() -> Self {
-        Self { sight: Sight::Unknown, last: None, contact: None, index: None, away: false }
+        Self { state: WatchState::Pending, last: None, contact: None, index: None, away: false }
     }
 }
 
@@ -126,7 +126,7 @@ pub struct Watch {
     begun: Option<Instant>,
     /// When the prefix was last read plainly; `None`: not yet.
     plainly: Option<Instant>,
-    seen: Seen,
+    seen: Snapshot,
 }
 
 /// The next question.
@@ -141,7 +141,7 @@ pub struct Ask {
 impl Watch {
     /// Watches `prefix`, which ends in `/`.
     pub fn new(prefix: &str) -> Self {
-        let seen = Seen::default();
+        let seen = Snapshot::default();
         Self {
             prefix: prefix.to_owned(),
             index: None,
@@ -167,13 +167,13 @@ impl Watch {
     }
 
     /// What is known now.
-    pub fn seen(&self) -> &Seen {
+    pub fn seen(&self) -> &Snapshot {
         &self.seen
     }
 
     /// Takes an answer in that came at `now`; `plainly`: it was given at once, and does not rest on what the store had
     /// noticed. `jitter` is a number from 0 to 1, new for each call.
-    pub fn answered(
+    pub fn on_response(
         &mut self,
         answer: Result<Listing, StoreError>,
         plainly: bool,
@@ -183,13 +183,13 @@ impl Watch {
         match answer {
             Ok(listing) => {
                 self.plainly = if plainly { Some(now) } else { self.plainly };
-                self.heard(listing, now, jitter)
+                self.on_listing(listing, now, jitter)
             }
-            Err(error) => self.failed(&error, now, jitter),
+            Err(error) => self.on_error(&error, now, jitter),
         }
     }
 
-    fn heard(&mut self, listing: Listing, now: Instant, jitter: f64) -> Next {
+    fn on_listing(&mut self, listing: Listing, now: Instant, jitter: f64) -> Next {
         self.failures = 0;
         self.seen.away = false;
         self.seen.contact = Some(now);
@@ -199,45 +199,45 @@ impl Watch {
         let backwards = self.index.is_some_and(|asked| listing.index < asked);
         self.index = if backwards { None } else { Some(listing.index.max(1)) };
         let mut pause = self.toll(now, listing.sent);
-        let sight = match listing.without_marker(&self.prefix) {
+        let state = match listing.without_marker(&self.prefix) {
             None => {
-                pause = pause.max(spread(BLIND_PAUSE, jitter));
-                Sight::NotVisible
+                pause = pause.max(jittered(BLIND_PAUSE, jitter));
+                WatchState::NoMarker
             }
             Some(listing) => match &self.seen.last {
                 // The same keys: keep the one that readers hold, so that equal means the same memory.
-                Some(last) if last.entries == listing.entries => Sight::Visible(Arc::clone(last)),
-                _ => Sight::Visible(Arc::new(listing)),
+                Some(last) if last.entries == listing.entries => WatchState::Current(Arc::clone(last)),
+                _ => WatchState::Current(Arc::new(listing)),
             },
         };
-        Next { news: self.show(sight), pause }
+        Next { news: self.show(state), pause }
     }
 
-    fn failed(&mut self, error: &StoreError, now: Instant, jitter: f64) -> Next {
+    fn on_error(&mut self, error: &StoreError, now: Instant, jitter: f64) -> Next {
         // Behind a broken connection may be another server, with another past.
         self.index = None;
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
         self.seen.away = error.is_away();
-        let pause = self.toll(now, 0).max(spread(pause, jitter));
-        let sight = match error {
-            StoreError::TooLarge { .. } => Sight::TooLarge(error.to_string()),
-            _ => Sight::Trouble(error.to_string()),
+        let pause = self.toll(now, 0).max(jittered(pause, jitter));
+        let state = match error {
+            StoreError::TooLarge { .. } => WatchState::TooLarge(error.to_string()),
+            _ => WatchState::Failed(error.to_string()),
         };
-        if matches!(sight, Sight::TooLarge(_)) {
+        if matches!(state, WatchState::TooLarge(_)) {
             // It answers, and what it held before is no longer held.
             self.seen.contact = Some(now);
             self.seen.last = None;
         }
-        Next { news: self.show(sight), pause }
+        Next { news: self.show(state), pause }
     }
 
-    fn show(&mut self, sight: Sight) -> bool {
-        if let Sight::Visible(listing) = &sight {
+    fn show(&mut self, state: WatchState) -> bool {
+        if let WatchState::Current(listing) = &state {
             self.seen.last = Some(Arc::clone(listing));
         }
-        let news = sight != self.seen.sight;
-        self.seen.sight = sight;
+        let news = state != self.seen.state;
+        self.seen.state = state;
         news
     }
 
@@ -253,7 +253,7 @@ impl Watch {
 }
 
 /// From half of `pause` to the whole of it: a fleet that lost its servers must not come back as one.
-fn spread(pause: Duration, jitter: f64) -> Duration {
+fn jittered(pause: Duration, jitter: f64) -> Duration {
     let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 1.0 };
     pause.mul_f64(0.5 + jitter / 2.0)
 }
@@ -266,7 +266,7 @@ pub async fn watch(
     prefix: &str,
     doubt: &Notify,
     budget: &Budget,
-    sender: &Sender<Seen>,
+    sender: &Sender<Snapshot>,
 ) {
     let mut machine = Watch::new(prefix);
     let now = || tokio::time::Instant::now().into_std();
@@ -290,7 +290,7 @@ pub async fn watch(
                     Err(StoreError::TooLarge { place, action, why })
                 }
             });
-            let next = machine.answered(answer, plainly, now(), chance());
+            let next = machine.on_response(answer, plainly, now(), chance());
             sender.send_if_modified(|shown| {
                 shown.clone_from(machine.seen());
                 next.news
@@ -319,7 +319,7 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use super::super::{Answer, Entry, Read, When};
+    use super::super::{Entry, Read, StoreFuture, When};
     use super::*;
 
     fn listing(index: u64, keys: &[(&str, u64)]) -> Listing {
@@ -341,16 +341,16 @@ mod tests {
 
     const MARK: (&str, u64) = ("_hostler", 1);
 
-    /// What one answer does: (answer, next index asked with, news, sight).
+    /// What one answer does: (answer, next index asked with, news, state).
     type Row = (Result<Listing, StoreError>, Option<u64>, bool, &'static str);
 
-    fn name(sight: &Sight) -> String {
-        match sight {
-            Sight::Unknown => "unknown".to_owned(),
-            Sight::Visible(listing) => format!("visible {}", listing.entries.len()),
-            Sight::NotVisible => "not visible".to_owned(),
-            Sight::TooLarge(_) => "too large".to_owned(),
-            Sight::Trouble(_) => "trouble".to_owned(),
+    fn name(state: &WatchState) -> String {
+        match state {
+            WatchState::Pending => "unknown".to_owned(),
+            WatchState::Current(listing) => format!("visible {}", listing.entries.len()),
+            WatchState::NoMarker => "not visible".to_owned(),
+            WatchState::TooLarge(_) => "too large".to_owned(),
+            WatchState::Failed(_) => "trouble".to_owned(),
         }
     }
 
@@ -358,11 +358,11 @@ mod tests {
         let mut watch = Watch::new("p/");
         let mut now = Instant::now();
         assert_eq!(watch.ask(now).seen, None, "the first question has no index");
-        for (at, (answer, ask, news, sight)) in rows.into_iter().enumerate() {
+        for (at, (answer, ask, news, state)) in rows.into_iter().enumerate() {
             now += Duration::from_secs(10);
-            let next = watch.answered(answer, true, now, 0.0);
+            let next = watch.on_response(answer, true, now, 0.0);
             assert_eq!((watch.ask(now).seen, next.news), (ask, news), "row {at}");
-            assert_eq!(name(&watch.seen().sight), sight, "row {at}");
+            assert_eq!(name(&watch.seen().state), state, "row {at}");
         }
     }
 
@@ -414,12 +414,12 @@ mod tests {
         ]);
         let mut watch = Watch::new("p/");
         let start = Instant::now();
-        watch.answered(Ok(listing(5, &[MARK, ("a", 4)])), true, start, 0.0);
-        watch.answered(Err(broken()), true, start + Duration::from_secs(60), 0.0);
+        watch.on_response(Ok(listing(5, &[MARK, ("a", 4)])), true, start, 0.0);
+        watch.on_response(Err(broken()), true, start + Duration::from_secs(60), 0.0);
         let seen = watch.seen();
         assert_eq!(seen.last.as_ref().unwrap().entries.len(), 1);
         assert_eq!(seen.contact, Some(start), "a failure is no contact");
-        watch.answered(Ok(listing(9, &[])), true, start + Duration::from_secs(70), 0.0);
+        watch.on_response(Ok(listing(9, &[])), true, start + Duration::from_secs(70), 0.0);
         assert!(watch.seen().last.is_some());
         assert_eq!(watch.seen().contact, Some(start + Duration::from_secs(70)));
     }
@@ -430,7 +430,7 @@ mod tests {
         let mut now = Instant::now();
         let mut pause = |watch: &mut Watch, answer, jitter| {
             now += Duration::from_secs(100);
-            watch.answered(answer, true, now, jitter).pause
+            watch.on_response(answer, true, now, jitter).pause
         };
         let whole: Vec<u64> = (0..9).map(|_| pause(&mut watch, Err(broken()), 1.0).as_secs()).collect();
         assert_eq!(whole, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
@@ -452,7 +452,7 @@ mod tests {
         while now < start + Duration::from_secs(60) {
             // Each answer comes at once, and is always news.
             let answer = Ok(listing(answers + 1, &[MARK, ("a", answers + 1)]));
-            now += watch.answered(answer, true, now, 0.5).pause;
+            now += watch.on_response(answer, true, now, 0.5).pause;
             answers += 1;
         }
         assert!(answers <= u64::from(60 * ANSWERS_A_SECOND + BURST + 1), "{answers} answers in a minute");
@@ -470,7 +470,7 @@ mod tests {
             let wait = ask.seen.map(|_| Duration::from_secs(ask.within.as_secs()));
             asked.push((now.duration_since(start).as_secs(), wait.map(|wait| wait.as_secs())));
             now += wait.map_or(Duration::from_millis(1), |wait| wait + wait / 16);
-            watch.answered(Ok(listing(5, &[MARK, ("a", 4)])), wait.is_none(), now, 0.5);
+            watch.on_response(Ok(listing(5, &[MARK, ("a", 4)])), wait.is_none(), now, 0.5);
         }
         asked
     }
@@ -505,16 +505,18 @@ mod tests {
         while now < start + Duration::from_secs(600) {
             index += 1;
             let answer = Listing { sent: 40 << 20, ..listing(index, &[MARK, ("a", index)]) };
-            now += watch.answered(Ok(answer), true, now, 0.5).pause;
+            now += watch.on_response(Ok(answer), true, now, 0.5).pause;
             sent += 40_u64 << 20;
         }
         assert!(sent < 1200 << 20, "{sent} bytes in ten minutes");
         let error = || StoreError::TooLarge { place: "there".into(), action: "x".into(), why: "y".into() };
-        let next = watch.answered(Err(error()), true, now, 1.0);
-        assert!(next.news && matches!(watch.seen().sight, Sight::TooLarge(_)) && watch.seen().last.is_none());
+        let next = watch.on_response(Err(error()), true, now, 1.0);
+        assert!(
+            next.news && matches!(watch.seen().state, WatchState::TooLarge(_)) && watch.seen().last.is_none()
+        );
         assert!(!watch.seen().away && next.pause >= Duration::from_secs(1));
-        watch.answered(Ok(listing(index + 1, &[MARK])), true, now + Duration::from_secs(60), 1.0);
-        assert!(matches!(watch.seen().sight, Sight::Visible(_)));
+        watch.on_response(Ok(listing(index + 1, &[MARK])), true, now + Duration::from_secs(60), 1.0);
+        assert!(matches!(watch.seen().state, WatchState::Current(_)));
     }
 
     /// Gives its answers one after the other, then nothing for ever.
@@ -524,14 +526,14 @@ mod tests {
     }
 
     impl Store for Script {
-        fn node(&self) -> Answer<'_, String> {
+        fn node(&self) -> StoreFuture<'_, String> {
             Box::pin(async { Ok("script".to_owned()) })
         }
 
-        fn list<'a>(&'a self, _: &'a str) -> Answer<'a, Listing> {
+        fn list<'a>(&'a self, _: &'a str) -> StoreFuture<'a, Listing> {
             Box::pin(std::future::pending())
         }
-        fn changed<'a>(&'a self, _: &'a str, _: Option<u64>, _: Duration) -> Answer<'a, Listing> {
+        fn changed<'a>(&'a self, _: &'a str, _: Option<u64>, _: Duration) -> StoreFuture<'a, Listing> {
             self.asked.fetch_add(1, Ordering::Relaxed);
             let mut answers = self.answers.lock().unwrap();
             if answers.is_empty() {
@@ -540,13 +542,13 @@ mod tests {
             let answer = answers.remove(0);
             Box::pin(async move { answer })
         }
-        fn look<'a>(&'a self, _: &'a [Read]) -> Answer<'a, Vec<Listing>> {
+        fn look<'a>(&'a self, _: &'a [Read]) -> StoreFuture<'a, Vec<Listing>> {
             Box::pin(std::future::pending())
         }
-        fn put<'a>(&'a self, _: &'a str, _: Vec<u8>, _: When) -> Answer<'a, bool> {
+        fn put<'a>(&'a self, _: &'a str, _: Vec<u8>, _: When) -> StoreFuture<'a, bool> {
             Box::pin(std::future::pending())
         }
-        fn delete<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        fn delete<'a>(&'a self, _: &'a str) -> StoreFuture<'a, ()> {
             Box::pin(std::future::pending())
         }
         fn place(&self) -> String {
@@ -567,7 +569,7 @@ mod tests {
                 ]),
                 asked: AtomicU32::new(0),
             });
-            let (sender, mut receiver) = tokio::sync::watch::channel(Seen::default());
+            let (sender, mut receiver) = tokio::sync::watch::channel(Snapshot::default());
             let driver = tokio::spawn({
                 let store = Arc::clone(&store);
                 async move { watch(store, "p/", &Notify::new(), &Budget::new(1), &sender).await }
@@ -575,7 +577,7 @@ mod tests {
             let mut sights = Vec::new();
             while sights.last().map(String::as_str) != Some("visible 1") {
                 receiver.changed().await.unwrap();
-                sights.push(name(&receiver.borrow_and_update().sight));
+                sights.push(name(&receiver.borrow_and_update().state));
             }
             assert!(sights.len() <= 2, "{sights:?}");
             drop(receiver);

@@ -48,7 +48,7 @@ pub enum Page {
 
 /// What is answered.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     /// Whether it is as one would wish.
     pub good: bool,
     /// The text.
@@ -57,17 +57,17 @@ pub struct Answer {
 
 /// A page that somebody waits for.
 #[derive(Debug)]
-pub struct Question {
+pub struct Query {
     /// Which.
     pub page: Page,
     /// Where the answer goes.
-    pub answer: oneshot::Sender<Answer>,
+    pub answer: oneshot::Sender<Response>,
 }
 
 /// Listens until it is dropped; `trouble` says why nobody can ask at present.
 pub async fn serve(
     listen: SocketAddr,
-    questions: mpsc::Sender<Question>,
+    questions: mpsc::Sender<Query>,
     trouble: watch::Sender<Option<String>>,
 ) {
     loop {
@@ -99,7 +99,7 @@ pub fn socket(runtime_dir: &Path) -> PathBuf {
 
 /// Answers at a socket file until it is dropped, for the agent's own user alone. A file that an earlier agent left there
 /// is replaced: the lock on the state folder keeps a second agent from it.
-pub async fn serve_locally(path: PathBuf, questions: mpsc::Sender<Question>) {
+pub async fn serve_locally(path: PathBuf, questions: mpsc::Sender<Query>) {
     let mut said = false;
     loop {
         match bind(&path) {
@@ -128,7 +128,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// Where there is no answer within [`WITHIN`], or none that an agent gives.
-pub async fn ready(socket: &Path) -> io::Result<Answer> {
+pub async fn ready(socket: &Path) -> io::Result<Response> {
     let asking = async {
         let mut stream = UnixStream::connect(socket).await?;
         stream.write_all(b"GET /ready HTTP/1.1\r\n\r\n").await?;
@@ -144,7 +144,7 @@ pub async fn ready(socket: &Path) -> io::Result<Answer> {
 }
 
 /// The status 200 or 503, and the text.
-fn read_answer(answer: &[u8]) -> Option<Answer> {
+fn read_answer(answer: &[u8]) -> Option<Response> {
     let answer = std::str::from_utf8(answer).ok()?;
     let (head, text) = answer.split_once("\r\n\r\n")?;
     let good = match head.strip_prefix("HTTP/1.1 ")?.get(..4)? {
@@ -152,7 +152,7 @@ fn read_answer(answer: &[u8]) -> Option<Answer> {
         "503 " => false,
         _ => return None,
     };
-    Some(Answer { good, text: text.trim_end().to_owned() })
+    Some(Response { good, text: text.trim_end().to_owned() })
 }
 
 /// Where connections come in.
@@ -180,7 +180,7 @@ impl Listener for UnixListener {
 }
 
 /// Takes connections in, for ever.
-async fn accept(listener: &impl Listener, questions: &mpsc::Sender<Question>) {
+async fn accept(listener: &impl Listener, questions: &mpsc::Sender<Query>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // Never closed.
@@ -204,7 +204,7 @@ async fn accept(listener: &impl Listener, questions: &mpsc::Sender<Question>) {
 
 async fn converse(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    questions: &mpsc::Sender<Question>,
+    questions: &mpsc::Sender<Query>,
 ) -> io::Result<()> {
     let Ok(head) = timeout(HEAD_WITHIN, read_head(&mut stream)).await else { return Ok(()) };
     let Some(head) = head? else {
@@ -215,8 +215,8 @@ async fn converse(
         Err((status, why)) => return write(&mut stream, status, "", true, why).await,
     };
     let (status, text) = match ask(page, questions).await {
-        Some(Answer { good: true, text }) => (200, text),
-        Some(Answer { good: false, text }) => (503, text),
+        Some(Response { good: true, text }) => (200, text),
+        Some(Response { good: false, text }) => (503, text),
         None => (503, format!("the agent's loop has not answered within {} s\n", TURNS_WITHIN.as_secs())),
     };
     let kind = if page == Page::Metrics { CONTENT_TYPE } else { "" };
@@ -261,10 +261,10 @@ pub fn wish(head: &[u8]) -> Result<(Page, bool), (u16, &'static str)> {
     Ok((page, with_body))
 }
 
-async fn ask(page: Page, questions: &mpsc::Sender<Question>) -> Option<Answer> {
+async fn ask(page: Page, questions: &mpsc::Sender<Query>) -> Option<Response> {
     let (answer, answered) = oneshot::channel();
     let asking = async {
-        questions.send(Question { page, answer }).await.ok()?;
+        questions.send(Query { page, answer }).await.ok()?;
         answered.await.ok()
     };
     timeout(TURNS_WITHIN, asking).await.ok().flatten()
@@ -304,11 +304,11 @@ mod tests {
     use super::*;
 
     /// Answers each question so.
-    fn answering(mut asked: mpsc::Receiver<Question>, good: bool, text: &'static str) {
+    fn answering(mut asked: mpsc::Receiver<Query>, good: bool, text: &'static str) {
         tokio::spawn(async move {
             while let Some(question) = asked.recv().await {
                 assert_eq!(question.page, Page::Ready);
-                let _ = question.answer.send(Answer { good, text: format!("{text}\n") });
+                let _ = question.answer.send(Response { good, text: format!("{text}\n") });
             }
         });
     }
@@ -364,7 +364,7 @@ mod tests {
     async fn silent_connections_keep_nobody_from_an_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (questions, asked) = mpsc::channel::<Question>(4);
+        let (questions, asked) = mpsc::channel::<Query>(4);
         tokio::spawn(async move { accept(&listener, &questions).await });
         answering(asked, true, "ready");
         let mut silent = Vec::new();

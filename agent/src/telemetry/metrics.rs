@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::tally::Tally;
+use super::counters::RunCounters;
 
 /// What the page says that it is.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -71,7 +71,7 @@ pub struct Snapshot<'a> {
     /// Held orders by reason, each reason.
     pub held: Words<'a>,
     /// Runs that have ended.
-    pub runs: &'a Tally,
+    pub runs: &'a RunCounters,
     /// Runs with an executor.
     pub executing: usize,
     /// How many may execute at once.
@@ -317,11 +317,11 @@ impl Samples<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::memory::End;
+    use crate::domain::state::End;
 
     const DOCS: &str = include_str!("../../../docs/monitoring.md");
 
-    fn snapshot(runs: &Tally) -> Snapshot<'_> {
+    fn snapshot(runs: &RunCounters) -> Snapshot<'_> {
         Snapshot {
             version: "1.2.3",
             started: 1_700_000_000.25,
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn the_page_is_as_prometheus_reads_it() {
-        let mut runs = Tally::default();
+        let mut runs = RunCounters::default();
         runs.know("a\"b\\c\nd");
         runs.count("backup", End::Succeeded, Some(2.5));
         let page = page(&snapshot(&runs));
@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn each_sample_has_the_labels_of_its_row() {
-        let mut runs = Tally::default();
+        let mut runs = RunCounters::default();
         runs.count("backup", End::Failed, Some(1.0));
         for line in page(&snapshot(&runs)).lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap();

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!  GET /metrics  ──┐                               ┌─> app: a Snapshot ──metrics::page──> text
-//!  GET /health   ──┼──> http: a Question ──> loop ─┤
+//!  GET /health   ──┼──> http: a Query ──> loop ─┤
 //!  GET /ready    ──┘    (4 at once, 4 KiB, 10 s)   └─> a line of why
 //! ```
 //!
 //! Nothing here happens by itself: without a question nothing is measured, and no timer runs.
 
+pub mod counters;
 pub mod http;
 pub mod metrics;
-pub mod tally;

@@ -13,7 +13,7 @@ use super::settings::Server;
 use crate::domain::secret::Secret;
 
 /// Where Vault is, and a token.
-pub struct Grant {
+pub struct VaultGrant {
     /// Where.
     pub server: Server,
     /// The token.
@@ -47,7 +47,7 @@ struct In {
     record: Option<PathBuf>,
 }
 
-impl Grant {
+impl VaultGrant {
     /// As it is handed over.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let seconds = |span: Option<Duration>| span.map(|span| span.as_secs());
@@ -92,11 +92,11 @@ mod tests {
         let lasts = Some(Duration::from_secs(60));
         let record = Some(PathBuf::from("/state/tokens/r.1"));
         let token = Secret::new("s.x\"".into());
-        let sent = Grant { server: server.clone(), token, lasts, parent: None, accessor: None, record };
-        let came = Grant::from_bytes(&sent.to_bytes()).unwrap();
+        let sent = VaultGrant { server: server.clone(), token, lasts, parent: None, accessor: None, record };
+        let came = VaultGrant::from_bytes(&sent.to_bytes()).unwrap();
         assert!(came.server == server && came.token.reveal() == "s.x\"");
         assert_eq!((came.lasts, came.parent, came.record), (lasts, None, sent.record));
-        let error = Grant::from_bytes(b"{\"server\": {}, \"token\": \"s.x\"}").err().unwrap();
+        let error = VaultGrant::from_bytes(b"{\"server\": {}, \"token\": \"s.x\"}").err().unwrap();
         assert!(!error.contains("s.x"));
     }
 }

@@ -57,13 +57,13 @@ const LOGINS_IN: Duration = Duration::from_secs(15 * 60);
 
 /// How the agent stands with Vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum SessionState {
     /// Nothing is known yet.
     Starting,
     /// Logged in.
     Ready,
     /// Not usable, and why: one line for the operator.
-    Away(String),
+    Unavailable(String),
 }
 
 struct Session {
@@ -123,7 +123,7 @@ pub struct Vault {
     run_policies: Option<Vec<String>>,
     watch_every: Duration,
     held: Mutex<Held>,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<SessionState>,
     kick: Notify,
     /// The file of the token has changed.
     file_changed: Notify,
@@ -142,7 +142,7 @@ impl Vault {
             run_policies: settings.run_policies,
             watch_every: settings.watch_every,
             held: Mutex::default(),
-            standing: watch::channel(Standing::Starting).0,
+            standing: watch::channel(SessionState::Starting).0,
             kick: Notify::new(),
             file_changed: Notify::new(),
             refusals: AtomicU32::new(0),
@@ -151,7 +151,7 @@ impl Vault {
     }
 
     /// How the agent stands with Vault, now and whenever it changes.
-    pub fn watch(&self) -> watch::Receiver<Standing> {
+    pub fn watch(&self) -> watch::Receiver<SessionState> {
         self.standing.subscribe()
     }
 
@@ -162,12 +162,12 @@ impl Vault {
         loop {
             let next = match self.tend().await {
                 Ok(next) => {
-                    self.say(Standing::Ready);
+                    self.say(SessionState::Ready);
                     pause = FIRST_PAUSE;
                     next
                 }
                 Err(error) => {
-                    self.say(Standing::Away(error.to_string()));
+                    self.say(SessionState::Unavailable(error.to_string()));
                     let now = pause.max(error.after().unwrap_or_default()).min(LONGEST_PAUSE);
                     pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                     now
@@ -225,12 +225,12 @@ impl Vault {
         FIRST_PAUSE.saturating_mul(1_u32.checked_shl(refusals).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
     }
 
-    fn say(&self, standing: Standing) {
+    fn say(&self, standing: SessionState) {
         self.standing.send_if_modified(|known| {
             let news = *known != standing;
             if news {
                 match &standing {
-                    Standing::Away(why) => tracing::warn!("secrets are not to be had: {why}"),
+                    SessionState::Unavailable(why) => tracing::warn!("secrets are not to be had: {why}"),
                     _ => tracing::info!("logged in to Vault at {}", self.client.server().address),
                 }
                 *known = standing;

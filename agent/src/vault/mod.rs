@@ -24,8 +24,8 @@ mod versions;
 mod wire;
 
 pub use client::{Client, VaultError};
-pub use grant::Grant;
-pub use keeper::{Standing, Vault, jittered};
+pub use grant::VaultGrant;
+pub use keeper::{SessionState, Vault, jittered};
 pub use myself::Myself;
 pub use renewal::keep;
 pub use secrets::{Got, Lease, Times, give_up, read_all};

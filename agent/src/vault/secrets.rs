@@ -222,10 +222,15 @@ pub async fn give_up(client: &Client, token: &Secret) -> Result<(), VaultError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::secret::Which;
+    use crate::domain::secret::VersionSelector;
 
     fn at(path: &str, field: &str) -> SecretAt {
-        SecretAt { path: path.into(), field: field.into(), allow_short: false, version: Which::Newest }
+        SecretAt {
+            path: path.into(),
+            field: field.into(),
+            allow_short: false,
+            version: VersionSelector::Newest,
+        }
     }
 
     fn taken(path: &str, field: &str, mut answer: Value) -> (Result<Option<u64>, String>, Option<String>) {

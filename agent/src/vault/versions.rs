@@ -12,12 +12,12 @@ use serde_json::Value;
 use super::client::VaultError;
 use super::keeper::Vault;
 use crate::domain::secret::Secret;
-use crate::domain::watched::{Version, metadata};
+use crate::domain::secret_watch::{SecretVersion, metadata};
 use crate::host::clock;
 
 impl Vault {
     /// The newest version of what is read at `path`, asked with the agent's own token.
-    pub async fn version(&self, path: &str) -> Result<Version, VaultError> {
+    pub async fn version(&self, path: &str) -> Result<SecretVersion, VaultError> {
         let place = || self.client().server().address.clone();
         let Some(token) = self.token().await else {
             return Err(VaultError::Away { place: place(), why: "the agent is not logged in".to_owned() });
@@ -38,7 +38,7 @@ impl Vault {
         first
     }
 
-    async fn version_at(&self, about: &str, token: &Secret) -> Result<Version, VaultError> {
+    async fn version_at(&self, about: &str, token: &Secret) -> Result<SecretVersion, VaultError> {
         let place = || self.client().server().address.clone();
         let action = format!("read {about}");
         let answer = self.client().ask(Method::GET, about, "", None, Some(token), &action).await;
@@ -47,7 +47,7 @@ impl Vault {
         }
         let missing = |why: &str| VaultError::Missing { place: place(), action, why: why.to_owned() };
         match newest(&answer?["data"], clock::now()) {
-            Newest::Version(version) => Ok(version),
+            Newest::SecretVersion(version) => Ok(version),
             Newest::None(why) => Err(missing(why)),
             Newest::Unreadable => {
                 Err(VaultError::Away { place: place(), why: "metadata that makes no sense".to_owned() })
@@ -58,7 +58,7 @@ impl Vault {
 
 #[derive(Debug, PartialEq)]
 enum Newest {
-    Version(Version),
+    SecretVersion(SecretVersion),
     None(&'static str),
     Unreadable,
 }
@@ -83,7 +83,7 @@ fn newest(data: &Value, now: Timestamp) -> Newest {
     if deleted {
         return Newest::None("its newest version was deleted");
     }
-    Newest::Version(Version { number, created })
+    Newest::SecretVersion(SecretVersion { number, created })
 }
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
     fn recorded_metadata_is_understood() {
         let now: Timestamp = "2026-11-25T00:00:00Z".parse().unwrap();
         let number = |data: &Value| match newest(data, now) {
-            Newest::Version(version) => Ok(version.number),
+            Newest::SecretVersion(version) => Ok(version.number),
             Newest::None(why) => Err(why),
             Newest::Unreadable => panic!("{data}"),
         };

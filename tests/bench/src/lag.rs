@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hostler_testkit::{Consul, Host, SOON, eventually};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -49,7 +49,7 @@ impl Flipped {
         host.set_env("HOSTLER_LOG", "info");
         host.start();
         // An order that stands before a host's first look is held: an agent may take longer to start than we take to write.
-        eventually(SOON, || host.agent_report().map(drop).ok_or_else(|| host.log_tail()));
+        eventually(DEFAULT_TIMEOUT, || host.agent_report().map(drop).ok_or_else(|| host.log_tail()));
         let (key, report) =
             (format!("hostler/orders/hosts/{name}/flip"), format!("hostler/reports/orders/{name}/flip"));
         let mut flipped =

@@ -19,8 +19,8 @@ use std::time::Duration;
 use hostler::domain::secret::Secret;
 use hostler::store::Store;
 use hostler::store::budget::Budget;
-use hostler::store::consul::{Consul, ConsulLayer, ConsulSettings, Timeouts};
-use hostler::store::watch::{Seen, Sight, watch};
+use hostler::store::consul::{Consul, ConsulSettings, PartialConsul, Timeouts};
+use hostler::store::watch::{Snapshot, WatchState, watch};
 use tokio::sync::oneshot;
 
 pub use suite::behaves_like_a_store;
@@ -39,7 +39,7 @@ pub const TIMEOUTS: Timeouts = Timeouts {
 
 /// Settings with the short waits.
 pub fn settings(address: &str) -> ConsulSettings {
-    let layer = ConsulLayer { address: Some(address.parse().unwrap()), ..ConsulLayer::default() };
+    let layer = PartialConsul { address: Some(address.parse().unwrap()), ..PartialConsul::default() };
     ConsulSettings { timeouts: TIMEOUTS, ..layer.settle().unwrap() }
 }
 
@@ -68,7 +68,7 @@ pub fn block<T>(work: impl Future<Output = T>) -> T {
 
 /// A watch on a thread of its own that remembers everything it was shown.
 pub struct Watching {
-    shown: Arc<Mutex<Vec<Seen>>>,
+    shown: Arc<Mutex<Vec<Snapshot>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -82,7 +82,7 @@ impl Watching {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let (sender, mut receiver) = tokio::sync::watch::channel(Seen::default());
+                let (sender, mut receiver) = tokio::sync::watch::channel(Snapshot::default());
                 let budget = Budget::new(1);
                 let read = async {
                     while receiver.changed().await.is_ok() {
@@ -101,24 +101,24 @@ impl Watching {
     }
 
     /// Everything shown so far, in order.
-    pub fn shown(&self) -> Vec<Seen> {
+    pub fn shown(&self) -> Vec<Snapshot> {
         self.shown.lock().unwrap().clone()
     }
 
     /// Waits for a sight that fulfils `wanted`; gives what was seen then.
     #[track_caller]
-    pub fn until(&self, what: &str, wanted: impl Fn(&Sight) -> bool) -> Seen {
+    pub fn until(&self, what: &str, wanted: impl Fn(&WatchState) -> bool) -> Snapshot {
         hostler_testkit::eventually(LONG, || match self.shown().pop() {
-            Some(seen) if wanted(&seen.sight) => Ok(seen),
-            other => Err(format!("waiting for {what}, seen {:?}", other.map(|seen| seen.sight))),
+            Some(seen) if wanted(&seen.state) => Ok(seen),
+            other => Err(format!("waiting for {what}, seen {:?}", other.map(|seen| seen.state))),
         })
     }
 
     /// Waits for a visible listing in which `key` holds `value`.
     #[track_caller]
-    pub fn until_value(&self, key: &str, value: &str) -> Seen {
-        let holds = |sight: &Sight| match sight {
-            Sight::Visible(listing) => {
+    pub fn until_value(&self, key: &str, value: &str) -> Snapshot {
+        let holds = |sight: &WatchState| match sight {
+            WatchState::Current(listing) => {
                 listing.entries.iter().any(|entry| entry.key == key && entry.value == value.as_bytes())
             }
             _ => false,
@@ -130,7 +130,7 @@ impl Watching {
     #[track_caller]
     pub fn never_without(&self, key: &str) {
         for seen in self.shown() {
-            if let Sight::Visible(listing) = &seen.sight {
+            if let WatchState::Current(listing) = &seen.state {
                 let there = listing.entries.iter().any(|entry| entry.key == key);
                 assert!(there, "{key} was shown as absent: {:?}", self.shown());
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hostler::store::Store;
-use hostler::store::watch::Sight;
+use hostler::store::watch::WatchState;
 use hostler_contract::{Watching, block, client};
 use hostler_testkit::Consul;
 
@@ -46,7 +46,7 @@ fn a_wiped_server_starts_with_small_indexes_and_is_not_an_empty_listing() {
     watching.until_value("p/a", "199");
 
     consul.wipe();
-    watching.until("a server without our keys", |sight| *sight == Sight::NotVisible);
+    watching.until("a server without our keys", |sight| *sight == WatchState::NoMarker);
     consul.put("p/a", "again");
     consul.put("p/_hostler", "");
     let seen = watching.until_value("p/a", "again");

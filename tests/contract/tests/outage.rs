@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hostler::store::watch::Sight;
+use hostler::store::watch::WatchState;
 use hostler::store::{Read, Store, StoreError};
 use hostler_contract::{LONG, TIMEOUTS, Watching, block, client};
 use hostler_testkit::{Consul, cluster, eventually};
 
-fn trouble(sight: &Sight) -> bool {
-    matches!(sight, Sight::Trouble(_))
+fn trouble(sight: &WatchState) -> bool {
+    matches!(sight, WatchState::Failed(_))
 }
 
 fn filled() -> Consul {
@@ -32,7 +32,7 @@ fn a_killed_server_is_trouble_until_it_is_back() {
     consul.put("p/a", "2");
     watching.until_value("p/a", "2");
     watching.never_without("p/a");
-    assert!(watching.shown().iter().all(|seen| seen.sight != Sight::NotVisible));
+    assert!(watching.shown().iter().all(|seen| seen.state != WatchState::NoMarker));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn a_server_that_is_stopped_in_order_is_trouble_until_it_is_back() {
     consul.start();
     watching.until_value("p/a", "1");
     watching.never_without("p/a");
-    assert!(watching.shown().iter().all(|seen| seen.sight != Sight::NotVisible));
+    assert!(watching.shown().iter().all(|seen| seen.state != WatchState::NoMarker));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_cluster_that_lost_its_leader_never_shows_an_empty_listing() {
     servers[0].put("p/a", "2");
     watching.until_value("p/a", "2");
     watching.never_without("p/a");
-    assert!(watching.shown().iter().all(|seen| seen.sight != Sight::NotVisible));
+    assert!(watching.shown().iter().all(|seen| seen.state != WatchState::NoMarker));
 }
 
 #[test]

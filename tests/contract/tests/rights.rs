@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hostler::domain::secret::Secret;
-use hostler::store::watch::Sight;
+use hostler::store::watch::WatchState;
 use hostler::store::{Read, Store, StoreError, When};
 use hostler_contract::{Watching, block, client, client_with};
 use hostler_testkit::{Consul, Options};
@@ -26,7 +26,7 @@ fn lost_rights_look_empty_to_a_client_and_not_visible_to_the_watch() {
     watching.until_value("p/a", "1");
 
     consul.set_rules("agent", OTHER);
-    let seen = watching.until("lost rights", |sight| *sight == Sight::NotVisible);
+    let seen = watching.until("lost rights", |sight| *sight == WatchState::NoMarker);
     assert_eq!(seen.last.unwrap().entries.len(), 1);
     assert!(block(store.list("p/")).unwrap().entries.is_empty(), "Consul filters without a word");
     let reads = [Read::Prefix("p/".to_owned()), Read::Key("p/a".to_owned())];
@@ -68,7 +68,7 @@ fn without_a_token_everything_looks_empty_and_a_later_token_is_taken() {
     let consul = server();
     let store = Arc::new(client(&consul.address()));
     let watching = Watching::start(store.clone(), "p/");
-    watching.until("nothing", |sight| *sight == Sight::NotVisible);
+    watching.until("nothing", |sight| *sight == WatchState::NoMarker);
     // As it stands in a file: with a newline at its end.
     store.set_token(Some(Secret::new(format!("{}\n", consul.token("agent", READ))))).unwrap();
     watching.until_value("p/a", "1");

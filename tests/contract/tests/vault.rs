@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use hostler_testkit::{Ailment, Vault};
+use hostler_testkit::{FaultMode, Vault};
 use serde_json::{Value, json};
 
 /// Brings the double into the state that the recording was made in.
@@ -43,13 +43,13 @@ fn prepare(vault: &Vault, name: &str, recorded: &Value) {
         vault.delete("app/db");
     }
     if name == "ha-standby-read-redirect" {
-        vault.ail(Ailment::Standby("http://vault-1.example:8200".into()));
+        vault.ail(FaultMode::Standby("http://vault-1.example:8200".into()));
     }
     if name == "rate-limit-429-headers" {
-        vault.ail(Ailment::TooMany(2));
+        vault.ail(FaultMode::TooMany(2));
     }
     if name == "rate-limit-429" {
-        vault.ail(Ailment::Status(429, "request path \"kv1/app/a\": rate limit quota exceeded".into()));
+        vault.ail(FaultMode::Status(429, "request path \"kv1/app/a\": rate limit quota exceeded".into()));
     }
     vault.seal(name.contains("sealed"));
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hostler::store::watch::Sight;
+use hostler::store::watch::WatchState;
 use hostler::store::{LONGEST_WAIT, Store, StoreError, When};
 use hostler_contract::{LONG, TIMEOUTS, Watching, block, client};
 use hostler_testkit::{Consul, Proxy, eventually};
@@ -64,13 +64,13 @@ fn a_watch_on_an_empty_prefix_does_not_spin_while_others_write() {
     let proxy = Proxy::start(consul.port());
     let store = client(&format!("http://127.0.0.1:{}", proxy.port()));
     let watching = Watching::start(Arc::new(store), "mine/");
-    watching.until("an answer without marker", |sight| *sight == Sight::NotVisible);
+    watching.until("an answer without marker", |sight| *sight == WatchState::NoMarker);
     let start = Instant::now();
     for round in 0..300 {
         consul.put("others/a", &format!("{round}"));
     }
     consul.put("mine/_hostler", "");
-    watching.until("the marker", |sight| matches!(sight, Sight::Visible(_)));
+    watching.until("the marker", |sight| matches!(sight, WatchState::Current(_)));
     let most = 3 + start.elapsed().as_secs() / 2;
     let requests = proxy.requests() as u64;
     assert!(requests <= most, "{requests} requests in {:?}", start.elapsed());
@@ -83,7 +83,7 @@ fn a_quiet_watch_uses_one_connection_and_asks_once_a_wait() {
     let proxy = Proxy::start(consul.port());
     let store = client(&format!("http://127.0.0.1:{}", proxy.port()));
     let watching = Watching::start(Arc::new(store), "p/");
-    watching.until("the marker", |sight| matches!(sight, Sight::Visible(_)));
+    watching.until("the marker", |sight| matches!(sight, WatchState::Current(_)));
     let start = Instant::now();
     eventually(LONG, || match proxy.requests() {
         4.. => Ok(()),
@@ -153,12 +153,13 @@ fn a_removal_wakes_and_a_removed_prefix_is_not_visible_instead_of_empty() {
         consul.put(key, "1");
     }
     let watching = Watching::start(Arc::new(client(&consul.address())), "p/");
-    let count = |count| move |sight: &Sight| matches!(sight, Sight::Visible(l) if l.entries.len() == count);
+    let count =
+        |count| move |sight: &WatchState| matches!(sight, WatchState::Current(l) if l.entries.len() == count);
     watching.until("two keys", count(2));
     consul.delete("p/a");
     watching.until("one key", count(1));
     consul.api("DELETE", "/v1/kv/p/?recurse", b"");
-    let seen = watching.until("no marker", |sight| *sight == Sight::NotVisible);
+    let seen = watching.until("no marker", |sight| *sight == WatchState::NoMarker);
     assert_eq!(seen.last.unwrap().entries.len(), 1, "the last listing is kept");
 }
 

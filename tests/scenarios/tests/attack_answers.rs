@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use hostler_testkit::{Fake, Host, Reply, SOON, Vault, eventually};
+use hostler_testkit::{DEFAULT_TIMEOUT, Fake, Host, Reply, Vault, eventually};
 
 /// Times at the end of their range: of a lease, of the agent's token, and of a run's while its step executes.
 #[test]
@@ -44,7 +44,7 @@ fn p7_no_piece_of_a_token_that_an_answer_repeats_is_logged() {
         let fake = Fake::start(vec![Reply::Http(403, Vec::new(), text.into_bytes())]);
         let mut host = Host::on_port("repeats", fake.port(), Some(TOKEN));
         host.start();
-        eventually(SOON, || {
+        eventually(DEFAULT_TIMEOUT, || {
             let log = fs::read_to_string(host.path("log")).unwrap_or_default();
             let said = fake.requests().len() > 3 && log.contains("403");
             if said { Ok(()) } else { Err(log) }

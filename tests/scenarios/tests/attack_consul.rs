@@ -6,7 +6,7 @@
 use std::fs;
 use std::time::Instant;
 
-use hostler_testkit::{Consul, Fake, Host, Reply, SOON, eventually};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Fake, Host, Reply, eventually};
 use serde_json::{Value, json};
 
 /// What the agent lives in, with everything at its bound, in KiB.
@@ -42,7 +42,7 @@ fn conditions(host: &Host) -> String {
 
 #[track_caller]
 fn condition(host: &Host, parts: &[&str]) {
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let conditions = conditions(host);
         let good = parts.iter().all(|part| conditions.contains(part));
         if good { Ok(()) } else { Err(format!("no {parts:?} in {conditions}; {}", host.log_tail())) }
@@ -96,7 +96,7 @@ fn p9_values_of_half_a_megabyte_in_every_prefix_fill_no_memory_and_stop_no_order
     // Each touch sends all of it again.
     for n in 0..2 {
         host.order("o", &format!("task: count\nrevision: 'r{n}'"));
-        host.carried_out("o", n + 2);
+        host.wait_completed("o", n + 2);
     }
     // One that is too large to be read freezes what it is a freeze of.
     consul.put("hostler/freeze/b", &large);
@@ -158,7 +158,7 @@ fn p10_a_flooded_group_holds_its_own_orders_and_no_others() {
     host.wait_for("unseen", &["succeeded"]);
     host.wait_for("twice-after", &["skipped"]);
     assert!(host.effects("twice-after").is_empty());
-    eventually(SOON, || match conditions(&host) {
+    eventually(DEFAULT_TIMEOUT, || match conditions(&host) {
         conditions if conditions.contains("too much") => Err(conditions),
         _ => Ok(()),
     });
@@ -193,7 +193,7 @@ fn p9_a_server_without_measure_costs_neither_memory_nor_the_processor() {
         host.start();
         let begun = Instant::now();
         // Each watch, and whoever reads the reports, asks some times.
-        eventually(SOON * 2, || match fake.requests().len() {
+        eventually(DEFAULT_TIMEOUT * 2, || match fake.requests().len() {
             0..12 if name != "continue" => Err(format!("{name}: {}", fake.requests().len())),
             0..4 => Err(format!("{name}: {}", fake.requests().len())),
             _ => Ok(()),
@@ -262,7 +262,7 @@ fn p9_names_of_orders_that_are_gone_are_forgotten() {
     for round in 0..2 {
         let names = || (0..count).map(|n| format!("{prefix}r{round}-{n}"));
         transact(&consul, "set", names(), waits);
-        eventually(SOON * 3, || match reports() {
+        eventually(DEFAULT_TIMEOUT * 3, || match reports() {
             n if n > count => Ok(()),
             n => Err(format!("{n} reports; {}", host.log_tail())),
         });
@@ -272,12 +272,12 @@ fn p9_names_of_orders_that_are_gone_are_forgotten() {
         }
         transact(&consul, "delete", names(), "");
         // The last hundred are still told, and the one that is there.
-        eventually(SOON * 3, || match reports() {
+        eventually(DEFAULT_TIMEOUT * 3, || match reports() {
             ..=101 => Ok(()),
             n => Err(format!("{n} reports; {}", host.log_tail())),
         });
     }
-    eventually(SOON * 2, || {
+    eventually(DEFAULT_TIMEOUT * 2, || {
         let log = fs::read_to_string(host.path("log")).unwrap_or_default();
         if log.contains("long gone are forgotten") { Ok(()) } else { Err(host.log_tail()) }
     });

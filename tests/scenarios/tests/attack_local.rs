@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
-use hostler_testkit::{Host, SOON, Vault, eventually, free_ports, program, request};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, Vault, eventually, free_ports, program, request};
 use nix::sys::signal::Signal;
 
 /// Tries a task from a shell that has /etc/shadow open as 9; `more` are further words. Gives what it printed.
@@ -75,7 +75,8 @@ fn an_executor_inherits_no_descriptor_of_the_shell_that_started_its_agent() {
         let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         links.filter_map(|link| Some(fs::read_link(link.path()).ok()?.display().to_string())).collect()
     };
-    let executor = eventually(SOON, || host.executors().first().copied().ok_or("no executor".to_owned()));
+    let executor =
+        eventually(DEFAULT_TIMEOUT, || host.executors().first().copied().ok_or("no executor".to_owned()));
     let inherited = open(executor);
     // The word that it waits for comes when the ledger has the run; by then all is as it stays.
     host.wait_until("o", "a step", |report| report["phase"] == "running");
@@ -97,7 +98,7 @@ fn dumps_core(host: &Host, program: &str, is_up: impl Fn() -> bool) -> bool {
     fs::create_dir_all(&folder).expect("a folder");
     let line = format!("ulimit -c unlimited; exec {program} 2>/dev/null");
     let mut child = Command::new("sh").args(["-c", &line]).current_dir(&folder).spawn().expect("a shell");
-    eventually(SOON, || if is_up() { Ok(()) } else { Err(format!("{program} is not up")) });
+    eventually(DEFAULT_TIMEOUT, || if is_up() { Ok(()) } else { Err(format!("{program} is not up")) });
     hostler_testkit::signal(child.id(), Signal::SIGABRT);
     child.wait().expect("its end").core_dumped()
 }
@@ -159,7 +160,7 @@ fn p10_a_local_user_holds_no_lock_that_a_run_or_an_agent_waits_for() {
     host.wait_for("first", &["succeeded"]);
     let (of_runs, is_held) = Nobody::locks(&host.path("run/secrets.lock"));
     host.order("second", "task: use");
-    let report = eventually(SOON, || match host.report("second") {
+    let report = eventually(DEFAULT_TIMEOUT, || match host.report("second") {
         Some(report) if report["phase"] == "succeeded" => Ok(report),
         other => Err(format!("nobody has the lock of runs with secrets: {is_held}; {other:?}")),
     });
@@ -169,7 +170,7 @@ fn p10_a_local_user_holds_no_lock_that_a_run_or_an_agent_waits_for() {
     let (of_agents, is_held) = Nobody::locks(&host.path("state/lock"));
     host.start();
     host.order("third", "task: use");
-    eventually(SOON, || match host.report("third") {
+    eventually(DEFAULT_TIMEOUT, || match host.report("third") {
         Some(report) if report["phase"] == "succeeded" => Ok(()),
         other => Err(format!("nobody has the agent's lock: {is_held}; {other:?}; {}", host.log_tail())),
     });
@@ -217,7 +218,7 @@ fn p10_silent_connections_keep_telemetry_from_no_answer() {
     host.configure(&format!("telemetry: {{listen: \"127.0.0.1:{port}\"}}"));
     host.start();
     let ask = || request(port, "GET", "/metrics", None, b"").map_err(|error| error.to_string());
-    assert_eq!(eventually(SOON, ask).status, 200);
+    assert_eq!(eventually(DEFAULT_TIMEOUT, ask).status, 200);
     let mut silent = Vec::new();
     for n in 0..200 {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
@@ -230,7 +231,7 @@ fn p10_silent_connections_keep_telemetry_from_no_answer() {
     std::thread::spawn(move || {
         sent.send(request(port, "GET", "/metrics", None, b"").map(|answer| answer.status))
     });
-    let answer = answered.recv_timeout(SOON / 2).expect("an answer beside them");
+    let answer = answered.recv_timeout(DEFAULT_TIMEOUT / 2).expect("an answer beside them");
     assert_eq!(answer.expect("an answer"), 200);
     drop(silent);
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use hostler_testkit::{Host, SOON, eventually};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually};
 use serde_json::Value;
 
 fn entries(host: &Host) -> Vec<Value> {
@@ -63,7 +63,7 @@ fn the_audit_says_who_wanted_what_and_what_became_of_it() {
     assert!(status == 0 && text.contains("are whole; the store was told of line"), "{status} {text}");
     host.stop();
     host.start();
-    eventually(SOON, || match entries(&host).last().map(|entry| entry["what"].clone()) {
+    eventually(DEFAULT_TIMEOUT, || match entries(&host).last().map(|entry| entry["what"].clone()) {
         Some(what) if what == "started" => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -78,7 +78,7 @@ fn what_was_changed_or_cut_off_is_found() {
         let all = number("lines 1 to ").is_some_and(|last| number("told of line ") == Some(last));
         if status == 0 && all { Ok(()) } else { Err(text.clone()) }
     };
-    eventually(SOON, told);
+    eventually(DEFAULT_TIMEOUT, told);
     host.stop();
     let whole = fs::read_to_string(file(&host)).expect("the audit");
     let verify = |text: &str| {
@@ -102,7 +102,7 @@ fn what_was_changed_or_cut_off_is_found() {
     fs::write(file(&host), without(3).replacen("CHG7", "CHG6", 1)).expect("the audit");
     host.start();
     host.order("next", "task: count");
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let report = host.agent_report().unwrap_or_default().to_string();
         if report.contains("audit: ") && report.contains("nothing starts") { Ok(()) } else { Err(report) }
     });
@@ -123,7 +123,7 @@ fn nothing_is_done_of_which_the_audit_cannot_tell() {
     fs::set_permissions(host.path("state/audit"), fs::Permissions::from_mode(0o600)).expect("its mode");
     host.start();
     host.order("second", "task: count");
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let report = host.agent_report().unwrap_or_default().to_string();
         if report.contains("audit: ") { Ok(()) } else { Err(report) }
     });
@@ -148,7 +148,7 @@ fn reported(host: &Host) -> Value {
 #[test]
 fn an_agent_does_not_go_on_from_a_record_that_was_cut() {
     let mut host = worked("audit-cut");
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         if reported(&host)["n"].as_u64() >= Some(9) { Ok(()) } else { Err(reported(&host).to_string()) }
     });
     host.stop();
@@ -162,12 +162,11 @@ fn an_agent_does_not_go_on_from_a_record_that_was_cut() {
         let before_start = lines(&host);
         host.start();
         // The report may still be the one of before; a line more says that this agent works.
-        eventually(
-            SOON,
-            || if lines(&host) > before_start { Ok(()) } else { Err("no line more".to_owned()) },
-        );
+        eventually(DEFAULT_TIMEOUT, || {
+            if lines(&host) > before_start { Ok(()) } else { Err("no line more".to_owned()) }
+        });
         host.order("next", "task: count\non_join: run");
-        eventually(SOON, || {
+        eventually(DEFAULT_TIMEOUT, || {
             let report = host.agent_report().unwrap_or_default()["conditions"].to_string();
             if report.contains("lines are missing at the end") { Ok(()) } else { Err(report) }
         });
@@ -186,7 +185,7 @@ fn an_agent_does_not_go_on_from_a_record_that_was_cut() {
         gap["why"].as_str().is_some_and(|why| why.contains(before["hash"].as_str().expect("a hash"))),
         "{gap}"
     );
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let (status, text) = host.hostler(&["audit", "--verify"]);
         if status == 0 { Ok(()) } else { Err(text) }
     });

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use hostler_testkit::{Consul, Fake, Host, Options, Reply, SOON, cluster, eventually};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Fake, Host, Options, Reply, cluster, eventually};
 
 fn host(name: &str, consul: &Consul) -> Host {
     let host = Host::on_consul(name, consul);
@@ -18,7 +18,7 @@ fn settle(host: &Host, name: &str) {
 }
 
 fn condition(host: &Host, text: &str) {
-    eventually(SOON, || match host.agent_report() {
+    eventually(DEFAULT_TIMEOUT, || match host.agent_report() {
         Some(report) if report["conditions"].to_string().contains(text) => Ok(()),
         report => Err(format!("no {text:?} in {report:?}; {}", host.log_tail())),
     });
@@ -31,13 +31,13 @@ fn from_a_flipped_key_to_a_reported_result() {
     host.start();
     for n in 1..=3 {
         host.order("o", &format!("task: count\nrevision: '{n}'"));
-        host.carried_out("o", n);
+        host.wait_completed("o", n);
     }
     // The same value again wakes nobody, and starts nothing.
     host.order("o", "task: count\nrevision: '3'");
     settle(&host, "z");
     assert_eq!(host.effects("o").len(), 3);
-    eventually(SOON, || match consul.list("hostler/reports/runs/flip/").len() {
+    eventually(DEFAULT_TIMEOUT, || match consul.list("hostler/reports/runs/flip/").len() {
         4 => Ok(()),
         n => Err(format!("{n} runs are reported")),
     });
@@ -51,7 +51,7 @@ fn p3_what_happened_during_an_outage_is_reported_after_it() {
     host.order("o", "task: slow");
     host.wait_until("o", "a step", |report| report["step"]["name"] == "a");
     consul.kill();
-    eventually(SOON, || match host.effects("o").len() {
+    eventually(DEFAULT_TIMEOUT, || match host.effects("o").len() {
         2 => Ok(()),
         n => Err(format!("{n} effects")),
     });
@@ -161,7 +161,7 @@ fn p5_rights_taken_away_withdraw_nothing_and_start_nothing() {
     order("waiting", "task: count\non_join: run\nnot_before: 2999-01-01T00:00:00Z");
     host.start();
     let until = |order: &str, phase: &str| {
-        eventually(SOON, || {
+        eventually(DEFAULT_TIMEOUT, || {
             let text = report(order);
             if text.contains(&format!("\"phase\":\"{phase}\"")) {
                 Ok(())
@@ -176,7 +176,7 @@ fn p5_rights_taken_away_withdraw_nothing_and_start_nothing() {
     host.kill();
     host.start();
     let agent = || consul.get("hostler/reports/agents/rights").unwrap_or_default();
-    eventually(SOON * 2, || if agent().contains("not visible") { Ok(()) } else { Err(agent()) });
+    eventually(DEFAULT_TIMEOUT * 2, || if agent().contains("not visible") { Ok(()) } else { Err(agent()) });
     order("new", "task: count");
     assert!(
         report("waiting").contains("\"phase\":\"waiting\""),
@@ -185,7 +185,7 @@ fn p5_rights_taken_away_withdraw_nothing_and_start_nothing() {
     );
     consul.set_rules("agent", &rights("read"));
     let until = |order: &str, phase: &str| {
-        eventually(SOON * 2, || {
+        eventually(DEFAULT_TIMEOUT * 2, || {
             let text = report(order);
             if text.contains(&format!("\"phase\":\"{phase}\"")) {
                 Ok(())
@@ -209,7 +209,7 @@ fn p5_a_cluster_without_a_leader_starts_nothing_and_loses_nothing() {
     host.wait_for("waiting", &["waiting schedule"]);
     servers[1].kill();
     servers[2].kill();
-    eventually(SOON * 2, || {
+    eventually(DEFAULT_TIMEOUT * 2, || {
         let log = std::fs::read_to_string(host.path("log")).unwrap_or_default();
         if log.contains("leader") || log.contains("cannot be reached") {
             Ok(())
@@ -219,12 +219,12 @@ fn p5_a_cluster_without_a_leader_starts_nothing_and_loses_nothing() {
     });
     servers[1].launch();
     servers[2].launch();
-    eventually(SOON, || match servers[0].try_api("GET", "/v1/status/leader", b"") {
+    eventually(DEFAULT_TIMEOUT, || match servers[0].try_api("GET", "/v1/status/leader", b"") {
         Ok(answer) if answer.text().len() > 4 => Ok(()),
         other => Err(format!("{other:?}")),
     });
     // A leader that was just elected refuses writes for a moment.
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         match servers[0].try_api("PUT", "/v1/kv/hostler/orders/hosts/leader/last", b"task: count") {
             Ok(answer) if answer.status == 200 => Ok(()),
             other => Err(format!("{other:?}")),
@@ -243,7 +243,10 @@ fn p5_a_server_that_accepts_and_never_answers_starts_nothing_and_is_survived() {
     host.order("o", "task: slow");
     host.wait_until("o", "a step", |report| report["step"]["name"] == "a");
     consul.freeze();
-    eventually(SOON, || if host.effects("o").len() == 2 { Ok(()) } else { Err("not over".into()) });
+    eventually(
+        DEFAULT_TIMEOUT,
+        || if host.effects("o").len() == 2 { Ok(()) } else { Err("not over".into()) },
+    );
     consul.thaw();
     host.wait_for("o", &["succeeded"]);
     settle(&host, "z");
@@ -269,10 +272,9 @@ fn p9_an_agent_on_an_empty_or_angry_server_does_not_spin() {
     let mut host = Host::on_port("angry", angry.port(), None);
     host.start();
     let begun = Instant::now();
-    eventually(
-        SOON,
-        || if begun.elapsed() > Duration::from_secs(6) { Ok(()) } else { Err("watching".into()) },
-    );
+    eventually(DEFAULT_TIMEOUT, || {
+        if begun.elapsed() > Duration::from_secs(6) { Ok(()) } else { Err("watching".into()) }
+    });
     assert!(angry.requests().len() < 60, "{} requests in 6 s", angry.requests().len());
     assert!(host.is_up(), "{}", host.log_tail());
 }

@@ -6,7 +6,7 @@
     reason = "a helper of tests that fails must fail its test at once"
 )]
 
-use hostler_testkit::{Consul, Host, SOON, eventually, signal};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, eventually, signal};
 use nix::sys::signal::Signal;
 
 /// Types a command that must end well.
@@ -33,7 +33,7 @@ fn needs_operator(name: &str) -> Host {
     );
     host.start();
     host.order("o", "task: stuck");
-    eventually(SOON, || host.path("started").exists().then_some(()).ok_or("step b".into()));
+    eventually(DEFAULT_TIMEOUT, || host.path("started").exists().then_some(()).ok_or("step b".into()));
     host.executors().iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
     let report = host.wait_for("o", &["needs_operator"]);
     assert!(report["message"].to_string().contains("hostler acknowledge o --host"), "{report}");

@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use hostler::host::crash::CrashPoint;
-use hostler_testkit::{Host, SOON, eventually, lives, signal};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually, lives, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -120,8 +120,8 @@ fn p1_an_executor_that_was_started_ahead_leaves_with_its_agent() {
         host.start();
         host.crash_at(point.name());
         host.order("exact", "task: exact");
-        eventually(SOON, || if host.is_up() { Err(host.log_tail()) } else { Ok(()) });
-        eventually(SOON, || match host.executors() {
+        eventually(DEFAULT_TIMEOUT, || if host.is_up() { Err(host.log_tail()) } else { Ok(()) });
+        eventually(DEFAULT_TIMEOUT, || match host.executors() {
             left if left.is_empty() => Ok(()),
             left => Err(format!("{left:?} still wait; {}", host.log_tail())),
         });

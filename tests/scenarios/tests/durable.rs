@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hostler_scenarios::trace::{CALLS, Disk, Op, parse};
-use hostler_testkit::{Host, SOON, eventually, program, signal};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually, program, signal};
 use nix::sys::signal::Signal;
 
 fn host(name: &str) -> Host {
@@ -44,7 +44,7 @@ fn record(host: &Host, task: &str) -> Vec<Op> {
     // The ledger has the end of the run before the report has; then the agent may end.
     let agent = child_of(strace.id());
     signal(agent, Signal::SIGTERM);
-    eventually(SOON, || match strace.try_wait() {
+    eventually(DEFAULT_TIMEOUT, || match strace.try_wait() {
         Ok(Some(_)) => Ok(()),
         _ => Err("strace does not end".into()),
     });
@@ -90,7 +90,7 @@ fn go_on_from_every_image(task: &str) {
         fs::write(&effects_file, text).expect("effects");
         fs::remove_dir_all(host.path("store/hostler/reports")).expect("the reports");
         host.start();
-        let report = eventually(SOON, || match host.report("o") {
+        let report = eventually(DEFAULT_TIMEOUT, || match host.report("o") {
             Some(report) if !report["ended"].is_null() => Ok(report),
             other => Err(format!("image {images} after call {at} ({op:?}): {other:?}; {}", host.log_tail())),
         });

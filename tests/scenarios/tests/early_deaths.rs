@@ -8,7 +8,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use hostler_testkit::{Consul, Host, SOON, eventually};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, eventually};
 
 /// For so long the agent dies; a question of an agent that has grown old waits for about as long.
 const DEATHS: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ fn an_agent_that_dies_again_and_again_leaves_connections_to_others() {
     while begun.elapsed() < DEATHS {
         host.start_once_more();
         let born = Instant::now();
-        eventually(SOON, || {
+        eventually(DEFAULT_TIMEOUT, || {
             most = most.max(connections(consul.port()));
             if born.elapsed() >= LIFE { Ok(()) } else { Err("it lives".to_owned()) }
         });
@@ -55,6 +55,6 @@ fn an_agent_that_dies_again_and_again_leaves_connections_to_others() {
     // It still does its work, a while later.
     host.start_once_more();
     host.order("late", "task: count");
-    host.carried_out("late", 1);
+    host.wait_completed("late", 1);
     assert!(fs::read_to_string(host.path("log")).expect("the log").contains("times in a row"));
 }

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use hostler_testkit::{Host, SOON, Vault, eventually};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, Vault, eventually};
 use serde_json::{Value, json};
 
 fn specimen(version: u32) -> PathBuf {
@@ -60,7 +60,7 @@ fn upgraded(version: u32) -> Host {
 }
 
 fn says(host: &Host, wanted: &str) {
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let report = host.agent_report().unwrap_or_default().to_string();
         if report.contains(wanted) { Ok(()) } else { Err(format!("{report}; {}", host.log_tail())) }
     });
@@ -128,7 +128,7 @@ fn what_version_1_wrote_is_read_and_goes_on() {
     }
     // The memory is whole: what was carried out once is held as repeated after another instruction.
     host.order("done", "task: count\nrevision: two");
-    host.carried_out("done", 1);
+    host.wait_completed("done", 1);
     host.order("done", "task: count\nrevision: one");
     host.wait_for("done", &["held repeated"]);
     typed(&host, &["audit", "--verify"]);
@@ -177,7 +177,7 @@ fn what_version_2_wrote_is_read_and_goes_on() {
     typed(&host, &["acknowledge", "stuck", "--host", "specimen", "--as", "done"]);
     host.wait_for("stuck", &["succeeded"]);
     host.order("rotated", "task: rotate\nrevision: two");
-    host.carried_out("rotated", 1);
+    host.wait_completed("rotated", 1);
     assert!(!host.path("state/probation").exists());
     typed(&host, &["audit", "--verify"]);
     let text = typed(&host, &["runs", "-n", "50"]);
@@ -263,7 +263,7 @@ fn a_run_of_a_newer_version_is_left_alone_and_nothing_starts_beside_it() {
     host.wait_for("first", &["succeeded"]);
     host.crash_at("prepared");
     host.order("fresh", "task: count");
-    eventually(SOON, || if host.is_up() { Err(host.log_tail()) } else { Ok(()) });
+    eventually(DEFAULT_TIMEOUT, || if host.is_up() { Err(host.log_tail()) } else { Ok(()) });
     let folders = fs::read_dir(host.path("state/runs")).expect("runs").flatten();
     let folder = folders.map(|folder| folder.path()).max().expect("a run");
     let (path, old) = (folder.join("plan"), fs::read_to_string(folder.join("plan")).expect("a plan"));
@@ -424,7 +424,7 @@ fn for_a_day_after_an_upgrade_the_version_before_can_read_everything() {
     host.stop();
     host.set_clock(ahead_to_noon() + 25 * 3600, true);
     host.start();
-    eventually(SOON, || match ledger(&host) {
+    eventually(DEFAULT_TIMEOUT, || match ledger(&host) {
         (2, kinds) if kinds.contains("version") => Ok(()),
         other => Err(format!("{other:?}; {}; {}", host.agent_report().unwrap_or_default(), host.log_tail())),
     });

@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 
-use hostler_testkit::{Host, SOON, eventually};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// A small file system with the state folder and the garbage, gone with the test.
@@ -99,19 +99,21 @@ fn a_full_disk(name: &str, options: &str, fill: impl Fn(&Small)) {
     host.start();
     host.order("long", "task: slow");
     host.wait_until("long", "at its first step", |report| report["step"]["name"] == "a");
-    eventually(SOON, || match host.path("state/reserve/bytes").exists() {
+    eventually(DEFAULT_TIMEOUT, || match host.path("state/reserve/bytes").exists() {
         true => Ok(()),
         false => Err(format!("no reserve; {}", host.log_tail())),
     });
     fill(&small);
     host.order("next", "task: count");
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let report = host.agent_report().unwrap_or_default().to_string();
         if report.contains("disk full") { Ok(()) } else { Err(report) }
     });
     // The step ends on the full disk, and whatever becomes of its run, it does so once.
     fs::write(host.path("go"), "").expect("a file");
-    eventually(SOON, || if host.effects("long").is_empty() { Err("no effect".to_owned()) } else { Ok(()) });
+    eventually(DEFAULT_TIMEOUT, || {
+        if host.effects("long").is_empty() { Err("no effect".to_owned()) } else { Ok(()) }
+    });
     assert!(host.effects("next").is_empty(), "{}", host.log_tail());
     order_cleanup(&host, &small);
     host.wait_for("next", &["succeeded"]);
@@ -119,7 +121,7 @@ fn a_full_disk(name: &str, options: &str, fill: impl Fn(&Small)) {
     assert_eq!(host.effects("next"), ["x"]);
     assert_eq!(host.effects("long"), ["a", "b"]);
     // The reserve is whole again for the next time.
-    eventually(SOON, || match host.path("state/reserve/bytes").exists() {
+    eventually(DEFAULT_TIMEOUT, || match host.path("state/reserve/bytes").exists() {
         true => Ok(()),
         false => Err(format!("no reserve; {}", host.log_tail())),
     });
@@ -150,7 +152,7 @@ fn an_agent_that_starts_on_a_full_disk_carries_out_what_frees_it() {
     small.fill_bytes();
     host.order("next", "task: count");
     host.start();
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let report = host.agent_report().unwrap_or_default().to_string();
         if report.contains("disk full") { Ok(()) } else { Err(format!("{report}; {}", host.log_tail())) }
     });

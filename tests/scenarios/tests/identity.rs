@@ -7,12 +7,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use hostler_testkit::{Consul, Host, Options, SOON, eventually};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, Options, eventually};
 
 /// Waits for a condition of the agent that says so.
 #[track_caller]
 fn says(host: &Host, what: &str) {
-    eventually(SOON * 2, || match host.agent_report() {
+    eventually(DEFAULT_TIMEOUT * 2, || match host.agent_report() {
         Some(report) if report["conditions"].to_string().contains(what) => Ok(()),
         report => Err(format!("no {what:?} in {report:?}; {}", host.log_tail())),
     });
@@ -83,7 +83,7 @@ fn a_disk_put_back_to_yesterday_repeats_nothing() {
     host.start();
     for (order, effects) in [("first", 2), ("second", 1)] {
         host.order(order, "task: t\nrevision: today");
-        host.carried_out(order, effects);
+        host.wait_completed(order, effects);
     }
     host.stop();
     copy(&host.path("snapshot"), &host.path("state"));
@@ -142,7 +142,7 @@ fn a_renamed_host_starts_nothing_until_it_is_adopted() {
     host.put(&format!("hostler/control/hosts/after/o/{id}"), &cancel);
     host.start();
     says(&host, "was before and is configured as after");
-    eventually(SOON, || match host.agent_report() {
+    eventually(DEFAULT_TIMEOUT, || match host.agent_report() {
         Some(report) if report["seen"]["hostler/control/hosts/after/"].is_u64() => Ok(()),
         report => Err(format!("the controls are not seen: {report:?}")),
     });
@@ -198,13 +198,13 @@ fn a_host_without_the_right_to_ask_for_its_name_waits_until_it_has_it() {
         .expect("without a name");
     host.start();
     let log = |host: &Host| fs::read_to_string(host.path("log")).unwrap_or_default();
-    eventually(SOON, || match log(&host) {
+    eventually(DEFAULT_TIMEOUT, || match log(&host) {
         log if log.contains("waiting for the name of this host") => Ok(()),
         log => Err(log),
     });
     assert!(host.is_up(), "{}", log(&host));
     consul.set_rules("nameless", &format!("{rights}agent_prefix \"\" {{ policy = \"read\" }}\n"));
-    eventually(SOON, || match consul.get(&format!("hostler/reports/agents/{node}")) {
+    eventually(DEFAULT_TIMEOUT, || match consul.get(&format!("hostler/reports/agents/{node}")) {
         Some(_) => Ok(()),
         None => Err(log(&host)),
     });

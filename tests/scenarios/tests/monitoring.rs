@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use hostler::domain::condition::Kind as Condition;
 use hostler::domain::decide::Reason;
-use hostler::domain::memory::{End, Hold};
+use hostler::domain::state::{End, Hold};
 use hostler::telemetry::metrics::{Kind, METRICS, Metric};
-use hostler_testkit::{Host, Prometheus, SOON, eventually, free_ports, promtool};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, Prometheus, eventually, free_ports, promtool};
 use serde_json::Value;
 
 fn shipped(name: &str) -> PathBuf {
@@ -152,7 +152,7 @@ fn a_failed_order_rings_on_a_real_prometheus() {
     host.wait_for("good", &["succeeded"]);
     let prometheus = Prometheus::start(&[port], &[&path]);
     let until = |wanted: &[&str]| {
-        eventually(SOON, || {
+        eventually(DEFAULT_TIMEOUT, || {
             let mut firing = prometheus.firing();
             firing.sort();
             if firing == wanted { Ok(()) } else { Err(format!("{firing:?}; {}", prometheus.log())) }

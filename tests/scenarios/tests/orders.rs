@@ -1,6 +1,6 @@
 //! Orders on one host: each once, none at a repetition, and one that is bad stops no other (P2, P8 and P10).
 
-use hostler_testkit::{Host, SOON, eventually};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually};
 use std::fs;
 
 #[test]
@@ -30,7 +30,7 @@ fn p10_of_a_hundred_orders_five_are_bad_and_the_others_succeed() {
     host.start();
     let phase =
         |n: u32| host.report(&format!("o{n}")).map(|report| report["phase"].as_str().unwrap().to_owned());
-    eventually(SOON * 2, || {
+    eventually(DEFAULT_TIMEOUT * 2, || {
         let bad: Vec<u32> = (0..100).filter(|n| phase(*n).as_deref() != Some("succeeded")).collect();
         if bad == [13, 31, 47, 62, 88] {
             Ok(())
@@ -57,12 +57,12 @@ fn p2_what_an_order_said_before_is_held_unless_its_steps_are_repeatable() {
     for task in ["once", "again"] {
         for revision in ["1", "2"] {
             host.order(task, &format!("task: {task}\nrevision: '{revision}'"));
-            host.carried_out(task, revision.parse().unwrap());
+            host.wait_completed(task, revision.parse().unwrap());
         }
         host.order(task, &format!("task: {task}\nrevision: '1'"));
     }
     host.wait_for("once", &["held repeated"]);
-    host.carried_out("again", 3);
+    host.wait_completed("again", 3);
     assert_eq!(host.effects("once").len(), 2);
     assert!(host.report("once").unwrap()["error"].as_str().unwrap().contains("change `revision`"));
     // Terms change nothing; a deleted and re-created order neither.
@@ -113,7 +113,7 @@ fn a_thousand_flips_during_a_run_leave_the_last_one_and_nothing_piles_up() {
     let waiting = host.wait_for("o", &["waiting older run"]);
     assert!(waiting["run"].is_string(), "it names the run that it waits for: {waiting}");
     fs::write(&go, "").unwrap();
-    host.carried_out("o", 2);
+    host.wait_completed("o", 2);
     assert_eq!(host.runs().len(), 2, "no other run was made");
     let order = fs::read_to_string(host.runs()[1].join("order")).unwrap();
     assert!(order.contains("'999'"), "{order}");

@@ -4,7 +4,7 @@
 
 use hostler::cli::policy;
 use hostler::domain::keys::Keys;
-use hostler_testkit::{Consul, Host, Options, SOON, eventually, signal};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, Options, eventually, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ fn check(service: &Value) -> Value {
 }
 
 fn until(consul: &Consul, host: &Host, wanted: &str, output: &str) -> Value {
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let all = services(consul, &[host.name()]);
         let own = all.first();
         let check = own.map(check).unwrap_or_default();
@@ -86,7 +86,7 @@ fn a_host_shows_how_it_is_and_what_is_wrong() {
     assert_ne!(silent, text);
     std::fs::write(host.path("hostler.yml"), silent).expect("the configuration");
     reload(&host);
-    eventually(SOON, || match services(&consul, &["shown", "other"]) {
+    eventually(DEFAULT_TIMEOUT, || match services(&consul, &["shown", "other"]) {
         all if all.len() == 1 && all[0]["Service"]["Meta"]["host"] == "other" => Ok(()),
         all => Err(format!("{all:?}")),
     });
@@ -110,7 +110,7 @@ fn a_token_that_may_not_show_the_host_hinders_nothing() {
     let place =
         |order: &str| consul.put(&format!("hostler/orders/hosts/quiet/{order}"), "task: count\non_join: run");
     let done = |order: &str| {
-        eventually(SOON, || match consul.get(&format!("hostler/reports/orders/quiet/{order}")) {
+        eventually(DEFAULT_TIMEOUT, || match consul.get(&format!("hostler/reports/orders/quiet/{order}")) {
             Some(report) if report.contains("succeeded") => Ok(()),
             report => Err(format!("{report:?}; {}", host.log_tail())),
         });
@@ -125,7 +125,7 @@ fn a_token_that_may_not_show_the_host_hinders_nothing() {
     assert_eq!(services(&consul, &["quiet"]), Vec::<Value>::new());
     // With the right, and a word to look again, it is there.
     consul.set_rules("quiet", &printed);
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         // A Consul server may hold the former rules in its cache for a while.
         reload(&host);
         match services(&consul, &["quiet"]).first() {

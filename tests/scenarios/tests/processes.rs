@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hostler_testkit::{Host, SOON, eventually, lives, signal};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually, lives, signal};
 use nix::sys::signal::Signal;
 
 /// Forks twice, opens sessions of its own and ignores TERM; the marks are in `pids`.
@@ -93,13 +93,13 @@ fn an_agent_that_is_the_first_process_leaves_no_zombies() {
     }
     let unshare = host.agent_pid().unwrap();
     let first = children(unshare).1[0];
-    eventually(SOON, || match children(first) {
+    eventually(DEFAULT_TIMEOUT, || match children(first) {
         // The agent, what was left, and no executor any more.
         (_, alive) if alive.len() == 7 => Ok(()),
         other => Err(format!("{other:?}; {}", host.log_tail())),
     });
     fs::write(&go, "").unwrap();
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         match (fs::read_to_string(&ended).unwrap_or_default().lines().count(), children(first)) {
             (6, (0, alive)) if alive.len() == 1 => Ok(()),
             other => Err(format!("zombies and living children of the first process: {other:?}")),
@@ -109,8 +109,8 @@ fn an_agent_that_is_the_first_process_leaves_no_zombies() {
     host.order("o3", "task: leaver");
     assert_eq!(host.wait_for("o3", &["succeeded", "failed"])["phase"], "succeeded");
     signal(first, Signal::SIGTERM);
-    eventually(SOON, || if lives(first) { Err("it does not end".into()) } else { Ok(()) });
-    eventually(SOON, || match host.is_up() {
+    eventually(DEFAULT_TIMEOUT, || if lives(first) { Err("it does not end".into()) } else { Ok(()) });
+    eventually(DEFAULT_TIMEOUT, || match host.is_up() {
         true => Err("its namespace does not end".into()),
         false => Ok(()),
     });
@@ -129,7 +129,7 @@ fn p4_a_survivor_of_a_lost_executor_is_ended_before_the_next_epoch() {
     host.task("stubborn", yaml, &[("s", &script)]);
     host.start();
     host.order("o", "task: stubborn");
-    let executor = eventually(SOON, || match (host.executors().first(), pids(&host).len()) {
+    let executor = eventually(DEFAULT_TIMEOUT, || match (host.executors().first(), pids(&host).len()) {
         (Some(executor), 3) => Ok(*executor),
         other => Err(format!("not under way: {other:?}")),
     });
@@ -152,7 +152,7 @@ fn p1_a_run_outlives_its_agent() {
     host.wait_for("o", &["running"]);
     host.kill();
     // The run ends while there is no agent; nobody reports it, and nothing is lost.
-    eventually(SOON, || match host.effects("o") {
+    eventually(DEFAULT_TIMEOUT, || match host.effects("o") {
         effects if effects == ["a", "b"] => Ok(()),
         effects => Err(format!("{effects:?}")),
     });
@@ -174,7 +174,8 @@ fn a_term_that_nobody_announced_means_that_the_host_is_stopping() {
     host.start();
     host.order("o", "task: undo");
     host.wait_until("o", "a step", |report| report["step"]["name"] == "a");
-    let executor = eventually(SOON, || host.executors().first().copied().ok_or("no executor".into()));
+    let executor =
+        eventually(DEFAULT_TIMEOUT, || host.executors().first().copied().ok_or("no executor".into()));
     signal(executor, Signal::SIGTERM);
     let report = host.wait_for("o", &["interrupted stopped"]);
     assert!(report["ended"].is_null());

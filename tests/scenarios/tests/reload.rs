@@ -6,7 +6,9 @@ use std::fs;
 
 use hostler::cli::policy;
 use hostler::domain::keys::Keys;
-use hostler_testkit::{Consul, Host, Options, SOON, Vault, eventually, free_ports, request, signal};
+use hostler_testkit::{
+    Consul, DEFAULT_TIMEOUT, Host, Options, Vault, eventually, free_ports, request, signal,
+};
 use nix::sys::signal::Signal;
 
 fn reload(host: &Host) {
@@ -15,7 +17,7 @@ fn reload(host: &Host) {
 
 /// Waits until the conditions are these: each holds its text, and there is no other.
 fn conditions(host: &Host, texts: &[&str]) {
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let report = host.agent_report().unwrap_or_default();
         let all = report["conditions"].as_array().cloned().unwrap_or_default();
         let holds = |(found, text): (&serde_json::Value, &&str)| found.to_string().contains(text);
@@ -90,7 +92,7 @@ fn apply(host: &Host, tasks: &str, more: &str) {
     let text = fs::read_to_string(host.path("hostler.yml")).expect("the configuration");
     fs::write(host.path("hostler.yml"), text.replace("/tasks]", &format!("/{tasks}]"))).expect("to write it");
     reload(host);
-    eventually(SOON, || match request(port, "GET", "/health", None, b"") {
+    eventually(DEFAULT_TIMEOUT, || match request(port, "GET", "/health", None, b"") {
         Ok(answer) if answer.status == 200 => Ok(()),
         other => Err(format!("{other:?}; {}", host.log_tail())),
     });
@@ -146,7 +148,7 @@ fn a_vault_that_is_named_later_is_logged_in_to() {
         at.display()
     ));
     reload(&host);
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let log = fs::read_to_string(host.path("log")).expect("the log");
         if log.contains("logged in to Vault") { Ok(()) } else { Err(log) }
     });
@@ -168,9 +170,11 @@ fn a_token_for_consul_is_taken_as_soon_as_its_file_changes() {
     host.start();
     let run = |order: &str| {
         consul.put(&format!("hostler/orders/hosts/rotated/{order}"), "task: count\non_join: run");
-        eventually(SOON * 2, || match consul.get(&format!("hostler/reports/orders/rotated/{order}")) {
-            Some(report) if report.contains("succeeded") => Ok(()),
-            report => Err(format!("{report:?}; {}", host.log_tail())),
+        eventually(DEFAULT_TIMEOUT * 2, || {
+            match consul.get(&format!("hostler/reports/orders/rotated/{order}")) {
+                Some(report) if report.contains("succeeded") => Ok(()),
+                report => Err(format!("{report:?}; {}", host.log_tail())),
+            }
         });
     };
     run("a");
@@ -188,7 +192,7 @@ fn a_token_for_consul_is_taken_as_soon_as_its_file_changes() {
     // Consul itself writes with the token of a registration: it has to have the new one, too. What a check says is told
     // minutes later where its status is the same, so each of the two is another.
     let told = |field: &str, wanted: &str| {
-        eventually(SOON, || {
+        eventually(DEFAULT_TIMEOUT, || {
             let text = consul.api("GET", "/v1/health/checks/hostler-rotated", b"").text();
             let checks: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             let said = checks[0][field].as_str().unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use hostler_testkit::{Host, SOON, eventually, signal};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -73,7 +73,7 @@ fn lines_that_are_not_understood_are_counted_in_reports_status_and_log() {
     let said = |report: &Value| report["warnings"][0].as_str().unwrap_or_default().to_owned();
     assert!(said(&report).starts_with(wanted), "{report}");
     assert!(report["message"].is_null(), "nothing of a bad line is taken: {report}");
-    eventually(SOON, || match run_report(&host, &report) {
+    eventually(DEFAULT_TIMEOUT, || match run_report(&host, &report) {
         run if said(&run).starts_with(wanted) => Ok(()),
         run => Err(format!("{run}")),
     });
@@ -129,7 +129,8 @@ fn no_status_is_reported_of_what_did_not_end_by_itself() {
     fs::remove_file(&go).unwrap();
     host.order("lost", "task: two");
     host.wait_until("lost", "its second step", |report| report["step"]["name"] == "b");
-    let executor = eventually(SOON, || host.executors().first().copied().ok_or("no executor".into()));
+    let executor =
+        eventually(DEFAULT_TIMEOUT, || host.executors().first().copied().ok_or("no executor".into()));
     signal(executor, Signal::SIGKILL);
     let report = host.wait_for("lost", &["needs_operator"]);
     assert!(report["exit_code"].is_null(), "{report}");

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hostler_testkit::{Ailment, Host, SOON, Vault, eventually, signal};
+use hostler_testkit::{DEFAULT_TIMEOUT, FaultMode, Host, Vault, eventually, signal};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -33,14 +33,14 @@ fn metadata(vault: &Vault) -> usize {
 /// Waits until the secret was looked at twice more: whatever the last look led to is decided by then.
 fn looked_at(vault: &Vault) {
     let before = metadata(vault);
-    eventually(SOON, || match metadata(vault) {
+    eventually(DEFAULT_TIMEOUT, || match metadata(vault) {
         now if now >= before + 2 => Ok(()),
         now => Err(format!("{now} looks, {before} before")),
     });
 }
 
 fn noted(host: &Host, order: &str, last: &str, count: usize) {
-    eventually(SOON, || match host.effects(order) {
+    eventually(DEFAULT_TIMEOUT, || match host.effects(order) {
         all if all.len() == count && all.last().is_some_and(|line| line == last) => Ok(()),
         all => Err(format!("{all:?}\n{}", host.log_tail())),
     });
@@ -69,11 +69,11 @@ fn a_new_version_is_carried_out_once_and_nothing_else_is() {
     host.start();
     looked_at(&vault);
     for ailment in [
-        Ailment::Status(429, "rate limit quota exceeded".into()),
-        Ailment::Status(500, "local node not active but active cluster node not found".into()),
-        Ailment::Garbage,
-        Ailment::Half,
-        Ailment::None,
+        FaultMode::Status(429, "rate limit quota exceeded".into()),
+        FaultMode::Status(500, "local node not active but active cluster node not found".into()),
+        FaultMode::Garbage,
+        FaultMode::Half,
+        FaultMode::None,
     ] {
         vault.ail(ailment);
         looked_at(&vault);
@@ -84,7 +84,7 @@ fn a_new_version_is_carried_out_once_and_nothing_else_is() {
     looked_at(&vault);
     // Deleted: metadata does not change by it; the newest version is what cannot be read.
     vault.delete("app/watched");
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let report = host.agent_report().unwrap_or_default().to_string();
         if report.contains("its newest version was deleted") { Ok(()) } else { Err(report) }
     });
@@ -210,7 +210,9 @@ fn p2_a_new_version_starts_one_run_whatever_is_killed() {
         host.crash_at(point);
         put(&vault, "the-second");
         host.start();
-        eventually(SOON, || if host.has_crashed() && !host.is_up() { Ok(()) } else { Err(host.log_tail()) });
+        eventually(DEFAULT_TIMEOUT, || {
+            if host.has_crashed() && !host.is_up() { Ok(()) } else { Err(host.log_tail()) }
+        });
         host.start();
         noted(&host, "o", "the-second", 2);
         looked_at(&vault);
@@ -235,7 +237,7 @@ fn only_an_order_that_watches_writes_what_an_older_agent_does_not_know() {
     );
     host.order("o", ORDER);
     host.wait_for("o", &["succeeded"]);
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let text = ledger(&host);
         if text.contains("\"fact\":\"version\"") { Ok(()) } else { Err(text) }
     });

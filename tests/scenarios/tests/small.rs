@@ -1,7 +1,7 @@
 //! The agent stays small and quiet whatever happens around it (promise P9); the program is the one that ships.
 //!
 //! What it asks of Consul is counted by a proxy in between, also while there is none. A day passes in well under a minute
-//! ([`Hurry`]): all timers of a day really fire.
+//! ([`TimeWarp`]): all timers of a day really fire.
 
 #![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
 
@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use hostler_testkit::{Consul, Host, Hurry, Proxy, SOON, eventually};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, Proxy, TimeWarp, eventually};
 
 /// The bound of the promise, in KiB.
 const MOST: u64 = 12 << 10;
@@ -102,7 +102,7 @@ struct Used {
     state: u64,
     /// Bytes that it logged.
     log: u64,
-    /// Memory that is its own and not the program's, in KiB.
+    /// LedgerState that is its own and not the program's, in KiB.
     anonymous: u64,
 }
 
@@ -167,13 +167,13 @@ fn p9_ten_thousand_flips_leave_the_agent_small_and_quiet() {
     host.order("first", "task: count");
     host.wait_for("first", &["succeeded"]);
     let (before, begun) = (Used::of(&host, &proxy), Instant::now());
-    // Flips that wait: each is an occasion in the ledger, and supersedes the one before.
+    // Flips that wait: each is an activation in the ledger, and supersedes the one before.
     for n in 0..10_000 {
         let order = format!("task: count\nrevision: '{n}'\nnot_before: 2999-01-01T00:00:00Z");
         consul.put("hostler/orders/hosts/flips/o", &order);
     }
     consul.put("hostler/orders/hosts/flips/last", "task: count");
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let report = consul.get("hostler/reports/orders/flips/last").unwrap_or_default();
         if report.contains("succeeded") { Ok(()) } else { Err(host.log_tail()) }
     });
@@ -192,7 +192,7 @@ fn p9_ten_thousand_flips_leave_the_agent_small_and_quiet() {
     let requests = answers + idle + seconds * 3 + 30;
     assert!(used.requests <= requests, "{requests} requests: {used:?}");
     assert!(used.connections <= 8, "new connections: {used:?}");
-    // Each answer is an occasion: some lines in the ledger and the audit, and a report.
+    // Each answer is an activation: some lines in the ledger and the audit, and a report.
     assert!(used.wrote <= answers * (4 << 10) + RUN, "bytes written: {used:?}");
     assert!(used.state <= answers * (2 << 10) + RUN, "bytes on the disk: {used:?}");
     assert!(used.log <= answers * LOG_OF_A_RUN + LOG, "bytes logged: {used:?}");
@@ -202,7 +202,7 @@ fn p9_ten_thousand_flips_leave_the_agent_small_and_quiet() {
 #[test]
 fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
     let mut consul = Consul::disk();
-    let clock = Hurry::start();
+    let clock = TimeWarp::start();
     let proxies = [Proxy::start(consul.port()), Proxy::start(consul.port())];
     let [mut host, mut late] = [host("orders", &proxies[0]), host("late", &proxies[1])];
     clock.take(&mut host);
@@ -212,7 +212,7 @@ fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
     }
     host.order("hourly", "task: count\nschedule: '0 * * * *'\nspread: 0s");
     host.start();
-    eventually(SOON * 4, || {
+    eventually(DEFAULT_TIMEOUT * 4, || {
         let report = consul.get("hostler/reports/orders/orders/o999").unwrap_or_default();
         let count = consul.list("hostler/reports/orders/orders/").len();
         let ledger = fs::read_to_string(host.path("state/ledger")).unwrap_or_default();
@@ -225,7 +225,7 @@ fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
     });
     let pid = host.agent_pid().expect("an agent");
     // What a burst of work has left free is given back when the agent is at rest.
-    eventually(SOON, || small(pid));
+    eventually(DEFAULT_TIMEOUT, || small(pid));
     let before = Used::of(&host, &proxies[0]);
     // First the clock: that Consul goes wakes whoever waits for it.
     clock.run(2400);
@@ -234,7 +234,7 @@ fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
     let late_pid = late.agent_pid().expect("an agent");
     let late_before = Used::of(&late, &proxies[1]);
     let mut own = 0;
-    eventually(SOON * 3, || {
+    eventually(DEFAULT_TIMEOUT * 3, || {
         assert_eq!(small(late_pid), Ok(()));
         own = own.max(number(&status(pid), "RssAnon:"));
         for pid in [pid, late_pid] {
@@ -263,7 +263,7 @@ fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
     consul.put("hostler/orders/hosts/orders/o0", "task: count\nrevision: '2'");
     consul.put("hostler/orders/hosts/late/o", "task: count\non_join: run");
     late.wait_for("o", &["succeeded"]);
-    host.carried_out("o0", 2);
+    host.wait_completed("o0", 2);
     // By the agent's own account a day has passed, less what that took; and of that day's runs the newest are told.
     let report = host.wait_until("hourly", "its last firing", |report| {
         report["message"].as_str().is_some_and(|message| message.contains("succeeded"))
@@ -271,12 +271,12 @@ fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
     let updated: jiff::Timestamp = report["updated"].as_str().unwrap_or_default().parse().expect("a time");
     let ahead = updated.duration_since(jiff::Timestamp::now());
     assert!(ahead.as_hours() >= 23, "{ahead}: {report}");
-    eventually(SOON, || match consul.list("hostler/reports/runs/orders/").len() {
+    eventually(DEFAULT_TIMEOUT, || match consul.list("hostler/reports/runs/orders/").len() {
         20 => Ok(()),
         n => Err(format!("{n} runs are told; {}", host.log_tail())),
     });
     for pid in [pid, late_pid] {
-        eventually(SOON, || small(pid));
+        eventually(DEFAULT_TIMEOUT, || small(pid));
         assert!(descriptors(pid) < 40, "{} descriptors", descriptors(pid));
     }
     assert_eq!((host.agent_pid(), host.is_up(), late.is_up()), (Some(pid), true, true));

@@ -58,7 +58,7 @@ fn p2_a_key_that_was_deleted_and_made_again_starts_only_what_is_new() {
         assert_eq!(host.effects("o").len(), 1, "round {round}");
     }
     host.put(key, "task: count\nrevision: '2'\n");
-    host.carried_out("o", 2);
+    host.wait_completed("o", 2);
     // One from before, though not the last one.
     host.put(key, "task: count\nrevision: '1'\n");
     host.wait_for("o", &["held repeated"]);
@@ -82,7 +82,7 @@ fn p2_a_group_that_is_left_and_joined_again_starts_nothing() {
     assert_eq!(host.effects("o").len(), 1);
     // What was written meanwhile for the group is an order like any other, once the host is in it.
     host.put(GROUP, "task: count\nspread: 0s\nrevision: '2'\n");
-    host.carried_out("o", 2);
+    host.wait_completed("o", 2);
 }
 
 #[test]

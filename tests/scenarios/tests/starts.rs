@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use hostler_testkit::{Host, SOON, eventually};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually};
 
 /// The head of a program for a machine that nobody has here, and behind it what a shell would carry out.
 fn foreign(made: &Path) -> Vec<u8> {
@@ -136,7 +136,7 @@ fn an_agent_that_may_open_too_few_files_says_so_and_ends() {
     let program = hostler_testkit::program();
     put(&wrapper, format!("#!/bin/sh\nulimit -n 20\nexec {} \"$@\"\n", program.display()).as_bytes());
     host.start_with(&wrapper);
-    eventually(SOON, || if host.is_up() { Err("it runs".into()) } else { Ok(()) });
+    eventually(DEFAULT_TIMEOUT, || if host.is_up() { Err("it runs".into()) } else { Ok(()) });
     let log = host.log_tail();
     assert!(log.contains("only 20 files may be open at once"), "{log}");
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use hostler_testkit::{Host, SOON, eventually, program, signal};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually, program, signal};
 use nix::sys::signal::Signal;
 
 fn put(path: &Path, text: &str) {
@@ -29,7 +29,7 @@ fn task(host: &Host) {
 
 /// Kills the executor once its step is under way.
 fn lose_the_executor(host: &Host) {
-    let executor = eventually(SOON, || {
+    let executor = eventually(DEFAULT_TIMEOUT, || {
         let under_way = fs::metadata(host.path("pid")).is_ok_and(|pid| pid.len() > 0);
         let executor = host.executors().first().copied();
         executor.filter(|_| under_way).ok_or_else(|| "the step is not under way".to_owned())
@@ -38,7 +38,7 @@ fn lose_the_executor(host: &Host) {
 }
 
 fn says(host: &Host, words: &str) {
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let log = fs::read_to_string(host.path("log")).unwrap_or_default();
         if log.contains(words) {
             Ok(())
@@ -106,7 +106,7 @@ fn a_systemctl_that_fails_or_answers_something_else_starts_nothing() {
 fn a_systemctl_that_answers_late_is_waited_for() {
     let host = on_pretended_systemd("late", "late");
     lose_the_executor(&host);
-    eventually(SOON, || fs::metadata(host.path("mode.asked")).map_err(|error| error.to_string()));
+    eventually(DEFAULT_TIMEOUT, || fs::metadata(host.path("mode.asked")).map_err(|error| error.to_string()));
     nothing_started(&host);
     goes_on(&host);
 }

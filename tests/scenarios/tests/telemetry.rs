@@ -5,12 +5,14 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
-use hostler_testkit::{Consul, Host, Response, SOON, eventually, free_ports, promtool, request, signal};
+use hostler_testkit::{
+    Consul, DEFAULT_TIMEOUT, Host, Response, eventually, free_ports, promtool, request, signal,
+};
 use nix::sys::signal::Signal;
 
 /// Asks a page, which must be there.
 fn ask(port: u16, page: &str) -> Response {
-    eventually(SOON, || request(port, "GET", page, None, b"").map_err(|error| error.to_string()))
+    eventually(DEFAULT_TIMEOUT, || request(port, "GET", page, None, b"").map_err(|error| error.to_string()))
 }
 
 /// The value of one sample, as it is written.
@@ -21,7 +23,7 @@ fn sample(port: u16, name: &str) -> Option<f64> {
 
 /// Waits until a sample has a value.
 fn wait_for(port: u16, name: &str, wanted: f64) {
-    eventually(SOON, || match sample(port, name) {
+    eventually(DEFAULT_TIMEOUT, || match sample(port, name) {
         Some(value) if value == wanted => Ok(()),
         other => Err(format!("{name} is {other:?}, not {wanted}")),
     });
@@ -41,14 +43,14 @@ fn listen(host: &Host, port: u16) {
 }
 
 fn condition(host: &Host, text: &str) {
-    eventually(SOON, || match host.agent_report() {
+    eventually(DEFAULT_TIMEOUT, || match host.agent_report() {
         Some(report) if report["conditions"].to_string().contains(text) => Ok(()),
         report => Err(format!("no {text:?} in {report:?}; {}", host.log_tail())),
     });
 }
 
 fn no_conditions(host: &Host) {
-    eventually(SOON, || match host.agent_report() {
+    eventually(DEFAULT_TIMEOUT, || match host.agent_report() {
         Some(report) if report["conditions"].as_array().is_some_and(Vec::is_empty) => Ok(()),
         report => Err(format!("conditions in {report:?}; {}", host.log_tail())),
     });
@@ -109,7 +111,7 @@ fn health_and_readiness_are_two_things_and_say_why() {
     let (mut host, port) = host(&consul);
     host.start();
     let ready = |status: u16, why: &str| {
-        eventually(SOON, || {
+        eventually(DEFAULT_TIMEOUT, || {
             let answer = ask(port, "/ready");
             let good = answer.status == status && answer.text().contains(why);
             if good { Ok(()) } else { Err(format!("{} {}", answer.head, answer.text())) }
@@ -163,7 +165,7 @@ fn a_taken_port_keeps_nothing_from_working() {
     wait_for(free, "hostler_ready", 1.0);
     host.configure("telemetry: {listen: null}");
     signal(host.agent_pid().expect("an agent"), Signal::SIGHUP);
-    eventually(SOON, || match request(free, "GET", "/health", None, b"") {
+    eventually(DEFAULT_TIMEOUT, || match request(free, "GET", "/health", None, b"") {
         Err(_) => Ok(()),
         Ok(answer) => Err(answer.head),
     });
@@ -235,9 +237,11 @@ fn orders_that_were_deleted_count_no_more_and_what_went_wrong_is_a_warning() {
     }
     let gone = |host: &Host| {
         for phase in ["failed", "refused", "withdrawn"] {
-            eventually(SOON, || match sample(port, &format!("hostler_orders{{phase=\"{phase}\"}}")) {
-                None => Ok(()),
-                Some(value) => Err(format!("{value} {phase}")),
+            eventually(DEFAULT_TIMEOUT, || {
+                match sample(port, &format!("hostler_orders{{phase=\"{phase}\"}}")) {
+                    None => Ok(()),
+                    Some(value) => Err(format!("{value} {phase}")),
+                }
             });
         }
         wait_for(port, "hostler_orders_waiting{reason=\"schedule\"}", 0.0);

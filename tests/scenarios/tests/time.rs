@@ -8,7 +8,7 @@
 
 use std::fs;
 
-use hostler_testkit::{Consul, Host, SOON, eventually};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, eventually};
 use serde_json::Value;
 
 const HOUR: i64 = 3600;
@@ -132,11 +132,11 @@ fn a_state_that_drifts_away_is_brought_back_until_the_breaker_holds_it() {
     host.start();
     host.order("o", "task: keep\nreconcile: 1s");
     host.wait_for("o", &["unchanged"]);
-    eventually(SOON, || if probed(&host) >= 2 { Ok(()) } else { Err(host.log_tail()) });
+    eventually(DEFAULT_TIMEOUT, || if probed(&host) >= 2 { Ok(()) } else { Err(host.log_tail()) });
     assert!(host.effects("o").is_empty() && host.runs().len() == 1, "asking the probe is no run");
     // It cannot tell: a condition, and no start.
     holds(&host, 7);
-    eventually(SOON, || match host.agent_report() {
+    eventually(DEFAULT_TIMEOUT, || match host.agent_report() {
         Some(report) if report["conditions"].to_string().contains("cannot tell") => Ok(()),
         report => Err(format!("{report:?}; {}", host.log_tail())),
     });
@@ -158,7 +158,9 @@ fn a_state_that_drifts_away_is_brought_back_until_the_breaker_holds_it() {
     assert_eq!(host.effects("o").len(), 2);
     assert_eq!(host.report("o").unwrap()["phase"], "held");
     let left = || fs::read_dir(host.path("state/checks")).unwrap().count();
-    eventually(SOON, || if left() == 0 { Ok(()) } else { Err(format!("{} checks are left", left())) });
+    eventually(DEFAULT_TIMEOUT, || {
+        if left() == 0 { Ok(()) } else { Err(format!("{} checks are left", left())) }
+    });
 }
 
 /// The agent and the executor are killed at each point on the way from an instant to its report: it fires once.
@@ -226,7 +228,7 @@ fn a_nightly_backup_runs_once_in_a_day_without_consul_and_is_reported_when_it_is
     host.wait_for("backup", &["waiting schedule"]);
     host.wait_for("other", &["waiting schedule"]);
     // Its document is in the ledger.
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let ledger = fs::read_to_string(host.path("state/ledger")).unwrap_or_default();
         if ledger.contains("\"confirmed\"") { Ok(()) } else { Err(host.log_tail()) }
     });
@@ -238,7 +240,7 @@ fn a_nightly_backup_runs_once_in_a_day_without_consul_and_is_reported_when_it_is
             host.start();
         }
         if hour == 15 {
-            eventually(SOON, || match host.effects("backup").len() {
+            eventually(DEFAULT_TIMEOUT, || match host.effects("backup").len() {
                 1 => Ok(()),
                 n => Err(format!("{n} backups; {}", host.log_tail())),
             });
@@ -269,7 +271,7 @@ fn old_runs_are_removed_while_the_agent_runs() {
         host.wait_for(&format!("o{n}"), &["succeeded"]);
     }
     // Forty have ended and been trimmed to twenty; the newest five came later.
-    eventually(SOON, || match host.runs().len() {
+    eventually(DEFAULT_TIMEOUT, || match host.runs().len() {
         20..=40 => Ok(()),
         n => Err(format!("{n} runs are kept; {}", host.log_tail())),
     });

@@ -3,7 +3,7 @@
 //! A recursive delete without a final slash leaves its mark in Consul outside of the prefix that it empties: where a key
 //! below was deleted a moment before, blocking queries on that prefix are not answered.
 
-use hostler_testkit::{Consul, Host, SOON, eventually};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, eventually};
 
 /// The agent's conditions that name a prefix which is not visible.
 fn not_visible(host: &Host) -> Vec<String> {
@@ -19,11 +19,11 @@ fn emptied(name: &str, consul: &Consul, prefix: &str) -> Host {
     host.counting_task("count", "repeatable:x", "0");
     host.start();
     host.order("first", "task: count");
-    host.carried_out("first", 1);
+    host.wait_completed("first", 1);
     consul.put(&format!("{prefix}/gone"), "task: count\nspread: 0s");
-    host.carried_out("gone", 1);
+    host.wait_completed("gone", 1);
     consul.delete(&format!("{prefix}/gone"));
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let ledger = std::fs::read_to_string(host.path("state/ledger")).unwrap_or_default();
         if ledger.contains("\"gone\"") {
             Ok(())
@@ -41,18 +41,17 @@ fn p5_nothing_starts_when_the_place_of_the_hosts_orders_went_away_unnoticed() {
     let host = emptied("unseen", &consul, "hostler/orders/hosts/unseen");
     // An order of the host could hide this one: nobody can tell.
     consul.put("hostler/orders/groups/all/second", "task: count\nspread: 0s");
-    eventually(SOON, || match not_visible(&host) {
+    eventually(DEFAULT_TIMEOUT, || match not_visible(&host) {
         texts if texts.iter().any(|text| text.contains("orders/hosts/unseen/")) => Ok(()),
         texts => Err(format!("{texts:?}; {}", host.log_tail())),
     });
     assert_eq!(host.effects("second"), Vec::<String>::new());
     // With its marker there is nothing that could hide it.
     host.enroll();
-    host.carried_out("second", 1);
-    eventually(
-        SOON,
-        || if not_visible(&host).is_empty() { Ok(()) } else { Err(not_visible(&host).join("; ")) },
-    );
+    host.wait_completed("second", 1);
+    eventually(DEFAULT_TIMEOUT, || {
+        if not_visible(&host).is_empty() { Ok(()) } else { Err(not_visible(&host).join("; ")) }
+    });
 }
 
 #[test]
@@ -60,13 +59,13 @@ fn p5_nothing_starts_when_the_place_of_a_group_went_away_unnoticed() {
     let consul = Consul::dev();
     let host = emptied("ungrouped", &consul, "hostler/orders/groups/all");
     host.order("second", "task: count");
-    eventually(SOON, || match not_visible(&host) {
+    eventually(DEFAULT_TIMEOUT, || match not_visible(&host) {
         texts if texts.iter().any(|text| text.contains("orders/groups/all/")) => Ok(()),
         texts => Err(format!("{texts:?}; {}", host.log_tail())),
     });
     assert_eq!(host.effects("second"), Vec::<String>::new());
     host.enroll();
-    host.carried_out("second", 1);
+    host.wait_completed("second", 1);
 }
 
 #[test]
@@ -76,7 +75,7 @@ fn a_freeze_that_went_away_unnoticed_is_over_within_a_minute() {
     host.counting_task("count", "repeatable:x", "0");
     host.start();
     host.order("first", "task: count");
-    host.carried_out("first", 1);
+    host.wait_completed("first", 1);
     consul.put("hostler/freeze/other", "{}");
     consul.put("hostler/freeze/all", "{\"reason\": \"year end\"}");
     host.order("second", "task: count");
@@ -84,11 +83,11 @@ fn a_freeze_that_went_away_unnoticed_is_over_within_a_minute() {
     consul.delete("hostler/freeze/other");
     // The freeze, and the marker with it.
     consul.api("DELETE", "/v1/kv/hostler/freeze?recurse", b"");
-    eventually(SOON * 2, || match not_visible(&host) {
+    eventually(DEFAULT_TIMEOUT * 2, || match not_visible(&host) {
         texts if texts.iter().any(|text| text.contains("freeze/")) => Ok(()),
         texts => Err(format!("{texts:?}; {}", host.log_tail())),
     });
     assert_eq!(host.effects("second"), Vec::<String>::new());
     host.enroll();
-    host.carried_out("second", 1);
+    host.wait_completed("second", 1);
 }

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use hostler_testkit::{Ailment, Certificates, Host, ROLE_ID, SOON, Vault, eventually, signal};
+use hostler_testkit::{Certificates, DEFAULT_TIMEOUT, FaultMode, Host, ROLE_ID, Vault, eventually, signal};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -90,7 +90,9 @@ fn p7_a_step_finds_its_secrets_in_files_and_on_its_standard_input_and_nowhere_af
     let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
     assert_eq!(record["versions"], json!({"password": 2, "user": 2}));
     // One read for the two fields of one path, and the run's token was given up: only the agent's lives.
-    eventually(SOON, || if vault.tokens() == 1 { Ok(()) } else { Err("the run's token lives".into()) });
+    eventually(DEFAULT_TIMEOUT, || {
+        if vault.tokens() == 1 { Ok(()) } else { Err("the run's token lives".into()) }
+    });
     let reads = vault.requests().iter().filter(|line| *line == "GET /v1/secret/data/app/v1").count();
     assert_eq!(reads, 1);
 }
@@ -102,18 +104,18 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
     let mut host = Host::on_vault("v2", &vault, "");
     with_secrets(&host);
     let ailments = [
-        ("down", Ailment::None, "cannot be reached"),
-        ("sealed", Ailment::None, "sealed"),
-        ("later", Ailment::TooMany(1), "429"),
-        ("busy", Ailment::Status(429, "rate limit quota exceeded".into()), "429"),
+        ("down", FaultMode::None, "cannot be reached"),
+        ("sealed", FaultMode::None, "sealed"),
+        ("later", FaultMode::TooMany(1), "429"),
+        ("busy", FaultMode::Status(429, "rate limit quota exceeded".into()), "429"),
         (
             "starting",
-            Ailment::Status(500, "local node not active but active cluster node not found".into()),
+            FaultMode::Status(500, "local node not active but active cluster node not found".into()),
             "500",
         ),
-        ("garbage", Ailment::Garbage, "no Vault"),
-        ("nothing", Ailment::Silent, "no answer in time"),
-        ("half", Ailment::Half, "cannot be reached"),
+        ("garbage", FaultMode::Garbage, "no Vault"),
+        ("nothing", FaultMode::Silent, "no answer in time"),
+        ("half", FaultMode::Half, "cannot be reached"),
     ];
     for (name, ailment, word) in ailments {
         if name == "down" {
@@ -126,7 +128,7 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
         host.wait_until(name, &format!("to wait for Vault, which says {word}"), |report| {
             report["reason"] == "vault" && report["message"].to_string().contains(word)
         });
-        eventually(SOON, || {
+        eventually(DEFAULT_TIMEOUT, || {
             let report = host.agent_report().unwrap_or_default().to_string();
             if report.contains("vault: ") { Ok(()) } else { Err(report) }
         });
@@ -134,7 +136,7 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
             vault.start_again();
         }
         vault.seal(false);
-        vault.ail(Ailment::None);
+        vault.ail(FaultMode::None);
         host.wait_for(name, &["succeeded"]);
         host.kill();
     }
@@ -147,7 +149,7 @@ fn p7_a_vault_that_goes_away_between_the_agent_and_the_executor_costs_a_wait() {
     let mut host = Host::on_vault("v3", &vault, "");
     with_secrets(&host);
     host.start();
-    eventually(SOON, || if vault.tokens() == 1 { Ok(()) } else { Err("no login".into()) });
+    eventually(DEFAULT_TIMEOUT, || if vault.tokens() == 1 { Ok(()) } else { Err("no login".into()) });
     // Whatever the agent holds is dead: it logs in once more, and the run starts.
     vault.revoke_all();
     host.order("o", "task: t");
@@ -193,7 +195,10 @@ fn p7_what_is_no_secret_for_this_run_is_told_before_anything_is_started() {
         assert_eq!(report["phase"], phase, "{report}");
         assert!(report["error"].to_string().contains(word), "{report}");
     }
-    eventually(SOON, || if vault.leases().is_empty() { Ok(()) } else { Err("a lease lives".into()) });
+    eventually(
+        DEFAULT_TIMEOUT,
+        || if vault.leases().is_empty() { Ok(()) } else { Err("a lease lives".into()) },
+    );
 }
 
 #[test]
@@ -212,11 +217,13 @@ fn p7_a_lease_lives_as_long_as_its_run() {
     );
     host.order("o", "task: t");
     host.start();
-    eventually(SOON, || if host.path("effects").exists() { Ok(()) } else { Err(host.log_tail()) });
+    eventually(DEFAULT_TIMEOUT, || if host.path("effects").exists() { Ok(()) } else { Err(host.log_tail()) });
     assert_eq!(vault.leases().len(), 1, "one user for both fields");
     fs::write(host.path("effects.go"), "").expect("the word");
     host.wait_for("o", &["succeeded"]);
-    eventually(SOON, || if vault.leases().is_empty() { Ok(()) } else { Err("the lease lives".into()) });
+    eventually(DEFAULT_TIMEOUT, || {
+        if vault.leases().is_empty() { Ok(()) } else { Err("the lease lives".into()) }
+    });
 }
 
 #[test]
@@ -264,7 +271,10 @@ fn p7_a_killed_executor_leaves_no_secret_behind() {
     host.task("t", &yaml, &[("wait", "#!/bin/sh\necho > EFFECTS.up\nexec sleep 600\n")]);
     host.order("o", "task: t");
     host.start();
-    eventually(SOON, || if host.path("effects.up").exists() { Ok(()) } else { Err(host.log_tail()) });
+    eventually(
+        DEFAULT_TIMEOUT,
+        || if host.path("effects.up").exists() { Ok(()) } else { Err(host.log_tail()) },
+    );
     let files = secret_files(&host);
     assert_eq!(files.len(), 5, "three secrets, Ansible's file and the report: {files:?}");
     // Both at once, as memory that runs out may do; the agent finds the rest at its next start.
@@ -274,7 +284,7 @@ fn p7_a_killed_executor_leaves_no_secret_behind() {
     assert!(!executors.is_empty());
     assert!(!secret_files(&host).is_empty(), "nobody was there to remove them");
     host.start();
-    eventually(SOON, || match secret_files(&host) {
+    eventually(DEFAULT_TIMEOUT, || match secret_files(&host) {
         left if left.is_empty() => Ok(()),
         left => Err(format!("{left:?}")),
     });
@@ -334,7 +344,7 @@ fn p7_a_canary_is_found_nowhere() {
     host.start();
     let needles = needles(&core);
     let mut sampled = 0;
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         sampled += sample(&needles);
         if host.path("effects.printed").exists() { Ok(()) } else { Err(host.log_tail()) }
     });
@@ -472,7 +482,7 @@ fn the_agents_token_is_renewed_and_a_new_login_comes_before_its_longest_life_end
     with_secrets(&host);
     host.start();
     let count = |end: &str| vault.requests().iter().filter(|line| line.ends_with(end)).count();
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let (logins, renewals) = (count("/approle/login"), count("/renew-self"));
         if logins >= 3 && renewals >= 2 {
             Ok(())
@@ -525,7 +535,7 @@ fn each_epoch_reads_the_version_that_the_first_one_read() {
     host.order("o", "task: t");
     host.start();
     let read = |host: &Host| fs::read_to_string(host.path("effects.read")).unwrap_or_default();
-    eventually(SOON, || if read(&host).ends_with("1\n") { Ok(()) } else { Err(host.log_tail()) });
+    eventually(DEFAULT_TIMEOUT, || if read(&host).ends_with("1\n") { Ok(()) } else { Err(host.log_tail()) });
     vault.put("app/v12", json!({"password": "changed meanwhile", "user": "scott-tiger"}));
     host.executors().iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
     host.wait_for("o", &["succeeded"]);
@@ -577,7 +587,7 @@ fn an_agent_that_may_not_make_tokens_says_so_and_does_not_go_round() {
         report["reason"] == "vault" && report["message"].to_string().contains("update on auth/token/create")
     });
     let asked = || vault.requests().iter().filter(|line| line.ends_with("/token/create")).count();
-    eventually(SOON, || if asked() >= 3 { Ok(()) } else { Err(format!("{} attempts", asked())) });
+    eventually(DEFAULT_TIMEOUT, || if asked() >= 3 { Ok(()) } else { Err(format!("{} attempts", asked())) });
     assert!(vault.requests().len() < 20, "{:?}", vault.requests());
     vault.policy(
         "agent",

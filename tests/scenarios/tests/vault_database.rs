@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use hostler_testkit::{Host, Postgres, SOON, Vault, eventually};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, Postgres, Vault, eventually};
 
 /// Logs in with what it was given, says as whom, and waits.
 const LOGIN: &str = "#!/bin/sh
@@ -30,16 +30,19 @@ fn p7_database_credentials_are_good_for_as_long_as_the_run_takes_and_gone_after_
     host.task("t", yaml, &[("login", &LOGIN.replace("PORT", &database.port().to_string()))]);
     host.order("o", "task: t");
     host.start();
-    let role = eventually(SOON, || match fs::read_to_string(host.path("effects.in")) {
+    let role = eventually(DEFAULT_TIMEOUT, || match fs::read_to_string(host.path("effects.in")) {
         Ok(user) => Ok(user.trim().to_owned()),
         Err(_) => Err(host.log_tail()),
     });
-    eventually(SOON, || match vault.renewals() {
+    eventually(DEFAULT_TIMEOUT, || match vault.renewals() {
         4.. => Ok(()),
         n => Err(format!("{n} renewals")),
     });
     assert!(exists(database, &role));
     fs::write(host.path("effects.go"), "").expect("the word");
     host.wait_for("o", &["succeeded"]);
-    eventually(SOON, || if exists(database, &role) { Err(format!("{role} lives")) } else { Ok(()) });
+    eventually(
+        DEFAULT_TIMEOUT,
+        || if exists(database, &role) { Err(format!("{role} lives")) } else { Ok(()) },
+    );
 }

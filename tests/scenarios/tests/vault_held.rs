@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hostler::host::crash::CrashPoint;
 use hostler_scenarios::trace::{CALLS, Disk, parse};
-use hostler_testkit::{Held, Host, SOON, Vault, eventually, program, signal};
+use hostler_testkit::{DEFAULT_TIMEOUT, Held, Host, Vault, eventually, program, signal};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -51,7 +51,7 @@ const WAITS: &str = "  - {name: a, run: [./wait], effect: repeatable}\n";
 
 fn is_up(host: &Host, order: &str, epoch: u32) {
     let up = host.path(&format!("effects.up.{order}.{epoch}"));
-    eventually(SOON, || if up.exists() { Ok(()) } else { Err(host.log_tail()) });
+    eventually(DEFAULT_TIMEOUT, || if up.exists() { Ok(()) } else { Err(host.log_tail()) });
 }
 
 fn go(host: &Host, order: &str) {
@@ -85,7 +85,7 @@ fn attempts_leave_nothing(name: &str, path: &str, word: &str, fail: impl Fn(&Vau
         host.order(order, "task: t");
         let before = asked(&vault, path);
         let mut most = Held::default();
-        eventually(SOON, || {
+        eventually(DEFAULT_TIMEOUT, || {
             let (attempts, held) = (asked(&vault, path) - before, vault.held());
             most = if held.users > most.users { held } else { most };
             if attempts >= 4 {
@@ -187,11 +187,14 @@ fn p7_a_cancel_leaves_nothing_in_whichever_phase_it_comes() {
         host.order(phase, &format!("task: {task}\nrevision: {phase}"));
         match phase {
             "waiting" => drop(host.wait_for(phase, &["waiting vault"])),
-            "reading" => eventually(SOON, || {
+            "reading" => eventually(DEFAULT_TIMEOUT, || {
                 if asked(&vault, "database/creds/slow") > before { Ok(()) } else { Err(host.log_tail()) }
             }),
             "claim" => {
-                eventually(SOON, || if host.has_crashed() { Ok(()) } else { Err(host.log_tail()) });
+                eventually(
+                    DEFAULT_TIMEOUT,
+                    || if host.has_crashed() { Ok(()) } else { Err(host.log_tail()) },
+                );
             }
             _ => is_up(&host, phase, 1),
         }
@@ -220,7 +223,7 @@ fn start_traced(host: &mut Host) {
 /// All processes end at once, and what was not synced is lost, as is all that lay in memory.
 fn power_cut(host: &mut Host) {
     let trace = host.path("trace");
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         host.processes().iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
         if host.is_up() { Err("strace waits for a process".into()) } else { Ok(()) }
     });
@@ -248,7 +251,7 @@ fn p7_a_power_cut_at_any_point_leaves_nothing() {
         host.crash_at(point.name());
         host.order("o", "task: t");
         start_traced(&mut host);
-        eventually(SOON, || {
+        eventually(DEFAULT_TIMEOUT, || {
             let waits = || format!("nothing ended at {}; {}", point.name(), host.log_tail());
             if host.has_crashed() { Ok(()) } else { Err(waits()) }
         });

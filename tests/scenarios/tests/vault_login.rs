@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hostler_testkit::{Certificates, Host, ROLE_ID, SECRET_ID, SOON, Vault, eventually};
+use hostler_testkit::{Certificates, DEFAULT_TIMEOUT, Host, ROLE_ID, SECRET_ID, Vault, eventually};
 use serde_json::json;
 
 fn logins(vault: &Vault) -> usize {
@@ -44,7 +44,7 @@ fn a_refused_login_is_not_repeated_into_a_lockout_and_a_changed_file_is_tried_at
     host.start();
     host.order("o", "task: kv");
     let said = |host: &Host| host.agent_report().unwrap_or_default()["conditions"].to_string();
-    eventually(SOON, || match (logins(&vault), said(&host)) {
+    eventually(DEFAULT_TIMEOUT, || match (logins(&vault), said(&host)) {
         (2, all) if all.contains("refuses to log the agent in") => Ok(()),
         (count, all) => Err(format!("{count} logins, {all}")),
     });
@@ -56,10 +56,9 @@ fn a_refused_login_is_not_repeated_into_a_lockout_and_a_changed_file_is_tried_at
         host.wait_until(order, "to wait for Vault", |report| report["reason"] == "vault");
     }
     let since = Instant::now();
-    eventually(
-        SOON,
-        || if since.elapsed() > Duration::from_secs(8) { Ok(()) } else { Err("a little".into()) },
-    );
+    eventually(DEFAULT_TIMEOUT, || {
+        if since.elapsed() > Duration::from_secs(8) { Ok(()) } else { Err("a little".into()) }
+    });
     assert_eq!(logins(&vault), 2, "{}", host.log_tail());
     assert_eq!(said(&host), first);
     fs::write(host.path("secret_id"), SECRET_ID).expect("the right secret id");
@@ -89,7 +88,7 @@ fn each_trouble_with_a_login_has_words_of_its_own() {
     let refused = said("l8", "", wrong);
     assert!(refused.contains("invalid"), "{refused}");
     // A server locks the role after some wrong ids, and then says of each login the same as of a wrong mount.
-    let locked = eventually(SOON, || {
+    let locked = eventually(DEFAULT_TIMEOUT, || {
         let text = said("l9", "", wrong);
         if text.contains("invalid") { Err(text) } else { Ok(text) }
     });

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use hostler_testkit::{Host, SOON, Vault, eventually};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, Vault, eventually};
 use serde_json::json;
 
 /// The paths of a shipped policy with what is allowed there; the double's engine of version 2 is called `secret`.
@@ -70,18 +70,18 @@ fn the_shipped_policies_allow_what_is_asked_for_and_nothing_else() {
     let long_ago = SystemTime::now() - Duration::from_secs(600);
     fs::File::open(&record).and_then(|file| file.set_modified(long_ago)).expect("its age");
     host.start();
-    eventually(SOON, || if record.exists() { Err(host.log_tail()) } else { Ok(()) });
+    eventually(DEFAULT_TIMEOUT, || if record.exists() { Err(host.log_tail()) } else { Ok(()) });
     host.order(
         "o",
         "task: t\non_secret_change: ['secret/data/postgres/db1#password', 'secret/data/postgres/db1/app#password']",
     );
-    eventually(SOON, || match vault.policies_of("auth/token/create") {
+    eventually(DEFAULT_TIMEOUT, || match vault.policies_of("auth/token/create") {
         all if all == [["default", "runs"]] => Ok(()),
         all => Err(format!("{all:?}; {}", host.log_tail())),
     });
     let asked =
         |child: bool, path: &str| vault.asked().iter().any(|one| one.child == child && one.path == path);
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         match asked(true, "sys/leases/renew") && asked(false, "secret/metadata/postgres/db1/app") {
             true => Ok(()),
             false => Err(format!("{:?}; {}", vault.asked(), host.log_tail())),
@@ -89,7 +89,9 @@ fn the_shipped_policies_allow_what_is_asked_for_and_nothing_else() {
     });
     fs::write(host.path("effects.go"), "").expect("the word");
     host.wait_for("o", &["succeeded"]);
-    eventually(SOON, || if asked(false, "auth/token/renew-self") { Ok(()) } else { Err(host.log_tail()) });
+    eventually(DEFAULT_TIMEOUT, || {
+        if asked(false, "auth/token/renew-self") { Ok(()) } else { Err(host.log_tail()) }
+    });
     let (_, said) = host.hostler(&["check"]);
     assert!(said.contains("may make tokens for runs"), "{said}");
     for (child, rules) in [(false, &agent), (true, &run)] {

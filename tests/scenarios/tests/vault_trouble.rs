@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use hostler_testkit::{Ailment, Certificates, Fake, Host, Reply, SOON, Vault, eventually};
+use hostler_testkit::{Certificates, DEFAULT_TIMEOUT, Fake, FaultMode, Host, Reply, Vault, eventually};
 use serde_json::json;
 
 /// Ends when it is told to; its deadline only reports, so that it outlives the lease that it began with.
@@ -25,7 +25,7 @@ fn with_lease(host: &Host, timeout: &str) {
 
 fn up(host: &Host, order: &str) {
     let read = host.path(&format!("effects.read.{order}"));
-    eventually(SOON, || if read.exists() { Ok(()) } else { Err(host.log_tail()) });
+    eventually(DEFAULT_TIMEOUT, || if read.exists() { Ok(()) } else { Err(host.log_tail()) });
 }
 
 fn go(host: &Host) {
@@ -47,7 +47,7 @@ fn p7_leases_are_renewed_for_as_long_as_a_run_takes() {
     up(&host, "o");
     // Three times its first life, also when the agent is gone.
     host.kill();
-    eventually(SOON, || match vault.renewals() {
+    eventually(DEFAULT_TIMEOUT, || match vault.renewals() {
         4.. => Ok(()),
         n => Err(format!("{n} renewals; {:?}", vault.leases())),
     });
@@ -55,22 +55,24 @@ fn p7_leases_are_renewed_for_as_long_as_a_run_takes() {
     go(&host);
     host.start();
     host.wait_for("o", &["succeeded"]);
-    eventually(SOON, || if vault.leases().is_empty() { Ok(()) } else { Err("the lease lives".into()) });
+    eventually(DEFAULT_TIMEOUT, || {
+        if vault.leases().is_empty() { Ok(()) } else { Err("the lease lives".into()) }
+    });
 }
 
 #[test]
 fn p7_whatever_vault_goes_through_during_a_run_and_at_its_end_the_run_ends_by_its_own_word() {
     let ailments = [
-        ("down", Ailment::None),
-        ("sealed", Ailment::None),
-        ("restarted", Ailment::None),
-        ("forgotten", Ailment::None),
-        ("busy", Ailment::Status(429, "rate limit quota exceeded".into())),
-        ("later", Ailment::TooMany(2)),
-        ("broken", Ailment::Status(500, "local node not active but active cluster node not found".into())),
-        ("half", Ailment::Half),
-        ("garbage", Ailment::Garbage),
-        ("silent", Ailment::Silent),
+        ("down", FaultMode::None),
+        ("sealed", FaultMode::None),
+        ("restarted", FaultMode::None),
+        ("forgotten", FaultMode::None),
+        ("busy", FaultMode::Status(429, "rate limit quota exceeded".into())),
+        ("later", FaultMode::TooMany(2)),
+        ("broken", FaultMode::Status(500, "local node not active but active cluster node not found".into())),
+        ("half", FaultMode::Half),
+        ("garbage", FaultMode::Garbage),
+        ("silent", FaultMode::Silent),
     ];
     std::thread::scope(|scope| {
         for (name, ailment) in ailments {
@@ -79,7 +81,7 @@ fn p7_whatever_vault_goes_through_during_a_run_and_at_its_end_the_run_ends_by_it
     });
 }
 
-fn ails_during_a_run(name: &str, ailment: Ailment) {
+fn ails_during_a_run(name: &str, ailment: FaultMode) {
     let mut vault = Vault::start_with_database();
     vault.lease_ttl(4, None);
     let mut host = Host::on_vault(name, &vault, "");
@@ -101,7 +103,7 @@ fn ails_during_a_run(name: &str, ailment: Ailment) {
     // In the middle: the next renewal meets it. A server that is down notes no request.
     let tried =
         |log: &str| ["is not renewed", "the run's token has ended"].iter().any(|word| log.contains(word));
-    eventually(SOON, || match (vault.renewals() > before, tried(&log(&host))) {
+    eventually(DEFAULT_TIMEOUT, || match (vault.renewals() > before, tried(&log(&host))) {
         (true, _) if name == "restarted" => Ok(()),
         (_, true) => Ok(()),
         _ => Err(host.log_tail()),
@@ -117,7 +119,7 @@ fn ails_during_a_run(name: &str, ailment: Ailment) {
         vault.start_again();
     }
     vault.seal(false);
-    vault.ail(Ailment::None);
+    vault.ail(FaultMode::None);
     // And afterwards the next run has secrets again.
     host.order("p", "task: t\nrevision: again");
     host.wait_for("p", &["succeeded"]);
@@ -133,7 +135,7 @@ fn p7_a_lease_or_a_policy_that_is_taken_away_during_a_run_is_told_and_ends_nothi
     host.order("o", "task: t");
     up(&host, "o");
     vault.revoke_leases();
-    eventually(SOON, || match log(&host) {
+    eventually(DEFAULT_TIMEOUT, || match log(&host) {
         log if log.contains("is not renewed any more") && log.contains("lease not found") => Ok(()),
         _ => Err(host.log_tail()),
     });
@@ -145,7 +147,7 @@ fn p7_a_lease_or_a_policy_that_is_taken_away_during_a_run_is_told_and_ends_nothi
     up(&host, "p");
     vault.policy("agent", &[("auth/token/create", &["update"])]);
     vault.policy("default", &[("auth/token/revoke-self", &["update"])]);
-    eventually(SOON, || match log(&host) {
+    eventually(DEFAULT_TIMEOUT, || match log(&host) {
         log if log.contains("is not renewed yet: Vault") && log.contains("forbids to renew a lease") => {
             Ok(())
         }
@@ -174,7 +176,7 @@ fn p7_a_token_that_comes_to_its_longest_life_during_a_run_ends_no_run_and_starts
     up(&host, "o");
     let dead = "the run's token has ended";
     let logins = || vault.requests().iter().filter(|line| line.ends_with("/approle/login")).count();
-    eventually(SOON, || if logins() >= 4 { Ok(()) } else { Err(format!("{} logins", logins())) });
+    eventually(DEFAULT_TIMEOUT, || if logins() >= 4 { Ok(()) } else { Err(format!("{} logins", logins())) });
     assert_eq!(host.executors().len(), 1, "the run goes on: {dead}");
     // Leases of the token would end in the middle of this one, whatever Vault says of them.
     vault.lease_ttl(3600, None);
@@ -199,7 +201,7 @@ fn p7_the_agents_token_is_made_to_outlive_a_run_with_leases_where_vault_allows_i
     // No agent is there to renew it.
     host.kill();
     let since = Instant::now();
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         assert_eq!(vault.leases().len(), 1, "its parent lives");
         if since.elapsed() > Duration::from_secs(7) { Ok(()) } else { Err("a little longer".into()) }
     });
@@ -253,7 +255,7 @@ fn p7_a_standbys_redirect_is_followed_to_configured_servers_only() {
     let active = Vault::start();
     active.put("app/t7", json!({"password": "correct horse"}));
     let standby = Vault::start();
-    standby.ail(Ailment::Standby(active.address()));
+    standby.ail(FaultMode::Standby(active.address()));
     let thief = Fake::start(vec![Reply::Close]);
     let yaml = "name: kv\nversion: 1\nsecrets: {password: {path: secret/data/app/t7, field: password}}\n\
                 steps:\n  - {name: a, run: [/bin/true]}\n";
@@ -277,7 +279,7 @@ fn p7_a_standbys_redirect_is_followed_to_configured_servers_only() {
     host.order("p", "task: kv\nrevision: again");
     host.wait_for("p", &["succeeded"]);
     // One that sends everybody to somebody else sees no token go there.
-    active.ail(Ailment::Standby(format!("http://127.0.0.1:{}", thief.port())));
+    active.ail(FaultMode::Standby(format!("http://127.0.0.1:{}", thief.port())));
     host.order("q", "task: kv\nrevision: once more");
     host.wait_until("q", "to be told", |report| report["message"].to_string().contains("not followed"));
     assert!(thief.requests().is_empty(), "{:?}", thief.requests());
@@ -304,7 +306,7 @@ fn p7_a_changed_token_file_is_taken_up_at_once() {
     ));
     host.start();
     let lookups = || vault.requests().iter().filter(|line| line.ends_with("/lookup-self")).count();
-    eventually(SOON, || if lookups() >= 1 { Ok(()) } else { Err("no login".into()) });
+    eventually(DEFAULT_TIMEOUT, || if lookups() >= 1 { Ok(()) } else { Err("no login".into()) });
     // By turns it would be looked at after half a minute.
     for round in 2..5 {
         let (before, token) = (lookups(), format!("token-of-the-host-{round}"));
@@ -318,7 +320,7 @@ fn p7_a_changed_token_file_is_taken_up_at_once() {
     }
     // Reading it is no change: nothing goes round.
     let mut round = 0;
-    eventually(SOON, || {
+    eventually(DEFAULT_TIMEOUT, || {
         let (before, order) = (lookups(), format!("o{round}"));
         round += 1;
         host.order(&order, "task: none");

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use hostler_testkit::{Host, SOON, Vault, eventually};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, Vault, eventually};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -47,7 +47,7 @@ fn meets_every_end(name: &str, word: &str, fail: impl Fn(&Vault, bool)) {
     host.set_clock(0, true);
     host.start();
     // The agent has nothing to do, and thinks that all is well.
-    eventually(SOON, || if vault.tokens() == 1 { Ok(()) } else { Err("no login".into()) });
+    eventually(DEFAULT_TIMEOUT, || if vault.tokens() == 1 { Ok(()) } else { Err("no login".into()) });
     fail(&vault, true);
     let ((begin, _), (end, late)) = (in_minutes(0), in_minutes(10));
     let late = late.strftime("%Y-%m-%dT%H:%M:%SZ");
@@ -85,7 +85,7 @@ fn meets_every_end(name: &str, word: &str, fail: impl Fn(&Vault, bool)) {
     fail(&vault, false);
     for order in ["stays", "replaced"] {
         // The look at Vault and after it the next attempt are up to a minute away each.
-        eventually(SOON * 3, || match host.report(order) {
+        eventually(DEFAULT_TIMEOUT * 3, || match host.report(order) {
             Some(report) if report["phase"] == "succeeded" => Ok(()),
             report => Err(format!("{order}: {report:?}; {}", host.log_tail())),
         });
@@ -127,7 +127,7 @@ fn p7_what_a_run_waits_for_is_told_and_becomes_a_condition_and_attempts_become_r
     let conditions = || host.agent_report().unwrap_or_default()["conditions"].to_string();
     assert!(!conditions().contains("waits for its secrets"), "not at once");
     host.set_clock(61, true);
-    eventually(SOON, || match conditions() {
+    eventually(DEFAULT_TIMEOUT, || match conditions() {
         all if all.contains("vault: order o waits for its secrets since") && all.contains("syntax error") => {
             Ok(())
         }
@@ -162,7 +162,9 @@ fn p7_an_idle_agent_knows_within_a_minute_how_vault_is_and_whether_its_token_liv
                 let mut vault = Vault::start();
                 let mut host = Host::on_vault(kind, &vault, "");
                 host.start();
-                eventually(SOON, || if vault.tokens() == 1 { Ok(()) } else { Err("no login".into()) });
+                eventually(DEFAULT_TIMEOUT, || {
+                    if vault.tokens() == 1 { Ok(()) } else { Err("no login".into()) }
+                });
                 let logins = |vault: &Vault| {
                     vault.requests().iter().filter(|line| line.ends_with("/approle/login")).count()
                 };
@@ -216,14 +218,14 @@ fn a_mount_may_have_data_in_its_name() {
     );
     host.start();
     host.order("o", "task: n\non_secret_change: ['team/data/kv/data/x#password']");
-    host.carried_out("o", 1);
-    eventually(SOON, || {
+    host.wait_completed("o", 1);
+    eventually(DEFAULT_TIMEOUT, || {
         let asked = vault.requests().iter().any(|line| line.ends_with("/team/data/kv/metadata/x"));
         if asked { Ok(()) } else { Err(format!("{:?}", vault.requests())) }
     });
     host.wait_until("o", "to watch", |report| report["phase"] == "waiting" || report["phase"] == "succeeded");
     let quiet = || host.agent_report().unwrap_or_default()["conditions"].to_string();
     vault.write("team/data/kv/data/x", json!({"data": {"password": "battery staple"}}));
-    host.carried_out("o", 2);
+    host.wait_completed("o", 2);
     assert!(!quiet().contains("which an order watches"), "{}", quiet());
 }

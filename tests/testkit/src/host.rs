@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::{Consul, ROLE_ID, SECRET_ID, Vault, eventually, request};
 
 /// How long anything that an agent does at once may take on a slow machine.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The program under test: what `HOSTLER_BIN` names, built with the crash points.
 #[track_caller]
@@ -270,7 +270,7 @@ impl Host {
     /// Waits until steps of an order have appended so many lines, and the run of the last one is reported as succeeded: until
     /// a run that is over in a moment is reported, the report of the one before stands.
     #[track_caller]
-    pub fn carried_out(&self, order: &str, count: usize) -> Value {
+    pub fn wait_completed(&self, order: &str, count: usize) -> Value {
         self.wait_until(order, &format!("{count} effects, and the success of the last"), |report| {
             let text = fs::read_to_string(self.path("effects")).unwrap_or_default();
             let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -356,7 +356,7 @@ impl Host {
     /// Waits until the report of an order is as wanted.
     #[track_caller]
     pub fn wait_until(&self, order: &str, wanted: &str, good: impl Fn(&Value) -> bool) -> Value {
-        eventually(SOON, || match self.report(order) {
+        eventually(DEFAULT_TIMEOUT, || match self.report(order) {
             Some(report) if good(&report) => Ok(report),
             Some(report) => Err(format!("{order}: wanted {wanted}, it says {report}; {}", self.log_tail())),
             None => Err(format!("{order}: wanted {wanted}, there is no report; {}", self.log_tail())),
@@ -414,7 +414,7 @@ impl Host {
     pub fn stop(&mut self) {
         if let Some(mut agent) = self.agent.take() {
             signal(agent.id(), Signal::SIGTERM);
-            eventually(SOON, || match agent.try_wait() {
+            eventually(DEFAULT_TIMEOUT, || match agent.try_wait() {
                 Ok(Some(status)) if status.success() => Ok(()),
                 Ok(Some(status)) => panic!("the agent ended with {status}; {}", self.log_tail()),
                 _ => Err("the agent does not end".into()),
@@ -443,7 +443,7 @@ impl Host {
     /// Starts the agent again whenever it is down, until `done`.
     #[track_caller]
     pub fn keep_up_until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Result<T, String>) -> T {
-        eventually(SOON * 2, || {
+        eventually(DEFAULT_TIMEOUT * 2, || {
             if !self.is_up() {
                 self.start();
             }
@@ -465,7 +465,7 @@ impl Host {
         fs::rename(&temp, self.path("clock")).expect("the clock");
         if let Some(pid) = self.agent_pid() {
             // Before the agent listens to it, the signal would end it.
-            eventually(SOON, || {
+            eventually(DEFAULT_TIMEOUT, || {
                 let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
                 let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
                 let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

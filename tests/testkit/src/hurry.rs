@@ -25,13 +25,13 @@ const MOST: usize = 16;
 const PHASE: usize = 16;
 
 /// A clock that runs as fast as the test says.
-pub struct Hurry {
+pub struct TimeWarp {
     folder: TempDir,
     file: File,
     phases: RefCell<Vec<(Duration, u32)>>,
 }
 
-impl Hurry {
+impl TimeWarp {
     /// A clock that runs as the machine's does.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");

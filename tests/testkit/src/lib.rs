@@ -23,14 +23,14 @@ use std::time::{Duration, Instant};
 
 pub use consul::{Consul, Options, cluster};
 pub use fake::{Fake, Reply};
-pub use host::{Host, SOON, lives, program, signal};
+pub use host::{DEFAULT_TIMEOUT, Host, lives, program, signal};
 pub use http::{Response, request};
-pub use hurry::Hurry;
+pub use hurry::TimeWarp;
 pub use postgres::Postgres;
 pub use prometheus::{Prometheus, promtool};
 pub use proxy::Proxy;
 pub use tls::Certificates;
-pub use vault::{Ailment, Asked, Held, ROLE_ID, SECRET_ID, Vault};
+pub use vault::{Asked, FaultMode, Held, ROLE_ID, SECRET_ID, Vault};
 
 /// Asks `probe` again and again until it answers `Ok`; panics with its last complaint when `deadline` has
 /// passed. The only place of the tests that sleeps.

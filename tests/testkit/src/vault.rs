@@ -50,7 +50,7 @@ pub struct Held {
 
 /// What is wrong with the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ailment {
+pub enum FaultMode {
     /// Nothing.
     None,
     /// It answers everything with this status and text.
@@ -118,7 +118,7 @@ pub struct Asked {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) sealed: bool,
-    pub(crate) ailment: Ailment,
+    pub(crate) ailment: FaultMode,
     pub(crate) tokens: BTreeMap<String, Token>,
     /// By policy: a path, with `*` at its end for all below it, and what is allowed there.
     pub(crate) policies: BTreeMap<String, Vec<(String, Vec<String>)>>,
@@ -264,7 +264,7 @@ impl Vault {
     }
 
     /// Lets it ail from the next request on.
-    pub fn ail(&self, ailment: Ailment) {
+    pub fn ail(&self, ailment: FaultMode) {
         self.state().ailment = ailment;
     }
 
@@ -592,8 +592,8 @@ fn serve(mut stream: impl Read + Write, state: &Mutex<State>, behind: Option<u16
     };
     let mut more = String::new();
     let (status, body) = match ailment {
-        Ailment::None => answer(),
-        Ailment::TooMany(seconds) => {
+        FaultMode::None => answer(),
+        FaultMode::TooMany(seconds) => {
             more = format!(
                 "Retry-After: {seconds}\r\nX-Ratelimit-Limit: 2\r\nX-Ratelimit-Remaining: 0\r\nX-Ratelimit-Reset: {seconds}\r\n"
             );
@@ -601,22 +601,22 @@ fn serve(mut stream: impl Read + Write, state: &Mutex<State>, behind: Option<u16
             let said = format!("request path \"{path}\": rate limit quota exceeded");
             (429, serde_json::json!({"errors": [said]}).to_string())
         }
-        Ailment::Standby(address) => {
+        FaultMode::Standby(address) => {
             more = format!("Location: {address}{}\r\n", request.target);
             (307, String::new())
         }
-        Ailment::Status(status, text) => (status, serde_json::json!({"errors": [text]}).to_string()),
-        Ailment::Silent => {
+        FaultMode::Status(status, text) => (status, serde_json::json!({"errors": [text]}).to_string()),
+        FaultMode::Silent => {
             drop(stream.read(&mut [0; 64]));
             return;
         }
-        Ailment::Half => {
+        FaultMode::Half => {
             drop(stream.write_all(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"req",
             ));
             return;
         }
-        Ailment::Garbage => (200, "<html>no Vault here</html>".to_owned()),
+        FaultMode::Garbage => (200, "<html>no Vault here</html>".to_owned()),
     };
     let head = format!(
         "HTTP/1.1 {status} Double\r\nCache-Control: no-store\r\nContent-Type: application/json\r\n\

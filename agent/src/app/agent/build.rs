@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{
-    Agent, formats, identity, presence, reload, remember, runs, secrets, sights, space, standing, telemetry,
-    unready, vault, warnings,
+    Agent, consul_service, disk_guard, formats, identity, recurring, reload, remember, runs, secrets,
+    telemetry, unready, vault, warnings, watches,
 };
 use crate::app::open::{self, Opened};
 use crate::catalog::Catalog;
@@ -29,8 +29,8 @@ use crate::host::notify::Notify;
 use crate::host::{clock, disk, facts, process};
 use crate::ledger::identity::IdentityError;
 use crate::ledger::{Audit, Ledger};
-use crate::report::wanted::{Texts, Wanted};
-use crate::telemetry::tally::Tally;
+use crate::report::desired::{DesiredReports, RenderQueue};
+use crate::telemetry::counters::RunCounters;
 use crate::vault::VaultError;
 
 /// An agent that was killed is gone within this, and its lock with it.
@@ -74,7 +74,7 @@ impl Agent {
         opened: Opened,
         who: identity::Who,
         mut notify: Notify,
-        anew: reload::Anew,
+        reload_context: reload::ReloadContext,
     ) -> Result<Self, AgentError> {
         let Opened { store, consul } = opened;
         process::usual_umask();
@@ -93,44 +93,44 @@ impl Agent {
             tracing::error!("safe mode, nothing is started: {error}");
         }
         let own_format = ledger.as_ref().is_ok_and(Ledger::is_newest);
-        let probation = formats::Probation::of(&settings.state_dir, own_format);
+        let rollback_window = formats::RollbackWindow::of(&settings.state_dir, own_format);
         let audit = Audit::open(&settings.state_dir);
         if let Err(error) = &audit {
             tracing::error!("nothing is started, since the audit cannot be kept: {error}");
         }
-        let standings =
-            ledger.as_ref().map(|ledger| standing::Standings::of(ledger.memory())).unwrap_or_default();
+        let recurring =
+            ledger.as_ref().map(|ledger| recurring::RecurringOrders::of(ledger.state())).unwrap_or_default();
         let mut sources = vec![Source::Host(host.clone())];
         sources.extend(settings.groups.iter().cloned().map(Source::Group));
         let rule = OwnerRule::of_process();
         let catalog = Catalog::load(&settings.task_dirs, rule);
         let runs = runs::Runs::open(&runs_dir, events.clone());
         let launcher = open::launcher(settings.launcher);
-        let (wanted, _) = watch::channel(Arc::new(Wanted::default()));
+        let (wanted, _) = watch::channel(Arc::new(DesiredReports::default()));
         let vault = vault::open(&settings)?;
         let since_boot = clock::since_boot().as_secs_f64() - facts::process().started;
-        let presence = consul
+        let consul_service = consul
             .clone()
-            .map(|consul| presence::Presence::of(consul, &settings.keys, &host, &settings.groups));
+            .map(|consul| consul_service::ConsulService::of(consul, &settings.keys, &host, &settings.groups));
         Ok(Self {
-            anew,
-            unsettled: None,
+            reload_context,
+            pending_config: None,
             consul,
-            presence,
+            consul_service,
             vault_keeper: None,
             unready: unready::Waiting::default(),
             give_back: Arc::default(),
             giving_back: None,
             listening: telemetry::Listening::new(),
             started: clock::now().as_duration().as_secs_f64() - since_boot,
-            tally: Tally::default(),
-            shown: telemetry::Shown::default(),
+            counters: RunCounters::default(),
+            shown: telemetry::PhaseCounts::default(),
             warnings: warnings::Warnings::default(),
             reported: watch::channel(None).0,
             host,
             who,
-            past: None,
-            rivals: watch::channel(None).1,
+            prior_reports: None,
+            name_conflicts: watch::channel(None).1,
             refused_reports: watch::channel(None).1,
             boot: facts::boot_id(),
             program: std::env::current_exe()?,
@@ -138,30 +138,30 @@ impl Agent {
             launcher,
             store,
             sources,
-            sights: Vec::new(),
-            doubt: Arc::default(),
-            sighted: sights::Sighted::default(),
-            sightings: 0,
-            seeing: sights::Seeing::default(),
+            watches: Vec::new(),
+            reread: Arc::default(),
+            sync: watches::SyncStatus::default(),
+            snapshot_count: 0,
+            desired: watches::Desired::default(),
             ledger,
             audit,
             reported_audit: Head::default(),
             ledger_full: None,
             audited: remember::Audited::default(),
-            space: space::Space::of(&settings.state_dir),
+            disk_guard: disk_guard::DiskGuard::of(&settings.state_dir),
             catalog,
-            examined: BTreeMap::new(),
+            checked_orders: BTreeMap::new(),
             runs,
             starting: BTreeMap::new(),
             copying: Arc::default(),
             ending: BTreeSet::new(),
             rebooting: false,
-            calm_until: None,
-            standings,
+            quiet_until: None,
+            recurring,
             secrets: secrets::Secrets::default(),
-            probation,
+            rollback_window,
             vault,
-            sight_again: None,
+            desired_retry_at: None,
             told_before: None,
             leaving: super::forget::Leaving::default(),
             dropped_count: 0,
@@ -170,7 +170,7 @@ impl Agent {
             events,
             inbox,
             wanted,
-            texts: Texts::default(),
+            texts: RenderQueue::default(),
             notify,
             settings,
             _lock: lock,

@@ -23,44 +23,48 @@ impl Agent {
         for _ in 0..MOST_DECISIONS {
             let Ok(ledger) = &self.ledger else { return };
             let now = clock::now();
-            let barred = self.barred(now);
+            let start_block = self.start_block(now);
             let unread = BTreeMap::new();
             let no_vault = self.no_vault();
             // On a host that is not who it was, nothing follows from what is or is not there.
             let (is_itself, no_controls) = (self.who.differs.is_none(), Controls::new());
-            let judges = self.past.is_some() && self.sighted.visible && is_itself;
+            let judges = self.prior_reports.is_some() && self.sync.all_current && is_itself;
             let view = View {
                 now,
                 boot: &self.boot,
                 host: &self.host,
                 sources: &self.sources,
-                orders: judges.then_some(&self.seeing.orders),
-                past: self.past.as_ref().unwrap_or(&unread),
-                barred: barred.as_deref(),
-                full: self.space.full.as_deref(),
-                unknown: &self.sighted.unknown,
-                controls: if is_itself { &self.seeing.controls } else { &no_controls },
-                freezes: &self.seeing.freezes,
-                indexes: &self.sighted.indexes,
-                memory: ledger.memory(),
-                examined: &self.examined,
+                orders: judges.then_some(&self.desired.orders),
+                prior_reports: self.prior_reports.as_ref().unwrap_or(&unread),
+                start_block: start_block.as_deref(),
+                full: self.disk_guard.full.as_deref(),
+                unknown: &self.sync.unknown,
+                controls: if is_itself { &self.desired.controls } else { &no_controls },
+                freezes: &self.desired.freezes,
+                indexes: &self.sync.indexes,
+                memory: ledger.state(),
+                checked_orders: &self.checked_orders,
                 runs: self.runs.views(),
                 unread: self.runs.unread(),
-                former: self.former(),
+                previous_format: self.previous_format(),
                 starting: &self.starting,
                 parallel: self.settings.runs.parallel,
-                calm_until: self.calm_until,
+                quiet_until: self.quiet_until,
                 clock: self.clock(),
-                unreachable: self.sighted.away,
+                unreachable: self.sync.away,
                 vault: no_vault.as_deref(),
                 unready: self.unready.orders(),
-                confirmed: &self.standings.copies,
-                answers: &self.standings.answers,
+                confirmed: &self.recurring.copies,
+                answers: &self.recurring.answers,
                 versions: &self.secrets.versions,
             };
             let mut decision = decide(&view, &mut clock::new_run);
-            decision.wake =
-                decision.wake.into_iter().chain(self.barred_until(now)).chain(self.space.wake(now)).min();
+            decision.wake = decision
+                .wake
+                .into_iter()
+                .chain(self.start_blocked_until(now))
+                .chain(self.disk_guard.wake(now))
+                .min();
             let actions = std::mem::take(&mut decision.actions);
             let again = self.dispatch(actions, &mut decision);
             self.decision = decision;
@@ -78,15 +82,15 @@ impl Agent {
         for action in actions {
             match action {
                 Action::Remember(fact) => facts.push(fact),
-                Action::Examine(key) => again |= self.examine(&key),
+                Action::CheckOrder(key) => again |= self.examine(&key),
                 Action::Start { key, run, locks } => self.start(&key, run, locks),
                 Action::Launch { key, run, epoch, look } => self.launch(&key, run, epoch, look),
                 Action::Void { key, run, epoch } => again |= self.void(&key, run, epoch),
                 Action::Fence { key, run, epoch } => again |= self.fence(&key, run, epoch),
-                Action::Tell { run, asked } => again |= self.tell(run, asked),
-                Action::EndSurvivors { run } => self.end_survivors(run),
+                Action::SendRequest { run, asked } => again |= self.tell(run, asked),
+                Action::KillLeftovers { run } => self.kill_leftovers(run),
                 Action::Reboot { run } => self.reboot(run),
-                Action::Ask(key) => self.ask(&key),
+                Action::Probe(key) => self.ask(&key),
                 Action::Confirm(key) => facts.extend(self.confirmation(&key)),
             }
         }

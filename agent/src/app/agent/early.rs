@@ -27,14 +27,14 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// This process, from its start on.
-pub(super) struct Life {
+pub(super) struct AgentLifetime {
     file: PathBuf,
     deaths: u32,
     grows_old: AbortHandle,
 }
 
-impl Life {
-    /// Counts this start as an early death until it turns out otherwise. Needs a runtime.
+impl AgentLifetime {
+    /// Counts this start as an early death until it turns out otherwise. Requirements a runtime.
     pub(super) fn begin(runtime_dir: &Path) -> Self {
         Self::of(runtime_dir, EARLY)
     }
@@ -112,19 +112,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let runtime = folder.path().join("run");
         for deaths in 0..5 {
-            let life = Life::begin(&runtime);
+            let life = AgentLifetime::begin(&runtime);
             assert_eq!((life.deaths, life.pause()), (deaths, pause(deaths)));
             life.grows_old.abort();
         }
-        Life::begin(&runtime).ends_in_order();
-        assert_eq!(Life::begin(&runtime).deaths, 0, "stopped in order");
-        let old = Life::of(&runtime, Duration::from_millis(1));
+        AgentLifetime::begin(&runtime).ends_in_order();
+        assert_eq!(AgentLifetime::begin(&runtime).deaths, 0, "stopped in order");
+        let old = AgentLifetime::of(&runtime, Duration::from_millis(1));
         assert_eq!(old.deaths, 1);
         while !old.grows_old.is_finished() {
             sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(Life::begin(&runtime).deaths, 0, "one of them lived for long enough");
+        assert_eq!(AgentLifetime::begin(&runtime).deaths, 0, "one of them lived for long enough");
         std::fs::write(runtime.join(FILE), "many").unwrap();
-        assert_eq!(Life::begin(&runtime).deaths, 0, "no number");
+        assert_eq!(AgentLifetime::begin(&runtime).deaths, 0, "no number");
     }
 }

@@ -9,37 +9,37 @@ use inotify::WatchDescriptor;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::work::Made;
-use super::{Agent, past, sights};
+use super::prepare::PreparedRun;
+use super::{Agent, prior_reports, watches};
 use crate::domain::ids::RunId;
-use crate::domain::reconcile::Answer;
+use crate::domain::reconcile::ProbeAnswer;
+use crate::domain::secret_watch::SecretVersion;
 use crate::domain::source::OrderKey;
-use crate::domain::watched::Version;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::NotReady;
 use crate::report::document::Author;
 
 /// What could not be taken in at once is looked at again after this.
-const SIGHT_AGAIN: Duration = Duration::from_secs(1);
+const DESIRED_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event {
     /// A prefix shows something else.
-    Sight,
+    StoreChanged,
     /// What the host itself reported before.
-    Past(past::Past, Author),
+    PriorReports(prior_reports::PriorReports, Author),
     /// A run's folder has changed.
     Folder(WatchDescriptor),
     /// A run's folder is made, and the order is as it was: the run may start.
-    Made {
+    RunPrepared {
         /// Of this order.
         key: OrderKey,
         /// Which.
         run: RunId,
         /// The run; or why there is none.
-        result: Result<Made, NotMade>,
+        result: Result<PreparedRun, PrepareError>,
     },
     /// The last look at the order of a run without effect found it changed.
     Changed {
@@ -51,14 +51,14 @@ pub enum Event {
         epoch: u32,
     },
     /// An executor was launched.
-    Launched {
+    LaunchFinished {
         /// Whose.
         run: RunId,
         /// Whether it was.
         launched: bool,
     },
     /// An executor was not launched, because it could not be given what it needs.
-    Unlaunched {
+    LaunchDeferred {
         /// Whose.
         run: RunId,
         /// What is missing.
@@ -69,7 +69,7 @@ pub enum Event {
     /// What was kept from happening may be tried again.
     Again(RunId),
     /// A dead executor's processes were ended.
-    Survivors {
+    LeftoversKilled {
         /// Whose.
         run: RunId,
         /// How many live on, or why that cannot be told.
@@ -84,7 +84,7 @@ pub enum Event {
         /// Which secret.
         path: String,
         /// Its version, or why there is none.
-        told: Result<Version, String>,
+        told: Result<SecretVersion, String>,
     },
     /// A probe was asked whether an order's state holds.
     Answered {
@@ -95,13 +95,13 @@ pub enum Event {
         /// When it was asked.
         at: Timestamp,
         /// What it said.
-        answer: Answer,
+        answer: ProbeAnswer,
     },
 }
 
 /// Why a run was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum NotMade {
+pub enum PrepareError {
     /// Its order is refused: one line for the operator.
     #[error("{0}")]
     Refused(String),
@@ -116,28 +116,29 @@ pub enum NotMade {
 impl Agent {
     pub(super) fn apply(&mut self, event: Event) {
         match event {
-            Event::Sight => {
-                let sighted = sights::Sighted::of(&self.sights, &self.seeing);
-                self.sightings += u64::from(sighted.visible && !self.sighted.visible);
-                self.sighted = sighted;
-                let changed = sights::take(&self.sights, &mut self.seeing, Instant::now());
-                self.sight_again = (self.seeing.postponed > 0).then(|| Instant::now() + SIGHT_AGAIN);
+            Event::StoreChanged => {
+                let sync = watches::SyncStatus::of(&self.watches, &self.desired);
+                self.snapshot_count += u64::from(sync.all_current && !self.sync.all_current);
+                self.sync = sync;
+                let changed = watches::take(&self.watches, &mut self.desired, Instant::now());
+                self.desired_retry_at =
+                    (self.desired.postponed > 0).then(|| Instant::now() + DESIRED_RETRY_INTERVAL);
                 if changed {
                     here(CrashPoint::OrderSeen);
-                    self.examined.retain(|key, seen| {
-                        self.seeing.orders.get(key).is_some_and(|order| order.index == seen.index)
+                    self.checked_orders.retain(|key, seen| {
+                        self.desired.orders.get(key).is_some_and(|order| order.index == seen.index)
                     });
                     self.forget_answers();
                 }
             }
-            Event::Past(past, author) => self.begin_reports(past, &author),
+            Event::PriorReports(prior_reports, author) => self.start_reporting(prior_reports, &author),
             Event::Folder(watch) => self.runs.noticed(&watch),
-            Event::Made { key, run, result } => self.made(&key, run, result),
+            Event::RunPrepared { key, run, result } => self.made(&key, run, result),
             Event::Changed { key, run, epoch } => {
                 self.starting.remove(&run);
                 self.void(&key, run, epoch);
             }
-            Event::Launched { run, .. } => {
+            Event::LaunchFinished { run, .. } => {
                 self.starting.remove(&run);
                 here(CrashPoint::Launched);
                 self.runs.launched(run, clock::now());
@@ -145,16 +146,16 @@ impl Agent {
             Event::Again(run) => {
                 self.starting.remove(&run);
             }
-            Event::Unlaunched { run, why } => {
+            Event::LaunchDeferred { run, why } => {
                 self.starting.remove(&run);
                 self.not_ready(run, why);
             }
             Event::Vault => self.try_unready_again(),
             Event::Version { round, path, told } => self.told(round, path, told),
-            Event::Survivors { run, found } => {
+            Event::LeftoversKilled { run, found } => {
                 self.ending.remove(&run);
                 self.give_back.notify_one();
-                self.runs.survivors(run, found);
+                self.runs.leftovers(run, found);
             }
             Event::NotRebooted => self.rebooting = false,
             Event::Answered { key, index, at, answer } => self.answered(key, index, at, answer),

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 use super::Agent;
 use crate::domain::keys::Keys;
-use crate::domain::memory::{Fact, MAX_GONE, MAX_GONE_REPORTED, Memory};
 use crate::domain::name::Name;
 use crate::domain::source::OrderKey;
+use crate::domain::state::{Fact, LedgerState, MAX_GONE, MAX_GONE_REPORTED};
 use crate::host::clock;
 
 /// A report is written at most so long after what it tells has come about, as long as the store takes it.
@@ -37,7 +37,7 @@ pub(super) struct Leaving {
 }
 
 /// The keys of reports that the store need not hold any more, and the names of their orders.
-pub(super) fn dropped(memory: &Memory, told: Option<Timestamp>, host: &Name, keys: &Keys) -> Dropped {
+pub(super) fn dropped(memory: &LedgerState, told: Option<Timestamp>, host: &Name, keys: &Keys) -> Dropped {
     let mut dropped = Dropped::default();
     let gone = memory.gone();
     let Some(told) = told.filter(|_| gone.len() > MAX_GONE_REPORTED) else { return dropped };
@@ -69,8 +69,8 @@ impl Agent {
     /// Forgets the names that have been gone longest, once their reports are deleted.
     pub(super) fn forget_names(&mut self) {
         self.leaving.again = None;
-        let (Ok(ledger), Some(_)) = (&self.ledger, &self.past) else { return };
-        let gone = ledger.memory().gone();
+        let (Ok(ledger), Some(_)) = (&self.ledger, &self.prior_reports) else { return };
+        let gone = ledger.state().gone();
         if gone.len() > MAX_GONE_REPORTED && self.dropped_count < gone.len() - MAX_GONE_REPORTED {
             self.leaving.again = Some(Instant::now() + AGAIN);
         }

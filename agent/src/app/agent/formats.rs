@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Agent;
-use crate::domain::decide::Former;
+use crate::domain::decide::PreviousFormat;
 use crate::domain::plan::PLAN_FORMER;
 use crate::host::{clock, disk};
 
@@ -35,20 +35,20 @@ struct File {
 
 /// Since when this version has been ready beside a ledger of the former format.
 #[derive(Debug, Default)]
-pub(super) struct Probation {
+pub(super) struct RollbackWindow {
     path: PathBuf,
     since: Option<Timestamp>,
 }
 
-impl Probation {
+impl RollbackWindow {
     /// As the disk says; what cannot be read, or is of another version, begins anew. `over`: there is nothing to go back
     /// to, and what a program of a later upgrade left behind must not shorten the day of the next one.
     pub(super) fn of(state_dir: &Path, over: bool) -> Self {
         let path = state_dir.join("probation");
         if over {
-            let mut probation = Self { path, since: None };
-            probation.forget();
-            return probation;
+            let mut rollback_window = Self { path, since: None };
+            rollback_window.forget();
+            return rollback_window;
         }
         let file = disk::read(&path, MAX_FILE).ok().flatten();
         let file = file.and_then(|text| serde_json::from_slice::<File>(&text).ok());
@@ -81,13 +81,13 @@ impl Agent {
     }
 
     /// What has to be left to the version before.
-    pub(super) fn former(&self) -> Option<Former> {
-        self.on_probation().then(|| Former { plan: PLAN_FORMER, until: self.probation.until() })
+    pub(super) fn previous_format(&self) -> Option<PreviousFormat> {
+        self.on_probation().then(|| PreviousFormat { plan: PLAN_FORMER, until: self.rollback_window.until() })
     }
 
     /// When there is something to do.
-    pub(super) fn probation_ends(&self) -> Option<Timestamp> {
-        self.probation.until().filter(|_| self.on_probation())
+    pub(super) fn rollback_window_ends(&self) -> Option<Timestamp> {
+        self.rollback_window.until().filter(|_| self.on_probation())
     }
 
     /// Begins the day, or ends it; true: what may be written is another than before.
@@ -96,24 +96,24 @@ impl Agent {
             return false;
         }
         let now = clock::now();
-        match self.probation.until() {
+        match self.rollback_window.until() {
             Some(until) if until <= now => {
                 let Ok(ledger) = &mut self.ledger else { return false };
                 match ledger.upgrade() {
                     Ok(()) => {
                         tracing::info!("all is kept in this version's own formats from now on");
-                        self.probation.forget();
+                        self.rollback_window.forget();
                     }
                     // It stays as it was, and readable; a full disk has its own condition.
                     Err(error) => {
                         tracing::warn!("the ledger stays in the former format: {error}");
-                        self.probation.since = Some(now);
+                        self.rollback_window.since = Some(now);
                     }
                 }
             }
             Some(_) => return false,
             None if self.obstacle().is_none() => {
-                if let Err(error) = self.probation.begin(now) {
+                if let Err(error) = self.rollback_window.begin(now) {
                     tracing::warn!("the ledger stays in the former format: {error}");
                     return false;
                 }
@@ -128,7 +128,7 @@ impl Agent {
         if !self.on_probation() || !self.watches_secrets() {
             return None;
         }
-        let until = self.probation.until();
+        let until = self.rollback_window.until();
         let until =
             until.map_or_else(|| "a day after the agent is ready".to_owned(), |until| until.to_string());
         Some(format!(

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::Agent;
 use crate::host::disk;
 use crate::ledger::Tokens;
-use crate::vault::{Standing, Vault, jittered};
+use crate::vault::{SessionState, Vault, jittered};
 
 /// While there are records, they are looked at so often: an executor that dies before its claim tells nobody.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -36,7 +36,7 @@ impl Agent {
 async fn give_back(vault: Arc<Vault>, tokens: Tokens, ended: Arc<Notify>) {
     let mut standing = vault.watch();
     loop {
-        let ready = *standing.borrow_and_update() == Standing::Ready;
+        let ready = *standing.borrow_and_update() == SessionState::Ready;
         let left = if ready { once(&vault, &tokens).await } else { true };
         tokio::select! {
             () = ended.notified() => sleep(OWN_END).await,

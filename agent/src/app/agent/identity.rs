@@ -13,8 +13,8 @@ use crate::config::Settings;
 use crate::domain::name::Name;
 use crate::host::notify::Notify;
 use crate::host::{disk, facts};
-use crate::ledger::identity::{Identity, IdentityError};
-use crate::report::own::Rival;
+use crate::ledger::identity::{HostIdentity, IdentityError};
+use crate::report::agent_key::NameConflict;
 use crate::store::{Store, StoreError};
 
 /// The store is asked for the host's name again after this.
@@ -40,7 +40,7 @@ pub struct Who {
 /// Finds out who this host is, and fixes it at the first start.
 pub async fn settle(settings: &Settings, store: &dyn Store, notify: &mut Notify) -> Result<Who, AgentError> {
     disk::make_dirs(&settings.state_dir)?;
-    let fixed = match (Identity::read(&settings.state_dir), settings.host.clone()) {
+    let fixed = match (HostIdentity::read(&settings.state_dir), settings.host.clone()) {
         (Ok(Some(fixed)), _) => fixed,
         // It may be a newer program's: told under the configured name, and nothing starts.
         (Err(error @ IdentityError::Unreadable { .. }), Some(host)) => {
@@ -52,7 +52,7 @@ pub async fn settle(settings: &Settings, store: &dyn Store, notify: &mut Notify)
                 Some(host) => host,
                 None => node(store, notify).await?,
             };
-            let new = Identity::new(host);
+            let new = HostIdentity::new(host);
             new.write(&settings.state_dir)?;
             new
         }
@@ -90,18 +90,18 @@ async fn node(store: &dyn Store, notify: &mut Notify) -> Result<Name, AgentError
 
 impl Agent {
     /// Why nothing may start on this host at all.
-    pub(super) fn barred(&self, now: Timestamp) -> Option<String> {
-        let rival = self.rivals.borrow().clone().filter(|rival| rival.until > now);
+    pub(super) fn start_block(&self, now: Timestamp) -> Option<String> {
+        let rival = self.name_conflicts.borrow().clone().filter(|rival| rival.until > now);
         self.who.differs.clone().or_else(|| rival.map(|rival| rival_line(&rival)))
     }
 
     /// When what bars this host may be over.
-    pub(super) fn barred_until(&self, now: Timestamp) -> Option<Timestamp> {
-        self.rivals.borrow().as_ref().map(|rival| rival.until).filter(|until| *until > now)
+    pub(super) fn start_blocked_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.name_conflicts.borrow().as_ref().map(|rival| rival.until).filter(|until| *until > now)
     }
 }
 
-fn rival_line(rival: &Rival) -> String {
+fn rival_line(rival: &NameConflict) -> String {
     format!(
         "host name also used by {} until it is silent: give each host a `host:` of its own; nothing starts",
         rival.who

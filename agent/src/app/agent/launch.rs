@@ -1,5 +1,5 @@
 //! What the agent does to runs that have a folder: launches their epochs, tells their executors what an operator
-//! wants, takes epochs back, ends survivors, reboots.
+//! wants, takes epochs back, ends leftovers, reboots.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Agent, Event, START_AGAIN, look, work};
+use super::{Agent, Event, START_AGAIN, pre_start_check, prepare};
 use crate::domain::ids::RunId;
-use crate::domain::memory::{Asked, Fact};
 use crate::domain::name::Name;
 use crate::domain::plan::Plan;
 use crate::domain::source::OrderKey;
+use crate::domain::state::{Fact, RunRequest};
 use crate::exec::launcher::Ahead;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
@@ -31,7 +31,7 @@ impl Agent {
             Err(error) => return tracing::error!(order = %key, run = %run, "its plan names no task: {error}"),
         };
         self.starting.insert(run, plan.resources.clone());
-        let seen = self.seeing.orders.get(key).map(|seen| seen.index);
+        let seen = self.desired.orders.get(key).map(|seen| seen.index);
         if !look {
             return self.send_launch(plan, epoch, None);
         }
@@ -45,7 +45,7 @@ impl Agent {
         self.send(async move {
             match last.look().await {
                 Ok(_) => launching.launch().await,
-                Err(look::Look::Changed(_)) => Event::Changed { key, run, epoch },
+                Err(pre_start_check::PreStartError::Changed(_)) => Event::Changed { key, run, epoch },
                 Err(look) => {
                     tracing::debug!(order = %key, run = %run, "the last look failed: {look}");
                     sleep(START_AGAIN).await;
@@ -55,9 +55,14 @@ impl Agent {
         });
     }
 
-    pub(super) fn launching(&self, plan: Arc<Plan>, epoch: u32, ahead: Option<Ahead>) -> work::Launching {
+    pub(super) fn launching(
+        &self,
+        plan: Arc<Plan>,
+        epoch: u32,
+        ahead: Option<Ahead>,
+    ) -> prepare::LaunchRequest {
         let folder = Folder::new(&self.settings.state_dir.join("runs"), plan.run);
-        work::Launching {
+        prepare::LaunchRequest {
             launcher: self.launcher.clone(),
             program: self.program.clone(),
             folder,
@@ -75,14 +80,14 @@ impl Agent {
         self.send(async move { launching.launch().await });
     }
 
-    /// Takes an epoch away from every executor, and opens the occasion again; whether that is remembered.
+    /// Takes an epoch away from every executor, and opens the activation again; whether that is remembered.
     pub(super) fn void(&mut self, key: &OrderKey, run: RunId, epoch: u32) -> bool {
         let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
-        match work::void(&folder, epoch) {
+        match prepare::void(&folder, epoch) {
             Ok(true) => {
                 let next = clock::new_run();
-                let remembered = self.remember(vec![Fact::Voided { key: key.clone(), run, next }]);
-                if remembered {
+                let order_state = self.remember(vec![Fact::Voided { key: key.clone(), run, next }]);
+                if order_state {
                     self.runs.close(run, &BTreeSet::new());
                     // Nothing happened in it. An executor on its way finds neither plan nor claim, and leaves.
                     if let Err(error) = folder.remove() {
@@ -90,7 +95,7 @@ impl Agent {
                     }
                     self.give_back.notify_one();
                 }
-                return remembered;
+                return order_state;
             }
             Ok(false) => self.runs.look_at(run),
             Err(error) => tracing::warn!(order = %key, run = %run, "cannot be taken back: {error}"),
@@ -101,7 +106,7 @@ impl Agent {
     /// Takes an epoch away from every executor that may still come, so that its run can be given up.
     pub(super) fn fence(&mut self, key: &OrderKey, run: RunId, epoch: u32) -> bool {
         let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
-        match work::void(&folder, epoch) {
+        match prepare::void(&folder, epoch) {
             Ok(_) => {
                 self.runs.look_at(run);
                 true
@@ -114,7 +119,7 @@ impl Agent {
     }
 
     /// Writes what an operator wants of a run where its executor, or the next one, finds it.
-    pub(super) fn tell(&mut self, run: RunId, asked: Asked) -> bool {
+    pub(super) fn tell(&mut self, run: RunId, asked: RunRequest) -> bool {
         here(CrashPoint::OccasionAsked);
         let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
         match folder.request(&asked) {
@@ -130,18 +135,18 @@ impl Agent {
         }
     }
 
-    pub(super) fn end_survivors(&mut self, run: RunId) {
+    pub(super) fn kill_leftovers(&mut self, run: RunId) {
         if !self.ending.insert(run) {
             return;
         }
         let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
         let (launcher, runtime) = (self.launcher.clone(), self.settings.runtime_dir.clone());
         self.send(async move {
-            let found = work::end_survivors(&launcher, &folder, &runtime).await;
+            let found = prepare::kill_leftovers(&launcher, &folder, &runtime).await;
             if let Err(why) = &found {
                 tracing::error!(run = %run, "whether processes of it live cannot be told: {why}");
             }
-            Event::Survivors { run, found }
+            Event::LeftoversKilled { run, found }
         });
     }
 
@@ -166,9 +171,14 @@ impl Agent {
         });
     }
 
-    pub(super) fn last_look(&self, key: &OrderKey, index: u64, task: &Name) -> look::LastLook {
-        let controls = self.seeing.controls.keys().filter(|(order, _)| *order == key.order);
-        look::LastLook {
+    pub(super) fn last_look(
+        &self,
+        key: &OrderKey,
+        index: u64,
+        task: &Name,
+    ) -> pre_start_check::PreStartCheck {
+        let controls = self.desired.controls.keys().filter(|(order, _)| *order == key.order);
+        pre_start_check::PreStartCheck {
             store: Arc::clone(&self.store),
             keys: self.settings.keys.clone(),
             host: self.host.clone(),
@@ -177,7 +187,7 @@ impl Agent {
             index,
             task: task.clone(),
             known: controls.map(|(_, id)| *id).collect(),
-            doubt: Arc::clone(&self.doubt),
+            reread: Arc::clone(&self.reread),
         }
     }
 }

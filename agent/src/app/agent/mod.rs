@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  watches ──┐                                          ┌─> ledger (before anything else)
-//!  folders ──┼─> receive -> apply -> decide -> dispatch ┼─> work.rs: look, make, launch, end survivors
-//!  work.rs ──┘                                  |       └─> a moment later: an Event again
+//!  folders ──┼─> receive -> apply -> decide -> dispatch ┼─> prepare.rs: check, make, launch, end leftovers
+//!  prepare.rs┘                                  |       └─> a moment later: an Event again
 //!                                               └─> publish -> report writer
 //! ```
 //!
@@ -15,41 +15,41 @@
 //!  build.rs    how it is put together, or why there is none
 //!  event.rs    what can happen, and what each of it changes
 //!  dispatch.rs from all that is known to a decision, and each action on its way
-//!  start.rs    how a run comes to be; launch.rs: how it gets its executor
+//!  actions.rs  how a run comes to be; launch.rs: how it gets its executor
 //! ```
 //!
 //! Every other file has one subject of its own, and what the agent does about it.
 
+mod actions;
 mod build;
+mod check_order;
+mod consul_service;
+mod disk_guard;
 mod dispatch;
 mod early;
 mod event;
-mod examine;
 mod forget;
 mod formats;
 mod giveback;
 pub mod identity;
 mod launch;
-mod look;
-mod notice;
-mod past;
-mod presence;
+mod pre_start_check;
+mod prepare;
+mod prior_reports;
 mod publish;
+mod recurring;
 pub mod reload;
 mod remember;
+mod run_watcher;
 mod runs;
 mod secrets;
-mod sights;
-mod space;
-mod standing;
-mod start;
 mod status;
 mod telemetry;
 mod tidy;
 mod unready;
 mod vault;
 mod warnings;
-mod work;
+mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -68,7 +68,7 @@ use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
 use crate::config::Settings;
 use crate::domain::audit::Head;
-use crate::domain::decide::{Decision, Examined};
+use crate::domain::decide::{CheckedOrder, Decision};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::plan::Lock;
@@ -76,19 +76,19 @@ use crate::domain::source::{OrderKey, Source};
 use crate::exec::launcher::Launcher;
 use crate::exec::step;
 use crate::host::notify::{self, Notify};
-use crate::host::{clock, heap};
+use crate::host::{allocator, clock};
 use crate::ledger::audit::AuditError;
 use crate::ledger::orders::LedgerError;
 use crate::ledger::{Audit, Ledger};
-use crate::report::own::Rival;
-use crate::report::wanted::{Texts, Wanted};
+use crate::report::agent_key::NameConflict;
+use crate::report::desired::{DesiredReports, RenderQueue};
 use crate::store::Store;
 use crate::store::consul::Consul;
-use crate::telemetry::tally::Tally;
+use crate::telemetry::counters::RunCounters;
 use crate::vault::Vault;
 
 pub use build::AgentError;
-pub use event::{Event, NotMade};
+pub use event::{Event, PrepareError};
 
 /// While a run executes, its folder is looked at so often, should a notice of the kernel be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -106,27 +106,27 @@ pub struct Agent {
     program: PathBuf,
     rule: OwnerRule,
     launcher: Launcher,
-    anew: reload::Anew,
+    reload_context: reload::ReloadContext,
     /// The configuration on the disk is not the one in force: one line for the operator.
-    unsettled: Option<String>,
+    pending_config: Option<String>,
     store: Arc<dyn Store>,
     /// The same, where it is Consul.
     consul: Option<Arc<Consul>>,
-    presence: Option<presence::Presence>,
+    consul_service: Option<consul_service::ConsulService>,
     sources: Vec<Source>,
     /// The runs that the host's own reports named before this agent wrote any; none: they are not read yet.
-    past: Option<past::Past>,
-    rivals: watch::Receiver<Option<Rival>>,
+    prior_reports: Option<prior_reports::PriorReports>,
+    name_conflicts: watch::Receiver<Option<NameConflict>>,
     /// Reports that the store refuses: one line for the operator.
     refused_reports: watch::Receiver<Option<String>>,
-    sights: Vec<sights::Sight>,
+    watches: Vec<watches::PrefixWatch>,
     /// Has the watches read plainly: somebody saw something else there.
-    doubt: Arc<Notified>,
-    sighted: sights::Sighted,
-    sightings: u64,
-    seeing: sights::Seeing,
+    reread: Arc<Notified>,
+    sync: watches::SyncStatus,
+    snapshot_count: u64,
+    desired: watches::Desired,
     /// When to look again at what could not be taken in at once.
-    sight_again: Option<Instant>,
+    desired_retry_at: Option<Instant>,
     ledger: Result<Ledger, LedgerError>,
     audit: Result<Audit, AuditError>,
     /// The newest line of the audit that this host reported before.
@@ -134,18 +134,18 @@ pub struct Agent {
     ledger_full: Option<String>,
     /// Entries of the audit whose record the ledger could not take.
     audited: remember::Audited,
-    space: space::Space,
+    disk_guard: disk_guard::DiskGuard,
     catalog: Catalog,
-    examined: BTreeMap<OrderKey, Examined>,
+    checked_orders: BTreeMap<OrderKey, CheckedOrder>,
     runs: runs::Runs,
     starting: BTreeMap<RunId, Vec<Lock>>,
     copying: Arc<Mutex<()>>,
     ending: BTreeSet<RunId>,
     rebooting: bool,
-    calm_until: Option<Timestamp>,
-    standings: standing::Standings,
+    quiet_until: Option<Timestamp>,
+    recurring: recurring::RecurringOrders,
     secrets: secrets::Secrets,
-    probation: formats::Probation,
+    rollback_window: formats::RollbackWindow,
     vault: Option<Arc<Vault>>,
     vault_keeper: Option<JoinHandle<()>>,
     unready: unready::Waiting,
@@ -155,8 +155,8 @@ pub struct Agent {
     listening: telemetry::Listening,
     /// When this process started, in seconds since the epoch.
     started: f64,
-    tally: Tally,
-    shown: telemetry::Shown,
+    counters: RunCounters,
+    shown: telemetry::PhaseCounts,
     warnings: warnings::Warnings,
     /// When the store last took what this host has to report.
     reported: watch::Sender<Option<Timestamp>>,
@@ -169,8 +169,8 @@ pub struct Agent {
     decision: Decision,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
-    wanted: watch::Sender<Arc<Wanted>>,
-    texts: Texts,
+    wanted: watch::Sender<Arc<DesiredReports>>,
+    texts: RenderQueue,
     notify: Notify,
     _lock: Flock<File>,
 }
@@ -195,16 +195,16 @@ impl Agent {
         self.listening.listen_locally(&self.settings.runtime_dir);
         self.listening.listen(self.settings.listen);
         self.keep_presence();
-        let life = early::Life::begin(&self.settings.runtime_dir);
-        let watching = sights::Watching {
+        let life = early::AgentLifetime::begin(&self.settings.runtime_dir);
+        let watching = watches::Watching {
             store: &self.store,
             keys: &self.settings.keys,
             events: &self.events,
-            doubt: &self.doubt,
+            reread: &self.reread,
             pause: life.pause(),
         };
-        self.sights = watching.watch(&self.host, &self.sources);
-        self.read_past();
+        self.watches = watching.watch(&self.host, &self.sources);
+        self.read_prior_reports();
         let mut reload = signal(SignalKind::hangup())?;
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -215,8 +215,8 @@ impl Agent {
         let mut rests_at = None;
         let mut only_asked = false;
         loop {
-            if self.sight_again.is_some_and(|at| at <= Instant::now()) {
-                self.apply(Event::Sight);
+            if self.desired_retry_at.is_some_and(|at| at <= Instant::now()) {
+                self.apply(Event::StoreChanged);
             }
             // A question changes nothing, so nothing follows from it.
             if !std::mem::take(&mut only_asked) {
@@ -233,22 +233,22 @@ impl Agent {
             let busy = self.runs.any() || !self.starting.is_empty();
             stirred |= std::mem::replace(&mut was_busy, busy) != busy;
             if std::mem::take(&mut stirred) {
-                rests_at = Some(Instant::now() + heap::REST);
-                heap::at_work();
+                rests_at = Some(Instant::now() + allocator::IDLE_BEFORE_TRIM);
+                allocator::mark_active();
             }
             if rests_at.is_some_and(|at| at <= Instant::now()) {
                 rests_at = None;
-                heap::give_back();
+                allocator::trim();
             }
             let wake = self.decision.wake.map(|at| until(at).min(Instant::now() + LONGEST_SLEEP));
             let early = self.runs.early_until();
             let wakes = [
                 wake,
-                self.probation_ends().map(until),
+                self.rollback_window_ends().map(until),
                 rests_at,
                 early,
                 self.leaving.again,
-                self.sight_again,
+                self.desired_retry_at,
             ];
             let wake = wakes.into_iter().flatten().min();
             // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.
@@ -267,7 +267,7 @@ impl Agent {
                 }
                 _ = look.tick(), if self.runs.any() => self.runs.look(),
                 () = self.texts.asked() => {}
-                Ok(()) = self.rivals.changed() => {}
+                Ok(()) = self.name_conflicts.changed() => {}
                 Ok(()) = self.refused_reports.changed() => {}
                 Ok(()) = self.listening.troubles.changed() => {}
                 Some(question) = self.listening.questions.recv() => {
@@ -278,8 +278,8 @@ impl Agent {
                 () = &mut shutdown => {
                     life.ends_in_order();
                     self.notify.stopping();
-                    if let Some(presence) = self.presence {
-                        presence.leave().await;
+                    if let Some(consul_service) = self.consul_service {
+                        consul_service.leave().await;
                     }
                     return Ok(());
                 }
@@ -293,7 +293,7 @@ impl Agent {
         for run in kept {
             self.runs.load(run);
         }
-        let prepared: Vec<RunId> = ledger.memory().prepared().map(|(_, occasion)| occasion.run).collect();
+        let prepared: Vec<RunId> = ledger.state().prepared().map(|(_, activation)| activation.run).collect();
         for run in prepared {
             self.runs.load(run);
         }

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::telemetry::Shown;
-use super::{Agent, forget, sights};
+use super::telemetry::PhaseCounts;
+use super::{Agent, forget, watches};
 use crate::domain::condition::{Condition, Kind};
 use crate::domain::control::ControlId;
 use crate::domain::text;
 use crate::host::{clock, facts};
 use crate::report::bounds;
 use crate::report::compose::Sources;
+use crate::report::desired::{DesiredReports, Report, Reports, TEXTS_AT_ONCE};
 use crate::report::document::{AgentReport, REPORT_VERSION};
-use crate::report::wanted::{Report, Reports, TEXTS_AT_ONCE, Wanted};
 
 /// How many orders the agent's own report names at most.
 const ORDERS_NAMED: usize = 100;
@@ -36,13 +36,13 @@ impl Agent {
         let mut room = TEXTS_AT_ONCE;
         let keys = &self.settings.keys;
         let (mut phases, mut unnamed) = (BTreeMap::new(), 0);
-        let mut shown = Shown::default();
+        let mut shown = PhaseCounts::default();
         // What the ledger holds is told under the name that it was kept for.
         let mut dropped = BTreeSet::new();
         if let (Ok(ledger), None) = (&self.ledger, &self.who.differs) {
-            let gone = forget::dropped(ledger.memory(), self.reported_until(), &self.host, keys);
+            let gone = forget::dropped(ledger.state(), self.reported_until(), &self.host, keys);
             dropped = gone.reports;
-            let (memory, decision, runs) = (ledger.memory(), &self.decision, self.runs.views());
+            let (memory, decision, runs) = (ledger.state(), &self.decision, self.runs.views());
             Sources { host: &self.host, memory, decision, runs, now: clock::now() }.each_order(
                 |order, composed| {
                     if gone.names.contains(order) {
@@ -84,7 +84,7 @@ impl Agent {
                 .audit
                 .as_ref()
                 .map_or_else(|_| self.reported_audit.clone(), |audit| audit.head().clone()),
-            seen: sights::seen(&self.sights),
+            seen: watches::seen(&self.watches),
             controls: self.answers(),
             orders: phases,
             ..AgentReport::default()
@@ -92,7 +92,7 @@ impl Agent {
         let agent = bounds::agent(agent, unnamed);
         let key = keys.agent_report(&self.host);
         add(&before, &asked, &mut room, &mut wanted, &key, &agent, Report::agent);
-        let wanted = Wanted { reports: wanted, dropped, sightings: self.sightings };
+        let wanted = DesiredReports { reports: wanted, dropped, snapshot_count: self.snapshot_count };
         if !asked.is_empty() || *before != wanted {
             self.wanted.send_replace(Arc::new(wanted));
         }
@@ -101,7 +101,7 @@ impl Agent {
     /// What became of the newest controls.
     fn answers(&self) -> BTreeMap<ControlId, String> {
         let Ok(ledger) = &self.ledger else { return BTreeMap::new() };
-        let newest = ledger.memory().acts.iter().rev().take(CONTROLS);
+        let newest = ledger.state().acts.iter().rev().take(CONTROLS);
         newest.map(|(id, acted)| (*id, text::head(&acted.answer, ANSWER))).collect()
     }
 
@@ -109,9 +109,9 @@ impl Agent {
     pub(super) fn conditions(&self) -> Vec<Condition> {
         let about = |kind| move |text: String| Condition::new(kind, text);
         let mut conditions: Vec<Condition> =
-            self.barred(clock::now()).map(about(Kind::Identity)).into_iter().collect();
-        conditions.extend(self.sights.iter().filter_map(sights::Sight::condition));
-        conditions.extend(self.seeing.condition());
+            self.start_block(clock::now()).map(about(Kind::Identity)).into_iter().collect();
+        conditions.extend(self.watches.iter().filter_map(watches::PrefixWatch::condition));
+        conditions.extend(self.desired.condition());
         let unread = self.ledger.as_ref().err().map(|error| format!("safe mode: {error}"));
         conditions.extend(unread.map(about(Kind::SafeMode)));
         conditions
@@ -122,10 +122,12 @@ impl Agent {
             )
         });
         conditions.extend(unkept.map(about(Kind::Audit)));
-        conditions.extend(self.space.full.iter().chain(&self.space.without).cloned().map(about(Kind::Disk)));
+        conditions.extend(
+            self.disk_guard.full.iter().chain(&self.disk_guard.without).cloned().map(about(Kind::Disk)),
+        );
         conditions.extend(self.refused_reports.borrow().iter().cloned().map(about(Kind::Store)));
         conditions.extend(self.ledger_full.iter().cloned().map(about(Kind::Ledger)));
-        conditions.extend(self.unsettled.iter().cloned().map(about(Kind::Settings)));
+        conditions.extend(self.pending_config.iter().cloned().map(about(Kind::Settings)));
         conditions.extend(self.vault_condition().map(about(Kind::Vault)));
         conditions.extend(self.watch_conditions().into_iter().map(about(Kind::Vault)));
         conditions.extend(self.unready.conditions(clock::now()).map(about(Kind::Vault)));
@@ -133,11 +135,11 @@ impl Agent {
         conditions.extend(self.listening.trouble().map(about(Kind::Telemetry)));
         // Of these there may be many.
         let groups = &self.settings.groups;
-        let ignored = self.sights.iter().flat_map(|sight| sight.ignored(&self.host, groups));
+        let ignored = self.watches.iter().flat_map(|sight| sight.ignored(&self.host, groups));
         conditions.extend(ignored.take(MOST_IGNORED).map(about(Kind::Ignored)));
         let broken = self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string));
         conditions.extend(broken.map(about(Kind::Task)));
-        conditions.extend(self.standings.conditions().map(about(Kind::Probe)));
+        conditions.extend(self.recurring.conditions().map(about(Kind::Probe)));
         conditions
     }
 }
@@ -145,7 +147,7 @@ impl Agent {
 /// Adds a report; one that has not changed stays the same. A text is composed where it was asked for, and for what
 /// has changed as long as there is room; the writer asks for the others in turn.
 fn add<T: Hash + Serialize>(
-    before: &Wanted,
+    before: &DesiredReports,
     asked: &BTreeSet<Arc<str>>,
     room: &mut usize,
     wanted: &mut Reports,

@@ -10,7 +10,7 @@ use crate::config::{ConfigError, Settings, StoreSettings};
 use crate::host::logging::Level;
 
 /// What reading anew needs from outside.
-pub struct Anew {
+pub struct ReloadContext {
     /// Reads the configuration, as it was read at the start.
     pub load: Box<dyn Fn() -> Result<Settings, ConfigError> + Send + Sync>,
     /// The level of the log.
@@ -19,24 +19,25 @@ pub struct Anew {
 
 impl Agent {
     pub(super) fn reload(&mut self) {
-        self.unsettled = match (self.anew.load)().map_err(AgentError::from).and_then(|new| self.settle(new)) {
-            Ok(later) if later.is_empty() => {
-                tracing::info!("the configuration and the tasks are read anew");
-                None
-            }
-            Ok(later) => Some(format!(
-                "settings: {} changed in the configuration: restart the agent to put that in force",
-                later.join(", ")
-            )),
-            Err(error) => Some(format!("settings: the former ones stay in force: {error}")),
-        };
-        if let Some(why) = &self.unsettled {
+        self.pending_config =
+            match (self.reload_context.load)().map_err(AgentError::from).and_then(|new| self.settle(new)) {
+                Ok(later) if later.is_empty() => {
+                    tracing::info!("the configuration and the tasks are read anew");
+                    None
+                }
+                Ok(later) => Some(format!(
+                    "settings: {} changed in the configuration: restart the agent to put that in force",
+                    later.join(", ")
+                )),
+                Err(error) => Some(format!("settings: the former ones stay in force: {error}")),
+            };
+        if let Some(why) = &self.pending_config {
             tracing::warn!("{why}");
         }
         self.catalog = Catalog::load(&self.settings.task_dirs, self.rule);
         self.know_tasks();
         // What was refused on the former settings and tasks is looked at again.
-        self.examined.clear();
+        self.checked_orders.clear();
     }
 
     /// Puts new settings in force; what has to wait for a restart. First all that can fail.
@@ -63,7 +64,7 @@ impl Agent {
         self.settings.register = register;
         self.settings.listen = listen;
         self.settings.log_level = log_level;
-        self.anew.level.set(&self.settings.log_level);
+        self.reload_context.level.set(&self.settings.log_level);
         if let Some(vault) = another_vault {
             self.vault = vault;
             self.keep_vault();

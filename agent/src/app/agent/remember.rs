@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, VecDeque};
 use super::Agent;
 use crate::domain::audit::Entry;
 use crate::domain::ids::RunId;
-use crate::domain::memory::{End, Fact};
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;
+use crate::domain::state::{End, Fact};
 use crate::domain::text;
-use crate::domain::yaml::one_line;
+use crate::domain::yaml::single_line;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::audit::AuditError;
 
@@ -42,7 +42,8 @@ fn log(fact: &Fact) {
     match fact {
         Fact::Closed { key, run, closing } => {
             let (end, why) = (closing.end.as_str(), closing.error.as_deref());
-            let why = why.map(|why| format!(": {}", text::head(&one_line(why), LOGGED))).unwrap_or_default();
+            let why =
+                why.map(|why| format!(": {}", text::head(&single_line(why), LOGGED))).unwrap_or_default();
             match closing.end {
                 End::NeedsOperator | End::UndoFailed => {
                     tracing::error!(order = %key, run = %run, "{end}{why}")
@@ -54,7 +55,7 @@ fn log(fact: &Fact) {
             }
         }
         Fact::Unreadable { key, unreadable } if unreadable.identity.is_none() => {
-            let why = text::head(&one_line(&unreadable.message), LOGGED);
+            let why = text::head(&single_line(&unreadable.message), LOGGED);
             tracing::warn!(order = %key, "refused: {why}");
         }
         Fact::Held { key, held } => tracing::warn!(order = %key, "held: {}", held.why.as_str()),
@@ -76,11 +77,11 @@ impl Agent {
         let judged: Vec<Name> = facts
             .iter()
             .filter_map(|fact| match fact {
-                Fact::Occasion { key, .. } | Fact::Rebased { key, .. } => Some(key.order.clone()),
+                Fact::Activation { key, .. } | Fact::Rebased { key, .. } => Some(key.order.clone()),
                 _ => None,
             })
             .collect();
-        let occasions = facts.iter().any(|fact| matches!(fact, Fact::Occasion { .. }));
+        let activations = facts.iter().any(|fact| matches!(fact, Fact::Activation { .. }));
         if !closed.is_empty() {
             here(CrashPoint::EndSeen);
         }
@@ -92,10 +93,10 @@ impl Agent {
             Ok(()) => {
                 self.ledger_full = None;
                 facts.iter().for_each(log);
-                self.standings.follow(&facts);
+                self.recurring.follow(&facts);
                 self.unready.follow(&facts);
-                self.secrets.follow(&facts, &self.seeing.orders);
-                if occasions {
+                self.secrets.follow(&facts, &self.desired.orders);
+                if activations {
                     here(CrashPoint::OccasionRecorded);
                 }
                 if !closed.is_empty() {
@@ -103,11 +104,11 @@ impl Agent {
                 }
                 self.closed_since_trim += closed.len();
                 for order in judged {
-                    self.past.as_mut().and_then(|past| past.remove(&order));
+                    self.prior_reports.as_mut().and_then(|prior_reports| prior_reports.remove(&order));
                 }
                 self.count_ends(&facts);
                 for (key, run) in closed {
-                    self.examined.remove(&key);
+                    self.checked_orders.remove(&key);
                     self.runs.close(run, &self.kept_open());
                     self.give_back.notify_one();
                 }
@@ -140,7 +141,7 @@ impl Agent {
     }
 
     fn audit_facts(&mut self, facts: &[Fact]) -> Result<(), AuditError> {
-        let orders = &self.seeing.orders;
+        let orders = &self.desired.orders;
         let order = |key: &OrderKey| match &orders.get(key)?.document {
             Ok(Document::Order(order)) => Some(&**order),
             _ => None,
@@ -160,16 +161,16 @@ impl Agent {
     /// Runs that are over and keep their place until a person has spoken.
     pub(super) fn kept_open(&self) -> BTreeSet<RunId> {
         let Ok(ledger) = &self.ledger else { return BTreeSet::new() };
-        let orders = ledger.memory().orders.values();
-        let occasions = orders.flat_map(|order| order.current.iter().chain(order.previous.as_deref()));
-        occasions.filter(|occasion| occasion.has_run()).map(|occasion| occasion.run).collect()
+        let orders = ledger.state().orders.values();
+        let activations = orders.flat_map(|order| order.current.iter().chain(order.previous.as_deref()));
+        activations.filter(|activation| activation.has_run()).map(|activation| activation.run).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::memory::Closing;
+    use crate::domain::state::Closing;
     use jiff::Timestamp;
 
     #[test]

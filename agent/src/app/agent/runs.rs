@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Event;
-use super::notice::Notice;
-use crate::domain::decide::{Life, RunView, Survivors, Unread};
+use super::run_watcher::RunWatcher;
+use crate::domain::decide::{ExecutorState, Leftovers, RunView, UnreadablePlan};
 use crate::domain::ids::RunId;
-use crate::domain::memory::Asked;
 use crate::domain::plan::Plan;
 use crate::domain::run::Phase;
+use crate::domain::state::RunRequest;
 use crate::exec::output;
 use crate::ledger::{ClaimState, Folder, FolderError, NotReady, trim};
 use crate::report::compose;
@@ -31,7 +31,7 @@ pub(super) struct Runs {
     dir: PathBuf,
     views: BTreeMap<RunId, RunView>,
     /// Those whose plan cannot be read.
-    unread: BTreeMap<RunId, Unread>,
+    unread: BTreeMap<RunId, UnreadablePlan>,
     /// The epoch that this agent launched last.
     epochs: BTreeMap<RunId, u32>,
     /// Runs that this agent began a moment ago, and until when only their ends count; `None`: not launched yet.
@@ -41,13 +41,13 @@ pub(super) struct Runs {
     /// What keeps a run's folder from being read, as it was said last.
     trouble: BTreeMap<RunId, String>,
     reports: BTreeMap<RunId, RunReport>,
-    notice: Option<Notice>,
+    notice: Option<RunWatcher>,
 }
 
 impl Runs {
     /// Looks at nothing yet.
     pub(super) fn open(dir: &Path, events: mpsc::Sender<Event>) -> Self {
-        let notice = Notice::open(events)
+        let notice = RunWatcher::open(events)
             .inspect_err(|error| tracing::warn!("runs are looked at once a second only: {error}"))
             .ok();
         let (views, epochs, kept) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
@@ -62,7 +62,7 @@ impl Runs {
     }
 
     /// Those whose plan cannot be read: nothing is done with them.
-    pub(super) fn unread(&self) -> &BTreeMap<RunId, Unread> {
+    pub(super) fn unread(&self) -> &BTreeMap<RunId, UnreadablePlan> {
         &self.unread
     }
 
@@ -101,12 +101,12 @@ impl Runs {
         let view = RunView {
             state: Ok(crate::domain::run::State::new(plan.steps.len())),
             plan,
-            life: Life::Unclaimed { epoch: 1 },
+            executor: ExecutorState::Unclaimed { epoch: 1 },
             launched: None,
             unready: false,
             launches: 0,
-            survivors: None,
-            told: None,
+            leftovers: None,
+            delivered: None,
             progress: (None, None),
             tail: None,
         };
@@ -121,7 +121,7 @@ impl Runs {
             Err(error) => {
                 tracing::error!("{error}");
                 let newer = matches!(error, FolderError::Newer { .. });
-                self.unread.insert(run, Unread { newer, why: error.to_string() });
+                self.unread.insert(run, UnreadablePlan { newer, why: error.to_string() });
             }
         }
     }
@@ -135,7 +135,7 @@ impl Runs {
             let Ok(state) = folder.state(&plan) else { continue };
             if state.epoch > 0 {
                 let tail = output::tail(folder.path(), TAIL);
-                let alive = self.views.get(&run).is_some_and(|view| view.life == Life::Alive);
+                let alive = self.views.get(&run).is_some_and(|view| view.executor == ExecutorState::Alive);
                 self.reports.insert(run, compose::run(&plan, &state, alive, Some(&tail)));
             }
         }
@@ -146,9 +146,9 @@ impl Runs {
         let again = self.epochs.insert(run, epoch) == Some(epoch);
         if let Some(view) = self.views.get_mut(&run) {
             view.launches = if again { view.launches.saturating_add(1) } else { 1 };
-            view.survivors = None;
+            view.leftovers = None;
             view.unready = false;
-            view.life = Life::Unclaimed { epoch };
+            view.executor = ExecutorState::Unclaimed { epoch };
             Folder::new(&self.dir, run).forget_unready(epoch);
         }
     }
@@ -199,32 +199,32 @@ impl Runs {
     pub(super) fn left(&self) -> Vec<(RunId, NotReady)> {
         let waiting = self.views.iter().filter(|(_, view)| !view.unready && view.launched.is_some());
         let left = waiting.filter_map(|(run, view)| {
-            let Life::Unclaimed { epoch } = view.life else { return None };
+            let ExecutorState::Unclaimed { epoch } = view.executor else { return None };
             Some((*run, Folder::new(&self.dir, *run).unready(epoch)?))
         });
         left.collect()
     }
 
     /// The executor finds in the run's folder what an operator wants of it.
-    pub(super) fn told(&mut self, run: RunId, asked: Asked) {
+    pub(super) fn told(&mut self, run: RunId, asked: RunRequest) {
         if let Some(view) = self.views.get_mut(&run) {
-            view.told = Some(asked);
+            view.delivered = Some(asked);
             // A run that is to be undone is looked at again.
             self.kept.remove(&run);
         }
     }
 
     /// A dead executor's processes were ended, but for so many; or that cannot be told.
-    pub(super) fn survivors(&mut self, run: RunId, found: Result<usize, String>) {
+    pub(super) fn leftovers(&mut self, run: RunId, found: Result<usize, String>) {
         if let Some(view) = self.views.get_mut(&run) {
-            view.survivors = Some(match found {
-                Ok(count) => Survivors::Counted(count),
+            view.leftovers = Some(match found {
+                Ok(count) => Leftovers::Counted(count),
                 Err(why) => {
-                    let before = match &view.survivors {
-                        Some(Survivors::Unknown { times, .. }) => *times,
+                    let before = match &view.leftovers {
+                        Some(Leftovers::Unknown { times, .. }) => *times,
                         _ => 0,
                     };
-                    Survivors::Unknown { why, at: crate::host::clock::now(), times: before + 1 }
+                    Leftovers::Unknown { why, at: crate::host::clock::now(), times: before + 1 }
                 }
             });
         }
@@ -278,10 +278,10 @@ impl Runs {
         // First who lives, then what is written: a result that came between is not taken for a loss.
         match life(&folder, launched) {
             Ok(life) => {
-                if view.life != life {
-                    view.survivors = None;
+                if view.executor != life {
+                    view.leftovers = None;
                 }
-                view.life = life;
+                view.executor = life;
                 self.trouble.remove(&run);
             }
             Err(error) => {
@@ -301,19 +301,19 @@ impl Runs {
                 view.tail = Some(output::tail(folder.path(), TAIL));
             }
             if state.epoch > 0 {
-                let alive = view.life == Life::Alive;
+                let alive = view.executor == ExecutorState::Alive;
                 self.reports.insert(run, compose::run(&view.plan, state, alive, view.tail.as_deref()));
             }
         }
     }
 }
 
-fn life(folder: &Folder, launched: u32) -> Result<Life, FolderError> {
+fn life(folder: &Folder, launched: u32) -> Result<ExecutorState, FolderError> {
     let (epoch, claim) = folder.newest_claim()?;
     Ok(match claim {
-        ClaimState::Held => Life::Alive,
-        ClaimState::None => Life::Unclaimed { epoch: launched.max(1) },
-        ClaimState::Dead if launched > epoch => Life::Unclaimed { epoch: launched },
-        ClaimState::Dead => Life::Dead { epoch },
+        ClaimState::Held => ExecutorState::Alive,
+        ClaimState::None => ExecutorState::Unclaimed { epoch: launched.max(1) },
+        ClaimState::Dead if launched > epoch => ExecutorState::Unclaimed { epoch: launched },
+        ClaimState::Dead => ExecutorState::Lost { epoch },
     })
 }

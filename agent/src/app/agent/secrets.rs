@@ -14,21 +14,21 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use super::work::NO_VAULT;
+use super::prepare::NO_VAULT;
 use super::{Agent, Event};
 use crate::domain::decide::SeenOrder;
-use crate::domain::memory::Fact;
 use crate::domain::order::{Document, Order};
+use crate::domain::secret_watch::SecretVersion;
 use crate::domain::source::OrderKey;
-use crate::domain::watched::Version;
+use crate::domain::state::Fact;
 use crate::vault::{Vault, VaultError, jittered};
 
 /// What Vault said of a secret: its version, or one line on why there is none.
-pub(super) type Told = Result<Version, String>;
+pub(super) type VersionResult = Result<SecretVersion, String>;
 
 /// What is looked at. The round goes with each answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Wanted {
+struct SecretQuery {
     round: u64,
     paths: BTreeSet<String>,
 }
@@ -37,10 +37,10 @@ struct Wanted {
 #[derive(Default)]
 pub(super) struct Secrets {
     /// Their versions, by their paths.
-    pub(super) versions: BTreeMap<String, Version>,
+    pub(super) versions: BTreeMap<String, SecretVersion>,
     /// Why some have none.
     trouble: BTreeMap<String, String>,
-    wanted: watch::Sender<Wanted>,
+    wanted: watch::Sender<SecretQuery>,
     /// Who asks.
     asking: Option<AbortHandle>,
     /// An order has begun to count since the last look.
@@ -73,7 +73,7 @@ impl Secrets {
     }
 
     /// Takes an answer in, unless something has begun since it was asked for.
-    fn take(&mut self, round: u64, path: String, told: Told) {
+    fn take(&mut self, round: u64, path: String, told: VersionResult) {
         if self.begun || self.wanted.borrow().round != round {
             return;
         }
@@ -93,7 +93,7 @@ impl Secrets {
         if std::mem::take(&mut self.begun) || self.wanted.borrow().paths != paths {
             self.versions.retain(|path, _| paths.contains(path));
             self.trouble.retain(|path, _| paths.contains(path));
-            self.wanted.send_modify(|wanted| *wanted = Wanted { round: wanted.round + 1, paths });
+            self.wanted.send_modify(|wanted| *wanted = SecretQuery { round: wanted.round + 1, paths });
         }
     }
 }
@@ -113,26 +113,26 @@ impl Agent {
     /// What the orders that count now watch.
     pub(super) fn watch_secrets(&mut self) {
         let Ok(ledger) = &self.ledger else { return };
-        let memory = ledger.memory();
+        let memory = ledger.state();
         let counts = |(key, seen): (&OrderKey, &SeenOrder)| {
             let order = order(seen)?;
-            let terms = memory.orders.get(key)?.standing.terms.as_ref()?;
+            let terms = memory.orders.get(key)?.recurrence.terms.as_ref()?;
             let paths = order.on_secret_change.iter().map(|one| one.path().to_owned());
             (Some(terms) == order.standing_terms().as_ref()).then(|| paths.collect::<Vec<_>>())
         };
         // What the former format cannot say is not asked for.
         let may = !self.on_probation();
-        let paths = self.seeing.orders.iter().filter(|_| may).filter_map(counts).flatten().collect();
+        let paths = self.desired.orders.iter().filter(|_| may).filter_map(counts).flatten().collect();
         self.secrets.want(paths);
     }
 
     /// Whether any order that is seen watches a secret.
     pub(super) fn watches_secrets(&self) -> bool {
-        self.seeing.orders.values().any(|seen| order(seen).is_some())
+        self.desired.orders.values().any(|seen| order(seen).is_some())
     }
 
     /// Takes in what Vault said.
-    pub(super) fn told(&mut self, round: u64, path: String, told: Told) {
+    pub(super) fn told(&mut self, round: u64, path: String, told: VersionResult) {
         self.secrets.take(round, path, told);
     }
 
@@ -147,17 +147,17 @@ impl Agent {
 }
 
 /// Asks for the version of each secret, again and again, and tells what is news.
-async fn ask(vault: Arc<Vault>, mut wanted: watch::Receiver<Wanted>, events: mpsc::Sender<Event>) {
-    let mut standing = vault.watch();
+async fn ask(vault: Arc<Vault>, mut wanted: watch::Receiver<SecretQuery>, events: mpsc::Sender<Event>) {
+    let mut recurrence = vault.watch();
     let (mut round, mut last) = (0, BTreeMap::new());
     loop {
         let now = wanted.borrow_and_update().clone();
-        standing.mark_unchanged();
+        recurrence.mark_unchanged();
         if now.round != round {
             (round, last) = (now.round, BTreeMap::new());
         }
         for path in &now.paths {
-            let told: Told = match vault.version(path).await {
+            let told: VersionResult = match vault.version(path).await {
                 Ok(version) => Ok(version),
                 // Nobody answers for the others either.
                 Err(VaultError::Away { .. } | VaultError::Sealed { .. } | VaultError::TokenDead { .. }) => {
@@ -180,7 +180,7 @@ async fn ask(vault: Arc<Vault>, mut wanted: watch::Receiver<Wanted>, events: mps
                 return;
             },
             // Logged in, for the first time or again.
-            Ok(()) = standing.changed() => {}
+            Ok(()) = recurrence.changed() => {}
             () = sleep(pause), if !now.paths.is_empty() => {}
         }
     }

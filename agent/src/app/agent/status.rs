@@ -17,7 +17,7 @@ impl Agent {
 
     /// Whether the store has answered, or was found not to.
     pub(super) fn knows_store(&self) -> bool {
-        self.sights.iter().all(super::sights::Sight::has_answer)
+        self.watches.iter().all(super::watches::PrefixWatch::has_answer)
     }
 
     /// What the agent does, in a line.
@@ -51,14 +51,16 @@ impl Agent {
         if self.rebooting {
             return Some("rebooting the host for a run".to_owned());
         }
-        if let Some(why) = self.barred(clock::now()) {
+        if let Some(why) = self.start_block(clock::now()) {
             return Some(format!("nothing new starts: {why}"));
         }
-        match self.sights.iter().find_map(super::sights::Sight::condition) {
+        match self.watches.iter().find_map(super::watches::PrefixWatch::condition) {
             _ if !self.knows_store() => Some(format!("waiting for the first answer of {store}")),
-            Some(_) if self.sighted.away => Some(format!("{store} cannot be reached, nothing new starts")),
+            Some(_) if self.sync.away => Some(format!("{store} cannot be reached, nothing new starts")),
             Some(condition) => Some(format!("nothing new starts: {}", condition.text)),
-            None if self.past.is_none() => Some(format!("waiting for the host's own reports in {store}")),
+            None if self.prior_reports.is_none() => {
+                Some(format!("waiting for the host's own reports in {store}"))
+            }
             None => None,
         }
     }

@@ -11,12 +11,12 @@ use tokio::task::JoinHandle;
 
 use super::Agent;
 use crate::domain::condition::Kind;
-use crate::domain::decide::{Life, Reason, RunView};
-use crate::domain::memory::{Fact, Hold};
+use crate::domain::decide::{ExecutorState, Reason, RunView};
+use crate::domain::state::{Fact, Hold};
 use crate::host::{clock, disk, facts, process};
 use crate::ledger::reserve::Free;
 use crate::report::compose::Composed;
-use crate::telemetry::http::{self, Answer, CONNECTIONS, Page, Question};
+use crate::telemetry::http::{self, CONNECTIONS, Page, Query, Response};
 use crate::telemetry::metrics::{self, Snapshot, Words};
 
 /// The place where questions are taken.
@@ -24,8 +24,8 @@ pub(super) struct Listening {
     at: Option<SocketAddr>,
     task: Option<JoinHandle<()>>,
     local: Option<JoinHandle<()>>,
-    sender: mpsc::Sender<Question>,
-    pub(super) questions: mpsc::Receiver<Question>,
+    sender: mpsc::Sender<Query>,
+    pub(super) questions: mpsc::Receiver<Query>,
     pub(super) troubles: watch::Receiver<Option<String>>,
 }
 
@@ -73,13 +73,13 @@ impl Listening {
 
 /// How many orders the reports that were composed last show in which phase, and why.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
+pub(super) struct PhaseCounts {
     phases: BTreeMap<String, usize>,
     waiting: BTreeMap<String, usize>,
     held: BTreeMap<String, usize>,
 }
 
-impl Shown {
+impl PhaseCounts {
     /// Counts an order; one that is gone and of which nothing is under way is none any more.
     pub(super) fn count(&mut self, Composed { report, is_history, unsettled }: &Composed) {
         if let Some(end) = unsettled {
@@ -110,13 +110,13 @@ fn words<'a>(all: impl Iterator<Item = &'a str>, counts: &BTreeMap<String, usize
 }
 
 impl Agent {
-    /// Answers; whoever asked may be gone.
-    pub(super) fn answer(&mut self, question: Question) {
+    /// ProbeAnswers; whoever asked may be gone.
+    pub(super) fn answer(&mut self, question: Query) {
         let answer = match question.page {
-            Page::Metrics => Answer { good: true, text: self.measure() },
+            Page::Metrics => Response { good: true, text: self.measure() },
             // That it is answered at all says it.
-            Page::Health => Answer { good: true, text: "the agent lives, and its loop turns\n".to_owned() },
-            Page::Ready => Answer { good: self.obstacle().is_none(), text: format!("{}\n", self.status()) },
+            Page::Health => Response { good: true, text: "the agent lives, and its loop turns\n".to_owned() },
+            Page::Ready => Response { good: self.obstacle().is_none(), text: format!("{}\n", self.status()) },
         };
         let _ = question.answer.send(answer);
     }
@@ -129,7 +129,8 @@ impl Agent {
             *conditions.entry(condition.kind.as_str()).or_default() += 1;
         }
         let broken = self.catalog.iter().filter(|(_, task)| task.is_err()).count();
-        let contacts: Option<Vec<Instant>> = self.sights.iter().map(super::sights::Sight::contact).collect();
+        let contacts: Option<Vec<Instant>> =
+            self.watches.iter().map(super::watches::PrefixWatch::contact).collect();
         let contact = contacts.and_then(|contacts| contacts.into_iter().min());
         let views = self.runs.views().values();
         let shown = &self.shown;
@@ -144,8 +145,8 @@ impl Agent {
             phases: shown.phases.iter().map(|(phase, count)| (phase.as_str(), *count)).collect(),
             waiting: words(Reason::ALL.iter().map(|reason| reason.as_str()), &shown.waiting),
             held: words(Hold::ALL.iter().map(|hold| hold.as_str()), &shown.held),
-            runs: &self.tally,
-            executing: views.clone().filter(|run| run.life == Life::Alive).count(),
+            runs: &self.counters,
+            executing: views.clone().filter(|run| run.executor == ExecutorState::Alive).count(),
             parallel: self.settings.runs.parallel,
             overdue: views.filter(|run| is_overdue(run, now)).count(),
             tasks: (self.catalog.iter().count() - broken, broken),
@@ -163,14 +164,14 @@ impl Agent {
             let Some(run) = &closing.run else { continue };
             let task = run.task.split('@').next().unwrap_or_default();
             let seconds = run.started.map(|started| closing.at.duration_since(started).as_secs_f64());
-            self.tally.count(task, closing.end, seconds);
+            self.counters.count(task, closing.end, seconds);
         }
     }
 
     /// Shows the installed tasks from now on.
     pub(super) fn know_tasks(&mut self) {
         for (task, _) in self.catalog.iter().filter(|(_, task)| task.is_ok()) {
-            self.tally.know(task);
+            self.counters.know(task);
         }
     }
 }
@@ -178,7 +179,9 @@ impl Agent {
 /// Whether a run executes, and has used up its time.
 fn is_overdue(run: &RunView, now: Timestamp) -> bool {
     let Ok(state) = &run.state else { return false };
-    let Some(updated) = state.updated.filter(|_| run.life == Life::Alive && state.outcome().is_none()) else {
+    let Some(updated) =
+        state.updated.filter(|_| run.executor == ExecutorState::Alive && state.outcome().is_none())
+    else {
         return false;
     };
     let since = now.duration_since(updated).try_into().unwrap_or_default();

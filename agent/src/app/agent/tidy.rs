@@ -4,7 +4,7 @@ use crate::catalog::copy;
 use crate::host::clock;
 use crate::ledger::trim;
 
-use super::{Agent, standing};
+use super::{Agent, recurring};
 
 /// After so many runs old ones are removed.
 const TRIM_AFTER: usize = 20;
@@ -21,7 +21,7 @@ impl Agent {
     fn trim_runs(&self) {
         let Ok(ledger) = &self.ledger else { return };
         let mut spared = self.kept_open();
-        spared.extend(ledger.memory().prepared().map(|(_, occasion)| occasion.run));
+        spared.extend(ledger.state().prepared().map(|(_, activation)| activation.run));
         let runs = self.settings.state_dir.join("runs");
         match trim::trim(&runs, &spared, &self.settings.runs.into(), clock::now()) {
             Ok(trimmed) => {
@@ -44,7 +44,7 @@ impl Agent {
         let tasks = self.settings.state_dir.join("tasks");
         match trim::digests(&runs) {
             Ok(mut needed) => {
-                match standing::digests(&self.settings.state_dir) {
+                match recurring::digests(&self.settings.state_dir) {
                     Ok(digests) => needed.extend(digests),
                     Err(error) => return tracing::warn!("old copies of tasks are not removed: {error}"),
                 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Agent;
-use crate::domain::decide::{Life, Unready};
+use crate::domain::decide::{ExecutorState, Unready};
 use crate::domain::ids::RunId;
-use crate::domain::memory::Fact;
 use crate::domain::source::OrderKey;
+use crate::domain::state::Fact;
 use crate::host::clock;
 use crate::ledger::NotReady;
 use crate::vault::jittered;
@@ -89,9 +89,11 @@ impl Agent {
     /// The attempt to begin a run is over without a claim.
     pub(super) fn not_ready(&mut self, run: RunId, why: NotReady) {
         let Ok(ledger) = &self.ledger else { return };
-        let Some(key) = ledger.memory().prepared().find(|(_, occasion)| occasion.run == run) else { return };
+        let Some(key) = ledger.state().prepared().find(|(_, activation)| activation.run == run) else {
+            return;
+        };
         let key = key.0.clone();
-        let index = self.seeing.orders.get(&key).map(|seen| seen.index);
+        let index = self.desired.orders.get(&key).map(|seen| seen.index);
         self.unready.failed(key, index, why, clock::now());
         self.runs.not_ready(run);
         self.give_back.notify_one();
@@ -107,15 +109,17 @@ impl Agent {
             return;
         }
         let Ok(ledger) = &self.ledger else { return };
-        let begun = |run: &RunId| self.runs.views().get(run).is_some_and(|view| view.life == Life::Alive);
+        let begun = |run: &RunId| {
+            self.runs.views().get(run).is_some_and(|view| view.executor == ExecutorState::Alive)
+        };
         let mut over: Vec<OrderKey> = ledger
-            .memory()
+            .state()
             .prepared()
-            .filter(|(_, occasion)| begun(&occasion.run))
+            .filter(|(_, activation)| begun(&activation.run))
             .map(|(key, _)| key.clone())
             .collect();
         let changed = |key: &OrderKey, tried: &Tried| {
-            self.seeing.orders.get(key).is_some_and(|seen| Some(seen.index) != tried.index)
+            self.desired.orders.get(key).is_some_and(|seen| Some(seen.index) != tried.index)
         };
         over.extend(
             self.unready.tried.iter().filter(|(key, tried)| changed(key, tried)).map(|(key, _)| key.clone()),
@@ -163,8 +167,8 @@ mod tests {
         assert_eq!(waiting.conditions(now).count(), 0);
         waiting.failed(key.clone(), Some(2), not_ready(Some(86_400)), now);
         assert!(waiting.orders()[&key].until <= now + LONGEST_PAUSE * 2);
-        let closing = crate::domain::memory::Closing {
-            end: crate::domain::memory::End::Cancelled,
+        let closing = crate::domain::state::Closing {
+            end: crate::domain::state::End::Cancelled,
             error: None,
             at: now,
             run: None,

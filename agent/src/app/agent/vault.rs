@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::work::NO_VAULT;
+use super::prepare::NO_VAULT;
 use super::{Agent, AgentError, Event};
 use crate::config::{ConfigError, Settings};
-use crate::exec::{handover, memory};
+use crate::exec::{handoff, secret_mount};
 use crate::ledger::{ClaimState, Folder};
-use crate::vault::{Standing, Vault};
+use crate::vault::{SessionState, Vault};
 
 /// The host's Vault; `None`: it has none.
 pub(super) fn open(settings: &Settings) -> Result<Option<Arc<Vault>>, AgentError> {
@@ -40,26 +40,26 @@ impl Agent {
     pub(super) fn no_vault(&self) -> Option<String> {
         let Some(vault) = &self.vault else { return Some(NO_VAULT.to_owned()) };
         match &*vault.watch().borrow() {
-            Standing::Ready => None,
-            Standing::Starting => Some("logging in to Vault".to_owned()),
-            Standing::Away(why) => Some(why.clone()),
+            SessionState::Ready => None,
+            SessionState::Starting => Some("logging in to Vault".to_owned()),
+            SessionState::Unavailable(why) => Some(why.clone()),
         }
     }
 
     /// What an operator should know of it.
     pub(super) fn vault_condition(&self) -> Option<String> {
         match &*self.vault.as_ref()?.watch().borrow() {
-            Standing::Away(why) => Some(format!("vault: {why}")),
-            Standing::Ready | Standing::Starting => None,
+            SessionState::Unavailable(why) => Some(format!("vault: {why}")),
+            SessionState::Ready | SessionState::Starting => None,
         }
     }
 
     /// What executors that died left of secrets goes before anything else happens.
     pub(super) fn sweep_secrets(&self) {
         let runtime = &self.settings.runtime_dir;
-        handover::sweep(runtime);
+        handoff::sweep(runtime);
         let runs = self.settings.state_dir.join("runs");
-        memory::sweep(runtime, |name| {
+        secret_mount::sweep(runtime, |name| {
             let Ok(run) = name.parse() else { return false };
             let folder = Folder::new(&runs, run);
             match folder.newest_claim() {

@@ -13,15 +13,15 @@ use zeroize::Zeroizing;
 use super::ExecutorError;
 use crate::domain::name::Name;
 use crate::domain::plan::Plan;
-use crate::domain::secret::{SHORTEST, Secret, Which};
+use crate::domain::secret::{SHORTEST, Secret, VersionSelector};
 use crate::domain::template::{Context, Template, render_stdin};
-use crate::exec::memory::Files;
 use crate::exec::redact::Redactor;
+use crate::exec::secret_mount::Files;
 use crate::exec::user::User;
-use crate::exec::{ansible, handover};
+use crate::exec::{ansible, handoff};
 use crate::host::disk;
 use crate::ledger::{Folder, NotReady};
-use crate::vault::{Client, Got, Grant, Times, VaultError, give_up, keep, read_all};
+use crate::vault::{Client, Got, Times, VaultError, VaultGrant, give_up, keep, read_all};
 
 /// The one attempt at all of them; an agent takes an executor without a claim for lost only after longer.
 const READ_WITHIN: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
 pub(super) const VARS: &str = ".ansible.yml";
 
 /// Where a run's secrets come from.
-pub enum Handed<'a> {
+pub enum SecretSource<'a> {
     /// From nowhere: a run that wants some starts no command.
     Nothing,
     /// From Vault, with what the agent left there.
@@ -91,27 +91,27 @@ impl Secrets {
     pub(super) async fn fetch(
         plan: &Plan,
         folder: &Folder,
-        handed: Handed<'_>,
+        handed: SecretSource<'_>,
     ) -> Result<Fetched, ExecutorError> {
         let mut secrets = Self { got: Got::default(), redactor: None, access: None, missing: None };
         if plan.secrets.is_empty() {
             return Ok(Fetched::Ready(Box::new(secrets)));
         }
         let word = match handed {
-            Handed::ByAgent(word) => word,
-            Handed::Nothing => {
+            SecretSource::ByAgent(word) => word,
+            SecretSource::Nothing => {
                 secrets.missing =
                     Some("the run needs secrets, and there is no Vault to read them from".to_owned());
                 return Ok(Fetched::Ready(Box::new(secrets)));
             }
-            Handed::Given(values) => {
+            SecretSource::Given(values) => {
                 secrets.missing = lacking(plan, &values);
                 secrets.got.values = values;
                 return Ok(Fetched::Ready(Box::new(secrets)));
             }
         };
-        let bytes = handover::take(word)?;
-        let grant = Grant::from_bytes(&bytes).map_err(std::io::Error::other)?;
+        let bytes = handoff::take(word)?;
+        let grant = VaultGrant::from_bytes(&bytes).map_err(std::io::Error::other)?;
         let client = match Client::new(grant.server) {
             Ok(client) => client,
             Err(error) => {
@@ -221,7 +221,7 @@ fn lacking(plan: &Plan, values: &BTreeMap<Name, Secret>) -> Option<String> {
     for (name, wanted) in &plan.secrets {
         match values.get(name) {
             // As in Vault, there need not be a version before.
-            None if wanted.version == Which::Previous => {}
+            None if wanted.version == VersionSelector::Previous => {}
             None => return Some(format!("the task wants a secret {name}, which was not given")),
             Some(value) if value.reveal().len() < SHORTEST && !wanted.allow_short => {
                 return Some(format!(

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::cli::exit::Exit;
 use crate::cli::{Failure, screen, show};
 use crate::config::Settings;
-use crate::telemetry::http::{Answer, ready, socket};
+use crate::telemetry::http::{Response, ready, socket};
 
 /// Between two questions of one that waits.
 const ASK_EVERY: Duration = Duration::from_millis(300);
@@ -35,11 +35,11 @@ pub(super) async fn run(settings: &Settings, most: Duration, json: bool) -> Resu
         let word = if answer.good { "ready" } else { "not ready" };
         show::line(format!("{word}: {}", show::inline(&answer.text)))?;
     }
-    Ok(if answer.good { Exit::Good } else { Exit::No }.into())
+    Ok(if answer.good { Exit::Success } else { Exit::Negative }.into())
 }
 
 /// One answer; where there is none, why.
-async fn ask(path: &Path) -> Answer {
+async fn ask(path: &Path) -> Response {
     ready(path).await.unwrap_or_else(|error| {
         let shown = path.display();
         let text = match error.kind() {
@@ -49,6 +49,6 @@ async fn ask(path: &Path) -> Answer {
             ErrorKind::PermissionDenied => format!("{shown}: {error}: ask as root"),
             _ => format!("the agent at {shown} does not answer: {error}"),
         };
-        Answer { good: false, text }
+        Response { good: false, text }
     })
 }

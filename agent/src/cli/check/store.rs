@@ -1,9 +1,9 @@
 //! What is to be checked of the store: that it answers, what is seen of it, and what may be written.
 
 use super::{Check, fail, ok, skip, warn};
+use crate::cli::connection::Connection;
 use crate::cli::fleet::{Fleet, is_late};
 use crate::cli::history::this_host_or_node;
-use crate::cli::place::Place;
 use crate::cli::show;
 use crate::config::{Settings, StoreSettings};
 use crate::domain::keys::Keys;
@@ -24,7 +24,7 @@ const OPERATOR: &str = "the policy /usr/share/hostler/policies/consul-operator.h
 /// A last part that no order, run or host can have.
 const PROBE: &str = "_check";
 
-pub(super) async fn checks(place: &Place, settings: &Settings, local: bool) -> Vec<Check> {
+pub(super) async fn checks(place: &Connection, settings: &Settings, local: bool) -> Vec<Check> {
     let shown = place.store.place();
     let mut checks = Vec::new();
     match place.store.list(&place.keys.freezes()).await {
@@ -79,7 +79,7 @@ pub(super) fn skipped(why: &str) -> [Check; 3] {
 }
 
 /// What an operator's token is for, and what it is not.
-async fn of_operator(place: &Place, settings: &Settings) -> Vec<Check> {
+async fn of_operator(place: &Connection, settings: &Settings) -> Vec<Check> {
     let keys = &place.keys;
     let mut checks = vec![markers(place).await];
     checks.extend(freezes_of_nobody(place).await);
@@ -106,7 +106,7 @@ async fn of_operator(place: &Place, settings: &Settings) -> Vec<Check> {
 }
 
 /// Freezes that no host is under. What may not be read is told by the other checks.
-async fn freezes_of_nobody(place: &Place) -> Vec<Check> {
+async fn freezes_of_nobody(place: &Connection) -> Vec<Check> {
     let prefix = place.keys.freezes();
     let (Ok(fleet), Ok(listing)) = (Fleet::read(place).await, place.store.list(&prefix).await) else {
         return Vec::new();
@@ -120,7 +120,7 @@ async fn freezes_of_nobody(place: &Place) -> Vec<Check> {
 }
 
 /// What an operator sees.
-async fn markers(place: &Place) -> Check {
+async fn markers(place: &Connection) -> Check {
     let cure = "hostler enroll HOST, or a token that may read orders";
     let end = format!("/{}", Keys::marker(""));
     let mut markers = 0;
@@ -132,7 +132,7 @@ async fn markers(place: &Place) -> Check {
     }
 }
 
-async fn of_host(place: &Place, settings: &Settings, host: &Name) -> Vec<Check> {
+async fn of_host(place: &Connection, settings: &Settings, host: &Name) -> Vec<Check> {
     let keys = &place.keys;
     let mut checks = vec![ok("host", host.as_str())];
     let mut prefixes = vec![keys.host_orders(host), keys.controls(host), keys.freezes()];
@@ -172,7 +172,13 @@ async fn of_host(place: &Place, settings: &Settings, host: &Name) -> Vec<Check> 
 }
 
 /// What is below a prefix and has no effect.
-fn ignored(place: &Place, host: &Name, settings: &Settings, prefix: &str, listing: &Listing) -> Vec<Check> {
+fn ignored(
+    place: &Connection,
+    host: &Name,
+    settings: &Settings,
+    prefix: &str,
+    listing: &Listing,
+) -> Vec<Check> {
     let keys = &place.keys;
     let wrong = |key: &str| {
         let name = key.strip_prefix(prefix)?;
@@ -192,7 +198,7 @@ fn ignored(place: &Place, host: &Name, settings: &Settings, prefix: &str, listin
 }
 
 /// Whether the token may do something: tried with a write that cannot happen.
-async fn may(place: &Place, what: &str, key: &str, wanted: bool, policy: &str) -> Check {
+async fn may(place: &Connection, what: &str, key: &str, wanted: bool, policy: &str) -> Check {
     let answer = place.store.put(key, Vec::new(), NEVER).await;
     let cure = format!("give the token {policy}, and no more");
     match (answer, wanted) {
@@ -206,7 +212,7 @@ async fn may(place: &Place, what: &str, key: &str, wanted: bool, policy: &str) -
     }
 }
 
-async fn agent(place: &Place, host: &Name) -> Check {
+async fn agent(place: &Connection, host: &Name) -> Check {
     let key = place.keys.agent_report(host);
     let cure = "see systemctl status hostler";
     let listing = match place.store.list(&key).await {

@@ -5,12 +5,12 @@
 use super::{Check, fail, ok, skip, warn};
 use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
+use crate::cli::connection::Connection;
 use crate::cli::fleet::is_late;
 use crate::cli::history::this_host_or_node;
-use crate::cli::place::Place;
 use crate::cli::show;
 use crate::config::Settings;
-use crate::exec::memory;
+use crate::exec::secret_mount;
 use crate::host::clock;
 use crate::report::document::{self, AgentReport};
 use crate::vault::{Myself, Vault};
@@ -123,7 +123,7 @@ async fn by_the_agent(settings: &Settings) -> Check {
 
 /// The agent's report of itself.
 async fn report(settings: &Settings) -> Option<AgentReport> {
-    let place = Place::existing(settings).ok()?;
+    let place = Connection::existing(settings).ok()?;
     let host = this_host_or_node(settings, &place).await?;
     let key = place.keys.agent_report(&host);
     let listing = place.store.list(&key).await.ok()?;
@@ -143,7 +143,7 @@ fn swap(settings: &Settings) -> Option<Check> {
             !name.contains("zram") && !name.starts_with("/dev/dm-") && !name.starts_with("/dev/mapper/")
         })
         .collect();
-    if plain.is_empty() || memory::kind(&settings.runtime_dir) == memory::Kind::NeverSwapped {
+    if plain.is_empty() || secret_mount::kind(&settings.runtime_dir) == secret_mount::Kind::NeverSwapped {
         return None;
     }
     let finding =

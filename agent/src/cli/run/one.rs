@@ -7,17 +7,17 @@ use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::Arguments;
+use crate::cli::connection::Connection;
 use crate::cli::exit::{Exit, end_of_phase};
 use crate::cli::fleet::{agent_of, is_late, report_of};
 use crate::cli::history::usual;
-use crate::cli::live::Live;
-use crate::cli::place::Place;
+use crate::cli::live::StatusLine;
 use crate::cli::progress::{detail, live};
 use crate::cli::{Failure, screen, show};
-use crate::domain::ids::Identity;
-use crate::domain::memory::End;
+use crate::domain::ids::InstructionHash;
 use crate::domain::name::Name;
 use crate::domain::source::OrderKey;
+use crate::domain::state::End;
 use crate::host::clock;
 use crate::report::document::{AgentReport, OrderReport};
 use crate::store::{LONGEST_WAIT, Listing, StoreError};
@@ -34,10 +34,10 @@ const REST: Duration = Duration::from_millis(100);
 /// Waits for the end and says what came of it.
 pub(super) async fn wait(
     arguments: &Arguments,
-    place: &Place,
+    place: &Connection,
     host: &Name,
     key: &OrderKey,
-    placed: (Identity, u64),
+    placed: (InstructionHash, u64),
 ) -> Result<Exit, Failure> {
     let (identity, before) = placed;
     let mut waiting = Waiting {
@@ -46,7 +46,7 @@ pub(super) async fn wait(
         key,
         identity,
         before,
-        live: (!arguments.json).then(Live::new),
+        live: (!arguments.json).then(StatusLine::new),
         report: None,
         usual: None,
         agent: None,
@@ -61,13 +61,13 @@ pub(super) async fn wait(
 }
 
 struct Waiting<'a> {
-    place: &'a Place,
+    place: &'a Connection,
     host: &'a Name,
     key: &'a OrderKey,
-    identity: Identity,
+    identity: InstructionHash,
     /// The index of the report before the order was placed.
     before: u64,
-    live: Option<Live>,
+    live: Option<StatusLine>,
     report: Option<OrderReport>,
     /// How long it usually takes; asked once.
     usual: Option<Option<SignedDuration>>,
@@ -105,7 +105,7 @@ impl Waiting<'_> {
                     }
                     () = &mut deadline => {
                         self.look_at_agent().await?;
-                        return Ok(if self.agent.is_some() { Exit::Silent } else { Exit::GoesOn });
+                        return Ok(if self.agent.is_some() { Exit::Silent } else { Exit::Pending });
                     }
                 }
             };
@@ -206,7 +206,7 @@ impl Waiting<'_> {
 }
 
 /// The next listing; after trouble with a pause before.
-async fn next(place: &Place, prefix: &str, seen: Option<u64>) -> Result<Listing, StoreError> {
+async fn next(place: &Connection, prefix: &str, seen: Option<u64>) -> Result<Listing, StoreError> {
     if seen.is_some() {
         sleep(REST).await;
     }
@@ -241,7 +241,7 @@ fn conclude(
     for (name, value) in &report.outputs {
         show::line(format!("  {} = {}", show::inline(name), show::inline(value)))?;
     }
-    if exit != Exit::Good
+    if exit != Exit::Success
         && let Some(tail) = &report.tail
     {
         for line in show::lines(tail).lines() {
@@ -249,8 +249,8 @@ fn conclude(
         }
     }
     match (exit, run) {
-        (Exit::Good | Exit::Interrupted, _) => {}
-        (Exit::GoesOn | Exit::Silent, _) => show::note(format!(
+        (Exit::Success | Exit::Interrupted, _) => {}
+        (Exit::Pending | Exit::Silent, _) => show::note(format!(
             "{key} is not over and stays in place: hostler status {} --host {}",
             key.order, host
         )),

@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::Failure;
+use crate::cli::connection::Connection;
 use crate::cli::exit::Exit;
-use crate::cli::fleet::{Fleet, Standing, is_late, reports, standing};
-use crate::cli::place::Place;
+use crate::cli::fleet::{Fleet, OrderStatus, is_late, reports, standing};
 use crate::domain::name::Name;
 use crate::domain::source::{OrderKey, Source};
 use crate::report::document::OrderReport;
@@ -37,14 +37,14 @@ pub(in crate::cli) struct Row {
     pub(in crate::cli) order: Name,
     /// Where the order stands that counts there; none: it is not ordered any more.
     pub(in crate::cli) key: Option<OrderKey>,
-    pub(in crate::cli) standing: Standing,
+    pub(in crate::cli) standing: OrderStatus,
     pub(in crate::cli) report: Option<OrderReport>,
 }
 
 impl Row {
     /// What is not ordered any more is shown, but nobody waits for it.
     pub(in crate::cli) fn is_good(&self) -> bool {
-        self.standing == Standing::Done || self.key.is_none()
+        self.standing == OrderStatus::Done || self.key.is_none()
     }
 }
 
@@ -59,7 +59,7 @@ pub(in crate::cli) struct Rows {
 impl Rows {
     /// Reads what the store says now.
     pub(in crate::cli) async fn read(
-        place: &Place,
+        place: &Connection,
         fleet: Fleet,
         question: &Question,
         now: Timestamp,
@@ -92,11 +92,11 @@ impl Rows {
 
     /// How the command ends.
     pub(in crate::cli) fn exit(&self) -> Exit {
-        if self.all_done() { Exit::Good } else { Exit::No }
+        if self.all_done() { Exit::Success } else { Exit::Negative }
     }
 
     /// How many stand how.
-    pub(in crate::cli) fn counts(&self) -> BTreeMap<Standing, usize> {
+    pub(in crate::cli) fn counts(&self) -> BTreeMap<OrderStatus, usize> {
         let mut counts = BTreeMap::new();
         for row in &self.rows {
             *counts.entry(row.standing).or_default() += 1;

@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 
 use super::rows::{Row, Rows};
 use super::view::{explained, tone};
-use crate::cli::fleet::Standing;
+use crate::cli::fleet::OrderStatus;
 use crate::cli::progress::{bar, detail, elapsed};
 use crate::cli::screen::paint;
 use crate::cli::show;
@@ -19,15 +19,16 @@ use crate::domain::name::Name;
 pub(super) const MOST: usize = 8;
 
 /// Lists, each with the standings that belong into it.
-const LISTS: [(&str, &[Standing]); 3] = [
-    ("running longest", &[Standing::Running]),
-    ("failed", &[Standing::Failed]),
-    ("not answering or held", &[Standing::Held, Standing::Silent]),
+const LISTS: [(&str, &[OrderStatus]); 3] = [
+    ("running longest", &[OrderStatus::Running]),
+    ("failed", &[OrderStatus::Failed]),
+    ("not answering or held", &[OrderStatus::Held, OrderStatus::Silent]),
 ];
 
 /// The hosts on which the order runs longest: for those it is worth asking how long it usually takes.
 pub(super) fn longest(rows: &Rows) -> Vec<&Row> {
-    let mut running: Vec<&Row> = rows.rows.iter().filter(|row| row.standing == Standing::Running).collect();
+    let mut running: Vec<&Row> =
+        rows.rows.iter().filter(|row| row.standing == OrderStatus::Running).collect();
     running.sort_by_key(|row| row.report.as_ref().and_then(|report| report.started));
     running.truncate(MOST);
     running
@@ -54,7 +55,7 @@ pub(super) fn summary(
         let of_list = rows.rows.iter().filter(|row| standings.contains(&row.standing));
         let all = of_list.clone().count();
         let listed: Vec<&Row> =
-            if standings == [Standing::Running] { longest(rows) } else { of_list.take(MOST).collect() };
+            if standings == [OrderStatus::Running] { longest(rows) } else { of_list.take(MOST).collect() };
         if listed.is_empty() {
             continue;
         }
@@ -76,7 +77,7 @@ pub(super) fn summary(
 
 fn said(row: &Row, rows: &Rows, usual: &BTreeMap<Name, SignedDuration>) -> String {
     match (&row.report, row.standing) {
-        (Some(report), Standing::Running) => {
+        (Some(report), OrderStatus::Running) => {
             let time = elapsed(report, usual.get(&row.host).copied(), rows.now).unwrap_or_default();
             format!("{time}  {}", detail(report))
         }
@@ -85,9 +86,9 @@ fn said(row: &Row, rows: &Rows, usual: &BTreeMap<Name, SignedDuration>) -> Strin
 }
 
 /// Whether nothing more comes by itself.
-pub(super) fn is_over(standing: Standing) -> bool {
+pub(super) fn is_over(standing: OrderStatus) -> bool {
     match standing {
-        Standing::Done | Standing::Failed | Standing::Held => true,
-        Standing::Waiting | Standing::Running | Standing::NotSeen | Standing::Silent => false,
+        OrderStatus::Done | OrderStatus::Failed | OrderStatus::Held => true,
+        OrderStatus::Waiting | OrderStatus::Running | OrderStatus::NotSeen | OrderStatus::Silent => false,
     }
 }

@@ -6,9 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::rows::{Row, Rows};
 use crate::cli::exit::end_of_phase;
-use crate::cli::fleet::{Fleet, Standing, UNREADABLE, is_late};
+use crate::cli::fleet::{Fleet, OrderStatus, UNREADABLE, is_late};
 use crate::cli::progress::{detail, elapsed};
-use crate::cli::screen::{Tone, paint};
+use crate::cli::screen::{Severity, paint};
 use crate::cli::show;
 use crate::cli::table::Table;
 use crate::config::ALL;
@@ -17,13 +17,13 @@ use crate::domain::source::OrderKey;
 use crate::report::document::{AgentReport, OrderReport};
 
 /// What a standing looks like from afar.
-pub(in crate::cli) fn tone(standing: Standing) -> Tone {
+pub(in crate::cli) fn tone(standing: OrderStatus) -> Severity {
     match standing {
-        Standing::Done => Tone::Good,
-        Standing::Failed => Tone::Bad,
-        Standing::Held | Standing::Silent => Tone::Wait,
-        Standing::Running => Tone::Busy,
-        Standing::Waiting | Standing::NotSeen => Tone::Dim,
+        OrderStatus::Done => Severity::Good,
+        OrderStatus::Failed => Severity::Bad,
+        OrderStatus::Held | OrderStatus::Silent => Severity::Wait,
+        OrderStatus::Running => Severity::Busy,
+        OrderStatus::Waiting | OrderStatus::NotSeen => Severity::Dim,
     }
 }
 
@@ -39,12 +39,12 @@ pub(super) fn overview(rows: &Rows, only_bad: bool, still: bool) -> String {
         let groups: Vec<&str> =
             fleet.groups_of(host).iter().map(Name::as_str).filter(|group| *group != ALL).collect();
         let tone = match agent {
-            None => Tone::Dim,
-            Some(agent) if is_late(agent.next_by, now) => Tone::Bad,
-            Some(agent) if !agent.conditions.is_empty() => Tone::Wait,
-            Some(_) => Tone::Good,
+            None => Severity::Dim,
+            Some(agent) if is_late(agent.next_by, now) => Severity::Bad,
+            Some(agent) if !agent.conditions.is_empty() => Severity::Wait,
+            Some(_) => Severity::Good,
         };
-        if only_bad && tone == Tone::Good {
+        if only_bad && tone == Severity::Good {
             continue;
         }
         let row = [
@@ -61,7 +61,8 @@ pub(super) fn overview(rows: &Rows, only_bad: bool, still: bool) -> String {
     let standings = standings(rows);
     for key in fleet.orders.keys() {
         let counts = standings.get(key);
-        let all_done = counts.is_none_or(|counts| counts.keys().all(|standing| *standing == Standing::Done));
+        let all_done =
+            counts.is_none_or(|counts| counts.keys().all(|standing| *standing == OrderStatus::Done));
         if only_bad && all_done {
             continue;
         }
@@ -82,8 +83,8 @@ pub(super) fn overview(rows: &Rows, only_bad: bool, still: bool) -> String {
 }
 
 /// How each order stands, counted over the hosts on which it counts.
-fn standings(rows: &Rows) -> BTreeMap<&OrderKey, BTreeMap<Standing, usize>> {
-    let mut standings: BTreeMap<&OrderKey, BTreeMap<Standing, usize>> = BTreeMap::new();
+fn standings(rows: &Rows) -> BTreeMap<&OrderKey, BTreeMap<OrderStatus, usize>> {
+    let mut standings: BTreeMap<&OrderKey, BTreeMap<OrderStatus, usize>> = BTreeMap::new();
     for row in &rows.rows {
         if let Some(key) = &row.key {
             *standings.entry(key).or_default().entry(row.standing).or_default() += 1;
@@ -111,15 +112,15 @@ pub(super) fn explained(row: &Row, fleet: &Fleet, now: Timestamp) -> String {
     let silent_since = |by: Option<Timestamp>| format!("silent since {}", show::time(by));
     match (row.standing, &row.report) {
         (_, Some(report)) if report.phase == UNREADABLE => detail(report),
-        (Standing::Silent, Some(report)) if is_late(report.next_by, now) => {
+        (OrderStatus::Silent, Some(report)) if is_late(report.next_by, now) => {
             format!("{}; it said: {} {}", silent_since(report.next_by), report.phase, detail(report))
         }
-        (Standing::Silent, _) => silent_since(agent.and_then(|agent| agent.next_by)),
-        (Standing::NotSeen, _) if agent.is_none() => "the agent has never reported".to_owned(),
-        (Standing::NotSeen, Some(report)) => {
+        (OrderStatus::Silent, _) => silent_since(agent.and_then(|agent| agent.next_by)),
+        (OrderStatus::NotSeen, _) if agent.is_none() => "the agent has never reported".to_owned(),
+        (OrderStatus::NotSeen, Some(report)) => {
             format!("its report is of another instruction: {}", report.phase)
         }
-        (Standing::NotSeen, None) => "no report yet".to_owned(),
+        (OrderStatus::NotSeen, None) => "no report yet".to_owned(),
         (_, Some(report)) if row.key.is_none() => format!("not ordered any more; {}", detail(report)),
         (_, Some(report)) => detail(report),
         (_, None) => String::new(),
@@ -166,7 +167,7 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
         _ => String::new(),
     };
     let time = |at: Option<Timestamp>| at.map(|at| show::time(Some(at))).unwrap_or_default();
-    let unsaid = matches!(row.standing, Standing::NotSeen | Standing::Silent);
+    let unsaid = matches!(row.standing, OrderStatus::NotSeen | OrderStatus::Silent);
     let fields = [
         ("host", row.host.to_string()),
         ("agent", agent_word(fleet.agents.get(&row.host), now, false)),
@@ -223,34 +224,34 @@ fn next(row: &Row, report: &OrderReport) -> Vec<String> {
     let (host, order) = (&row.host, &row.order);
     let end = end_of_phase(&report.phase);
     match (row.standing, end, report.run) {
-        (Standing::Running | Standing::Waiting, ..) => {
+        (OrderStatus::Running | OrderStatus::Waiting, ..) => {
             vec![
                 format!("hostler status {order} --host {host} --watch"),
                 format!("hostler cancel {order} --host {host}"),
             ]
         }
         // Why, and what each of them means here, is in the message.
-        (Standing::Held, ..) => vec![
+        (OrderStatus::Held, ..) => vec![
             format!("hostler release {order} --host {host}"),
             format!("hostler rebase {order} --host {host}"),
         ],
-        (Standing::Failed, Some(end), Some(run)) if end.keeps_its_place() => vec![
+        (OrderStatus::Failed, Some(end), Some(run)) if end.keeps_its_place() => vec![
             format!("hostler logs {run}"),
             format!("hostler acknowledge {order} --host {host} --as done (or failed)"),
             format!("hostler undo {order} --host {host}"),
             format!("hostler retry {order} --host {host}"),
         ],
         // What is not ordered any more cannot be retried.
-        (Standing::Failed, Some(_), run) if row.key.is_none() => {
+        (OrderStatus::Failed, Some(_), run) if row.key.is_none() => {
             run.map(|run| format!("hostler logs {run}")).into_iter().collect()
         }
-        (Standing::Failed, Some(_), Some(run)) => {
+        (OrderStatus::Failed, Some(_), Some(run)) => {
             vec![format!("hostler logs {run}"), format!("hostler retry {order} --host {host}")]
         }
-        (Standing::Failed, Some(_), None) => {
+        (OrderStatus::Failed, Some(_), None) => {
             vec![format!("on {host}: hostler task list"), format!("hostler retry {order} --host {host}")]
         }
-        (Standing::Silent | Standing::NotSeen, ..) => {
+        (OrderStatus::Silent | OrderStatus::NotSeen, ..) => {
             vec![format!("on {host}: hostler check, systemctl status hostler")]
         }
         _ => Vec::new(),
@@ -268,7 +269,7 @@ mod tests {
         let said = |phase: &str, run: Option<RunId>, key: Option<OrderKey>| {
             let report = OrderReport { phase: phase.into(), run, ..OrderReport::default() };
             let (host, order) = ("db1".parse().unwrap(), "o".parse().unwrap());
-            let row = Row { host, order, key, standing: Standing::Failed, report: Some(report.clone()) };
+            let row = Row { host, order, key, standing: OrderStatus::Failed, report: Some(report.clone()) };
             next(&row, &report).join("; ")
         };
         let run = Some(RunId::new(1, 1));

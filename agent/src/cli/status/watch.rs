@@ -8,10 +8,10 @@ use jiff::SignedDuration;
 use super::rows::{Question, Row, Rows};
 use super::summary::{is_over, longest, summary};
 use super::view;
+use crate::cli::connection::Connection;
 use crate::cli::exit::Exit;
 use crate::cli::fleet::Fleet;
 use crate::cli::history::usual;
-use crate::cli::place::Place;
 use crate::cli::progress::detail;
 use crate::cli::watch::{Look, watch};
 use crate::cli::{Failure, screen};
@@ -20,7 +20,7 @@ use crate::host::clock;
 
 /// One that watches.
 pub(in crate::cli) struct Watch<'a> {
-    place: &'a Place,
+    place: &'a Connection,
     question: &'a Question,
     /// Nothing is shown, only waited for.
     blind: bool,
@@ -32,7 +32,7 @@ pub(in crate::cli) struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     /// Nothing is shown yet.
-    pub(in crate::cli) fn new(place: &'a Place, question: &'a Question) -> Self {
+    pub(in crate::cli) fn new(place: &'a Connection, question: &'a Question) -> Self {
         // Only where there is an end that one can wait for without seeing anything.
         let blind = screen::quiet() && question.order.is_some();
         Self { place, question, blind, usual: BTreeMap::new(), seen: None }
@@ -49,7 +49,7 @@ impl<'a> Watch<'a> {
         most: Option<Duration>,
     ) -> Result<(Exit, Option<Rows>), Failure> {
         // Only an order can be over; anything else was shown for as long as was asked.
-        let unfinished = if self.question.order.is_some() { Exit::GoesOn } else { Exit::Good };
+        let unfinished = if self.question.order.is_some() { Exit::Pending } else { Exit::Success };
         let exit = watch(most, self.blind, unfinished, async || {
             let (text, rows) = self.look().await?;
             let is_end = |rows: &Rows| rows.rows.iter().all(|row| row.key.is_none() || is_over(row.standing));

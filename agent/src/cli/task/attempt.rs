@@ -14,26 +14,26 @@ use nix::sys::signal::{Signal, raise};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::app::executor::{Handed, execute};
+use crate::app::executor::{SecretSource, execute};
 use crate::catalog::copy;
 use crate::catalog::trust::OwnerRule;
+use crate::cli::connection::{Connection, ConnectionArgs};
 use crate::cli::document::params;
 use crate::cli::exit::{Exit, fault};
 use crate::cli::follow::Follower;
 use crate::cli::history::{this_host, this_host_or_node};
-use crate::cli::place::{Place as StorePlace, PlaceArgs};
 use crate::cli::{Failure, block, show};
 use crate::config::Settings;
-use crate::domain::draft::{About, plan};
-use crate::domain::memory::{Asked, end_of};
 use crate::domain::name::Name;
 use crate::domain::order::{Document, MAX_ORDER};
-use crate::domain::plan::{Cause, Place};
+use crate::domain::plan::{Cause, RunPaths};
+use crate::domain::plan_builder::{PlanContext, plan};
 use crate::domain::run::Phase;
 use crate::domain::secret::Secret;
 use crate::domain::source::{OrderKey, Source};
+use crate::domain::state::{RunRequest, end_of};
 use crate::domain::yaml;
-use crate::exec::memory;
+use crate::exec::secret_mount;
 use crate::host::{clock, disk};
 use crate::ledger::Folder;
 
@@ -63,7 +63,7 @@ pub(in crate::cli) struct Arguments {
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
-    place: PlaceArgs,
+    place: ConnectionArgs,
 }
 
 /// A folder that goes with this value.
@@ -93,7 +93,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
             }
         }
     }
-    memory::take_away(&path.join("run"))?;
+    secret_mount::take_away(&path.join("run"))?;
     open_up(path);
     fs::remove_dir_all(path)
 }
@@ -106,18 +106,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let text = json!({"task": task.name, "params": all_params(arguments)?, "dry_run": arguments.dry_run});
         let text = text.to_string();
         let read = Document::read(text.as_bytes());
-        let Document::Order(order) = read.map_err(|error| fault(Exit::Trouble, error.to_string()))? else {
-            return Err(fault(Exit::Trouble, "the parameters make no order"));
+        let Document::Order(order) = read.map_err(|error| fault(Exit::ConfigError, error.to_string()))?
+        else {
+            return Err(fault(Exit::ConfigError, "the parameters make no order"));
         };
         let handed = match &arguments.secrets {
-            Some(path) => Handed::Given(secrets(path)?),
+            Some(path) => SecretSource::Given(secrets(path)?),
             None => {
                 if !task.secrets.is_empty() {
                     show::note(
                         "the task wants secrets, and without --secrets none of its commands is started",
                     );
                 }
-                Handed::Nothing
+                SecretSource::Nothing
             }
         };
         let run = clock::new_run();
@@ -135,8 +136,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let copied = copy::store(&loaded.folder, &at("tasks"), OwnerRule::of_process())?;
         let host = host(&settings).await?;
         let key = OrderKey { source: Source::Host(host.clone()), order: task.name.clone() };
-        let place = Place { task_dir: copied.path, runtime_dir: at("run"), systemd: false };
-        let about = About { run, key: &key, cause: Cause::Placed, host: &host, digest: copied.digest, place };
+        let place = RunPaths { task_dir: copied.path, runtime_dir: at("run"), systemd: false };
+        let about =
+            PlanContext { run, key: &key, cause: Cause::Placed, host: &host, digest: copied.digest, place };
         let plan = plan(&order, task, &about).map_err(|why| fault(Exit::Refused, why))?;
         let folder = Folder::new(&at("runs"), run);
         folder.create(text.as_bytes(), &plan)?;
@@ -144,11 +146,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let state = folder.state(&plan)?;
         let Some(outcome) = state.outcome() else {
             let why = match &state.phase {
-                Phase::Resting(rest) => format!("the run rests: {rest:?}"),
+                Phase::Suspended(rest) => format!("the run rests: {rest:?}"),
                 phase => format!("the run was left at {phase:?}"),
             };
             show::note(format!("{why}; an agent would go on with it later"));
-            return Ok(Exit::GoesOn.into());
+            return Ok(Exit::Pending.into());
         };
         for warning in &state.warnings {
             show::note(show::inline(warning));
@@ -168,7 +170,7 @@ async fn host(settings: &Settings) -> Result<Name, Failure> {
     let named = async {
         match this_host(settings) {
             Some(host) => Some(host),
-            None => this_host_or_node(settings, &StorePlace::existing(settings).ok()?).await,
+            None => this_host_or_node(settings, &Connection::existing(settings).ok()?).await,
         }
     };
     match timeout(NAMED_WITHIN, named).await.ok().flatten() {
@@ -184,7 +186,7 @@ async fn host(settings: &Settings) -> Result<Name, Failure> {
 fn secrets(path: &Path) -> Result<BTreeMap<Name, Secret>, Failure> {
     let missing = || fault(Exit::NotFound, format!("there is no file {}", path.display()));
     let text = disk::read(path, MAX_ORDER as u64 + 1)?.ok_or_else(missing)?;
-    let wrong = |error: yaml::YamlError| fault(Exit::Trouble, format!("{}:{error}", path.display()));
+    let wrong = |error: yaml::YamlError| fault(Exit::ConfigError, format!("{}:{error}", path.display()));
     let values: BTreeMap<Name, String> = yaml::parse(&text, MAX_ORDER).map_err(wrong)?;
     Ok(values.into_iter().map(|(name, value)| (name, Secret::new(value))).collect())
 }
@@ -194,7 +196,7 @@ fn all_params(arguments: &Arguments) -> Result<Value, Failure> {
     if let Some(path) = &arguments.params {
         let missing = || fault(Exit::NotFound, format!("there is no file {}", path.display()));
         let text = disk::read(path, MAX_ORDER as u64 + 1)?.ok_or_else(missing)?;
-        let wrong = |error: yaml::YamlError| fault(Exit::Trouble, format!("{}:{error}", path.display()));
+        let wrong = |error: yaml::YamlError| fault(Exit::ConfigError, format!("{}:{error}", path.display()));
         all = yaml::parse(&text, MAX_ORDER).map_err(wrong)?;
     }
     all.extend(params(&arguments.param)?);
@@ -203,7 +205,7 @@ fn all_params(arguments: &Arguments) -> Result<Value, Failure> {
 
 /// Runs the executor and prints what it prints. The first Ctrl-C cancels, as an operator would; a second one stops
 /// the run as a host that goes down does.
-async fn carry_out(folder: &Folder, handed: Handed<'_>) -> Result<(), Failure> {
+async fn carry_out(folder: &Folder, handed: SecretSource<'_>) -> Result<(), Failure> {
     let mut follower = Follower::new(folder.path());
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -226,7 +228,7 @@ async fn carry_out(folder: &Folder, handed: Handed<'_>) -> Result<(), Failure> {
                     raise(Signal::SIGTERM)?;
                 } else {
                     show::note("cancelling; Ctrl-C again stops it at once");
-                    folder.request(&Asked::Cancel { by: "hostler task try".into(), reason: "Ctrl-C".into() })?;
+                    folder.request(&RunRequest::Cancel { by: "hostler task try".into(), reason: "Ctrl-C".into() })?;
                 }
             }
         }

@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     DirBuilder::new()
         .mode(0o755)
         .create(&folder)
-        .map_err(|error| fault(Exit::Trouble, format!("{} cannot be made: {error}", folder.display())))?;
+        .map_err(|error| fault(Exit::ConfigError, format!("{} cannot be made: {error}", folder.display())))?;
     for (name, text, mode) in FILES {
         let text = text.replace("NAME", arguments.name.as_str());
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(folder.join(name))?;
@@ -53,5 +53,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     show::say(
         "  then install it, as root, in /etc/hostler/tasks/; see /usr/share/doc/hostler/docs/writing-tasks.md",
     )?;
-    Ok(Exit::Good.into())
+    Ok(Exit::Success.into())
 }

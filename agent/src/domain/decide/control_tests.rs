@@ -2,13 +2,18 @@
 
 use super::tests::{HOST, Model, text};
 use super::*;
-use crate::domain::control::{Act, Names, Settled};
-use crate::domain::ids::Identity;
-use crate::domain::memory::{End, Hold, Occasion, Stage};
+use crate::domain::control::{ControlAction, Settled, Target};
+use crate::domain::ids::InstructionHash;
+use crate::domain::state::{Activation, End, Hold, Stage};
 
 impl Model {
     /// Writes a control for the order; the id tells how many were written before.
-    pub(crate) fn control(&mut self, act: Act, names: Names, settled: Option<Settled>) -> ControlId {
+    pub(crate) fn control(
+        &mut self,
+        act: ControlAction,
+        names: Target,
+        settled: Option<Settled>,
+    ) -> ControlId {
         let millis = u64::try_from(self.now.as_millisecond()).unwrap() + self.controls.len() as u64;
         let id = ControlId::new(millis, 0);
         let control = Control { act, names, settled, by: "alice".into(), reason: "CHG1".into() };
@@ -21,7 +26,7 @@ impl Model {
         self.memory.acts[&id].answer.clone()
     }
 
-    fn current(&self) -> &Occasion {
+    fn current(&self) -> &Activation {
         self.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap()
     }
 
@@ -32,12 +37,12 @@ impl Model {
         }
     }
 
-    fn run(&self) -> Names {
-        Names::Run(self.current().run)
+    fn run(&self) -> Target {
+        Target::Run(self.current().run)
     }
 
     /// An order whose identity comes back: held.
-    fn repeated() -> (Self, Identity) {
+    fn repeated() -> (Self, InstructionHash) {
         let mut model = Self::new();
         for revision in ["r1", "r2", "r1"] {
             model.put(HOST, revision);
@@ -52,16 +57,16 @@ impl Model {
 
 #[test]
 fn what_is_held_is_released_once() {
-    for act in [Act::Release, Act::Retry] {
+    for act in [ControlAction::Release, ControlAction::Retry] {
         let (mut model, held) = Model::repeated();
-        let id = model.control(act, Names::Identity(held), None);
+        let id = model.control(act, Target::Identity(held), None);
         assert_eq!((model.answer(id), model.started()), ("done".to_owned(), vec!["hosts/h/o r1".to_owned()]));
         assert_eq!(model.current().cause, crate::domain::plan::Cause::Retry(id));
         model.restart();
         // The document of the control stays there, and comes again under any index.
         model.settle();
-        let again = model.control(act, Names::Identity(held), None);
-        if act == Act::Release {
+        let again = model.control(act, Target::Identity(held), None);
+        if act == ControlAction::Release {
             assert!(model.answer(again).starts_with("stale"), "{}", model.answer(again));
             assert!(model.started().is_empty());
         } else {
@@ -73,7 +78,7 @@ fn what_is_held_is_released_once() {
 #[test]
 fn what_is_rebased_stands_and_starts_nothing() {
     let (mut model, held) = Model::repeated();
-    let id = model.control(Act::Rebase, Names::Identity(held), None);
+    let id = model.control(ControlAction::Rebase, Target::Identity(held), None);
     model.restart();
     assert_eq!((model.answer(id), model.held(HOST)), ("done".to_owned(), None));
     assert!(model.started().is_empty());
@@ -87,8 +92,8 @@ fn one_that_waits_is_cancelled_and_stays_so() {
     let mut model = Model::new();
     model.put_at(HOST, "{task: t, by: a, not_before: 2999-01-01T00:00:00Z}", 110);
     model.settle();
-    let names = Names::Identity(model.current().identity);
-    model.control(Act::Cancel, names, None);
+    let names = Target::Identity(model.current().identity);
+    model.control(ControlAction::Cancel, names, None);
     assert_eq!(model.end(), Some((End::Cancelled, "cancelled by alice: CHG1")));
     model.restart();
     model.now += Duration::from_secs(86_400);
@@ -102,13 +107,13 @@ fn the_executor_of_a_run_is_told_to_end_it() {
     model.ends = None;
     model.put(HOST, "r1");
     model.settle();
-    let (first, run) = (model.control(Act::Cancel, model.run(), None), model.run());
+    let (first, run) = (model.control(ControlAction::Cancel, model.run(), None), model.run());
     assert_eq!(model.answer(first), "done");
     let (by, reason) = ("alice".to_owned(), "CHG1".to_owned());
-    assert_eq!(model.current().asked.as_deref(), Some(&Asked::Cancel { by, reason }));
-    let second = model.control(Act::Cancel, run, None);
+    assert_eq!(model.current().asked.as_deref(), Some(&RunRequest::Cancel { by, reason }));
+    let second = model.control(ControlAction::Cancel, run, None);
     assert!(model.answer(second).starts_with("stale"));
-    for act in [Act::Retry, Act::Undo, Act::Release, Act::Rebase] {
+    for act in [ControlAction::Retry, ControlAction::Undo, ControlAction::Release, ControlAction::Rebase] {
         let id = model.control(act, run, None);
         assert!(model.answer(id).starts_with("stale"), "{act:?}: {}", model.answer(id));
     }
@@ -127,10 +132,10 @@ fn only_a_person_settles_what_only_a_person_can_tell() {
             model.put(HOST, "r1");
             model.settle();
             assert!(model.current().has_run(), "a newer order would wait for it");
-            let id = model.control(Act::Acknowledge, model.run(), settled);
+            let id = model.control(ControlAction::Acknowledge, model.run(), settled);
             assert_eq!((model.answer(id), model.end()), ("done".to_owned(), Some((end, told))));
             assert!(!model.current().has_run());
-            let late = model.control(Act::Acknowledge, model.run(), settled);
+            let late = model.control(ControlAction::Acknowledge, model.run(), settled);
             assert!(model.answer(late).starts_with("stale: it is over"));
         }
     }
@@ -146,7 +151,7 @@ fn a_retry_carries_out_once_more_what_still_stands() {
         model.started();
         let run = model.run();
         model.ends = Some(End::Succeeded);
-        let id = model.control(Act::Retry, run, None);
+        let id = model.control(ControlAction::Retry, run, None);
         assert_eq!(
             (model.answer(id), model.started()),
             ("done".to_owned(), vec!["hosts/h/o r1".to_owned()]),
@@ -154,7 +159,7 @@ fn a_retry_carries_out_once_more_what_still_stands() {
         );
         model.restart();
         assert!(model.started().is_empty());
-        let late = model.control(Act::Retry, run, None);
+        let late = model.control(ControlAction::Retry, run, None);
         assert!(model.answer(late).starts_with("stale"), "it named the run before: {}", model.answer(late));
     }
 }
@@ -174,7 +179,7 @@ fn a_retry_of_what_is_gone_or_was_changed_is_refused() {
             model.put_at(HOST, &text("r2"), 50)
         }
         model.settle();
-        let id = model.control(Act::Retry, run, None);
+        let id = model.control(ControlAction::Retry, run, None);
         assert!(model.answer(id).starts_with("refused"), "{change}: {}", model.answer(id));
         assert!(model.started().is_empty());
     }
@@ -187,8 +192,8 @@ fn what_names_nothing_is_stale_and_what_is_old_or_broken_does_nothing() {
     model.put(HOST, "r1");
     model.settle();
     model.started();
-    let names = [Names::Run(RunId::new(9, 9)), Names::Identity(Identity::new([9; 32]))];
-    for act in Act::ALL {
+    let names = [Target::Run(RunId::new(9, 9)), Target::Identity(InstructionHash::new([9; 32]))];
+    for act in ControlAction::ALL {
         for names in names {
             let id = model.control(act, names, Some(Settled::Done));
             assert!(model.answer(id).starts_with("stale"), "{act:?}: {}", model.answer(id));
@@ -198,7 +203,7 @@ fn what_names_nothing_is_stale_and_what_is_old_or_broken_does_nothing() {
     model.controls.insert(("o".parse().unwrap(), broken), Err("act: what?".into()));
     let old = ControlId::new(1, 1);
     let (by, reason) = ("alice".into(), "late".into());
-    let retry = Control { act: Act::Retry, names: model.run(), settled: None, by, reason };
+    let retry = Control { act: ControlAction::Retry, names: model.run(), settled: None, by, reason };
     model.controls.insert(("o".parse().unwrap(), old), Ok(retry));
     model.settle();
     assert_eq!(model.answer(broken), "refused: act: what?");
@@ -253,7 +258,7 @@ fn a_schedule_that_is_released_fires_at_its_times() {
     }
     assert_eq!(model.held(HOST), Some(Hold::Repeated));
     let held = model.memory.orders[&HOST.parse().unwrap()].held.as_ref().unwrap().identity;
-    let id = model.control(Act::Release, Names::Identity(held), None);
+    let id = model.control(ControlAction::Release, Target::Identity(held), None);
     assert_eq!((model.answer(id), model.held(HOST)), ("done".to_owned(), None));
     assert!(model.started().is_empty(), "releasing starts nothing by itself");
     model.now += Duration::from_secs(3600);

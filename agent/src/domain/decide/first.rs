@@ -16,15 +16,15 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-use super::standing::Case;
+use super::recurring::OrderContext;
 use super::{Action, Decision, SeenOrder, View};
 use crate::domain::ids::RunId;
-use crate::domain::memory::{Closing, End, Fact, Hold, Memory};
 use crate::domain::name::Name;
 use crate::domain::order::{Document, OnJoin};
 use crate::domain::plan::Cause;
-use crate::domain::reconcile::Answer;
+use crate::domain::reconcile::ProbeAnswer;
 use crate::domain::source::OrderKey;
+use crate::domain::state::{Closing, End, Fact, Hold, LedgerState};
 
 use super::orders::hold;
 
@@ -48,37 +48,46 @@ pub(super) fn join<'a>(
 
 /// Whether the host once reported a run of this order that the ledger knows nothing of, or something that cannot be read.
 pub(super) fn is_behind(view: &View<'_>, order: &Name) -> bool {
-    view.past.get(order).is_some_and(|reported| reported.is_none_or(|run| lacks(view.memory, order, run)))
+    view.prior_reports
+        .get(order)
+        .is_some_and(|reported| reported.is_none_or(|run| lacks(view.memory, order, run)))
 }
 
-fn lacks(memory: &Memory, order: &Name, reported: RunId) -> bool {
+fn lacks(memory: &LedgerState, order: &Name, reported: RunId) -> bool {
     let of_order = memory.orders.iter().filter(|(key, _)| key.order == *order);
     let known = of_order.flat_map(|(_, order)| order.current.iter().chain(order.previous.as_deref()));
     // Ids sort by the time of their making: an older one was forgotten in order, as newer ones came.
-    known.map(|occasion| occasion.run).max().is_none_or(|newest| newest < reported)
+    known.map(|activation| activation.run).max().is_none_or(|newest| newest < reported)
 }
 
 /// An order that is held for what is not remembered: its probe may know better.
-pub(super) fn settle(case: Case<'_>, why: Hold, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
-    let Case { view, key, index, order, .. } = case;
-    let examined = view.examined.get(key).filter(|examined| examined.index == index);
-    match examined.map(|examined| &examined.finding) {
-        None => return decision.actions.push(Action::Examine(key.clone())),
+pub(super) fn settle(
+    case: OrderContext<'_>,
+    why: Hold,
+    new_run: &mut dyn FnMut() -> RunId,
+    decision: &mut Decision,
+) {
+    let OrderContext { view, key, index, order, .. } = case;
+    let checked_orders = view.checked_orders.get(key).filter(|checked_orders| checked_orders.index == index);
+    match checked_orders.map(|checked_orders| &checked_orders.finding) {
+        None => return decision.actions.push(Action::CheckOrder(key.clone())),
         Some(Ok(needs)) if needs.probe => {}
         Some(_) => return,
     }
     let answer = match view.answers.get(key).and_then(|answers| answers.last()) {
-        None => return decision.actions.push(Action::Ask(key.clone())),
+        None => return decision.actions.push(Action::Probe(key.clone())),
         Some((_, answer)) => answer,
     };
     let (run, at) = (new_run(), view.now);
     let (key, identity, cause) = (key.clone(), order.identity, Cause::Placed);
     match answer {
-        Answer::CannotTell(_) => {}
-        Answer::DoesNotHold if why == Hold::LedgerBehind => {}
-        Answer::DoesNotHold => decision.remember(Fact::Occasion { key, run, identity, index, cause, at }),
-        Answer::Holds => {
-            decision.remember(Fact::Occasion { key: key.clone(), run, identity, index, cause, at });
+        ProbeAnswer::CannotTell(_) => {}
+        ProbeAnswer::DoesNotHold if why == Hold::LedgerBehind => {}
+        ProbeAnswer::DoesNotHold => {
+            decision.remember(Fact::Activation { key, run, identity, index, cause, at })
+        }
+        ProbeAnswer::Holds => {
+            decision.remember(Fact::Activation { key: key.clone(), run, identity, index, cause, at });
             let closing = Closing { end: End::Unchanged, error: None, at, run: None };
             decision.remember(Fact::Closed { key, run, closing });
         }

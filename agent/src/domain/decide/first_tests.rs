@@ -2,14 +2,14 @@
 
 use super::tests::{HOST, Model, text};
 use super::*;
-use crate::domain::control::{Act, Control, Names};
-use crate::domain::memory::Hold;
-use crate::domain::reconcile::Answer;
+use crate::domain::control::{Control, ControlAction, Target};
+use crate::domain::reconcile::ProbeAnswer;
+use crate::domain::state::Hold;
 
 /// A host that remembers nothing, and an order that is there already.
 fn blank(order: &str) -> Model {
     let mut model = Model::new();
-    model.memory = Memory::default();
+    model.memory = LedgerState::default();
     model.put_text(HOST, order);
     model
 }
@@ -19,7 +19,7 @@ fn run(n: u64) -> RunId {
 }
 
 impl Model {
-    fn told(&mut self, answer: Answer) {
+    fn told(&mut self, answer: ProbeAnswer) {
         self.answers.entry(HOST.parse().unwrap()).or_default().take(self.now, answer);
         self.settle();
     }
@@ -53,9 +53,9 @@ fn an_order_may_say_that_joining_hosts_carry_it_out() {
 #[test]
 fn a_probe_settles_first_sight() {
     for (answer, held, started) in [
-        (Answer::Holds, None, 0),
-        (Answer::DoesNotHold, None, 1),
-        (Answer::CannotTell("no".into()), Some(Hold::FirstSight), 0),
+        (ProbeAnswer::Holds, None, 0),
+        (ProbeAnswer::DoesNotHold, None, 1),
+        (ProbeAnswer::CannotTell("no".into()), Some(Hold::FirstSight), 0),
     ] {
         let mut model = blank(&text("r1"));
         model.probe = true;
@@ -73,9 +73,9 @@ fn a_report_of_a_run_that_the_ledger_lacks_holds_the_order() {
     for (remembers, answer, held, started) in [
         (false, None, Some(Hold::LedgerBehind), 0),
         (true, None, Some(Hold::LedgerBehind), 0),
-        (true, Some(Answer::Holds), None, 0),
+        (true, Some(ProbeAnswer::Holds), None, 0),
         // Not done, and yet reported: somebody has to look.
-        (true, Some(Answer::DoesNotHold), Some(Hold::LedgerBehind), 0),
+        (true, Some(ProbeAnswer::DoesNotHold), Some(Hold::LedgerBehind), 0),
     ] {
         let mut model = if remembers { Model::new() } else { blank(&text("r1")) };
         model.ids = 1_700_000_000_000;
@@ -85,7 +85,7 @@ fn a_report_of_a_run_that_the_ledger_lacks_holds_the_order() {
             assert_eq!(model.started().len(), 1);
             model.put(HOST, "r2");
         }
-        model.past.insert("o".parse().unwrap(), Some(run(1_000_000)));
+        model.prior_reports.insert("o".parse().unwrap(), Some(run(1_000_000)));
         model.probe = answer.is_some();
         model.settle();
         if let Some(answer) = answer.clone() {
@@ -104,7 +104,7 @@ fn a_report_of_a_run_that_is_known_holds_nothing() {
     model.put(HOST, "r1");
     model.settle();
     let known = model.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap().run;
-    model.past.insert("o".parse().unwrap(), Some(known));
+    model.prior_reports.insert("o".parse().unwrap(), Some(known));
     model.put(HOST, "r2");
     model.settle();
     assert_eq!(model.started(), ["hosts/h/o r1", "hosts/h/o r2"]);
@@ -120,7 +120,7 @@ fn a_report_that_cannot_be_read_holds_what_is_new_and_what_comes_again() {
     model.settle();
     assert_eq!(model.started().len(), 3);
     for order in ["once", "known", "nightly"] {
-        model.past.insert(order.parse().unwrap(), None);
+        model.prior_reports.insert(order.parse().unwrap(), None);
     }
     for order in ["once", "free"] {
         model.put(&format!("hosts/h/{order}"), "r2");
@@ -135,11 +135,11 @@ fn a_report_that_cannot_be_read_holds_what_is_new_and_what_comes_again() {
 
 #[test]
 fn an_operator_releases_or_accepts_what_is_held() {
-    for (act, started) in [(Act::Release, 1), (Act::Rebase, 0)] {
+    for (act, started) in [(ControlAction::Release, 1), (ControlAction::Rebase, 0)] {
         let mut model = blank(&text("r1"));
         model.settle();
         let identity = model.memory.orders[&HOST.parse().unwrap()].held.as_ref().unwrap().identity;
-        let names = Names::Identity(identity);
+        let names = Target::Identity(identity);
         let control = Control { act, names, settled: None, by: "alice".into(), reason: "seen".into() };
         let id = ControlId::new(u64::try_from(model.now.as_millisecond()).unwrap(), 0);
         model.controls.insert(("o".parse().unwrap(), id), Ok(control));
@@ -152,13 +152,13 @@ fn an_operator_releases_or_accepts_what_is_held() {
 #[test]
 fn a_host_in_doubt_starts_nothing_and_goes_on_when_it_is_known() {
     let mut model = Model::new();
-    model.barred = Some("host name also used by another".into());
+    model.start_block = Some("host name also used by another".into());
     model.put(HOST, "r1");
     model.settle();
     let wait = &model.decision.waits[&HOST.parse().unwrap()];
-    assert_eq!((wait.reason, wait.detail.as_deref()), (Reason::Identity, model.barred.as_deref()));
+    assert_eq!((wait.reason, wait.detail.as_deref()), (Reason::Identity, model.start_block.as_deref()));
     assert!(model.started().is_empty());
-    model.barred = None;
+    model.start_block = None;
     model.settle();
     assert_eq!(model.started(), ["hosts/h/o r1"]);
 }

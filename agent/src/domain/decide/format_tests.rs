@@ -2,8 +2,8 @@
 
 use super::tests::{HOST, Model, text};
 use super::*;
-use crate::domain::control::{Act, Control, Names};
-use crate::domain::memory::{End, Stage};
+use crate::domain::control::{Control, ControlAction, Target};
+use crate::domain::state::{End, Stage};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -14,13 +14,13 @@ impl Model {
     fn upgraded(plan: u32) -> Self {
         let mut model = Self::new();
         model.plan = plan;
-        model.former = Some(Former { plan: 2, until: Some(model.now + DAY) });
+        model.previous_format = Some(PreviousFormat { plan: 2, until: Some(model.now + DAY) });
         model
     }
 
     fn over(&mut self) {
         self.now += DAY;
-        self.former = None;
+        self.previous_format = None;
         self.settle();
     }
 
@@ -63,7 +63,7 @@ fn while_an_upgrade_can_be_taken_back_only_what_the_version_before_can_carry_out
 #[test]
 fn a_day_that_has_not_begun_has_no_end_that_is_known() {
     let mut model = Model::upgraded(3);
-    model.former = Some(Former { plan: 2, until: None });
+    model.previous_format = Some(PreviousFormat { plan: 2, until: None });
     model.put(HOST, "r1");
     model.settle();
     assert_eq!(model.waits_for(HOST), Some((Reason::Format, None)));
@@ -124,8 +124,14 @@ fn whatever_it_is_that_makes_a_plan_waits() {
     assert_eq!(model.started(), ["hosts/h/o r1"]);
     model.plan = 3;
     let run = model.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap().run;
-    let names = Names::Run(run);
-    let retry = Control { act: Act::Retry, names, settled: None, by: "alice".into(), reason: "again".into() };
+    let names = Target::Run(run);
+    let retry = Control {
+        act: ControlAction::Retry,
+        names,
+        settled: None,
+        by: "alice".into(),
+        reason: "again".into(),
+    };
     let id = ControlId::new(u64::try_from(model.now.as_millisecond()).unwrap(), 0);
     model.controls.insert(("o".parse().unwrap(), id), Ok(retry));
     // A firing.
@@ -153,7 +159,7 @@ fn beside_a_run_of_a_newer_program_nothing_starts() {
         model.started();
         // Its executor may live and lock anything; one whose plan is damaged keeps its own order only.
         let run = model.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap().run;
-        model.unread.insert(run, Unread { newer, why: "its plan has format 9".into() });
+        model.unread.insert(run, UnreadablePlan { newer, why: "its plan has format 9".into() });
         model.put("hosts/h/other", "r1");
         model.settle();
         model.restart();

@@ -8,9 +8,9 @@
 //!  controls.rs what an operator wants of an order, against where it stands
 //!  first.rs    orders of which nothing, or less than once, is remembered
 //!  orders.rs   what is seen of a key against what is remembered of it: new, known, held, gone
-//!  standing.rs an order that comes again: fires, has drifted away, is missed or skipped
-//!  starts.rs   an occasion that waits: may it start now, and if not, why not and until when
-//!  runs.rs     a run whose executor is not there: resumed, closed, or its survivors ended first
+//!  recurring.rs an order that comes again: fires, has drifted away, is missed or skipped
+//!  starts.rs   an activation that waits: may it start now, and if not, why not and until when
+//!  runs.rs     a run whose executor is not there: resumed, closed, or its leftovers ended first
 //!  unready.rs  a run that has begun nothing: taken back as soon as it may not start any more
 //! ```
 
@@ -19,8 +19,8 @@
 mod controls;
 mod first;
 mod orders;
+mod recurring;
 mod runs;
-mod standing;
 mod starts;
 mod unready;
 
@@ -35,15 +35,15 @@ use jiff::Timestamp;
 use super::control::{Control, ControlId};
 use super::freeze::Freeze;
 use super::ids::RunId;
-use super::memory::{Asked, Fact, Memory};
 use super::name::Name;
 use super::order::Document;
 use super::plan::{Lock, Plan};
-use super::reconcile::Answers;
+use super::reconcile::ProbeAnswers;
 use super::run::State;
+use super::secret_watch::SecretVersion;
 use super::source::{OrderKey, Source};
+use super::state::{Fact, LedgerState, RunRequest};
 use super::task::LockMode;
-use super::watched::Version;
 
 /// With whatever is remembered the ledger is told what time it is, at most so often.
 const CLOCK_TOLD: Duration = Duration::from_secs(60);
@@ -59,7 +59,7 @@ pub struct SeenOrder {
 
 /// What an order needs, found out from its task.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Needs {
+pub struct Requirements {
     /// Whether each of its steps may be carried out again at any time.
     pub repeatable: bool,
     /// What it locks.
@@ -80,7 +80,7 @@ pub struct Needs {
 
 /// The version of the program before this one, to which an upgrade can be taken back for a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Former {
+pub struct PreviousFormat {
     /// The newest version of a plan that it can carry out: no newer one is made meanwhile.
     pub plan: u32,
     /// When the day is over; `None`: it has not begun.
@@ -89,7 +89,7 @@ pub struct Former {
 
 /// Why the plan of a run cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unread {
+pub struct UnreadablePlan {
     /// A newer program wrote it: what the run does and what it locks is not known.
     pub newer: bool,
     /// One line for the operator.
@@ -109,11 +109,11 @@ pub enum Clock {
 
 /// An order held against its task: what it needs, or why it is refused.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Examined {
+pub struct CheckedOrder {
     /// Of the order under this index.
     pub index: u64,
     /// The finding.
-    pub finding: Result<Needs, String>,
+    pub finding: Result<Requirements, String>,
 }
 
 /// An order whose last attempt could not read its secrets: it waits, and is asked everything again before the next one.
@@ -127,7 +127,7 @@ pub struct Unready {
 
 /// Whether a run has an executor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Life {
+pub enum ExecutorState {
     /// Nobody has this epoch, which was or will be launched.
     Unclaimed {
         /// Counted from 1.
@@ -136,7 +136,7 @@ pub enum Life {
     /// It lives.
     Alive,
     /// The one of this epoch is gone.
-    Dead {
+    Lost {
         /// Counted from 1.
         epoch: u32,
     },
@@ -144,7 +144,7 @@ pub enum Life {
 
 /// What was found of a dead executor's processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Survivors {
+pub enum Leftovers {
     /// So many could not be ended.
     Counted(usize),
     /// It cannot be told whether any lives: nothing may start.
@@ -166,7 +166,7 @@ pub struct RunView {
     /// Where it stands, or why its folder cannot be read.
     pub state: Result<State, String>,
     /// Whether it has an executor.
-    pub life: Life,
+    pub executor: ExecutorState,
     /// When this agent launched it last.
     pub launched: Option<Timestamp>,
     /// The executor of the epoch that nobody has left without a claim, because it could not read the run's secrets.
@@ -174,11 +174,11 @@ pub struct RunView {
     /// How many times this agent has launched the epoch that is `launched`.
     pub launches: u32,
     /// What lives on of a dead executor; `None`: nobody has looked.
-    pub survivors: Option<Survivors>,
+    pub leftovers: Option<Leftovers>,
     /// How far the step under way has come, in percent, and what it says.
     pub progress: (Option<u8>, Option<String>),
     /// What its executor was told last of what an operator wants.
-    pub told: Option<Asked>,
+    pub delivered: Option<RunRequest>,
     /// The end of what it printed, once it is over and did not succeed.
     pub tail: Option<String>,
 }
@@ -202,7 +202,7 @@ pub struct View<'a> {
     pub sources: &'a [Source],
     /// All orders in them; `None`: they are not all in sight.
     pub orders: Option<&'a BTreeMap<OrderKey, SeenOrder>>,
-    /// Places of which it is not known what they hold, although the others are in sight.
+    /// Capacity of which it is not known what they hold, although the others are in sight.
     pub unknown: &'a BTreeSet<Source>,
     /// All controls for this host.
     pub controls: &'a Controls,
@@ -211,27 +211,27 @@ pub struct View<'a> {
     /// The store's index of each place.
     pub indexes: &'a BTreeMap<Source, u64>,
     /// What is remembered.
-    pub memory: &'a Memory,
+    pub memory: &'a LedgerState,
     /// What was found out of orders.
-    pub examined: &'a BTreeMap<OrderKey, Examined>,
+    pub checked_orders: &'a BTreeMap<OrderKey, CheckedOrder>,
     /// The runs that an executor may have.
     pub runs: &'a BTreeMap<RunId, RunView>,
     /// The others, whose plan cannot be read.
-    pub unread: &'a BTreeMap<RunId, Unread>,
+    pub unread: &'a BTreeMap<RunId, UnreadablePlan>,
     /// The version that this upgrade can be taken back to, as long as it can.
-    pub former: Option<Former>,
+    pub previous_format: Option<PreviousFormat>,
     /// Runs that are being started, with what they lock.
     pub starting: &'a BTreeMap<RunId, Vec<Lock>>,
     /// How many runs may execute at once.
     pub parallel: usize,
     /// The runs that the host's own reports named before this agent wrote any; none where the report cannot be read.
-    pub past: &'a BTreeMap<Name, Option<RunId>>,
+    pub prior_reports: &'a BTreeMap<Name, Option<RunId>>,
     /// Why nothing may start or go on at all on this host: it may not be the one that it seems to be.
-    pub barred: Option<&'a str>,
+    pub start_block: Option<&'a str>,
     /// Why nothing ordinary may start: the disk is full.
     pub full: Option<&'a str>,
     /// Not before this, after an outage or a start.
-    pub calm_until: Option<Timestamp>,
+    pub quiet_until: Option<Timestamp>,
     /// What is known of the clock.
     pub clock: Clock,
     /// No place of orders gets any answer at all, not even a refusal.
@@ -243,9 +243,9 @@ pub struct View<'a> {
     /// Orders whose last attempt could not read their secrets.
     pub unready: &'a BTreeMap<OrderKey, Unready>,
     /// What the probes of orders that reconcile have said.
-    pub answers: &'a BTreeMap<OrderKey, Answers>,
+    pub answers: &'a BTreeMap<OrderKey, ProbeAnswers>,
     /// The versions of watched secrets, by their paths, as far as Vault has told.
-    pub versions: &'a BTreeMap<String, Version>,
+    pub versions: &'a BTreeMap<String, SecretVersion>,
 }
 
 /// Something to do.
@@ -254,7 +254,7 @@ pub enum Action {
     /// Put it into the ledger.
     Remember(Fact),
     /// Hold the order against its task.
-    Examine(OrderKey),
+    CheckOrder(OrderKey),
     /// Look once more, make the run's folder, launch its first epoch.
     Start {
         /// The order.
@@ -265,7 +265,7 @@ pub enum Action {
         locks: Vec<Lock>,
     },
     /// Ask the order's probe whether the state holds.
-    Ask(OrderKey),
+    Probe(OrderKey),
     /// Put the order's document, as the store shows it, into the ledger.
     Confirm(OrderKey),
     /// Launch an epoch of a run that has a folder.
@@ -279,7 +279,7 @@ pub enum Action {
         /// Whether the order has to be looked at once more: nothing of the run has happened yet.
         look: bool,
     },
-    /// Take back a run that has begun nothing: nobody can claim the epoch any more, and its occasion waits again.
+    /// Take back a run that has begun nothing: nobody can claim the epoch any more, and its activation waits again.
     Void {
         /// The order.
         key: OrderKey,
@@ -289,11 +289,11 @@ pub enum Action {
         epoch: u32,
     },
     /// Tell the executor of a run what an operator wants of it.
-    Tell {
+    SendRequest {
         /// Which.
         run: RunId,
         /// What.
-        asked: Asked,
+        asked: RunRequest,
     },
     /// Take an epoch that was launched in vain away from every executor that may still come.
     Fence {
@@ -305,7 +305,7 @@ pub enum Action {
         epoch: u32,
     },
     /// End what a dead executor left running.
-    EndSurvivors {
+    KillLeftovers {
         /// Whose.
         run: RunId,
     },
@@ -316,7 +316,7 @@ pub enum Action {
     },
 }
 
-/// Why an occasion waits.
+/// Why an activation waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// For its time.
@@ -455,13 +455,13 @@ impl Decision {
 /// What is to be done now. `new_run` gives the id of a new run.
 pub fn decide(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId) -> Decision {
     let mut decision = Decision::default();
-    let mut places = starts::Places::of(view);
-    runs::decide(view, &mut places, &mut decision);
+    let mut capacity = starts::Capacity::of(view);
+    runs::decide(view, &mut capacity, &mut decision);
     controls::decide(view, view.controls, new_run, &mut decision);
     if let Some(orders) = view.orders {
         orders::decide(view, orders, new_run, &mut decision);
     } else if view.unreachable {
-        standing::offline(view, new_run, &mut decision);
+        recurring::offline(view, new_run, &mut decision);
     }
     unready::settle(view, &mut decision);
     if decision.actions.iter().any(|action| matches!(action, Action::Remember(_))) {
@@ -473,8 +473,8 @@ pub fn decide(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId) -> Decision {
         }
         return decision;
     }
-    starts::decide(view, &mut places, &mut decision);
-    standing::wake(view, &mut decision);
+    starts::decide(view, &mut capacity, &mut decision);
+    recurring::wake(view, &mut decision);
     decision
 }
 

@@ -2,26 +2,26 @@
 //!
 //! | the key holds | it is |
 //! | --- | --- |
-//! | an identity that it never had, under a higher index | a new occasion |
+//! | an identity that it never had, under a higher index | a new activation |
 //! | the identity that it had last | nothing; the index is remembered, up or down |
 //! | another identity under an index that is not higher | held: regressed |
 //! | an identity that it had before, not last | held: repeated, unless every step of the task is repeatable |
 //! | any of these, effective only because a nearer order went away | held: uncovered, until it is edited |
-//! | nothing any more | gone: a waiting occasion is withdrawn; nothing is ever started or undone for an absence |
+//! | nothing any more | gone: a waiting activation is withdrawn; nothing is ever started or undone for an absence |
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::collections::BTreeMap;
 
 use super::first;
-use super::standing::Case;
+use super::recurring::OrderContext;
 use super::{Action, Decision, SeenOrder, View};
-use crate::domain::ids::{Identity, RunId};
-use crate::domain::memory::{Closing, End, Fact, Held, Hold, Occasion, Remembered, Stage, Unreadable};
+use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::plan::Cause;
 use crate::domain::source::{OrderKey, Source};
+use crate::domain::state::{Activation, Closing, End, Fact, Held, Hold, OrderState, Stage, Unreadable};
 
 pub(super) fn decide(
     view: &View<'_>,
@@ -41,9 +41,9 @@ pub(super) fn decide(
         });
         return first::join(view, counts, decision);
     }
-    for (key, remembered) in &view.memory.orders {
-        if remembered.gone.is_none() && !present(view, orders, key) {
-            close_waiting(view, key, remembered, End::Withdrawn, "the order is gone", decision);
+    for (key, order_state) in &view.memory.orders {
+        if order_state.gone.is_none() && !present(view, orders, key) {
+            close_waiting(view, key, order_state, End::Withdrawn, "the order is gone", decision);
             decision.remember(Fact::Gone { key: key.clone(), at: view.now });
         }
     }
@@ -56,10 +56,10 @@ pub(super) fn decide(
             && now != before
         {
             let key = OrderKey { source: before.clone(), order: name.clone() };
-            if let Some(remembered) = view.memory.orders.get(&key) {
+            if let Some(order_state) = view.memory.orders.get(&key) {
                 let why = format!("the order in {now} took its place");
-                close_waiting(view, &key, remembered, End::Superseded, &why, decision);
-                rest(&key, remembered, decision);
+                close_waiting(view, &key, order_state, End::Superseded, &why, decision);
+                rest(&key, order_state, decision);
             }
         }
     }
@@ -67,7 +67,7 @@ pub(super) fn decide(
         let key = OrderKey { source: source.clone(), order: order.clone() };
         let before = view.memory.effective.get(&order);
         if let Some(seen) = orders.get(&key) {
-            // Places are watched one by one: the nearer order can be seen to go before the other is seen to come.
+            // Capacity are watched one by one: the nearer order can be seen to go before the other is seen to come.
             let left = view.memory.left.get(&order).filter(|(_, index)| seen.index <= *index);
             let before = before.or(left.map(|(source, _)| source));
             judge(view, &key, seen, uncovered(view, before, &source), new_run, decision);
@@ -116,13 +116,13 @@ fn judge(
     new_run: &mut dyn FnMut() -> RunId,
     decision: &mut Decision,
 ) {
-    let unknown = Remembered::default();
-    let remembered = view.memory.orders.get(key).map_or(&unknown, |remembered| remembered);
+    let unknown = OrderState::default();
+    let order_state = view.memory.orders.get(key).map_or(&unknown, |order_state| order_state);
     let order = match &seen.document {
-        Err(message) => return unreadable(view, key, seen.index, message, remembered, decision),
+        Err(message) => return unreadable(view, key, seen.index, message, order_state, decision),
         Ok(Document::Skip) => {
-            close_waiting(view, key, remembered, End::Skipped, "the order says skip", decision);
-            rest(key, remembered, decision);
+            close_waiting(view, key, order_state, End::Skipped, "the order says skip", decision);
+            rest(key, order_state, decision);
             decision.skipped.insert(key.clone());
             return;
         }
@@ -130,20 +130,21 @@ fn judge(
     };
     let identity = order.identity;
     let stands = order.standing_terms().is_some();
-    let refused = remembered.unreadable.as_ref().is_some_and(|refused| refused.index == seen.index);
-    if stands && refused && remembered.gone.is_none() {
+    let refused = order_state.unreadable.as_ref().is_some_and(|refused| refused.index == seen.index);
+    if stands && refused && order_state.gone.is_none() {
         return;
     }
-    let case = Case { view, key, index: seen.index, order, remembered };
-    let examined = view.examined.get(key).filter(|examined| examined.index == seen.index);
-    let verdict = match keeps_its_hold(remembered, identity, seen.index, uncovered).filter(|_| stands) {
+    let case = OrderContext { view, key, index: seen.index, order, order_state };
+    let checked_orders =
+        view.checked_orders.get(key).filter(|checked_orders| checked_orders.index == seen.index);
+    let verdict = match keeps_its_hold(order_state, identity, seen.index, uncovered).filter(|_| stands) {
         Some(verdict) => verdict,
-        None => verdict(remembered, identity, seen.index, uncovered),
+        None => verdict(order_state, identity, seen.index, uncovered),
     };
     let behind = || first::is_behind(view, &key.order);
     let fact = match verdict {
-        Verdict::Index if case.was_refused() => occasion(case, new_run),
-        Verdict::Nothing if let Some(held) = &remembered.held => {
+        Verdict::Index if case.was_refused() => activation(case, new_run),
+        Verdict::Nothing if let Some(held) = &order_state.held => {
             if matches!(held.why, Hold::FirstSight | Hold::LedgerBehind) {
                 first::settle(case, held.why, new_run, decision);
             }
@@ -156,21 +157,21 @@ fn judge(
         Verdict::New if behind() => hold(view, key, Hold::LedgerBehind, identity, seen.index),
         Verdict::Nothing => return case.decide(new_run, decision),
         Verdict::Index => Fact::Index { key: key.clone(), index: seen.index },
-        Verdict::New => occasion(case, new_run),
-        Verdict::Hold(Hold::Repeated) => match examined.map(|examined| &examined.finding) {
-            None => return decision.actions.push(Action::Examine(key.clone())),
-            Some(Ok(needs)) if needs.repeatable => occasion(case, new_run),
+        Verdict::New => activation(case, new_run),
+        Verdict::Hold(Hold::Repeated) => match checked_orders.map(|checked_orders| &checked_orders.finding) {
+            None => return decision.actions.push(Action::CheckOrder(key.clone())),
+            Some(Ok(needs)) if needs.repeatable => activation(case, new_run),
             Some(_) => hold(view, key, Hold::Repeated, identity, seen.index),
         },
         Verdict::Hold(why) => hold(view, key, why, identity, seen.index),
     };
     if !matches!(fact, Fact::Index { .. }) {
         let why = "a newer order took its place";
-        close_waiting(view, key, remembered, End::Superseded, why, decision);
+        close_waiting(view, key, order_state, End::Superseded, why, decision);
     }
-    if matches!(fact, Fact::Occasion { .. } | Fact::Taken { .. }) {
+    if matches!(fact, Fact::Activation { .. } | Fact::Taken { .. }) {
         // By which terms it comes again, if it does, is asked anew: they may go with another task.
-        rest(key, remembered, decision);
+        rest(key, order_state, decision);
     }
     decision.remember(fact);
 }
@@ -181,7 +182,7 @@ enum Verdict {
     Nothing,
     /// The known identity has another index.
     Index,
-    /// A new occasion.
+    /// A new activation.
     New,
     /// Not before an operator says more.
     Hold(Hold),
@@ -189,12 +190,12 @@ enum Verdict {
 
 /// An order that would come again by itself is not let go by an absence or an older index, also when its identity is known.
 fn keeps_its_hold(
-    remembered: &Remembered,
-    identity: Identity,
+    order_state: &OrderState,
+    identity: InstructionHash,
     index: u64,
     uncovered: bool,
 ) -> Option<Verdict> {
-    match &remembered.held {
+    match &order_state.held {
         None => uncovered.then_some(Verdict::Hold(Hold::Uncovered)),
         Some(held) if (held.identity, held.index) == (identity, index) => Some(Verdict::Nothing),
         Some(held) => {
@@ -205,12 +206,13 @@ fn keeps_its_hold(
 }
 
 /// The table of the module's header.
-fn verdict(remembered: &Remembered, identity: Identity, index: u64, uncovered: bool) -> Verdict {
-    if remembered.last == Some(identity) {
-        let known = remembered.index == index && remembered.held.is_none() && remembered.unreadable.is_none();
-        return if known && remembered.gone.is_none() { Verdict::Nothing } else { Verdict::Index };
+fn verdict(order_state: &OrderState, identity: InstructionHash, index: u64, uncovered: bool) -> Verdict {
+    if order_state.last == Some(identity) {
+        let known =
+            order_state.index == index && order_state.held.is_none() && order_state.unreadable.is_none();
+        return if known && order_state.gone.is_none() { Verdict::Nothing } else { Verdict::Index };
     }
-    if let Some(held) = &remembered.held {
+    if let Some(held) = &order_state.held {
         if (held.identity, held.index) == (identity, index) {
             return Verdict::Nothing;
         }
@@ -220,26 +222,32 @@ fn verdict(remembered: &Remembered, identity: Identity, index: u64, uncovered: b
     } else if uncovered {
         return Verdict::Hold(Hold::Uncovered);
     }
-    if remembered.last.is_some() && index <= remembered.index {
+    if order_state.last.is_some() && index <= order_state.index {
         Verdict::Hold(Hold::Regressed)
-    } else if remembered.had(identity) {
+    } else if order_state.had(identity) {
         Verdict::Hold(Hold::Repeated)
     } else {
         Verdict::New
     }
 }
 
-/// A new occasion; an order with a schedule is only taken in, and fires when its time comes.
-fn occasion(case: Case<'_>, new_run: &mut dyn FnMut() -> RunId) -> Fact {
-    let Case { view, key, index, order, .. } = case;
+/// A new activation; an order with a schedule is only taken in, and fires when its time comes.
+fn activation(case: OrderContext<'_>, new_run: &mut dyn FnMut() -> RunId) -> Fact {
+    let OrderContext { view, key, index, order, .. } = case;
     let (key, identity, at) = (key.clone(), order.identity, view.now);
     if order.schedule.is_some() {
         return Fact::Taken { key, identity, index, at };
     }
-    Fact::Occasion { key, run: new_run(), identity, index, cause: Cause::Placed, at }
+    Fact::Activation { key, run: new_run(), identity, index, cause: Cause::Placed, at }
 }
 
-pub(super) fn hold(view: &View<'_>, key: &OrderKey, why: Hold, identity: Identity, index: u64) -> Fact {
+pub(super) fn hold(
+    view: &View<'_>,
+    key: &OrderKey,
+    why: Hold,
+    identity: InstructionHash,
+    index: u64,
+) -> Fact {
     Fact::Held { key: key.clone(), held: Held { why, identity, index, at: view.now } }
 }
 
@@ -248,21 +256,22 @@ fn unreadable(
     key: &OrderKey,
     index: u64,
     message: &str,
-    remembered: &Remembered,
+    order_state: &OrderState,
     decision: &mut Decision,
 ) {
-    if remembered.gone.is_none() && remembered.unreadable.as_ref().is_some_and(|known| known.index == index) {
+    if order_state.gone.is_none() && order_state.unreadable.as_ref().is_some_and(|known| known.index == index)
+    {
         return;
     }
     let why = "an order that is refused took its place";
-    close_waiting(view, key, remembered, End::Superseded, why, decision);
+    close_waiting(view, key, order_state, End::Superseded, why, decision);
     let unreadable = Unreadable { message: message.to_owned(), identity: None, index, at: view.now };
     decision.remember(Fact::Unreadable { key: key.clone(), unreadable });
 }
 
 /// An order that would come again does not while it is not the one that counts.
-fn rest(key: &OrderKey, remembered: &Remembered, decision: &mut Decision) {
-    if remembered.standing.terms.is_some() {
+fn rest(key: &OrderKey, order_state: &OrderState, decision: &mut Decision) {
+    if order_state.recurrence.terms.is_some() {
         decision.remember(Fact::Rests { key: key.clone() });
     }
 }
@@ -270,17 +279,17 @@ fn rest(key: &OrderKey, remembered: &Remembered, decision: &mut Decision) {
 pub(super) fn close_waiting(
     view: &View<'_>,
     key: &OrderKey,
-    remembered: &Remembered,
+    order_state: &OrderState,
     end: End,
     why: &str,
     decision: &mut Decision,
 ) {
-    let open = |occasion: &&Occasion| {
+    let open = |activation: &&Activation| {
         // One that is being started is asked once more by the last look, which sees the change.
-        occasion.stage == Stage::Open && !view.starting.contains_key(&occasion.run)
+        activation.stage == Stage::Open && !view.starting.contains_key(&activation.run)
     };
-    if let Some(occasion) = remembered.current.as_ref().filter(open) {
+    if let Some(activation) = order_state.current.as_ref().filter(open) {
         let closing = Closing { end, error: Some(why.to_owned()), at: view.now, run: None };
-        decision.remember(Fact::Closed { key: key.clone(), run: occasion.run, closing });
+        decision.remember(Fact::Closed { key: key.clone(), run: activation.run, closing });
     }
 }

@@ -1,4 +1,4 @@
-//! A run whose executor is not there: closed, resumed in its next epoch, or its survivors ended first.
+//! A run whose executor is not there: closed, resumed in its next epoch, or its leftovers ended first.
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::starts::{Not, Places, has_secrets, known_host, may_go_on, starting};
+use super::starts::{Capacity, StartBlock, can_resume, has_secrets, known_host, starting};
 use super::unready::is_to_be_taken_back;
-use super::{Action, Decision, Life, Reason, RunView, Survivors, View, Wait};
+use super::{Action, Decision, ExecutorState, Leftovers, Reason, RunView, View, Wait};
 use crate::domain::instant::later;
-use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, end_of};
-use crate::domain::run::{Phase, Rest, State};
+use crate::domain::run::{Phase, State, Suspension};
 use crate::domain::source::OrderKey;
+use crate::domain::state::{Activation, Closing, End, Fact, RunRequest, end_of};
 use crate::domain::summary::Summary;
 
 /// A launched executor has its claim within this; otherwise the same epoch is launched again, which is safe,
@@ -36,46 +36,46 @@ fn doubled(first: Duration, times: u32) -> Duration {
     first.saturating_mul(1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
 }
 
-pub(super) fn decide(view: &View<'_>, places: &mut Places, decision: &mut Decision) {
-    for (key, occasion) in view.memory.prepared() {
-        if view.starting.contains_key(&occasion.run) {
+pub(super) fn decide(view: &View<'_>, capacity: &mut Capacity, decision: &mut Decision) {
+    for (key, activation) in view.memory.prepared() {
+        if view.starting.contains_key(&activation.run) {
             decision.wait(key, starting(view, key));
             continue;
         }
-        let Some(run) = view.runs.get(&occasion.run) else {
+        let Some(run) = view.runs.get(&activation.run) else {
             // Nothing follows from a plan that cannot be read; whoever can read it goes on with it.
-            if let Some(unread) = view.unread.get(&occasion.run) {
+            if let Some(unread) = view.unread.get(&activation.run) {
                 let detail = Some(unread.why.clone());
                 decision.wait(key, Wait { detail, ..Wait::new(Reason::Format, None) });
             }
             continue;
         };
-        Run { view, key, occasion, run }.decide(places, decision);
+        Run { view, key, activation, run }.decide(capacity, decision);
     }
 }
 
 struct Run<'a> {
     view: &'a View<'a>,
     key: &'a OrderKey,
-    occasion: &'a Occasion,
+    activation: &'a Activation,
     run: &'a RunView,
 }
 
 impl Run<'_> {
-    fn decide(&self, places: &mut Places, decision: &mut Decision) {
+    fn decide(&self, capacity: &mut Capacity, decision: &mut Decision) {
         let state = match &self.run.state {
             Ok(state) => state,
             // Whatever happened in it, nobody can tell.
-            Err(why) if self.run.life != Life::Alive => {
+            Err(why) if self.run.executor != ExecutorState::Alive => {
                 return self.close(decision, End::NeedsOperator, Some(why.clone()));
             }
             Err(_) => return,
         };
         if let Some(asked) =
-            self.occasion.asked.as_deref().filter(|asked| self.run.told.as_ref() != Some(asked))
+            self.activation.asked.as_deref().filter(|asked| self.run.delivered.as_ref() != Some(asked))
         {
-            let (run, asked) = (self.occasion.run, asked.clone());
-            decision.actions.push(Action::Tell { run, asked });
+            let (run, asked) = (self.activation.run, asked.clone());
+            decision.actions.push(Action::SendRequest { run, asked });
         }
         if let Phase::Ended(outcome) = &state.phase
             && !self.is_to_be_undone(state)
@@ -83,70 +83,70 @@ impl Run<'_> {
             let (end, error) = end_of(outcome);
             return self.close(decision, end, error);
         }
-        if let Err(Not::Yet(wait)) = known_host(self.view) {
+        if let Err(StartBlock::Wait(wait)) = known_host(self.view) {
             // What lives here lives; nothing is launched that another host may be doing.
-            return if self.run.life == Life::Alive {
+            return if self.run.executor == ExecutorState::Alive {
             } else {
                 decision.wait(self.key, wait)
             };
         }
-        match self.run.life {
-            Life::Alive => {}
-            Life::Unclaimed { epoch } => self.unclaimed(state, epoch, decision),
-            Life::Dead { epoch } => self.resume(state, epoch.saturating_add(1), places, decision),
+        match self.run.executor {
+            ExecutorState::Alive => {}
+            ExecutorState::Unclaimed { epoch } => self.unclaimed(state, epoch, decision),
+            ExecutorState::Lost { epoch } => self.resume(state, epoch.saturating_add(1), capacity, decision),
         }
     }
 
     /// Whether it has ended, and an operator wants it taken back all the same.
     fn is_to_be_undone(&self, state: &State) -> bool {
-        matches!(self.occasion.asked.as_deref(), Some(Asked::Undo { before, .. }) if *before == state.undos)
+        matches!(self.activation.asked.as_deref(), Some(RunRequest::Undo { before, .. }) if *before == state.undos)
     }
 
-    fn resume(&self, state: &State, epoch: u32, places: &mut Places, decision: &mut Decision) {
-        let cancelled = matches!(self.occasion.asked.as_deref(), Some(Asked::Cancel { .. }));
-        if matches!(state.phase, Phase::Resting(_) | Phase::Ended(_))
+    fn resume(&self, state: &State, epoch: u32, capacity: &mut Capacity, decision: &mut Decision) {
+        let cancelled = matches!(self.activation.asked.as_deref(), Some(RunRequest::Cancel { .. }));
+        if matches!(state.phase, Phase::Suspended(_) | Phase::Ended(_))
             && !self.is_paced(state, epoch, decision)
         {
             return;
         }
         match &state.phase {
             // Whoever wants it to end does not want to wait until it would go on.
-            Phase::Resting(Rest::Retry { .. } | Rest::Paused { .. }) if cancelled => {
+            Phase::Suspended(Suspension::Retry { .. } | Suspension::Paused { .. }) if cancelled => {
                 self.launch(state, epoch, decision);
             }
-            Phase::Resting(Rest::Retry { until }) => {
+            Phase::Suspended(Suspension::Retry { until }) => {
                 if *until > self.view.now {
                     return decision.wait(self.key, Wait::new(Reason::Retry, Some(*until)));
                 }
-                match may_go_on(self.view, self.key, self.run, places) {
+                match can_resume(self.view, self.key, self.run, capacity) {
                     Ok(()) => self.launch(state, epoch, decision),
-                    Err(Not::Yet(wait)) => decision.wait(self.key, wait),
-                    Err(Not::Examined) => {}
-                    Err(Not::Ever(end, error)) => self.close(decision, end, Some(error)),
+                    Err(StartBlock::Wait(wait)) => decision.wait(self.key, wait),
+                    Err(StartBlock::NeedsCheck) => {}
+                    Err(StartBlock::Never(end, error)) => self.close(decision, end, Some(error)),
                 }
             }
-            Phase::Resting(Rest::Paused { until, .. }) => {
+            Phase::Suspended(Suspension::Paused { until, .. }) => {
                 if *until > self.view.now {
                     decision.wake_at(*until);
-                } else if places.take_place(self.run.plan.emergency).is_ok() {
+                } else if capacity.reserve_slot(self.run.plan.emergency).is_ok() {
                     self.launch(state, epoch, decision);
                 }
             }
             // It can still be cancelled: then no host is rebooted for it.
-            Phase::Resting(Rest::Rebooting { .. }) if cancelled && !state.cancel_is_known() => {
+            Phase::Suspended(Suspension::Rebooting { .. }) if cancelled && !state.cancel_is_known() => {
                 self.launch(state, epoch, decision);
             }
-            Phase::Resting(Rest::Rebooting { boot, since, .. }) => {
+            Phase::Suspended(Suspension::Rebooting { boot, since, .. }) => {
                 let waited_enough = self.wait_from(*since, REBOOT_WITHIN, decision);
                 if boot != self.view.boot || waited_enough {
                     self.launch(state, epoch, decision);
-                } else if !places.others_execute() {
-                    decision.actions.push(Action::Reboot { run: self.occasion.run });
+                } else if !capacity.others_execute() {
+                    decision.actions.push(Action::Reboot { run: self.activation.run });
                 }
             }
-            Phase::Resting(Rest::Stopped { .. }) => self.after_a_stop(state, epoch, decision),
-            Phase::At(_) if state.stopping => self.after_a_stop(state, epoch, decision),
-            Phase::New | Phase::At(_) | Phase::Doing(_) => self.after_a_loss(state, epoch, decision),
+            Phase::Suspended(Suspension::Stopped { .. }) => self.after_a_stop(state, epoch, decision),
+            Phase::Next(_) if state.stopping => self.after_a_stop(state, epoch, decision),
+            Phase::New | Phase::Next(_) | Phase::Running(_) => self.after_a_loss(state, epoch, decision),
             // Only one that is to be undone comes here: nothing of it lives, or it would not have ended.
             Phase::Ended(_) => self.launch(state, epoch, decision),
         }
@@ -161,24 +161,24 @@ impl Run<'_> {
 
     /// A lost executor is not a lost step: nothing goes on while a process of it lives, or may live.
     fn after_a_loss(&self, state: &State, epoch: u32, decision: &mut Decision) {
-        let run = self.occasion.run;
-        match &self.run.survivors {
-            None => decision.actions.push(Action::EndSurvivors { run }),
-            Some(Survivors::Counted(0)) => self.again(state, epoch, decision),
-            Some(Survivors::Counted(n)) => {
+        let run = self.activation.run;
+        match &self.run.leftovers {
+            None => decision.actions.push(Action::KillLeftovers { run }),
+            Some(Leftovers::Counted(0)) => self.again(state, epoch, decision),
+            Some(Leftovers::Counted(n)) => {
                 let why = format!("{n} processes of a lost executor could not be ended");
                 self.close(decision, End::NeedsOperator, Some(why));
             }
-            Some(Survivors::Unknown { why, times, .. }) if *times >= MOST_LOSSES => {
+            Some(Leftovers::Unknown { why, times, .. }) if *times >= MOST_LOSSES => {
                 let why = format!(
                     "whether processes of a lost executor live could not be told {times} times: {why}"
                 );
                 self.close(decision, End::NeedsOperator, Some(why));
             }
-            Some(Survivors::Unknown { why, at, times }) => {
+            Some(Leftovers::Unknown { why, at, times }) => {
                 let until = later(*at, doubled(FIRST_PAUSE, *times));
                 if self.wait_from(*at, doubled(FIRST_PAUSE, *times), decision) {
-                    decision.actions.push(Action::EndSurvivors { run });
+                    decision.actions.push(Action::KillLeftovers { run });
                 }
                 let why = format!("whether processes of its lost executor live cannot be told: {why}");
                 self.wait_lost(until, why, decision);
@@ -188,9 +188,9 @@ impl Run<'_> {
 
     /// Nobody has the epoch. As long as nothing of the run has happened it is taken back when it may not start now.
     fn unclaimed(&self, state: &State, epoch: u32, decision: &mut Decision) {
-        let (key, run) = (self.key.clone(), self.occasion.run);
+        let (key, run) = (self.key.clone(), self.activation.run);
         if state.phase == Phase::New
-            && is_to_be_taken_back(self.view, self.key, self.occasion, self.run, decision)
+            && is_to_be_taken_back(self.view, self.key, self.activation, self.run, decision)
         {
             return decision.actions.push(Action::Void { key, run, epoch });
         }
@@ -266,24 +266,26 @@ impl Run<'_> {
         }
         // Without its secrets an executor leaves the epoch alone, and Vault may be away for a day.
         if self.run.launches >= MOST_LOSSES && self.run.plan.secrets.is_empty() {
-            let (key, run) = (self.key.clone(), self.occasion.run);
+            let (key, run) = (self.key.clone(), self.activation.run);
             return decision.actions.push(Action::Fence { key, run, epoch });
         }
         self.launch(state, epoch, decision);
     }
 
     fn launch(&self, state: &State, epoch: u32, decision: &mut Decision) {
-        let starts = matches!(state.phase, Phase::New | Phase::Resting(Rest::Retry { .. }));
-        let look = starts && self.occasion.asked.is_none();
+        let starts = matches!(state.phase, Phase::New | Phase::Suspended(Suspension::Retry { .. }));
+        let look = starts && self.activation.asked.is_none();
         if look && self.view.orders.is_none() {
             // Not in sight is not gone: nothing has happened of it, and it can wait.
             return decision.wait(self.key, Wait::new(Reason::Store, None));
         }
         // Each epoch needs a token of its own.
-        if let Err(Not::Yet(wait)) = has_secrets(self.view, self.key, !self.run.plan.secrets.is_empty()) {
+        if let Err(StartBlock::Wait(wait)) =
+            has_secrets(self.view, self.key, !self.run.plan.secrets.is_empty())
+        {
             return decision.wait(self.key, wait);
         }
-        let (key, run) = (self.key.clone(), self.occasion.run);
+        let (key, run) = (self.key.clone(), self.activation.run);
         decision.actions.push(Action::Launch { key, run, epoch, look });
     }
 
@@ -303,6 +305,6 @@ impl Run<'_> {
         let tail = if end.is_good() { None } else { self.run.tail.clone() };
         let summary = state.map(|state| Summary { tail, ..Summary::of(&self.run.plan, state) });
         let closing = Closing { end, error, at: self.view.now, run: summary.map(Box::new) };
-        decision.remember(Fact::Closed { key: self.key.clone(), run: self.occasion.run, closing });
+        decision.remember(Fact::Closed { key: self.key.clone(), run: self.activation.run, closing });
     }
 }

@@ -1,29 +1,29 @@
 //! A run whose executor is lost, row by row: what may start, after which pause, and when an operator has to look.
 
 use super::*;
-use crate::domain::memory::{Closing, End};
 use crate::domain::plan::Cause;
-use crate::domain::run::{self, Act, Event, Record};
+use crate::domain::run::{self, Event, Operation, Record};
+use crate::domain::state::{Closing, End};
 
 const KEY: &str = "hosts/h/o";
 
 /// One run that is in the ledger.
 struct One {
     now: Timestamp,
-    memory: Memory,
+    memory: LedgerState,
     view: RunView,
     /// The journal so far.
     records: Vec<Record>,
 }
 
 impl One {
-    fn new(life: Life) -> Self {
+    fn new(executor: ExecutorState) -> Self {
         let plan = Arc::new(run::plan_of("rr"));
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let (key, id): (OrderKey, RunId) = (KEY.parse().unwrap(), plan.run);
-        let mut memory = Memory::default();
+        let mut memory = LedgerState::default();
         memory.take(Fact::Joined { at: now });
-        memory.take(Fact::Occasion {
+        memory.take(Fact::Activation {
             key: key.clone(),
             run: id,
             identity: plan.identity,
@@ -35,12 +35,12 @@ impl One {
         let view = RunView {
             state: Ok(State::new(plan.steps.len())),
             plan,
-            life,
+            executor,
             launched: None,
             launches: 0,
             unready: false,
-            survivors: None,
-            told: None,
+            leftovers: None,
+            delivered: None,
             progress: (None, None),
             tail: None,
         };
@@ -76,17 +76,17 @@ impl One {
             freezes: &Freezes::new(),
             indexes: &BTreeMap::new(),
             memory: &self.memory,
-            examined: &BTreeMap::new(),
+            checked_orders: &BTreeMap::new(),
             runs: &runs,
             unready: &BTreeMap::new(),
             unread: &BTreeMap::new(),
-            former: None,
+            previous_format: None,
             starting: &BTreeMap::new(),
             parallel: 4,
-            past: &BTreeMap::new(),
-            barred: None,
+            prior_reports: &BTreeMap::new(),
+            start_block: None,
             full: None,
-            calm_until: None,
+            quiet_until: None,
             clock: Clock::Synchronised,
             unreachable: false,
             confirmed: &BTreeMap::new(),
@@ -95,8 +95,8 @@ impl One {
             versions: &BTreeMap::new(),
         };
         let mut decision = Decision::default();
-        let mut places = starts::Places::of(&view);
-        runs::decide(&view, &mut places, &mut decision);
+        let mut capacity = starts::Capacity::of(&view);
+        runs::decide(&view, &mut capacity, &mut decision);
         decision
     }
 
@@ -105,7 +105,7 @@ impl One {
         let decision = self.decide();
         let words = decision.actions.iter().map(|action| match action {
             Action::Launch { epoch, .. } => format!("launch {epoch}"),
-            Action::EndSurvivors { .. } => "search".into(),
+            Action::KillLeftovers { .. } => "search".into(),
             Action::Fence { epoch, .. } => format!("fence {epoch}"),
             Action::Reboot { .. } => "reboot".into(),
             Action::Remember(Fact::Closed { closing: Closing { end, .. }, .. }) => end.as_str().into(),
@@ -124,16 +124,16 @@ impl One {
 #[test]
 fn nothing_starts_while_it_cannot_be_told_whether_anything_lives() {
     for doing in [false, true] {
-        let mut one = One::new(Life::Dead { epoch: 1 });
+        let mut one = One::new(ExecutorState::Lost { epoch: 1 });
         one.begun(1);
         if doing {
-            one.journal(Event::Intended { act: Act::Step(0) });
+            one.journal(Event::Intended { act: Operation::Step(0) });
         }
         one.wait(5);
         assert_eq!(one.follows(), "search");
         let mut waited = 0;
         for times in 1..10 {
-            one.view.survivors = Some(Survivors::Unknown { why: "EMFILE".into(), at: one.now, times });
+            one.view.leftovers = Some(Leftovers::Unknown { why: "EMFILE".into(), at: one.now, times });
             let said = one.follows();
             let pause: i64 = said.strip_prefix("lost ").and_then(|text| text.parse().ok()).unwrap();
             assert!(pause >= waited, "the pauses grow: {said}");
@@ -143,9 +143,9 @@ fn nothing_starts_while_it_cannot_be_told_whether_anything_lives() {
             one.wait(1);
             assert!(one.follows().starts_with("search"), "{}", one.follows());
         }
-        one.view.survivors = Some(Survivors::Unknown { why: "EMFILE".into(), at: one.now, times: 10 });
+        one.view.leftovers = Some(Leftovers::Unknown { why: "EMFILE".into(), at: one.now, times: 10 });
         assert_eq!(one.follows(), "needs_operator");
-        one.view.survivors = Some(Survivors::Counted(2));
+        one.view.leftovers = Some(Leftovers::Counted(2));
         assert_eq!(one.follows(), "needs_operator");
     }
 }
@@ -154,17 +154,17 @@ fn nothing_starts_while_it_cannot_be_told_whether_anything_lives() {
 fn an_executor_that_ends_before_it_did_anything_is_paced_and_given_up() {
     // It ends behind its claim, or behind its first record: in the journal these differ.
     for begins in [false, true] {
-        let mut one = One::new(Life::Dead { epoch: 1 });
+        let mut one = One::new(ExecutorState::Lost { epoch: 1 });
         let mut pauses = Vec::new();
         for epoch in 1.. {
-            one.view.life = Life::Dead { epoch };
+            one.view.executor = ExecutorState::Lost { epoch };
             one.view.launched = Some(one.now);
             if begins {
                 one.begun(epoch);
             }
-            one.view.survivors = None;
+            one.view.leftovers = None;
             assert_eq!(one.follows(), "search");
-            one.view.survivors = Some(Survivors::Counted(0));
+            one.view.leftovers = Some(Leftovers::Counted(0));
             let said = one.follows();
             if said == "needs_operator" {
                 assert_eq!(epoch, 10);
@@ -181,26 +181,26 @@ fn an_executor_that_ends_before_it_did_anything_is_paced_and_given_up() {
 
 #[test]
 fn what_an_earlier_agent_launched_goes_on_at_once() {
-    let mut one = One::new(Life::Dead { epoch: 1 });
-    one.view.survivors = Some(Survivors::Counted(0));
+    let mut one = One::new(ExecutorState::Lost { epoch: 1 });
+    one.view.leftovers = Some(Leftovers::Counted(0));
     assert_eq!(one.follows(), "launch 2", "neither journal nor agent knows since when");
 }
 
 #[test]
 fn one_that_did_something_starts_the_count_again() {
-    let mut one = One::new(Life::Dead { epoch: 9 });
+    let mut one = One::new(ExecutorState::Lost { epoch: 9 });
     one.begun(8);
     one.begun(9);
-    one.journal(Event::Intended { act: Act::Step(0) });
-    one.view.survivors = Some(Survivors::Counted(0));
+    one.journal(Event::Intended { act: Operation::Step(0) });
+    one.view.leftovers = Some(Leftovers::Counted(0));
     assert_eq!(one.follows(), "launch 10", "lost in a command, and for the first time");
 }
 
 #[test]
 fn what_is_launched_in_vain_is_fenced_before_it_is_given_up() {
-    let mut one = One::new(Life::Unclaimed { epoch: 2 });
+    let mut one = One::new(ExecutorState::Unclaimed { epoch: 2 });
     one.begun(1);
-    one.journal(Event::Intended { act: Act::Step(0) });
+    one.journal(Event::Intended { act: Operation::Step(0) });
     one.view.launched = Some(one.now);
     one.view.launches = 1;
     one.wait(29);
@@ -212,9 +212,9 @@ fn what_is_launched_in_vain_is_fenced_before_it_is_given_up() {
     one.view.launches = 10;
     one.wait(600);
     assert_eq!(one.follows(), "fence 2");
-    one.view.life = Life::Dead { epoch: 2 };
+    one.view.executor = ExecutorState::Lost { epoch: 2 };
     assert_eq!(one.follows(), "search");
-    one.view.survivors = Some(Survivors::Counted(0));
+    one.view.leftovers = Some(Leftovers::Counted(0));
     assert_eq!(one.follows(), End::NeedsOperator.as_str());
 }
 

@@ -1,6 +1,6 @@
 //! Rows for orders that watch secrets: which version of one is carried out, and which is not.
 
-use super::standing_tests::NIGHTLY;
+use super::recurring_tests::NIGHTLY;
 use super::*;
 
 const WATCHED: &str = "kv/data/hana/HDB";
@@ -14,12 +14,12 @@ impl Model {
     /// Vault tells this version of the watched secret, written so many seconds after the epoch.
     fn tells(&mut self, number: u64, second: i64) {
         let created = Timestamp::from_second(second).unwrap();
-        self.versions.insert(WATCHED.into(), Version { number, created });
+        self.versions.insert(WATCHED.into(), SecretVersion { number, created });
         self.settle();
     }
 
     fn known(&self) -> Option<u64> {
-        self.of(HOST).standing.secrets.get(WATCHED).map(|seen| seen.version.number)
+        self.of(HOST).recurrence.secrets.get(WATCHED).map(|seen| seen.version.number)
     }
 }
 
@@ -175,13 +175,13 @@ fn two_secrets_that_change_at_once_start_one_run() {
     for number in 1..3 {
         for path in ["kv/data/a", "kv/data/b"] {
             let created = Timestamp::from_second(i64::try_from(number).unwrap()).unwrap();
-            model.versions.insert(path.into(), Version { number, created });
+            model.versions.insert(path.into(), SecretVersion { number, created });
         }
         model.settle();
     }
     model.restart();
     assert_eq!(model.started(), ["hosts/h/o secret 2 of kv/data/a"]);
-    assert_eq!(model.of(HOST).standing.secrets.len(), 2);
+    assert_eq!(model.of(HOST).recurrence.secrets.len(), 2);
 }
 
 /// Any history of a few operations with versions that come, go back and are told anew: each version that was written

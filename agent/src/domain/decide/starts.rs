@@ -1,4 +1,4 @@
-//! An occasion that waits: may it start now, and if not, why not and until when.
+//! An activation that waits: may it start now, and if not, why not and until when.
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
@@ -6,23 +6,25 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::standing::{clock_doubt, copy_of};
-use super::{Action, Decision, Former, Freezes, Needs, Reason, RunView, SeenOrder, View, Wait, conflict};
+use super::recurring::{clock_untrusted, copy_of};
+use super::{
+    Action, Decision, Freezes, PreviousFormat, Reason, Requirements, RunView, SeenOrder, View, Wait, conflict,
+};
 use crate::domain::freeze::{Frozen, stops};
 use crate::domain::instant::later;
-use crate::domain::memory::{Closing, End, Fact, Occasion, Stage, Unreadable};
 use crate::domain::name::Name;
 use crate::domain::order::{DEFAULT_SPREAD, Document, Order, offset};
 use crate::domain::plan::{Cause, Lock};
-use crate::domain::run::{Phase, Rest};
+use crate::domain::run::{Phase, Suspension};
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::span::Span;
+use crate::domain::state::{Activation, Closing, End, Fact, Stage, Unreadable};
 
 /// A gate is asked again so often.
 const GATE_AGAIN: Duration = Duration::from_secs(60);
 
 /// What is taken on this host: locks, and places among the runs at once.
-pub(super) struct Places {
+pub(super) struct Capacity {
     held: Vec<Lock>,
     taken: usize,
     parallel: usize,
@@ -33,28 +35,28 @@ pub(super) struct Places {
     unknown: Option<String>,
 }
 
-impl Places {
+impl Capacity {
     pub(super) fn of(view: &View<'_>) -> Self {
         let mut held: Vec<Lock> = view.starting.values().flatten().cloned().collect();
         let mut taken = view.starting.len();
         let (mut rebooting, mut emergency) = (false, false);
-        for (_, occasion) in view.memory.prepared() {
+        for (_, activation) in view.memory.prepared() {
             let Some(run) =
-                view.runs.get(&occasion.run).filter(|_| !view.starting.contains_key(&occasion.run))
+                view.runs.get(&activation.run).filter(|_| !view.starting.contains_key(&activation.run))
             else {
                 continue;
             };
             held.extend(locks_kept(run));
-            emergency |= run.plan.emergency && takes_a_place(run);
-            taken = taken.saturating_add(usize::from(takes_a_place(run) && !run.plan.emergency));
+            emergency |= run.plan.emergency && uses_slot(run);
+            taken = taken.saturating_add(usize::from(uses_slot(run) && !run.plan.emergency));
             rebooting |= is_rebooting(run);
         }
         // What an operator has to settle keeps its locks, also when its run is closed.
-        for remembered in view.memory.orders.values() {
-            let kept = remembered.current.iter().chain(remembered.previous.as_deref());
-            for occasion in kept.filter(|o| o.stage != Stage::Prepared && o.has_run()) {
+        for order_state in view.memory.orders.values() {
+            let kept = order_state.current.iter().chain(order_state.previous.as_deref());
+            for activation in kept.filter(|o| o.stage != Stage::Prepared && o.has_run()) {
                 held.extend(
-                    view.runs.get(&occasion.run).into_iter().flat_map(|run| run.plan.resources.clone()),
+                    view.runs.get(&activation.run).into_iter().flat_map(|run| run.plan.resources.clone()),
                 );
             }
         }
@@ -75,7 +77,7 @@ impl Places {
             let detail = Some(format!("{} is taken by another run", lock.name));
             return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
         }
-        self.take_place(emergency)?;
+        self.reserve_slot(emergency)?;
         self.held.extend_from_slice(locks);
         Ok(())
     }
@@ -86,7 +88,7 @@ impl Places {
     }
 
     /// Takes a place among the runs at once, for a run that has kept its locks.
-    pub(super) fn take_place(&mut self, emergency: bool) -> Result<(), Wait> {
+    pub(super) fn reserve_slot(&mut self, emergency: bool) -> Result<(), Wait> {
         if emergency && !self.emergency {
             self.emergency = true;
             return Ok(());
@@ -105,49 +107,49 @@ impl Places {
 
 fn locks_kept(run: &RunView) -> Vec<Lock> {
     match run.state.as_ref().map(|state| &state.phase) {
-        Ok(Phase::Resting(Rest::Retry { .. })) => Vec::new(),
+        Ok(Phase::Suspended(Suspension::Retry { .. })) => Vec::new(),
         _ => run.plan.resources.clone(),
     }
 }
 
-fn takes_a_place(run: &RunView) -> bool {
-    !matches!(run.state.as_ref().map(|state| &state.phase), Ok(Phase::Resting(_) | Phase::Ended(_)))
+fn uses_slot(run: &RunView) -> bool {
+    !matches!(run.state.as_ref().map(|state| &state.phase), Ok(Phase::Suspended(_) | Phase::Ended(_)))
 }
 
 fn is_rebooting(run: &RunView) -> bool {
     let phase = run.state.as_ref().map(|state| &state.phase);
-    matches!(phase, Ok(Phase::Resting(Rest::Rebooting { .. })))
+    matches!(phase, Ok(Phase::Suspended(Suspension::Rebooting { .. })))
 }
 
-pub(super) fn decide(view: &View<'_>, places: &mut Places, decision: &mut Decision) {
+pub(super) fn decide(view: &View<'_>, capacity: &mut Capacity, decision: &mut Decision) {
     // The oldest first: ids sort by the time of their making.
-    let mut open: Vec<(&OrderKey, &Occasion)> = view
+    let mut open: Vec<(&OrderKey, &Activation)> = view
         .memory
         .orders
         .iter()
         .filter_map(|(key, order)| Some((key, order.current.as_ref()?)))
-        .filter(|(_, occasion)| occasion.stage == Stage::Open)
+        .filter(|(_, activation)| activation.stage == Stage::Open)
         .collect();
-    open.sort_unstable_by_key(|(_, occasion)| occasion.run);
-    for (key, occasion) in open {
-        if view.starting.contains_key(&occasion.run) {
+    open.sort_unstable_by_key(|(_, activation)| activation.run);
+    for (key, activation) in open {
+        if view.starting.contains_key(&activation.run) {
             decision.wait(key, starting(view, key));
             continue;
         }
-        match may_start(view, key, occasion, places) {
+        match can_start(view, key, activation, capacity) {
             Ok(locks) => {
                 decision.wait(key, starting(view, key));
-                decision.actions.push(Action::Start { key: key.clone(), run: occasion.run, locks });
+                decision.actions.push(Action::Start { key: key.clone(), run: activation.run, locks });
             }
-            Err(Not::Yet(wait)) => decision.wait(key, wait),
-            Err(Not::Examined) => {
+            Err(StartBlock::Wait(wait)) => decision.wait(key, wait),
+            Err(StartBlock::NeedsCheck) => {
                 decision.wait(key, Wait::new(Reason::Starting, None));
-                decision.actions.push(Action::Examine(key.clone()));
+                decision.actions.push(Action::CheckOrder(key.clone()));
             }
-            Err(Not::Ever(end, error)) => {
-                let refused = refused_as_placed(view, key, occasion, end, &error);
+            Err(StartBlock::Never(end, error)) => {
+                let refused = refused_as_placed(view, key, activation, end, &error);
                 let closing = Closing { end, error: Some(error), at: view.now, run: None };
-                decision.remember(Fact::Closed { key: key.clone(), run: occasion.run, closing });
+                decision.remember(Fact::Closed { key: key.clone(), run: activation.run, closing });
                 refused.into_iter().for_each(|fact| decision.remember(fact));
             }
         }
@@ -158,38 +160,38 @@ pub(super) fn decide(view: &View<'_>, places: &mut Places, decision: &mut Decisi
 fn refused_as_placed(
     view: &View<'_>,
     key: &OrderKey,
-    occasion: &Occasion,
+    activation: &Activation,
     end: End,
     why: &str,
 ) -> Option<Fact> {
     let seen = view.orders?.get(key)?;
     let Ok(Document::Order(order)) = &seen.document else { return None };
-    let comes_again = order.standing_terms().is_some() && order.identity == occasion.identity;
-    if end != End::Refused || occasion.cause != Cause::Placed || !comes_again {
+    let comes_again = order.standing_terms().is_some() && order.identity == activation.identity;
+    if end != End::Refused || activation.cause != Cause::Placed || !comes_again {
         return None;
     }
-    let identity = Some(occasion.identity);
+    let identity = Some(activation.identity);
     let unreadable = Unreadable { message: why.to_owned(), identity, index: seen.index, at: view.now };
     Some(Fact::Unreadable { key: key.clone(), unreadable })
 }
 
-/// Why an occasion does not start.
-pub(super) enum Not {
-    Yet(Wait),
-    Examined,
-    Ever(End, String),
+/// Why an activation does not start.
+pub(super) enum StartBlock {
+    Wait(Wait),
+    NeedsCheck,
+    Never(End, String),
 }
 
-fn may_start(
+fn can_start(
     view: &View<'_>,
     key: &OrderKey,
-    occasion: &Occasion,
-    places: &mut Places,
-) -> Result<Vec<Lock>, Not> {
-    let not_yet = |reason, until| Err(Not::Yet(Wait::new(reason, until)));
+    activation: &Activation,
+    capacity: &mut Capacity,
+) -> Result<Vec<Lock>, StartBlock> {
+    let not_yet = |reason, until| Err(StartBlock::Wait(Wait::new(reason, until)));
     let seen = match view.orders {
         Some(orders) => orders.get(key),
-        None => copy_of(view, key, &occasion.cause),
+        None => copy_of(view, key, &activation.cause),
     };
     let Some(seen) = seen else { return not_yet(Reason::Store, None) };
     let Ok(Document::Order(order)) = &seen.document else { return not_yet(Reason::Store, None) };
@@ -199,21 +201,21 @@ fn may_start(
         return not_yet(Reason::Store, None);
     }
     let (locks, emergency) = (needs.locks.clone(), needs.emergency);
-    trusted_clock(view, order, &occasion.cause)?;
+    trusted_clock(view, order, &activation.cause)?;
     in_time(view, order)?;
     if let Some(until) = order.not_before.filter(|until| *until > view.now) {
         return not_yet(Reason::Schedule, Some(until));
     }
-    let from = match &occasion.cause {
+    let from = match &activation.cause {
         Cause::Firing(instant) => *instant,
-        Cause::Placed | Cause::Secret { .. } => occasion.at.max(order.not_before.unwrap_or(occasion.at)),
+        Cause::Placed | Cause::Secret { .. } => activation.at.max(order.not_before.unwrap_or(activation.at)),
         // One host's state, or an operator's word: nothing that a whole group would do at once by itself.
         Cause::Drift(_) | Cause::Retry(_) => Timestamp::UNIX_EPOCH,
     };
     let spread = spread(view, key, order);
     let starts = later(from, spread);
     // A clock that was set back must not make the spread longer than it is; a firing's own instant has to come.
-    let set_back = !matches!(occasion.cause, Cause::Firing(_)) && from > later(view.now, spread);
+    let set_back = !matches!(activation.cause, Cause::Firing(_)) && from > later(view.now, spread);
     if starts > view.now && !set_back {
         return not_yet(Reason::Spread, Some(starts));
     }
@@ -222,30 +224,32 @@ fn may_start(
         return not_yet(Reason::OlderRun, None);
     }
     can_be_taken_back(view, needs)?;
-    if let Some(until) = view.calm_until.filter(|until| *until > view.now) {
+    if let Some(until) = view.quiet_until.filter(|until| *until > view.now) {
         return not_yet(Reason::Store, Some(until));
     }
     not_frozen(view, &order.task)?;
     open_gates(view, key)?;
     has_secrets(view, key, needs.secrets)?;
-    places.take(&locks, emergency).map_err(Not::Yet)?;
+    capacity.take(&locks, emergency).map_err(StartBlock::Wait)?;
     Ok(locks)
 }
 
 /// A host that may not be who it seems to be starts nothing, and lets nothing go on.
-pub(super) fn known_host(view: &View<'_>) -> Result<(), Not> {
-    match view.barred {
+pub(super) fn known_host(view: &View<'_>) -> Result<(), StartBlock> {
+    match view.start_block {
         None => Ok(()),
         Some(why) => {
             let detail = Some(why.to_owned());
-            Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Identity, None) }))
+            Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::Identity, None) }))
         }
     }
 }
 
 /// While an upgrade can be taken back, no plan is made that the version before could not go on with.
-fn can_be_taken_back(view: &View<'_>, needs: &Needs) -> Result<(), Not> {
-    let Some(Former { plan, until }) = view.former.filter(|former| needs.plan > former.plan) else {
+fn can_be_taken_back(view: &View<'_>, needs: &Requirements) -> Result<(), StartBlock> {
+    let Some(PreviousFormat { plan, until }) =
+        view.previous_format.filter(|previous_format| needs.plan > previous_format.plan)
+    else {
         return Ok(());
     };
     let when = until.map_or_else(|| "a day after the agent is ready".to_owned(), |until| until.to_string());
@@ -254,32 +258,32 @@ fn can_be_taken_back(view: &View<'_>, needs: &Needs) -> Result<(), Not> {
          and until then the upgrade can be taken back",
         needs.plan
     ));
-    Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Format, until) }))
+    Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::Format, until) }))
 }
 
 /// May a run whose first step said "not now" go on: everything but its spread is asked again.
-pub(super) fn may_go_on(
+pub(super) fn can_resume(
     view: &View<'_>,
     key: &OrderKey,
     run: &RunView,
-    places: &mut Places,
-) -> Result<(), Not> {
-    let not_yet = |reason| Err(Not::Yet(Wait::new(reason, None)));
+    capacity: &mut Capacity,
+) -> Result<(), StartBlock> {
+    let not_yet = |reason| Err(StartBlock::Wait(Wait::new(reason, None)));
     let seen = view.orders.and_then(|orders| orders.get(key));
     let Some(Ok(Document::Order(order))) = seen.map(|seen| &seen.document) else {
         return not_yet(Reason::Store);
     };
-    may_begin_now(view, key, order, &run.plan.cause)?;
-    places.take(&run.plan.resources, run.plan.emergency).map_err(Not::Yet)
+    can_start_now(view, key, order, &run.plan.cause)?;
+    capacity.take(&run.plan.resources, run.plan.emergency).map_err(StartBlock::Wait)
 }
 
 /// Whether an order may begin at this moment, whatever it was a moment ago.
-pub(super) fn may_begin_now(
+pub(super) fn can_start_now(
     view: &View<'_>,
     key: &OrderKey,
     order: &Order,
     cause: &Cause,
-) -> Result<(), Not> {
+) -> Result<(), StartBlock> {
     trusted_clock(view, order, cause)?;
     in_time(view, order)?;
     in_window(view, key, order)?;
@@ -294,11 +298,11 @@ pub(super) fn starting(view: &View<'_>, key: &OrderKey) -> Wait {
     }
 }
 
-fn not_frozen(view: &View<'_>, task: &Name) -> Result<(), Not> {
+fn not_frozen(view: &View<'_>, task: &Name) -> Result<(), StartBlock> {
     match frozen(view.sources, view.freezes, task, view.now) {
         None => Ok(()),
         Some(Frozen { until, why }) => {
-            Err(Not::Yet(Wait { detail: Some(why), ..Wait::new(Reason::Freeze, until) }))
+            Err(StartBlock::Wait(Wait { detail: Some(why), ..Wait::new(Reason::Freeze, until) }))
         }
     }
 }
@@ -312,45 +316,46 @@ pub fn frozen(sources: &[Source], freezes: &Freezes, task: &Name, now: Timestamp
     groups.filter_map(|group| stops(group, freezes.get(group)?, task, now)).next()
 }
 
-fn in_time(view: &View<'_>, order: &Order) -> Result<(), Not> {
+fn in_time(view: &View<'_>, order: &Order) -> Result<(), StartBlock> {
     match order.not_after {
-        Some(end) if end < view.now => Err(Not::Ever(End::Expired, format!("not started by {end}"))),
+        Some(end) if end < view.now => Err(StartBlock::Never(End::Expired, format!("not started by {end}"))),
         _ => Ok(()),
     }
 }
 
 /// What depends on the time of day waits for a clock that can be trusted.
-fn trusted_clock(view: &View<'_>, order: &Order, cause: &Cause) -> Result<(), Not> {
+fn trusted_clock(view: &View<'_>, order: &Order, cause: &Cause) -> Result<(), StartBlock> {
     let timed = order.window.is_some() || order.not_before.is_some() || order.not_after.is_some();
     let timed = timed || matches!(cause, Cause::Firing(_));
-    clock_doubt(view).filter(|_| timed).map_or(Ok(()), |wait| Err(Not::Yet(wait)))
+    clock_untrusted(view).filter(|_| timed).map_or(Ok(()), |wait| Err(StartBlock::Wait(wait)))
 }
 
 /// The window is open; the hosts of a group come in one after the other also when it has just opened.
-fn in_window(view: &View<'_>, key: &OrderKey, order: &Order) -> Result<(), Not> {
+fn in_window(view: &View<'_>, key: &OrderKey, order: &Order) -> Result<(), StartBlock> {
     let Some(window) = &order.window else { return Ok(()) };
     let Some(opening) = window.opening(view.now) else {
         let detail = Some("the window does not open in the next two weeks".to_owned());
-        return Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Window, None) }));
+        return Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::Window, None) }));
     };
     let length = Duration::try_from(opening.to.duration_since(opening.from)).unwrap_or_default();
     let opens =
         later(opening.from, spread_within(view, key, order, length.checked_div(2).unwrap_or_default()));
-    if opens > view.now { Err(Not::Yet(Wait::new(Reason::Window, Some(opens)))) } else { Ok(()) }
+    if opens > view.now { Err(StartBlock::Wait(Wait::new(Reason::Window, Some(opens)))) } else { Ok(()) }
 }
 
-fn needs<'a>(view: &View<'a>, key: &OrderKey, seen: &SeenOrder) -> Result<&'a Needs, Not> {
-    let examined = view.examined.get(key).filter(|examined| examined.index == seen.index);
-    match examined.map(|examined| &examined.finding) {
-        None => Err(Not::Examined),
-        Some(Err(why)) => Err(Not::Ever(End::Refused, why.clone())),
+fn needs<'a>(view: &View<'a>, key: &OrderKey, seen: &SeenOrder) -> Result<&'a Requirements, StartBlock> {
+    let checked_orders =
+        view.checked_orders.get(key).filter(|checked_orders| checked_orders.index == seen.index);
+    match checked_orders.map(|checked_orders| &checked_orders.finding) {
+        None => Err(StartBlock::NeedsCheck),
+        Some(Err(why)) => Err(StartBlock::Never(End::Refused, why.clone())),
         Some(Ok(needs)) => Ok(needs),
     }
 }
 
 /// What needs secrets waits for Vault, and after an attempt that could not read them for the next one; it never fails
 /// because of either.
-pub(super) fn has_secrets(view: &View<'_>, key: &OrderKey, wanted: bool) -> Result<(), Not> {
+pub(super) fn has_secrets(view: &View<'_>, key: &OrderKey, wanted: bool) -> Result<(), StartBlock> {
     if !wanted {
         return Ok(());
     }
@@ -359,17 +364,17 @@ pub(super) fn has_secrets(view: &View<'_>, key: &OrderKey, wanted: bool) -> Resu
         (None, Some(unready)) if unready.until > view.now => (unready.why.clone(), Some(unready.until)),
         (None, _) => return Ok(()),
     };
-    Err(Not::Yet(Wait { detail: Some(why), ..Wait::new(Reason::Vault, until) }))
+    Err(StartBlock::Wait(Wait { detail: Some(why), ..Wait::new(Reason::Vault, until) }))
 }
 
-fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), Not> {
-    let needs = view.examined.get(key).and_then(|examined| examined.finding.as_ref().ok());
+fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), StartBlock> {
+    let needs = view.checked_orders.get(key).and_then(|checked_orders| checked_orders.finding.as_ref().ok());
     let full = view.full.filter(|_| needs.is_some_and(|needs| !needs.emergency)).map(str::to_owned);
     match full.or_else(|| needs.and_then(|needs| needs.closed.clone())) {
         None => Ok(()),
         detail => {
             let until = Some(later(view.now, GATE_AGAIN));
-            Err(Not::Yet(Wait { detail, ..Wait::new(Reason::Gate, until) }))
+            Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::Gate, until) }))
         }
     }
 }

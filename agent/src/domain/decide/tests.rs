@@ -1,9 +1,9 @@
 //! The decision as a model test: histories of what is seen, row by row, against what may be carried out.
 
 use super::*;
-use crate::domain::memory::{Closing, End, Hold};
 use crate::domain::order::Document;
 use crate::domain::plan::Cause;
+use crate::domain::state::{Closing, End, Hold};
 
 /// A host without disk, store or clock: it carries out at once what is decided, and counts it.
 pub(crate) struct Model {
@@ -17,19 +17,19 @@ pub(crate) struct Model {
     pub(crate) visible: bool,
     unknown: BTreeSet<Source>,
     pub(crate) index: u64,
-    pub(crate) memory: Memory,
-    pub(crate) past: BTreeMap<Name, Option<RunId>>,
+    pub(crate) memory: LedgerState,
+    pub(crate) prior_reports: BTreeMap<Name, Option<RunId>>,
     /// The version of every plan, and up to which one plans may be made.
     pub(crate) plan: u32,
-    pub(crate) former: Option<Former>,
+    pub(crate) previous_format: Option<PreviousFormat>,
     pub(crate) unready: BTreeMap<OrderKey, Unready>,
     pub(crate) runs: BTreeMap<RunId, RunView>,
     pub(crate) secrets: bool,
-    pub(crate) unread: BTreeMap<RunId, Unread>,
+    pub(crate) unread: BTreeMap<RunId, UnreadablePlan>,
     pub(crate) probe: bool,
     pub(crate) emergency: bool,
     pub(crate) full: Option<String>,
-    pub(crate) barred: Option<String>,
+    pub(crate) start_block: Option<String>,
     pub(crate) repeatable: bool,
     /// How its runs end; none: they go on.
     pub(crate) ends: Option<End>,
@@ -43,26 +43,26 @@ pub(crate) struct Model {
     offline: bool,
     pub(crate) refused: Option<String>,
     running: Vec<(OrderKey, RunId)>,
-    pub(crate) answers: BTreeMap<OrderKey, Answers>,
+    pub(crate) answers: BTreeMap<OrderKey, ProbeAnswers>,
     pub(crate) asked: Vec<OrderKey>,
     /// What Vault tells of watched secrets.
-    versions: BTreeMap<String, Version>,
+    versions: BTreeMap<String, SecretVersion>,
     /// What each task locks, and what runs that are being started have.
     pub(crate) locks: Vec<Lock>,
     starting: BTreeMap<RunId, Vec<Lock>>,
 }
 
 /// The memory of a host that has joined.
-fn joined() -> Memory {
-    let mut memory = Memory::default();
+fn joined() -> LedgerState {
+    let mut memory = LedgerState::default();
     memory.take(Fact::Joined { at: Timestamp::UNIX_EPOCH });
     memory
 }
 
+#[path = "recurring_tests.rs"]
+mod recurring_tests;
 #[path = "secret_tests.rs"]
 mod secret_tests;
-#[path = "standing_tests.rs"]
-mod standing_tests;
 
 impl Model {
     pub(crate) fn new() -> Self {
@@ -78,9 +78,9 @@ impl Model {
             unknown: BTreeSet::new(),
             index: 100,
             memory: joined(),
-            past: BTreeMap::new(),
+            prior_reports: BTreeMap::new(),
             plan: 1,
-            former: None,
+            previous_format: None,
             unready: BTreeMap::new(),
             runs: BTreeMap::new(),
             secrets: false,
@@ -88,7 +88,7 @@ impl Model {
             probe: false,
             emergency: false,
             full: None,
-            barred: None,
+            start_block: None,
             repeatable: false,
             ends: Some(End::Succeeded),
             ids: 0,
@@ -134,18 +134,18 @@ impl Model {
     pub(crate) fn settle(&mut self) {
         for _ in 0..100 {
             let copies = self.memory.orders.iter().filter_map(|(key, order)| {
-                let copy = order.standing.confirmed.as_ref()?;
+                let copy = order.recurrence.confirmed.as_ref()?;
                 let document = Document::read(copy.document.as_bytes()).map_err(|error| error.to_string());
                 Some((key.clone(), SeenOrder { index: copy.index, document }))
             });
             let confirmed: BTreeMap<OrderKey, SeenOrder> = copies.collect();
             let known = if self.visible { &self.orders } else { &confirmed };
-            let examined: BTreeMap<OrderKey, Examined> = known
+            let checked_orders: BTreeMap<OrderKey, CheckedOrder> = known
                 .iter()
                 .map(|(key, seen)| {
                     let (repeatable, offline) = (self.repeatable, self.offline);
                     let probe = self.probe;
-                    let needs = Needs {
+                    let needs = Requirements {
                         repeatable,
                         locks: self.locks.clone(),
                         closed: None,
@@ -156,7 +156,7 @@ impl Model {
                         plan: self.plan,
                     };
                     let finding = self.refused.clone().map_or(Ok(needs), Err);
-                    (key.clone(), Examined { index: seen.index, finding })
+                    (key.clone(), CheckedOrder { index: seen.index, finding })
                 })
                 .collect();
             let indexes = self.sources.iter().map(|source| (source.clone(), self.index)).collect();
@@ -168,21 +168,21 @@ impl Model {
                 host: &self.host,
                 sources: &self.sources,
                 orders: self.visible.then_some(&self.orders),
-                past: &self.past,
-                barred: self.barred.as_deref(),
+                prior_reports: &self.prior_reports,
+                start_block: self.start_block.as_deref(),
                 full: self.full.as_deref(),
                 unknown: &self.unknown,
                 controls: &self.controls,
                 freezes: &self.freezes,
                 indexes: &indexes,
                 memory: &self.memory,
-                examined: &examined,
+                checked_orders: &checked_orders,
                 runs: &self.runs,
                 unread: &self.unread,
-                former: self.former,
+                previous_format: self.previous_format,
                 starting: &self.starting,
                 parallel: 4,
-                calm_until: None,
+                quiet_until: None,
                 clock: self.clock,
                 unreachable: self.unreachable,
                 confirmed: &confirmed,
@@ -196,22 +196,22 @@ impl Model {
             };
             self.decision = decide(&view, &mut new_run);
             let actions = std::mem::take(&mut self.decision.actions);
-            if !actions.iter().any(|action| !matches!(action, Action::Ask(_))) {
+            if !actions.iter().any(|action| !matches!(action, Action::Probe(_))) {
                 self.asked = actions
                     .into_iter()
-                    .filter_map(|action| if let Action::Ask(key) = action { Some(key) } else { None })
+                    .filter_map(|action| if let Action::Probe(key) = action { Some(key) } else { None })
                     .collect();
                 return;
             }
             for action in actions {
                 match action {
                     Action::Remember(fact) => {
-                        if let Fact::Occasion { key, .. } | Fact::Stands { key, .. } = &fact {
+                        if let Fact::Activation { key, .. } | Fact::Stands { key, .. } = &fact {
                             self.answers.remove(key);
                         }
                         self.memory.take(fact);
                     }
-                    Action::Ask(_) | Action::Tell { .. } => {}
+                    Action::Probe(_) | Action::SendRequest { .. } => {}
                     Action::Void { key, run, .. } => {
                         self.runs.remove(&run);
                         self.ids += 1;
@@ -247,7 +247,7 @@ impl Model {
 
     /// A restart: what is remembered comes from the ledger.
     pub(crate) fn restart(&mut self) {
-        let mut memory = Memory::default();
+        let mut memory = LedgerState::default();
         for fact in self.memory.facts() {
             let json = serde_json::to_string(&fact).unwrap();
             memory.take(serde_json::from_str(&json).unwrap());
@@ -335,7 +335,7 @@ fn what_an_unknown_place_holds_is_neither_gone_nor_started_and_keeps_nobody_else
     assert_eq!(model.held("groups/all/waits"), None);
     // A host that remembers nothing does not begin before it has seen all that was there before.
     let mut new = Model::new();
-    new.memory = Memory::default();
+    new.memory = LedgerState::default();
     new.unknown.insert("groups/a".parse().unwrap());
     new.put(HOST, "r1");
     new.settle();
@@ -511,7 +511,7 @@ fn a_waiting_order_is_withdrawn_superseded_expired_or_skipped() {
     };
     let end =
         |model: &Model| match &model.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap().stage {
-            crate::domain::memory::Stage::Closed(closing) => Some(closing.end),
+            crate::domain::state::Stage::Closed(closing) => Some(closing.end),
             _ => None,
         };
     let waiting = || {
@@ -560,7 +560,7 @@ fn a_broken_document_in_between_starts_nothing_twice() {
     assert!(model.memory.orders[&HOST.parse().unwrap()].unreadable.is_none());
 }
 
-/// Any history of a few operations: each occasion starts once, and nothing starts that is not in sight.
+/// Any history of a few operations: each activation starts once, and nothing starts that is not in sight.
 #[test]
 fn p2_no_occasion_starts_twice_in_any_short_history() {
     const OPERATIONS: [&str; 9] =

@@ -2,20 +2,20 @@
 //!
 //! Its executor may be reading secrets, may have left without them, or may never have come. Such a run waits, however
 //! far its start has come: window, `not_after`, freeze, replacement, cancel and deletion count for it until the claim.
-//! When one of them speaks against the start, the agent takes the claim itself. The occasion is then open as before,
-//! and what became of it is decided as for every occasion that waits.
+//! When one of them speaks against the start, the agent takes the claim itself. The activation is then open as before,
+//! and what became of it is decided as for every activation that waits.
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 use std::time::Duration;
 
-use super::standing::{comes_by, copy_of};
-use super::starts::may_begin_now;
+use super::recurring::{comes_by, copy_of};
+use super::starts::can_start_now;
 use super::{Decision, RunView, View};
 use crate::domain::instant::later;
-use crate::domain::memory::{Asked, Closing, End, Fact, Occasion, Remembered, Stage};
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;
+use crate::domain::state::{Activation, Closing, End, Fact, OrderState, RunRequest, Stage};
 
 /// An end has passed when so much time is over.
 const PAST: Duration = Duration::from_millis(1);
@@ -24,16 +24,16 @@ const PAST: Duration = Duration::from_millis(1);
 pub(super) fn is_to_be_taken_back(
     view: &View<'_>,
     key: &OrderKey,
-    occasion: &Occasion,
+    activation: &Activation,
     run: &RunView,
     decision: &mut Decision,
 ) -> bool {
-    if run.unready || is_cancelled(occasion) {
+    if run.unready || is_cancelled(activation) {
         return true;
     }
-    let Some(remembered) = view.memory.orders.get(key) else { return false };
-    let is_newest = remembered.current.as_ref().is_some_and(|newest| newest.run == occasion.run);
-    if !is_newest || no_longer_counts(view, key, remembered, occasion).is_some() {
+    let Some(order_state) = view.memory.orders.get(key) else { return false };
+    let is_newest = order_state.current.as_ref().is_some_and(|newest| newest.run == activation.run);
+    if !is_newest || no_longer_counts(view, key, order_state, activation).is_some() {
         return true;
     }
     let seen = match view.orders {
@@ -45,7 +45,7 @@ pub(super) fn is_to_be_taken_back(
         },
     };
     let Some(Ok(Document::Order(order))) = seen.map(|seen| &seen.document) else { return true };
-    if may_begin_now(view, key, order, &run.plan.cause).is_err() {
+    if can_start_now(view, key, order, &run.plan.cause).is_err() {
         return true;
     }
     let closes = order.window.as_ref().and_then(|window| window.opening(view.now)).map(|opening| opening.to);
@@ -55,35 +55,38 @@ pub(super) fn is_to_be_taken_back(
     false
 }
 
-fn is_cancelled(occasion: &Occasion) -> bool {
-    matches!(occasion.asked.as_deref(), Some(Asked::Cancel { .. }))
+fn is_cancelled(activation: &Activation) -> bool {
+    matches!(activation.asked.as_deref(), Some(RunRequest::Cancel { .. }))
 }
 
-/// Closes occasions that wait and are not wanted any more: most are closed when the change is seen, but one that was
+/// Closes activations that wait and are not wanted any more: most are closed when the change is seen, but one that was
 /// being started then comes back to its place later.
 pub(super) fn settle(view: &View<'_>, decision: &mut Decision) {
-    let waits =
-        |occasion: &&Occasion| occasion.stage == Stage::Open && !view.starting.contains_key(&occasion.run);
-    for (key, remembered) in &view.memory.orders {
-        if let Some(occasion) = remembered.previous.as_deref().filter(waits) {
-            let (end, why) = match cancelled(occasion) {
+    let waits = |activation: &&Activation| {
+        activation.stage == Stage::Open && !view.starting.contains_key(&activation.run)
+    };
+    for (key, order_state) in &view.memory.orders {
+        if let Some(activation) = order_state.previous.as_deref().filter(waits) {
+            let (end, why) = match cancelled(activation) {
                 Some(cancelled) => cancelled,
                 None => (End::Superseded, "a newer order took its place".to_owned()),
             };
-            close(view, key, occasion, end, why, decision);
+            close(view, key, activation, end, why, decision);
         }
-        if let Some(occasion) = remembered.current.as_ref().filter(waits)
+        if let Some(activation) = order_state.current.as_ref().filter(waits)
             && let Some((end, why)) =
-                cancelled(occasion).or_else(|| no_longer_counts(view, key, remembered, occasion))
+                cancelled(activation).or_else(|| no_longer_counts(view, key, order_state, activation))
         {
-            close(view, key, occasion, end, why, decision);
+            close(view, key, activation, end, why, decision);
         }
     }
 }
 
-fn cancelled(occasion: &Occasion) -> Option<(End, String)> {
-    match occasion.asked.as_deref() {
-        Some(Asked::Cancel { by, reason }) => Some((End::Cancelled, format!("cancelled by {by}: {reason}"))),
+fn cancelled(activation: &Activation) -> Option<(End, String)> {
+    match activation.asked.as_deref() {
+        Some(RunRequest::Cancel { by, reason }) => {
+            Some((End::Cancelled, format!("cancelled by {by}: {reason}")))
+        }
         _ => None,
     }
 }
@@ -92,18 +95,19 @@ fn cancelled(occasion: &Occasion) -> Option<(End, String)> {
 fn no_longer_counts(
     view: &View<'_>,
     key: &OrderKey,
-    remembered: &Remembered,
-    occasion: &Occasion,
+    order_state: &OrderState,
+    activation: &Activation,
 ) -> Option<(End, String)> {
     let superseded = |why: &str| Some((End::Superseded, why.to_owned()));
-    if remembered.gone.is_some() {
+    if order_state.gone.is_some() {
         return Some((End::Withdrawn, "the order is gone".to_owned()));
     }
-    if let Some(refused) = remembered.unreadable.as_ref().filter(|o| o.identity == Some(occasion.identity)) {
+    if let Some(refused) = order_state.unreadable.as_ref().filter(|o| o.identity == Some(activation.identity))
+    {
         return Some((End::Refused, refused.message.clone()));
     }
-    let replaced = remembered.last.is_some_and(|last| last != occasion.identity);
-    if replaced || remembered.held.is_some() || remembered.unreadable.is_some() {
+    let replaced = order_state.last.is_some_and(|last| last != activation.identity);
+    if replaced || order_state.held.is_some() || order_state.unreadable.is_some() {
         return superseded("a newer order took its place");
     }
     if let Some(now) = view.memory.effective.get(&key.order).filter(|now| **now != key.source) {
@@ -112,7 +116,7 @@ fn no_longer_counts(
     match view.orders.and_then(|orders| orders.get(key)).map(|seen| &seen.document) {
         // The same instruction by other terms: an instant that is none any more, or a schedule that it did not have.
         Some(Ok(Document::Order(order)))
-            if order.identity == occasion.identity && !comes_by(&occasion.cause, order) =>
+            if order.identity == activation.identity && !comes_by(&activation.cause, order) =>
         {
             superseded("the order comes again by other terms")
         }
@@ -123,16 +127,16 @@ fn no_longer_counts(
 fn close(
     view: &View<'_>,
     key: &OrderKey,
-    occasion: &Occasion,
+    activation: &Activation,
     end: End,
     why: String,
     decision: &mut Decision,
 ) {
     let already = decision.actions.iter().any(
-        |action| matches!(action, super::Action::Remember(Fact::Closed { run, .. }) if *run == occasion.run),
+        |action| matches!(action, super::Action::Remember(Fact::Closed { run, .. }) if *run == activation.run),
     );
     if !already {
         let closing = Closing { end, error: Some(why), at: view.now, run: None };
-        decision.remember(Fact::Closed { key: key.clone(), run: occasion.run, closing });
+        decision.remember(Fact::Closed { key: key.clone(), run: activation.run, closing });
     }
 }

@@ -2,8 +2,8 @@
 
 use super::tests::{HOST, Model, text};
 use super::*;
-use crate::domain::memory::{End, Stage};
 use crate::domain::run::plan_of;
+use crate::domain::state::{End, Stage};
 
 /// A host whose run of `text` is prepared and launched; nobody has its claim.
 fn launched(text: &str) -> (Model, OrderKey, RunId) {
@@ -18,12 +18,12 @@ fn launched(text: &str) -> (Model, OrderKey, RunId) {
     let view = RunView {
         state: Ok(State::new(plan.steps.len())),
         plan: Arc::new(plan),
-        life: Life::Unclaimed { epoch: 1 },
+        executor: ExecutorState::Unclaimed { epoch: 1 },
         launched: Some(model.now),
         launches: 0,
         unready: false,
-        survivors: None,
-        told: None,
+        leftovers: None,
+        delivered: None,
         progress: (None, None),
         tail: None,
     };
@@ -96,15 +96,15 @@ fn a_deletion_before_the_claim_withdraws_it() {
 #[test]
 fn a_cancel_before_the_claim_withdraws_it() {
     let (mut model, key, run) = launched(&text("r1"));
-    let asked = Asked::Cancel { by: "op".into(), reason: "not today".into() };
-    model.memory.take(Fact::Asked { key: key.clone(), run, asked });
+    let asked = RunRequest::Cancel { by: "op".into(), reason: "not today".into() };
+    model.memory.take(Fact::RunRequest { key: key.clone(), run, asked });
     model.settle();
     assert_eq!(end(&model, &key), Some(End::Cancelled));
 }
 
 #[test]
 fn a_cancel_that_comes_when_an_attempt_has_just_failed_is_not_lost() {
-    use crate::domain::control::{Act, Control, Names};
+    use crate::domain::control::{Control, ControlAction, Target};
     let (mut model, key, run) = launched(&text("r1"));
     model.secrets = true;
     let until = after(&model, 60);
@@ -113,7 +113,8 @@ fn a_cancel_that_comes_when_an_attempt_has_just_failed_is_not_lost() {
     let identity = model.memory.orders[&key].current.as_ref().unwrap().identity;
     let id = ControlId::new(u64::try_from(model.now.as_millisecond()).unwrap(), 0);
     let (by, reason) = ("op".into(), "not today".into());
-    let control = Control { act: Act::Cancel, names: Names::Identity(identity), settled: None, by, reason };
+    let control =
+        Control { act: ControlAction::Cancel, names: Target::Identity(identity), settled: None, by, reason };
     model.controls.insert(("o".parse().unwrap(), id), Ok(control));
     model.settle();
     assert_eq!(end(&model, &key), Some(End::Cancelled));

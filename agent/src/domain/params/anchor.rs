@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::keywords::children;
-use crate::domain::yaml::{Seg, one_line, path_text};
+use crate::domain::yaml::{PathSegment, path_text, single_line};
 
 /// A line for each pattern that does not say how a text begins and ends.
 pub(super) fn warnings(schema: &Value) -> Vec<String> {
@@ -12,10 +12,10 @@ pub(super) fn warnings(schema: &Value) -> Vec<String> {
     lines
 }
 
-fn walk(node: &Value, path: &mut Vec<Seg>, lines: &mut Vec<String>) {
+fn walk(node: &Value, path: &mut Vec<PathSegment>, lines: &mut Vec<String>) {
     let Some(map) = node.as_object() else { return };
     if let Some(pattern) = map.get("pattern").and_then(Value::as_str).filter(|pattern| !is_whole(pattern)) {
-        let (at, shown) = (path_text(path), one_line(pattern));
+        let (at, shown) = (path_text(path), single_line(pattern));
         lines.push(format!(
             "params.{at}.pattern: `{shown}` admits every text that holds a match: write `^(?:{shown})$` for the whole text"
         ));

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::{BadSchema, resolve};
-use crate::domain::yaml::{Seg, nearest, one_line};
+use crate::domain::yaml::{PathSegment, nearest, single_line};
 
 /// What stands below a keyword.
 #[derive(Clone, Copy, PartialEq)]
@@ -152,7 +152,7 @@ pub(super) fn check(root: &Value) -> Result<(), BadSchema> {
     for (path, target) in &walk.refs {
         if !walk.schemas.contains(target.as_str()) {
             let message =
-                format!("`$ref` leads to {}, where no schema is: put it below `$defs`", one_line(target));
+                format!("`$ref` leads to {}, where no schema is: put it below `$defs`", single_line(target));
             return Err(BadSchema { path: path.clone(), message });
         }
     }
@@ -160,11 +160,11 @@ pub(super) fn check(root: &Value) -> Result<(), BadSchema> {
 }
 
 /// Each schema that is written in `node`, with its place: for what walks through all of them.
-pub(super) fn children(node: &Map<String, Value>) -> Vec<(Vec<Seg>, &Value)> {
+pub(super) fn children(node: &Map<String, Value>) -> Vec<(Vec<PathSegment>, &Value)> {
     let mut all = Vec::new();
     for (key, value) in node {
         let below = KEYWORDS.iter().find(|(name, ..)| name == key).map(|(_, below, _)| *below);
-        let own = Seg::from(key.as_str());
+        let own = PathSegment::from(key.as_str());
         match (below, value) {
             (Some(Below::Schema), schema) => all.push((vec![own], schema)),
             (Some(Below::Schemas), Value::Array(list)) => {
@@ -188,17 +188,17 @@ struct Walk<'a> {
     /// The JSON pointers of all schemas.
     schemas: BTreeSet<String>,
     /// The place of each `$ref`, and the pointer in it.
-    refs: Vec<(Vec<Seg>, String)>,
+    refs: Vec<(Vec<PathSegment>, String)>,
 }
 
 impl<'a> Walk<'a> {
     /// `whole`: it describes a value by itself, and is no branch of a schema that does.
-    fn schema(&mut self, node: &'a Value, path: &mut Vec<Seg>, whole: bool) -> Result<(), BadSchema> {
+    fn schema(&mut self, node: &'a Value, path: &mut Vec<PathSegment>, whole: bool) -> Result<(), BadSchema> {
         self.schemas.insert(pointer(path));
         let Value::Object(map) = node else { return Ok(()) };
         for (key, value) in map {
             let wrong = |message: String| {
-                let path = path.iter().cloned().chain([Seg::from(key.as_str())]).collect();
+                let path = path.iter().cloned().chain([PathSegment::from(key.as_str())]).collect();
                 Err(BadSchema { path, message })
             };
             if let Some(message) = fault(key, value, map) {
@@ -206,7 +206,7 @@ impl<'a> Walk<'a> {
             }
             if let ("$ref", Some(target)) = (key.as_str(), value.as_str().and_then(|at| at.strip_prefix('#')))
             {
-                let path = path.iter().cloned().chain([Seg::from(key.as_str())]).collect();
+                let path = path.iter().cloned().chain([PathSegment::from(key.as_str())]).collect();
                 self.refs.push((path, target.to_owned()));
             }
         }
@@ -215,7 +215,7 @@ impl<'a> Walk<'a> {
         }
         for (below, schema) in children(map) {
             let branch = match below.first() {
-                Some(Seg::Key(key)) => {
+                Some(PathSegment::Key(key)) => {
                     let applied =
                         ["allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "$defs"];
                     applied.contains(&key.as_str())
@@ -231,7 +231,7 @@ impl<'a> Walk<'a> {
     }
 
     /// A name in `required` that no property has can never be given where only named properties are admitted.
-    fn required(&self, node: &'a Value, path: &[Seg]) -> Result<(), BadSchema> {
+    fn required(&self, node: &'a Value, path: &[PathSegment]) -> Result<(), BadSchema> {
         let mut group = Group::default();
         group.add(node, self.root, path.to_vec(), 0);
         if group.open || (group.names.is_empty() && !path.is_empty()) {
@@ -245,7 +245,7 @@ impl<'a> Walk<'a> {
         };
         Err(BadSchema {
             path: path.clone(),
-            message: format!("no property is called `{}`: {fix}", one_line(name)),
+            message: format!("no property is called `{}`: {fix}", single_line(name)),
         })
     }
 }
@@ -257,13 +257,13 @@ struct Group<'a> {
     /// Other properties than these are admitted.
     open: bool,
     /// Names that must be there, each with the place that says so.
-    required: Vec<(&'a str, Vec<Seg>)>,
+    required: Vec<(&'a str, Vec<PathSegment>)>,
 }
 
 impl<'a> Group<'a> {
-    fn add(&mut self, node: &'a Value, root: &'a Value, path: Vec<Seg>, depth: usize) {
+    fn add(&mut self, node: &'a Value, root: &'a Value, path: Vec<PathSegment>, depth: usize) {
         let Some(map) = node.as_object().filter(|_| depth < 16) else { return };
-        let at = |below: &[Seg]| path.iter().chain(below).cloned().collect::<Vec<_>>();
+        let at = |below: &[PathSegment]| path.iter().chain(below).cloned().collect::<Vec<_>>();
         let no = Some(&Value::Bool(false));
         let more = ["additionalProperties", "unevaluatedProperties"];
         self.open |= map.contains_key("patternProperties")
@@ -283,7 +283,7 @@ impl<'a> Group<'a> {
         }
         for (below, schema) in children(map) {
             let applied = ["allOf", "anyOf", "oneOf", "if", "then", "else", "dependentSchemas"];
-            if matches!(below.first(), Some(Seg::Key(key)) if applied.contains(&key.as_str())) {
+            if matches!(below.first(), Some(PathSegment::Key(key)) if applied.contains(&key.as_str())) {
                 self.add(schema, root, at(&below), depth + 1);
             }
         }
@@ -305,7 +305,7 @@ fn fault(key: &str, value: &Value, map: &Map<String, Value>) -> Option<String> {
         return Some(format!("the keyword `{key}` has no effect here: {instead}"));
     }
     let Some((_, _, types)) = KEYWORDS.iter().find(|(name, ..)| *name == key) else {
-        let shown = one_line(key);
+        let shown = single_line(key);
         return Some(match nearest(key, KEYWORDS.iter().map(|(name, ..)| *name)) {
             Some(meant) => format!("unknown keyword `{shown}`: did you mean `{meant}`?"),
             None => {
@@ -316,7 +316,7 @@ fn fault(key: &str, value: &Value, map: &Map<String, Value>) -> Option<String> {
     if let ("format", Some(format)) = (key, value.as_str())
         && !FORMATS.contains(&format)
     {
-        let shown = one_line(format);
+        let shown = single_line(format);
         return Some(match nearest(format, FORMATS) {
             Some(meant) => format!("unknown format `{shown}`: did you mean `{meant}`?"),
             None => format!("unknown format `{shown}`: write `pattern`, or one of {}", FORMATS.join(", ")),
@@ -330,7 +330,7 @@ fn fault(key: &str, value: &Value, map: &Map<String, Value>) -> Option<String> {
     if !types.is_empty() && !own.is_empty() && !own.iter().any(|one| types.contains(one)) {
         return Some(format!(
             "`{key}` has no effect beside `type: {}`: remove one of them",
-            one_line(&own.join(", "))
+            single_line(&own.join(", "))
         ));
     }
     if let Some((_, other)) = BESIDE.iter().find(|(name, other)| *name == key && !map.contains_key(*other)) {
@@ -348,10 +348,10 @@ fn fault(key: &str, value: &Value, map: &Map<String, Value>) -> Option<String> {
 }
 
 /// The JSON pointer of a place.
-fn pointer(path: &[Seg]) -> String {
-    let part = |seg: &Seg| match seg {
-        Seg::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
-        Seg::Index(index) => format!("/{index}"),
+fn pointer(path: &[PathSegment]) -> String {
+    let part = |seg: &PathSegment| match seg {
+        PathSegment::Key(key) => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        PathSegment::Index(index) => format!("/{index}"),
     };
     path.iter().map(part).collect()
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// One command of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Act {
+pub enum Operation {
     /// The probe before the first step.
     Probe,
     /// Step `i`, counted from 0.
@@ -23,7 +23,7 @@ pub enum Act {
     Verify,
 }
 
-impl Act {
+impl Operation {
     /// Whether it only reads, so that it may be repeated and ended at any time.
     pub fn reads_only(self) -> bool {
         !matches!(self, Self::Step(_) | Self::Undo(_))
@@ -33,7 +33,7 @@ impl Act {
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Exit {
+pub enum ExitKind {
     /// By itself, with this status.
     Code(i32),
     /// By a signal that the executor did not send.
@@ -54,9 +54,9 @@ pub enum Exit {
 
 /// What is known of a command that has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ending {
+pub struct StepResult {
     /// How.
-    pub exit: Exit,
+    pub exit: ExitKind,
     /// Executing time in milliseconds.
     pub spent_ms: u64,
     /// What it wants the report to hold.
@@ -87,22 +87,22 @@ pub enum Event {
     /// The command is about to be started. On disk before it is.
     Intended {
         /// Which.
-        act: Act,
+        act: Operation,
     },
     /// The command has ended. On disk before anything follows from it.
     Finished {
         /// Which.
-        act: Act,
+        act: Operation,
         /// How.
         #[serde(flatten)]
-        ending: Ending,
+        ending: StepResult,
     },
     /// The host is stopping: a TERM that nobody announced.
     Stopping,
     /// The command was under way when the host stopped; how it ended means nothing.
     Interrupted {
         /// Which.
-        act: Act,
+        act: Operation,
         /// Executing time in milliseconds, up to there.
         #[serde(default)]
         spent_ms: u64,

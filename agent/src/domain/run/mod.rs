@@ -14,8 +14,8 @@ mod event;
 mod state;
 mod transition;
 
-pub use event::{Act, Ending, Event, Exit, Record};
-pub use state::{Failure, FailureKind, Mark, Outcome, Phase, Rest, State};
+pub use event::{Event, ExitKind, Operation, Record, StepResult};
+pub use state::{Failure, FailureKind, Outcome, Phase, State, StepStatus, Suspension};
 #[cfg(test)]
 pub(crate) use transition::tests::plan as plan_of;
 pub use transition::{Illegal, Next, apply, next, replay};

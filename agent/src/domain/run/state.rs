@@ -7,11 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::event::Act;
+use super::event::Operation;
 
 /// What has become of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+pub enum StepStatus {
     /// Never intended.
     Untouched,
     /// Intended, and not known to be done.
@@ -24,7 +24,7 @@ pub enum Mark {
 
 /// Why a run rests without an executor, and goes on in its next epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum Suspension {
     /// The first step said "not now": everything is asked again.
     Retry {
         /// Not before.
@@ -49,7 +49,7 @@ pub enum Rest {
     /// The host was stopped in the middle of a command.
     Stopped {
         /// Which.
-        act: Act,
+        act: Operation,
     },
 }
 
@@ -129,11 +129,11 @@ pub enum Phase {
     /// No executor has taken it up yet.
     New,
     /// This command is next.
-    At(Act),
+    Next(Operation),
     /// This command is intended; whether it was started, and how it ended, is not known.
-    Doing(Act),
+    Running(Operation),
     /// Goes on in the next epoch.
-    Resting(Rest),
+    Suspended(Suspension),
     /// Over.
     Ended(Outcome),
 }
@@ -150,7 +150,7 @@ pub struct State {
     /// The newest epoch whose executor did anything but begin; 0 before the first.
     pub acted: u32,
     /// What has become of each step.
-    pub marks: Vec<Mark>,
+    pub marks: Vec<StepStatus>,
     /// Once true, nothing is undone.
     pub final_started: bool,
     /// Why it is being undone.
@@ -204,7 +204,7 @@ impl State {
             epoch: 0,
             acted: 0,
             boot: String::new(),
-            marks: vec![Mark::Untouched; steps],
+            marks: vec![StepStatus::Untouched; steps],
             final_started: false,
             failure: None,
             cancel: None,
@@ -227,13 +227,19 @@ impl State {
     /// The step that the run is at, for a report.
     pub fn step(&self) -> Option<usize> {
         match &self.phase {
-            Phase::At(act) | Phase::Doing(act) | Phase::Resting(Rest::Stopped { act }) => match act {
-                Act::Step(i) | Act::Done(i) | Act::Undo(i) => Some(*i),
-                Act::Probe | Act::Reprobe | Act::Verify => None,
-            },
-            Phase::Resting(Rest::Paused { step, .. } | Rest::Rebooting { step, .. }) => Some(*step),
-            Phase::Resting(Rest::Retry { .. }) => Some(0),
-            Phase::New | Phase::Ended(_) => self.marks.iter().rposition(|mark| *mark != Mark::Untouched),
+            Phase::Next(act) | Phase::Running(act) | Phase::Suspended(Suspension::Stopped { act }) => {
+                match act {
+                    Operation::Step(i) | Operation::Done(i) | Operation::Undo(i) => Some(*i),
+                    Operation::Probe | Operation::Reprobe | Operation::Verify => None,
+                }
+            }
+            Phase::Suspended(Suspension::Paused { step, .. } | Suspension::Rebooting { step, .. }) => {
+                Some(*step)
+            }
+            Phase::Suspended(Suspension::Retry { .. }) => Some(0),
+            Phase::New | Phase::Ended(_) => {
+                self.marks.iter().rposition(|mark| *mark != StepStatus::Untouched)
+            }
         }
     }
 

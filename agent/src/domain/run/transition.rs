@@ -14,7 +14,7 @@
 //! | doing done *i* | 0 / 1 / else | next step / again, undone or needs_operator by effect / needs_operator |
 //! | doing undo *i* | 0 / else / begun | the undo before it, or the end / undo_failed / again |
 //! | doing a check | 0 / else | the next check, or succeeded / failed{verify} |
-//! | doing anything | ended, but for survivors | needs_operator: nothing may run beside them |
+//! | doing anything | ended, but for leftovers | needs_operator: nothing may run beside them |
 //! | doing anything | ended, and nobody knows how | needs_operator |
 //! | rests: rebooting | cancel asked, then begun | undone from here; no reboot is missed |
 //! | at or doing | cancel asked | undone from here; refused once a final step has started |
@@ -29,12 +29,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::event::{Act, Ending, Event, Exit, Record};
-use super::state::{Failure, FailureKind, Mark, Outcome, Phase, Rest, State};
+use super::event::{Event, ExitKind, Operation, Record, StepResult};
+use super::state::{Failure, FailureKind, Outcome, Phase, State, StepStatus, Suspension};
 use crate::domain::instant::later;
 use crate::domain::plan::{Command, Plan, Step};
 use crate::domain::task::Effect;
-use crate::domain::yaml::one_line;
+use crate::domain::yaml::single_line;
 
 /// "Not now": where the task declares `retry` (`EX_TEMPFAIL` of sysexits).
 const NOT_NOW: i32 = 75;
@@ -43,7 +43,7 @@ const REBOOT: i32 = 194;
 
 /// A record that does not follow from what stands before it: the journal was written by something else.
 #[derive(Debug, thiserror::Error)]
-#[error("record {} cannot follow {}", one_line(&format!("{event:?}")), one_line(&format!("{phase:?}")))]
+#[error("record {} cannot follow {}", single_line(&format!("{event:?}")), single_line(&format!("{phase:?}")))]
 pub struct Illegal {
     /// Where the run stood.
     pub phase: Box<Phase>,
@@ -55,11 +55,11 @@ pub struct Illegal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Intends and starts this command.
-    Do(Act),
+    Do(Operation),
     /// Records that the run's time is up.
     Expire,
     /// Ends; a later epoch goes on.
-    Rest,
+    Suspension,
     /// Ends; the run is over.
     End,
 }
@@ -67,13 +67,13 @@ pub enum Next {
 /// What the executor of this run does now.
 pub fn next(plan: &Plan, state: &State) -> Next {
     match &state.phase {
-        Phase::At(act) => {
-            let undoing = matches!(act, Act::Undo(_));
+        Phase::Next(act) => {
+            let undoing = matches!(act, Operation::Undo(_));
             let expired = state.spent >= plan.timeout.0 && !state.final_started;
             if expired && !undoing { Next::Expire } else { Next::Do(*act) }
         }
         Phase::Ended(_) => Next::End,
-        Phase::New | Phase::Doing(_) | Phase::Resting(_) => Next::Rest,
+        Phase::New | Phase::Running(_) | Phase::Suspended(_) => Next::Suspension,
     }
 }
 
@@ -101,23 +101,25 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
         }
         (Phase::Ended(_), _) => return Err(illegal(state, record)),
         (_, Event::Begun { epoch, boot }) if *epoch > state.epoch => run.begin(state, *epoch, boot),
-        (Phase::At(at), Event::Intended { act }) if at == act => run.intend(state, *act),
-        (Phase::Doing(doing), Event::Finished { act, ending }) if doing == act => {
+        (Phase::Next(at), Event::Intended { act }) if at == act => run.intend(state, *act),
+        (Phase::Running(doing), Event::Finished { act, ending }) if doing == act => {
             run.finish(state, *act, ending);
         }
-        (Phase::Doing(doing), Event::Interrupted { act, spent_ms }) if doing == act => {
-            if !matches!(act, Act::Undo(_)) {
+        (Phase::Running(doing), Event::Interrupted { act, spent_ms }) if doing == act => {
+            if !matches!(act, Operation::Undo(_)) {
                 state.spent = state.spent.saturating_add(Duration::from_millis(*spent_ms));
             }
-            state.phase = Phase::Resting(Rest::Stopped { act: *act });
+            state.phase = Phase::Suspended(Suspension::Stopped { act: *act });
         }
         // It is taken in before the next epoch begins, which then does not miss a reboot that nobody waits for.
-        (Phase::Resting(Rest::Rebooting { .. }), Event::CancelAsked { by, reason }) => {
+        (Phase::Suspended(Suspension::Rebooting { .. }), Event::CancelAsked { by, reason }) => {
             run.cancel(state, by, reason);
         }
-        (Phase::At(_) | Phase::Doing(_), Event::Stopping) => state.stopping = true,
-        (Phase::At(_) | Phase::Doing(_), Event::CancelAsked { by, reason }) => run.cancel(state, by, reason),
-        (Phase::At(act), Event::Expired) if !matches!(act, Act::Undo(_)) => {
+        (Phase::Next(_) | Phase::Running(_), Event::Stopping) => state.stopping = true,
+        (Phase::Next(_) | Phase::Running(_), Event::CancelAsked { by, reason }) => {
+            run.cancel(state, by, reason)
+        }
+        (Phase::Next(act), Event::Expired) if !matches!(act, Operation::Undo(_)) => {
             let text = format!("the run's time of {} was up", plan.timeout);
             run.fail(state, None, Failure { kind: FailureKind::Timeout, text });
         }
@@ -128,10 +130,12 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
     }
     state.updated = Some(record.at);
     // Of what is under way, or was cut, there is no status yet. While a run is undone, that of the failure is kept.
-    let (Phase::At(act) | Phase::Doing(act) | Phase::Resting(Rest::Stopped { act })) = &state.phase else {
+    let (Phase::Next(act) | Phase::Running(act) | Phase::Suspended(Suspension::Stopped { act })) =
+        &state.phase
+    else {
         return Ok(());
     };
-    if !matches!(act, Act::Undo(_)) {
+    if !matches!(act, Operation::Undo(_)) {
         state.exit_code = None;
     }
     Ok(())
@@ -149,7 +153,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn begin(&self, state: &mut State, epoch: u32, boot: &str) {
-        if matches!(state.phase, Phase::Doing(_)) {
+        if matches!(state.phase, Phase::Running(_)) {
             state.interruptions = state.interruptions.saturating_add(1);
         }
         let same_boot = state.boot == boot;
@@ -158,26 +162,32 @@ impl Run<'_> {
         state.stopping = false;
         state.started = state.started.or(Some(self.at));
         match state.phase.clone() {
-            Phase::New | Phase::Resting(Rest::Retry { .. }) => state.phase = self.start(),
-            Phase::Doing(act) | Phase::Resting(Rest::Stopped { act }) => self.settle(state, act),
-            Phase::Resting(Rest::Paused { step, .. }) => state.phase = Phase::At(Act::Step(step)),
-            Phase::Resting(Rest::Rebooting { .. }) if state.cancel.is_some() && !state.final_started => {
+            Phase::New | Phase::Suspended(Suspension::Retry { .. }) => state.phase = self.start(),
+            Phase::Running(act) | Phase::Suspended(Suspension::Stopped { act }) => self.settle(state, act),
+            Phase::Suspended(Suspension::Paused { step, .. }) => {
+                state.phase = Phase::Next(Operation::Step(step))
+            }
+            Phase::Suspended(Suspension::Rebooting { .. })
+                if state.cancel.is_some() && !state.final_started =>
+            {
                 let failure = state.cancel.clone();
                 failure.into_iter().for_each(|failure| self.fail(state, None, failure));
             }
-            Phase::Resting(Rest::Rebooting { step, .. }) if same_boot => {
+            Phase::Suspended(Suspension::Rebooting { step, .. }) if same_boot => {
                 let text = format!("step {} wanted a reboot, and none came", self.name(step));
                 self.fail(state, Some(step), Failure { kind: FailureKind::NoReboot, text });
             }
-            Phase::Resting(Rest::Rebooting { step, .. }) => state.phase = Phase::At(Act::Step(step)),
-            Phase::At(_) | Phase::Ended(_) => {}
+            Phase::Suspended(Suspension::Rebooting { step, .. }) => {
+                state.phase = Phase::Next(Operation::Step(step))
+            }
+            Phase::Next(_) | Phase::Ended(_) => {}
         }
     }
 
     /// The first thing that a run does.
     fn start(&self) -> Phase {
         match (&self.plan.probe, self.plan.dry_run) {
-            (Some(_), _) => Phase::At(Act::Probe),
+            (Some(_), _) => Phase::Next(Operation::Probe),
             (None, true) => Phase::Ended(Outcome::Planned),
             (None, false) => self.step(0),
         }
@@ -185,9 +195,9 @@ impl Run<'_> {
 
     fn step(&self, i: usize) -> Phase {
         if i < self.plan.steps.len() {
-            Phase::At(Act::Step(i))
+            Phase::Next(Operation::Step(i))
         } else if self.plan.probe.is_some() {
-            Phase::At(Act::Reprobe)
+            Phase::Next(Operation::Reprobe)
         } else {
             self.verification()
         }
@@ -195,34 +205,38 @@ impl Run<'_> {
 
     fn verification(&self) -> Phase {
         match self.plan.verify {
-            Some(_) => Phase::At(Act::Verify),
+            Some(_) => Phase::Next(Operation::Verify),
             None => Phase::Ended(Outcome::Succeeded),
         }
     }
 
-    fn intend(&self, state: &mut State, act: Act) {
-        if let Act::Step(i) = act {
-            self.mark(state, i, Mark::Started);
+    fn intend(&self, state: &mut State, act: Operation) {
+        if let Operation::Step(i) = act {
+            self.mark(state, i, StepStatus::Started);
             state.final_started = self.final_started(state);
         }
-        state.phase = Phase::Doing(act);
+        state.phase = Phase::Running(act);
     }
 
     /// An interrupted command: what is known of it, and what may be done.
-    fn settle(&self, state: &mut State, act: Act) {
+    fn settle(&self, state: &mut State, act: Operation) {
         match act {
-            Act::Step(i) if self.plan.steps.get(i).is_some_and(|step| step.done.is_some()) => {
-                state.phase = Phase::At(Act::Done(i));
+            Operation::Step(i) if self.plan.steps.get(i).is_some_and(|step| step.done.is_some()) => {
+                state.phase = Phase::Next(Operation::Done(i));
             }
-            Act::Step(i) if self.effect(i) == Effect::Repeatable => state.phase = Phase::At(act),
-            Act::Step(i) => {
+            Operation::Step(i) if self.effect(i) == Effect::Repeatable => state.phase = Phase::Next(act),
+            Operation::Step(i) => {
                 let text =
                     format!("step {} was interrupted, and nothing tells whether it is done", self.name(i));
                 self.not_done(state, i, text);
             }
             // Reading and undoing may be repeated.
-            Act::Probe | Act::Done(_) | Act::Undo(_) | Act::Reprobe | Act::Verify => {
-                state.phase = Phase::At(act);
+            Operation::Probe
+            | Operation::Done(_)
+            | Operation::Undo(_)
+            | Operation::Reprobe
+            | Operation::Verify => {
+                state.phase = Phase::Next(act);
             }
         }
     }
@@ -237,8 +251,8 @@ impl Run<'_> {
         }
     }
 
-    fn finish(&self, state: &mut State, act: Act, ending: &Ending) {
-        if !matches!(act, Act::Undo(_)) {
+    fn finish(&self, state: &mut State, act: Operation, ending: &StepResult) {
+        if !matches!(act, Operation::Undo(_)) {
             state.spent = state.spent.saturating_add(Duration::from_millis(ending.spent_ms));
         }
         state.interruptions = 0;
@@ -246,79 +260,84 @@ impl Run<'_> {
         state.message = ending.message.clone().or(state.message.take());
         state.left_behind.extend(ending.left_behind.iter().cloned());
         state.warnings.extend(ending.warnings.iter().cloned());
-        if let (Act::Step(_) | Act::Reprobe | Act::Verify, Exit::Code(code)) = (act, &ending.exit) {
+        if let (Operation::Step(_) | Operation::Reprobe | Operation::Verify, ExitKind::Code(code)) =
+            (act, &ending.exit)
+        {
             state.exit_code = Some(*code);
         }
-        let code = if let Exit::Code(code) = ending.exit { Some(code) } else { None };
+        let code = if let ExitKind::Code(code) = ending.exit { Some(code) } else { None };
         let ending = ending.clone();
         match act {
-            _ if matches!(ending.exit, Exit::Survived(_) | Exit::Unknown(_)) => {
+            _ if matches!(ending.exit, ExitKind::Survived(_) | ExitKind::Unknown(_)) => {
                 // Nothing may run beside a survivor, not even an undo; nor after what is not known.
                 state.phase = Phase::Ended(Outcome::NeedsOperator(self.failed(act, &ending)));
             }
-            Act::Undo(i) => self.undone(state, i, &ending),
+            Operation::Undo(i) => self.undone(state, i, &ending),
             _ if state.cancel.is_some() && !state.final_started => {
-                if let (Act::Step(i), Some(0)) = (act, code) {
-                    self.mark(state, i, Mark::Done);
+                if let (Operation::Step(i), Some(0)) = (act, code) {
+                    self.mark(state, i, StepStatus::Done);
                 }
                 let failure = state.cancel.clone().unwrap_or_else(|| self.failed(act, &ending));
                 self.fail(state, None, failure);
             }
-            Act::Probe => match code {
+            Operation::Probe => match code {
                 Some(0) => state.phase = Phase::Ended(Outcome::Unchanged),
                 Some(1) if self.plan.dry_run => state.phase = Phase::Ended(Outcome::Planned),
                 Some(1) => state.phase = self.step(0),
                 _ => state.phase = Phase::Ended(Outcome::Failed(self.failed(act, &ending))),
             },
-            Act::Step(i) => self.step_finished(state, i, code, &ending),
-            Act::Done(i) => match code {
+            Operation::Step(i) => self.step_finished(state, i, code, &ending),
+            Operation::Done(i) => match code {
                 Some(0) => self.step_done(state, i),
-                Some(1) if self.effect(i) == Effect::Repeatable => state.phase = Phase::At(Act::Step(i)),
+                Some(1) if self.effect(i) == Effect::Repeatable => {
+                    state.phase = Phase::Next(Operation::Step(i))
+                }
                 Some(1) => {
                     let text = format!("step {} was interrupted and is not done", self.name(i));
                     self.not_done(state, i, text);
                 }
                 _ => state.phase = Phase::Ended(Outcome::NeedsOperator(self.failed(act, &ending))),
             },
-            Act::Reprobe | Act::Verify if code == Some(0) => {
+            Operation::Reprobe | Operation::Verify if code == Some(0) => {
                 let verification = self.verification();
                 state.phase =
-                    if act == Act::Reprobe { verification } else { Phase::Ended(Outcome::Succeeded) };
+                    if act == Operation::Reprobe { verification } else { Phase::Ended(Outcome::Succeeded) };
             }
-            Act::Reprobe | Act::Verify => self.fail(state, None, self.failed(act, &ending)),
+            Operation::Reprobe | Operation::Verify => self.fail(state, None, self.failed(act, &ending)),
         }
     }
 
-    fn step_finished(&self, state: &mut State, i: usize, code: Option<i32>, ending: &Ending) {
+    fn step_finished(&self, state: &mut State, i: usize, code: Option<i32>, ending: &StepResult) {
         match (code, &self.plan.retry) {
             (Some(0), _) => self.step_done(state, i),
             (Some(NOT_NOW), Some(retry)) if state.retries < retry.max => {
                 // The step's own word that nothing was done which a repetition would do twice.
-                self.mark(state, i, Mark::Untouched);
+                self.mark(state, i, StepStatus::Untouched);
                 state.final_started = self.final_started(state);
                 state.retries = state.retries.saturating_add(1);
                 let until = later(self.at, retry.every.delay(state.retries));
-                let rest = if i == 0 { Rest::Retry { until } } else { Rest::Paused { step: i, until } };
-                state.phase = Phase::Resting(rest);
+                let rest =
+                    if i == 0 { Suspension::Retry { until } } else { Suspension::Paused { step: i, until } };
+                state.phase = Phase::Suspended(rest);
             }
             (Some(REBOOT), _) if state.reboots < self.plan.reboots => {
                 state.reboots = state.reboots.saturating_add(1);
                 let boot = state.boot.clone();
-                state.phase = Phase::Resting(Rest::Rebooting { step: i, boot, since: self.at });
+                state.phase = Phase::Suspended(Suspension::Rebooting { step: i, boot, since: self.at });
             }
             _ => {
-                if matches!(ending.exit, Exit::NotStarted(_)) && state.epoch == 1 {
+                if matches!(ending.exit, ExitKind::NotStarted(_)) && state.epoch == 1 {
                     // No epoch before tried it either: the point of no return was not reached.
-                    self.mark(state, i, Mark::Untouched);
+                    self.mark(state, i, StepStatus::Untouched);
                     state.final_started = self.final_started(state);
                 }
-                self.fail(state, Some(i), self.failed(Act::Step(i), ending));
+                self.fail(state, Some(i), self.failed(Operation::Step(i), ending));
             }
         }
     }
 
     fn step_done(&self, state: &mut State, i: usize) {
-        self.mark(state, i, Mark::Done);
+        self.mark(state, i, StepStatus::Done);
         state.phase = self.step(i.saturating_add(1));
     }
 
@@ -328,7 +347,7 @@ impl Run<'_> {
         }
         let failure = Failure { kind: FailureKind::Cancel, text: format!("cancelled by {by}: {reason}") };
         state.cancel = Some(failure.clone());
-        if matches!(state.phase, Phase::At(_)) {
+        if matches!(state.phase, Phase::Next(_)) {
             self.fail(state, None, failure);
         }
     }
@@ -349,39 +368,39 @@ impl Run<'_> {
         }
         state.failure = Some(failure.clone());
         state.phase = match self.to_undo(state) {
-            Some(i) => Phase::At(Act::Undo(i)),
+            Some(i) => Phase::Next(Operation::Undo(i)),
             None if failure.kind == FailureKind::Cancel => Phase::Ended(Outcome::Cancelled(failure)),
             None => Phase::Ended(Outcome::Failed(failure)),
         };
     }
 
-    fn undone(&self, state: &mut State, i: usize, ending: &Ending) {
-        let failure = state.failure.clone().unwrap_or_else(|| self.failed(Act::Undo(i), ending));
-        if ending.exit != Exit::Code(0) {
-            let undo = self.failed(Act::Undo(i), ending).text;
+    fn undone(&self, state: &mut State, i: usize, ending: &StepResult) {
+        let failure = state.failure.clone().unwrap_or_else(|| self.failed(Operation::Undo(i), ending));
+        if ending.exit != ExitKind::Code(0) {
+            let undo = self.failed(Operation::Undo(i), ending).text;
             state.phase = Phase::Ended(Outcome::UndoFailed { failure, undo });
             return;
         }
-        self.mark(state, i, Mark::Undone);
+        self.mark(state, i, StepStatus::Undone);
         state.phase = match self.to_undo(state) {
-            Some(earlier) => Phase::At(Act::Undo(earlier)),
+            Some(earlier) => Phase::Next(Operation::Undo(earlier)),
             None if failure.kind == FailureKind::Cancel => Phase::Ended(Outcome::Cancelled(failure)),
             None => Phase::Ended(Outcome::Undone(failure)),
         };
     }
 
     fn to_undo(&self, state: &State) -> Option<usize> {
-        let touched = |mark: &Mark| matches!(mark, Mark::Started | Mark::Done);
+        let touched = |mark: &StepStatus| matches!(mark, StepStatus::Started | StepStatus::Done);
         let marks = state.marks.iter().enumerate().rev();
         marks.filter(|(i, mark)| touched(mark) && self.effect(*i) == Effect::Undoable).map(|(i, _)| i).next()
     }
 
     fn final_started(&self, state: &State) -> bool {
         let mut marks = state.marks.iter().enumerate();
-        marks.any(|(i, mark)| *mark != Mark::Untouched && self.effect(i) == Effect::Final)
+        marks.any(|(i, mark)| *mark != StepStatus::Untouched && self.effect(i) == Effect::Final)
     }
 
-    fn mark(&self, state: &mut State, i: usize, mark: Mark) {
+    fn mark(&self, state: &mut State, i: usize, mark: StepStatus) {
         if let Some(slot) = state.marks.get_mut(i) {
             *slot = mark;
         }
@@ -396,15 +415,15 @@ impl Run<'_> {
     }
 
     /// Which limit a command met that took so long: its own, or what was left of the run's time.
-    fn limit(&self, act: Act, spent_ms: u64) -> String {
+    fn limit(&self, act: Operation, spent_ms: u64) -> String {
         let step = |i: usize| self.plan.steps.get(i);
         let timeout = |command: &Option<Command>| command.as_ref().and_then(|command| command.timeout);
         let own = match act {
-            Act::Probe | Act::Reprobe => timeout(&self.plan.probe),
-            Act::Verify => timeout(&self.plan.verify),
-            Act::Step(i) => step(i).and_then(|step| step.timeout),
-            Act::Done(i) => step(i).and_then(|step| timeout(&step.done)),
-            Act::Undo(i) => step(i).and_then(|step| timeout(&step.undo)),
+            Operation::Probe | Operation::Reprobe => timeout(&self.plan.probe),
+            Operation::Verify => timeout(&self.plan.verify),
+            Operation::Step(i) => step(i).and_then(|step| step.timeout),
+            Operation::Done(i) => step(i).and_then(|step| timeout(&step.done)),
+            Operation::Undo(i) => step(i).and_then(|step| timeout(&step.undo)),
         };
         match own.filter(|own| u128::from(spent_ms) >= own.0.as_millis()) {
             Some(own) => format!("its `timeout` is {own}"),
@@ -412,34 +431,36 @@ impl Run<'_> {
         }
     }
 
-    fn failed(&self, act: Act, ending: &Ending) -> Failure {
+    fn failed(&self, act: Operation, ending: &StepResult) -> Failure {
         let what = match act {
-            Act::Probe => "the probe".to_owned(),
-            Act::Step(i) => format!("step {}", self.name(i)),
-            Act::Done(i) => format!("the question whether step {} is done", self.name(i)),
-            Act::Undo(i) => format!("the undo of step {}", self.name(i)),
-            Act::Reprobe => "the probe after the last step".to_owned(),
-            Act::Verify => "the verification".to_owned(),
+            Operation::Probe => "the probe".to_owned(),
+            Operation::Step(i) => format!("step {}", self.name(i)),
+            Operation::Done(i) => format!("the question whether step {} is done", self.name(i)),
+            Operation::Undo(i) => format!("the undo of step {}", self.name(i)),
+            Operation::Reprobe => "the probe after the last step".to_owned(),
+            Operation::Verify => "the verification".to_owned(),
         };
         let how = match &ending.exit {
-            Exit::Code(NOT_NOW) if matches!(act, Act::Step(_)) && self.plan.retry.is_some() => {
+            ExitKind::Code(NOT_NOW) if matches!(act, Operation::Step(_)) && self.plan.retry.is_some() => {
                 "said \"not now\" more often than the task allows".to_owned()
             }
-            Exit::Code(code) => format!("ended with status {code}"),
-            Exit::Signal(signal) => format!("was ended by signal {signal}"),
-            Exit::TimedOut => format!("took too long and was ended: {}", self.limit(act, ending.spent_ms)),
-            Exit::Oom => "was ended by the kernel: the run's memory was used up".to_owned(),
-            Exit::Cancelled => "was cancelled".to_owned(),
-            Exit::NotStarted(why) => format!("could not be started: {why}"),
-            Exit::Unknown(why) => format!("ended in a way that is not known: {why}"),
-            Exit::Survived(what) => format!("could not be ended: {what}"),
+            ExitKind::Code(code) => format!("ended with status {code}"),
+            ExitKind::Signal(signal) => format!("was ended by signal {signal}"),
+            ExitKind::TimedOut => {
+                format!("took too long and was ended: {}", self.limit(act, ending.spent_ms))
+            }
+            ExitKind::Oom => "was ended by the kernel: the run's memory was used up".to_owned(),
+            ExitKind::Cancelled => "was cancelled".to_owned(),
+            ExitKind::NotStarted(why) => format!("could not be started: {why}"),
+            ExitKind::Unknown(why) => format!("ended in a way that is not known: {why}"),
+            ExitKind::Survived(what) => format!("could not be ended: {what}"),
         };
         let kind = match (&ending.exit, act) {
-            (_, Act::Probe) => FailureKind::Probe,
-            (Exit::TimedOut, _) => FailureKind::Timeout,
-            (Exit::Oom, _) => FailureKind::Oom,
-            (_, Act::Reprobe | Act::Verify) => FailureKind::Verify,
-            (_, Act::Step(_) | Act::Done(_) | Act::Undo(_)) => FailureKind::Step,
+            (_, Operation::Probe) => FailureKind::Probe,
+            (ExitKind::TimedOut, _) => FailureKind::Timeout,
+            (ExitKind::Oom, _) => FailureKind::Oom,
+            (_, Operation::Reprobe | Operation::Verify) => FailureKind::Verify,
+            (_, Operation::Step(_) | Operation::Done(_) | Operation::Undo(_)) => FailureKind::Step,
         };
         Failure { kind, text: format!("{what} {how}") }
     }

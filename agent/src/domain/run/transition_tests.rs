@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::domain::plan::{Action, Cause, Command, PLAN_VERSION, Place};
+use crate::domain::plan::{Action, Cause, Command, PLAN_VERSION, RunPaths};
 use crate::domain::span::{Span, SpanRange};
 use crate::domain::task::{Limits, OnCancel, OnTimeout, Retry};
 
@@ -35,7 +35,7 @@ pub(crate) fn plan(short: &str) -> Plan {
         run: crate::domain::ids::RunId::new(1, 1),
         order: "o".parse().unwrap(),
         source: "hosts/h".parse().unwrap(),
-        identity: crate::domain::ids::Identity::new([0; 32]),
+        identity: crate::domain::ids::InstructionHash::new([0; 32]),
         cause: Cause::Placed,
         host: "h".parse().unwrap(),
         task: "t@1".into(),
@@ -51,7 +51,7 @@ pub(crate) fn plan(short: &str) -> Plan {
         reboots: 1,
         secrets: BTreeMap::new(),
         resources: Vec::new(),
-        place: Place { task_dir: "/".into(), runtime_dir: "/".into(), systemd: false },
+        place: RunPaths { task_dir: "/".into(), runtime_dir: "/".into(), systemd: false },
         emergency: false,
     }
 }
@@ -69,8 +69,8 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
     };
     for word in script.split_whitespace() {
         let act = match &state.phase {
-            Phase::At(act) | Phase::Doing(act) => *act,
-            _ => Act::Probe,
+            Phase::Next(act) | Phase::Running(act) => *act,
+            _ => Operation::Probe,
         };
         match word {
             "b" | "b!" => {
@@ -84,17 +84,17 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
             "expired" => take(&mut state, Event::Expired)?,
             "do" => take(&mut state, Event::Intended { act })?,
             exit => {
-                if matches!(state.phase, Phase::At(_)) {
+                if matches!(state.phase, Phase::Next(_)) {
                     take(&mut state, Event::Intended { act })?;
                 }
                 let exit = match exit {
-                    "late" => Exit::TimedOut,
-                    "oom" => Exit::Oom,
-                    "alive" => Exit::Survived("x (7)".into()),
-                    "none" => Exit::NotStarted("no such file".into()),
-                    code => Exit::Code(code.parse().unwrap()),
+                    "late" => ExitKind::TimedOut,
+                    "oom" => ExitKind::Oom,
+                    "alive" => ExitKind::Survived("x (7)".into()),
+                    "none" => ExitKind::NotStarted("no such file".into()),
+                    code => ExitKind::Code(code.parse().unwrap()),
                 };
-                let ending = Ending {
+                let ending = StepResult {
                     exit,
                     spent_ms: 1000,
                     outputs: BTreeMap::new(),
@@ -112,12 +112,12 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
 fn leads_to(state: &State) -> String {
     match &state.phase {
         Phase::New => "new".into(),
-        Phase::At(act) => format!("at {act:?}"),
-        Phase::Doing(act) => format!("doing {act:?}"),
-        Phase::Resting(Rest::Retry { .. }) => "retry".into(),
-        Phase::Resting(Rest::Paused { step, .. }) => format!("paused {step}"),
-        Phase::Resting(Rest::Rebooting { step, .. }) => format!("rebooting {step}"),
-        Phase::Resting(Rest::Stopped { act }) => format!("stopped {act:?}"),
+        Phase::Next(act) => format!("at {act:?}"),
+        Phase::Running(act) => format!("doing {act:?}"),
+        Phase::Suspended(Suspension::Retry { .. }) => "retry".into(),
+        Phase::Suspended(Suspension::Paused { step, .. }) => format!("paused {step}"),
+        Phase::Suspended(Suspension::Rebooting { step, .. }) => format!("rebooting {step}"),
+        Phase::Suspended(Suspension::Stopped { act }) => format!("stopped {act:?}"),
         Phase::Ended(outcome) => match outcome {
             Outcome::Unchanged => "unchanged".into(),
             Outcome::Planned => "planned".into(),
@@ -310,7 +310,7 @@ fn what_is_not_in_the_table_is_an_error_and_changes_nothing() {
     let plan = plan("oo");
     let mut state = play(&plan, "b do").unwrap();
     let clone = state.clone();
-    let event = Event::Intended { act: Act::Step(1) };
+    let event = Event::Intended { act: Operation::Step(1) };
     assert!(apply(&plan, &mut state, &Record { at: Timestamp::UNIX_EPOCH, event }).is_err());
     assert_eq!(state, clone);
 }
@@ -320,10 +320,10 @@ fn a_spent_budget_expires_the_run_but_not_its_undos_nor_what_follows_a_final_ste
     let mut undoable = plan("uo");
     undoable.timeout = Span::secs(1);
     assert_eq!(next(&undoable, &play(&undoable, "b 0").unwrap()), Next::Expire);
-    assert_eq!(next(&undoable, &play(&undoable, "b 0 expired").unwrap()), Next::Do(Act::Undo(0)));
+    assert_eq!(next(&undoable, &play(&undoable, "b 0 expired").unwrap()), Next::Do(Operation::Undo(0)));
     let mut last = plan("fo");
     last.timeout = Span::secs(1);
-    assert_eq!(next(&last, &play(&last, "b 0").unwrap()), Next::Do(Act::Step(1)));
+    assert_eq!(next(&last, &play(&last, "b 0").unwrap()), Next::Do(Operation::Step(1)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{Command, Effect, MAX_STEPS, Step, Task, Work, hour, program};
 use crate::domain::template::{NAMES, Template};
-use crate::domain::yaml::{self, Seg, YamlError, nearest};
+use crate::domain::yaml::{self, PathSegment, YamlError, nearest};
 
 /// The most reboots of one run: more is a loop.
 const MAX_REBOOTS: u32 = 10;
@@ -20,12 +20,12 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn fault(&mut self, path: &[Seg], message: impl Into<String>) {
+    fn fault(&mut self, path: &[PathSegment], message: impl Into<String>) {
         self.faults.push(yaml::fault(self.text, path, message));
     }
 
     pub(super) fn task(&mut self, task: &Task) {
-        let top = |name: &str| [Seg::from(name)];
+        let top = |name: &str| [PathSegment::from(name)];
         if task.version == 0 {
             self.fault(&top("version"), "versions are counted from 1");
         }
@@ -69,7 +69,7 @@ impl Check<'_> {
     }
 
     fn steps(&mut self, task: &Task) {
-        let top = [Seg::from("steps")];
+        let top = [PathSegment::from("steps")];
         if task.steps.is_empty() {
             self.fault(&top, "a task has at least one step");
         }
@@ -80,8 +80,9 @@ impl Check<'_> {
         let mut names = BTreeSet::new();
         let mut final_step: Option<&Step> = None;
         for (index, step) in task.steps.iter().enumerate() {
-            let own = [Seg::from("steps"), Seg::from(index)];
-            let at = |name: &str| [Seg::from("steps"), Seg::from(index), Seg::from(name)];
+            let own = [PathSegment::from("steps"), PathSegment::from(index)];
+            let at =
+                |name: &str| [PathSegment::from("steps"), PathSegment::from(index), PathSegment::from(name)];
             if !names.insert(&step.name) {
                 self.fault(&at("name"), format!("a second step `{}`: give it another name", step.name));
             }
@@ -140,7 +141,7 @@ impl Check<'_> {
         }
     }
 
-    fn playbook(&mut self, path: &[Seg], playbook: &str) {
+    fn playbook(&mut self, path: &[PathSegment], playbook: &str) {
         let inside = !playbook.is_empty()
             && !playbook.starts_with(['/', '-'])
             && !playbook.split('/').any(|part| part == "..")
@@ -150,22 +151,22 @@ impl Check<'_> {
         }
     }
 
-    fn command(&mut self, path: &[Seg], command: &Command) {
-        let below = |name: &str| [path, &[Seg::from(name)]].concat();
+    fn command(&mut self, path: &[PathSegment], command: &Command) {
+        let below = |name: &str| [path, &[PathSegment::from(name)]].concat();
         self.user(&below("user"), command.user.as_deref());
         if command.timeout.is_some_and(|timeout| timeout.0.is_zero()) {
             self.fault(&below("timeout"), "nothing can be done in no time");
         }
     }
 
-    fn user(&mut self, path: &[Seg], user: Option<&str>) {
+    fn user(&mut self, path: &[PathSegment], user: Option<&str>) {
         let odd = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$'));
         if user.is_some_and(|user| user.is_empty() || user.starts_with('-') || user.contains(odd)) {
             self.fault(path, "not the name of a user");
         }
     }
 
-    fn arguments(&mut self, task: &Task, path: &[Seg], run: &[Template]) {
+    fn arguments(&mut self, task: &Task, path: &[PathSegment], run: &[Template]) {
         match run.first() {
             Some(program) => self.argument(path, 0, program_faults(program)),
             None => self.fault(path, "name a program"),
@@ -178,18 +179,18 @@ impl Check<'_> {
         }
     }
 
-    fn argument(&mut self, path: &[Seg], index: usize, faults: Vec<String>) {
+    fn argument(&mut self, path: &[PathSegment], index: usize, faults: Vec<String>) {
         for message in faults {
             // A list stands at the path itself, a map has it below `run`.
-            let mapped = [path, &[Seg::from("run"), Seg::from(index)]].concat();
-            let listed = [path, &[Seg::from(index)]].concat();
+            let mapped = [path, &[PathSegment::from("run"), PathSegment::from(index)]].concat();
+            let listed = [path, &[PathSegment::from(index)]].concat();
             let place = if yaml::has(self.text, &mapped) { mapped } else { listed };
             self.fault(&place, message);
         }
     }
 
     /// The one template that sees secrets: those that the task names.
-    fn stdin(&mut self, task: &Task, template: &Template, path: &[Seg]) {
+    fn stdin(&mut self, task: &Task, template: &Template, path: &[PathSegment]) {
         for name in template.names() {
             let fault = match name.strip_prefix("secrets.") {
                 Some(secret) if task.secrets.keys().any(|known| known.as_str() == secret) => None,
@@ -204,7 +205,7 @@ impl Check<'_> {
         }
     }
 
-    fn template(&mut self, task: &Task, template: &Template, path: &[Seg]) {
+    fn template(&mut self, task: &Task, template: &Template, path: &[PathSegment]) {
         for message in template_faults(task, template) {
             self.fault(path, message);
         }

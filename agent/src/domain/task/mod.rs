@@ -23,10 +23,10 @@ use serde_json::Value;
 
 use super::name::Name;
 use super::params::Schema;
-use super::secret::Which;
+use super::secret::VersionSelector;
 use super::span::{Bytes, Span, SpanRange};
 use super::template::Template;
-use super::yaml::{self, Seg, YamlError};
+use super::yaml::{self, PathSegment, YamlError};
 
 pub use gate::{Free, Gate};
 pub use step::{Command, Effect, OnCancel, OnTimeout, Step, Work};
@@ -144,7 +144,7 @@ pub struct Secret {
     pub field: String,
     /// Which version of it.
     #[serde(default)]
-    pub version: Which,
+    pub version: VersionSelector,
     /// Whether it may be shorter than what can be kept out of outputs.
     #[serde(default)]
     pub allow_short: bool,
@@ -173,7 +173,7 @@ impl Task {
         match Schema::compile(task.params.as_ref()) {
             Ok(schema) => task.schema = schema,
             Err(bad) => {
-                let mut path = vec![Seg::from("params")];
+                let mut path = vec![PathSegment::from("params")];
                 path.extend(bad.path);
                 // Without a schema every template would fault as well, and hide the one cause.
                 return Err(vec![yaml::fault(text, &path, bad.message)]);
@@ -197,7 +197,7 @@ impl Task {
     }
 
     /// All commands, with their way in the file: what the catalogue looks for on disk.
-    pub fn commands(&self) -> Vec<(Vec<Seg>, &[Template])> {
+    pub fn commands(&self) -> Vec<(Vec<PathSegment>, &[Template])> {
         let mut all = Vec::new();
         for (name, command) in [("probe", &self.probe), ("verify", &self.verify)] {
             all.extend(command.as_ref().map(|command| (vec![name.into()], command.run.as_slice())));
@@ -222,7 +222,7 @@ impl Task {
     }
 
     /// All playbooks, with their way in the file.
-    pub fn playbooks(&self) -> Vec<(Vec<Seg>, &str)> {
+    pub fn playbooks(&self) -> Vec<(Vec<PathSegment>, &str)> {
         let steps = self.steps.iter().enumerate();
         steps
             .filter_map(|(index, step)| match &step.work {

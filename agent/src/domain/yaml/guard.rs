@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
-use super::one_line;
+use super::single_line;
 
 /// The largest whole number that every reader holds exactly.
 const LARGEST: f64 = 9_007_199_254_740_992.0;
@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
         if self.1.insert(key.to_owned()) {
             return Ok(());
         }
-        Err(E::custom(format!("the key `{}` stands here twice: remove one", one_line(key))))
+        Err(E::custom(format!("the key `{}` stands here twice: remove one", single_line(key))))
     }
 
     fn visit_enum<A: de::EnumAccess<'de>>(self, _: A) -> Result<(), A::Error> {

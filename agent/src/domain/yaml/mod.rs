@@ -23,7 +23,7 @@ use std::cell::Cell;
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny};
 use serde_path_to_error::{Deserializer as Tracked, Track};
 
-pub use place::{Seg, YamlError, fault, nearest, one_line, path_text};
+pub use place::{PathSegment, YamlError, fault, nearest, path_text, single_line};
 
 use guard::Guard;
 use place::Fault;
@@ -51,15 +51,15 @@ pub fn parse<T: DeserializeOwned>(text: impl AsRef<[u8]>, limit: usize) -> Resul
 }
 
 /// Whether a document that was read before has a place.
-pub fn has(text: &str, path: &[Seg]) -> bool {
+pub fn has(text: &str, path: &[PathSegment]) -> bool {
     let mut node = &match parse::<serde_json::Value>(text, text.len()) {
         Ok(value) => value,
         Err(_) => return false,
     };
     for seg in path {
         let next = match seg {
-            Seg::Key(key) => node.get(key.as_str()),
-            Seg::Index(index) => node.get(index),
+            PathSegment::Key(key) => node.get(key.as_str()),
+            PathSegment::Index(index) => node.get(index),
         };
         match next {
             Some(next) => node = next,

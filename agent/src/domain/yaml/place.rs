@@ -27,27 +27,27 @@ pub struct YamlError {
 
 /// One step on the way to a place in a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seg {
+pub enum PathSegment {
     /// Into a map.
     Key(String),
     /// Into a list, counted from 0.
     Index(usize),
 }
 
-impl From<&str> for Seg {
+impl From<&str> for PathSegment {
     fn from(key: &str) -> Self {
         Self::Key(key.to_owned())
     }
 }
 
-impl From<usize> for Seg {
+impl From<usize> for PathSegment {
     fn from(index: usize) -> Self {
         Self::Index(index)
     }
 }
 
 /// Makes an error that points at `path` of a document that was read before, or at the nearest place above it.
-pub fn fault(text: &str, path: &[Seg], message: impl Into<String>) -> YamlError {
+pub fn fault(text: &str, path: &[PathSegment], message: impl Into<String>) -> YamlError {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     Fault { message: message.into(), at: None, path: path.to_vec() }.place(Form::of(text), text)
 }
@@ -77,7 +77,7 @@ pub(super) fn odd_tag(text: &str) -> Option<(usize, usize, &str)> {
 const MOST_SHOWN: usize = 16;
 
 /// The way to a place, as `steps[0].run`.
-pub fn path_text(path: &[Seg]) -> String {
+pub fn path_text(path: &[PathSegment]) -> String {
     let mut out = String::new();
     for (depth, seg) in path.iter().enumerate() {
         if depth == MOST_SHOWN {
@@ -85,9 +85,9 @@ pub fn path_text(path: &[Seg]) -> String {
             break;
         }
         match seg {
-            Seg::Index(index) => out.push_str(&format!("[{index}]")),
-            Seg::Key(key) if out.is_empty() => out.push_str(&one_line(key)),
-            Seg::Key(key) => out.push_str(&format!(".{}", one_line(key))),
+            PathSegment::Index(index) => out.push_str(&format!("[{index}]")),
+            PathSegment::Key(key) if out.is_empty() => out.push_str(&single_line(key)),
+            PathSegment::Key(key) => out.push_str(&format!(".{}", single_line(key))),
         }
     }
     out
@@ -104,7 +104,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 }
 
 /// Text for a message: one line, no control characters, not too long.
-pub fn one_line(text: &str) -> String {
+pub fn single_line(text: &str) -> String {
     let mut line: String = text.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(300).is_some() {
         line.push('…');
@@ -116,18 +116,18 @@ pub fn one_line(text: &str) -> String {
 pub(super) struct Fault {
     message: String,
     at: Option<(usize, usize)>,
-    path: Vec<Seg>,
+    path: Vec<PathSegment>,
 }
 
 impl Fault {
     /// Takes the readers' own places off the message and adds the cure where there is one.
     pub(super) fn new(text: &str, at: Option<(usize, usize)>, track: Track) -> Self {
-        let path: Vec<Seg> = track
+        let path: Vec<PathSegment> = track
             .path()
             .iter()
             .filter_map(|segment| match segment {
-                Segment::Seq { index } => Some(Seg::Index(*index)),
-                Segment::Map { key } | Segment::Enum { variant: key } => Some(Seg::Key(key.clone())),
+                Segment::Seq { index } => Some(PathSegment::Index(*index)),
+                Segment::Map { key } | Segment::Enum { variant: key } => Some(PathSegment::Key(key.clone())),
                 Segment::Unknown => None,
             })
             .collect();
@@ -161,7 +161,7 @@ impl Fault {
             message if message.contains("cannot start any token") && tabbed => {
                 "a tab: indent with spaces".to_owned()
             }
-            message => one_line(message),
+            message => single_line(message),
         };
         YamlError { line, column, path: path_text(&self.path), message }
     }
@@ -198,7 +198,7 @@ fn cured(message: &str) -> String {
 }
 
 /// Walks to a place and raises an error there, so that the reader tells where that is.
-struct Find<'a>(&'a [Seg]);
+struct Find<'a>(&'a [PathSegment]);
 
 impl<'de> DeserializeSeed<'de> for Find<'_> {
     type Value = ();
@@ -217,7 +217,7 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        if let Some((Seg::Index(index), rest)) = self.0.split_first() {
+        if let Some((PathSegment::Index(index), rest)) = self.0.split_first() {
             for _ in 0..*index {
                 if list.next_element::<IgnoredAny>()?.is_none() {
                     break;
@@ -229,7 +229,7 @@ impl<'de> Visitor<'de> for Find<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        if let Some((Seg::Key(wanted), rest)) = self.0.split_first() {
+        if let Some((PathSegment::Key(wanted), rest)) = self.0.split_first() {
             while let Some(key) = map.next_key::<String>()? {
                 if key == *wanted {
                     map.next_value_seed(Find(rest))?;

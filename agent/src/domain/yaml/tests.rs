@@ -116,7 +116,7 @@ fn every_cut_of_a_document_is_an_answer() {
 #[test]
 fn a_place_is_found_by_its_path() {
     let text = "a:\n  b:\n    - x\n    - y: z\n";
-    let at = |path: &[Seg]| {
+    let at = |path: &[PathSegment]| {
         let error = fault(text, path, "m");
         (error.line, error.column)
     };

@@ -35,12 +35,12 @@ pub(super) struct Body {
     kept: Vec<u8>,
     read: usize,
     pieces: usize,
-    place: Place,
+    place: Position,
 }
 
 /// Where in the JSON the next byte is.
 #[derive(Clone, Copy, Debug, Default)]
-enum Place {
+enum Position {
     /// Outside of texts.
     #[default]
     Between,
@@ -64,11 +64,11 @@ impl Body {
         while !piece.is_empty() {
             let ends = |byte: &u8| matches!(byte, b'"' | b'\\');
             let length = match self.place {
-                Place::Between => {
+                Position::Between => {
                     piece.iter().position(|byte| *byte == b'"').map_or(piece.len(), |at| at.saturating_add(1))
                 }
-                Place::Text { escaped: true, .. } | Place::Rest { escaped: true } => 1,
-                Place::Text { .. } | Place::Rest { .. } => {
+                Position::Text { escaped: true, .. } | Position::Rest { escaped: true } => 1,
+                Position::Text { .. } | Position::Rest { .. } => {
                     piece.iter().position(ends).map_or(piece.len(), |at| at.saturating_add(1))
                 }
             };
@@ -82,29 +82,35 @@ impl Body {
     /// Takes a part in that holds at most one quotation mark or backslash, as its last byte.
     fn take(&mut self, part: &[u8]) -> Result<(), String> {
         let last = part.last().copied();
-        if !matches!(self.place, Place::Rest { .. }) {
+        if !matches!(self.place, Position::Rest { .. }) {
             self.kept.extend_from_slice(part);
         }
-        if let Place::Text { start, escaped } = self.place {
+        if let Position::Text { start, escaped } = self.place {
             let ends = !escaped && last == Some(b'"');
             let length = self.kept.len().saturating_sub(start).saturating_sub(usize::from(ends));
             if length > MAX_TEXT {
                 self.kept.truncate(start);
                 self.kept.extend_from_slice(TOO_LONG.as_bytes());
                 self.kept.extend(ends.then_some(b'"'));
-                self.place = Place::Rest { escaped };
+                self.place = Position::Rest { escaped };
             }
-        } else if matches!(self.place, Place::Rest { escaped: false }) && last == Some(b'"') {
+        } else if matches!(self.place, Position::Rest { escaped: false }) && last == Some(b'"') {
             self.kept.push(b'"');
         }
         self.place = match self.place {
-            Place::Between if last == Some(b'"') => Place::Text { start: self.kept.len(), escaped: false },
-            Place::Between => Place::Between,
-            Place::Text { escaped: false, .. } | Place::Rest { escaped: false } if last == Some(b'"') => {
-                Place::Between
+            Position::Between if last == Some(b'"') => {
+                Position::Text { start: self.kept.len(), escaped: false }
             }
-            Place::Text { start, escaped } => Place::Text { start, escaped: !escaped && last == Some(b'\\') },
-            Place::Rest { escaped } => Place::Rest { escaped: !escaped && last == Some(b'\\') },
+            Position::Between => Position::Between,
+            Position::Text { escaped: false, .. } | Position::Rest { escaped: false }
+                if last == Some(b'"') =>
+            {
+                Position::Between
+            }
+            Position::Text { start, escaped } => {
+                Position::Text { start, escaped: !escaped && last == Some(b'\\') }
+            }
+            Position::Rest { escaped } => Position::Rest { escaped: !escaped && last == Some(b'\\') },
         };
         if self.kept.len() > MAX_KEPT {
             return Err(format!(

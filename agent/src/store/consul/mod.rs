@@ -24,11 +24,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use self::body::Body;
 use self::token::Token;
 use self::wire::Verdict;
-use super::{Answer, Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, When, bad_key, bad_prefix};
+use super::{Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, StoreFuture, When, bad_key, bad_prefix};
 use crate::domain::secret::Secret;
 use crate::host::tls as host_tls;
 
-pub use self::settings::{Address, BadConsulSettings, ClientCert, ConsulLayer, ConsulSettings, Timeouts};
+pub use self::settings::{Address, BadConsulSettings, ClientCert, ConsulSettings, PartialConsul, Timeouts};
 
 /// Answers that keep more than this, in bytes, are read one after the other: the sum of all that are read at once has a
 /// bound, too.
@@ -322,7 +322,7 @@ impl Consul {
 }
 
 impl Store for Consul {
-    fn node(&self) -> Answer<'_, String> {
+    fn node(&self) -> StoreFuture<'_, String> {
         Box::pin(async move {
             let action = "to read the node's name";
             let got =
@@ -331,19 +331,24 @@ impl Store for Consul {
         })
     }
 
-    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing> {
+    fn list<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Listing> {
         Box::pin(self.get(prefix, None))
     }
 
-    fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>, within: Duration) -> Answer<'a, Listing> {
+    fn changed<'a>(
+        &'a self,
+        prefix: &'a str,
+        seen: Option<u64>,
+        within: Duration,
+    ) -> StoreFuture<'a, Listing> {
         Box::pin(self.get(prefix, seen.map(|seen| (seen, within))))
     }
 
-    fn look<'a>(&'a self, reads: &'a [Read]) -> Answer<'a, Vec<Listing>> {
+    fn look<'a>(&'a self, reads: &'a [Read]) -> StoreFuture<'a, Vec<Listing>> {
         Box::pin(self.transact(reads))
     }
 
-    fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, when: When) -> Answer<'a, bool> {
+    fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, when: When) -> StoreFuture<'a, bool> {
         Box::pin(async move {
             let action = format!("to write {key:?}");
             if value.len() > MAX_VALUE {
@@ -361,7 +366,7 @@ impl Store for Consul {
         })
     }
 
-    fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
+    fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let action = format!("to delete {key:?}");
             match self.write(Method::DELETE, key, "", None, &action).await? {
@@ -371,7 +376,7 @@ impl Store for Consul {
         })
     }
 
-    fn names<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<String>> {
+    fn names<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Vec<String>> {
         Box::pin(async move {
             let action = format!("to list the names below {prefix:?}");
             if let Some(why) = bad_prefix(prefix) {
@@ -496,7 +501,7 @@ mod tests {
     use super::*;
 
     fn settings() -> ConsulSettings {
-        ConsulLayer::default().settle().unwrap()
+        PartialConsul::default().settle().unwrap()
     }
 
     #[test]

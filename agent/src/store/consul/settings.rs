@@ -1,7 +1,7 @@
 //! Where Consul is and how it is spoken to: the layers that settings come from, and the result.
 //!
-//! [`ConsulLayer`] is one source with gaps: the configuration file, or the environment as Consul's own tools
-//! read it. [`ConsulLayer::over`] puts one above the other, [`ConsulLayer::settle`] fills what is left.
+//! [`PartialConsul`] is one source with gaps: the configuration file, or the environment as Consul's own tools
+//! read it. [`PartialConsul::over`] puts one above the other, [`PartialConsul::settle`] fills what is left.
 //! Nothing here reads a file or the environment by itself.
 
 use std::path::PathBuf;
@@ -132,7 +132,7 @@ impl FromStr for Address {
 
 /// One source of settings: what it does not say is `None`.
 #[derive(Clone, Default, PartialEq)]
-pub struct ConsulLayer {
+pub struct PartialConsul {
     /// Where the agent is.
     pub address: Option<Address>,
     /// The token itself.
@@ -155,7 +155,7 @@ pub struct ConsulLayer {
     pub namespace: Option<String>,
 }
 
-impl ConsulLayer {
+impl PartialConsul {
     /// The environment as Consul's own tools read it; an empty variable counts as unset.
     pub fn from_env(var: &dyn Fn(&str) -> Option<String>) -> Result<Self, BadConsulSettings> {
         let text = |name: &str| var(name).filter(|value| !value.is_empty());
@@ -326,8 +326,8 @@ pub struct ConsulSettings {
 mod tests {
     use super::*;
 
-    fn env(pairs: &[(&str, &str)]) -> Result<ConsulLayer, BadConsulSettings> {
-        ConsulLayer::from_env(&|name| {
+    fn env(pairs: &[(&str, &str)]) -> Result<PartialConsul, BadConsulSettings> {
+        PartialConsul::from_env(&|name| {
             pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         })
     }
@@ -373,7 +373,7 @@ mod tests {
             "CONSUL_PARTITION" => Some(String::new()),
             _ => None,
         };
-        let names: Vec<&str> = ConsulLayer::unread(&set).into_iter().map(|(name, _)| name).collect();
+        let names: Vec<&str> = PartialConsul::unread(&set).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["CONSUL_CAPATH", "CONSUL_HTTP_AUTH"]);
     }
 
@@ -387,10 +387,10 @@ mod tests {
             ("CONSUL_NAMESPACE", "ns"),
         ])
         .unwrap();
-        let file = ConsulLayer {
+        let file = PartialConsul {
             address: Some("http://c:1".parse().unwrap()),
             token_file: Some("/t".into()),
-            ..ConsulLayer::default()
+            ..PartialConsul::default()
         };
         let settled = file.over(below).settle().unwrap();
         assert!(settled.token.is_none());

@@ -248,7 +248,7 @@ fn encode(text: &str, also: fn(u8) -> bool) -> String {
 /// The name of the node in an answer of `agent/self`.
 pub(super) fn node(body: &[u8]) -> Result<String, String> {
     #[derive(Deserialize)]
-    struct Own {
+    struct OwnService {
         #[serde(rename = "Config")]
         config: Config,
     }
@@ -257,7 +257,7 @@ pub(super) fn node(body: &[u8]) -> Result<String, String> {
         #[serde(rename = "NodeName")]
         name: String,
     }
-    let own: Own =
+    let own: OwnService =
         serde_json::from_slice(body).map_err(|error| format!("no description of the node: {error}"))?;
     Ok(own.config.name)
 }

@@ -18,7 +18,7 @@ const MAX_GONE: usize = 1000;
 /// What is remembered of one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Mark {
+struct IndexEntry {
     /// SHA-256 of the content, hexadecimal; `None`: the key is gone.
     digest: Option<String>,
     /// The count of its last change.
@@ -34,7 +34,7 @@ pub(super) struct Index {
     counter: u64,
     /// The highest count of a removed key that is not remembered any more; at least 1.
     floor: u64,
-    keys: BTreeMap<String, Mark>,
+    keys: BTreeMap<String, IndexEntry>,
 }
 
 impl Default for Index {
@@ -109,7 +109,7 @@ impl Index {
             .map(|(key, _)| key)
     }
 
-    fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a String, &'a Mark)> {
+    fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a String, &'a IndexEntry)> {
         self.keys.range(prefix.to_owned()..).take_while(move |(key, _)| key.starts_with(prefix))
     }
 
@@ -119,7 +119,7 @@ impl Index {
             return;
         }
         self.counter += 1;
-        self.keys.insert(key.to_owned(), Mark { digest: digest.cloned(), index: self.counter });
+        self.keys.insert(key.to_owned(), IndexEntry { digest: digest.cloned(), index: self.counter });
     }
 
     fn forget(&mut self) {

@@ -32,7 +32,7 @@ use self::index::Index;
 use self::worker::Worker;
 use self::writer::Writer;
 use super::{
-    Answer, Entry, LONGEST_WAIT, Listing, MAX_READ_VALUE, MAX_READS, MAX_VALUE, Read, Store, StoreError,
+    Entry, LONGEST_WAIT, Listing, MAX_READ_VALUE, MAX_READS, MAX_VALUE, Read, Store, StoreError, StoreFuture,
     When, bad_key, bad_prefix,
 };
 use crate::host::disk::{self, DiskError};
@@ -379,17 +379,22 @@ fn digest(value: &[u8]) -> String {
 }
 
 impl Store for Dir {
-    fn node(&self) -> Answer<'_, String> {
+    fn node(&self) -> StoreFuture<'_, String> {
         // A folder knows nobody: the kernel's name of this host, without the domain.
         let name = crate::host::facts::hostname();
         Box::pin(async move { Ok(name.split('.').next().unwrap_or_default().to_owned()) })
     }
 
-    fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Listing> {
+    fn list<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Listing> {
         Box::pin(self.get(prefix))
     }
 
-    fn changed<'a>(&'a self, prefix: &'a str, seen: Option<u64>, within: Duration) -> Answer<'a, Listing> {
+    fn changed<'a>(
+        &'a self,
+        prefix: &'a str,
+        seen: Option<u64>,
+        within: Duration,
+    ) -> StoreFuture<'a, Listing> {
         Box::pin(async move {
             let until = tokio::time::Instant::now() + LONGEST_WAIT.min(within);
             loop {
@@ -416,7 +421,7 @@ impl Store for Dir {
         })
     }
 
-    fn look<'a>(&'a self, reads: &'a [Read]) -> Answer<'a, Vec<Listing>> {
+    fn look<'a>(&'a self, reads: &'a [Read]) -> StoreFuture<'a, Vec<Listing>> {
         Box::pin(async move {
             let action = "to look at several keys";
             if reads.len() > MAX_READS {
@@ -435,7 +440,7 @@ impl Store for Dir {
         })
     }
 
-    fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, when: When) -> Answer<'a, bool> {
+    fn put<'a>(&'a self, key: &'a str, value: Vec<u8>, when: When) -> StoreFuture<'a, bool> {
         Box::pin(async move {
             let action = format!("to write {key:?}");
             self.check_key(key, &action)?;
@@ -447,7 +452,7 @@ impl Store for Dir {
         })
     }
 
-    fn delete<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
+    fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let action = format!("to delete {key:?}");
             self.check_key(key, &action)?;

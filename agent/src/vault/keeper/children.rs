@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::super::client::VaultError;
-use super::super::grant::Grant;
+use super::super::grant::VaultGrant;
 use super::super::secrets::give_up;
 use super::{SLACK, Vault};
 use crate::domain::ids::RunId;
@@ -32,7 +32,7 @@ impl Vault {
         life: Duration,
         needs: Duration,
         record: impl Fn(&str) -> Result<PathBuf, DiskError>,
-    ) -> Result<Grant, VaultError> {
+    ) -> Result<VaultGrant, VaultError> {
         let granted = self.try_grant(run, life, needs, record).await;
         if granted.is_ok() {
             self.refusals.store(0, Ordering::Relaxed);
@@ -53,7 +53,7 @@ impl Vault {
         life: Duration,
         needs: Duration,
         record: impl Fn(&str) -> Result<PathBuf, DiskError>,
-    ) -> Result<Grant, VaultError> {
+    ) -> Result<VaultGrant, VaultError> {
         let grant = self.make_token(run, UNRECORDED_FOR, needs).await?;
         let accessor = grant.accessor.clone();
         let recorded = self.record(grant, &record).await?;
@@ -71,7 +71,7 @@ impl Vault {
         }
     }
 
-    async fn make_token(&self, run: RunId, ttl: Duration, needs: Duration) -> Result<Grant, VaultError> {
+    async fn make_token(&self, run: RunId, ttl: Duration, needs: Duration) -> Result<VaultGrant, VaultError> {
         let mut held = self.held.lock().await;
         let mut body = json!({"ttl": format!("{}s", ttl.as_secs()), "renewable": true,
             "display_name": "hostler-run", "meta": {"run": run.to_string()}});
@@ -105,7 +105,7 @@ impl Vault {
                         self.made().insert(accessor.clone(), token.clone());
                     }
                     let server = self.client.server().clone();
-                    return Ok(Grant { server, token, lasts, parent, accessor, record: None });
+                    return Ok(VaultGrant { server, token, lasts, parent, accessor, record: None });
                 }
             }
         }
@@ -114,9 +114,9 @@ impl Vault {
     /// Writes down what a token is known by, or gives it back.
     async fn record(
         &self,
-        mut grant: Grant,
+        mut grant: VaultGrant,
         record: &impl Fn(&str) -> Result<PathBuf, DiskError>,
-    ) -> Result<Grant, VaultError> {
+    ) -> Result<VaultGrant, VaultError> {
         if let Some(accessor) = &grant.accessor {
             match record(accessor) {
                 Ok(path) => grant.record = Some(path),
@@ -132,7 +132,7 @@ impl Vault {
     }
 
     /// Lets a token live for so long that was made for a minute.
-    async fn let_live(&self, mut grant: Grant, life: Duration) -> Result<Grant, VaultError> {
+    async fn let_live(&self, mut grant: VaultGrant, life: Duration) -> Result<VaultGrant, VaultError> {
         let (path, action) = ("auth/token/renew-self", "let the token of a run live");
         let body = json!({"increment": life.as_secs()});
         let answer = self.client.ask(Method::PUT, path, "", Some(&body), Some(&grant.token), action).await?;
@@ -178,7 +178,7 @@ impl Vault {
 }
 
 /// A token that the mount's own limit has cut, which no renewal passes, ends as one does whose parent ends.
-fn cut_to(mut grant: Grant, life: Duration) -> Grant {
+fn cut_to(mut grant: VaultGrant, life: Duration) -> VaultGrant {
     let cut = grant.lasts.filter(|lasts| lasts.saturating_add(SLACK) < life);
     grant.parent = grant.parent.into_iter().chain(cut).min();
     grant

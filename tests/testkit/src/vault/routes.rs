@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
-use super::{Ailment, Asked, Certificate, Lease, ROLE_ID, Request, SECRET_ID, State, Token, Version};
+use super::{Asked, Certificate, FaultMode, Lease, ROLE_ID, Request, SECRET_ID, State, Token, Version};
 
 type Answer = (u16, String);
 
@@ -37,7 +37,7 @@ pub(super) fn first_state() -> State {
     let agent = AGENT.iter().map(|(path, allowed)| rule(path, allowed)).collect();
     State {
         sealed: false,
-        ailment: Ailment::None,
+        ailment: FaultMode::None,
         tokens: BTreeMap::new(),
         policies: [("default".to_owned(), own), ("agent".to_owned(), agent)].into(),
         role_id: ROLE_ID.to_owned(),

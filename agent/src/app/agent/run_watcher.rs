@@ -24,20 +24,20 @@ use crate::domain::ids::RunId;
 const BATCH: usize = 4096;
 
 /// The watches on the folders of runs.
-pub(super) struct Notice {
+pub(super) struct RunWatcher {
     watches: Watches,
     runs: BTreeMap<WatchDescriptor, RunId>,
-    watched: BTreeMap<RunId, Watched>,
+    watched: BTreeMap<RunId, WatchedRun>,
     reader: AbortHandle,
 }
 
-struct Watched {
+struct WatchedRun {
     folder: WatchDescriptor,
     closely: bool,
     journal: Option<WatchDescriptor>,
 }
 
-impl Notice {
+impl RunWatcher {
     /// Watches nothing yet; needs a runtime.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Notice {
             let appears = WatchMask::CREATE | WatchMask::MOVED_TO;
             // A second watch on the same folder takes the place of the first.
             if let Some(folder) = self.add(run, folder, if closely { ends | appears } else { ends }) {
-                self.watched.insert(run, Watched { folder, closely, journal: None });
+                self.watched.insert(run, WatchedRun { folder, closely, journal: None });
             }
         }
         if self.watched.get(&run).is_some_and(|watched| watched.closely && watched.journal.is_none()) {
@@ -95,7 +95,7 @@ impl Notice {
     }
 }
 
-impl Drop for Notice {
+impl Drop for RunWatcher {
     fn drop(&mut self) {
         self.reader.abort();
     }

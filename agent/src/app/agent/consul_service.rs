@@ -48,19 +48,19 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 const OUTPUT: usize = 2 << 10;
 
 /// How the host is.
-type Told = (Health, String);
+type HealthReport = (Health, String);
 
 /// The service of this host.
-pub(super) struct Presence {
+pub(super) struct ConsulService {
     consul: Arc<Consul>,
     service: Arc<Service>,
-    health: watch::Sender<Option<Told>>,
+    health: watch::Sender<Option<HealthReport>>,
     /// 0: it is not; else one more than the changes of the token with which it was.
     registered: Arc<AtomicU64>,
     task: Option<JoinHandle<()>>,
 }
 
-impl Presence {
+impl ConsulService {
     /// Of this host; nothing is told yet.
     pub(super) fn of(consul: Arc<Consul>, keys: &Keys, host: &Name, groups: &[Name]) -> Self {
         let version = env!("CARGO_PKG_VERSION");
@@ -159,10 +159,10 @@ struct Keeper {
 impl Keeper {
     async fn keep(
         mut self,
-        mut health: watch::Receiver<Option<Told>>,
+        mut health: watch::Receiver<Option<HealthReport>>,
         mut written: watch::Receiver<Option<Timestamp>>,
     ) {
-        let mut told: Option<(Told, Instant)> = None;
+        let mut told: Option<(HealthReport, Instant)> = None;
         let mut again: Option<Instant> = None;
         loop {
             let now = health.borrow_and_update().clone();
@@ -193,7 +193,7 @@ impl Keeper {
         }
     }
 
-    async fn tell(&self, (health, output): &Told) -> Result<(), StoreError> {
+    async fn tell(&self, (health, output): &HealthReport) -> Result<(), StoreError> {
         for _ in 0..2 {
             // Consul's own agent writes into the catalog with the token of the registration: anew with each other one.
             let with = self.consul.token_changes() + 1;
@@ -235,22 +235,24 @@ impl Agent {
     pub(super) fn keep_presence(&mut self) {
         let port = self.listening.at().filter(|at| !at.ip().is_loopback()).map_or(0, |at| at.port());
         let written = self.reported.subscribe();
-        if let Some(presence) = &mut self.presence {
-            presence.keep(self.settings.register, port, written);
+        if let Some(consul_service) = &mut self.consul_service {
+            consul_service.keep(self.settings.register, port, written);
         }
     }
 
     /// Says how this host is, once that is known.
     pub(super) fn tell_consul(&self, conditions: &[Condition]) {
-        let Some(presence) = self.presence.as_ref().filter(|_| self.knows_store()) else { return };
+        let Some(consul_service) = self.consul_service.as_ref().filter(|_| self.knows_store()) else {
+            return;
+        };
         let lines = conditions.iter().map(|condition| condition.text.as_str());
         match self.obstacle() {
             Some(why) => {
                 let lines: Vec<&str> = [why.as_str()].into_iter().chain(lines).collect();
-                presence.say(Health::Critical, &lines.join("\n"));
+                consul_service.say(Health::Critical, &lines.join("\n"));
             }
-            None if conditions.is_empty() => presence.say(Health::Passing, "takes orders"),
-            None => presence.say(Health::Warning, &lines.collect::<Vec<_>>().join("\n")),
+            None if conditions.is_empty() => consul_service.say(Health::Passing, "takes orders"),
+            None => consul_service.say(Health::Warning, &lines.collect::<Vec<_>>().join("\n")),
         }
     }
 }

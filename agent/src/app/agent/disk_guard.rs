@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Agent;
-use crate::domain::memory::Fact;
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;
+use crate::domain::state::Fact;
 use crate::ledger::reserve::{Free, Reserve};
 
 /// A full disk is looked at again so often.
@@ -15,7 +15,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// The room that is left for the state folder.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(super) struct DiskGuard {
     reserve: Reserve,
     /// Why nothing ordinary may start.
     pub(super) full: Option<String>,
@@ -23,7 +23,7 @@ pub(super) struct Space {
     pub(super) without: Option<String>,
 }
 
-impl Space {
+impl DiskGuard {
     pub(super) fn of(state_dir: &std::path::Path) -> Self {
         Self { reserve: Reserve::of(state_dir), full: None, without: None }
     }
@@ -53,11 +53,11 @@ impl Agent {
         let state_dir = &self.settings.state_dir;
         let low = Free::of(state_dir).map(|free| free.low(state_dir));
         // What cannot be told keeps nothing from starting: a start that fails for lack of room is tried again.
-        self.space.full = low.inspect_err(|error| tracing::debug!("{error}")).unwrap_or_default();
-        if self.space.reserve.is_there() || self.starting_or_running_emergency() {
+        self.disk_guard.full = low.inspect_err(|error| tracing::debug!("{error}")).unwrap_or_default();
+        if self.disk_guard.reserve.is_there() || self.starting_or_running_emergency() {
             return;
         }
-        self.space.without = match self.space.reserve.make() {
+        self.disk_guard.without = match self.disk_guard.reserve.make() {
             Ok(true) => None,
             Ok(false) => {
                 Some("there is no room for the reserve: free some, or order disk-cleanup".to_owned())
@@ -74,18 +74,18 @@ impl Agent {
     /// Gives the reserve up if these facts begin something that may use it; whether there is more room now.
     pub(super) fn make_room_for(&mut self, facts: &[Fact]) -> bool {
         let begun = facts.iter().find_map(|fact| match fact {
-            Fact::Occasion { key, .. } | Fact::Prepared { key, .. } => {
+            Fact::Activation { key, .. } | Fact::Prepared { key, .. } => {
                 Some(key).filter(|key| self.is_emergency(key))
             }
             _ => None,
         });
-        begun.is_some_and(|key| self.space.give_up(key))
+        begun.is_some_and(|key| self.disk_guard.give_up(key))
     }
 
     /// The same for a start whose folder is about to be made.
     pub(super) fn make_room_to_start(&mut self, key: &OrderKey) {
-        if self.space.full.is_some() && self.is_emergency(key) {
-            self.space.give_up(key);
+        if self.disk_guard.full.is_some() && self.is_emergency(key) {
+            self.disk_guard.give_up(key);
         }
     }
 

@@ -1,55 +1,55 @@
 //! What each fact changes, and the shortest list of facts that adds up to the same.
 //!
-//! The live agent and the reading of the ledger take facts in through the one [`Memory::take`], so that an agent that
+//! The live agent and the reading of the ledger take facts in through the one [`LedgerState::take`], so that an agent that
 //! starts knows what the one before knew. It cannot fail and asks nothing: whether a fact may come about was decided
 //! before it was written.
 
-use super::{Acted, Asked, Fact, MAX_ACTS, MAX_GONE, Memory, Occasion, Remembered, Stage};
+use super::{Acted, Activation, Fact, LedgerState, MAX_ACTS, MAX_GONE, OrderState, RunRequest, Stage};
 use crate::domain::control::ControlId;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::plan::Cause;
+use crate::domain::recurrence::Confirmed;
 use crate::domain::source::{OrderKey, Source};
-use crate::domain::standing::Confirmed;
 
-impl Memory {
+impl LedgerState {
     /// Takes a fact in.
     pub fn take(&mut self, fact: Fact) {
         match fact {
             Fact::Taken { key, identity, index, .. } => self.present(key).stands(identity, index),
-            Fact::Stands { key, terms, at } => self.present(key).standing.begin(terms, at),
-            Fact::Rests { key } => self.orders.entry(key).or_default().standing.rest(),
+            Fact::Stands { key, terms, at } => self.present(key).recurrence.begin(terms, at),
+            Fact::Rests { key } => self.orders.entry(key).or_default().recurrence.rest(),
             Fact::Passed { key, until, missed, overlaps, .. } => {
-                let standing = &mut self.orders.entry(key).or_default().standing;
-                standing.pass(until);
-                standing.missed = standing.missed.saturating_add(missed);
-                standing.overlaps = standing.overlaps.saturating_add(overlaps);
+                let recurrence = &mut self.orders.entry(key).or_default().recurrence;
+                recurrence.pass(until);
+                recurrence.missed = recurrence.missed.saturating_add(missed);
+                recurrence.overlaps = recurrence.overlaps.saturating_add(overlaps);
             }
             Fact::Confirmed { key, index, document, at } => {
-                let standing = &mut self.orders.entry(key).or_default().standing;
-                let known = standing.confirmed.take().map(|confirmed| confirmed.document);
+                let recurrence = &mut self.orders.entry(key).or_default().recurrence;
+                let known = recurrence.confirmed.take().map(|confirmed| confirmed.document);
                 let document = document.or(known);
-                standing.confirmed = document.map(|document| Confirmed { index, document, at });
+                recurrence.confirmed = document.map(|document| Confirmed { index, document, at });
             }
-            Fact::Settled { key } => self.orders.entry(key).or_default().standing.unsettled = 0,
+            Fact::Settled { key } => self.orders.entry(key).or_default().recurrence.unsettled = 0,
             Fact::Version { key, path, version } => {
-                self.orders.entry(key).or_default().standing.know(path, version);
+                self.orders.entry(key).or_default().recurrence.know(path, version);
             }
             Fact::Clock { at } => self.newest = self.newest.max(Some(at)),
-            Fact::Occasion { key, run, identity, index, cause, at } => {
+            Fact::Activation { key, run, identity, index, cause, at } => {
                 let order = self.present(key);
                 order.stands(identity, index);
                 match &cause {
                     Cause::Placed | Cause::Retry(_) | Cause::Secret { .. } => {}
-                    Cause::Firing(instant) => order.standing.pass(*instant),
+                    Cause::Firing(instant) => order.recurrence.pass(*instant),
                     Cause::Drift(n) => {
-                        order.standing.drifts = order.standing.drifts.max(*n);
-                        order.standing.unsettled = order.standing.unsettled.saturating_add(1);
+                        order.recurrence.drifts = order.recurrence.drifts.max(*n);
+                        order.recurrence.unsettled = order.recurrence.unsettled.saturating_add(1);
                     }
                 }
-                let newest = Occasion { run, identity, cause, at, stage: Stage::Open, asked: None };
+                let newest = Activation { run, identity, cause, at, stage: Stage::Open, asked: None };
                 let before = order.current.replace(newest);
-                // At most one older occasion has a run: newer ones wait for it, and are superseded waiting.
+                // At most one older activation has a run: newer ones wait for it, and are superseded waiting.
                 if let Some(before) = before.filter(|before| before.has_run()) {
                     order.previous = Some(Box::new(before));
                 }
@@ -64,19 +64,19 @@ impl Memory {
                 let order = self.present(key);
                 order.unreadable = None;
                 order.held = Some(Box::new(held));
-                order.standing.rest();
+                order.recurrence.rest();
             }
             Fact::Unreadable { key, unreadable } => {
                 let order = self.present(key);
                 order.held = None;
                 order.unreadable = Some(Box::new(unreadable));
-                order.standing.rest();
+                order.recurrence.rest();
             }
             Fact::Prepared { key, run } => self.stage(&key, run, Stage::Prepared),
             Fact::Voided { key, run, next } => {
                 self.stage(&key, run, Stage::Open);
-                if let Some(occasion) = self.occasion(&key, run) {
-                    occasion.run = next;
+                if let Some(activation) = self.activation(&key, run) {
+                    activation.run = next;
                 }
             }
             Fact::Closed { key, run, closing } => {
@@ -93,7 +93,7 @@ impl Memory {
                 order.gone = Some(at);
                 order.held = None;
                 order.unreadable = None;
-                order.standing.rest();
+                order.recurrence.rest();
             }
             Fact::Effective { order, source: Some(source), .. } => {
                 self.left.remove(&order);
@@ -116,12 +116,12 @@ impl Memory {
                     self.acts.pop_first();
                 }
             }
-            Fact::Asked { key, run, asked } => {
-                if matches!(asked, Asked::Undo { .. }) {
+            Fact::RunRequest { key, run, asked } => {
+                if matches!(asked, RunRequest::Undo { .. }) {
                     self.stage(&key, run, Stage::Prepared);
                 }
-                if let Some(occasion) = self.occasion(&key, run) {
-                    occasion.asked = Some(Box::new(asked));
+                if let Some(activation) = self.activation(&key, run) {
+                    activation.asked = Some(Box::new(asked));
                 }
             }
             Fact::Joined { at } => self.joined = Some(at),
@@ -156,20 +156,20 @@ impl Memory {
         orders.chain(places).chain(joined).chain(self.newest.map(|at| Fact::Clock { at })).collect()
     }
 
-    fn present(&mut self, key: OrderKey) -> &mut Remembered {
+    fn present(&mut self, key: OrderKey) -> &mut OrderState {
         let order = self.orders.entry(key).or_default();
         order.gone = None;
         order
     }
 
-    fn occasion(&mut self, key: &OrderKey, run: RunId) -> Option<&mut Occasion> {
+    fn activation(&mut self, key: &OrderKey, run: RunId) -> Option<&mut Activation> {
         let order = self.orders.get_mut(key)?;
-        order.current.iter_mut().chain(order.previous.as_deref_mut()).find(|occasion| occasion.run == run)
+        order.current.iter_mut().chain(order.previous.as_deref_mut()).find(|activation| activation.run == run)
     }
 
     fn stage(&mut self, key: &OrderKey, run: RunId, stage: Stage) {
-        if let Some(occasion) = self.occasion(key, run) {
-            occasion.stage = stage;
+        if let Some(activation) = self.activation(key, run) {
+            activation.stage = stage;
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Facts add up to the same live, read again and compacted, also those of a former program.
 
 use super::*;
-use crate::domain::ids::{Identity, RunId};
+use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::plan::Cause;
 
-fn identity(n: u8) -> Identity {
-    Identity::new([n; 32])
+fn identity(n: u8) -> InstructionHash {
+    InstructionHash::new([n; 32])
 }
 
-fn occasion(n: u8, index: u64) -> Fact {
-    Fact::Occasion {
+fn activation(n: u8, index: u64) -> Fact {
+    Fact::Activation {
         key: key(),
         run: RunId::new(u64::from(n), 1),
         identity: identity(n),
@@ -25,7 +25,7 @@ fn key() -> OrderKey {
 
 #[test]
 fn a_compacted_ledger_says_the_same() {
-    let mut memory = Memory::default();
+    let mut memory = LedgerState::default();
     let run = RunId::new(1, 1);
     let order: Name = "backup".parse().unwrap();
     memory.take(Fact::Effective { order, source: Some("hosts/db1".parse().unwrap()), index: None });
@@ -34,13 +34,13 @@ fn a_compacted_ledger_says_the_same() {
     memory.take(Fact::Effective { order: order.clone(), source, index: None });
     memory.take(Fact::Effective { order, source: None, index: Some(7) });
     assert_eq!(memory.left.len(), 1);
-    memory.take(occasion(1, 5));
+    memory.take(activation(1, 5));
     memory.take(Fact::Prepared { key: key(), run });
-    memory.take(occasion(2, 7));
+    memory.take(activation(2, 7));
     let at = Timestamp::UNIX_EPOCH;
     let held = Held { why: Hold::Repeated, identity: identity(1), index: 9, at };
     memory.take(Fact::Held { key: key(), held });
-    let mut again = Memory::default();
+    let mut again = LedgerState::default();
     for fact in memory.facts() {
         let json = serde_json::to_string(&fact).unwrap();
         again.take(serde_json::from_str(&json).unwrap());
@@ -64,15 +64,15 @@ fn facts_of_a_former_program_are_read_beside_new_ones() {
         r#"{"fact":"stands","key":"hosts/db1/backup","terms":"30 2 * * * UTC","at":"2026-11-21T00:00:00Z"}"#.to_owned(),
         r#"{"fact":"passed","key":"hosts/db1/backup","until":"2026-11-21T02:30:00Z","missed":1,"overlaps":0,"at":"2026-11-22T00:00:00Z"}"#.to_owned(),
     ];
-    let mut memory = Memory::default();
+    let mut memory = LedgerState::default();
     for line in lines {
         memory.take(serde_json::from_str(&line).unwrap());
     }
     let order = &memory.orders[&key()];
-    assert_eq!((order.last, order.index, order.standing.missed), (Some(identity), 6, 1));
-    assert_eq!(order.standing.handled.unwrap().to_string(), "2026-11-21T02:30:00Z");
+    assert_eq!((order.last, order.index, order.recurrence.missed), (Some(identity), 6, 1));
+    assert_eq!(order.recurrence.handled.unwrap().to_string(), "2026-11-21T02:30:00Z");
     // What comes again nowhere is written as it was.
-    let json = serde_json::to_string(&Remembered::default()).unwrap();
+    let json = serde_json::to_string(&OrderState::default()).unwrap();
     assert!(!json.contains("standing"), "{json}");
     for cause in ["placed", "firing 2026-11-21T02:30:00Z", "drift 3", "secret 4 of kv/data/a b of c"] {
         assert_eq!(String::from(Cause::try_from(cause.to_owned()).unwrap()), cause);
@@ -84,11 +84,11 @@ fn facts_of_a_former_program_are_read_beside_new_ones() {
 
 #[test]
 fn the_older_run_keeps_its_place_until_it_is_closed() {
-    let mut memory = Memory::default();
-    memory.take(occasion(1, 1));
+    let mut memory = LedgerState::default();
+    memory.take(activation(1, 1));
     memory.take(Fact::Prepared { key: key(), run: RunId::new(1, 1) });
     for n in 2..200 {
-        memory.take(occasion(n, u64::from(n)));
+        memory.take(activation(n, u64::from(n)));
     }
     let order = &memory.orders[&key()];
     assert_eq!(order.previous.as_ref().unwrap().run, RunId::new(1, 1));
@@ -100,13 +100,13 @@ fn the_older_run_keeps_its_place_until_it_is_closed() {
 
 #[test]
 fn no_more_than_a_thousand_identities_are_kept() {
-    let mut memory = Memory::default();
+    let mut memory = LedgerState::default();
     for n in 0..1500_u32 {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
-        let Fact::Occasion { key, run, cause, at, .. } = occasion(1, 1) else { unreachable!() };
+        let Fact::Activation { key, run, cause, at, .. } = activation(1, 1) else { unreachable!() };
         let index = u64::from(n);
-        memory.take(Fact::Occasion { key, run, identity: Identity::new(bytes), index, cause, at });
+        memory.take(Fact::Activation { key, run, identity: InstructionHash::new(bytes), index, cause, at });
     }
     assert_eq!(memory.orders[&key()].older.len(), MAX_IDENTITIES);
 }

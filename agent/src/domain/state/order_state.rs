@@ -1,6 +1,6 @@
-//! What is remembered of one key: the identities it had, its newest occasion, and what keeps it back.
+//! What is remembered of one key: the identities it had, its newest activation, and what keeps it back.
 //!
-//! A key has at most two occasions: the newest, and an older one whose run still has its place. All between them were
+//! A key has at most two activations: the newest, and an older one whose run still has its place. All between them were
 //! superseded while they waited, so that a key that is written a thousand times costs no more than one.
 
 use std::collections::VecDeque;
@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{End, Hold, MAX_IDENTITIES};
-use crate::domain::ids::{Identity, RunId};
+use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::plan::Cause;
-use crate::domain::standing::Standing;
+use crate::domain::recurrence::Recurrence;
 use crate::domain::summary::Summary;
 
 /// An order that is held.
@@ -20,7 +20,7 @@ pub struct Held {
     /// Why.
     pub why: Hold,
     /// What is held.
-    pub identity: Identity,
+    pub identity: InstructionHash,
     /// Under which index it was seen.
     pub index: u64,
     /// Since when.
@@ -34,14 +34,14 @@ pub struct Unreadable {
     pub message: String,
     /// What it says; none where it cannot be read, and in what an earlier program wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identity>,
+    pub identity: Option<InstructionHash>,
     /// Under which index it was seen.
     pub index: u64,
     /// Since when.
     pub at: Timestamp,
 }
 
-/// How an occasion ended, in a line.
+/// How an activation ended, in a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closing {
     /// How.
@@ -56,7 +56,7 @@ pub struct Closing {
     pub run: Option<Box<Summary>>,
 }
 
-/// How far an occasion has come.
+/// How far an activation has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -71,7 +71,7 @@ pub enum Stage {
 /// What an operator wants of a run, and what its executor is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "act", rename_all = "lowercase")]
-pub enum Asked {
+pub enum RunRequest {
     /// That it ends.
     Cancel {
         /// Who.
@@ -90,13 +90,13 @@ pub enum Asked {
     },
 }
 
-/// One occasion: what is carried out at most once.
+/// One activation: what is carried out at most once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Occasion {
+pub struct Activation {
     /// The id of its run, given before there is one.
     pub run: RunId,
     /// Of the order.
-    pub identity: Identity,
+    pub identity: InstructionHash,
     /// Why.
     pub cause: Cause,
     /// When it was seen.
@@ -105,35 +105,35 @@ pub struct Occasion {
     pub stage: Stage,
     /// What an operator wants of its run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asked: Option<Box<Asked>>,
+    pub asked: Option<Box<RunRequest>>,
 }
 
 /// What is remembered of one key. What few keys have is boxed: a host may have a thousand of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remembered {
+pub struct OrderState {
     /// The identity that it had last.
-    pub last: Option<Identity>,
+    pub last: Option<InstructionHash>,
     /// The index that goes with it.
     pub index: u64,
     /// The identities before, oldest first.
-    pub older: VecDeque<Identity>,
+    pub older: VecDeque<InstructionHash>,
     /// Not carried out until an operator says more.
     pub held: Option<Box<Held>>,
     /// The present document is refused.
     pub unreadable: Option<Box<Unreadable>>,
-    /// The newest occasion.
-    pub current: Option<Occasion>,
+    /// The newest activation.
+    pub current: Option<Activation>,
     /// An older one that still has a run; the newest waits for it.
-    pub previous: Option<Box<Occasion>>,
+    pub previous: Option<Box<Activation>>,
     /// When the key was seen to be gone.
     pub gone: Option<Timestamp>,
     /// Whether and how it comes again.
-    #[serde(default, skip_serializing_if = "Standing::is_blank")]
-    pub standing: Standing,
+    #[serde(default, rename = "standing", skip_serializing_if = "Recurrence::is_blank")]
+    pub recurrence: Recurrence,
 }
 
-impl Occasion {
-    /// Whether it has a run that newer occasions have to wait for.
+impl Activation {
+    /// Whether it has a run that newer activations have to wait for.
     pub fn has_run(&self) -> bool {
         match &self.stage {
             Stage::Open => false,
@@ -143,39 +143,39 @@ impl Occasion {
     }
 }
 
-impl Remembered {
+impl OrderState {
     /// Whether the key had this identity before, but not last.
-    pub fn had(&self, identity: Identity) -> bool {
+    pub fn had(&self, identity: InstructionHash) -> bool {
         self.older.contains(&identity)
     }
 
-    /// The instruction that the key holds, where nothing has come of it yet: neither an occasion nor its end.
-    pub fn unanswered(&self) -> Option<Identity> {
-        let answered = |identity: &Identity| {
-            self.current.as_ref().is_some_and(|occasion| occasion.identity == *identity)
+    /// The instruction that the key holds, where nothing has come of it yet: neither an activation nor its end.
+    pub fn unanswered(&self) -> Option<InstructionHash> {
+        let answered = |identity: &InstructionHash| {
+            self.current.as_ref().is_some_and(|activation| activation.identity == *identity)
         };
         self.last.filter(|last| !answered(last))
     }
 
     /// A run of an earlier instruction that only a person can settle, behind what the key holds now.
-    pub fn unsettled(&self) -> Option<&Occasion> {
-        self.earlier().find(|occasion| occasion.has_run() && occasion.stage != Stage::Prepared)
+    pub fn unsettled(&self) -> Option<&Activation> {
+        self.earlier().find(|activation| activation.has_run() && activation.stage != Stage::Prepared)
     }
 
-    /// The occasions that are not of what the key holds now.
-    pub fn earlier(&self) -> impl Iterator<Item = &Occasion> {
+    /// The activations that are not of what the key holds now.
+    pub fn earlier(&self) -> impl Iterator<Item = &Activation> {
         let hidden = self.held.is_some() || self.unreadable.is_some() || self.unanswered().is_some();
         self.current.iter().filter(move |_| hidden).chain(self.previous.as_deref())
     }
 
-    /// Whether an occasion waits or has a run: another one of the same order has no place beside it.
+    /// Whether an activation waits or has a run: another one of the same order has no place beside it.
     pub fn is_under_way(&self) -> bool {
-        let waits = |occasion: &Occasion| occasion.stage == Stage::Open || occasion.has_run();
+        let waits = |activation: &Activation| activation.stage == Stage::Open || activation.has_run();
         self.previous.is_some() || self.current.as_ref().is_some_and(waits)
     }
 
     /// The key holds this instruction from now on.
-    pub(super) fn stands(&mut self, identity: Identity, index: u64) {
+    pub(super) fn stands(&mut self, identity: InstructionHash, index: u64) {
         if let Some(last) = self.last.replace(identity).filter(|last| *last != identity) {
             self.older.retain(|older| *older != identity);
             self.older.push_back(last);
@@ -188,9 +188,9 @@ impl Remembered {
         self.unreadable = None;
     }
 
-    /// The occasions whose run has a folder that an executor may have.
-    pub fn prepared(&self) -> impl Iterator<Item = &Occasion> {
+    /// The activations whose run has a folder that an executor may have.
+    pub fn prepared(&self) -> impl Iterator<Item = &Activation> {
         let all = self.current.iter().chain(self.previous.as_deref());
-        all.filter(|occasion| occasion.stage == Stage::Prepared)
+        all.filter(|activation| activation.stage == Stage::Prepared)
     }
 }

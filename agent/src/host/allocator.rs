@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Without anything to do for so long, a process is at rest: what it needs again at once it had better keep.
-pub const REST: Duration = Duration::from_secs(2);
+pub const IDLE_BEFORE_TRIM: Duration = Duration::from_secs(2);
 
 /// To be called before any second thread: all threads then share one heap.
 ///
@@ -17,7 +17,7 @@ pub const REST: Duration = Duration::from_secs(2);
 /// ever helps out for a moment (a task's copy, a name's address), and what it leaves behind in its heap would stay.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the C library's own function, declared unsafe as all of them")]
-pub fn share() {
+pub fn single_arena() {
     // SAFETY: mallopt(3) sets a number; it may be called at any time.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
@@ -26,13 +26,13 @@ pub fn share() {
 
 /// Other C libraries do so by themselves.
 #[cfg(not(target_env = "gnu"))]
-pub fn share() {}
+pub fn single_arena() {}
 
 /// Nothing but waiting is left to do.
 static RESTING: AtomicBool = AtomicBool::new(false);
 
 /// There is work: what it needs is kept until it is given back.
-pub fn at_work() {
+pub fn mark_active() {
     RESTING.store(false, Ordering::Relaxed);
 }
 
@@ -41,9 +41,9 @@ pub fn at_work() {
 ///
 /// The allocator alone keeps free pages for the next burst, which may never come. Of the program a start and a burst
 /// need nearly all, and rest a third; what is needed again is mapped again from the system's cache, without a read.
-pub fn give_back() {
+pub fn trim() {
     RESTING.store(true, Ordering::Relaxed);
-    trim();
+    release_free_heap();
     advise(libc::MADV_DONTNEED);
 }
 
@@ -62,7 +62,7 @@ pub fn map() {
 
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the C library's own function, declared unsafe as all of them")]
-fn trim() {
+fn release_free_heap() {
     // SAFETY: malloc_trim(3) may be called at any time by any thread; it touches free memory only.
     unsafe {
         libc::malloc_trim(0);
@@ -90,7 +90,7 @@ fn advise(advice: libc::c_int) {
 
 /// Other C libraries give memory back by themselves, and other linkers have other symbols.
 #[cfg(not(target_env = "gnu"))]
-fn trim() {}
+fn release_free_heap() {}
 
 #[cfg(not(target_env = "gnu"))]
 fn advise(_: libc::c_int) {}

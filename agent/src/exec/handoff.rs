@@ -30,11 +30,11 @@ const OFFERED_FOR: Duration = Duration::from_secs(60);
 
 /// The word of the executor's arguments that says where it is.
 #[derive(Debug)]
-pub struct Word(pub String);
+pub struct HandoffArg(pub String);
 
 /// A memory file with these bytes that nobody can change any more; the child of `command` inherits it.
 #[expect(unsafe_code, reason = "the standard library has no other way to let one child inherit a descriptor")]
-pub fn inherit(command: &mut std::process::Command, bytes: &[u8]) -> io::Result<Word> {
+pub fn inherit(command: &mut std::process::Command, bytes: &[u8]) -> io::Result<HandoffArg> {
     let fd = memfd_create(c"hostler", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut file = File::from(fd);
     file.write_all(bytes)?;
@@ -42,7 +42,7 @@ pub fn inherit(command: &mut std::process::Command, bytes: &[u8]) -> io::Result<
         SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     let fd = OwnedFd::from(file);
-    let word = Word(format!("fd:{}", fd.as_raw_fd()));
+    let word = HandoffArg(format!("fd:{}", fd.as_raw_fd()));
     let prepare = move || {
         fcntl(&fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
         Ok(())
@@ -71,11 +71,11 @@ impl Offer {
 }
 
 /// Offers the bytes to whoever connects first to a socket of root alone; they never become a file.
-pub fn offer(runtime: &Path, name: &str, bytes: &[u8]) -> io::Result<(Word, Offer)> {
+pub fn offer(runtime: &Path, name: &str, bytes: &[u8]) -> io::Result<(HandoffArg, Offer)> {
     offer_for(OFFERED_FOR, runtime, name, bytes)
 }
 
-fn offer_for(span: Duration, runtime: &Path, name: &str, bytes: &[u8]) -> io::Result<(Word, Offer)> {
+fn offer_for(span: Duration, runtime: &Path, name: &str, bytes: &[u8]) -> io::Result<(HandoffArg, Offer)> {
     let dir = folder(runtime);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
     disk::set_mode(&dir, 0o700).map_err(|error| error.source)?;
@@ -96,7 +96,7 @@ fn offer_for(span: Duration, runtime: &Path, name: &str, bytes: &[u8]) -> io::Re
         }
         let _ = fs::remove_file(&socket);
     });
-    Ok((Word(path.to_string_lossy().into_owned()), Offer { path, serving }))
+    Ok((HandoffArg(path.to_string_lossy().into_owned()), Offer { path, serving }))
 }
 
 /// Reads what was handed over, and takes it away.

@@ -18,12 +18,12 @@ use crate::domain::odd;
 use crate::domain::order::Document;
 use crate::domain::source::{OrderKey, Source};
 use crate::store::budget::Budget;
-use crate::store::watch::{Seen, Sight as State};
+use crate::store::watch::{Snapshot, WatchState as State};
 use crate::store::{Entry, Listing, Store};
 
 /// What stands below a watched prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum WatchedPrefix {
     /// Orders.
     Orders(Source),
     /// Controls for this host.
@@ -33,16 +33,16 @@ enum Place {
 }
 
 /// One watched prefix.
-pub(super) struct Sight {
-    place: Place,
+pub(super) struct PrefixWatch {
+    place: WatchedPrefix,
     prefix: String,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<Snapshot>,
     store: Arc<dyn Store>,
 }
 
-/// Everything that is in sight, read.
+/// Everything that is in watch, read.
 #[derive(Default)]
-pub(super) struct Seeing {
+pub(super) struct Desired {
     /// Orders, by their place.
     pub(super) orders: BTreeMap<OrderKey, SeenOrder>,
     /// Controls for this host.
@@ -52,7 +52,7 @@ pub(super) struct Seeing {
     /// The places of orders that were read since this agent started.
     read: BTreeSet<Source>,
     rate: Rate,
-    /// How many orders and controls are in sight and not taken in yet, because there are too many at once.
+    /// How many orders and controls are in watch and not taken in yet, because there are too many at once.
     pub(super) postponed: usize,
 }
 
@@ -92,29 +92,29 @@ impl Rate {
     }
 }
 
-impl Sight {
+impl PrefixWatch {
     /// Whether the store has answered, or was found not to.
     pub(super) fn has_answer(&self) -> bool {
-        self.seen.borrow().sight != State::Unknown
+        self.seen.borrow().state != State::Pending
     }
 
     /// What an operator should know of this prefix.
     pub(super) fn condition(&self) -> Option<Condition> {
-        match &self.seen.borrow().sight {
-            State::Unknown | State::Visible(_) => None,
-            State::NotVisible => {
+        match &self.seen.borrow().state {
+            State::Pending | State::Current(_) => None,
+            State::NoMarker => {
                 let cure = "has no marker or may not be read; run hostler enroll, check the token";
-                Some(Condition::new(Kind::NotVisible, format!("not visible: {} {cure}", self.prefix)))
+                Some(Condition::new(Kind::NotVisible, format!("not all_current: {} {cure}", self.prefix)))
             }
             State::TooLarge(why) => {
                 let held = match self.place {
-                    Place::Orders(_) => "what changes there has no effect",
-                    Place::Controls => "nothing starts, since it may hold a cancel",
-                    Place::Freezes => "nothing starts, since it may hold a freeze",
+                    WatchedPrefix::Orders(_) => "what changes there has no effect",
+                    WatchedPrefix::Controls => "nothing starts, since it may hold a cancel",
+                    WatchedPrefix::Freezes => "nothing starts, since it may hold a freeze",
                 };
                 Some(Condition::new(Kind::Store, format!("store: {why}; until then {held}")))
             }
-            State::Trouble(why) => Some(Condition::new(Kind::Store, format!("store: {why}"))),
+            State::Failed(why) => Some(Condition::new(Kind::Store, format!("store: {why}"))),
         }
     }
 
@@ -125,9 +125,9 @@ impl Sight {
         let wrong = |entry: &Entry| {
             let name = entry.key.strip_prefix(&self.prefix)?;
             let why = match &self.place {
-                Place::Orders(_) => odd::order(name),
-                Place::Controls => odd::control(name),
-                Place::Freezes => odd::freeze(name, host, groups),
+                WatchedPrefix::Orders(_) => odd::order(name),
+                WatchedPrefix::Controls => odd::control(name),
+                WatchedPrefix::Freezes => odd::freeze(name, host, groups),
             };
             let why = why.or_else(|| entry.read().err())?;
             Some(format!("ignored: {}: {why}", odd::shown(&entry.key)))
@@ -147,23 +147,23 @@ impl Sight {
 
     /// What the store holds under an order's key, with its index.
     pub(super) fn value(&self, key: &OrderKey) -> Option<(u64, Vec<u8>)> {
-        let listing = self.listing().filter(|_| self.place == Place::Orders(key.source.clone()))?;
+        let listing = self.listing().filter(|_| self.place == WatchedPrefix::Orders(key.source.clone()))?;
         let wanted = format!("{}{}", self.prefix, key.order);
         let entry = listing.entries.iter().find(|entry| entry.key == wanted)?;
         Some((entry.modify_index, entry.value.clone()))
     }
 
     fn listing(&self) -> Option<Arc<Listing>> {
-        match &self.seen.borrow().sight {
-            State::Visible(listing) => Some(Arc::clone(listing)),
-            State::Unknown | State::NotVisible | State::TooLarge(_) | State::Trouble(_) => None,
+        match &self.seen.borrow().state {
+            State::Current(listing) => Some(Arc::clone(listing)),
+            State::Pending | State::NoMarker | State::TooLarge(_) | State::Failed(_) => None,
         }
     }
 
     /// The place of orders that this is, if it answers with more than is read.
     fn too_large(&self) -> Option<&Source> {
-        match (&self.place, &self.seen.borrow().sight) {
-            (Place::Orders(source), State::TooLarge(_)) => Some(source),
+        match (&self.place, &self.seen.borrow().state) {
+            (WatchedPrefix::Orders(source), State::TooLarge(_)) => Some(source),
             _ => None,
         }
     }
@@ -175,106 +175,107 @@ pub(super) struct Watching<'a> {
     pub(super) keys: &'a Keys,
     pub(super) events: &'a mpsc::Sender<Event>,
     /// Has every watch read plainly.
-    pub(super) doubt: &'a Arc<Notify>,
+    pub(super) reread: &'a Arc<Notify>,
     /// Before the first question.
     pub(super) pause: Duration,
 }
 
 impl Watching<'_> {
     /// Starts to watch everything that operators write for this host; each change is an event.
-    pub(super) fn watch(&self, host: &Name, sources: &[Source]) -> Vec<Sight> {
-        let orders = sources.iter().cloned().map(Place::Orders);
-        let places: Vec<Place> = orders.chain([Place::Controls, Place::Freezes]).collect();
+    pub(super) fn watch(&self, host: &Name, sources: &[Source]) -> Vec<PrefixWatch> {
+        let orders = sources.iter().cloned().map(WatchedPrefix::Orders);
+        let places: Vec<WatchedPrefix> =
+            orders.chain([WatchedPrefix::Controls, WatchedPrefix::Freezes]).collect();
         let budget = Arc::new(Budget::new(places.len()));
         places.into_iter().map(|place| self.start(place, host, &budget)).collect()
     }
 
-    fn start(&self, place: Place, host: &Name, budget: &Arc<Budget>) -> Sight {
+    fn start(&self, place: WatchedPrefix, host: &Name, budget: &Arc<Budget>) -> PrefixWatch {
         let prefix = match &place {
-            Place::Orders(Source::Host(host)) => self.keys.host_orders(host),
-            Place::Orders(Source::Group(group)) => self.keys.group_orders(group),
-            Place::Controls => self.keys.controls(host),
-            Place::Freezes => self.keys.freezes(),
+            WatchedPrefix::Orders(Source::Host(host)) => self.keys.host_orders(host),
+            WatchedPrefix::Orders(Source::Group(group)) => self.keys.group_orders(group),
+            WatchedPrefix::Controls => self.keys.controls(host),
+            WatchedPrefix::Freezes => self.keys.freezes(),
         };
-        let (sender, seen) = watch::channel(Seen::default());
-        let (store, path, doubt) = (Arc::clone(self.store), prefix.clone(), Arc::clone(self.doubt));
+        let (sender, seen) = watch::channel(Snapshot::default());
+        let (store, path, reread) = (Arc::clone(self.store), prefix.clone(), Arc::clone(self.reread));
         let (pause, budget) = (self.pause, Arc::clone(budget));
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            crate::store::watch::watch(store, &path, &doubt, &budget, &sender).await;
+            crate::store::watch::watch(store, &path, &reread, &budget, &sender).await;
         });
         let (mut changes, events) = (seen.clone(), self.events.clone());
         tokio::spawn(async move {
-            while changes.changed().await.is_ok() && events.send(Event::Sight).await.is_ok() {}
+            while changes.changed().await.is_ok() && events.send(Event::StoreChanged).await.is_ok() {}
         });
-        Sight { place, prefix, seen, store: Arc::clone(self.store) }
+        PrefixWatch { place, prefix, seen, store: Arc::clone(self.store) }
     }
 }
 
-/// What was in sight when it was taken in.
+/// What was in watch when it was taken in.
 ///
-/// A decision rests on this and on no later look: a place that has come in sight since, but whose orders are not taken
+/// A decision rests on this and on no later look: a place that has come in watch since, but whose orders are not taken
 /// in yet, would look like one whose orders are gone.
 #[derive(Debug, Default)]
-pub(super) struct Sighted {
-    /// Every prefix was in sight, or holds orders and is too large: then what was read of it before still counts, and the
+pub(super) struct SyncStatus {
+    /// Every prefix was in watch, or holds orders and is too large: then what was read of it before still counts, and the
     /// last look before a start asks for the order itself.
-    pub(super) visible: bool,
+    pub(super) all_current: bool,
     /// The places of orders that are too large, and were not read since this agent started: what they hold is unknown.
     pub(super) unknown: BTreeSet<Source>,
     /// No prefix got any answer at all. A refusal is an answer: lost rights are not an outage.
     pub(super) away: bool,
-    /// The store's index of each place of orders in sight.
+    /// The store's index of each place of orders in watch.
     pub(super) indexes: BTreeMap<Source, u64>,
 }
 
-impl Sighted {
-    /// What is in sight now.
-    pub(super) fn of(sights: &[Sight], seeing: &Seeing) -> Self {
-        let index = |sight: &Sight| match &sight.place {
-            Place::Orders(source) => Some((source.clone(), sight.listing()?.index)),
-            Place::Controls | Place::Freezes => None,
+impl SyncStatus {
+    /// What is in watch now.
+    pub(super) fn of(watches: &[PrefixWatch], desired: &Desired) -> Self {
+        let index = |watch: &PrefixWatch| match &watch.place {
+            WatchedPrefix::Orders(source) => Some((source.clone(), watch.listing()?.index)),
+            WatchedPrefix::Controls | WatchedPrefix::Freezes => None,
         };
-        let in_sight = |sight: &Sight| sight.listing().is_some() || sight.too_large().is_some();
-        let visible = !sights.is_empty() && sights.iter().all(in_sight);
-        let away = !sights.is_empty() && sights.iter().all(|sight| sight.seen.borrow().away);
-        let too_large = sights.iter().filter_map(Sight::too_large);
-        let unknown = too_large.filter(|source| !seeing.read.contains(source)).cloned().collect();
-        Self { visible, unknown, away, indexes: sights.iter().filter_map(index).collect() }
+        let in_sight = |watch: &PrefixWatch| watch.listing().is_some() || watch.too_large().is_some();
+        let all_current = !watches.is_empty() && watches.iter().all(in_sight);
+        let away = !watches.is_empty() && watches.iter().all(|watch| watch.seen.borrow().away);
+        let too_large = watches.iter().filter_map(PrefixWatch::too_large);
+        let unknown = too_large.filter(|source| !desired.read.contains(source)).cloned().collect();
+        Self { all_current, unknown, away, indexes: watches.iter().filter_map(index).collect() }
     }
 }
 
-/// The store's index in the last answer for each prefix that is in sight, for the agent's report.
-pub(super) fn seen(sights: &[Sight]) -> BTreeMap<String, u64> {
-    let index = |sight: &Sight| Some((sight.prefix.clone(), sight.listing()?.index));
-    sights.iter().filter_map(index).collect()
+/// The store's index in the last answer for each prefix that is in watch, for the agent's report.
+pub(super) fn seen(watches: &[PrefixWatch]) -> BTreeMap<String, u64> {
+    let index = |watch: &PrefixWatch| Some((watch.prefix.clone(), watch.listing()?.index));
+    watches.iter().filter_map(index).collect()
 }
 
-/// Takes in what is in sight; true if an order came, went or changed. A place out of sight keeps what it had.
-pub(super) fn take(sights: &[Sight], seeing: &mut Seeing, now: Instant) -> bool {
+/// Takes in what is in watch; true if an order came, went or changed. A place out of watch keeps what it had.
+pub(super) fn take(watches: &[PrefixWatch], desired: &mut Desired, now: Instant) -> bool {
     let mut changed = false;
-    seeing.rate.refill(now);
-    seeing.postponed = 0;
-    for sight in sights {
-        let Some(listing) = sight.listing() else { continue };
-        match &sight.place {
-            Place::Orders(source) => {
-                changed |= take_orders(source, &sight.prefix, &listing, seeing);
-                seeing.read.insert(source.clone());
+    desired.rate.refill(now);
+    desired.postponed = 0;
+    for watch in watches {
+        let Some(listing) = watch.listing() else { continue };
+        match &watch.place {
+            WatchedPrefix::Orders(source) => {
+                changed |= take_orders(source, &watch.prefix, &listing, desired);
+                desired.read.insert(source.clone());
             }
-            Place::Controls => {
-                let mut now = controls(&sight.prefix, &listing);
-                let known = std::mem::take(&mut seeing.controls);
-                now.retain(|id, _| known.contains_key(id) || seeing.admit());
-                seeing.controls = now;
+            WatchedPrefix::Controls => {
+                let mut now = controls(&watch.prefix, &listing);
+                let known = std::mem::take(&mut desired.controls);
+                now.retain(|id, _| known.contains_key(id) || desired.admit());
+                desired.controls = now;
             }
-            Place::Freezes => seeing.freezes = freezes(&sight.prefix, &listing),
+            WatchedPrefix::Freezes => desired.freezes = freezes(&watch.prefix, &listing),
         }
     }
     changed
 }
 
-fn take_orders(source: &Source, prefix: &str, listing: &Listing, seeing: &mut Seeing) -> bool {
+fn take_orders(source: &Source, prefix: &str, listing: &Listing, desired: &mut Desired) -> bool {
     let mut changed = false;
     let mut here = BTreeSet::new();
     for entry in &listing.entries {
@@ -283,19 +284,19 @@ fn take_orders(source: &Source, prefix: &str, listing: &Listing, seeing: &mut Se
         let key = OrderKey { source: source.clone(), order };
         here.insert(key.clone());
         let index = entry.modify_index;
-        if seeing.orders.get(&key).is_none_or(|known| known.index != index) && seeing.admit() {
+        if desired.orders.get(&key).is_none_or(|known| known.index != index) && desired.admit() {
             let read = |text: &[u8]| Document::read(text).map_err(|error| error.to_string());
             let document = entry.read().and_then(read);
-            seeing.orders.insert(key, SeenOrder { index, document });
+            desired.orders.insert(key, SeenOrder { index, document });
             changed = true;
         }
     }
-    let before = seeing.orders.len();
-    seeing.orders.retain(|key, _| key.source != *source || here.contains(key));
-    changed || seeing.orders.len() != before
+    let before = desired.orders.len();
+    desired.orders.retain(|key, _| key.source != *source || here.contains(key));
+    changed || desired.orders.len() != before
 }
 
-impl Seeing {
+impl Desired {
     /// Whether one more order or control is taken in now.
     fn admit(&mut self) -> bool {
         let admitted = self.rate.take();
@@ -354,13 +355,13 @@ mod tests {
     #[test]
     fn a_flood_of_changes_is_taken_in_bit_by_bit_and_none_is_lost() {
         let source: Source = "hosts/h".parse().unwrap();
-        let (mut seeing, start) = (Seeing::default(), Instant::now());
+        let (mut desired, start) = (Desired::default(), Instant::now());
         let mut take = |count: usize, index: u64, seconds: u64| {
-            seeing.rate.refill(start + Duration::from_secs(seconds));
-            seeing.postponed = 0;
-            take_orders(&source, "p/", &listing("p/", count, index), &mut seeing);
-            let newest = seeing.orders.values().filter(|order| order.index == index).count();
-            (newest, seeing.postponed)
+            desired.rate.refill(start + Duration::from_secs(seconds));
+            desired.postponed = 0;
+            take_orders(&source, "p/", &listing("p/", count, index), &mut desired);
+            let newest = desired.orders.values().filter(|order| order.index == index).count();
+            (newest, desired.postponed)
         };
         // Ten thousand names at once are no flood.
         assert_eq!(take(18_000, 1, 0), (18_000, 0));

@@ -15,7 +15,7 @@ use crate::store::{Read, Store, StoreError, When};
 
 /// Another agent under this host's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rival {
+pub struct NameConflict {
     /// Its machine, for the operator.
     pub who: String,
     /// By then it says more, or is silent.
@@ -36,7 +36,7 @@ enum Attempt {
 
 /// What tells this agent's report from another's.
 #[derive(Debug)]
-pub struct Own {
+pub struct AgentKey {
     /// The random id of the host's identity.
     pub id: String,
     /// The kernel's boot id.
@@ -44,12 +44,12 @@ pub struct Own {
     /// Whether this host may not be the one whose name it has: then it writes over no living agent's report.
     pub doubtful: bool,
     /// Where a rival is told of.
-    pub rivals: watch::Sender<Option<Rival>>,
+    pub name_conflicts: watch::Sender<Option<NameConflict>>,
     /// Whether this agent has written; before, a report of its identity under another boot is its own of that boot.
     pub wrote: bool,
 }
 
-impl Own {
+impl AgentKey {
     /// Writes the report, if it may; whoever else writes there is told of. False: it is not written, since somebody else
     /// wrote there at every attempt, or because it may not be.
     pub(super) async fn put(
@@ -87,7 +87,7 @@ impl Own {
         let rival = report.and_then(|report| self.rival(&report, clock::now()));
         let living = rival.is_some();
         if living {
-            self.rivals.send_if_modified(|known| {
+            self.name_conflicts.send_if_modified(|known| {
                 let news = *known != rival;
                 known.clone_from(&rival);
                 news
@@ -104,7 +104,7 @@ impl Own {
     }
 
     /// The other agent whose report this is, if it is another's and that one lives.
-    fn rival(&self, report: &Author, now: Timestamp) -> Option<Rival> {
+    fn rival(&self, report: &Author, now: Timestamp) -> Option<NameConflict> {
         let until = report.next_by.filter(|until| *until > now)?;
         // One machine has one boot at a time: the same boot is this host, whatever became of its identity.
         let same_boot = report.boot == self.boot;
@@ -112,7 +112,7 @@ impl Own {
         if same_boot || own_former || report.boot.is_empty() {
             return None;
         }
-        Some(Rival { who: format!("machine {} (boot {})", report.machine, report.boot), until })
+        Some(NameConflict { who: format!("machine {} (boot {})", report.machine, report.boot), until })
     }
 }
 
@@ -122,11 +122,11 @@ mod tests {
 
     #[test]
     fn another_living_agent_is_a_rival_and_nothing_else_is() {
-        let own = |wrote| Own {
+        let own = |wrote| AgentKey {
             id: "i1".into(),
             boot: "b1".into(),
             doubtful: false,
-            rivals: watch::channel(None).0,
+            name_conflicts: watch::channel(None).0,
             wrote,
         };
         let now = Timestamp::from_second(1000).unwrap();

@@ -4,7 +4,7 @@ use super::ids::RunId;
 use super::name::Name;
 use super::order::Order;
 use super::plan::{
-    Action, Cause, Command, Lock, PLAN_VERSION, PLAN_WITHOUT_PREVIOUS, PLAN_WITHOUT_SECRETS, Place, Plan,
+    Action, Cause, Command, Lock, PLAN_VERSION, PLAN_WITHOUT_PREVIOUS, PLAN_WITHOUT_SECRETS, Plan, RunPaths,
     SecretAt, Step,
 };
 use super::source::OrderKey;
@@ -13,7 +13,7 @@ use super::template::{self, Context, Template, TemplateError};
 
 /// What a plan says besides order and task.
 #[derive(Clone, Debug)]
-pub struct About<'a> {
+pub struct PlanContext<'a> {
     /// The run's id.
     pub run: RunId,
     /// Where the order stands.
@@ -25,11 +25,11 @@ pub struct About<'a> {
     /// The digest of the task's copy.
     pub digest: String,
     /// Where it takes place.
-    pub place: Place,
+    pub place: RunPaths,
 }
 
 /// The plan for an order, or why it is refused: one line that an operator can act on.
-pub fn plan(order: &Order, task: &Task, about: &About<'_>) -> Result<Plan, String> {
+pub fn plan(order: &Order, task: &Task, about: &PlanContext<'_>) -> Result<Plan, String> {
     let params = task
         .schema
         .check(&order.params)
@@ -56,7 +56,7 @@ struct Render<'a> {
 }
 
 impl Render<'_> {
-    fn draft(&self, order: &Order, task: &Task, about: &About<'_>) -> Result<Plan, TemplateError> {
+    fn draft(&self, order: &Order, task: &Task, about: &PlanContext<'_>) -> Result<Plan, TemplateError> {
         let own = task.timeout;
         let plain = task.secrets.is_empty() && task.steps.iter().all(|step| step.stdin.is_none());
         Ok(Plan {

@@ -19,12 +19,12 @@ const LONGEST: usize = 256;
 
 /// A watched secret, such as `kv/data/hana/HDB#password`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watched {
+pub struct SecretRef {
     path: String,
     field: String,
 }
 
-impl Watched {
+impl SecretRef {
     /// Reads `PATH#FIELD`; an error says what is wrong and how it should look.
     pub fn read(text: &str) -> Result<Self, String> {
         let wrong = |why: &str| {
@@ -54,7 +54,7 @@ impl Watched {
     }
 }
 
-impl fmt::Display for Watched {
+impl fmt::Display for SecretRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.path, self.field)
     }
@@ -77,7 +77,7 @@ pub fn metadata(path: &str) -> Vec<String> {
 
 /// A version of a secret. The number alone does not name it: a store that was set back counts the same ones again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
+pub struct SecretVersion {
     /// Counted by the engine, from 1.
     pub number: u64,
     /// When it was written, by the server's clock.
@@ -86,9 +86,9 @@ pub struct Version {
 
 /// What is remembered of a watched secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ObservedVersion {
     /// The version that counts as known.
-    pub version: Version,
+    pub version: SecretVersion,
     /// When the newest version that was ever seen was written. It never goes back.
     pub newest: Timestamp,
     /// The number that was known before, where it was not for a newer version that it went.
@@ -98,7 +98,7 @@ pub struct Seen {
 
 /// What a version means to whoever knows another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum VersionChange {
     /// It is the one that is known.
     Known,
     /// It is newer, by its number and by its age.
@@ -107,26 +107,26 @@ pub enum News {
     Another,
 }
 
-impl Seen {
+impl ObservedVersion {
     /// What is remembered when a version is taken as known, after `before`.
-    pub fn after(before: Option<&Self>, version: Version) -> Self {
-        let news = before.map_or(News::Newer, |before| before.judge(version));
+    pub fn after(before: Option<&Self>, version: SecretVersion) -> Self {
+        let news = before.map_or(VersionChange::Newer, |before| before.judge(version));
         Self {
             version,
             newest: before.map_or(version.created, |before| before.newest.max(version.created)),
-            instead_of: before.filter(|_| news == News::Another).map(|before| before.version.number),
+            instead_of: before.filter(|_| news == VersionChange::Another).map(|before| before.version.number),
         }
     }
 
     /// Whether a version is news. A server that lags behind the others tells an old one, and then the newest once
     /// more: that is no second time, because it is not written later than what was seen.
-    pub fn judge(&self, version: Version) -> News {
+    pub fn judge(&self, version: SecretVersion) -> VersionChange {
         if version == self.version {
-            News::Known
+            VersionChange::Known
         } else if version.number > self.version.number && version.created > self.newest {
-            News::Newer
+            VersionChange::Newer
         } else {
-            News::Another
+            VersionChange::Another
         }
     }
 }
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_path_with_versions_and_a_field_are_read() {
-        let watched = Watched::read("team/kv/data/hana/HDB.x#password").unwrap();
+        let watched = SecretRef::read("team/kv/data/hana/HDB.x#password").unwrap();
         assert_eq!(watched.path(), "team/kv/data/hana/HDB.x");
         assert_eq!(watched.to_string(), "team/kv/data/hana/HDB.x#password");
         assert_eq!(metadata(watched.path()), ["team/kv/metadata/hana/HDB.x"]);
@@ -156,31 +156,33 @@ mod tests {
             ("kv/data/a?version=1#b", "is no path"),
             ("kv/data/{{ host }}#b", "is no path"),
         ] {
-            let error = Watched::read(text).unwrap_err();
+            let error = SecretRef::read(text).unwrap_err();
             assert!(error.contains(word) && error.contains("MOUNT/data/PATH#FIELD"), "{text}: {error}");
         }
-        assert!(Watched::read(&format!("kv/data/{}#f", "x".repeat(300))).is_err());
+        assert!(SecretRef::read(&format!("kv/data/{}#f", "x".repeat(300))).is_err());
     }
 
     #[test]
     fn only_what_is_newer_by_number_and_by_age_is_newer() {
-        let version = |number, second| Version { number, created: Timestamp::from_second(second).unwrap() };
-        let seen = Seen::after(Some(&Seen::after(None, version(4, 40))), version(5, 50));
+        let version =
+            |number, second| SecretVersion { number, created: Timestamp::from_second(second).unwrap() };
+        let seen =
+            ObservedVersion::after(Some(&ObservedVersion::after(None, version(4, 40))), version(5, 50));
         assert_eq!(seen.instead_of, None);
         for (number, second, news) in [
-            (5, 50, News::Known),
-            (6, 60, News::Newer),
-            (9, 51, News::Newer),
-            (4, 40, News::Another),
-            (5, 60, News::Another),
-            (1, 60, News::Another),
-            (6, 50, News::Another),
+            (5, 50, VersionChange::Known),
+            (6, 60, VersionChange::Newer),
+            (9, 51, VersionChange::Newer),
+            (4, 40, VersionChange::Another),
+            (5, 60, VersionChange::Another),
+            (1, 60, VersionChange::Another),
+            (6, 50, VersionChange::Another),
         ] {
             assert_eq!(seen.judge(version(number, second)), news, "{number} {second}");
         }
         // A server that lags: back, and then the newest once more.
-        let lagging = Seen::after(Some(&seen), version(4, 40));
-        assert_eq!((lagging.instead_of, lagging.judge(version(5, 50))), (Some(5), News::Another));
-        assert_eq!(lagging.judge(version(5, 51)), News::Newer, "written after all that was seen");
+        let lagging = ObservedVersion::after(Some(&seen), version(4, 40));
+        assert_eq!((lagging.instead_of, lagging.judge(version(5, 50))), (Some(5), VersionChange::Another));
+        assert_eq!(lagging.judge(version(5, 51)), VersionChange::Newer, "written after all that was seen");
     }
 }

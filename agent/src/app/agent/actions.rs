@@ -8,22 +8,22 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use super::work::Made;
-use super::{Agent, Event, NotMade, START_AGAIN, work};
-use crate::domain::decide::Examined;
+use super::prepare::PreparedRun;
+use super::{Agent, Event, PrepareError, START_AGAIN, prepare};
+use crate::domain::decide::CheckedOrder;
 use crate::domain::ids::RunId;
-use crate::domain::memory::{Fact, Stage};
 use crate::domain::order::Document;
-use crate::domain::plan::{Lock, Place};
+use crate::domain::plan::{Lock, RunPaths};
 use crate::domain::source::OrderKey;
+use crate::domain::state::{Fact, Stage};
 use crate::exec::launcher::Launcher;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::Folder;
 
 impl Agent {
-    pub(super) fn place(&self, task_dir: PathBuf) -> Place {
+    pub(super) fn place(&self, task_dir: PathBuf) -> RunPaths {
         let systemd = self.launcher == Launcher::Systemd;
-        Place { task_dir, runtime_dir: self.settings.runtime_dir.clone(), systemd }
+        RunPaths { task_dir, runtime_dir: self.settings.runtime_dir.clone(), systemd }
     }
 
     pub(super) fn start(&mut self, key: &OrderKey, run: RunId, locks: Vec<Lock>) {
@@ -31,19 +31,22 @@ impl Agent {
         let Some(seen) = self.known(key) else { return };
         let Ok(Document::Order(order)) = &seen.document else { return };
         let Ok(loaded) = self.catalog.get(order.task.as_str()) else { return };
-        let Some(Ok(needs)) = self.examined.get(key).map(|examined| &examined.finding) else { return };
+        let Some(Ok(needs)) = self.checked_orders.get(key).map(|checked_orders| &checked_orders.finding)
+        else {
+            return;
+        };
         let Ok(ledger) = &self.ledger else { return };
-        let remembered = ledger.memory().orders.get(key);
-        let Some(occasion) = remembered.and_then(|order| order.current.as_ref()) else { return };
+        let order_state = ledger.state().orders.get(key);
+        let Some(activation) = order_state.and_then(|order| order.current.as_ref()) else { return };
         // The last look is tried in any case; the copy counts only if the store gives no answer at all.
-        let away = self.sighted.away && loaded.task.offline;
-        let copy = remembered.and_then(|order| order.standing.confirmed.as_ref()).filter(|_| away);
-        let job = work::Making {
+        let away = self.sync.away && loaded.task.offline;
+        let copy = order_state.and_then(|order| order.recurrence.confirmed.as_ref()).filter(|_| away);
+        let job = prepare::PrepareRun {
             host: self.host.clone(),
             key: key.clone(),
             last: self.last_look(key, seen.index, &order.task),
             run,
-            cause: occasion.cause.clone(),
+            cause: activation.cause.clone(),
             copy: copy.map(|copy| copy.document.clone()),
             task_folder: loaded.folder.clone(),
             state_dir: self.settings.state_dir.clone(),
@@ -58,17 +61,17 @@ impl Agent {
         self.starting.insert(run, locks);
         self.send(async move {
             let result = job.make().await;
-            Event::Made { key: job.key, run, result }
+            Event::RunPrepared { key: job.key, run, result }
         });
     }
 
-    pub(super) fn made(&mut self, key: &OrderKey, run: RunId, result: Result<Made, NotMade>) {
+    pub(super) fn made(&mut self, key: &OrderKey, run: RunId, result: Result<PreparedRun, PrepareError>) {
         let still_open = self.ledger.as_ref().ok().and_then(|ledger| {
-            let occasion = ledger.memory().orders.get(key)?.current.as_ref()?;
-            (occasion.run == run && occasion.stage == Stage::Open).then_some(())
+            let activation = ledger.state().orders.get(key)?.current.as_ref()?;
+            (activation.run == run && activation.stage == Stage::Open).then_some(())
         });
         match result {
-            Ok(Made { plan, ahead }) if still_open.is_some() => {
+            Ok(PreparedRun { plan, ahead }) if still_open.is_some() => {
                 here(CrashPoint::FolderMade);
                 if self.remember(vec![Fact::Prepared { key: key.clone(), run }]) {
                     here(CrashPoint::Prepared);
@@ -86,18 +89,18 @@ impl Agent {
                     tracing::warn!(order = %key, run = %run, "{error}");
                 }
             }
-            Err(NotMade::Refused(why)) => {
+            Err(PrepareError::Refused(why)) => {
                 self.starting.remove(&run);
                 if let Some(index) = self.known(key).map(|seen| seen.index) {
-                    self.examined.insert(key.clone(), Examined { index, finding: Err(why) });
+                    self.checked_orders.insert(key.clone(), CheckedOrder { index, finding: Err(why) });
                 }
             }
-            Err(NotMade::Unexamined(why)) => {
+            Err(PrepareError::Unexamined(why)) => {
                 tracing::info!(order = %key, run = %run, "not started yet: {why}");
                 self.starting.remove(&run);
-                self.examined.remove(key);
+                self.checked_orders.remove(key);
             }
-            Err(NotMade::NotNow(why)) => {
+            Err(PrepareError::NotNow(why)) => {
                 tracing::info!(order = %key, run = %run, "not started yet: {why}");
                 self.again_later(run);
             }

@@ -2,7 +2,7 @@
 //!
 //! Almost all reports never change again. So a report is composed, compared by its fingerprint with the one before, and
 //! turned into the text that goes to the store only where that is needed: a few new ones at a time, and those that
-//! the writer asks for through [`Texts`]. Once the store has a text it is dropped.
+//! the writer asks for through [`RenderQueue`]. Once the store has a text it is dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -48,13 +48,13 @@ enum Kind {
 
 /// Everything that the store should hold of this host.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wanted {
+pub struct DesiredReports {
     /// By key; a report that has not changed stays the same one, so that a thousand of them are kept once.
     pub reports: Reports,
     /// The reports of orders that are gone for so long that the store need not hold them any more.
     pub dropped: BTreeSet<Arc<str>>,
     /// How many times the store came back in sight: each time it may hold something else.
-    pub sightings: u64,
+    pub snapshot_count: u64,
 }
 
 /// Reports by key.
@@ -146,12 +146,12 @@ impl PartialEq for Report {
 
 /// The writer's word to whoever composes reports: the keys whose texts it needs.
 #[derive(Clone, Debug, Default)]
-pub struct Texts {
+pub struct RenderQueue {
     asked: Arc<Mutex<BTreeSet<Arc<str>>>>,
     woken: Arc<Notify>,
 }
 
-impl Texts {
+impl RenderQueue {
     /// Asks for one, unless enough are asked for already.
     pub(super) fn ask(&self, key: &Arc<str>) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);

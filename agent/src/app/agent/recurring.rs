@@ -11,18 +11,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
-use super::work::{self, Launching};
+use super::prepare::{self, LaunchRequest};
 use super::{Agent, Event};
 use crate::catalog::trust::OwnerRule;
 use crate::config::ClockChoice;
 use crate::domain::decide::{Clock, SeenOrder};
-use crate::domain::memory::{Fact, Memory};
 use crate::domain::name::Name;
 use crate::domain::order::{Document, Order};
-use crate::domain::plan::{Cause, Place, Plan};
-use crate::domain::reconcile::{Answer, Answers, SHORTEST};
+use crate::domain::plan::{Cause, Plan, RunPaths};
+use crate::domain::reconcile::{ProbeAnswer, ProbeAnswers, SHORTEST};
 use crate::domain::run::Outcome;
 use crate::domain::source::OrderKey;
+use crate::domain::state::{Fact, LedgerState};
 use crate::domain::task::Task;
 use crate::exec::launcher::Launcher;
 use crate::host::{clock, disk};
@@ -38,23 +38,24 @@ const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the agent knows of orders that come again, besides the ledger.
 #[derive(Default)]
-pub(super) struct Standings {
+pub(super) struct RecurringOrders {
     /// What the probes have said.
-    pub(super) answers: BTreeMap<OrderKey, Answers>,
+    pub(super) answers: BTreeMap<OrderKey, ProbeAnswers>,
     /// The ledger's copies, read.
     pub(super) copies: BTreeMap<OrderKey, SeenOrder>,
     asking: BTreeSet<OrderKey>,
 }
 
-impl Standings {
+impl RecurringOrders {
     /// Takes in what the ledger holds.
-    pub(super) fn of(memory: &Memory) -> Self {
-        let mut standings = Self::default();
-        let copies = memory.orders.iter().filter_map(|(key, o)| Some((key, o.standing.confirmed.as_ref()?)));
+    pub(super) fn of(memory: &LedgerState) -> Self {
+        let mut recurring = Self::default();
+        let copies =
+            memory.orders.iter().filter_map(|(key, o)| Some((key, o.recurrence.confirmed.as_ref()?)));
         for (key, copy) in copies {
-            standings.copies.insert(key.clone(), read(copy.index, &copy.document));
+            recurring.copies.insert(key.clone(), read(copy.index, &copy.document));
         }
-        standings
+        recurring
     }
 
     /// Follows what was put into the ledger: answers from before say nothing of what came after.
@@ -64,7 +65,7 @@ impl Standings {
                 Fact::Confirmed { key, index, document: Some(document), .. } => {
                     self.copies.insert(key.clone(), read(*index, document));
                 }
-                Fact::Occasion { key, .. } | Fact::Closed { key, .. } | Fact::Stands { key, .. } => {
+                Fact::Activation { key, .. } | Fact::Closed { key, .. } | Fact::Stands { key, .. } => {
                     self.answers.remove(key);
                 }
                 Fact::Rests { key } | Fact::Gone { key, .. } | Fact::Held { key, .. } => {
@@ -79,7 +80,7 @@ impl Standings {
     /// What cannot be told, for the report.
     pub(super) fn conditions(&self) -> impl Iterator<Item = String> {
         self.answers.iter().filter_map(|(key, answers)| match answers.last() {
-            Some((_, Answer::CannotTell(why))) => {
+            Some((_, ProbeAnswer::CannotTell(why))) => {
                 Some(format!("order {}: cannot tell whether its state holds: {why}", key.order))
             }
             _ => None,
@@ -118,9 +119,9 @@ impl Agent {
 
     /// The fact that an order's document stands as the store shows it.
     pub(super) fn confirmation(&self, key: &OrderKey) -> Option<Fact> {
-        let (index, value) = self.sights.iter().find_map(|sight| sight.value(key))?;
+        let (index, value) = self.watches.iter().find_map(|sight| sight.value(key))?;
         let ledger = self.ledger.as_ref().ok()?;
-        let copy = ledger.memory().orders.get(key)?.standing.confirmed.as_ref();
+        let copy = ledger.state().orders.get(key)?.recurrence.confirmed.as_ref();
         let known = copy.is_some_and(|copy| copy.index == index);
         let document = if known { None } else { Some(String::from_utf8(value).ok()?) };
         Some(Fact::Confirmed { key: key.clone(), index, document, at: clock::now() })
@@ -128,13 +129,13 @@ impl Agent {
 
     /// Asks an order's probe, unless it is being asked.
     pub(super) fn ask(&mut self, key: &OrderKey) {
-        if self.standings.asking.len() >= ASKED_AT_ONCE || self.standings.asking.contains(key) {
+        if self.recurring.asking.len() >= ASKED_AT_ONCE || self.recurring.asking.contains(key) {
             return;
         }
-        let Some(seen) = self.seeing.orders.get(key) else { return };
+        let Some(seen) = self.desired.orders.get(key) else { return };
         let Ok(Document::Order(order)) = &seen.document else { return };
         let Ok(loaded) = self.catalog.get(order.task.as_str()) else { return };
-        let question = Question {
+        let question = ProbeRequest {
             key: key.clone(),
             order: (**order).clone(),
             host: self.host.clone(),
@@ -147,29 +148,29 @@ impl Agent {
             launcher: self.launcher.clone(),
             vault: self.vault.clone(),
         };
-        self.standings.asking.insert(key.clone());
+        self.recurring.asking.insert(key.clone());
         let index = seen.index;
         self.send(async move {
             let at = clock::now();
-            let answer = question.ask().await.unwrap_or_else(Answer::CannotTell);
+            let answer = question.ask().await.unwrap_or_else(ProbeAnswer::CannotTell);
             Event::Answered { key: question.key, index, at, answer }
         });
     }
 
     /// Takes in what a probe said.
-    pub(super) fn answered(&mut self, key: OrderKey, index: u64, at: Timestamp, answer: Answer) {
-        self.standings.asking.remove(&key);
+    pub(super) fn answered(&mut self, key: OrderKey, index: u64, at: Timestamp, answer: ProbeAnswer) {
+        self.recurring.asking.remove(&key);
         // An answer about an order that has changed meanwhile says nothing.
-        if self.seeing.orders.get(&key).is_some_and(|seen| seen.index == index) {
+        if self.desired.orders.get(&key).is_some_and(|seen| seen.index == index) {
             tracing::debug!(order = %key, "the probe: {answer:?}");
-            self.standings.answers.entry(key).or_default().take(at, answer);
+            self.recurring.answers.entry(key).or_default().take(at, answer);
         }
     }
 
     /// Forgets the answers of orders that are not there any more.
     pub(super) fn forget_answers(&mut self) {
-        let orders = &self.seeing.orders;
-        self.standings.answers.retain(|key, _| orders.contains_key(key));
+        let orders = &self.desired.orders;
+        self.recurring.answers.retain(|key, _| orders.contains_key(key));
     }
 
     /// Ends and removes what an earlier agent asked.
@@ -184,25 +185,25 @@ impl Agent {
 }
 
 /// Everything that asking a probe needs.
-struct Question {
+struct ProbeRequest {
     key: OrderKey,
     order: Order,
     host: Name,
     program: PathBuf,
     task_folder: PathBuf,
     state_dir: PathBuf,
-    place: Place,
+    place: RunPaths,
     rule: OwnerRule,
     copying: Arc<Mutex<()>>,
     launcher: Launcher,
     vault: Option<Arc<Vault>>,
 }
 
-impl Question {
+impl ProbeRequest {
     /// The answer, or why there is none.
-    async fn ask(&self) -> Result<Answer, String> {
+    async fn ask(&self) -> Result<ProbeAnswer, String> {
         let (plan, folder) = self.make().await?;
-        let launching = Launching {
+        let launching = LaunchRequest {
             launcher: self.launcher.clone(),
             program: self.program.clone(),
             folder: folder.clone(),
@@ -213,8 +214,8 @@ impl Question {
             ahead: None,
         };
         let answer = match launching.launch().await {
-            Event::Unlaunched { why, .. } => Err(why.why),
-            Event::Launched { launched: false, .. } => Err("its executor could not be started".into()),
+            Event::LaunchDeferred { why, .. } => Err(why.why),
+            Event::LaunchFinished { launched: false, .. } => Err("its executor could not be started".into()),
             _ => wait(&folder, &plan).await,
         };
         end(&self.launcher, &folder, &self.place.runtime_dir).await;
@@ -227,11 +228,11 @@ impl Question {
         let (rule, place, order) = (self.rule, self.place.clone(), self.order.clone());
         let copying = Arc::clone(&self.copying);
         let disk_work = move || {
-            let copied = work::copy_of(&task_folder, &tasks, rule, &copying);
+            let copied = prepare::copy_of(&task_folder, &tasks, rule, &copying);
             let (task, copied) = copied.map_err(|not_made| not_made.to_string())?;
             let run = clock::new_run();
-            let place = Place { task_dir: copied.path, ..place };
-            let about = work::About { key: &key, host: &host, run, cause: Cause::Placed, place };
+            let place = RunPaths { task_dir: copied.path, ..place };
+            let about = prepare::RunContext { key: &key, host: &host, run, cause: Cause::Placed, place };
             // Only the probe is left of it: there is nothing that it could change.
             let plan = Plan {
                 dry_run: true,
@@ -249,7 +250,7 @@ impl Question {
     }
 }
 
-async fn wait(folder: &Folder, plan: &Plan) -> Result<Answer, String> {
+async fn wait(folder: &Folder, plan: &Plan) -> Result<ProbeAnswer, String> {
     let own = plan.probe.as_ref().and_then(|probe| probe.timeout);
     let until = Instant::now() + own.unwrap_or(plan.timeout).0 + STARTS_WITHIN;
     let mut pause = Duration::from_millis(20);
@@ -258,10 +259,10 @@ async fn wait(folder: &Folder, plan: &Plan) -> Result<Answer, String> {
         let lost = matches!(folder.newest_claim().map_err(|e| e.to_string())?, (_, ClaimState::Dead));
         let state = folder.state(plan).map_err(|error| error.to_string())?;
         match state.outcome() {
-            Some(Outcome::Unchanged) => return Ok(Answer::Holds),
-            Some(Outcome::Planned) => return Ok(Answer::DoesNotHold),
+            Some(Outcome::Unchanged) => return Ok(ProbeAnswer::Holds),
+            Some(Outcome::Planned) => return Ok(ProbeAnswer::DoesNotHold),
             Some(outcome) => {
-                let (_, why) = crate::domain::memory::end_of(outcome);
+                let (_, why) = crate::domain::state::end_of(outcome);
                 return Err(why.unwrap_or_else(|| "the probe gave no answer".into()));
             }
             None if let Some(left) = folder.unready(1) => return Err(left.why),
@@ -279,7 +280,7 @@ async fn end(launcher: &Launcher, folder: &Folder, runtime: &Path) {
     while matches!(folder.newest_claim(), Ok((_, ClaimState::Held))) && Instant::now() < until {
         sleep(Duration::from_millis(20)).await;
     }
-    match work::end_survivors(launcher, folder, runtime).await {
+    match prepare::kill_leftovers(launcher, folder, runtime).await {
         Ok(0) => {
             if let Err(error) = folder.remove() {
                 tracing::warn!("{error}");

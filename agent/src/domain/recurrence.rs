@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::watched::{Seen, Version};
+use super::secret_watch::{ObservedVersion, SecretVersion};
 
 /// How long the last confirmed document counts while the store is away.
 const COUNTS_FOR: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -26,7 +26,7 @@ pub struct Confirmed {
 /// What is remembered; all of it is bounded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Standing {
+pub struct Recurrence {
     /// The terms that count; `None`: the order does not come again at present.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terms: Option<String>,
@@ -43,7 +43,7 @@ pub struct Standing {
     pub unsettled: u32,
     /// The versions of the secrets that it watches, by their paths: none of them is news.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub secrets: BTreeMap<String, Seen>,
+    pub secrets: BTreeMap<String, ObservedVersion>,
     /// When the newest version was written that was known before these terms: none from then starts anything again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest_secret: Option<Timestamp>,
@@ -52,7 +52,7 @@ pub struct Standing {
     pub confirmed: Option<Confirmed>,
 }
 
-impl Standing {
+impl Recurrence {
     /// Whether there is nothing to remember.
     pub fn is_blank(&self) -> bool {
         *self == Self::default()
@@ -75,8 +75,8 @@ impl Standing {
     }
 
     /// This version of a watched secret is known from now on.
-    pub fn know(&mut self, path: String, version: Version) {
-        let mut seen = Seen::after(self.secrets.get(&path), version);
+    pub fn know(&mut self, path: String, version: SecretVersion) {
+        let mut seen = ObservedVersion::after(self.secrets.get(&path), version);
         seen.newest = self.newest_secret.map_or(seen.newest, |newest| newest.max(seen.newest));
         self.secrets.insert(path, seen);
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::sights;
+use super::watches;
 use crate::domain::control::ControlId;
 use crate::domain::decide::frozen;
 use crate::domain::keys::Keys;
@@ -21,7 +21,7 @@ use crate::store::{Entry, Listing, Read, Store, StoreError};
 
 /// What the last look found, if not the order as it was and nothing against it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Look {
+pub(super) enum PreStartError {
     /// Another order, or none.
     #[error("{0}")]
     Changed(String),
@@ -34,7 +34,7 @@ pub(super) enum Look {
 }
 
 /// What is looked at.
-pub(super) struct LastLook {
+pub(super) struct PreStartCheck {
     pub(super) store: Arc<dyn Store>,
     pub(super) keys: Keys,
     pub(super) host: Name,
@@ -46,27 +46,27 @@ pub(super) struct LastLook {
     /// The controls that were in sight when the start was decided.
     pub(super) known: BTreeSet<ControlId>,
     /// Has the watches read anew.
-    pub(super) doubt: Arc<Notify>,
+    pub(super) reread: Arc<Notify>,
 }
 
-impl LastLook {
+impl PreStartCheck {
     /// The order as it was seen, if nothing stands against its start.
-    pub(super) async fn look(&self) -> Result<Entry, Look> {
+    pub(super) async fn look(&self) -> Result<Entry, PreStartError> {
         let looked = self.ask().await;
-        if matches!(looked, Err(Look::Changed(_) | Look::NotNow(_))) {
-            self.doubt.notify_waiters();
+        if matches!(looked, Err(PreStartError::Changed(_) | PreStartError::NotNow(_))) {
+            self.reread.notify_waiters();
         }
         looked
     }
 
-    async fn ask(&self) -> Result<Entry, Look> {
+    async fn ask(&self) -> Result<Entry, PreStartError> {
         let prefix = |source: &Source| match source {
             Source::Host(host) => self.keys.host_orders(host),
             Source::Group(group) => self.keys.group_orders(group),
         };
         let order_in = |source: &Source| format!("{}{}", prefix(source), self.key.order);
         let Some(rank) = self.sources.iter().position(|source| *source == self.key.source) else {
-            return Err(Look::Changed(format!("this host is not in {} any more", self.key.source)));
+            return Err(PreStartError::Changed(format!("this host is not in {} any more", self.key.source)));
         };
         let nearer = self.sources.get(..rank).unwrap_or_default();
         let (freezes, controls) = (self.keys.freezes(), self.keys.controls(&self.host));
@@ -77,36 +77,36 @@ impl LastLook {
         ];
         reads.extend(self.sources.iter().map(|source| Read::Key(Keys::marker(&prefix(source)))));
         reads.extend(nearer.iter().map(|source| Read::Key(order_in(source))));
-        let mut found = self.store.look(&reads).await.map_err(Look::Trouble)?.into_iter();
+        let mut found = self.store.look(&reads).await.map_err(PreStartError::Trouble)?.into_iter();
         // Lost rights look like an empty prefix: without its marker nothing follows from what is not there.
         let blind = |prefix: &str| {
-            Look::NotNow(format!("{prefix} has no marker or may not be read: run hostler enroll"))
+            PreStartError::NotNow(format!("{prefix} has no marker or may not be read: run hostler enroll"))
         };
         let mut next = || found.next().unwrap_or_default();
         let entry = next().entries.into_iter().next();
         let visible =
             |listing: Listing, prefix: &str| listing.without_marker(prefix).ok_or_else(|| blind(prefix));
-        let frozen_groups = sights::freezes(&freezes, &visible(next(), &freezes)?);
-        let present = sights::controls(&controls, &visible(next(), &controls)?);
+        let frozen_groups = watches::freezes(&freezes, &visible(next(), &freezes)?);
+        let present = watches::controls(&controls, &visible(next(), &controls)?);
         for source in &self.sources {
             if next().entries.is_empty() {
                 return Err(blind(&prefix(source)));
             }
         }
         if let Some(source) = nearer.iter().find(|_| !next().entries.is_empty()) {
-            return Err(Look::Changed(format!("the order in {source} took its place")));
+            return Err(PreStartError::Changed(format!("the order in {source} took its place")));
         }
         let entry = match entry {
             Some(entry) if entry.modify_index == self.index => entry,
-            Some(_) => return Err(Look::Changed("the order has changed".into())),
-            None => return Err(Look::Changed("the order is gone".into())),
+            Some(_) => return Err(PreStartError::Changed("the order has changed".into())),
+            None => return Err(PreStartError::Changed("the order is gone".into())),
         };
         if let Some(frozen) = frozen(&self.sources, &frozen_groups, &self.task, clock::now()) {
-            return Err(Look::NotNow(frozen.why));
+            return Err(PreStartError::NotNow(frozen.why));
         }
         let mut of_order = present.keys().filter(|(order, _)| *order == self.key.order);
         match of_order.find(|(_, id)| !self.known.contains(id)) {
-            Some((_, id)) => Err(Look::NotNow(format!("control {id} came first"))),
+            Some((_, id)) => Err(PreStartError::NotNow(format!("control {id} came first"))),
             None => Ok(entry),
         }
     }
@@ -118,7 +118,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::{Answer, When};
+    use crate::store::{StoreFuture, When};
 
     const ORDER: &str = "hostler/orders/groups/db/o";
 
@@ -154,13 +154,13 @@ mod tests {
     }
 
     impl Store for Kept {
-        fn list<'a>(&'a self, _: &'a str) -> Answer<'a, Listing> {
+        fn list<'a>(&'a self, _: &'a str) -> StoreFuture<'a, Listing> {
             Box::pin(std::future::pending())
         }
-        fn changed<'a>(&'a self, _: &'a str, _: Option<u64>, _: Duration) -> Answer<'a, Listing> {
+        fn changed<'a>(&'a self, _: &'a str, _: Option<u64>, _: Duration) -> StoreFuture<'a, Listing> {
             Box::pin(std::future::pending())
         }
-        fn look<'a>(&'a self, reads: &'a [Read]) -> Answer<'a, Vec<Listing>> {
+        fn look<'a>(&'a self, reads: &'a [Read]) -> StoreFuture<'a, Vec<Listing>> {
             let found = reads.iter().map(|read| match read {
                 Read::Key(asked) => self.listing(|key| key == asked),
                 Read::Prefix(asked) => self.listing(|key| key.starts_with(asked)),
@@ -168,13 +168,13 @@ mod tests {
             let found = Ok(found.collect());
             Box::pin(async move { found })
         }
-        fn put<'a>(&'a self, _: &'a str, _: Vec<u8>, _: When) -> Answer<'a, bool> {
+        fn put<'a>(&'a self, _: &'a str, _: Vec<u8>, _: When) -> StoreFuture<'a, bool> {
             Box::pin(std::future::pending())
         }
-        fn delete<'a>(&'a self, _: &'a str) -> Answer<'a, ()> {
+        fn delete<'a>(&'a self, _: &'a str) -> StoreFuture<'a, ()> {
             Box::pin(std::future::pending())
         }
-        fn node(&self) -> Answer<'_, String> {
+        fn node(&self) -> StoreFuture<'_, String> {
             Box::pin(std::future::pending())
         }
         fn place(&self) -> String {
@@ -186,9 +186,9 @@ mod tests {
     async fn look(kept: &Kept, groups: &[&str]) -> (&'static str, bool) {
         let host: Name = "h".parse().unwrap();
         let groups = groups.iter().map(|group| Source::Group(group.parse().unwrap()));
-        let doubt = Arc::new(Notify::new());
-        let doubted = doubt.notified();
-        let last = LastLook {
+        let reread = Arc::new(Notify::new());
+        let doubted = reread.notified();
+        let last = PreStartCheck {
             store: Arc::new(kept.clone()),
             keys: Keys::new("hostler"),
             sources: std::iter::once(Source::Host(host.clone())).chain(groups).collect(),
@@ -197,13 +197,13 @@ mod tests {
             index: 7,
             task: "t".parse().unwrap(),
             known: BTreeSet::new(),
-            doubt: Arc::clone(&doubt),
+            reread: Arc::clone(&reread),
         };
         let word = match last.look().await {
             Ok(_) => "starts",
-            Err(Look::Changed(_)) => "changed",
-            Err(Look::NotNow(_)) => "not now",
-            Err(Look::Trouble(_)) => "trouble",
+            Err(PreStartError::Changed(_)) => "changed",
+            Err(PreStartError::NotNow(_)) => "not now",
+            Err(PreStartError::Trouble(_)) => "trouble",
         };
         tokio::pin!(doubted);
         (word, doubted.as_mut().enable())

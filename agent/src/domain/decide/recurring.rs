@@ -4,13 +4,13 @@
 //! | --- | --- |
 //! | terms that are new, changed, or back after a hold or an absence | they count from now on: no instant before fires |
 //! | terms that the task does not bear | refused until the order is written again |
-//! | an instant that has come, in time, and nothing of the order is under way | a new occasion: `firing` |
+//! | an instant that has come, in time, and nothing of the order is under way | a new activation: `firing` |
 //! | the same while one waits or runs | skipped, and counted |
 //! | an instant that has come too late, or older ones beside the newest | missed, and counted |
-//! | two "does not hold" a minute apart | a new occasion: `drift` |
+//! | two "does not hold" a minute apart | a new activation: `drift` |
 //! | the third of them since the state lasted | held: not converging |
 //! | the first version of a watched secret, and one that is no newer | known from now on, and nothing starts |
-//! | a newer version, and nothing of the order is under way, or it waits for an older version | a new occasion: `secret` |
+//! | a newer version, and nothing of the order is under way, or it waits for an older version | a new activation: `secret` |
 //! | a clock that cannot be trusted | nothing, until it can |
 //! | no store at all | only what `offline` tasks fire, from the ledger's copy |
 
@@ -21,18 +21,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::orders::{close_waiting, hold};
-use super::starts::{Places, spread};
+use super::starts::{Capacity, spread};
 use super::{Action, Clock, Decision, Reason, SeenOrder, View, Wait};
 use crate::domain::ids::RunId;
 use crate::domain::instant::later;
-use crate::domain::memory::{Closing, End, Fact, Hold, Remembered, Stage, Unreadable};
 use crate::domain::order::{Document, Order};
 use crate::domain::plan::Cause;
-use crate::domain::reconcile::{Answer, Finding, TOO_MANY};
+use crate::domain::reconcile::{Finding, ProbeAnswer, TOO_MANY};
 use crate::domain::schedule::Schedule;
+use crate::domain::secret_watch::VersionChange;
 use crate::domain::source::OrderKey;
 use crate::domain::span::Span;
-use crate::domain::watched::News;
+use crate::domain::state::{Closing, End, Fact, Hold, OrderState, Stage, Unreadable};
 
 /// Whether the clock is right is asked again so often.
 const CLOCK_AGAIN: Duration = Duration::from_secs(30);
@@ -41,16 +41,16 @@ const WINDOW_AGAIN: Duration = Duration::from_secs(86_400);
 
 /// An order in its place, with what is remembered of it.
 #[derive(Clone, Copy)]
-pub(super) struct Case<'a> {
+pub(super) struct OrderContext<'a> {
     pub(super) view: &'a View<'a>,
     pub(super) key: &'a OrderKey,
     pub(super) index: u64,
     pub(super) order: &'a Order,
-    pub(super) remembered: &'a Remembered,
+    pub(super) order_state: &'a OrderState,
 }
 
 /// Why the clock does not count, with the cure. It says the same as long as nothing changes: a report follows from it.
-pub(super) fn clock_doubt(view: &View<'_>) -> Option<Wait> {
+pub(super) fn clock_untrusted(view: &View<'_>) -> Option<Wait> {
     let (until, detail) = match (view.clock, view.memory.newest) {
         (Clock::Unsynchronised, _) => (
             None,
@@ -82,20 +82,20 @@ pub(super) fn wake(view: &View<'_>, decision: &mut Decision) {
 /// What fires although the store gives no answer at all.
 pub(super) fn offline(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
     for (key, seen) in view.confirmed {
-        let Some(remembered) = view.memory.orders.get(key) else { continue };
+        let Some(order_state) = view.memory.orders.get(key) else { continue };
         let effective = view.memory.effective.get(&key.order) == Some(&key.source);
         let stands =
-            remembered.gone.is_none() && remembered.held.is_none() && remembered.unreadable.is_none();
-        let counts = remembered.standing.confirmed.as_ref().is_some_and(|copy| copy.counts(view.now));
+            order_state.gone.is_none() && order_state.held.is_none() && order_state.unreadable.is_none();
+        let counts = order_state.recurrence.confirmed.as_ref().is_some_and(|copy| copy.counts(view.now));
         let Ok(Document::Order(order)) = &seen.document else { continue };
-        let known = remembered.last == Some(order.identity);
-        let terms = remembered.standing.terms.is_some();
-        if !(effective && stands && counts && known && terms) || clock_doubt(view).is_some() {
+        let known = order_state.last == Some(order.identity);
+        let terms = order_state.recurrence.terms.is_some();
+        if !(effective && stands && counts && known && terms) || clock_untrusted(view).is_some() {
             continue;
         }
-        let case = Case { view, key, index: seen.index, order, remembered };
+        let case = OrderContext { view, key, index: seen.index, order, order_state };
         match case.finding() {
-            None => decision.actions.push(Action::Examine(key.clone())),
+            None => decision.actions.push(Action::CheckOrder(key.clone())),
             Some(Ok(needs)) if needs.offline => {
                 if let Some(schedule) = &order.schedule {
                     case.fire(schedule, new_run, decision);
@@ -106,15 +106,15 @@ pub(super) fn offline(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId, decis
     }
 }
 
-impl Case<'_> {
+impl OrderContext<'_> {
     /// What follows for an order that stands as it is remembered.
     pub(super) fn decide(&self, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
-        let standing = &self.remembered.standing;
+        let standing = &self.order_state.recurrence;
         let Some(terms) = self.order.standing_terms() else {
             if standing.terms.is_some() {
                 self.close_by_terms("the order does not come again any more", decision);
                 decision.remember(Fact::Rests { key: self.key.clone() });
-            } else if self.remembered.unanswered().is_some() {
+            } else if self.order_state.unanswered().is_some() {
                 let why = format!(
                     "it lost its schedule before that fired, and nothing is started for that: change `revision`, or \
                      hostler retry {}",
@@ -125,9 +125,9 @@ impl Case<'_> {
             return;
         };
         if self.order.schedule.is_some()
-            && let Some(wait) = clock_doubt(self.view)
+            && let Some(wait) = clock_untrusted(self.view)
         {
-            if self.remembered.is_under_way() {
+            if self.order_state.is_under_way() {
                 decision.wake_at(later(self.view.now, CLOCK_AGAIN));
             } else {
                 decision.wait(self.key, wait);
@@ -145,34 +145,38 @@ impl Case<'_> {
             self.confirm(decision);
         } else if let Some(every) = self.order.reconcile {
             self.reconcile(every, new_run, decision);
-        } else if !self.remembered.is_under_way() {
+        } else if !self.order_state.is_under_way() {
             decision.wait(self.key, Wait { detail: self.another(), ..Wait::new(Reason::Secret, None) });
         }
     }
 
-    fn finding(&self) -> Option<&Result<super::Needs, String>> {
-        let examined = self.view.examined.get(self.key).filter(|examined| examined.index == self.index);
-        examined.map(|examined| &examined.finding)
+    fn finding(&self) -> Option<&Result<super::Requirements, String>> {
+        let checked_orders = self
+            .view
+            .checked_orders
+            .get(self.key)
+            .filter(|checked_orders| checked_orders.index == self.index);
+        checked_orders.map(|checked_orders| &checked_orders.finding)
     }
 
     /// Whether it was refused before it was carried out, and is written again since: then it is placed once more. Not
     /// with a schedule, which fires when its time comes.
     pub(super) fn was_refused(&self) -> bool {
-        let Remembered { current, unreadable, gone, index, .. } = self.remembered;
+        let OrderState { current, unreadable, gone, index, .. } = self.order_state;
         let this = |identity| identity == self.order.identity;
         let as_document = unreadable.as_ref().is_some_and(|refused| {
             refused.identity.is_some_and(this) && refused.index < self.index && *index < self.index
         });
-        let as_placed = current.as_ref().is_some_and(|occasion| {
-            let refused = matches!(&occasion.stage, Stage::Closed(closing) if closing.end == End::Refused);
-            refused && occasion.cause == Cause::Placed && this(occasion.identity)
+        let as_placed = current.as_ref().is_some_and(|activation| {
+            let refused = matches!(&activation.stage, Stage::Closed(closing) if closing.end == End::Refused);
+            refused && activation.cause == Cause::Placed && this(activation.identity)
         });
         self.order.schedule.is_none() && gone.is_none() && as_document && as_placed
     }
 
     fn begin(&self, terms: String, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
         match self.finding() {
-            None => decision.actions.push(Action::Examine(self.key.clone())),
+            None => decision.actions.push(Action::CheckOrder(self.key.clone())),
             Some(Err(why)) => self.refuse(why, new_run, decision),
             Some(Ok(_)) => {
                 self.close_by_terms("the order comes again by other terms", decision);
@@ -183,10 +187,10 @@ impl Case<'_> {
 
     /// The host does not bear its terms: it is of no use here until it is written again.
     fn refuse(&self, why: &str, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
-        if self.remembered.unanswered().is_some() {
+        if self.order_state.unanswered().is_some() {
             self.answer(End::Refused, why.to_owned(), new_run(), decision);
         } else {
-            close_waiting(self.view, self.key, self.remembered, End::Refused, why, decision);
+            close_waiting(self.view, self.key, self.order_state, End::Refused, why, decision);
         }
         let identity = Some(self.order.identity);
         let unreadable =
@@ -196,15 +200,20 @@ impl Case<'_> {
 
     /// Remembers what became of an instruction of which nothing comes, so that it has a status like any other.
     fn answer(&self, end: End, why: String, run: RunId, decision: &mut Decision) {
-        self.occasion(Cause::Placed, run, decision);
+        self.activation(Cause::Placed, run, decision);
         let closing = Closing { end, error: Some(why), at: self.view.now, run: None };
         decision.remember(Fact::Closed { key: self.key.clone(), run, closing });
     }
 
-    /// Closes an occasion that waits, if it came by what counts no more.
+    /// Closes an activation that waits, if it came by what counts no more.
     fn close_by_terms(&self, why: &str, decision: &mut Decision) {
-        if self.remembered.current.as_ref().is_some_and(|occasion| !comes_by(&occasion.cause, self.order)) {
-            close_waiting(self.view, self.key, self.remembered, End::Superseded, why, decision);
+        if self
+            .order_state
+            .current
+            .as_ref()
+            .is_some_and(|activation| !comes_by(&activation.cause, self.order))
+        {
+            close_waiting(self.view, self.key, self.order_state, End::Superseded, why, decision);
         }
     }
 
@@ -212,10 +221,10 @@ impl Case<'_> {
         let (now, order) = (self.view.now, self.order);
         let splay = spread(self.view, self.key, order);
         let just_before = |at: Timestamp| at.checked_sub(Duration::from_nanos(1)).unwrap_or(at);
-        let Some(handled) = self.remembered.standing.handled else { return };
+        let Some(handled) = self.order_state.recurrence.handled else { return };
         let handled = order.not_before.map_or(handled, |first| handled.max(just_before(first)));
         let ended = |instant: Timestamp| order.not_after.is_some_and(|end| end < instant);
-        let under_way = self.remembered.is_under_way();
+        let under_way = self.order_state.is_under_way();
         if let Some(due) = schedule.due(handled, now, splay).filter(|due| !ended(due.newest)) {
             let fires = due.fires && !under_way && !ended(now);
             let overlaps = u32::from(due.fires && under_way);
@@ -225,7 +234,7 @@ impl Case<'_> {
                 decision.remember(Fact::Passed { key, until, missed, overlaps, at });
             }
             if fires {
-                self.occasion(Cause::Firing(due.newest), new_run(), decision);
+                self.activation(Cause::Firing(due.newest), new_run(), decision);
             }
             return;
         }
@@ -234,7 +243,7 @@ impl Case<'_> {
         match next {
             Some(next) if under_way => decision.wake_at(next),
             Some(next) => decision.wait(self.key, Wait::new(Reason::Schedule, Some(next))),
-            None if under_way || self.remembered.unanswered().is_none() => {}
+            None if under_way || self.order_state.unanswered().is_none() => {}
             None => {
                 let why = match order.not_after {
                     Some(end) => format!("its schedule names no time before `not_after`, {end}"),
@@ -248,9 +257,9 @@ impl Case<'_> {
     /// Sees to the ledger's copy, for a task that may fire while the store is away.
     fn confirm(&self, decision: &mut Decision) {
         match self.finding() {
-            None => decision.actions.push(Action::Examine(self.key.clone())),
+            None => decision.actions.push(Action::CheckOrder(self.key.clone())),
             Some(Ok(needs)) if needs.offline => {
-                let copy = self.remembered.standing.confirmed.as_ref();
+                let copy = self.order_state.recurrence.confirmed.as_ref();
                 let again =
                     copy.filter(|copy| copy.index == self.index).map(|copy| copy.again_at(self.view.now));
                 match again {
@@ -265,16 +274,16 @@ impl Case<'_> {
     fn reconcile(&self, every: Span, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
         let view = self.view;
         let ended = self.order.not_after.is_some_and(|end| end < view.now);
-        if self.remembered.is_under_way() || ended {
+        if self.order_state.is_under_way() || ended {
             return;
         }
         let locks = match self.finding() {
-            None => return decision.actions.push(Action::Examine(self.key.clone())),
+            None => return decision.actions.push(Action::CheckOrder(self.key.clone())),
             Some(Err(why)) => return self.refuse(why, new_run, decision),
             Some(Ok(needs)) => &needs.locks,
         };
-        let standing = &self.remembered.standing;
-        let run_ended = self.remembered.current.as_ref().and_then(|occasion| match &occasion.stage {
+        let standing = &self.order_state.recurrence;
+        let run_ended = self.order_state.current.as_ref().and_then(|activation| match &activation.stage {
             Stage::Closed(Closing { at, .. }) => Some(*at),
             _ => None,
         });
@@ -284,7 +293,7 @@ impl Case<'_> {
             return decision.remember(Fact::Settled { key: self.key.clone() });
         }
         let (until, detail) = match answers.finding(view.now, every, run_ended) {
-            Finding::Ask | Finding::Drifted if Places::of(view).taken(locks).is_some() => {
+            Finding::Ask | Finding::Drifted if Capacity::of(view).taken(locks).is_some() => {
                 // Whoever changes the same thing now may well have it in another state for a while.
                 (None, Some("a run that is under way has what this state is about".to_owned()))
             }
@@ -293,10 +302,10 @@ impl Case<'_> {
                 return decision.remember(fact);
             }
             Finding::Drifted => {
-                return self.occasion(Cause::Drift(standing.drifts.saturating_add(1)), new_run(), decision);
+                return self.activation(Cause::Drift(standing.drifts.saturating_add(1)), new_run(), decision);
             }
             Finding::Ask => {
-                decision.actions.push(Action::Ask(self.key.clone()));
+                decision.actions.push(Action::Probe(self.key.clone()));
                 (None, None)
             }
             Finding::AskAt(at) => (Some(at), answers.last().and_then(|(_, answer)| said(answer))),
@@ -311,44 +320,44 @@ impl Case<'_> {
         let (mut known, mut newest) = (Vec::new(), None);
         for path in paths(self.order) {
             let Some(version) = self.view.versions.get(path).copied() else { continue };
-            match self.remembered.standing.secrets.get(path).map(|seen| seen.judge(version)) {
-                Some(News::Known) => continue,
-                Some(News::Newer) if !self.may_follow() => continue,
-                Some(News::Newer) => {
+            match self.order_state.recurrence.secrets.get(path).map(|seen| seen.judge(version)) {
+                Some(VersionChange::Known) => continue,
+                Some(VersionChange::Newer) if !self.may_follow() => continue,
+                Some(VersionChange::Newer) => {
                     newest.get_or_insert(Cause::Secret { version: version.number, path: path.to_owned() });
                 }
                 // The first that is seen, or another that is no newer: nothing follows from it.
-                None | Some(News::Another) => {}
+                None | Some(VersionChange::Another) => {}
             }
             known.push(Fact::Version { key: self.key.clone(), path: path.to_owned(), version });
         }
         if newest.is_some() {
             let why = "the secret has a newer version";
-            close_waiting(self.view, self.key, self.remembered, End::Superseded, why, decision);
+            close_waiting(self.view, self.key, self.order_state, End::Superseded, why, decision);
         }
         let news = !known.is_empty();
         known.into_iter().for_each(|fact| decision.remember(fact));
         if let Some(cause) = newest {
-            self.occasion(cause, new_run(), decision);
+            self.activation(cause, new_run(), decision);
         }
         news
     }
 
-    /// Whether an occasion for a new version has a place: beside nothing, or instead of one for an older version that
+    /// Whether an activation for a new version has a place: beside nothing, or instead of one for an older version that
     /// still waits. One that executes is waited for, since it may have read the older one.
     fn may_follow(&self) -> bool {
         let ended = self.order.not_after.is_some_and(|end| end < self.view.now);
-        let waits = self.remembered.current.as_ref().is_some_and(|occasion| {
-            occasion.stage == Stage::Open
-                && matches!(occasion.cause, Cause::Secret { .. })
-                && !self.view.starting.contains_key(&occasion.run)
+        let waits = self.order_state.current.as_ref().is_some_and(|activation| {
+            activation.stage == Stage::Open
+                && matches!(activation.cause, Cause::Secret { .. })
+                && !self.view.starting.contains_key(&activation.run)
         });
-        !ended && (!self.remembered.is_under_way() || (waits && self.remembered.previous.is_none()))
+        !ended && (!self.order_state.is_under_way() || (waits && self.order_state.previous.is_none()))
     }
 
     /// What was taken as known although it is no newer, in words.
     fn another(&self) -> Option<String> {
-        let standing = &self.remembered.standing;
+        let standing = &self.order_state.recurrence;
         let said = paths(self.order).find_map(|path| {
             let seen = standing.secrets.get(path)?;
             Some((path, seen.version.number, seen.instead_of?))
@@ -362,13 +371,13 @@ impl Case<'_> {
         })
     }
 
-    fn occasion(&self, cause: Cause, run: RunId, decision: &mut Decision) {
+    fn activation(&self, cause: Cause, run: RunId, decision: &mut Decision) {
         let (key, identity, index) = (self.key.clone(), self.order.identity, self.index);
-        decision.remember(Fact::Occasion { key, run, identity, index, cause, at: self.view.now });
+        decision.remember(Fact::Activation { key, run, identity, index, cause, at: self.view.now });
     }
 }
 
-/// Whether an order, as it stands now, still has occasions of this kind.
+/// Whether an order, as it stands now, still has activations of this kind.
 pub(super) fn comes_by(cause: &Cause, order: &Order) -> bool {
     match cause {
         Cause::Placed => order.schedule.is_none(),
@@ -379,11 +388,13 @@ pub(super) fn comes_by(cause: &Cause, order: &Order) -> bool {
     }
 }
 
-fn said(answer: &Answer) -> Option<String> {
+fn said(answer: &ProbeAnswer) -> Option<String> {
     match answer {
-        Answer::Holds => None,
-        Answer::DoesNotHold => Some("the state does not hold: asked once more before anything starts".into()),
-        Answer::CannotTell(why) => Some(format!("cannot tell whether the state holds: {why}")),
+        ProbeAnswer::Holds => None,
+        ProbeAnswer::DoesNotHold => {
+            Some("the state does not hold: asked once more before anything starts".into())
+        }
+        ProbeAnswer::CannotTell(why) => Some(format!("cannot tell whether the state holds: {why}")),
     }
 }
 
@@ -394,9 +405,9 @@ pub(super) fn paths(order: &Order) -> impl Iterator<Item = &str> {
     all.iter().enumerate().filter(move |(at, one)| first(*at, one.path())).map(|(_, one)| one.path())
 }
 
-/// The order of an occasion while the store gives no answer: the ledger's copy, if it still counts.
+/// The order of an activation while the store gives no answer: the ledger's copy, if it still counts.
 pub(super) fn copy_of<'a>(view: &View<'a>, key: &OrderKey, cause: &Cause) -> Option<&'a SeenOrder> {
-    let copy = view.memory.orders.get(key)?.standing.confirmed.as_ref()?;
+    let copy = view.memory.orders.get(key)?.recurrence.confirmed.as_ref()?;
     let fires = matches!(cause, Cause::Firing(_));
     view.confirmed.get(key).filter(|_| view.unreachable && fires && copy.counts(view.now))
 }

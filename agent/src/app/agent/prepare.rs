@@ -7,20 +7,20 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
-use super::look::{LastLook, Look};
-use super::{Event, NotMade};
+use super::pre_start_check::{PreStartCheck, PreStartError};
+use super::{Event, PrepareError};
 use crate::catalog::trust::OwnerRule;
 use crate::catalog::{TASK_FILE, copy};
-use crate::domain::draft;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::order::{Document, Order};
-use crate::domain::plan::{Cause, Place, Plan};
+use crate::domain::plan::{Cause, Plan, RunPaths};
+use crate::domain::plan_builder;
 use crate::domain::source::OrderKey;
 use crate::domain::task::Task;
 use crate::exec::launcher::{Ahead, Launcher};
-use crate::exec::memory;
-use crate::exec::processes::{self, Mark, unit_name};
+use crate::exec::processes::{self, ProcessSelector, unit_name};
+use crate::exec::secret_mount;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::{clock, disk, facts};
 use crate::ledger::claim::Holder;
@@ -39,26 +39,26 @@ pub(super) const NO_VAULT: &str = "this host has no Vault: set `vault:` in its c
 const UNIT_ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a plan says besides order and task.
-pub(super) struct About<'a> {
+pub(super) struct RunContext<'a> {
     pub(super) key: &'a OrderKey,
     pub(super) host: &'a Name,
     pub(super) run: RunId,
     pub(super) cause: Cause,
-    pub(super) place: Place,
+    pub(super) place: RunPaths,
 }
 
-impl About<'_> {
+impl RunContext<'_> {
     /// The plan, or one line on why the order is refused.
     pub(super) fn plan(&self, order: &Order, task: &Task, digest: String) -> Result<Plan, String> {
         let (run, key, host, place) = (self.run, self.key, self.host, self.place.clone());
         let cause = self.cause.clone();
-        draft::plan(order, task, &draft::About { run, key, cause, host, digest, place })
+        plan_builder::plan(order, task, &plan_builder::PlanContext { run, key, cause, host, digest, place })
     }
 }
 
 /// Everything that making a run needs.
-pub(super) struct Making {
-    pub(super) last: LastLook,
+pub(super) struct PrepareRun {
+    pub(super) last: PreStartCheck,
     pub(super) host: Name,
     pub(super) key: OrderKey,
     pub(super) run: RunId,
@@ -67,7 +67,7 @@ pub(super) struct Making {
     pub(super) copy: Option<String>,
     pub(super) task_folder: PathBuf,
     pub(super) state_dir: PathBuf,
-    pub(super) place: Place,
+    pub(super) place: RunPaths,
     pub(super) rule: OwnerRule,
     /// The plan that was examined had this version; one of a newer has to be asked for anew.
     pub(super) version: u32,
@@ -81,20 +81,20 @@ pub(super) struct Making {
 
 /// A run that may start as soon as it is in the ledger.
 #[derive(Debug)]
-pub struct Made {
+pub struct PreparedRun {
     /// What is to be done.
     pub(super) plan: Arc<Plan>,
     /// Its executor, if one waits already.
     pub(super) ahead: Option<Ahead>,
 }
 
-impl Making {
+impl PrepareRun {
     /// Looks once more, copies the task, and makes the run's folder; meanwhile its executor starts.
-    pub(super) async fn make(&self) -> Result<Made, NotMade> {
-        let not_now = |why: String| NotMade::NotNow(why);
+    pub(super) async fn make(&self) -> Result<PreparedRun, PrepareError> {
+        let not_now = |why: String| PrepareError::NotNow(why);
         let document = match (self.last.look().await, &self.copy) {
             (Ok(entry), _) => entry.value,
-            (Err(Look::Trouble(error)), Some(copy)) if error.is_away() => copy.clone().into_bytes(),
+            (Err(PreStartError::Trouble(error)), Some(copy)) if error.is_away() => copy.clone().into_bytes(),
             (Err(look), _) => return Err(not_now(look.to_string())),
         };
         here(CrashPoint::Looked);
@@ -107,11 +107,11 @@ impl Making {
             let Ok(Document::Order(order)) = Document::read(&document) else {
                 return Err(not_now("the order cannot be read".into()));
             };
-            let place = Place { task_dir: copied.path, ..place };
-            let about = About { key: &key, host: &host, run, cause, place };
-            let plan = about.plan(&order, &task, copied.digest).map_err(NotMade::Refused)?;
+            let place = RunPaths { task_dir: copied.path, ..place };
+            let about = RunContext { key: &key, host: &host, run, cause, place };
+            let plan = about.plan(&order, &task, copied.digest).map_err(PrepareError::Refused)?;
             if plan.version > version {
-                return Err(NotMade::Unexamined("its task was replaced meanwhile".into()));
+                return Err(PrepareError::Unexamined("its task was replaced meanwhile".into()));
             }
             Folder::new(&runs, run).create(&document, &plan).map_err(|e| not_now(e.to_string()))?;
             Ok(Arc::new(plan))
@@ -121,10 +121,10 @@ impl Making {
         let folder = self.state_dir.join("runs").join(self.run.to_string());
         let start = move || launcher.ahead(&program, &folder);
         let ahead = if self.bare { tokio::task::spawn_blocking(start).await.ok().flatten() } else { None };
-        let plan = plan.await.unwrap_or_else(|error| Err(NotMade::NotNow(error.to_string())))?;
+        let plan = plan.await.unwrap_or_else(|error| Err(PrepareError::NotNow(error.to_string())))?;
         // The task may have been replaced by one that wants secrets.
         let ahead = ahead.filter(|_| plan.secrets.is_empty());
-        Ok(Made { plan, ahead })
+        Ok(PreparedRun { plan, ahead })
     }
 }
 
@@ -134,25 +134,25 @@ pub(super) fn copy_of(
     tasks: &Path,
     rule: OwnerRule,
     copying: &Mutex<()>,
-) -> Result<(Task, copy::Copied), NotMade> {
-    let not_now = |why: String| NotMade::NotNow(why);
+) -> Result<(Task, copy::Copied), PrepareError> {
+    let not_now = |why: String| PrepareError::NotNow(why);
     let turn = copying.lock().unwrap_or_else(PoisonError::into_inner);
     let copied = copy::store(folder, tasks, rule).map_err(|error| match error {
         copy::CopyError::Disk(_) | copy::CopyError::Changed(_) => not_now(error.to_string()),
-        other => NotMade::Refused(format!("task {}: {other}", folder.display())),
+        other => PrepareError::Refused(format!("task {}: {other}", folder.display())),
     })?;
     drop(turn);
     let text = disk::read(&copied.path.join(TASK_FILE), MAX_TASK).map_err(|e| not_now(e.to_string()))?;
     let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
     let task = Task::read(&text).map_err(|faults| {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-        NotMade::Refused(format!("task {}: {}", folder.display(), faults.join("; ")))
+        PrepareError::Refused(format!("task {}: {}", folder.display(), faults.join("; ")))
     })?;
     Ok((task, copied))
 }
 
 /// Everything that launching an executor needs.
-pub(super) struct Launching {
+pub(super) struct LaunchRequest {
     pub(super) launcher: Launcher,
     pub(super) program: PathBuf,
     pub(super) folder: Folder,
@@ -163,12 +163,12 @@ pub(super) struct Launching {
     pub(super) ahead: Option<Ahead>,
 }
 
-impl Launching {
+impl LaunchRequest {
     pub(super) async fn launch(mut self) -> Event {
         let run = self.plan.run;
         if let Some(ahead) = self.ahead.take() {
             match ahead.go() {
-                Ok(()) => return Event::Launched { run, launched: true },
+                Ok(()) => return Event::LaunchFinished { run, launched: true },
                 Err(error) => tracing::warn!(run = %run, "the executor that was to wait is gone: {error}"),
             }
         }
@@ -176,7 +176,7 @@ impl Launching {
             Ok(handed) => handed,
             Err(why) => {
                 tracing::warn!(run = %run, order = %self.plan.order, "not started yet: {}", why.why);
-                return Event::Unlaunched { run, why };
+                return Event::LaunchDeferred { run, why };
             }
         };
         let handed = handed.as_ref().map(|bytes| bytes.as_slice());
@@ -186,11 +186,11 @@ impl Launching {
         if let Err(error) = &launched {
             tracing::error!(run = %run, order = %self.plan.order, "{error}");
         }
-        Event::Launched { run, launched: launched.is_ok() }
+        Event::LaunchFinished { run, launched: launched.is_ok() }
     }
 }
 
-impl Launching {
+impl LaunchRequest {
     /// What the executor needs for Vault: nothing, if its task wants no secrets.
     async fn hand_over(&self) -> Result<Option<Zeroizing<Vec<u8>>>, NotReady> {
         if self.plan.secrets.is_empty() {
@@ -237,13 +237,14 @@ pub(super) fn void(folder: &Folder, epoch: u32) -> Result<bool, FolderError> {
 ///
 /// # Errors
 /// Where it cannot be told whether anything of the run lives: then nothing may start.
-pub(super) async fn end_survivors(
+pub(super) async fn kill_leftovers(
     launcher: &Launcher,
     folder: &Folder,
     runtime: &Path,
 ) -> Result<usize, String> {
     let run = folder.run();
-    let mark = Mark::of(folder.path(), run, *launcher == Launcher::Systemd).map_err(|e| e.to_string())?;
+    let mark =
+        ProcessSelector::of(folder.path(), run, *launcher == Launcher::Systemd).map_err(|e| e.to_string())?;
     let alive = mark.end_all(SURVIVORS_GRACE).await.map_err(|error| error.to_string())?.len();
     let asked = Instant::now();
     let mut pause = Duration::from_millis(10);
@@ -257,7 +258,7 @@ pub(super) async fn end_survivors(
     if alive > 0 {
         tracing::error!(run = %run, "{alive} processes cannot be ended at {}", clock::now());
     } else {
-        memory::sweep_run(runtime, run);
+        secret_mount::sweep_run(runtime, run);
     }
     Ok(alive)
 }

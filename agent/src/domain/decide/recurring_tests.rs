@@ -3,8 +3,8 @@
 use jiff::SignedDuration;
 
 use super::*;
-use crate::domain::memory::{Closing, Stage};
-use crate::domain::reconcile::Answer;
+use crate::domain::reconcile::ProbeAnswer;
+use crate::domain::state::{Closing, Stage};
 
 pub(crate) const NIGHTLY: &str = "30 2 * * *";
 
@@ -63,14 +63,14 @@ impl Model {
     }
 
     /// The probe of the order is asked, and says so.
-    fn says(&mut self, answer: Answer) {
+    fn says(&mut self, answer: ProbeAnswer) {
         let key: OrderKey = HOST.parse().unwrap();
         assert_eq!(self.asked, std::slice::from_ref(&key), "it is asked at {}", self.now);
         self.answers.entry(key).or_default().take(self.now, answer);
         self.settle();
     }
 
-    pub(crate) fn of(&self, key: &str) -> &crate::domain::memory::Remembered {
+    pub(crate) fn of(&self, key: &str) -> &crate::domain::state::OrderState {
         &self.memory.orders[&key.parse().unwrap()]
     }
 
@@ -80,7 +80,7 @@ impl Model {
     }
 
     fn counts(&self) -> (u32, u32) {
-        let standing = &self.of(HOST).standing;
+        let standing = &self.of(HOST).recurrence;
         (standing.missed, standing.overlaps)
     }
 }
@@ -398,7 +398,7 @@ fn a_schedule_under_a_doubtful_clock_loses_nothing_but_time() {
     model.clock = Clock::Unsynchronised;
     model.write(HOST, &scheduled(NIGHTLY, ""));
     assert_eq!(model.wait_of(HOST).0, Reason::Clock);
-    assert_eq!(model.of(HOST).standing.handled, None, "no instant of a false future is handled");
+    assert_eq!(model.of(HOST).recurrence.handled, None, "no instant of a false future is handled");
     model.clock = Clock::Synchronised;
     model.go_to("2026-11-21T12:00:00Z");
     assert_eq!(model.wait_of(HOST).0, Reason::Schedule);
@@ -443,11 +443,11 @@ fn two_does_not_hold_a_minute_apart_start_and_the_third_drift_is_held() {
     assert_eq!(model.started(), ["hosts/h/o r1"], "placed, it is carried out as any order");
     let drift = |model: &mut Model, from: &str, n: u32| {
         model.go_to(from);
-        model.says(Answer::DoesNotHold);
+        model.says(ProbeAnswer::DoesNotHold);
         assert!(model.started().is_empty() && model.asked.is_empty(), "once is not enough");
         let second = model.now + SignedDuration::from_secs(60);
         model.go_to(&second.to_string());
-        model.says(Answer::DoesNotHold);
+        model.says(ProbeAnswer::DoesNotHold);
         assert_eq!(model.started().last().cloned(), (n < 3).then(|| format!("hosts/h/o drift {n}")));
     };
     drift(&mut model, "2026-11-21T12:15:00Z", 1);
@@ -467,7 +467,7 @@ fn two_does_not_hold_a_minute_apart_start_and_the_third_drift_is_held() {
     assert_eq!((model.held(HOST), model.started().len()), (None, 0));
     for time in ["2026-11-22T13:00:00Z", "2026-11-22T13:01:00Z"] {
         model.go_to(time);
-        model.says(Answer::DoesNotHold);
+        model.says(ProbeAnswer::DoesNotHold);
     }
     assert_eq!(model.started(), ["hosts/h/o drift 3"], "numbers are not used twice");
 }
@@ -477,14 +477,19 @@ fn a_state_that_lasts_between_two_drifts_keeps_the_breaker_shut() {
     let mut model = Model::with(HOST, "{task: t, revision: r1, by: r1, reconcile: 15m}");
     model.started();
     for n in 1..=6 {
-        for answer in [Answer::DoesNotHold, Answer::DoesNotHold, Answer::Holds, Answer::Holds, Answer::Holds]
-        {
+        for answer in [
+            ProbeAnswer::DoesNotHold,
+            ProbeAnswer::DoesNotHold,
+            ProbeAnswer::Holds,
+            ProbeAnswer::Holds,
+            ProbeAnswer::Holds,
+        ] {
             let wake = model.decision.wake.unwrap_or(model.now);
             model.go_to(&wake.to_string());
             model.says(answer);
         }
         assert_eq!(model.started(), [format!("hosts/h/o drift {n}")]);
-        assert_eq!(model.of(HOST).standing.unsettled, 0);
+        assert_eq!(model.of(HOST).recurrence.unsettled, 0);
     }
 }
 
@@ -495,7 +500,7 @@ fn cannot_tell_is_never_a_start() {
     for _ in 0..10 {
         let wake = model.decision.wake.unwrap();
         model.go_to(&wake.to_string());
-        model.says(Answer::CannotTell("no route to the database".into()));
+        model.says(ProbeAnswer::CannotTell("no route to the database".into()));
         let wait = &model.decision.waits[&HOST.parse().unwrap()];
         assert!(wait.detail.as_ref().unwrap().contains("no route"), "{wait:?}");
     }
@@ -583,7 +588,7 @@ fn lost_rights_are_no_outage() {
 }
 
 /// Any history of a few operations around the instants of an hourly schedule, with restarts and clocks that are set:
-/// each occasion starts once, and none that was not due while the order stood.
+/// each activation starts once, and none that was not due while the order stood.
 #[test]
 fn p2_no_firing_starts_twice_in_any_short_history() {
     const OPERATIONS: usize = 10;

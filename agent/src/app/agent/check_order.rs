@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Agent, standing, work};
+use super::{Agent, prepare, recurring};
 use crate::config;
-use crate::domain::decide::{Examined, Needs, SeenOrder};
+use crate::domain::decide::{CheckedOrder, Requirements, SeenOrder};
 use crate::domain::ids::RunId;
 use crate::domain::order::Document;
 use crate::domain::plan::Cause;
@@ -15,8 +15,8 @@ use crate::host::facts;
 impl Agent {
     /// The order as the store shows it; while the store gives no answer at all, as the ledger has it.
     pub(super) fn known(&self, key: &OrderKey) -> Option<&SeenOrder> {
-        let copies = self.sighted.away.then_some(&self.standings.copies);
-        copies.map_or_else(|| self.seeing.orders.get(key), |copies| copies.get(key))
+        let copies = self.sync.away.then_some(&self.recurring.copies);
+        copies.map_or_else(|| self.desired.orders.get(key), |copies| copies.get(key))
     }
 
     pub(super) fn examine(&mut self, key: &OrderKey) -> bool {
@@ -29,12 +29,17 @@ impl Agent {
             ))
         } else {
             let place = self.place(PathBuf::new());
-            let work =
-                work::About { key, host: &self.host, run: RunId::new(0, 0), cause: Cause::Placed, place };
+            let work = prepare::RunContext {
+                key,
+                host: &self.host,
+                run: RunId::new(0, 0),
+                cause: Cause::Placed,
+                place,
+            };
             self.catalog.refresh(&order.task).map_err(|error| error.to_string()).and_then(|loaded| {
                 let plan = work.plan(order, &loaded.task, String::new())?;
                 let task = &loaded.task;
-                if let Some(why) = standing::unbearable(order, task) {
+                if let Some(why) = recurring::unbearable(order, task) {
                     return Err(why);
                 }
                 let closed = task.gates.iter().find_map(closed);
@@ -42,10 +47,10 @@ impl Agent {
                 let (probe, emergency) = (plan.probe.is_some(), task.emergency);
                 let secrets = !plan.secrets.is_empty();
                 let (locks, plan) = (plan.resources, plan.version);
-                Ok(Needs { repeatable, locks, closed, offline, probe, secrets, emergency, plan })
+                Ok(Requirements { repeatable, locks, closed, offline, probe, secrets, emergency, plan })
             })
         };
-        self.examined.insert(key.clone(), Examined { index: seen.index, finding });
+        self.checked_orders.insert(key.clone(), CheckedOrder { index: seen.index, finding });
         true
     }
 }

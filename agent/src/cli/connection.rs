@@ -12,11 +12,11 @@ use crate::config::{Fragment, Settings, StoreSettings, load};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::store::Store;
-use crate::store::consul::ConsulLayer;
+use crate::store::consul::PartialConsul;
 
 /// Options of each command that asks a store.
 #[derive(Args, Default)]
-pub(super) struct PlaceArgs {
+pub(super) struct ConnectionArgs {
     /// The configuration file; without it /etc/hostler/hostler.yml, if it is there
     #[arg(long, short, value_name = "FILE", help_heading = "Where")]
     pub(super) config: Option<PathBuf>,
@@ -26,21 +26,21 @@ pub(super) struct PlaceArgs {
 }
 
 /// An open store.
-pub(super) struct Place {
+pub(super) struct Connection {
     pub(super) store: Arc<dyn Store>,
     pub(super) keys: Keys,
 }
 
-impl PlaceArgs {
+impl ConnectionArgs {
     /// The settings; the environment names the token of the person who types, so it wins over the host's own.
     pub(super) fn settings(&self) -> Result<Settings, Failure> {
         let mut settings = self.host_settings()?;
         if let StoreSettings::Consul(layer) = &mut settings.store {
-            for (name, fix) in ConsulLayer::unread(&env) {
+            for (name, fix) in PartialConsul::unread(&env) {
                 show::note(format!("{name} is set and not read: {fix}"));
             }
-            let ConsulLayer { token, token_file, .. } = ConsulLayer::from_env(&env)?;
-            let person = ConsulLayer { token, token_file, ..ConsulLayer::default() };
+            let PartialConsul { token, token_file, .. } = PartialConsul::from_env(&env)?;
+            let person = PartialConsul { token, token_file, ..PartialConsul::default() };
             **layer = person.over(layer.as_ref().clone());
         }
         Ok(settings)
@@ -49,7 +49,7 @@ impl PlaceArgs {
     /// The settings as the agent has them: for looking at what the agent may do.
     pub(super) fn host_settings(&self) -> Result<Settings, Failure> {
         if let Some(dir) = &self.store_dir {
-            let mut settings = Fragment::default().settle(ConsulLayer::default())?;
+            let mut settings = Fragment::default().settle(PartialConsul::default())?;
             settings.store = StoreSettings::Dir(dir.clone());
             return Ok(settings);
         }
@@ -62,13 +62,13 @@ impl PlaceArgs {
     }
 
     /// The store, which must be there: a mistyped folder is not made.
-    pub(super) fn open(&self) -> Result<Place, Failure> {
-        Place::existing(&self.settings()?)
+    pub(super) fn open(&self) -> Result<Connection, Failure> {
+        Connection::existing(&self.settings()?)
     }
 
     /// The store, which may be made.
-    pub(super) fn make(&self) -> Result<Place, Failure> {
-        Place::of(&self.settings()?)
+    pub(super) fn make(&self) -> Result<Connection, Failure> {
+        Connection::of(&self.settings()?)
     }
 }
 
@@ -77,7 +77,7 @@ fn no_folder(dir: &Path) -> Failure {
     fault(Exit::NotFound, message)
 }
 
-impl Place {
+impl Connection {
     /// The store of these settings, which must be there.
     pub(super) fn existing(settings: &Settings) -> Result<Self, Failure> {
         match &settings.store {

@@ -10,17 +10,17 @@ use tokio::time::sleep;
 use super::{Agent, Event};
 use crate::domain::audit::Entry;
 use crate::domain::ids::RunId;
-use crate::domain::memory::Memory;
 use crate::domain::name::Name;
+use crate::domain::state::LedgerState;
 use crate::host::{clock, facts};
 use crate::ledger::audit::{AuditError, contradicts};
+use crate::report::agent_key::AgentKey;
 use crate::report::document::{self, Author, OrderReport};
-use crate::report::own::Own;
 use crate::report::writer::{self, Signals};
 use crate::store::{Read, StoreError, portions};
 
 /// The run that each order's report names; none where the report cannot be read, as after a downgrade.
-pub(super) type Past = BTreeMap<Name, Option<RunId>>;
+pub(super) type PriorReports = BTreeMap<Name, Option<RunId>>;
 
 /// The first pause after trouble with the store; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -29,14 +29,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 impl Agent {
     /// Asks the store until it answers; the answer comes as an event.
-    pub(super) fn read_past(&self) {
+    pub(super) fn read_prior_reports(&self) {
         let (store, prefix) = (Arc::clone(&self.store), self.settings.keys.order_reports(&self.host));
         let own_key = self.settings.keys.agent_report(&self.host);
         self.send(async move {
             let mut pause = FIRST_PAUSE;
             loop {
                 let own = async { store.look(&[Read::Key(own_key.clone())]).await };
-                let mut named = Past::new();
+                let mut named = PriorReports::new();
                 let reports = portions::read(store.as_ref(), &prefix, |entry| {
                     let order = entry.key.strip_prefix(&prefix).and_then(|order| order.parse::<Name>().ok());
                     let Some(order) = order else { return };
@@ -62,7 +62,7 @@ impl Agent {
                                 })
                                 .ok()
                         });
-                        return Event::Past(named, author.unwrap_or_default());
+                        return Event::PriorReports(named, author.unwrap_or_default());
                     }
                     Err(error) => tracing::debug!("the host's own reports are not read yet: {error}"),
                 }
@@ -74,17 +74,17 @@ impl Agent {
     }
 
     /// From now on decisions are made, and reports are written.
-    pub(super) fn begin_reports(&mut self, past: Past, author: &Author) {
-        self.compare_audit(&past, author);
-        let (rivals, told) = watch::channel(None);
-        self.rivals = told;
+    pub(super) fn start_reporting(&mut self, prior_reports: PriorReports, author: &Author) {
+        self.compare_audit(&prior_reports, author);
+        let (name_conflicts, told) = watch::channel(None);
+        self.name_conflicts = told;
         let (refused, told) = watch::channel(None);
         self.refused_reports = told;
-        let own = Own {
+        let own = AgentKey {
             id: self.who.id.clone(),
             boot: self.boot.clone(),
             doubtful: self.who.differs.is_some(),
-            rivals,
+            name_conflicts,
             wrote: false,
         };
         let (store, keys) = (Arc::clone(&self.store), self.settings.keys.clone());
@@ -97,12 +97,12 @@ impl Agent {
             self.wanted.subscribe(),
             Signals { written: self.reported.clone(), refused },
         ));
-        self.past = Some(past);
+        self.prior_reports = Some(prior_reports);
     }
 
     /// Holds the audit against the line that this host reported last, before a report is written over it. From a record
     /// with less nothing goes on; a host whose whole memory was put back or lost goes on, and its record names the gap.
-    fn compare_audit(&mut self, past: &Past, author: &Author) {
+    fn compare_audit(&mut self, prior_reports: &PriorReports, author: &Author) {
         let (same_id, same_machine) = (author.id == self.who.id, author.machine == facts::machine_id());
         if !same_id && !same_machine {
             return;
@@ -116,7 +116,7 @@ impl Agent {
         let compared = match contradicts(&self.settings.state_dir, reported) {
             Ok(None) => return,
             Ok(Some(why)) => {
-                let forgot = self.ledger.as_ref().is_ok_and(|ledger| forgets(ledger.memory(), past));
+                let forgot = self.ledger.as_ref().is_ok_and(|ledger| forgets(ledger.state(), prior_reports));
                 if !(same_id && same_machine) || forgot {
                     tracing::warn!("{why}; this host's memory was put back or lost, so its record goes on");
                     let gap = Entry::gap(reported, "the host's memory was put back, lost or adopted");
@@ -135,9 +135,13 @@ impl Agent {
 }
 
 /// Whether this host reported a newer run than any that the ledger knows: ids sort by the time of their making.
-fn forgets(memory: &Memory, past: &Past) -> bool {
-    let occasions =
+fn forgets(memory: &LedgerState, prior_reports: &PriorReports) -> bool {
+    let activations =
         memory.orders.values().flat_map(|order| order.current.iter().chain(order.previous.as_deref()));
-    let newest = occasions.map(|occasion| occasion.run).max();
-    past.values().flatten().max().is_some_and(|reported| newest.is_none_or(|newest| newest < *reported))
+    let newest = activations.map(|activation| activation.run).max();
+    prior_reports
+        .values()
+        .flatten()
+        .max()
+        .is_some_and(|reported| newest.is_none_or(|newest| newest < *reported))
 }

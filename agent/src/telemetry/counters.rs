@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use smol_str::SmolStr;
 
-use crate::domain::memory::End;
+use crate::domain::state::End;
 
 /// The bounds of the buckets of durations, in seconds: from a moment to half a day.
 pub const BUCKETS: [f64; 9] = [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0];
@@ -59,11 +59,11 @@ impl Counts {
 
 /// All that is counted.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tally {
+pub struct RunCounters {
     tasks: BTreeMap<SmolStr, Counts>,
 }
 
-impl Tally {
+impl RunCounters {
     /// Shows a task from now on, also before its first run: an increase from nothing to 1 is seen by nobody.
     pub fn know(&mut self, task: &str) {
         self.of(task);
@@ -106,15 +106,15 @@ mod tests {
 
     #[test]
     fn runs_are_counted_by_task_and_end_and_timed_in_buckets() {
-        let mut tally = Tally::default();
-        tally.know("backup");
+        let mut counters = RunCounters::default();
+        counters.know("backup");
         for (end, seconds) in
             [(End::Succeeded, 0.5), (End::Succeeded, 60.0), (End::Failed, 50_000.0), (End::Failed, -3.0)]
         {
-            tally.count("backup", end, Some(seconds));
+            counters.count("backup", end, Some(seconds));
         }
-        tally.count("backup", End::Cancelled, None);
-        let (_, counts) = tally.tasks().next().unwrap();
+        counters.count("backup", End::Cancelled, None);
+        let (_, counts) = counters.tasks().next().unwrap();
         let ends: Vec<_> = counts.ends().filter(|(_, count)| *count > 0).collect();
         assert_eq!(ends, [("succeeded", 2), ("failed", 2), ("cancelled", 1)]);
         let cumulative: Vec<u64> = counts.cumulative().map(|(_, count)| count).collect();
@@ -124,12 +124,12 @@ mod tests {
 
     #[test]
     fn the_names_of_tasks_have_a_bound() {
-        let mut tally = Tally::default();
+        let mut counters = RunCounters::default();
         for n in 0..1000 {
-            tally.count(&format!("t{n}"), End::Succeeded, Some(1.0));
+            counters.count(&format!("t{n}"), End::Succeeded, Some(1.0));
         }
-        assert_eq!(tally.tasks().count(), MOST_TASKS + 1);
-        let others = tally.tasks().find(|(task, _)| *task == OTHERS).unwrap().1;
+        assert_eq!(counters.tasks().count(), MOST_TASKS + 1);
+        let others = counters.tasks().find(|(task, _)| *task == OTHERS).unwrap().1;
         assert_eq!(others.timed, 1000 - MOST_TASKS as u64);
         assert!(OTHERS.parse::<crate::domain::name::Name>().is_err());
     }

@@ -7,26 +7,27 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Acted, Asked, Closing, Held, Remembered, Unreadable};
+use super::{Acted, Closing, Held, OrderState, RunRequest, Unreadable};
 use crate::domain::control::ControlId;
-use crate::domain::ids::{Identity, RunId};
+use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::name::Name;
 use crate::domain::plan::Cause;
+use crate::domain::secret_watch::SecretVersion;
 use crate::domain::source::{OrderKey, Source};
-use crate::domain::watched::Version;
 
 /// One thing that the agent found or decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Fact {
-    /// A new occasion.
-    Occasion {
+    /// A new activation.
+    #[serde(rename = "occasion")]
+    Activation {
         /// Of this order.
         key: OrderKey,
         /// The id of its run.
         run: RunId,
         /// The order's identity.
-        identity: Identity,
+        identity: InstructionHash,
         /// The index under which it was seen.
         index: u64,
         /// Why.
@@ -34,12 +35,12 @@ pub enum Fact {
         /// When.
         at: Timestamp,
     },
-    /// An identity that is no occasion of its own: the order has a schedule.
+    /// An identity that is no activation of its own: the order has a schedule.
     Taken {
         /// Of this order.
         key: OrderKey,
         /// The order's identity.
-        identity: Identity,
+        identity: InstructionHash,
         /// The index under which it was seen.
         index: u64,
         /// When.
@@ -89,14 +90,14 @@ pub enum Fact {
         /// Of this order.
         key: OrderKey,
     },
-    /// A version of a secret that the order watches is known. Stands in one record with the occasion that it leads to.
+    /// A version of a secret that the order watches is known. Stands in one record with the activation that it leads to.
     Version {
         /// Of this order.
         key: OrderKey,
         /// Where the secret is.
         path: String,
         /// Which.
-        version: Version,
+        version: SecretVersion,
     },
     /// What the clock said while something kept it right.
     Clock {
@@ -140,7 +141,7 @@ pub enum Fact {
         /// The id under which it is tried again.
         next: RunId,
     },
-    /// An occasion is over.
+    /// An activation is over.
     Closed {
         /// Of this order.
         key: OrderKey,
@@ -175,20 +176,20 @@ pub enum Fact {
         acted: Acted,
     },
     /// An operator wants something of a run; its executor is told next.
-    Asked {
+    RunRequest {
         /// Of this order.
         key: OrderKey,
         /// Which.
         run: RunId,
         /// What.
-        asked: Asked,
+        asked: RunRequest,
     },
     /// What is held is what stands, and is not carried out.
     Rebased {
         /// Of this order.
         key: OrderKey,
         /// What it says.
-        identity: Identity,
+        identity: InstructionHash,
         /// Under which index.
         index: u64,
     },
@@ -207,7 +208,7 @@ pub enum Fact {
         /// Which.
         key: OrderKey,
         /// All that is remembered of it.
-        order: Box<Remembered>,
+        order: Box<OrderState>,
     },
 }
 
@@ -215,7 +216,7 @@ impl Fact {
     /// The first version of the ledger that can say this.
     pub fn format(&self) -> u32 {
         match self {
-            Self::Version { .. } | Self::Occasion { cause: Cause::Secret { .. }, .. } => 2,
+            Self::Version { .. } | Self::Activation { cause: Cause::Secret { .. }, .. } => 2,
             _ => 1,
         }
     }
