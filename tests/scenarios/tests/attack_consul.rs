@@ -4,9 +4,11 @@
 #![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
 
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::Instant;
 
-use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Fake, Host, Reply, eventually};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Fake, Host, Reply, eventually, free_ports};
 use serde_json::{Value, json};
 
 /// What the agent lives in, with everything at its bound, in KiB.
@@ -162,6 +164,77 @@ fn p10_a_flooded_group_holds_its_own_orders_and_no_others() {
         conditions if conditions.contains("too much") => Err(conditions),
         _ => Ok(()),
     });
+}
+
+/// All of it at the same time: prefixes as full as is read, values that are dropped, a group with too many names,
+/// telemetry's connections, controls, and runs that print without end.
+#[test]
+fn p9_everything_at_its_bound_at_once_fits_into_64_mib() {
+    let consul = Consul::dev();
+    let mut host = Host::on_consul("full", &consul);
+    let [port] = free_ports();
+    host.configure(&format!(
+        "groups: [a, b, c]\nclock: trusted\ntelemetry: {{listen: \"127.0.0.1:{port}\"}}\nruns: {{parallel: 5}}"
+    ));
+    host.counting_task("count", "once:x", "0");
+    host.task(
+        "noisy",
+        "name: noisy\nversion: 1\nsteps:\n- name: print\n  run: [./print]\n",
+        &[(
+            "print",
+            "#!/bin/sh\nwhile :; do head -c 100000 /dev/zero | tr '\\0' 'n'; echo; sleep 0.05; done\n",
+        )],
+    );
+    for group in ["a", "b", "c"] {
+        consul.put(&format!("hostler/orders/groups/{group}/_hostler"), "{}");
+    }
+    for noise in 0..4 {
+        host.order(&format!("noisy-{noise}"), "task: noisy");
+    }
+    host.start();
+    for noise in 0..4 {
+        host.wait_for(&format!("noisy-{noise}"), &["running"]);
+    }
+    let full = format!("task: count\nnot_before: 2999-01-01T00:00:00Z\nspread: 0s\n# {}", "x".repeat(55_000));
+    let large = "x".repeat(500_000);
+    for place in ["hosts/full", "groups/a", "groups/b", "groups/all"] {
+        for n in 0..50 {
+            let name = place.replace('/', "-");
+            consul.put(&format!("hostler/orders/{place}/{name}-{n}"), &full);
+        }
+        for n in 0..20 {
+            consul.put(&format!("hostler/orders/{place}/_L{n}"), &large);
+        }
+    }
+    transact(&consul, "set", (0..40_000).map(|n| format!("hostler/orders/groups/c/N{n}")), "");
+    let id = |n: u32| format!("01M880X0ZG0FH59TKJ1N{n:06}");
+    transact(&consul, "set", (0..2_000).map(|n| format!("hostler/control/hosts/full/o/{}", id(n))), "");
+    let mut silent = Vec::new();
+    let mut connect = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
+        stream.write_all(b"GET /metri").map_err(|error| error.to_string())?;
+        silent.push(stream);
+        Ok::<_, String>(())
+    };
+    eventually(DEFAULT_TIMEOUT, &mut connect);
+    for _ in 0..200 {
+        connect().expect("a connection");
+    }
+    condition(&host, &["too much to answer to list", "orders/groups/c/"]);
+    host.wait_for("groups-all-49", &["waiting schedule"]);
+    // Each touch has all of the host's prefix sent again.
+    for n in 0..3 {
+        host.order("own", &format!("task: count\nrevision: 'r{n}'"));
+        host.wait_completed("own", n + 1);
+        small(&host);
+    }
+    for noise in 0..4 {
+        let (exit, said) =
+            host.hostler(&["cancel", &format!("noisy-{noise}"), "--host", "full", "--wait", "60s"]);
+        assert_eq!(exit, 0, "{said}");
+        host.wait_for(&format!("noisy-{noise}"), &["cancelled"]);
+    }
+    small(&host);
 }
 
 /// A server that never ends an answer, and each time in another way: what is read of it has a bound in bytes, pieces and
