@@ -104,7 +104,7 @@ impl PrefixWatch {
             State::Pending | State::Current(_) => None,
             State::NoMarker => {
                 let cure = "has no marker or may not be read; run hostler enroll, check the token";
-                Some(Condition::new(Kind::NotVisible, format!("not all_current: {} {cure}", self.prefix)))
+                Some(Condition::new(Kind::NotVisible, format!("not visible: {} {cure}", self.prefix)))
             }
             State::TooLarge(why) => {
                 let held = match self.place {

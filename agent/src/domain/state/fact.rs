@@ -176,6 +176,7 @@ pub enum Fact {
         acted: Acted,
     },
     /// An operator wants something of a run; its executor is told next.
+    #[serde(rename = "asked")]
     RunRequest {
         /// Of this order.
         key: OrderKey,
