@@ -36,13 +36,18 @@ fn wrong(path: &Path, why: &str) -> io::Error {
     io::Error::other(format!("{}: {why}", path.display()))
 }
 
+/// Whether the path names devices and streams, not files. /dev/shm is a folder for files like any other.
+fn is_special(path: &Path) -> bool {
+    (path.starts_with("/dev") && !path.starts_with("/dev/shm")) || path.starts_with("/proc")
+}
+
 impl Target {
     /// Looks at the path, and writes nothing.
     ///
     /// # Errors
     /// With the path, if nothing can be written there.
     pub fn look(path: &Path) -> io::Result<Self> {
-        let special = path.starts_with("/dev") || path.starts_with("/proc");
+        let special = is_special(path);
         match std::fs::metadata(path) {
             Ok(found) => {
                 let kind = found.file_type();
@@ -71,7 +76,7 @@ impl Target {
                     let Ok(next) = std::fs::read_link(&real) else { break };
                     real = folder(&real).join(next);
                 }
-                if special || real.starts_with("/dev") {
+                if special || is_special(&real) {
                     return Err(wrong(path, "there is no such device"));
                 }
                 if real.file_name().is_none() || path.to_string_lossy().ends_with('/') {
@@ -259,6 +264,14 @@ mod tests {
         assert!(
             Target::look(Path::new("/dev/no-such-disk")).unwrap_err().to_string().contains("no such device")
         );
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() {
+            let new = memory.join(format!("hostler-depot-test-{}", std::process::id()));
+            assert_eq!(Target::look(&new).unwrap(), Target::File(new));
+            let old = tempfile::NamedTempFile::new_in(memory).unwrap();
+            let real = std::fs::canonicalize(old.path()).unwrap();
+            assert_eq!(Target::look(old.path()).unwrap(), Target::File(real), "replaced when it is whole");
+        }
     }
 
     #[test]
