@@ -15,17 +15,6 @@ use crate::made::{Begun, Intent};
 use crate::report;
 use crate::server::{Bounds, Session, literal};
 
-/// Settings that are decided otherwise, or would lead the cluster to files of another one.
-const TAKEN: [&str; 7] = [
-    "config_file",
-    "data_directory",
-    "external_pid_file",
-    "hba_file",
-    "ident_file",
-    "port",
-    "unix_socket_directories",
-];
-
 /// What is made.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Plan {
@@ -99,7 +88,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
     if name.is_empty() || !name.chars().all(plain) || value.chars().any(char::is_control) {
         return Err(format!("`{text}` is no setting"));
     }
-    if TAKEN.contains(&name.as_str()) {
+    if layout::PLACES.contains(&name.as_str()) {
         return Err(format!("{name} is decided by the name and the port of the cluster"));
     }
     Ok((name, value.to_owned()))

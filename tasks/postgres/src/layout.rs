@@ -20,6 +20,17 @@ const SLOW: Duration = Duration::from_secs(600);
 /// The oldest version that is dealt with.
 const OLDEST: u16 = 13;
 
+/// Settings that follow from a cluster's name, port and folders: never taken from a user, nor from another cluster.
+pub const PLACES: [&str; 7] = [
+    "config_file",
+    "data_directory",
+    "external_pid_file",
+    "hba_file",
+    "ident_file",
+    "port",
+    "unix_socket_directories",
+];
+
 /// A cluster of this host.
 #[derive(Clone, Debug)]
 pub struct Cluster {

@@ -46,6 +46,10 @@ pub struct Segment {
 pub struct Size(u32);
 
 impl Size {
+    /// The smallest, for tests.
+    #[cfg(test)]
+    pub(crate) const MIB: Self = Self(1 << 20);
+
     /// `None` if it is no size that a cluster can have.
     pub fn new(bytes: u64) -> Option<Self> {
         let bytes = u32::try_from(bytes).ok()?;

@@ -180,29 +180,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::{Rule, floors, needless};
-    use crate::backup::record::{Backup, Record};
+    use crate::backup::record::Backup;
     use crate::depot::Stored;
     use crate::wal::{Lsn, Size};
 
     fn backup(day: i64, damaged: bool) -> Backup {
-        let time = Timestamp::from_second(day * 86_400).unwrap();
-        let record = Record {
-            format: 1,
-            stamp: day.to_string(),
-            cluster: String::new(),
-            system: "7".to_owned(),
-            server: 150_000,
-            timeline: 1,
-            start: String::new(),
-            stop: String::new(),
-            segment: 1 << 20,
-            began: time,
-            stopped: time,
-            bytes: 1,
-        };
-        let size = Size::new(1 << 20).unwrap();
         let damage = damaged.then(String::new);
-        Backup { record, system: 7, start: Lsn(1), stop: Lsn(2), size, damage }
+        Backup { damage, ..Backup::of_tests(&day.to_string(), day * 86_400, 1, 2) }
     }
 
     #[test]

@@ -69,6 +69,29 @@ impl Record {
     }
 }
 
+#[cfg(test)]
+impl Backup {
+    /// One of those that tests compare: its name, when it began and ended, in seconds, and from where to where it goes.
+    pub(crate) fn of_tests(stamp: &str, at: i64, start: u64, stop: u64) -> Self {
+        let time = Timestamp::from_second(at).unwrap_or_default();
+        let record = Record {
+            format: FORMAT,
+            stamp: stamp.to_owned(),
+            cluster: String::new(),
+            system: "7".to_owned(),
+            server: 150_000,
+            timeline: 1,
+            start: String::new(),
+            stop: String::new(),
+            segment: Size::MIB.bytes(),
+            began: time,
+            stopped: time,
+            bytes: 1,
+        };
+        Self { record, system: 7, start: Lsn(start), stop: Lsn(stop), size: Size::MIB, damage: None }
+    }
+}
+
 impl Backup {
     /// The major version of its server.
     pub fn version(&self) -> u16 {

@@ -14,22 +14,15 @@ use crate::server::Session;
 const RATE: Duration = Duration::from_secs(1);
 /// Bytes a second that a copy makes at least, on a slow disk.
 const COPY: u64 = 20 << 20;
-/// Settings that belong to one cluster, or to its archive, and are not carried over.
-const OWN: [&str; 14] = [
+/// Settings that belong to one cluster, or to its archive, and are not carried over, beside those of its places.
+const OWN: [&str; 7] = [
     "archive_cleanup_command",
     "archive_command",
     "archive_library",
     "archive_mode",
     "cluster_name",
-    "config_file",
-    "data_directory",
-    "external_pid_file",
-    "hba_file",
-    "ident_file",
-    "port",
     "primary_conninfo",
     "primary_slot_name",
-    "unix_socket_directories",
 ];
 
 /// The settings of a cluster's files that a new cluster is given, each with its value as it is written there.
@@ -44,6 +37,7 @@ pub async fn carried(admin: &Session) -> Result<Vec<(String, String)>, Error> {
     for row in rows {
         if let [Some(name), Some(value)] = row.as_slice() {
             let own = OWN.contains(&name.as_str())
+                || layout::PLACES.contains(&name.as_str())
                 || name.starts_with("recovery_target")
                 || name == "stats_temp_directory";
             if !own {

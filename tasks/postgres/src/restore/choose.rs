@@ -223,28 +223,12 @@ mod tests {
     use jiff::Timestamp;
 
     use super::{Target, pick};
-    use crate::backup::record::{Backup, Record};
-    use crate::wal::{Lsn, Size};
+    use crate::backup::record::Backup;
+    use crate::wal::Lsn;
 
     fn backup(at: i64) -> Backup {
-        let time = Timestamp::from_second(at).unwrap();
-        let record = Record {
-            format: 1,
-            stamp: format!("b{at}"),
-            cluster: String::new(),
-            system: "7".to_owned(),
-            server: 150_000,
-            timeline: 1,
-            start: String::new(),
-            stop: String::new(),
-            segment: 1 << 20,
-            began: time,
-            stopped: time,
-            bytes: 1,
-        };
         let place = u64::try_from(at).unwrap();
-        let size = Size::new(1 << 20).unwrap();
-        Backup { record, system: 7, start: Lsn(place - 1), stop: Lsn(place), size, damage: None }
+        Backup::of_tests(&format!("b{at}"), at, place - 1, place)
     }
 
     #[test]

@@ -95,39 +95,48 @@ impl Lab {
     /// A running cluster of this version, ready for logical replication; its port.
     #[track_caller]
     pub(crate) fn cluster(&self, version: u16, more: &str) -> u16 {
+        let made =
+            ["--encoding=UTF8", "--locale=C.UTF-8", "--", "--auth-local=peer", "--auth-host=scram-sha-256"];
+        self.start_cluster(version, &made, &format!("wal_level = logical\nlog_statement = 'ddl'\n{more}"))
+    }
+
+    /// Starts a cluster with the data that is in its folder, or with new data where there is none; its port.
+    ///
+    /// `words` are for `pg_createcluster`: options first, then `--` and those of `initdb`.
+    #[track_caller]
+    pub(crate) fn start_cluster(&self, version: u16, words: &[&str], settings: &str) -> u16 {
         let [port] = free_ports();
-        let version_text = version.to_string();
-        let data = self.path("data").join(&version_text).join(&self.name);
-        let (run, log) = (self.path("run"), self.path(&format!("log-{version}")));
+        let (version, port_text) = (version.to_string(), port.to_string());
+        let data = self.data(&version);
         fs::create_dir_all(data.parent().expect("a parent")).expect("a folder");
         own(data.parent().expect("a parent"));
-        self.run(
-            "pg_createcluster",
-            &[
-                "--datadir",
-                data.to_str().expect("a path"),
-                "--socketdir",
-                run.to_str().expect("a path"),
-                "--logfile",
-                log.to_str().expect("a path"),
-                "--port",
-                &port.to_string(),
-                "--start-conf=manual",
-                "--encoding=UTF8",
-                "--locale=C.UTF-8",
-                &version_text,
-                &self.name,
-                "--",
-                "--auth-local=peer",
-                "--auth-host=scram-sha-256",
-            ],
-        );
-        let conf = self.conf(version).join("postgresql.conf");
+        let (run, log) = (self.path("run"), self.path(&format!("log-{version}")));
+        let place = [
+            "--datadir",
+            data.to_str().expect("a path"),
+            "--socketdir",
+            run.to_str().expect("a path"),
+            "--logfile",
+            log.to_str().expect("a path"),
+            "--port",
+            &port_text,
+            "--start-conf=manual",
+        ];
+        let split = words.iter().position(|word| *word == "--").unwrap_or(words.len());
+        let (options, of_initdb) = words.split_at(split);
+        let named = [version.as_str(), &self.name];
+        let all: Vec<&str> = place.iter().chain(options).chain(&named).chain(of_initdb).copied().collect();
+        self.run("pg_createcluster", &all);
+        let conf = self.path("conf").join(&version).join(&self.name).join("postgresql.conf");
         let text = fs::read_to_string(&conf).expect("the configuration");
-        let more = format!("{text}\nwal_level = logical\nlog_statement = 'ddl'\nfsync = off\n{more}\n");
-        fs::write(&conf, more).expect("the configuration");
-        self.run("pg_ctlcluster", &[&version_text, &self.name, "start"]);
+        fs::write(&conf, format!("{text}\nfsync = off\n{settings}\n")).expect("the configuration");
+        self.run("pg_ctlcluster", &[&version, &self.name, "start"]);
         port
+    }
+
+    /// Where the data of this lab's cluster of a version is.
+    pub(crate) fn data(&self, version: &str) -> PathBuf {
+        self.path("data").join(version).join(&self.name)
     }
 
     /// The folder of a cluster's configuration.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
-use hostler_testkit::{eventually, free_ports};
+use hostler_testkit::eventually;
 
 use crate::kit::{Lab, SOON, as_postgres, output, own};
 
@@ -149,42 +149,20 @@ impl Store {
     /// A running cluster that archives into the store; its port.
     #[track_caller]
     pub(crate) fn cluster(&self, version: u16, more: &str) -> u16 {
-        let [port] = free_ports();
         let data = self.data(version);
         fs::create_dir_all(data.parent().expect("a parent")).expect("a folder");
-        own(data.parent().expect("a parent"));
         let mut copy = Command::new("cp");
         copy.args(["-a", "--reflink=auto"]).args([&template(version), &data]);
         assert!(copy.status().expect("cp").success());
-        let (run, log) = (self.lab.path("run"), self.lab.path(&format!("log-{version}")));
-        let words = [
-            "--datadir",
-            data.to_str().expect("a path"),
-            "--socketdir",
-            run.to_str().expect("a path"),
-            "--logfile",
-            log.to_str().expect("a path"),
-            "--port",
-            &port.to_string(),
-            "--start-conf=manual",
-            &version.to_string(),
-            self.lab.name(),
-        ];
-        self.lab.run("pg_createcluster", &words);
-        let conf = self.lab.conf(version).join("postgresql.conf");
-        let text = fs::read_to_string(&conf).expect("the configuration");
         let hook = self.hook("archive", "%p");
-        let more = format!(
-            "{text}\nfsync = off\nshared_buffers = 8MB\narchive_mode = on\narchive_command = '{hook}'\n{more}\n"
-        );
-        fs::write(&conf, more).expect("the configuration");
-        self.lab.run("pg_ctlcluster", &[&version.to_string(), self.lab.name(), "start"]);
-        port
+        let archiving =
+            format!("shared_buffers = 8MB\narchive_mode = on\narchive_command = '{hook}'\n{more}");
+        self.lab.start_cluster(version, &[], &archiving)
     }
 
     /// Where a cluster's data is.
     pub(crate) fn data(&self, version: u16) -> PathBuf {
-        self.lab.path("data").join(version.to_string()).join(self.lab.name())
+        self.lab.data(&version.to_string())
     }
 
     /// The folder of an object of the depot.
