@@ -24,7 +24,7 @@ use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::{allocator, clock};
-use crate::store::{Entry, Store, StoreError, When};
+use crate::store::{Entry, Store, StoreError, When, portions};
 
 /// A report of something that still goes on is renewed so often, with a jitter of a fifth.
 const RENEW: Duration = Duration::from_secs(300);
@@ -235,7 +235,7 @@ impl Writer {
                     return Err(error);
                 }
                 Err(error) => {
-                    let at = self.refuse(key, &error);
+                    let at = self.refuse(key, error.to_string());
                     again = Some(again.map_or(at, |again| again.min(at)));
                     continue;
                 }
@@ -260,12 +260,18 @@ impl Writer {
             }
         }
         self.deleted.retain(|key| dropped.contains(key));
+        let mut fewer = false;
         for key in dropped {
             if !self.deleted.contains(key) {
                 self.delete(key).await?;
                 self.deleted.insert(Arc::clone(key));
                 self.wrote = true;
+                fewer = true;
             }
+        }
+        if fewer && self.refused.contains_key(self.keys.order_reports(&self.host).as_str()) {
+            // They were too many to be read; now they may not be.
+            return Ok(Some(Instant::now() + AT_MOST_EVERY));
         }
         self.written = Some(written);
         Ok(again)
@@ -280,26 +286,28 @@ impl Writer {
         Ok(())
     }
 
-    /// What the store holds below a prefix; one that may not be read counts as empty, so that all is written.
-    async fn list(&mut self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
-        match self.store.list(prefix).await {
-            Ok(listing) => {
-                self.refused.remove(prefix);
-                Ok(listing.entries)
-            }
-            Err(error) if error.is_away() => Err(error),
-            Err(error) => {
-                self.refuse(&prefix.into(), &error);
-                Ok(Vec::new())
-            }
-        }
+    /// Gives what the store holds below a prefix to `take`, in no order. `false`: not all of it can be read, so that
+    /// what was not given may be there or not.
+    async fn held(&mut self, prefix: &str, take: impl FnMut(Entry) + Send) -> Result<bool, StoreError> {
+        let why = match portions::read(self.store.as_ref(), prefix, take).await {
+            Ok(unread) => match unread.into_iter().next() {
+                None => {
+                    self.refused.remove(prefix);
+                    return Ok(true);
+                }
+                Some((_, why)) => why,
+            },
+            Err(error) if error.is_away() => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        self.refuse(&prefix.into(), why);
+        Ok(false)
     }
 
     /// Remembers that the store refuses a key; says when to try again.
-    fn refuse(&mut self, key: &Arc<str>, error: &StoreError) -> Instant {
+    fn refuse(&mut self, key: &Arc<str>, why: String) -> Instant {
         let before = self.refused.get(key).map(|refusal| refusal.pause);
         let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_REFUSAL));
-        let why = error.to_string();
         if before.is_none() {
             tracing::warn!("a report is refused: {why}");
         }
@@ -347,40 +355,52 @@ impl Writer {
     ) -> Result<BTreeMap<Arc<str>, Written>, StoreError> {
         if let Some(since) = self.failing_since {
             // One cheap question tells whether the store is back.
-            self.list(&self.keys.run_reports(&self.host)).await?;
+            self.held(&self.keys.run_reports(&self.host), drop).await?;
             sleep(clock::jitter(since.elapsed().min(LONGEST_PAUSE))).await;
         }
-        let orders = self.list(&self.keys.order_reports(&self.host)).await?;
-        let runs = self.list(&self.keys.run_reports(&self.host)).await?;
-        self.looked = Some(Instant::now());
-        self.wrote = true;
-        let listed: BTreeSet<&str> = orders.iter().map(|entry| entry.key.as_str()).collect();
-        self.deleted = dropped.iter().filter(|key| !listed.contains(&***key)).cloned().collect();
         let mut written = BTreeMap::new();
         let at = Instant::now().checked_sub(AT_MOST_EVERY).unwrap_or_else(Instant::now);
-        for entry in &orders {
-            let Some((key, report)) = wanted.get_key_value(entry.key.as_str()) else {
+        let mut same = |key: &Arc<str>, report: &Arc<Report>| {
+            written.insert(Arc::clone(key), Written { report: Arc::clone(report), at, renew: None });
+        };
+        // The reports of orders that are to be deleted, and are still there.
+        let mut left: BTreeSet<Arc<str>> = BTreeSet::new();
+        let all_known = self
+            .held(&self.keys.order_reports(&self.host), |entry| {
+                left.extend(dropped.get(entry.key.as_str()).cloned());
                 // The report of an order stays when the order goes.
-                continue;
-            };
-            let held =
-                read::<OrderReport>(entry).map(|held| OrderReport { updated: None, next_by: None, ..held });
-            // One that still goes on is written again: its promise to be renewed was made by an earlier agent.
-            if held.is_some_and(|held| report.is_of(&held)) && !report.goes_on() {
-                report.is_written();
-                written.insert(Arc::clone(key), Written { report: Arc::clone(report), at, renew: None });
-            }
-        }
-        let newest = runs.len().saturating_sub(NEWEST_RUNS);
-        for (i, entry) in runs.iter().enumerate() {
-            match wanted.get_key_value(entry.key.as_str()) {
-                Some((key, report)) if read::<RunReport>(entry).is_some_and(|held| report.is_of(&held)) => {
-                    written.insert(Arc::clone(key), Written { report: Arc::clone(report), at, renew: None });
+                let Some((key, report)) = wanted.get_key_value(entry.key.as_str()) else { return };
+                let held = read::<OrderReport>(&entry).map(|held| OrderReport {
+                    updated: None,
+                    next_by: None,
+                    ..held
+                });
+                // One that still goes on is written again: its promise to be renewed was made by an earlier agent.
+                if held.is_some_and(|held| report.is_of(&held)) && !report.goes_on() {
+                    report.is_written();
+                    same(key, report);
                 }
-                Some(_) => {}
-                None if i < newest => self.delete(&entry.key).await?,
-                None => {}
+            })
+            .await?;
+        // A report that was not seen is not known to be gone.
+        if all_known {
+            self.deleted = dropped.difference(&left).cloned().collect();
+        }
+        let mut runs: BTreeSet<String> = BTreeSet::new();
+        self.held(&self.keys.run_reports(&self.host), |entry| {
+            if let Some((key, report)) = wanted.get_key_value(entry.key.as_str())
+                && read::<RunReport>(&entry).is_some_and(|held| report.is_of(&held))
+            {
+                same(key, report);
             }
+            runs.insert(entry.key);
+        })
+        .await?;
+        self.looked = Some(Instant::now());
+        self.wrote = true;
+        let older = runs.len().saturating_sub(NEWEST_RUNS);
+        for key in runs.iter().take(older).filter(|key| !wanted.contains_key(key.as_str())) {
+            self.delete(key).await?;
         }
         Ok(written)
     }
@@ -412,6 +432,8 @@ mod tests {
         kept: Mutex<BTreeMap<String, Vec<u8>>>,
         refuses: Vec<String>,
         away_at: Vec<String>,
+        /// The prefix that holds too much to be listed.
+        too_large: Mutex<Option<String>>,
         asked: Mutex<Vec<String>>,
         /// So often somebody else writes the agent's own report first.
         faster: Mutex<u32>,
@@ -438,6 +460,11 @@ mod tests {
 
     impl Store for Picky {
         fn list<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Listing> {
+            if self.too_large.lock().unwrap().as_deref() == Some(prefix) {
+                let (place, action) = (String::from("a store"), format!("to list {prefix}"));
+                let error = StoreError::TooLarge { place, action, why: "full".into() };
+                return Box::pin(std::future::ready(Err(error)));
+            }
             let kept = self.kept.lock().unwrap().clone();
             let below = kept.into_iter().filter(|(key, _)| key.starts_with(prefix));
             let entries =
@@ -469,6 +496,7 @@ mod tests {
         }
 
         fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()> {
+            self.asked.lock().unwrap().push(format!("delete {key}"));
             let deleted = self.trouble("delete", key).map(|()| drop(self.kept.lock().unwrap().remove(key)));
             Box::pin(std::future::ready(deleted))
         }
@@ -611,6 +639,32 @@ mod tests {
         assert_eq!(ends(&store.holds()), ["a"]);
         assert!(writer.bring(&wanted).await.is_err());
         assert_eq!(ends(&store.holds()), ["h", "a", "c", "d"]);
+    }
+
+    #[tokio::test]
+    async fn reports_that_are_too_many_to_be_read_are_deleted_and_then_read() {
+        let store = Arc::new(Picky::default());
+        let mut writer = writer(&store);
+        let prefix = writer.keys.order_reports(&writer.host);
+        let gone: Vec<Arc<str>> = (0..200).map(|n| format!("{prefix}gone-{n}").into()).collect();
+        for key in &gone {
+            store.kept.lock().unwrap().insert(key.to_string(), b"{}".to_vec());
+        }
+        *store.too_large.lock().unwrap() = Some(prefix.clone());
+        let mut wanted = wanted(&writer);
+        wanted.dropped = gone.iter().cloned().collect();
+        // What cannot be seen is not known to be gone.
+        let again = writer.bring(&wanted).await.unwrap().unwrap();
+        assert!(again <= Instant::now() + AT_MOST_EVERY);
+        let left = store.holds();
+        assert!(left.iter().all(|key| !key.contains("gone-")), "{left:?}");
+        assert!(writer.refusals().unwrap().contains("full"));
+        *store.too_large.lock().unwrap() = None;
+        writer.bring(&wanted).await.unwrap();
+        assert_eq!(writer.refusals(), None);
+        // Nothing is deleted twice.
+        let asked = store.asked.lock().unwrap();
+        assert_eq!(asked.iter().filter(|asked| asked.starts_with("delete ")).count(), gone.len());
     }
 
     #[tokio::test]
