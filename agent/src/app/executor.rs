@@ -152,7 +152,7 @@ async fn carry_out(
     }
     let (sender, interrupts) = watch::channel(Interrupt::None);
     if folder.cancel().is_some() {
-        // RunRequest for before this epoch began: no command is started that would have to be ended again.
+        // Asked for before this epoch began: no command is started that would have to be ended again.
         sender.send_replace(Interrupt::Cancel);
     }
     tokio::spawn(listen(term, sender, folder.clone()));

@@ -152,7 +152,7 @@ async fn write(
 /// So many hosts are named in a message.
 const MAX_NAMED: usize = 20;
 
-/// Target of hosts for one line; a long list ends with a count.
+/// Names of hosts for one line; a long list ends with a count.
 fn some<'a>(hosts: impl ExactSizeIterator<Item = &'a Name>) -> String {
     let count = hosts.len();
     let named = hosts.take(MAX_NAMED).map(Name::as_str).collect::<Vec<_>>().join(", ");

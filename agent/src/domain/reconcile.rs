@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(answers.finding(at(1), QUARTER, None), Finding::AskAt(at(900)));
         answers.take(at(900), ProbeAnswer::DoesNotHold);
         assert_eq!(answers.finding(at(901), QUARTER, None), Finding::AskAt(at(960)));
-        // RunRequest too early, by whatever cause: not yet.
+        // Asked too early, by whatever cause: not yet.
         answers.take(at(930), ProbeAnswer::DoesNotHold);
         assert_eq!(answers.finding(at(930), QUARTER, None), Finding::AskAt(at(960)));
         answers.take(at(960), ProbeAnswer::DoesNotHold);

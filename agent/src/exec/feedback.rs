@@ -109,7 +109,7 @@ impl StepReportReader {
 
     /// Reads what has come since; true if anything that was understood has.
     pub fn read(&mut self) -> bool {
-        // RunRequest first: what was written before another file took its place is then in the one that is open.
+        // Asked first: what was written before another file took its place is then in the one that is open.
         let other = self.replaced();
         let news = self.take_new();
         match other {

@@ -26,7 +26,7 @@ const LOCKED_FOR: Duration = Duration::from_secs(2);
 /// What secrets lie on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// LedgerState that is never swapped.
+    /// Memory that is never swapped.
     NeverSwapped,
     /// What the runtime folder lies on: memory on every ordinary host, and swapped where there is swap.
     Plain,

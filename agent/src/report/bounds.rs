@@ -1,6 +1,6 @@
 //! The bounds of reports: whatever tasks, orders and hosts put into one, it has room in the store.
 //!
-//! RenderQueue are cut between characters, and lists end with the count of what was left out. Control characters but the
+//! Texts are cut between characters, and lists end with the count of what was left out. Control characters but the
 //! newline are replaced, so no text grows to more than twice its bytes in JSON. A report that is within its bounds is
 //! returned as it is; one that is not loses the end of its longest texts first, and never who, which and where.
 
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use crate::domain::summary::StepSummary;
 
-    /// RenderQueue that are long, wide, or grow in JSON.
+    /// Texts that are long, wide, or grow in JSON.
     const HOSTILE: [&str; 6] = ["x", "ä", "\u{1f600}", "\"", "\n", "\u{1}"];
 
     #[test]

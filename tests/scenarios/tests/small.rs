@@ -102,7 +102,7 @@ struct Used {
     state: u64,
     /// Bytes that it logged.
     log: u64,
-    /// LedgerState that is its own and not the program's, in KiB.
+    /// Memory that is its own and not the program's, in KiB.
     anonymous: u64,
 }
 

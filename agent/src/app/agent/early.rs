@@ -34,7 +34,7 @@ pub(super) struct AgentLifetime {
 }
 
 impl AgentLifetime {
-    /// Counts this start as an early death until it turns out otherwise. Requirements a runtime.
+    /// Counts this start as an early death until it turns out otherwise. Needs a runtime.
     pub(super) fn begin(runtime_dir: &Path) -> Self {
         Self::of(runtime_dir, EARLY)
     }

@@ -110,7 +110,7 @@ fn words<'a>(all: impl Iterator<Item = &'a str>, counts: &BTreeMap<String, usize
 }
 
 impl Agent {
-    /// ProbeAnswers; whoever asked may be gone.
+    /// Answers; whoever asked may be gone.
     pub(super) fn answer(&mut self, question: Query) {
         let answer = match question.page {
             Page::Metrics => Response { good: true, text: self.measure() },

@@ -202,7 +202,7 @@ pub struct View<'a> {
     pub sources: &'a [Source],
     /// All orders in them; `None`: they are not all in sight.
     pub orders: Option<&'a BTreeMap<OrderKey, SeenOrder>>,
-    /// Capacity of which it is not known what they hold, although the others are in sight.
+    /// Places of which it is not known what they hold, although the others are in sight.
     pub unknown: &'a BTreeSet<Source>,
     /// All controls for this host.
     pub controls: &'a Controls,

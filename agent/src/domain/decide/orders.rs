@@ -67,7 +67,7 @@ pub(super) fn decide(
         let key = OrderKey { source: source.clone(), order: order.clone() };
         let before = view.memory.effective.get(&order);
         if let Some(seen) = orders.get(&key) {
-            // Capacity are watched one by one: the nearer order can be seen to go before the other is seen to come.
+            // Places are watched one by one: the nearer order can be seen to go before the other is seen to come.
             let left = view.memory.left.get(&order).filter(|(_, index)| seen.index <= *index);
             let before = before.or(left.map(|(source, _)| source));
             judge(view, &key, seen, uncovered(view, before, &source), new_run, decision);
