@@ -185,7 +185,14 @@ async fn targets(
     let pairs: Vec<(Name, Name)> = hosts.into_iter().map(|host| (host, order.clone())).collect();
     let reports = reports(place, &pairs).await?;
     if reports.is_empty() {
-        return Err(fleet.no_order(order, None));
+        let placed = pairs.iter().find_map(|(host, _)| fleet.effective(host, order));
+        return Err(match placed {
+            Some((key, _)) => fault(
+                Exit::Negative,
+                format!("order {order} at {key} has no report of {source} yet: see hostler status {order}"),
+            ),
+            None => fleet.no_order(order, None),
+        });
     }
     let names =
         |((host, _), report): (&(Name, Name), &OrderReport)| Some((host.clone(), about(act, report)?));

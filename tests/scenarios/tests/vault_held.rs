@@ -59,6 +59,8 @@ fn go(host: &Host, order: &str) {
 }
 
 fn cancel(host: &Host, order: &str) {
+    // A command acts on what is reported, which may come a moment after what it is about.
+    host.wait_until(order, "a report", |_| true);
     let (status, said) = host.hostler(&["cancel", order, "--host", host.name(), "--reason", "CHG4"]);
     assert!(status == 0 && said.contains("done"), "{status} {said}; {}", host.log_tail());
 }
@@ -196,7 +198,10 @@ fn p7_a_cancel_leaves_nothing_in_whichever_phase_it_comes() {
                     || if host.has_crashed() { Ok(()) } else { Err(host.log_tail()) },
                 );
             }
-            _ => is_up(&host, phase, 1),
+            _ => {
+                is_up(&host, phase, 1);
+                host.wait_until(phase, "its epoch", |report| report["epoch"] == 1);
+            }
         }
         cancel(&host, phase);
         if phase == "undo" {

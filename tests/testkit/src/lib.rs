@@ -17,8 +17,10 @@ mod proxy;
 mod tls;
 mod vault;
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{TcpListener, UdpSocket};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use consul::{Consul, Options, cluster};
@@ -51,8 +53,12 @@ pub fn eventually<T>(deadline: Duration, mut probe: impl FnMut() -> Result<T, St
 /// The first port that servers of tests take; below are those that a machine's own servers like.
 const FIRST_PORT: u16 = 15_000;
 
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
 /// Ports of the loopback address that are free now, all different. Another process may take one before it
 /// is used, so whoever starts a server tries again with others.
+///
+/// This process gets none twice: a cluster of PostgreSQL keeps its port also while it is stopped.
 ///
 /// None of them is one that the kernel gives to connections going out: every server and every client of all tests that
 /// run at the same time makes some, and one in fifty clusters of three servers would find a port taken.
@@ -68,9 +74,14 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
         eventually(Duration::from_secs(10), || {
             let random = RandomState::new().build_hasher().finish() % count;
             let port = FIRST_PORT + u16::try_from(random).expect("less than all ports");
+            let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+            if given.contains(&port) {
+                return Err(format!("{port} is given away"));
+            }
             let tcp = TcpListener::bind(("127.0.0.1", port)).map_err(|error| error.to_string())?;
             // Consul gossips on the same number by datagrams.
             let udp = UdpSocket::bind(("127.0.0.1", port)).map_err(|error| error.to_string())?;
+            given.insert(port);
             Ok((port, tcp, udp))
         })
     });
