@@ -147,6 +147,7 @@ impl Agent {
             audit,
             reported_audit: Head::default(),
             ledger_full: None,
+            decisions_in_a_row: 0,
             audited: remember::Audited::default(),
             disk_guard: disk_guard::DiskGuard::of(&settings.state_dir),
             catalog,

@@ -12,15 +12,20 @@ use crate::host::clock;
 
 /// What the ledger could not take is decided again after this.
 const LEDGER_AGAIN: Duration = Duration::from_secs(10);
-/// One decision can lead to the next, but never so often without anything happening between.
-const MOST_DECISIONS: usize = 64;
+/// One decision can lead to the next; after so many in a row the agent turns to its other work before it goes on.
+const DECISIONS_IN_A_ROW: usize = 64;
+/// More decisions than the store can give reason for between two events: each control that is read leads to one at the
+/// most, and the agent reads no more than twenty thousand.
+const MAX_DECISIONS: usize = 25_000;
+/// How long the agent waits before it goes on after that.
+const NO_END_AGAIN: Duration = Duration::from_secs(10);
 
 impl Agent {
     /// Decides and does what was decided, until nothing more is to be remembered.
     pub(super) fn decide_and_dispatch(&mut self) {
         self.look_at_space();
         self.look_at_unready();
-        for _ in 0..MOST_DECISIONS {
+        for _ in 0..DECISIONS_IN_A_ROW {
             let Ok(ledger) = &self.ledger else { return };
             let now = clock::now();
             let start_block = self.start_block(now);
@@ -69,10 +74,22 @@ impl Agent {
             let again = self.dispatch(actions, &mut decision);
             self.decision = decision;
             if !again {
+                self.decisions_in_a_row = 0;
                 return;
             }
         }
-        tracing::error!("decisions lead in a circle; going on at the next event");
+        self.decisions_in_a_row += DECISIONS_IN_A_ROW;
+        let mut pause = Duration::ZERO;
+        if self.decisions_in_a_row >= MAX_DECISIONS {
+            let (made, seconds) = (self.decisions_in_a_row, NO_END_AGAIN.as_secs());
+            tracing::error!(
+                "the agent made {made} decisions in a row and each one led to another, which is a fault in hostler; \
+                 it goes on in {seconds} s; please report this with the end of the audit (`hostler audit`)"
+            );
+            self.decisions_in_a_row = 0;
+            pause = NO_END_AGAIN;
+        }
+        self.decision.wake = Some(clock::now() + pause);
     }
 
     /// Does what was decided; true if that changes what is to be decided.

@@ -167,6 +167,8 @@ pub struct Agent {
     dropped_count: usize,
     closed_since_trim: usize,
     decision: Decision,
+    /// How many decisions were made without an end since one last led to nothing more.
+    decisions_in_a_row: usize,
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
     wanted: watch::Sender<Arc<DesiredReports>>,

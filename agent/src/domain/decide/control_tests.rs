@@ -265,3 +265,28 @@ fn a_schedule_that_is_released_fires_at_its_times() {
     model.settle();
     assert_eq!(model.started().len(), 1);
 }
+
+/// However many controls there are that change nothing, they are answered in few decisions, and the oldest first, so that
+/// those of one order push out none of another.
+#[test]
+fn controls_that_change_nothing_are_answered_many_at_a_time() {
+    let mut model = Model::new();
+    model.put_text(HOST, "{task: t, by: r1, not_before: 2999-01-01T00:00:00Z}");
+    model.settle();
+    let millis = u64::try_from(model.now.as_millisecond()).unwrap();
+    let bad = |n: u64| (("a".parse().unwrap(), ControlId::new(millis + n, 0)), Err("no".to_owned()));
+    model.controls.extend((1..=3_000).map(bad));
+    let cancel = Control {
+        act: ControlAction::Cancel,
+        names: model.run(),
+        settled: None,
+        by: "alice".into(),
+        reason: "CHG1".into(),
+    };
+    model.controls.insert(("o".parse().unwrap(), ControlId::new(millis, 0)), Ok(cancel));
+    model.settle();
+    model.restart();
+    assert_eq!(model.end(), Some((End::Cancelled, "cancelled by alice: CHG1")));
+    let newest = ControlId::new(millis + 3_000, 0);
+    assert_eq!(model.answer(newest), "refused: no");
+}

@@ -11,7 +11,8 @@
 //! | rebase | what is held | takes it for what stands, and starts nothing |
 //! | any | anything else | nothing: it is answered as stale |
 //!
-//! A control is taken in once, whatever comes of it, in one record of the ledger with what it leads to.
+//! A control is taken in once, whatever comes of it, in one record of the ledger with what it leads to. Those that change
+//! nothing are answered many at a time.
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
@@ -27,6 +28,10 @@ use crate::domain::run::State;
 use crate::domain::source::OrderKey;
 use crate::domain::state::{Acted, Activation, Closing, End, Fact, Held, RunRequest, Stage};
 
+/// So many controls are answered in one record of the ledger, and the next ones in the next: fewer than are remembered, so
+/// that one record pushes out none of its own.
+const MAX_AT_ONCE: usize = 256;
+
 pub(super) fn decide(
     view: &View<'_>,
     controls: &Controls,
@@ -36,10 +41,18 @@ pub(super) fn decide(
     // Taken back in this very decision: such a run has another name when the control is remembered.
     let taken_back = |action: &Action| if let Action::Void { run, .. } = action { Some(*run) } else { None };
     let taken_back: BTreeSet<RunId> = decision.actions.iter().filter_map(taken_back).collect();
-    let mut touched = BTreeSet::new();
-    for ((order, id), read) in controls {
-        // One at a time for each order: the next is asked when this one's effect is remembered.
-        if view.memory.has_acted(*id) || is_old(*id, view.now) || !touched.insert(order) {
+    let is_new = |id: ControlId| !view.memory.has_acted(id) && !is_old(id, view.now);
+    let mut new: Vec<_> = controls.iter().filter(|((_, id), _)| is_new(*id)).collect();
+    // The oldest first, whatever order they are for: newer ones must not push an older one out of what is remembered.
+    new.sort_unstable_by_key(|((_, id), _)| *id);
+    let mut changed = BTreeSet::new();
+    let mut answered = 0_usize;
+    for ((order, id), read) in new {
+        if answered >= MAX_AT_ONCE {
+            break;
+        }
+        // One that changes something comes alone for its order: the next is asked when that is remembered.
+        if changed.contains(order) {
             continue;
         }
         let acted = |act, by: &str, reason: &str, answer| Acted {
@@ -55,14 +68,21 @@ pub(super) fn decide(
             Ok(control) => {
                 let case = ControlContext { view, order, id: *id, control, taken_back: &taken_back };
                 let (answer, facts) = match case.act(new_run) {
-                    ControlOutcome::NotYet => continue,
-                    ControlOutcome::Done(facts) => ("done".to_owned(), facts),
+                    ControlOutcome::NotYet => {
+                        changed.insert(order);
+                        continue;
+                    }
+                    ControlOutcome::Done(facts) => {
+                        changed.insert(order);
+                        ("done".to_owned(), facts)
+                    }
                     ControlOutcome::Stale(why) => (format!("stale: {why}"), Vec::new()),
                     ControlOutcome::Refused(why) => (format!("refused: {why}"), Vec::new()),
                 };
                 (acted(Some(control.act), &control.by, &control.reason, answer), facts)
             }
         };
+        answered = answered.saturating_add(1);
         decision.remember(Fact::Acted { control: *id, acted });
         facts.into_iter().for_each(|fact| decision.remember(fact));
     }
