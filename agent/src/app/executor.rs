@@ -315,6 +315,10 @@ impl Executor<'_> {
             ends_on_cancel: !final_started
                 && (act.reads_only() || step.is_some_and(|step| step.on_cancel == OnCancel::Kill)),
             leaves: step.is_some_and(|step| step.leaves),
+            no_new_privileges: act
+                .step()
+                .and_then(|i| self.plan.steps.get(i))
+                .is_some_and(|step| step.no_new_privileges),
         };
         let kills_before = oom::kills(self.plan.run);
         let (folder, systemd) = (self.folder, self.plan.place.systemd);

@@ -19,7 +19,8 @@ use super::span::Span;
 use super::task::{Effect, Limits, LockMode, OnCancel, OnTimeout, Retry};
 use super::template::Template;
 
-/// The newest version of the plan's format that this program writes: a plan that wants the version before of a secret.
+/// The newest version of the plan's format that this program writes: a plan that wants the version before of a secret, or
+/// has a step that can gain no rights.
 /// It stands for the whole folder of the run, what the executor writes there included.
 pub const PLAN_VERSION: u32 = 3;
 
@@ -129,6 +130,9 @@ pub struct Step {
     pub timeout: Option<Span>,
     /// Between TERM and KILL.
     pub grace: Span,
+    /// Whether none of its commands can gain rights.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_privileges: bool,
     /// What it reads on its standard input; the one template that sees secrets, so it is rendered by the executor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<Template>,

@@ -61,6 +61,8 @@ impl Render<'_> {
         let plain = task.secrets.is_empty() && task.steps.iter().all(|step| step.stdin.is_none());
         Ok(Plan {
             version: match task.secrets.values().all(|secret| secret.version.is_newest()) {
+                // An older program would carry such a step out with all the rights that it can gain.
+                _ if task.steps.iter().any(|step| step.no_new_privileges) => PLAN_VERSION,
                 true if plain => PLAN_WITHOUT_SECRETS,
                 true => PLAN_WITHOUT_PREVIOUS,
                 false => PLAN_VERSION,
@@ -108,6 +110,7 @@ impl Render<'_> {
             on_cancel: step.on_cancel,
             on_timeout: step.on_timeout.unwrap_or_default(),
             leaves: step.leaves,
+            no_new_privileges: step.no_new_privileges,
             timeout: step.timeout,
             grace: step.grace,
             stdin: step.stdin.clone(),

@@ -94,6 +94,8 @@ pub struct CommandSpec<'a> {
     pub ends_on_cancel: bool,
     /// Whether what it leaves running may stay.
     pub leaves: bool,
+    /// Whether neither it nor what it starts can gain rights by executing a program.
+    pub no_new_privileges: bool,
 }
 
 /// What happened while a command ran, for whom it may concern at once.
@@ -373,7 +375,8 @@ fn start(job: &CommandSpec<'_>) -> io::Result<(tokio::process::Child, Receiver)>
     command.current_dir(job.cwd);
     command.stdin(if job.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
     command.stdout(writer.try_clone()?).stderr(writer);
-    on_start(&mut command, (!job.user.is_me()).then(|| job.user.clone()), exec);
+    let user = (!job.user.is_me()).then(|| job.user.clone());
+    on_start(&mut command, user, job.no_new_privileges, exec);
     let mut command = tokio::process::Command::from(command);
     Ok((command.kill_on_drop(false).spawn()?, pipe))
 }
@@ -387,13 +390,16 @@ fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
 /// What the child does between fork and exec, which is its own: it stands alone, becomes the step's user, and
 /// inherits no signal that whoever started the agent ignores.
 #[expect(unsafe_code, reason = "the standard library has no other way to open a session before exec")]
-fn on_start(command: &mut std::process::Command, user: Option<User>, exec: Exec) {
+fn on_start(command: &mut std::process::Command, user: Option<User>, no_new_privileges: bool, exec: Exec) {
     let prepare = move || {
         stand_alone()?;
         if let Some(user) = &user {
             setgroups(&user.groups)?;
             setgid(user.gid)?;
             setuid(user.uid)?;
+        }
+        if no_new_privileges {
+            nix::sys::prctl::set_no_new_privs()?;
         }
         close_on_exec();
         for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP))

@@ -210,6 +210,36 @@ fn a_process_that_a_step_left_keeps_no_later_command_from_its_folder() {
     }
 }
 
+/// A step's user finds a setuid program: a step that says so gains nothing by it, and neither do its `done` and `undo`.
+#[test]
+fn a_step_without_new_privileges_gains_none_by_a_setuid_program() {
+    let mut host = Host::on_dir("setuid");
+    let program = host.path("gain");
+    fs::copy("/usr/bin/id", &program).expect("a copy of id");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).expect("a mode");
+    let gain = program.display();
+    let steps = |more: &str| {
+        format!(
+            "name: gain\nversion: 1\nsteps:\n  - name: gain\n    run: [./gain]\n    user: nobody\n    \
+             effect: undoable\n    undo: [./gain]\n{more}"
+        )
+    };
+    let script = format!("#!/bin/sh\n{gain} -u\nexit 1\n");
+    host.task("gains", &steps("").replacen("name: gain", "name: gains", 1), &[("gain", &script)]);
+    let more = "    no_new_privileges: true\n";
+    host.task("gain", &steps(more), &[("gain", &script)]);
+    host.start();
+    let printed = |host: &Host, order: &str| -> Vec<String> {
+        host.order(order, &format!("task: {order}"));
+        let run = host.wait_for(order, &["undo_failed"])["run"].as_str().expect("a run").to_owned();
+        let output = fs::read_to_string(host.path(&format!("state/runs/{run}/output"))).expect("its output");
+        output.lines().filter(|line| line.parse::<u32>().is_ok()).map(str::to_owned).collect()
+    };
+    assert_eq!(printed(&host, "gains"), ["0", "0"], "setuid programs work here");
+    let nobody = nix::unistd::User::from_name("nobody").expect("the users").expect("nobody").uid.to_string();
+    assert_eq!(printed(&host, "gain"), [nobody.clone(), nobody]);
+}
+
 /// Silent connections, and some that begin a request, many times as many as are taken at once.
 #[test]
 fn p10_silent_connections_keep_telemetry_from_no_answer() {

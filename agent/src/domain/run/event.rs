@@ -28,6 +28,14 @@ impl Operation {
     pub fn reads_only(self) -> bool {
         !matches!(self, Self::Step(_) | Self::Undo(_))
     }
+
+    /// The step that it belongs to, counted from 0.
+    pub fn step(self) -> Option<usize> {
+        match self {
+            Self::Step(i) | Self::Done(i) | Self::Undo(i) => Some(i),
+            Self::Probe | Self::Reprobe | Self::Verify => None,
+        }
+    }
 }
 
 /// How a command ended.

@@ -26,6 +26,7 @@ pub(crate) fn plan(short: &str) -> Plan {
         on_cancel: OnCancel::Kill,
         on_timeout: OnTimeout::Report,
         leaves: false,
+        no_new_privileges: false,
         timeout: None,
         stdin: None,
         grace: Span::secs(1),

@@ -128,6 +128,8 @@ pub struct Step {
     pub on_timeout: Option<OnTimeout>,
     /// Its processes may live on after exit 0.
     pub leaves: bool,
+    /// None of its commands can gain rights by a program with setuid or with capabilities of its file.
+    pub no_new_privileges: bool,
     /// How long it may take; at most the task's own.
     pub timeout: Option<Span>,
     /// What it gets between TERM and KILL.
@@ -159,6 +161,8 @@ pub(super) struct StepFile {
     #[serde(default)]
     leaves: bool,
     #[serde(default)]
+    no_new_privileges: bool,
+    #[serde(default)]
     timeout: Option<Span>,
     #[serde(default = "half_minute")]
     grace: Span,
@@ -185,6 +189,7 @@ impl TryFrom<StepFile> for Step {
             on_cancel: file.on_cancel,
             on_timeout: file.on_timeout,
             leaves: file.leaves,
+            no_new_privileges: file.no_new_privileges,
             timeout: file.timeout,
             grace: file.grace,
             stdin: file.stdin,
