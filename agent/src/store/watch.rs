@@ -13,6 +13,7 @@
 //!     │  no answer                ▲  │
 //!     └──────────────────────► Trouble        (backs off, then asks without an index)
 //!                              TooLarge       (the same)
+//!                              Unreadable     (the same)
 //! ```
 //!
 //! **A watch that has not answered says nothing.** A recursive delete without a final slash, for one, does not wake
@@ -78,6 +79,8 @@ pub enum WatchState {
     NoMarker,
     /// There is more below the prefix than is read; says how much.
     TooLarge(String),
+    /// The store answers, and not as its documentation says; says what is wrong.
+    Unreadable(String),
     /// The store gives no answer that counts; says why.
     Failed(String),
 }
@@ -222,6 +225,7 @@ impl Watch {
         let pause = self.toll(now, 0).max(jittered(pause, jitter));
         let state = match error {
             StoreError::TooLarge { .. } => WatchState::TooLarge(error.to_string()),
+            StoreError::Unreadable { .. } => WatchState::Unreadable(error.to_string()),
             _ => WatchState::Failed(error.to_string()),
         };
         if matches!(state, WatchState::TooLarge(_)) {
@@ -339,6 +343,10 @@ mod tests {
         StoreError::NoLeader { place: "there".to_owned() }
     }
 
+    fn garbled() -> StoreError {
+        StoreError::Unreadable { place: "there".to_owned(), why: "no JSON".to_owned() }
+    }
+
     const MARK: (&str, u64) = ("_hostler", 1);
 
     /// What one answer does: (answer, next index asked with, news, state).
@@ -350,6 +358,7 @@ mod tests {
             WatchState::Current(listing) => format!("visible {}", listing.entries.len()),
             WatchState::NoMarker => "not visible".to_owned(),
             WatchState::TooLarge(_) => "too large".to_owned(),
+            WatchState::Unreadable(_) => "unreadable".to_owned(),
             WatchState::Failed(_) => "trouble".to_owned(),
         }
     }
@@ -410,6 +419,8 @@ mod tests {
             (Ok(listing(5, &[MARK, ("a", 4)])), Some(5), true, "visible 1"),
             (Err(broken()), None, true, "trouble"),
             (Err(broken()), None, false, "trouble"),
+            (Ok(listing(5, &[MARK, ("a", 4)])), Some(5), true, "visible 1"),
+            (Err(garbled()), None, true, "unreadable"),
             (Ok(listing(5, &[MARK, ("a", 4)])), Some(5), true, "visible 1"),
         ]);
         let mut watch = Watch::new("p/");

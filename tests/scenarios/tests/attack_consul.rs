@@ -166,6 +166,39 @@ fn p10_a_flooded_group_holds_its_own_orders_and_no_others() {
     });
 }
 
+/// A host that has never joined begins with what it can read; the flooded group has its turn when it can be read.
+#[test]
+fn p10_a_host_that_joins_beside_a_flooded_group_begins_with_its_other_orders() {
+    let consul = Consul::dev();
+    let mut host = host("joins", &consul);
+    let flood = || (0..40_000).map(|n| format!("hostler/orders/groups/a/N{n}"));
+    transact(&consul, "set", flood(), "");
+    consul.put("hostler/orders/groups/a/late", "task: count\nspread: 0s");
+    consul.put("hostler/orders/groups/a/twice", "skip: true");
+    for order in ["far", "twice"] {
+        consul.put(&format!("hostler/orders/groups/all/{order}"), "task: count\nspread: 0s\non_join: run");
+    }
+    host.put("hostler/orders/hosts/joins/before", "task: count");
+    host.start();
+    host.wait_for("far", &["succeeded"]);
+    host.wait_for("before", &["held first sight"]);
+    condition(&host, &["too much to answer to list", "orders/groups/a/", "has no effect"]);
+    for order in ["own", "own-anew"] {
+        host.order(order, "task: count");
+        host.wait_for(order, &["succeeded"]);
+        host.kill();
+        host.start();
+    }
+    assert!(host.report("late").is_none() && host.effects("twice").is_empty());
+    transact(&consul, "delete", flood(), "");
+    // What it holds was there before this host, as far as this host can tell.
+    host.wait_for("late", &["held first sight"]);
+    host.wait_for("twice", &["skipped"]);
+    consul.put("hostler/orders/groups/a/new", "task: count\nspread: 0s");
+    host.wait_for("new", &["succeeded"]);
+    assert!(host.effects("late").is_empty() && host.effects("twice").is_empty());
+}
+
 /// All of it at the same time: prefixes as full as is read, values that are dropped, a group with too many names,
 /// telemetry's connections, controls, and runs that print without end.
 #[test]

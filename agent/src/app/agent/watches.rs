@@ -106,7 +106,7 @@ impl PrefixWatch {
                 let cure = "has no marker or may not be read; run hostler enroll, check the token";
                 Some(Condition::new(Kind::NotVisible, format!("not visible: {} {cure}", self.prefix)))
             }
-            State::TooLarge(why) => {
+            State::TooLarge(why) | State::Unreadable(why) => {
                 let held = match self.place {
                     WatchedPrefix::Orders(_) => "what changes there has no effect",
                     WatchedPrefix::Controls => "nothing starts, since it may hold a cancel",
@@ -156,14 +156,18 @@ impl PrefixWatch {
     fn listing(&self) -> Option<Arc<Listing>> {
         match &self.seen.borrow().state {
             State::Current(listing) => Some(Arc::clone(listing)),
-            State::Pending | State::NoMarker | State::TooLarge(_) | State::Failed(_) => None,
+            State::Pending
+            | State::NoMarker
+            | State::TooLarge(_)
+            | State::Unreadable(_)
+            | State::Failed(_) => None,
         }
     }
 
-    /// The place of orders that this is, if it answers with more than is read.
-    fn too_large(&self) -> Option<&Source> {
+    /// The place of orders that this is, if it answers with more than is read, or with what cannot be read.
+    fn unreadable(&self) -> Option<&Source> {
         match (&self.place, &self.seen.borrow().state) {
-            (WatchedPrefix::Orders(source), State::TooLarge(_)) => Some(source),
+            (WatchedPrefix::Orders(source), State::TooLarge(_) | State::Unreadable(_)) => Some(source),
             _ => None,
         }
     }
@@ -218,10 +222,11 @@ impl Watching<'_> {
 /// in yet, would look like one whose orders are gone.
 #[derive(Debug, Default)]
 pub(super) struct SyncStatus {
-    /// Every prefix was in watch, or holds orders and is too large: then what was read of it before still counts, and the
-    /// last look before a start asks for the order itself.
+    /// Every prefix was in watch, or holds orders and cannot be read: then what was read of it before still counts, and
+    /// the last look before a start asks for the order itself.
     pub(super) all_current: bool,
-    /// The places of orders that are too large, and were not read since this agent started: what they hold is unknown.
+    /// The places of orders that are too large or answer with what cannot be read, and were not read since this agent
+    /// started: what they hold is unknown.
     pub(super) unknown: BTreeSet<Source>,
     /// No prefix got any answer at all. A refusal is an answer: lost rights are not an outage.
     pub(super) away: bool,
@@ -236,11 +241,11 @@ impl SyncStatus {
             WatchedPrefix::Orders(source) => Some((source.clone(), watch.listing()?.index)),
             WatchedPrefix::Controls | WatchedPrefix::Freezes => None,
         };
-        let in_sight = |watch: &PrefixWatch| watch.listing().is_some() || watch.too_large().is_some();
+        let in_sight = |watch: &PrefixWatch| watch.listing().is_some() || watch.unreadable().is_some();
         let all_current = !watches.is_empty() && watches.iter().all(in_sight);
         let away = !watches.is_empty() && watches.iter().all(|watch| watch.seen.borrow().away);
-        let too_large = watches.iter().filter_map(PrefixWatch::too_large);
-        let unknown = too_large.filter(|source| !desired.read.contains(source)).cloned().collect();
+        let unreadable = watches.iter().filter_map(PrefixWatch::unreadable);
+        let unknown = unreadable.filter(|source| !desired.read.contains(source)).cloned().collect();
         Self { all_current, unknown, away, indexes: watches.iter().filter_map(index).collect() }
     }
 }
@@ -261,12 +266,11 @@ pub(super) fn take(watches: &[PrefixWatch], desired: &mut Desired, now: Instant)
         match &watch.place {
             WatchedPrefix::Orders(source) => {
                 changed |= take_orders(source, &watch.prefix, &listing, desired);
-                desired.read.insert(source.clone());
             }
             WatchedPrefix::Controls => {
                 let mut now = controls(&watch.prefix, &listing);
                 let known = std::mem::take(&mut desired.controls);
-                now.retain(|id, _| known.contains_key(id) || desired.admit());
+                now.retain(|id, _| known.contains_key(id) || desired.admit(false));
                 desired.controls = now;
             }
             WatchedPrefix::Freezes => desired.freezes = freezes(&watch.prefix, &listing),
@@ -278,13 +282,15 @@ pub(super) fn take(watches: &[PrefixWatch], desired: &mut Desired, now: Instant)
 fn take_orders(source: &Source, prefix: &str, listing: &Listing, desired: &mut Desired) -> bool {
     let mut changed = false;
     let mut here = BTreeSet::new();
+    // What was there before is judged as a whole, so all of it is taken in at once, however much else there was.
+    let is_first = desired.read.insert(source.clone());
     for entry in &listing.entries {
         let name = entry.key.strip_prefix(prefix).and_then(|name| name.parse().ok());
         let Some(order) = name else { continue }; // Not an order's name: nothing that a host could report on.
         let key = OrderKey { source: source.clone(), order };
         here.insert(key.clone());
         let index = entry.modify_index;
-        if desired.orders.get(&key).is_none_or(|known| known.index != index) && desired.admit() {
+        if desired.orders.get(&key).is_none_or(|known| known.index != index) && desired.admit(is_first) {
             let read = |text: &[u8]| Document::read(text).map_err(|error| error.to_string());
             let document = entry.read().and_then(read);
             desired.orders.insert(key, SeenOrder { index, document });
@@ -297,9 +303,9 @@ fn take_orders(source: &Source, prefix: &str, listing: &Listing, desired: &mut D
 }
 
 impl Desired {
-    /// Whether one more order or control is taken in now.
-    fn admit(&mut self) -> bool {
-        let admitted = self.rate.take();
+    /// Whether one more order or control is taken in now; one of a first reading is in any case.
+    fn admit(&mut self, is_first: bool) -> bool {
+        let admitted = self.rate.take() || is_first;
         self.postponed += usize::from(!admitted);
         admitted
     }

@@ -9,12 +9,15 @@
 //! | an order whose report names a run that the ledger lacks, or cannot be read | held: ledger behind |
 //! | the same, and the probe says that it holds | closed: unchanged |
 //! | no probe, or no answer of it | it stays held, until an operator releases or rebases it |
+//! | an empty ledger, and a place of orders that cannot be read | the other places are judged now, and this one when it is read for the first time, by the same rows |
 //!
 //! A state folder may be lost, or be put back to an earlier day with the disk that it is on; what was carried out
 //! meanwhile must not be carried out again because nobody here remembers it. What the host reported itself is
 //! read before the first decision, and before anything is written over it.
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
+
+use std::collections::BTreeSet;
 
 use super::recurring::OrderContext;
 use super::{Action, Decision, SeenOrder, View};
@@ -23,19 +26,34 @@ use crate::domain::name::Name;
 use crate::domain::order::{Document, OnJoin};
 use crate::domain::plan::Cause;
 use crate::domain::reconcile::ProbeAnswer;
-use crate::domain::source::OrderKey;
+use crate::domain::source::{OrderKey, Source};
 use crate::domain::state::{Closing, End, Fact, Hold, LedgerState};
 
 use super::orders::hold;
 
-/// Everything that counts on an empty ledger, in one record: held, or left to be judged like any other.
+/// Everything that counts on an empty ledger, in one record: held, or left to be judged like any other. A place that
+/// cannot be read has its turn when it is read for the first time. `false`: nothing was there before this host.
 pub(super) fn join<'a>(
     view: &View<'_>,
     effective: impl Iterator<Item = (OrderKey, &'a SeenOrder)>,
     decision: &mut Decision,
-) {
-    decision.remember(Fact::Joined { at: view.now });
-    for (key, seen) in effective {
+) -> bool {
+    let read = |source: &Source| view.sources.contains(source) && !view.unknown.contains(source);
+    let blank = view.memory.is_blank();
+    let late: BTreeSet<&Source> = view.memory.unread_sources.iter().filter(|source| read(source)).collect();
+    if !blank && late.is_empty() {
+        return false;
+    }
+    if blank {
+        let unread = view.unknown.clone();
+        if !unread.is_empty() && view.previous_format.is_some() {
+            // The former format of the ledger cannot say which places are to be judged later.
+            return true;
+        }
+        decision.remember(Fact::Joined { at: view.now, unread });
+    }
+    late.iter().for_each(|source| decision.remember(Fact::FirstRead { source: (*source).clone() }));
+    for (key, seen) in effective.filter(|(key, _)| blank || late.contains(&key.source)) {
         if let Ok(Document::Order(order)) = &seen.document
             && order.on_join == OnJoin::Hold
             && order.schedule.is_none()
@@ -44,6 +62,7 @@ pub(super) fn join<'a>(
             decision.remember(hold(view, &key, why, order.identity, seen.index));
         }
     }
+    true
 }
 
 /// Whether the host once reported a run of this order that the ledger knows nothing of, or something that cannot be read.

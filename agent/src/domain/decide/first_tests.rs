@@ -50,6 +50,72 @@ fn an_order_may_say_that_joining_hosts_carry_it_out() {
     assert_eq!((model.held(HOST), model.started().len()), (None, 0));
 }
 
+/// One place that cannot be read when the host joins: the others begin at once, and it begins as they did.
+#[test]
+fn a_host_that_joins_judges_each_place_when_it_is_first_read() {
+    let mut model = blank(&text("r1"));
+    let near: Source = "groups/a".parse().unwrap();
+    model.unknown.insert(near.clone());
+    model.put("groups/all/far", "r1");
+    model.put_text("hosts/h/joins", "{task: t, by: r1, on_join: run, spread: 0s}");
+    model.settle();
+    model.restart();
+    assert_eq!([HOST, "groups/all/far"].map(|key| model.held(key)), [Some(Hold::FirstSight); 2]);
+    assert_eq!(model.started(), ["hosts/h/joins r1"]);
+    // What is written elsewhere goes on, before and after a restart.
+    model.put("hosts/h/other", "r1");
+    model.settle();
+    model.restart();
+    assert_eq!(model.started(), ["hosts/h/other r1"]);
+    // It can be read: what it holds was there before, as far as this host can tell, also what is nearer than another.
+    for order in ["o2", "far"] {
+        model.put(&format!("groups/a/{order}"), "r1");
+    }
+    model.put_text("groups/a/joins-late", "{task: t, by: r1, on_join: run, spread: 0s}");
+    model.unknown.clear();
+    model.settle();
+    model.restart();
+    assert_eq!(["groups/a/o2", "groups/a/far"].map(|key| model.held(key)), [Some(Hold::FirstSight); 2]);
+    assert_eq!(model.started(), ["groups/a/joins-late r1"]);
+    // From then on it is a place like any other, also while it cannot be read again.
+    assert!(model.memory.unread_sources.is_empty());
+    model.put("groups/a/o2", "r2");
+    model.settle();
+    assert_eq!(model.started(), ["groups/a/o2 r2"]);
+    model.unknown.insert(near);
+    model.put("groups/all/o3", "r1");
+    model.settle();
+    assert_eq!(model.started(), ["groups/all/o3 r1"]);
+}
+
+/// A report of a run that the ledger lacks holds an order of such a place, too.
+#[test]
+fn a_place_that_is_read_late_is_held_against_what_the_host_reported() {
+    let mut model = blank(&text("r1"));
+    model.unknown.insert("groups/a".parse().unwrap());
+    model.settle();
+    model.prior_reports.insert("backup".parse().unwrap(), Some(run(1)));
+    model.put("groups/a/backup", "r1");
+    model.unknown.clear();
+    model.probe = true;
+    model.settle();
+    assert_eq!(model.held("groups/a/backup"), Some(Hold::LedgerBehind));
+    assert!(model.started().is_empty());
+}
+
+/// The former format of the ledger cannot say that a place is to be judged later.
+#[test]
+fn a_host_whose_upgrade_can_be_taken_back_joins_when_it_has_read_every_place() {
+    let mut model = blank(&text("r1"));
+    model.unknown.insert("groups/a".parse().unwrap());
+    model.previous_format = Some(PreviousFormat { plan: 1, until: None });
+    model.settle();
+    assert!(model.started().is_empty() && model.memory.is_blank());
+    model.unknown.clear();
+    model.settle();
+    assert_eq!(model.held(HOST), Some(Hold::FirstSight));
+}
+
 #[test]
 fn a_probe_settles_first_sight() {
     for (answer, held, started) in [

@@ -202,7 +202,8 @@ pub struct View<'a> {
     pub sources: &'a [Source],
     /// All orders in them; `None`: they are not all in sight.
     pub orders: Option<&'a BTreeMap<OrderKey, SeenOrder>>,
-    /// Places of which it is not known what they hold, although the others are in sight.
+    /// Places of which it is not known what they hold, although the others are in sight: only their own orders wait for
+    /// that, and orders of the same name farther away.
     pub unknown: &'a BTreeSet<Source>,
     /// All controls for this host.
     pub controls: &'a Controls,

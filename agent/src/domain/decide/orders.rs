@@ -30,16 +30,12 @@ pub(super) fn decide(
     decision: &mut Decision,
 ) {
     let effective = effective(view, orders);
-    if view.memory.is_blank() {
-        if !view.unknown.is_empty() {
-            // What was there before this host cannot be told from what comes later.
-            return;
-        }
-        let counts = effective.into_iter().filter_map(|(order, source)| {
-            let key = OrderKey { source, order };
-            orders.get(&key).map(|seen| (key, seen))
-        });
-        return first::join(view, counts, decision);
+    let counts = effective.iter().filter_map(|(order, source)| {
+        let key = OrderKey { source: source.clone(), order: order.clone() };
+        orders.get(&key).map(|seen| (key, seen))
+    });
+    if first::join(view, counts, decision) {
+        return;
     }
     for (key, order_state) in &view.memory.orders {
         if order_state.gone.is_none() && !present(view, orders, key) {

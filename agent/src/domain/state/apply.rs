@@ -124,7 +124,13 @@ impl LedgerState {
                     activation.asked = Some(Box::new(asked));
                 }
             }
-            Fact::Joined { at } => self.joined = Some(at),
+            Fact::Joined { at, unread } => {
+                self.joined = Some(at);
+                self.unread_sources = unread;
+            }
+            Fact::FirstRead { source } => {
+                self.unread_sources.remove(&source);
+            }
             Fact::Rebased { key, identity, index } => self.present(key).stands(identity, index),
             Fact::Forgotten { key } => {
                 self.orders.remove(&key);
@@ -152,7 +158,7 @@ impl LedgerState {
         let whole = whole.map(|(key, order)| Fact::Whole { key: key.clone(), order: order.clone() });
         let orders = whole.chain(self.acts.iter().map(acted));
         let places = self.effective.iter().map(effective).chain(self.left.iter().flat_map(left));
-        let joined = self.joined.map(|at| Fact::Joined { at });
+        let joined = self.joined.map(|at| Fact::Joined { at, unread: self.unread_sources.clone() });
         orders.chain(places).chain(joined).chain(self.newest.map(|at| Fact::Clock { at })).collect()
     }
 

@@ -4,6 +4,8 @@
 //! So a fact is never changed: it gets fields that may be absent, or there is a new one, and [`Fact::format`] says
 //! from which version of the ledger on.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -198,6 +200,14 @@ pub enum Fact {
     Joined {
         /// When.
         at: Timestamp,
+        /// The places of orders that could not be read then.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        unread: BTreeSet<Source>,
+    },
+    /// A place that could not be read when the host joined was read for the first time, and judged like the others then.
+    FirstRead {
+        /// Which.
+        source: Source,
     },
     /// A key of which nothing needs to be known any more.
     Forgotten {
@@ -218,6 +228,8 @@ impl Fact {
     pub fn format(&self) -> u32 {
         match self {
             Self::Version { .. } | Self::Activation { cause: Cause::Secret { .. }, .. } => 2,
+            Self::FirstRead { .. } => 2,
+            Self::Joined { unread, .. } if !unread.is_empty() => 2,
             _ => 1,
         }
     }

@@ -67,6 +67,8 @@ pub struct LedgerState {
     pub left: BTreeMap<Name, (Source, u64)>,
     /// When the host joined.
     pub joined: Option<Timestamp>,
+    /// The places of orders that could not be read then, and were not read since: what they hold was there before.
+    pub unread_sources: BTreeSet<Source>,
     /// The newest controls that were taken in.
     pub acts: BTreeMap<ControlId, Acted>,
     /// The newest instant of a clock that something kept right: a clock that is behind it is wrong.

@@ -40,6 +40,10 @@ fn a_compacted_ledger_says_the_same() {
     let at = Timestamp::UNIX_EPOCH;
     let held = Held { why: Hold::Repeated, identity: identity(1), index: 9, at };
     memory.take(Fact::Held { key: key(), held });
+    let unread = ["groups/a", "groups/b"].map(|source| source.parse().unwrap()).into();
+    memory.take(Fact::Joined { at, unread });
+    memory.take(Fact::FirstRead { source: "groups/a".parse().unwrap() });
+    assert_eq!(memory.unread_sources.len(), 1);
     let mut again = LedgerState::default();
     for fact in memory.facts() {
         let json = serde_json::to_string(&fact).unwrap();
