@@ -50,12 +50,24 @@ points! {
     SubscriptionOff = "subscription-off",
     /// Switch, either direction: the other side lets clients in, nobody is sent there.
     Opened = "opened",
-    /// Switch, either direction: pgbouncer's file names the other side.
+    /// Switch, either direction: the door leads to the other side.
     Turned = "turned",
+    /// Switch, either direction: both servers are stopped, for the exchange of their ports.
+    Stopped = "stopped",
+    /// Switch, either direction: the other side runs at the clients' port, behind its fence.
+    Restarted = "restarted",
+    /// Switch back: the old cluster is given the clients' port, at its next start.
+    PortMeant = "port-meant",
     /// Follow back: the subscription of the way there is removed.
     Unsubscribed = "unsubscribed",
     /// Follow back: the old cluster subscribes to one more database.
     SubscribedBack = "subscribed-back",
+    /// Finish: the way back is ended, the old cluster is whole.
+    WayBackEnded = "way-back-ended",
+    /// Finish: it is written down that the old cluster goes.
+    Finishing = "finishing",
+    /// Finish: the distribution's tool has dropped the old cluster.
+    OldDropped = "old-dropped",
     /// Backup: the files are stored, nothing else is.
     BaseStored = "base-stored",
     /// Backup: everything is stored and proved, but the record.

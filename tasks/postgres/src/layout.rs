@@ -4,7 +4,7 @@
 //! another file like this one. Clusters are found by `pg_lsclusters`, never by their ports.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -17,6 +17,12 @@ use crate::server::Session;
 const QUICK: Duration = Duration::from_secs(60);
 /// For a tool that makes, starts or stops a cluster.
 const SLOW: Duration = Duration::from_secs(600);
+/// How long a server may take to end in order.
+const ORDER: Duration = Duration::from_secs(2);
+/// And how long at all.
+const END: Duration = Duration::from_secs(10);
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(5);
 /// The oldest version that is dealt with.
 const OLDEST: u16 = 13;
 
@@ -38,8 +44,10 @@ pub struct Cluster {
     pub version: u16,
     /// Name.
     pub name: String,
-    /// Port of its configuration.
+    /// Port at which it answers, or would if it were started.
     pub port: u16,
+    /// Port of its configuration: another one than that of a server that was started before it was changed.
+    pub configured: u16,
     /// Folder of its sockets.
     pub socket: PathBuf,
     /// Folder of its data.
@@ -74,7 +82,16 @@ pub async fn clusters() -> Result<Vec<Cluster>, Error> {
         return Err(Error::Missing("pg_lsclusters is not installed: install postgresql-common".to_owned()));
     }
     let text = exec::succeed(None, tool, &["--json"], QUICK).await?;
-    read(&text).ok_or_else(|| Error::Program("pg_lsclusters: its output cannot be read".to_owned()))
+    let mut clusters =
+        read(&text).ok_or_else(|| Error::Program("pg_lsclusters: its output cannot be read".to_owned()))?;
+    // The tool looks for a server at the port of the configuration, where it may not be yet.
+    for cluster in &mut clusters {
+        // Of somebody else's cluster the tool has the only word.
+        let Ok(serving) = serving(&cluster.data) else { continue };
+        cluster.running = serving.is_some();
+        cluster.port = serving.and_then(|serving| serving.port).unwrap_or(cluster.configured);
+    }
+    Ok(clusters)
 }
 
 fn read(text: &str) -> Option<Vec<Cluster>> {
@@ -96,10 +113,12 @@ fn read(text: &str) -> Option<Vec<Cluster>> {
             continue;
         }
         let part = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
+        let configured = u16::try_from(number("port")?).ok()?;
         clusters.push(Cluster {
             version,
             name: text("cluster")?,
-            port: u16::try_from(number("port")?).ok()?,
+            port: configured,
+            configured,
             socket: PathBuf::from(text("socketdir")?),
             data: PathBuf::from(text("pgdata")?),
             conf: PathBuf::from(text("configdir")?),
@@ -356,11 +375,80 @@ pub async fn clear_away(version: u16, name: &str, owner: Owner) -> Result<(), Er
 /// # Errors
 /// If the pid file cannot be read.
 pub fn living(data: &Path) -> Result<Option<u32>, Error> {
+    Ok(serving(data)?.map(|serving| serving.pid))
+}
+
+/// The process that serves a folder of data, and the port at which it answers, once it has one.
+struct Serving {
+    pid: u32,
+    port: Option<u16>,
+}
+
+fn serving(data: &Path) -> Result<Option<Serving>, Error> {
     let text = durable::read(&data.join("postmaster.pid"))?.unwrap_or_default();
-    let pid = text.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
+    let mut lines = text.lines().map(str::trim);
+    let pid = lines.next().and_then(|line| line.parse::<u32>().ok());
     let works = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
     let here = std::fs::canonicalize(data).ok();
-    Ok(pid.filter(|pid| works(*pid).is_some_and(|folder| Some(folder) == here)))
+    let pid = pid.filter(|pid| works(*pid).is_some_and(|folder| Some(folder) == here));
+    // Number, folder, time of the start, port.
+    let port = lines.nth(2).and_then(|line| line.parse().ok());
+    Ok(pid.map(|pid| Serving { pid, port }))
+}
+
+/// Ends the server of a cluster as quickly as it can be ended in order, and if need be without order: of what was
+/// committed nothing is lost either way. None is no failure.
+///
+/// # Errors
+/// If it does not end.
+pub async fn stop(cluster: &Cluster) -> Result<(), Error> {
+    use nix::sys::signal::{Signal, kill};
+    let begun = Instant::now();
+    let mut sent = None;
+    while let Some(pid) = living(&cluster.data)? {
+        // Ends sessions, writes a checkpoint. What hinders that, such as an archive that hangs, the second one ends.
+        let signal = if begun.elapsed() < ORDER { Signal::SIGINT } else { Signal::SIGQUIT };
+        if sent != Some(signal) {
+            let number = i32::try_from(pid).unwrap_or_default();
+            match kill(nix::unistd::Pid::from_raw(number), signal) {
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => sent = Some(signal),
+                Err(error) => {
+                    return Err(Error::Local(format!("{}: process {pid}: {error}", cluster.title())));
+                }
+            }
+        }
+        if begun.elapsed() > END {
+            return Err(Error::Program(format!("{} does not stop: process {pid}", cluster.title())));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Writes another port into the configuration of a cluster; it takes effect at the next start.
+///
+/// # Errors
+/// If the file names no port, or cannot be written.
+pub fn set_port(cluster: &Cluster, port: u16) -> Result<(), Error> {
+    let file = cluster.conf.join("postgresql.conf");
+    let text = durable::read(&file)?.unwrap_or_default();
+    let text = with_port(&text, port)
+        .ok_or_else(|| Error::Refused(format!("{} names no port: say `port = …` in it", file.display())))?;
+    durable::replace(&file, &text, cluster.owner)
+}
+
+/// A file of settings with another port in the line that counts, which is the last that names one.
+fn with_port(text: &str, port: u16) -> Option<String> {
+    let names = |line: &str| {
+        let name = line.trim_start().split(['=', ' ', '\t']).next().unwrap_or_default();
+        name.eq_ignore_ascii_case("port")
+    };
+    let lines: Vec<_> = text.split_inclusive('\n').collect();
+    let at = lines.iter().rposition(|line| names(line))?;
+    let comment = lines.get(at)?.split_once('#').map(|(_, comment)| format!(" #{}", comment.trim_end()));
+    let line = format!("port = {port}{}\n", comment.unwrap_or_default());
+    let (before, after) = (lines.get(..at)?.concat(), lines.get(at + 1..)?.concat());
+    Some(format!("{before}{line}{after}"))
 }
 
 /// Ends whatever serves a folder of data, at once; none is no failure.
@@ -468,7 +556,7 @@ pub fn has_library(version: u16, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{read, without};
+    use super::{read, with_port, without};
 
     #[test]
     fn clusters_are_read_whatever_form_their_numbers_have() {
@@ -486,6 +574,15 @@ mod tests {
     fn settings_are_taken_out_by_name() {
         let text = "# port = 1\nport = '5432'\nwork_mem = '8MB'\n  Port=1\nport_x = 1\n";
         assert_eq!(without(text, &["port"]), "# port = 1\nwork_mem = '8MB'\nport_x = 1\n");
+    }
+
+    #[test]
+    fn only_the_port_that_counts_is_changed() {
+        let text = "# port = 1\nport = 5432  # of clients\nport_x = 1\nPort=5433\t# now\nwork_mem = 1";
+        let new = "# port = 1\nport = 5432  # of clients\nport_x = 1\nport = 5999 # now\nwork_mem = 1";
+        assert_eq!(with_port(text, 5999).as_deref(), Some(new));
+        assert_eq!(with_port("port 5", 6).as_deref(), Some("port = 6\n"));
+        assert_eq!(with_port("# port = 1\n", 6), None);
     }
 
     #[test]

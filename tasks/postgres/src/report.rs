@@ -31,6 +31,11 @@ pub fn output(name: &str, value: impl Into<Value>) {
     append(&json!({ "output": fields }));
 }
 
+/// For how long clients of a cluster were held.
+pub fn held(_cluster: &str, held: std::time::Duration) {
+    output("held_seconds", (held.as_secs_f64() * 1000.0).round() / 1000.0);
+}
+
 fn short(text: &str) -> String {
     text.chars().take(MESSAGE).map(|c| if c == '\n' { ' ' } else { c }).collect()
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::layout::Cluster;
 use crate::server::{Bounds, Row, Session};
-use crate::upgrade::bouncer::Bouncer;
+use crate::upgrade::door::Door;
 
 pub use host::{carried, refused_settings};
 pub(crate) use host::{free, line};
@@ -89,7 +89,7 @@ pub struct Wish<'a> {
     /// The new cluster was made by this program: it is looked for neither name nor port.
     pub prepared: bool,
     /// Where clients come in.
-    pub bouncer: &'a Bouncer,
+    pub door: &'a Door,
 }
 
 /// Databases that are replicated: those that let clients in and are no template. Object identifier, name, bytes.
@@ -141,7 +141,7 @@ pub async fn all(wish: &Wish<'_>) -> Result<Vec<Finding>, Error> {
     extensions.sort_unstable();
     extensions.dedup();
     findings.extend(host::all(wish, &admin, &databases, &extensions).await?);
-    findings.extend(wish.bouncer.check(wish.old).await?);
+    findings.extend(wish.door.check(wish.old).await?);
     findings.sort_unstable();
     Ok(findings)
 }

@@ -10,6 +10,7 @@ mod upgrade;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -112,6 +113,8 @@ fn run() -> ExitCode {
     }
 }
 
+/// Between two looks whether clients are still held.
+const NEAR: Duration = Duration::from_millis(10);
 /// The status of [`Error::No`].
 const NONE: u8 = 1;
 
@@ -133,10 +136,19 @@ async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
             Command::Upgrade(upgrade) => upgrade.run().await,
         }
     };
-    tokio::select! {
-        done = run => done.map(|()| ExitCode::SUCCESS),
-        _ = interrupt.recv() => Ok(ExitCode::from(130)),
-        _ = terminate.recv() => Ok(ExitCode::from(143)),
+    tokio::pin!(run);
+    let mut stopped = None;
+    loop {
+        // While clients are held, a signal waits for the end of that, which is near.
+        if let Some(status) = stopped.filter(|_| !crate::upgrade::switch::holds_clients()) {
+            return Ok(ExitCode::from(status));
+        }
+        tokio::select! {
+            done = &mut run => return done.map(|()| ExitCode::SUCCESS),
+            _ = interrupt.recv() => stopped = Some(130),
+            _ = terminate.recv() => stopped = Some(143),
+            () = tokio::time::sleep(NEAR), if stopped.is_some() => {}
+        }
     }
 }
 

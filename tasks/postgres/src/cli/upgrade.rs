@@ -29,11 +29,21 @@ pub(super) enum Upgrade {
     /// Let clients go to the side to which they belong, after a death in a switch
     Release(Plan),
     /// Drop the old cluster, and with it the way back
-    Finish(Plan),
+    Finish(Finish),
     /// Say whether a step is done, by reading the servers: status 0 yes, 1 no, else it cannot be told
     Done(Done),
     /// Take a step back, done or half done
     Undo(Undo),
+}
+
+/// What `finish` takes.
+#[derive(clap::Args)]
+pub(super) struct Finish {
+    /// Only say whether it may begin, or go on, and change nothing
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    plan: Plan,
 }
 
 /// What `done` takes.
@@ -86,7 +96,9 @@ impl Upgrade {
             Self::Verify(plan) => verify::run(&plan.resolve().await?).await,
             Self::SwitchBack(plan) => back::run(&plan.resolve().await?).await,
             Self::Release(plan) => switch::release(&plan.resolve().await?).await,
-            Self::Finish(plan) => finish::run(&plan.resolve().await?).await,
+            Self::Finish(Finish { check: true, plan }) => finish::may(&plan).await,
+            Self::Finish(Finish { plan, .. }) => finish::run(&plan).await,
+            Self::Done(Done { step: done::Step::Finish, plan }) => finish::done(&plan).await,
             Self::Done(Done { step, plan }) => done::ask(&plan.resolve().await?, step).await,
             Self::Undo(Undo { step, plan }) => {
                 let pair = plan.resolve().await?;

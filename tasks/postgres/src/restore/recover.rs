@@ -74,6 +74,7 @@ impl Scratch {
             version: self.version,
             name: "restored".to_owned(),
             port: PORT,
+            configured: PORT,
             socket: self.work.join("run"),
             data: self.data.clone(),
             conf: self.work.clone(),

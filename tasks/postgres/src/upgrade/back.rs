@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::replica::{self, Way};
-use super::{Pair, fence, follow, switch};
+use super::{Pair, fence, follow, lock, prepare, switch};
 use crate::crash::{CrashPoint, here};
 use crate::error::Error;
 use crate::report;
@@ -13,13 +13,22 @@ use crate::report;
 /// # Errors
 /// If clients have not moved, the way back was given up, or a server refuses something.
 pub async fn follow(pair: &Pair) -> Result<(), Error> {
-    let new = pair.made()?;
+    pair.made()?;
     if !pair.switched()? {
         return Err(Error::Refused(
             "clients belong to the old cluster: `upgrade switch` comes first".to_owned(),
         ));
     }
-    switch::release(pair).await?;
+    let _lock = lock::take(&pair.old.name)?;
+    switch::settle(pair).await?;
+    begin(&pair.again().await?).await?;
+    report::progress(100, "the old cluster follows the new one");
+    Ok(())
+}
+
+/// As [`follow`], for who has the lock, and where clients are.
+async fn begin(pair: &Pair) -> Result<(), Error> {
+    let new = pair.made()?;
     let ends = pair.ends().await?;
     for ends in &ends {
         // What would send rows of the way back up again goes first.
@@ -40,9 +49,7 @@ pub async fn follow(pair: &Pair) -> Result<(), Error> {
         here(CrashPoint::SubscribedBack);
         ends.old.run(&format!("drop publication if exists {}", Way::Up.publication())).await?;
     }
-    follow::near(&ends, Way::Back, Duration::from_secs(600)).await?;
-    report::progress(100, "the old cluster follows the new one");
-    Ok(())
+    follow::near(&ends, Way::Back, Duration::from_secs(600)).await
 }
 
 /// Brings the clients back to the old cluster, with every row that was written since; or, where they have not moved yet,
@@ -51,8 +58,11 @@ pub async fn follow(pair: &Pair) -> Result<(), Error> {
 /// # Errors
 /// If a part fails: clients go on where they were.
 pub async fn run(pair: &Pair) -> Result<(), Error> {
+    let _lock = lock::take(&pair.old.name)?;
+    switch::settle(pair).await?;
+    let pair = &pair.again().await?;
     if pair.switched()? {
-        follow(pair).await?;
+        begin(pair).await?;
         let ends = pair.ends().await?;
         for ends in &ends {
             if replica::shape(&ends.new).await? != replica::shape(&ends.old).await? {
@@ -62,12 +72,16 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
                 )));
             }
         }
-        let held = switch::window(pair, &ends, Way::Back).await?;
-        report::output("held_seconds", held.as_secs_f64());
+        let held = switch::window(pair, ends, Way::Back).await?;
+        report::held(pair.cluster(), held);
         report::message(&format!("clients are at {}; they were held for {held:.3?}", pair.old.title()));
     }
-    switch::release(pair).await?;
-    let Some(new) = pair.new.as_ref().filter(|_| pair.mine().unwrap_or_default()) else { return Ok(()) };
+    let pair = &pair.again().await?;
+    switch::settle(pair).await?;
+    let Some(new) = pair.new.as_ref().filter(|_| pair.mine()) else { return Ok(()) };
+    if !prepare::is_whole(new) {
+        return Ok(());
+    }
     // What was written on the old cluster from here on is not followed: the new one is of no more use, and stays shut.
     if !fence::is_up(new)? {
         return Err(Error::Unclear(format!(
@@ -75,7 +89,7 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
             new.title()
         )));
     }
-    let ends = pair.ends().await?;
+    let ends = pair.again().await?.ends().await?;
     for ends in &ends {
         replica::end(Way::Back, &ends.base, &ends.new, &ends.old).await?;
     }

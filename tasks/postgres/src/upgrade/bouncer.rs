@@ -1,12 +1,11 @@
 //! The pgbouncer in front of a cluster: the door that is held for the moment of a switch, and the file that says where
 //! it leads.
 //!
-//! **That file is the one truth of an upgrade**: clients belong to the cluster whose port stands in it. It is changed by
-//! one rename; everything before can be taken back, and everything after only goes forward. The databases that move are
-//! the lines with `port=` and the port of the old or the new cluster.
+//! Clients belong to the cluster whose port stands in that file. The databases that move are the lines with `port=` and
+//! the port of the old or the new cluster.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::check::{Finding, Severity};
@@ -22,9 +21,10 @@ pub const PAUSE: Duration = Duration::from_secs(5);
 /// Where a pgbouncer is.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Bouncer {
-    /// pgbouncer's file of databases, included by `%include` into pgbouncer.ini
+    /// File of databases of the pgbouncer through which clients come, included by `%include` into pgbouncer.ini; where
+    /// there is none, the new cluster takes over the old one's port
     #[arg(id = "bouncer_file", long = "bouncer-file", value_name = "FILE")]
-    file: PathBuf,
+    file: Option<PathBuf>,
     /// Folder of pgbouncer's socket
     #[arg(
         id = "bouncer_socket",
@@ -64,9 +64,18 @@ impl Bouncer {
         Session::console(path, owner, "pgbouncer", "pgbouncer", "pgbouncer".to_owned()).await
     }
 
+    /// Whether there is one.
+    pub fn is_named(&self) -> bool {
+        self.file.is_some()
+    }
+
+    fn path(&self) -> &Path {
+        self.file.as_deref().unwrap_or(Path::new("databases.ini"))
+    }
+
     fn read(&self) -> Result<String, Error> {
-        durable::read(&self.file)?
-            .ok_or_else(|| Error::Missing(format!("{} does not exist", self.file.display())))
+        let path = self.path();
+        durable::read(path)?.ok_or_else(|| Error::Missing(format!("{} does not exist", path.display())))
     }
 
     /// The databases whose line names this port.
@@ -87,7 +96,7 @@ impl Bouncer {
             (here, _) => Err(Error::Unclear(format!(
                 "{} names {} of the ports {port} and {other}: leave one of them in all lines, the one where clients \
                  have written last",
-                self.file.display(),
+                self.path().display(),
                 if here { "neither" } else { "both" }
             ))),
         }
@@ -109,11 +118,11 @@ impl Bouncer {
             }
         };
         if names.is_empty() {
-            let example = format!("{}: no line with port={}", self.file.display(), old.port);
+            let example = format!("{}: no line with port={}", self.path().display(), old.port);
             block("pgbouncer's file of databases does not lead to the cluster", example);
         }
         if names.iter().any(|name| name == "*") {
-            let example = self.file.display().to_string();
+            let example = self.path().display().to_string();
             block("pgbouncer's database `*` cannot be held: give each database a line of its own", example);
         }
         let console = match self.console().await {
@@ -182,7 +191,7 @@ impl Bouncer {
     /// If it cannot be written; it is as it was then.
     pub fn turn(&self, from: u16, to: u16, owner: Owner) -> Result<(), Error> {
         let text = self.read()?;
-        durable::replace(&self.file, &turned(&text, from, to), owner)
+        durable::replace(self.path(), &turned(&text, from, to), owner)
     }
 
     /// Has the file read, and lets go whoever is held at this port.

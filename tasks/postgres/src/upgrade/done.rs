@@ -19,6 +19,8 @@ pub enum Step {
     Switch,
     /// The old cluster follows the new one
     FollowBack,
+    /// Only the new cluster is left
+    Finish,
 }
 
 /// Answers the question.
@@ -30,20 +32,21 @@ pub async fn ask(pair: &Pair, step: Step) -> Result<(), Error> {
         Step::Prepare => prepared(pair).await?,
         Step::Follow => replicated(pair, Way::Up).await?,
         Step::Switch => switched(pair).await?,
+        Step::Finish => return super::finish::done(pair.plan()).await,
         Step::FollowBack => pair.switched()? && replicated(pair, Way::Back).await?,
     };
     if done { Ok(()) } else { Err(Error::No("not done".to_owned())) }
 }
 
 async fn prepared(pair: &Pair) -> Result<bool, Error> {
-    if !pair.mine()? {
+    let Some(intent) = &pair.intent else {
         return match &pair.new {
             None => Ok(false),
             Some(new) => Err(Error::Unclear(format!("{} was not made by this upgrade", new.title()))),
         };
-    }
+    };
     let Some(new) = &pair.new else { return Ok(false) };
-    if durable::read(&prepare::marker(new))? != durable::read(&pair.intent())? {
+    if durable::read(&prepare::marker(new))? != Some(intent.text()) {
         return Ok(false);
     }
     Session::open(new, "postgres", Bounds::LOOK).await.map(|_| true)
@@ -67,5 +70,5 @@ async fn switched(pair: &Pair) -> Result<bool, Error> {
         return Ok(false);
     }
     let new = pair.made()?;
-    Ok(!fence::is_up(new)? && fence::is_up(&pair.old)? && pair.bouncer.flows(new.port).await?)
+    Ok(!fence::is_up(new)? && fence::is_up(&pair.old)? && pair.door.flows(new).await?)
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::replica::{self, Way};
-use super::{Ends, Pair};
+use super::{Ends, Pair, lock};
 use crate::crash::{CrashPoint, here};
 use crate::error::Error;
 use crate::report;
@@ -27,6 +27,7 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     if pair.switched()? {
         return Err(Error::Refused("clients belong to the new cluster already".to_owned()));
     }
+    let _lock = lock::take(&pair.old.name)?;
     for ends in &pair.ends().await? {
         // The publication of the way back has to exist before the slot of the way back is made.
         replica::publish(Way::Back, &ends.new).await?;
@@ -146,6 +147,12 @@ pub async fn near(ends: &[Ends], way: Way, within: Duration) -> Result<(), Error
 /// # Errors
 /// If clients belong to the new cluster, or a server does not answer.
 pub async fn undo(pair: &Pair) -> Result<(), Error> {
+    let _lock = lock::take(&pair.old.name)?;
+    end(pair).await
+}
+
+/// As [`undo`], for who has the lock.
+pub(super) async fn end(pair: &Pair) -> Result<(), Error> {
     if pair.switched()? {
         return Err(Error::Refused(
             "clients belong to the new cluster: `upgrade switch-back` comes first".to_owned(),
@@ -160,7 +167,7 @@ pub async fn undo(pair: &Pair) -> Result<(), Error> {
         )
         .await?;
     let reachable = match &pair.new {
-        Some(new) if pair.mine()? => Session::open(new, "postgres", Bounds::LOOK).await.is_ok(),
+        Some(new) if pair.mine() => Session::open(new, "postgres", Bounds::LOOK).await.is_ok(),
         _ => false,
     };
     for (oid, name, bytes) in crate::check::databases(&admin).await? {

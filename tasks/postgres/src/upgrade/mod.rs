@@ -3,32 +3,39 @@
 //! ```text
 //!  prepare  follow  switch  follow back  verify  finish
 //!     \       \        \        |          /       /
-//!      fence   replica  bouncer                        the fence, the replication, the door
+//!      intent  fence  replica  door
+//!                              /  \
+//!                        bouncer   ports                 the door: where clients come in
 //! ```
 //! [`Plan`] is what an operator says; [`Pair`] is what is found on the host. How far an upgrade has come is never
-//! written down: clients belong to the cluster whose port stands in pgbouncer's file, and everything else is read from
-//! the servers. Until that file is turned a step can be taken back; from then on it only goes forward, or back by the
-//! same switch with the roles changed.
+//! written down: clients belong to the cluster to which the door leads, which is one line of one file (pgbouncer's, or
+//! the new cluster's own port), and everything else is read from the servers. Until that line is changed a step can be
+//! taken back; from then on it only goes forward, or back by the same switch with the roles changed.
 
 pub mod back;
 pub mod bouncer;
 pub mod done;
+pub mod door;
 pub mod fence;
 pub mod finish;
 pub mod follow;
+pub mod intent;
+pub mod lock;
+pub mod ports;
 pub mod prepare;
 pub mod replica;
 pub mod switch;
 pub mod verify;
 
-use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::check::{self, Finding, Wish};
-use crate::durable;
 use crate::error::Error;
 use crate::layout::{self, Cluster};
 use crate::server::{Bounds, Session};
 use bouncer::Bouncer;
+use door::Door;
+use intent::Intent;
 use replica::Way;
 
 /// What is upgraded, and how clients come in.
@@ -40,9 +47,13 @@ pub struct Plan {
     /// The new major version
     #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(u16).range(14..100))]
     pub to: u16,
-    /// Port of the new cluster
+    /// Port of the new cluster; where there is no pgbouncer, until the switch, and of the old one from then on
+    /// [default: a free one]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    port: u16,
+    port: Option<u16>,
+    /// The longest time for which a switch may hold clients before it lets them go where they were
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(4..=300))]
+    max_hold: u16,
     #[command(flatten)]
     bouncer: Bouncer,
 }
@@ -73,12 +84,15 @@ pub struct Pair {
     pub old: Cluster,
     /// The one that is made, once it is there.
     pub new: Option<Cluster>,
-    /// The port of the new one.
-    pub port: u16,
+    /// What was written down before the new one was begun.
+    pub intent: Option<Intent>,
     /// The new one's version.
     pub to: u16,
     /// Where clients come in.
-    pub bouncer: Bouncer,
+    pub door: Door,
+    /// How long clients may be held.
+    pub max_hold: Duration,
+    plan: Plan,
 }
 
 /// One database on both clusters.
@@ -105,12 +119,11 @@ impl Plan {
     /// Finds the clusters on this host.
     ///
     /// # Errors
-    /// If there is no older cluster of this name, or several.
+    /// If there is no older cluster of this name, or several, or an upgrade was begun by other words.
     pub async fn resolve(&self) -> Result<Pair, Error> {
-        let named: Vec<_> =
-            layout::clusters().await?.into_iter().filter(|cluster| cluster.name == self.cluster).collect();
-        let (mut older, newer): (Vec<_>, Vec<_>) =
-            named.into_iter().partition(|cluster| cluster.version < self.to);
+        let all = layout::clusters().await?;
+        let named = all.iter().filter(|cluster| cluster.name == self.cluster).cloned();
+        let (mut older, newer): (Vec<_>, Vec<_>) = named.partition(|cluster| cluster.version < self.to);
         if older.len() > 1 {
             let titles: Vec<_> = older.iter().map(Cluster::title).collect();
             return Err(Error::Refused(format!(
@@ -125,11 +138,50 @@ impl Plan {
             ))
         })?;
         let new = newer.into_iter().find(|cluster| cluster.version == self.to);
-        Ok(Pair { old, new, port: self.port, to: self.to, bouncer: self.bouncer.clone() })
+        let intent = Intent::read(self.to, &self.cluster)?;
+        let spare = match (&intent, self.port) {
+            (Some(intent), Some(port)) if intent.spare != port => {
+                return Err(Error::Refused(format!(
+                    "the upgrade was begun with --port {}: say that, or nothing",
+                    intent.spare
+                )));
+            }
+            (Some(intent), _) => intent.spare,
+            (None, Some(port)) => port,
+            (None, None) => door::free_port(&all)?,
+        };
+        let clients = intent.as_ref().map_or(old.configured, |intent| intent.clients);
+        let door = Door::new(&self.bouncer, clients, spare);
+        if let Some(intent) = intent.as_ref().filter(|intent| intent.bouncer != door.is_bouncer()) {
+            return Err(Error::Refused(format!(
+                "the upgrade was begun {} --bouncer-file: go on so",
+                if intent.bouncer { "with" } else { "without" }
+            )));
+        }
+        let max_hold = Duration::from_secs(u64::from(self.max_hold));
+        Ok(Pair { old, new, intent, to: self.to, door, max_hold, plan: self.clone() })
     }
 }
 
 impl Pair {
+    /// Name of the cluster.
+    pub fn cluster(&self) -> &str {
+        &self.plan.cluster
+    }
+
+    /// The same clusters as they are now.
+    ///
+    /// # Errors
+    /// As [`Plan::resolve`].
+    pub async fn again(&self) -> Result<Self, Error> {
+        self.plan.resolve().await
+    }
+
+    /// What was asked for.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// Everything that the upgrade would meet.
     ///
     /// # Errors
@@ -138,25 +190,16 @@ impl Pair {
         let wish = Wish {
             old: &self.old,
             to: self.to,
-            port: self.port,
-            prepared: self.mine()?,
-            bouncer: &self.bouncer,
+            port: self.door.spare(),
+            prepared: self.mine(),
+            door: &self.door,
         };
         check::all(&wish).await
     }
 
-    /// The file that says that the new cluster is this program's work: it is on the disk before the cluster is begun,
-    /// and goes with it.
-    fn intent(&self) -> PathBuf {
-        durable::state().join(format!("{}-{}", self.to, self.old.name))
-    }
-
     /// Whether the new cluster, whole or half, is this program's work.
-    ///
-    /// # Errors
-    /// If that cannot be read.
-    pub fn mine(&self) -> Result<bool, Error> {
-        Ok(durable::read(&self.intent())?.is_some())
+    pub fn mine(&self) -> bool {
+        self.intent.is_some()
     }
 
     /// The new cluster.
@@ -164,7 +207,7 @@ impl Pair {
     /// # Errors
     /// If it does not exist, or was made by somebody else.
     pub fn made(&self) -> Result<&Cluster, Error> {
-        if !self.mine()? {
+        if !self.mine() {
             return Err(Error::Refused(format!(
                 "{}/{} was not made by this upgrade: begin with `upgrade prepare`",
                 self.to, self.old.name
@@ -181,10 +224,23 @@ impl Pair {
     /// Whether clients belong to the new cluster.
     ///
     /// # Errors
-    /// [`Error::Unclear`] if pgbouncer's file does not say.
+    /// [`Error::Unclear`] if the door does not say.
     pub fn switched(&self) -> Result<bool, Error> {
-        let port = self.new.as_ref().map_or(self.port, |new| new.port);
-        self.bouncer.leads_to(port, self.old.port)
+        match &self.new {
+            Some(new) if self.mine() => self.door.leads_to(new, &self.old),
+            _ => Ok(false),
+        }
+    }
+
+    /// The cluster to which clients belong, and the other one.
+    ///
+    /// # Errors
+    /// As [`Pair::switched`].
+    pub fn sides(&self) -> Result<(&Cluster, Option<&Cluster>), Error> {
+        Ok(match &self.new {
+            Some(new) if self.switched()? => (new, Some(&self.old)),
+            new => (&self.old, new.as_ref().filter(|_| self.mine())),
+        })
     }
 
     /// Both ends of each database that is replicated, the connections open.

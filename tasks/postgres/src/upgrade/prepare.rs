@@ -5,17 +5,18 @@
 //! what the intent vouches for.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use super::{Ends, Pair, fence, replica};
+use super::intent::Intent;
+use super::{Ends, Pair, fence, lock, replica};
 use crate::check;
 use crate::crash::{CrashPoint, here};
 use crate::durable;
 use crate::error::Error;
-use crate::exec::{self, Owner};
+use crate::exec;
 use crate::layout::{self, Cluster};
 use crate::report;
 use crate::server::{Bounds, Session};
@@ -30,19 +31,26 @@ pub fn marker(new: &Cluster) -> PathBuf {
     new.data.join("hostler.made")
 }
 
+/// Whether a cluster was made whole.
+pub fn is_whole(new: &Cluster) -> bool {
+    durable::read(&marker(new)).is_ok_and(|text| text.is_some())
+}
+
 /// Makes the new cluster.
 ///
 /// # Errors
 /// If something blocks the upgrade, a cluster of that name exists, or a part fails: then [`undo`] clears it away.
 pub async fn run(pair: &Pair) -> Result<(), Error> {
-    if pair.mine()? {
+    let name = &pair.old.name;
+    if pair.mine() {
         return Err(Error::Refused(format!(
             "{} exists: an upgrade was begun; take it back with `upgrade undo prepare`",
-            pair.intent().display()
+            Intent::path(pair.to, name).display()
         )));
     }
+    let _lock = lock::take(name)?;
     check::verdict(&pair.check().await?)?;
-    let (conf, data) = (layout::conf(pair.to, &pair.old.name), layout::data(pair.to, &pair.old.name));
+    let (conf, data) = (layout::conf(pair.to, name), layout::data(pair.to, name));
     if let Some(path) = [&conf, &data].into_iter().find(|path| path.exists()) {
         return Err(Error::Refused(format!(
             "{} exists: it is nothing of ours, so remove it first",
@@ -51,29 +59,26 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     }
     let admin = Session::open(&pair.old, "postgres", Bounds::LOOK).await?;
     let settings = settings(pair, &admin).await?;
-    let folder = pair.intent();
-    let folder = folder.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(folder).map_err(Error::local(folder.display()))?;
-    let run = std::env::var("HOSTLER_RUN").unwrap_or_else(|_| "by hand".to_owned());
-    durable::replace(&pair.intent(), &format!("{run}\n"), Owner { uid: 0, gid: 0 })?;
+    let port = pair.door.spare();
+    let intent = Intent::new(pair.old.configured, port, pair.door.is_bouncer());
+    intent.begin(pair.to, name)?;
     here(CrashPoint::Intended);
-    report::progress(5, &format!("making {}/{}", pair.to, pair.old.name));
-    layout::create(&pair.old, &admin, pair.to, pair.port).await?;
+    report::progress(5, &format!("making {}/{name}, at port {port}", pair.to));
+    layout::create(&pair.old, &admin, pair.to, port).await?;
     here(CrashPoint::Created);
-    let new = layout::cluster(&pair.old.name, Some(pair.to)).await?;
+    let new = layout::cluster(name, Some(pair.to)).await?;
     configure(&pair.old, &new, &settings)?;
     layout::start(&new).await?;
     here(CrashPoint::Started);
     report::progress(30, "loading roles and schema");
     load_schema(&pair.old, &new).await?;
     here(CrashPoint::SchemaLoaded);
-    let made = Pair { new: Some(new.clone()), old: pair.old.clone(), bouncer: pair.bouncer.clone(), ..*pair };
-    for ends in made.ends().await? {
+    for ends in pair.again().await?.ends().await? {
         same(&ends).await?;
     }
     // From now on a reboot starts both, and the copy goes on by itself.
     layout::start_at_boot(&new, true)?;
-    durable::replace(&marker(&new), &format!("{run}\n"), new.owner)?;
+    durable::replace(&marker(&new), &intent.text(), new.owner)?;
     report::progress(100, &format!("{} is ready for the rows", new.title()));
     Ok(())
 }
@@ -204,7 +209,7 @@ async fn same(ends: &Ends) -> Result<(), Error> {
 /// # Errors
 /// If clients belong to it, or it is not this program's work.
 pub async fn undo(pair: &Pair) -> Result<(), Error> {
-    if !pair.mine()? {
+    if !pair.mine() {
         return match &pair.new {
             None => Ok(()),
             Some(new) => {
@@ -218,9 +223,11 @@ pub async fn undo(pair: &Pair) -> Result<(), Error> {
             pair.to, pair.old.name
         )));
     }
-    super::follow::undo(pair).await?;
+    let lock = lock::take(&pair.old.name)?;
+    super::follow::end(pair).await?;
     layout::clear_away(pair.to, &pair.old.name, pair.old.owner).await?;
-    durable::remove(&pair.intent())?;
+    Intent::forget(pair.to, &pair.old.name)?;
+    drop(lock);
     report::message(&format!("{}/{} is removed", pair.to, pair.old.name));
     Ok(())
 }

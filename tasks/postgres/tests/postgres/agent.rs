@@ -38,11 +38,11 @@ fn install_with(host: &Host, lab: &Lab, name: &str, more: &str) {
     }
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
     let yaml = fs::read_to_string(folder.join("task.yml")).expect("the task");
-    let yaml = yaml.replace("/etc/pgbouncer/", &format!("{}/", lab.path("").display()).replace("//", "/"));
     // The program of a checkout may be where the user postgres cannot go.
     let yaml = yaml.replace("    user: postgres\n", "");
-    let script = name.trim_start_matches("postgres-");
+    let script = name.split('-').next_back().unwrap_or(name);
     let text = fs::read_to_string(folder.join(script)).expect("the script");
+    let text = text.replace("/etc/pgbouncer/", &format!("{}/", lab.path("").display()).replace("//", "/"));
     let text = text.replace("${HOSTLER_POSTGRES:-hostler-postgres}", &program.display().to_string());
     host.task(name, &yaml, &[(script, &text)]);
 }
@@ -61,6 +61,7 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
     let load = Load::start(&lab);
     let mut host = Host::on_dir("db1");
     install(&host, &lab, "postgres-upgrade");
+    install(&host, &lab, "postgres-upgrade-finish");
     install(&host, &lab, "postgres-health");
     host.start();
     let health = json!({"task": "postgres-health", "params": {"cluster": lab.name()}});
@@ -70,6 +71,10 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
     let params = json!({"cluster": lab.name(), "to": 15, "port": new, "databases": "databases.ini",
         "socket": lab.path("run"), "bouncer": lab.bouncer_port()});
     let order = json!({"task": "postgres-upgrade", "params": params}).to_string();
+    let finish = json!({"task": "postgres-upgrade-finish", "params": params}).to_string();
+    host.order("too-early", &finish);
+    let report = ends(&host, "too-early", "failed");
+    assert!(report["message"].to_string().contains("begin with `upgrade prepare`"), "{report}");
     lab.sql(old, "shop", "create table keyless (name text)");
     host.order("blocked", &order);
     let report = ends(&host, "blocked", "failed");
@@ -85,6 +90,12 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
     let (_, errors) = load.prove(&lab, new);
     assert!(errors.is_empty(), "{errors:?}");
     assert_ne!(lab.sql(new, "shop", LEFT), "0", "the way back is open");
+    host.order("finish", &finish);
+    ends(&host, "finish", "succeeded");
+    assert!(!lab.conf(13).exists(), "the old cluster is gone");
+    assert_eq!(lab.sql(new, "shop", LEFT), "0");
+    host.order("finished", &finish);
+    ends(&host, "finished", "unchanged");
 }
 
 #[test]

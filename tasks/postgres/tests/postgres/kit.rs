@@ -224,18 +224,18 @@ impl Lab {
         command
     }
 
-    /// The words that name an upgrade to 15.
+    /// The words that name an upgrade to 15, through the pgbouncer if there is one.
     pub(crate) fn plan(&self, step: &[&str], port: u16) -> Vec<String> {
-        let bouncer = self.bouncer_port();
         let mut words: Vec<_> = ["upgrade"].iter().chain(step).map(|&word| word.to_owned()).collect();
-        let options = [
-            ("--cluster", self.name.clone()),
-            ("--to", "15".to_owned()),
-            ("--port", port.to_string()),
-            ("--bouncer-file", self.path("databases.ini").display().to_string()),
-            ("--bouncer-socket", self.path("run").display().to_string()),
-            ("--bouncer-port", bouncer.to_string()),
-        ];
+        let mut options =
+            vec![("--cluster", self.name.clone()), ("--to", "15".to_owned()), ("--port", port.to_string())];
+        if let Some((_, bouncer)) = &self.bouncer {
+            options.extend([
+                ("--bouncer-file", self.path("databases.ini").display().to_string()),
+                ("--bouncer-socket", self.path("run").display().to_string()),
+                ("--bouncer-port", bouncer.to_string()),
+            ]);
+        }
         for (name, value) in options {
             words.extend([name.to_owned(), value]);
         }

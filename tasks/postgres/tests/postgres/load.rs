@@ -1,4 +1,4 @@
-//! Clients that count: each writes numbers one after the other through pgbouncer, and knows which were acknowledged.
+//! Clients that count: each writes numbers one after the other through the door, and knows which were acknowledged.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -41,9 +41,14 @@ pub(crate) const TABLES: &str = "create role app login;
 impl Load {
     /// Begins to write into the database `shop`, by the socket of a pgbouncer.
     pub(crate) fn start(lab: &Lab) -> Self {
+        Self::at(lab, lab.bouncer_port())
+    }
+
+    /// Begins to write into the database `shop`, by the socket of a port.
+    pub(crate) fn at(lab: &Lab, port: u16) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let seen: Vec<_> = (0..WRITERS).map(|_| Arc::new(Seen::default())).collect();
-        let path = lab.path(&format!("run/.s.PGSQL.{}", lab.bouncer_port()));
+        let path = lab.path(&format!("run/.s.PGSQL.{port}"));
         let write = |(writer, seen): (usize, &Arc<Seen>)| {
             let (stop, seen, path) = (Arc::clone(&stop), Arc::clone(seen), path.clone());
             std::thread::spawn(move || {

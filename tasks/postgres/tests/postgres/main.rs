@@ -16,6 +16,7 @@ mod install;
 mod kit;
 mod load;
 mod memory;
+mod ports;
 mod restart;
 mod restore;
 mod store;

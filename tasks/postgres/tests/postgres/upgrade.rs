@@ -12,7 +12,14 @@ use crate::load::{Load, TABLES};
 
 /// A host with a 13 that has rows of all kinds, a pgbouncer in front, and two ports: the old one's, the new one's.
 pub(crate) fn host() -> (Lab, u16, u16) {
-    let mut lab = Lab::new();
+    let (mut lab, old, new) = bare();
+    lab.bouncer(&["shop"], old, "transaction");
+    (lab, old, new)
+}
+
+/// The same without a pgbouncer.
+pub(crate) fn bare() -> (Lab, u16, u16) {
+    let lab = Lab::new();
     let old = lab.cluster(13, "max_logical_replication_workers = 8\nvacuum_cleanup_index_scale_factor = 0.1");
     let hba = lab.conf(13).join("pg_hba.conf");
     fs::write(&hba, "local all postgres peer\nlocal all all trust\n").expect("pg_hba.conf");
@@ -42,7 +49,6 @@ CREATE ROLE postgres;
         "postgres",
         "create role reader login password 'secret'; alter role reader set work_mem = '8MB'",
     );
-    lab.bouncer(&["shop"], old, "transaction");
     let [new] = free_ports();
     (lab, old, new)
 }
@@ -56,14 +62,14 @@ fn step(lab: &Lab, words: &[&str], new: u16) -> (i32, String) {
 }
 
 #[track_caller]
-fn good(lab: &Lab, words: &[&str], new: u16) -> String {
+pub(crate) fn good(lab: &Lab, words: &[&str], new: u16) -> String {
     let (status, said) = step(lab, words, new);
     assert_eq!(status, 0, "{words:?}: {said}");
     said
 }
 
 #[track_caller]
-fn refused(lab: &Lab, words: &[&str], new: u16, status: i32, why: &str) {
+pub(crate) fn refused(lab: &Lab, words: &[&str], new: u16, status: i32, why: &str) {
     let (is, said) = step(lab, words, new);
     assert_eq!(is, status, "{words:?}: {said}");
     assert!(said.contains(why), "{words:?}: {said}");
@@ -71,7 +77,7 @@ fn refused(lab: &Lab, words: &[&str], new: u16, status: i32, why: &str) {
 
 /// Lets a step die at a point.
 #[track_caller]
-fn killed(lab: &Lab, words: &[&str], new: u16, point: CrashPoint) {
+pub(crate) fn killed(lab: &Lab, words: &[&str], new: u16, point: CrashPoint) {
     let wish = lab.path("crash");
     fs::write(&wish, point.name()).expect("the wish");
     let all = lab.plan(words, new);

@@ -1,0 +1,75 @@
+//! What is written down before the first change: that the new cluster is this program's work, and the two ports, which
+//! would not be known any more in the middle of an exchange.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable;
+use crate::error::Error;
+use crate::exec::Owner;
+
+/// The intent to upgrade a cluster. It is on the disk before the new cluster is begun, and goes with it or with the old
+/// one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// Format of this file.
+    version: u8,
+    /// The run that began it.
+    run: String,
+    /// The port of the old cluster before the upgrade.
+    pub clients: u16,
+    /// The port of the new cluster before the switch.
+    pub spare: u16,
+    /// Clients come in through a pgbouncer.
+    pub bouncer: bool,
+}
+
+impl Intent {
+    /// One of this run.
+    pub fn new(clients: u16, spare: u16, bouncer: bool) -> Self {
+        let run = std::env::var("HOSTLER_RUN").ok().filter(|run| !run.is_empty());
+        Self { version: 1, run: run.unwrap_or_else(|| "by hand".to_owned()), clients, spare, bouncer }
+    }
+
+    /// The file of an upgrade to this version of the cluster of this name.
+    pub fn path(to: u16, name: &str) -> PathBuf {
+        durable::state().join(format!("{to}-{name}"))
+    }
+
+    /// What is on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Unclear`] if it is there and cannot be understood.
+    pub fn read(to: u16, name: &str) -> Result<Option<Self>, Error> {
+        let path = Self::path(to, name);
+        let Some(text) = durable::read(&path)? else { return Ok(None) };
+        let read = serde_json::from_str(&text).ok().filter(|intent: &Self| intent.version == 1);
+        let wrong = || Error::Unclear(format!("{} is no intent to upgrade: look into it", path.display()));
+        read.map(Some).ok_or_else(wrong)
+    }
+
+    /// Its text, which the new cluster's data holds as well once it is whole.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).map(|text| format!("{text}\n")).unwrap_or_default()
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// If it is not on the disk.
+    pub fn begin(&self, to: u16, name: &str) -> Result<(), Error> {
+        let folder = durable::state();
+        std::fs::create_dir_all(&folder).map_err(Error::local(folder.display()))?;
+        durable::replace(&Self::path(to, name), &self.text(), Owner { uid: 0, gid: 0 })
+    }
+
+    /// Removes it.
+    ///
+    /// # Errors
+    /// If it could come back.
+    pub fn forget(to: u16, name: &str) -> Result<(), Error> {
+        durable::remove(&Self::path(to, name))
+    }
+}
