@@ -50,9 +50,14 @@ pub struct Composed {
 
 impl Sources<'_> {
     /// Composes the report of each order that this host has or had, one after the other.
-    pub fn each_order(&self, mut take: impl FnMut(&Name, Composed)) {
+    pub fn each_order(&self, take: impl FnMut(&Name, Composed)) {
+        self.each_chosen(|_| true, take);
+    }
+
+    /// The same for some orders alone.
+    pub fn each_chosen(&self, chosen: impl Fn(&Name) -> bool, mut take: impl FnMut(&Name, Composed)) {
         let mut shown: BTreeMap<&Name, (&OrderKey, &OrderState)> = BTreeMap::new();
-        for (key, order_state) in &self.memory.orders {
+        for (key, order_state) in self.memory.orders.iter().filter(|(key, _)| chosen(&key.order)) {
             let effective = self.memory.effective.get(&key.order) == Some(&key.source);
             let newer = shown.get(&key.order).is_none_or(|(_, other)| {
                 !self.memory.effective.contains_key(&key.order) && order_state.gone > other.gone
@@ -74,7 +79,7 @@ impl Sources<'_> {
                 take(order, Composed { report, is_history, unsettled });
             }
         }
-        for key in &self.decision.skipped {
+        for key in self.decision.skipped.iter().filter(|key| chosen(&key.order)) {
             let report = OrderReport { phase: "skipped".into(), ..self.blank(key) };
             take(&key.order, Composed { report, is_history: false, unsettled: None });
         }

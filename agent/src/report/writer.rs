@@ -36,6 +36,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(90);
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// What is over in a moment is told only if it is not over by then.
 const BRIEF: Duration = Duration::from_millis(50);
+/// So many reports are deleted before it is asked whether something else is to be written.
+const DELETED_AT_ONCE: usize = 256;
 /// How many runs of a host the store holds.
 pub const NEWEST_RUNS: usize = 20;
 /// The first pause after a failure; each further one doubles it.
@@ -92,6 +94,7 @@ pub async fn write(
         postponed: None,
         looked: None,
         wrote: false,
+        unfinished: false,
         failures: 0,
         failing_since: None,
     };
@@ -113,7 +116,7 @@ pub async fn write(
             Ok(again) => {
                 writer.failures = 0;
                 writer.failing_since = None;
-                if writer.refused.is_empty() {
+                if writer.refused.is_empty() && !writer.unfinished {
                     signals.written.send_replace(Some(begun));
                 }
                 let refused = writer.refusals();
@@ -173,6 +176,8 @@ struct Writer {
     looked: Option<Instant>,
     /// Whether anything was written or read since memory was given back.
     wrote: bool,
+    /// Whether something that is due waits for its text, or for its turn.
+    unfinished: bool,
     failures: u32,
     failing_since: Option<Instant>,
 }
@@ -181,6 +186,7 @@ impl Writer {
     /// Writes what differs; says when to come again even if nothing changes.
     async fn bring(&mut self, wanted: &DesiredReports) -> Result<Option<Instant>, StoreError> {
         let DesiredReports { reports: wanted, dropped, .. } = wanted;
+        self.unfinished = false;
         let mut written = match self.written.take() {
             Some(written) => written,
             None => self.look(wanted, dropped).await?,
@@ -228,6 +234,7 @@ impl Writer {
                 Ok(false) => {
                     // Composed at once, it comes with the next change of what is wanted.
                     self.texts.ask(key);
+                    self.unfinished = true;
                     continue;
                 }
                 Err(error) if error.is_away() => {
@@ -260,15 +267,20 @@ impl Writer {
             }
         }
         self.deleted.retain(|key| dropped.contains(key));
-        let mut fewer = false;
-        for key in dropped {
-            if !self.deleted.contains(key) {
-                self.delete(key).await?;
-                self.deleted.insert(Arc::clone(key));
-                self.wrote = true;
-                fewer = true;
-            }
+        let due: Vec<&Arc<str>> = dropped.iter().filter(|key| !self.deleted.contains(*key)).collect();
+        let (now, later) = due.split_at(due.len().min(DELETED_AT_ONCE));
+        for key in now {
+            self.delete(key).await?;
+            self.deleted.insert(Arc::clone(key));
+            self.wrote = true;
         }
+        if !later.is_empty() {
+            // What somebody waits for comes between.
+            self.unfinished = true;
+            self.written = Some(written);
+            return Ok(Some(Instant::now()));
+        }
+        let fewer = !now.is_empty();
         if fewer && self.refused.contains_key(self.keys.order_reports(&self.host).as_str()) {
             // They were too many to be read; now they may not be.
             return Ok(Some(Instant::now() + AT_MOST_EVERY));
@@ -532,6 +544,7 @@ mod tests {
             postponed: None,
             looked: None,
             wrote: false,
+            unfinished: false,
             failures: 0,
             failing_since: None,
         }
@@ -665,6 +678,51 @@ mod tests {
         // Nothing is deleted twice.
         let asked = store.asked.lock().unwrap();
         assert_eq!(asked.iter().filter(|asked| asked.starts_with("delete ")).count(), gone.len());
+    }
+
+    /// Ten thousand deletions take a while, in which somebody waits for the end of a run.
+    #[tokio::test]
+    async fn many_reports_are_deleted_in_portions_with_news_between_them() {
+        let store = Arc::new(Picky::default());
+        let mut writer = writer(&store);
+        let prefix = writer.keys.order_reports(&writer.host);
+        let gone = DELETED_AT_ONCE + 10;
+        let keys: Vec<Arc<str>> = (0..gone).map(|n| format!("{prefix}gone-{n}").into()).collect();
+        for key in &keys {
+            store.kept.lock().unwrap().insert(key.to_string(), b"{}".to_vec());
+        }
+        let mut wanted = wanted(&writer);
+        wanted.dropped = keys.into_iter().collect();
+        assert!(writer.bring(&wanted).await.unwrap().is_some_and(|again| again <= Instant::now()));
+        // What is left is due, so not everything that is due is in the store.
+        assert!(writer.unfinished);
+        assert_eq!(store.holds().iter().filter(|key| key.contains("gone-")).count(), 10);
+        let value = OrderReport { phase: "failed".into(), ..OrderReport::default() };
+        let (key, report) = (format!("{prefix}b").into(), Arc::new(Report::order(&value)));
+        report.compose(&value).unwrap();
+        wanted.reports.insert(key, report);
+        writer.bring(&wanted).await.unwrap();
+        assert!(!writer.unfinished);
+        let asked = store.asked.lock().unwrap();
+        let at = |wanted: &str| asked.iter().rposition(|asked| asked.ends_with(wanted)).unwrap();
+        let deleted = |from: usize| asked[from..].iter().filter(|asked| asked.starts_with("delete ")).count();
+        assert_eq!((deleted(0), deleted(at("orders/h/b"))), (gone, 10));
+    }
+
+    /// A report whose text is not composed yet is due all the same.
+    #[tokio::test]
+    async fn a_report_without_its_text_is_not_taken_for_written() {
+        let store = Arc::new(Picky::default());
+        let mut writer = writer(&store);
+        let mut wanted = wanted(&writer);
+        let value = OrderReport { phase: "held".into(), ..OrderReport::default() };
+        let key: Arc<str> = format!("{}e", writer.keys.order_reports(&writer.host)).into();
+        wanted.reports.insert(Arc::clone(&key), Arc::new(Report::order(&value)));
+        writer.bring(&wanted).await.unwrap();
+        assert!(writer.unfinished && writer.texts.take().contains(&key));
+        wanted.reports[&key].compose(&value).unwrap();
+        writer.bring(&wanted).await.unwrap();
+        assert!(!writer.unfinished && store.holds().contains(&key.to_string()));
     }
 
     #[tokio::test]

@@ -1,11 +1,13 @@
 //! An order is held against its task: what it needs, or why it is refused.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::{Agent, prepare, recurring};
 use crate::config;
 use crate::domain::decide::{CheckedOrder, Requirements, SeenOrder};
 use crate::domain::ids::RunId;
+use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::plan::Cause;
 use crate::domain::source::OrderKey;
@@ -19,7 +21,8 @@ impl Agent {
         copies.map_or_else(|| self.desired.orders.get(key), |copies| copies.get(key))
     }
 
-    pub(super) fn examine(&mut self, key: &OrderKey) -> bool {
+    /// Holds an order against its task, which is read anew unless it is among `tasks_read`; true if that was possible.
+    pub(super) fn examine(&mut self, key: &OrderKey, tasks_read: &mut BTreeSet<Name>) -> bool {
         let Some(seen) = self.known(key).cloned() else { return false };
         let Ok(Document::Order(order)) = &seen.document else { return false };
         let finding = if !config::allows(&self.settings.allow, &order.task) {
@@ -36,7 +39,11 @@ impl Agent {
                 cause: Cause::Placed,
                 place,
             };
-            self.catalog.refresh(&order.task).map_err(|error| error.to_string()).and_then(|loaded| {
+            let loaded = match tasks_read.insert(order.task.clone()) {
+                true => self.catalog.refresh(&order.task),
+                false => self.catalog.get(order.task.as_str()),
+            };
+            loaded.map_err(|error| error.to_string()).and_then(|loaded| {
                 let plan = work.plan(order, &loaded.task, String::new())?;
                 let task = &loaded.task;
                 if let Some(why) = recurring::unbearable(order, task) {

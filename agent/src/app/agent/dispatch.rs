@@ -3,7 +3,7 @@
 //! What is to be remembered goes to the ledger in one record and is on the disk before the next decision is made; a
 //! decision that the ledger cannot take is made again later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Agent;
@@ -96,10 +96,11 @@ impl Agent {
     fn dispatch(&mut self, actions: Vec<Action>, decision: &mut Decision) -> bool {
         let mut facts = Vec::new();
         let mut again = false;
+        let mut tasks_read = BTreeSet::new();
         for action in actions {
             match action {
                 Action::Remember(fact) => facts.push(fact),
-                Action::CheckOrder(key) => again |= self.examine(&key),
+                Action::CheckOrder(key) => again |= self.examine(&key, &mut tasks_read),
                 Action::Start { key, run, locks } => self.start(&key, run, locks),
                 Action::Launch { key, run, epoch, look } => self.launch(&key, run, epoch, look),
                 Action::Void { key, run, epoch } => again |= self.void(&key, run, epoch),

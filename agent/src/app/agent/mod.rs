@@ -177,6 +177,18 @@ pub struct Agent {
     _lock: Flock<File>,
 }
 
+/// What follows from what woke the agent.
+#[derive(Default)]
+enum Due {
+    /// A question changes nothing.
+    Nothing,
+    /// The writer of reports needs texts of what is shown already.
+    Texts,
+    /// Something may have changed.
+    #[default]
+    All,
+}
+
 impl Agent {
     /// The host that this agent acts for.
     pub fn host(&self) -> &Name {
@@ -215,22 +227,26 @@ impl Agent {
         let mut alive = watchdog.map(|every| Instant::now() + every);
         let (mut was_busy, mut stirred) = (true, true);
         let mut rests_at = None;
-        let mut only_asked = false;
+        let mut due = Due::All;
         loop {
             if self.desired_retry_at.is_some_and(|at| at <= Instant::now()) {
                 self.apply(Event::StoreChanged);
+                due = Due::All;
             }
-            // A question changes nothing, so nothing follows from it.
-            if !std::mem::take(&mut only_asked) {
-                self.decide_and_dispatch();
-                if self.look_at_formats() {
+            match std::mem::take(&mut due) {
+                Due::Nothing => {}
+                Due::Texts => self.publish_asked(),
+                Due::All => {
                     self.decide_and_dispatch();
+                    if self.look_at_formats() {
+                        self.decide_and_dispatch();
+                    }
+                    self.watch_secrets();
+                    self.publish();
+                    self.forget_names();
+                    self.trim_sometimes();
+                    self.tell_systemd();
                 }
-                self.watch_secrets();
-                self.publish();
-                self.forget_names();
-                self.trim_sometimes();
-                self.tell_systemd();
             }
             let busy = self.runs.any() || !self.starting.is_empty();
             stirred |= std::mem::replace(&mut was_busy, busy) != busy;
@@ -268,13 +284,13 @@ impl Agent {
                     alive = watchdog.map(|every| Instant::now() + every);
                 }
                 _ = look.tick(), if self.runs.any() => self.runs.look(),
-                () = self.texts.asked() => {}
+                () = self.texts.asked() => due = Due::Texts,
                 Ok(()) = self.name_conflicts.changed() => {}
                 Ok(()) = self.refused_reports.changed() => {}
                 Ok(()) = self.listening.troubles.changed() => {}
                 Some(question) = self.listening.questions.recv() => {
                     self.answer(question);
-                    only_asked = true;
+                    due = Due::Nothing;
                 }
                 _ = reload.recv() => self.reload(),
                 () = &mut shutdown => {
