@@ -5,7 +5,8 @@
 
 use std::fs;
 use std::str::FromStr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -17,11 +18,19 @@ use crate::neighbours::hdbsql::{self, Key, literal, statement};
 use crate::runner::Runner;
 use crate::system::System;
 
+/// How often the catalog is asked for the end of a backup that an earlier attempt began.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// The id of a run: what `HOSTLER_RUN` holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run(String);
 
 impl Run {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The comment of the run's backups.
     pub fn comment(&self) -> String {
         format!("hostler run {}", self.0)
@@ -231,12 +240,9 @@ impl<'a> Backups<'a> {
     pub fn make(&self) -> Result<Vec<Made>, Error> {
         let mut made = Vec::new();
         for database in self.databases()? {
-            let now = Timestamp::now();
-            let all = catalog::entries(self.runner.system(), &self.wish.key, now, now);
-            let all = catalog::read_entries(&self.rows(&all, &ENTRIES)?)?;
-            let entry = match decide(&database, self.wish.what, &self.mine(&database)?, &all) {
+            let entry = match self.settled(&database)? {
                 Step::Done(entry) => entry,
-                Step::Going(entry) => return Err(Error::Refused(going(&entry))),
+                Step::Going(entry) => return Err(Error::Unclear(going(&entry))),
                 Step::Blocked(entry) => {
                     return Err(Error::Refused(format!(
                         "another backup of {} is {:?}, id {}: wait for its end; a prepared snapshot must be closed",
@@ -250,6 +256,22 @@ impl<'a> Backups<'a> {
             made.push(self.verified(&entry)?);
         }
         Ok(made)
+    }
+
+    /// What is to do, once a backup that an earlier attempt of this run began has ended, or its time is over.
+    fn settled(&self, database: &Database) -> Result<Step, Error> {
+        let begun = Instant::now();
+        loop {
+            let now = Timestamp::now();
+            let all = catalog::entries(self.runner.system(), &self.wish.key, now, now);
+            let all = catalog::read_entries(&self.rows(&all, &ENTRIES)?)?;
+            match decide(database, self.wish.what, &self.mine(database)?, &all) {
+                Step::Going(_) if begun.elapsed() < self.wish.timeout => {
+                    thread::sleep(LOOK.min(self.wish.timeout));
+                }
+                step => return Ok(step),
+            }
+        }
     }
 
     /// Starts the statement, and believes the catalog of its end.

@@ -24,6 +24,19 @@ pub struct Password {
     pub secret: &'static str,
 }
 
+/// A piece of what a program reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// This text.
+    Text(String),
+    /// The value of the secret with this name.
+    Secret(&'static str),
+    /// The same between the quotation marks that SQL wants around a password.
+    Quoted(&'static str),
+    /// A password between such marks that is made when the program is started, and that nobody knows.
+    Random,
+}
+
 /// What the program reads on its standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -31,6 +44,8 @@ pub enum Input {
     Nothing,
     /// The passwords of `--read_password_from_stdin=xml`.
     PasswordXml(Vec<Password>),
+    /// A text.
+    Pieces(Vec<Piece>),
 }
 
 /// A program with its arguments.
@@ -70,13 +85,26 @@ impl fmt::Display for Call {
         writeln!(to, "# {} (as {user}, at most {})", self.purpose, span(self.timeout))?;
         writeln!(to, "#   source: {}", self.source)?;
         write!(to, "{}", self.line())?;
-        if let Input::PasswordXml(passwords) = &self.input {
-            write!(to, "\n#   standard input: XML with")?;
-            for password in passwords {
-                write!(to, " <{}> from the secret {};", password.element, password.secret)?;
+        match &self.input {
+            Input::Nothing => Ok(()),
+            Input::PasswordXml(passwords) => {
+                write!(to, "\n#   standard input: XML with")?;
+                passwords.iter().try_for_each(|password| {
+                    write!(to, " <{}> from the secret {};", password.element, password.secret)
+                })
+            }
+            Input::Pieces(pieces) => {
+                write!(to, "\n#   standard input: ")?;
+                pieces.iter().try_for_each(|piece| match piece {
+                    Piece::Text(text) => {
+                        write!(to, "{}", text.trim_end_matches('\n').replace('\n', "\n#                   "))
+                    }
+                    Piece::Secret(name) => write!(to, "the secret {name}"),
+                    Piece::Quoted(name) => write!(to, "\"the secret {name}\""),
+                    Piece::Random => write!(to, "\"a password that nobody knows\""),
+                })
             }
         }
-        Ok(())
     }
 }
 

@@ -9,11 +9,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, umask};
 
+use crate::backup::Run;
 use crate::check::{self, Before, Finding, Observed, Weight};
 use crate::error::Error;
 use crate::neighbours::hdblcm::{self, Choices, Exit, Part, Unfinished};
 use crate::neighbours::media::{self, Media};
+use crate::neighbours::nsutil::Role;
 use crate::neighbours::sapcontrol::{self, State};
+use crate::notes::Note;
 use crate::runner::{End, Runner};
 use crate::system::Version;
 
@@ -44,6 +47,8 @@ pub struct Terms {
     pub maintained: bool,
     /// Which part is wanted.
     pub part: Part,
+    /// The operator says that it is a former primary, which will be registered: it may be stopped or suspended.
+    pub former: bool,
 }
 
 fn versions(seen: &Observed) -> Result<(Option<Version>, Version), Step> {
@@ -143,10 +148,19 @@ pub fn update(seen: &Observed, terms: Terms) -> Step {
             Err(step) => step,
         };
     }
+    let stopped = matches!(seen.processes.as_ref().map(|seen| &seen.value), Some(Ok(State::Stopped)));
+    let state = seen.replication.as_ref().and_then(|seen| seen.value.as_ref().ok());
+    let suspended = state.is_some_and(|state| state.role == Role::Primary && state.suspended == Some(true));
+    let retired = terms.former && (stopped || suspended);
+    // Nobody uses it, so there is no downtime that a preparation could save.
+    if retired && terms.part == Part::Prepare {
+        return Step::Already;
+    }
     let findings = check::judge(seen, Some(Before::Update), terms.age, terms.maintained);
     // One that was interrupted may have left the system stopped: nothing in it can be asked, and only the rest of
-    // the update brings it back. While it runs, an update is only prepared, and everything is asked.
-    let unanswered: &[&str] = if interrupted && !running {
+    // the update brings it back. While it runs, an update is only prepared, and everything is asked. A former primary
+    // answers nobody either.
+    let unanswered: &[&str] = if interrupted && !running || retired {
         &["processes", "hosts", "replication", "secondaries", "license", "databases", "backup"]
     } else {
         &[]
@@ -155,16 +169,52 @@ pub fn update(seen: &Observed, terms: Terms) -> Step {
 }
 
 /// Starts hdblcm for an installation and judges its end.
+///
+/// `run`: what it may take away again, because nothing of the system was here when it began.
 pub fn carry_out_install(
     runner: &Runner,
     media: &Media,
     version: Version,
     choices: &Choices,
+    run: Option<&Run>,
 ) -> Result<(), Error> {
     let call = hdblcm::install(runner.system(), media, &version, choices);
+    if let Some(run) = run {
+        Note::of(runner.system(), run, "install").write(&version)?;
+    }
     begin(runner, &call)?;
     is_installed(runner, version)?;
     runs(runner, START)
+}
+
+/// Takes away what this run has installed, or has begun to. It may be repeated.
+///
+/// Without the run's note hdblcm was never started by it, and what is here is of somebody else.
+pub fn undo_install(runner: &Runner, run: &Run) -> Result<(), Error> {
+    let system = runner.system();
+    let note = Note::of(system, run, "install");
+    if note.read::<serde_json::Value>()?.is_none() {
+        return Ok(());
+    }
+    let call = hdblcm::uninstall(system);
+    if system.at(&call.program).is_file() {
+        begin(runner, &call)?;
+    }
+    for folder in [system.shared(), system.home()] {
+        let place = system.at(folder);
+        match std::fs::read_dir(&place).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => {
+                return Err(Error::Tool(format!(
+                    "{} is not empty: hdblcm came not far enough to uninstall itself; look at its log in /var/tmp",
+                    place.display()
+                )));
+            }
+            Ok(false) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::local(place.display())(error)),
+        }
+    }
+    note.remove()
 }
 
 /// Starts hdblcm for a part of an update and judges its end.
@@ -238,7 +288,7 @@ mod tests {
     use crate::neighbours::catalog::{Entry, Kind, State as BackupState};
     use crate::neighbours::hdblcm::Listed;
     use crate::neighbours::host::Instance;
-    use crate::neighbours::nsutil::{self, Role};
+    use crate::neighbours::nsutil;
     use crate::neighbours::sapcontrol::{Light, Process};
     use crate::neighbours::scripts::{Landscape, Replication};
 
@@ -379,6 +429,12 @@ mod tests {
             host.replication = replicating(Role::Secondary("sync".to_owned()));
             (host.databases, host.backups, host.license) = (None, None, None);
         };
+        let suspended: Change = |host| {
+            let state =
+                nsutil::State { online: Some(true), role: Role::Primary, site: None, suspended: Some(true) };
+            host.replication = Some(yes(state));
+            host.secondaries = Some(yes(Replication::Error));
+        };
         let mute: Change = |host| {
             (host.databases, host.backups, host.license) = (Some(odd()), Some(odd()), Some(odd()));
         };
@@ -416,12 +472,20 @@ mod tests {
                 "refuse",
             ),
             (&[interrupted, stopped, mute, |host| host.media = Some(yes(v("2.00.001.0")))], true, "refuse"),
+            // A former primary answers nobody; one that rules is asked, whatever the operator says.
+            (&[stopped, mute], false, "go"),
+            (&[stopped, mute], true, "refuse"),
+            (&[suspended, mute], false, "go"),
+            (&[suspended, mute], true, "unclear"),
+            (&[mute], false, "unclear"),
+            (&[|host| host.secondaries = Some(yes(Replication::Active))], false, "unclear"),
         ];
         for (at, (changes, start, wanted)) in cases.iter().enumerate() {
             let mut host = healthy();
             changes.iter().for_each(|change| change(&mut host));
             let part = Part::Finish { start: *start };
-            let terms = Terms { age: Duration::from_secs(24 * 3600), maintained: false, part };
+            let terms =
+                Terms { age: Duration::from_secs(24 * 3600), maintained: false, part, former: !start };
             let step = update(&host, terms);
             assert_eq!(name(&step), *wanted, "case {at}: {step:?}");
         }

@@ -23,6 +23,9 @@ pub enum Error {
     /// Nothing was changed, because something forbids it.
     #[error("{0}")]
     Refused(String),
+    /// Not now, and later perhaps: nothing was changed.
+    #[error("{0}")]
+    NotNow(String),
     /// The machine denied something: a file, a process.
     #[error("{0}")]
     Local(String),
@@ -41,6 +44,7 @@ impl Error {
             Self::Unclear(_) => 5,
             Self::Refused(_) => 6,
             Self::Local(_) => 9,
+            Self::NotNow(_) => 75,
             Self::Stopped(signal) => signal.saturating_add(128),
         }
     }

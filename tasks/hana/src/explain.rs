@@ -11,8 +11,13 @@ use crate::neighbours::catalog::Database;
 use crate::neighbours::hdblcm::{Choices, Part};
 use crate::neighbours::hdbsql::Key;
 use crate::neighbours::media::Media;
-use crate::neighbours::{catalog, hdblcm, host, nsutil, sapcontrol, scripts};
+use crate::neighbours::nsutil::Mode;
+use crate::neighbours::recovery::From;
+use crate::neighbours::{
+    backint, catalog, depot, hdblcm, host, nsutil, recovery, sapcontrol, scripts, userstore,
+};
 use crate::system::{System, Version};
+use crate::{drill, replicate, rotate};
 
 /// What can be explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,6 +32,16 @@ pub enum Task {
     Update,
     /// What `hostler-hana backup` starts, for SYSTEMDB and a tenant
     Backup,
+    /// What `hostler-hana restore` starts, for SYSTEMDB and a tenant, from Backint and from files
+    Restore,
+    /// What `hostler-hana drill` starts, from Backint and from files
+    Drill,
+    /// What `hostler-hana housekeeping` starts, for SYSTEMDB and a tenant
+    Housekeeping,
+    /// What `hostler-hana enable`, `takeover` and `register` start, in every form
+    Replication,
+    /// What `hostler-hana key` and `rotate` start
+    Rotate,
 }
 
 /// The calls of a task, in their order.
@@ -42,6 +57,11 @@ pub fn calls(task: Task, system: &System, key: &Key, hostname: &str, since: Time
             .map(|part| hdblcm::update(system, &Media::current(Path::new(MEDIA)), part))
             .to_vec(),
         Task::Backup => backups(system, key, since),
+        Task::Restore => restores(system, key, since),
+        Task::Drill => drills(system, key, since),
+        Task::Housekeeping => housekeeping(system, key),
+        Task::Replication => replication(system, key, hostname),
+        Task::Rotate => rotation(system, key),
         Task::Check => [
             host::clock_call(),
             host::resolve_call(hostname),
@@ -79,6 +99,7 @@ fn installations(system: &System) -> Vec<Call> {
     vec![
         hdblcm::install(system, &media, &before, &Choices::default()),
         hdblcm::install(system, &media, &since, &choices),
+        hdblcm::uninstall(system),
     ]
 }
 
@@ -99,6 +120,114 @@ fn backups(system: &System, key: &Key, now: Timestamp) -> Vec<Call> {
         calls.push(catalog::parts(system, key, &database, 0));
     }
     calls
+}
+
+/// A tenant with the name of its system; the databases of a real one are its own.
+fn tenant(system: &System) -> Option<Database> {
+    system.sid.as_str().parse().ok()
+}
+
+/// How long a recovery may take, unless it is said.
+const RECOVERY: Duration = Duration::from_secs(48 * 3600);
+
+fn restores(system: &System, key: &Key, to: Timestamp) -> Vec<Call> {
+    let Some(tenant) = tenant(system) else { return Vec::new() };
+    let mut calls = vec![catalog::databases(system, key)];
+    let wanted = [("EBID".to_owned(), format!("/usr/sap/{}/SYS/global/hdb/backint/NAME", system.sid))];
+    for database in [&Database::system(), &tenant] {
+        calls.push(catalog::complete(system, key, database));
+        calls.push(catalog::since(system, key, database, 0));
+        calls.push(catalog::pieces(system, key, database, 0));
+        calls.push(catalog::parameter(system, key, "backup", "data_backup_parameter_file"));
+        calls.push(backint::inquire(system, database, Some("PARAMETER_FILE"), &wanted));
+        for (id, name) in &wanted {
+            calls.extend(depot::thaw(system, "/etc/hostler/depot.yml", database, name, id).ok());
+        }
+    }
+    calls.extend([sapcontrol::process_list(system), sapcontrol::stop(system)]);
+    let forms = [(From::Backint, None), (From::File, None), (From::File, Some("/CATALOG"))];
+    for (from, catalog) in forms {
+        let sql = recovery::sql(&Database::system(), to, from, catalog);
+        calls.push(scripts::recover_system(system, &sql, RECOVERY));
+    }
+    calls.push(recovery::stop(system, key, &tenant));
+    for (from, catalog) in forms {
+        calls.push(recovery::tenant(system, key, recovery::sql(&tenant, to, from, catalog), RECOVERY));
+    }
+    for database in [&Database::system(), &tenant] {
+        calls.push(backint::inquire_catalog(system, database, Some("PARAMETER_FILE")));
+        calls.push(recovery::diagnose(system, &recovery::folder("/CATALOG", database)));
+    }
+    calls
+}
+
+fn drills(system: &System, key: &Key, to: Timestamp) -> Vec<Call> {
+    let (Some(tenant), Ok(scratch), Ok(table)) =
+        (tenant(system), drill::SCRATCH.parse::<Database>(), "TABLE".parse())
+    else {
+        return Vec::new();
+    };
+    vec![
+        catalog::databases(system, key),
+        catalog::complete(system, key, &tenant),
+        drill::create(system, key),
+        recovery::stop(system, key, &scratch),
+        recovery::copy(system, key, (&tenant, &scratch), to, RECOVERY),
+        catalog::pieces(system, key, &tenant, 0),
+        recovery::copy_file(system, key, &scratch, "PREFIX", RECOVERY),
+        drill::count(system, key, &table),
+        recovery::drop(system, key, &scratch),
+    ]
+}
+
+fn housekeeping(system: &System, key: &Key) -> Vec<Call> {
+    let Some(tenant) = tenant(system) else { return Vec::new() };
+    let mut calls = vec![nsutil::state_call(system), catalog::databases(system, key)];
+    for database in [&Database::system(), &tenant] {
+        calls.push(catalog::complete(system, key, database));
+        calls.push(catalog::before(system, key, database, 0));
+        calls.push(catalog::delete_before(system, key, database, 0, Duration::from_secs(6 * 3600)));
+    }
+    calls
+}
+
+fn replication(system: &System, key: &Key, hostname: &str) -> Vec<Call> {
+    let Ok(site) = "SITE".parse::<nsutil::Site>() else { return Vec::new() };
+    let mut calls = vec![
+        nsutil::state_call(system),
+        nsutil::enable(system, &site),
+        scripts::replication_status(system),
+        catalog::identity(system, key),
+        catalog::secondaries(system, key),
+        nsutil::takeover(system, true),
+        nsutil::takeover(system, false),
+        replicate::move_address(system.sid.as_str(), hostname),
+        sapcontrol::process_list(system),
+        sapcontrol::stop(system),
+    ];
+    for mode in [Mode::Sync, Mode::Syncmem, Mode::Async] {
+        calls.push(nsutil::register(system, &site, "PRIMARY", mode));
+    }
+    calls.push(sapcontrol::start(system));
+    calls
+}
+
+fn rotation(system: &System, key: &Key) -> Vec<Call> {
+    let (Ok(user), Ok(scratch)) = ("DBUSER".parse::<rotate::DbUser>(), rotate::scratch()) else {
+        return Vec::new();
+    };
+    let place = format!("localhost:{}", system.number.systemdb_port());
+    vec![
+        userstore::set(system, key, &place, "SYSTEM", "system_password"),
+        catalog::identity(system, key),
+        userstore::list(system, key),
+        userstore::set(system, &scratch, &place, user.as_str(), rotate::SECRET),
+        rotate::log_on(system, &scratch),
+        userstore::delete(system, &scratch),
+        rotate::set_password(system, key, &user),
+        userstore::set(system, key, &place, user.as_str(), rotate::SECRET),
+        rotate::log_on(system, key),
+    ]
 }
 
 /// The calls as text.

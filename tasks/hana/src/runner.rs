@@ -20,10 +20,10 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, Uid, User};
 use zeroize::Zeroizing;
 
-use crate::call::{As, Call, Input};
+use crate::call::{As, Call, Input, Piece};
 use crate::error::Error;
 use crate::neighbours::hdblcm;
-use crate::secret::Secrets;
+use crate::secret::{Secret, Secrets};
 use crate::system::System;
 
 /// Most that is kept of each output; what follows is read and thrown away.
@@ -151,12 +151,57 @@ impl Runner {
     }
 
     fn input(&self, input: &Input) -> Result<Option<Zeroizing<String>>, Error> {
-        let Input::PasswordXml(passwords) = input else { return Ok(None) };
-        let mut values = Vec::new();
-        for password in passwords {
-            values.push((password.element, self.secrets.read(password.secret)?));
+        match input {
+            Input::Nothing => Ok(None),
+            Input::PasswordXml(passwords) => {
+                let mut values = Vec::new();
+                for password in passwords {
+                    values.push((password.element, self.secrets.read(password.secret)?));
+                }
+                Ok(Some(hdblcm::password_xml(&values)))
+            }
+            Input::Pieces(pieces) => self.text(pieces).map(Some),
         }
-        Ok(Some(hdblcm::password_xml(&values)))
+    }
+
+    fn text(&self, pieces: &[Piece]) -> Result<Zeroizing<String>, Error> {
+        let mut values = Vec::new();
+        for piece in pieces {
+            values.push(match piece {
+                Piece::Text(_) => None,
+                Piece::Secret(name) => Some(self.secrets.read(name)?),
+                Piece::Quoted(name) => {
+                    let value = self.secrets.read(name)?;
+                    if !value.is_quotable() {
+                        return Err(Error::Config(format!(
+                            "the secret `{name}` holds one of \\ ' \" ` $, which HANA takes in no password"
+                        )));
+                    }
+                    Some(value)
+                }
+                Piece::Random => Some(Secret::random()?),
+            });
+        }
+        let length = |(piece, value): (&Piece, &Option<Secret>)| match (piece, value) {
+            (Piece::Text(text), _) => text.len(),
+            (_, value) => value.as_ref().map_or(0, |value| value.expose().len() + 2),
+        };
+        // Enough room for all of it: a text that grew would leave copies behind.
+        let room = pieces.iter().zip(&values).map(length).sum();
+        let mut all = Zeroizing::new(String::with_capacity(room));
+        for (piece, value) in pieces.iter().zip(&values) {
+            let value = value.as_ref().map_or("", Secret::expose);
+            match piece {
+                Piece::Text(text) => all.push_str(text),
+                Piece::Secret(_) => all.push_str(value),
+                Piece::Quoted(_) | Piece::Random => {
+                    all.push('"');
+                    all.push_str(value);
+                    all.push('"');
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// The program for that user, with the environment that it needs and nothing else.

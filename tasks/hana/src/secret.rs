@@ -1,14 +1,16 @@
 //! Values that must not be seen: no `Debug`, no `Display`, no `Serialize`, and overwritten when dropped.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
 
 /// Most that a file with a secret may hold.
-const MOST_BYTES: u64 = 4096;
+const MOST_BYTES: u64 = 64 * 1024;
 
 /// A secret text.
 pub struct Secret(Zeroizing<String>);
@@ -17,6 +19,29 @@ impl Secret {
     /// The value, for the one place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Secret {
+    /// A password that nobody knows: 128 random bits, with a capital letter, a small one and a digit before them.
+    pub fn random() -> Result<Self, Error> {
+        let mut bytes = Zeroizing::new([0_u8; 16]);
+        let source = "/dev/urandom";
+        let mut file = fs::File::open(source).map_err(Error::local(source))?;
+        file.read_exact(bytes.as_mut_slice()).map_err(Error::local(source))?;
+        let mut text = Zeroizing::new(String::with_capacity(40));
+        text.push_str("Aa1");
+        for byte in bytes.iter() {
+            for half in [byte >> 4, byte & 15] {
+                text.push(char::from_digit(half.into(), 16).unwrap_or_default());
+            }
+        }
+        Ok(Self(text))
+    }
+
+    /// Whether it can stand between the quotation marks of SQL, and be given to hdblcm.
+    pub fn is_quotable(&self) -> bool {
+        !self.0.contains(['\\', '\'', '"', '`', '$'])
     }
 }
 
@@ -38,6 +63,15 @@ impl Secrets {
             ))
         })?;
         read(&folder.join(name))
+    }
+}
+
+impl Secrets {
+    /// Reads the secret of that name, which is Base64 of any bytes.
+    pub fn bytes(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let text = self.read(name)?;
+        let bytes = BASE64_STANDARD.decode(text.expose());
+        bytes.map(Zeroizing::new).map_err(|_| Error::Config(format!("the secret `{name}` is no Base64")))
     }
 }
 
@@ -71,7 +105,15 @@ mod tests {
         }
         assert_eq!(secrets.read("none").map(|_| ()).unwrap_err().code(), 9);
         assert_eq!(Secrets::new(None).read("one").map(|_| ()).unwrap_err().code(), 3);
-        fs::write(folder.path().join("one"), "x".repeat(5000)).unwrap();
+        for (text, good) in
+            [("Abc12345", true), ("a\"b", false), ("a$b", false), ("a\\b", false), ("a'b", false)]
+        {
+            fs::write(folder.path().join("one"), text).unwrap();
+            assert_eq!(secrets.read("one").map(|secret| secret.is_quotable()).unwrap_or_default(), good);
+        }
+        let random = Secret::random().map(|one| (one.expose().len(), one.is_quotable())).unwrap_or_default();
+        assert_eq!(random, (35, true));
+        fs::write(folder.path().join("one"), "x".repeat(70_000)).unwrap();
         assert_eq!(secrets.read("one").map(|_| ()).unwrap_err().code(), 3);
     }
 }

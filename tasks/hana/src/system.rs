@@ -160,9 +160,12 @@ impl System {
         format!("{}adm", self.sid.as_str().to_ascii_lowercase())
     }
 
-    /// A path below the root.
+    /// A path below the root; one that lies there already is what a tool below it printed.
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
+        if path.starts_with(&self.root) {
+            return path.to_owned();
+        }
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 

@@ -107,6 +107,10 @@ pub(crate) fn run(root: &Root, arguments: &[String]) -> Ended {
     let options = parse(root, arguments)?;
     let statements = match (&options.statement, &options.input) {
         (Some(statement), _) => vec![statement.clone()],
+        // A device is the machine's own, below any root.
+        (None, Some(input)) if input.starts_with("/dev/") => {
+            split(&fs::read_to_string(input)?, options.multi_line)
+        }
         (None, Some(input)) => split(&fs::read_to_string(root.at(input))?, options.multi_line),
         (None, None) => {
             let mut text = String::new();

@@ -28,6 +28,8 @@ pub(crate) struct Request {
     catalog: Option<Place>,
     log_path: Option<String>,
     data_path: Option<String>,
+    /// The database whose backups these are, where it is another one.
+    source: Option<String>,
     clear_log: bool,
 }
 
@@ -54,6 +56,11 @@ pub(crate) fn parse(cursor: &mut Cursor) -> Result<Request, SqlError> {
     while cursor.peek().is_some() {
         if cursor.take("CLEAR LOG") {
             request.clear_log = true;
+        } else if cursor.take("USING SOURCE") {
+            // DB@SID; a copy from another system has its SID here.
+            let text = cursor.text()?;
+            let (database, _) = text.split_once('@').ok_or_else(|| SqlError::syntax(&text))?;
+            request.source = Some(database.to_string());
         } else if cursor.take("USING CATALOG BACKINT") {
             request.catalog = Some(Place::Backint);
         } else if cursor.take("USING CATALOG PATH") {
@@ -107,7 +114,8 @@ pub(crate) fn recover(
     request: &Request,
 ) -> Result<Reached, String> {
     let told = |halt: Halt| halt.said;
-    let source = Source { root, system, name, request };
+    let of = request.source.as_deref().unwrap_or(name);
+    let source = Source { root, system, name: of, request };
     let (mut content, topology, known) = match (&request.data, request.until) {
         (Some(prefix), _) => {
             let (content, topology) = source.files(prefix)?;
@@ -186,8 +194,15 @@ impl Source<'_> {
             let file = format!("{}_databackup_{volume}_1", path.display());
             fs::read(&file).map_err(|error| format!("{file}: {error}"))
         };
-        let database = self.system.databases().into_iter().find(|database| database.name == self.name);
-        let volume = database.map_or(1, |database| database.volume);
+        // A copy has the volumes of its source.
+        let begins = format!("{}_databackup_", path.file_name().unwrap_or_default().to_string_lossy());
+        let volume = |entry: fs::DirEntry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let volume = name.strip_prefix(&begins)?.strip_suffix("_1")?.parse::<u32>().ok()?;
+            (volume > 0).then_some(volume)
+        };
+        let folder = path.parent().map(fs::read_dir).and_then(Result::ok);
+        let volume = folder.and_then(|folder| folder.flatten().find_map(volume)).unwrap_or(1);
         let broken = || format!("the backup {prefix} is not readable");
         Ok((unseal(&read(volume)?).ok_or_else(broken)?, unseal(&read(0)?).ok_or_else(broken)?))
     }

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use super::hdbsql::{Key, Row, literal, statement};
 use crate::call::Call;
 use crate::error::{Reading, quoted, unclear};
-use crate::system::System;
+use crate::system::{System, Version};
 
 const SOURCE: &str =
     "SAP HANA SQL and System Views Reference, M_BACKUP_CATALOG; sapagent internal/onetime/hanadiskbackup";
@@ -113,6 +113,179 @@ pub fn parts(system: &System, key: &Key, database: &Database, backup: u64) -> Ca
     let rows = of_one(&PARTS, "M_BACKUP_CATALOG_FILES", database, &format!("BACKUP_ID = {backup}"));
     let sql = format!("{rows} ORDER BY DESTINATION_PATH LIMIT {MOST_ENTRIES}");
     statement(system, key, "list the parts of the backup", SOURCE, QUERY, sql)
+}
+
+/// The complete data backups of one database that succeeded.
+pub fn complete(system: &System, key: &Key, database: &Database) -> Call {
+    let condition = "ENTRY_TYPE_NAME = 'complete data backup' AND STATE_NAME = 'successful'";
+    let rows = of_one(&ENTRIES, "M_BACKUP_CATALOG", database, condition);
+    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
+    statement(system, key, "list the complete backups of the database", SOURCE, QUERY, sql)
+}
+
+/// The entries of one database from that backup on.
+pub fn since(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
+    let rows = of_one(&ENTRIES, "M_BACKUP_CATALOG", database, &format!("BACKUP_ID >= {backup}"));
+    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
+    statement(system, key, "list what was backed up since", SOURCE, QUERY, sql)
+}
+
+/// The columns of [`pieces`].
+pub const PIECES: [&str; 5] =
+    ["BACKUP_ID", "DESTINATION_TYPE_NAME", "DESTINATION_PATH", "BACKUP_SIZE", "EXTERNAL_BACKUP_ID"];
+
+/// The parts of all backups of one database from that backup on.
+pub fn pieces(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
+    let rows = of_one(&PIECES, "M_BACKUP_CATALOG_FILES", database, &format!("BACKUP_ID >= {backup}"));
+    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
+    statement(system, key, "list the parts of what was backed up since", SOURCE, QUERY, sql)
+}
+
+/// Reads the rows of [`pieces`]: the id of the backup, and the part.
+pub fn read_pieces(rows: &[Row]) -> Reading<Vec<(u64, Part)>> {
+    let mut pieces = Vec::new();
+    for row in rows {
+        let Some((Some(id), rest)) = row.split_first() else { return unclear("a part without its backup") };
+        let id = id.parse().or_else(|_| unclear(format!("the backup id {}", quoted(id))))?;
+        let part = read_parts(&[rest.to_vec()])?.pop();
+        pieces.extend(part.map(|part| (id, part)));
+    }
+    if pieces.len() >= MOST_ENTRIES {
+        return unclear(format!("the backups have {MOST_ENTRIES} or more parts in this time"));
+    }
+    Ok(pieces)
+}
+
+/// Deletes all backups of a database before that data backup, from the catalog and from where they are.
+pub fn delete_before(
+    system: &System,
+    key: &Key,
+    database: &Database,
+    backup: u64,
+    timeout: Duration,
+) -> Call {
+    let target = if database.is_system() { String::new() } else { format!(" FOR {}", database.as_str()) };
+    let sql = format!("BACKUP CATALOG DELETE{target} ALL BEFORE BACKUP_ID {backup} COMPLETE");
+    let source = "SAP HANA SQL and System Views Reference, BACKUP CATALOG DELETE";
+    statement(system, key, "delete the backups before the oldest that is kept", source, timeout, sql)
+}
+
+/// The column of [`before`].
+pub const COUNT: [&str; 1] = ["ENTRY_COUNT"];
+
+/// How many entries of a database are older than that backup.
+pub fn before(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
+    let condition = format!("BACKUP_ID < {backup}");
+    let sql = of_one(&["COUNT(*) AS ENTRY_COUNT"], "M_BACKUP_CATALOG", database, &condition);
+    statement(system, key, "count the entries that would go", SOURCE, QUERY, sql)
+}
+
+/// Reads the row of [`before`].
+pub fn read_count(rows: &[Row]) -> Reading<usize> {
+    let [row] = rows else { return unclear(format!("a count has {} rows", rows.len())) };
+    let [count] = cells(row)?;
+    count.parse().or_else(|_| unclear(format!("the count {}", quoted(count))))
+}
+
+/// The column of [`parameter`].
+pub const PARAMETER: [&str; 1] = ["VALUE"];
+
+/// The value of a parameter in global.ini for the whole system; no row where the default holds.
+pub fn parameter(system: &System, key: &Key, section: &str, name: &str) -> Call {
+    let sql = format!(
+        "SELECT VALUE FROM SYS.M_INIFILE_CONTENTS WHERE FILE_NAME = 'global.ini' AND LAYER_NAME = 'SYSTEM' AND \
+         SECTION = {} AND KEY = {}",
+        literal(section),
+        literal(name)
+    );
+    let source = "SAP HANA SQL and System Views Reference, M_INIFILE_CONTENTS";
+    statement(system, key, "read a parameter", source, QUERY, sql)
+}
+
+/// Reads the row of [`parameter`].
+pub fn read_parameter(rows: &[Row]) -> Reading<Option<String>> {
+    match rows {
+        [] => Ok(None),
+        [row] => {
+            let [value] = cells(row)?;
+            Ok(Some(value.to_owned()))
+        }
+        rows => unclear(format!("the parameter has {} values", rows.len())),
+    }
+}
+
+/// The columns of [`identity`].
+pub const IDENTITY: [&str; 3] = ["SYSTEM_ID", "HOST", "VERSION"];
+
+/// Which system answers behind a key, on which host and in which version.
+pub fn identity(system: &System, key: &Key) -> Call {
+    let sql = "SELECT SYSTEM_ID, HOST, VERSION FROM SYS.M_DATABASE".to_owned();
+    let source = "SAP HANA SQL and System Views Reference, M_DATABASE";
+    statement(system, key, "ask which system answers", source, QUERY, sql)
+}
+
+/// Which system answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name.
+    pub sid: String,
+    /// Its host.
+    pub host: String,
+    /// Its version.
+    pub version: Version,
+}
+
+/// Reads the row of [`identity`].
+pub fn read_identity(rows: &[Row]) -> Reading<Identity> {
+    let [row] = rows else { return unclear(format!("M_DATABASE has {} rows", rows.len())) };
+    let [sid, host, version] = cells(row)?;
+    Ok(Identity { sid: sid.to_owned(), host: host.to_owned(), version: Version::read(version)? })
+}
+
+/// The columns of [`secondaries`].
+pub const SECONDARIES: [&str; 4] =
+    ["DATABASE_NAME", "SECONDARY_HOST", "REPLICATION_STATUS", "SECONDARY_FULLY_RECOVERABLE"];
+
+/// How far each service of each database has come on its secondaries; asked on the primary.
+pub fn secondaries(system: &System, key: &Key) -> Call {
+    let rows = of_all(&SECONDARIES, "M_SERVICE_REPLICATION", "1 = 1");
+    let source = "SAP HANA SQL and System Views Reference, M_SERVICE_REPLICATION";
+    statement(system, key, "ask the primary how far its secondaries are", source, QUERY, rows)
+}
+
+/// A service on a secondary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follower {
+    /// Whose service.
+    pub database: Database,
+    /// The host of the secondary.
+    pub host: String,
+    /// Whether it follows.
+    pub active: bool,
+    /// Whether the secondary could take over with it.
+    pub recoverable: bool,
+}
+
+/// Reads the rows of [`secondaries`].
+pub fn read_secondaries(rows: &[Row]) -> Reading<Vec<Follower>> {
+    let mut followers = Vec::new();
+    for row in rows {
+        let [database, host, status, recoverable] = cells(row)?;
+        let database =
+            database.parse().or_else(|why| unclear(format!("the database {}: {why}", quoted(database))))?;
+        let active = match status {
+            "ACTIVE" => true,
+            "ERROR" | "UNKNOWN" | "INITIALIZING" | "SYNCING" => false,
+            other => return unclear(format!("REPLICATION_STATUS is {}", quoted(other))),
+        };
+        let recoverable = match recoverable {
+            "TRUE" => true,
+            "FALSE" => false,
+            other => return unclear(format!("SECONDARY_FULLY_RECOVERABLE is {}", quoted(other))),
+        };
+        followers.push(Follower { database, host: host.to_owned(), active, recoverable });
+    }
+    Ok(followers)
 }
 
 /// The name of a database: SYSTEMDB or a tenant.
@@ -392,6 +565,29 @@ mod tests {
         assert!(parts("\"tape\",\"/b/x\",1,?\n").is_err());
         assert!(parts("\"backint\",\"/b/x\",1,?\n").is_err());
         assert!(parts("\"file\",\"/b/x\",-1,?\n").is_err());
+    }
+
+    #[test]
+    fn pieces_parameters_and_who_answers() {
+        let of =
+            |columns: &[&str], text: &str| table(&format!("{}\n{text}", columns.join(",")), columns).unwrap();
+        let pieces =
+            read_pieces(&of(&PIECES, "17,\"file\",\"/b/x\",1,?\n18,\"backint\",\"/b/y\",2,\"e\"\n")).unwrap();
+        assert_eq!(pieces.iter().map(|(id, part)| (*id, part.size)).collect::<Vec<_>>(), [(17, 1), (18, 2)]);
+        assert!(read_pieces(&of(&PIECES, "?,\"file\",\"/b/x\",1,?\n")).is_err());
+        assert!(read_pieces(&of(&PIECES, "x,\"file\",\"/b/x\",1,?\n")).is_err());
+        assert_eq!(read_parameter(&[]), Ok(None));
+        assert_eq!(read_parameter(&of(&PARAMETER, "\"/etc/x\"\n")), Ok(Some("/etc/x".to_owned())));
+        assert!(read_parameter(&of(&PARAMETER, "\"a\"\n\"b\"\n")).is_err());
+        let who = read_identity(&of(&IDENTITY, "\"HDB\",\"east1\",\"2.00.077.00.17\"\n")).unwrap();
+        assert_eq!((who.host.as_str(), who.version), ("east1", "2.00.077.00".parse().unwrap()));
+        assert!(read_identity(&[]).is_err());
+        let follows = |text: &str| read_secondaries(&of(&SECONDARIES, text));
+        let one = follows("\"HDB\",\"west1\",\"ACTIVE\",\"TRUE\"\n").unwrap();
+        assert!(one[0].active && one[0].recoverable);
+        assert!(!follows("\"HDB\",\"west1\",\"SYNCING\",\"FALSE\"\n").unwrap()[0].active);
+        assert!(follows("\"HDB\",\"west1\",\"GOOD\",\"TRUE\"\n").is_err());
+        assert!(follows("\"HDB\",\"west1\",\"ACTIVE\",\"YES\"\n").is_err());
     }
 
     #[test]

@@ -150,6 +150,19 @@ pub fn update(system: &System, media: &Media, part: Part) -> Call {
     }
 }
 
+/// `--uninstall`, with the resident hdblcm: all components, and the system with them.
+pub fn uninstall(system: &System) -> Call {
+    Call {
+        purpose: "uninstall the system",
+        source: "community.sap_install roles/sap_hana_install README; transcripts of 1.00.121",
+        user: As::Myself,
+        program: system.shared().join("hdblcm/hdblcm"),
+        arguments: ["--uninstall", "-b", "--components=all"].map(str::to_owned).to_vec(),
+        input: Input::Nothing,
+        timeout: Duration::from_secs(4 * 3600),
+    }
+}
+
 /// `--list_systems`, with the resident hdblcm.
 pub fn list_systems(system: &System) -> Call {
     Call {

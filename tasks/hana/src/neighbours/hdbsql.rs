@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::call::{As, Call, Input};
+use crate::call::{As, Call, Input, Piece};
 use crate::error::{Error, Reading, quoted, unclear};
 use crate::runner::Outcome;
 use crate::system::System;
@@ -87,6 +87,30 @@ pub fn statement(
     Call { purpose, source, user: As::Adm, program, arguments, input: Input::Nothing, timeout }
 }
 
+/// One statement that holds a secret: it is read from standard input, so that it is no argument. It ends with a newline.
+pub fn secret_statement(
+    system: &System,
+    key: &Key,
+    purpose: &'static str,
+    source: &'static str,
+    pieces: Vec<Piece>,
+) -> Call {
+    let mut call = statement(system, key, purpose, source, Duration::from_secs(300), String::new());
+    call.arguments.pop();
+    // -I: a file with statements; with -E it ends at the first error.
+    call.arguments.extend(["-I", "/dev/stdin"].map(str::to_owned));
+    call.input = Input::Pieces(pieces);
+    call
+}
+
+/// The same statement in a tenant, with a key that leads to SYSTEMDB's port or to the tenant's own.
+pub fn in_database(mut call: Call, database: &str) -> Call {
+    // -d: the database, whatever the key says
+    let at = call.arguments.len().saturating_sub(1);
+    call.arguments.splice(at..at, ["-d".to_owned(), database.to_owned()]);
+    call
+}
+
 /// A text as an SQL literal.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
@@ -108,6 +132,16 @@ pub fn errors(text: &str) -> Vec<SqlError> {
         Some(SqlError { code: code.trim().parse().ok()?, text: text.trim().to_owned() })
     };
     text.lines().filter_map(one).collect()
+}
+
+/// The code of the first error.
+pub fn first_error(outcome: &Outcome) -> Option<i32> {
+    errors(&outcome.err).into_iter().chain(errors(&outcome.out)).next().map(|error| error.code)
+}
+
+/// Whether the first error is the client's own, such as a connection that broke: nothing is known of the statement then.
+pub fn is_connection_error(outcome: &Outcome) -> bool {
+    first_error(outcome).is_some_and(|code| code < 0)
 }
 
 /// A row: a cell for each column, `None` for NULL.
@@ -246,6 +280,7 @@ mod tests {
         let lost = "* -10709: Connection failed (RTE:[89006] System call 'connect' failed)\n";
         assert_eq!(errors(lost)[0].code, -10709);
         assert!(errors("* nothing: else\n*10: x\n * 10: x\n** 10: x\n").is_empty());
+        assert!(is_connection_error(&outcome(1, "", lost)) && !is_connection_error(&outcome(3, "", logon)));
         let end = Outcome { end: End::TimedOut, ..outcome(0, "", "") };
         assert!(matches!(check(&end), Err(Error::Unclear(_))));
         let end = Outcome { cut: true, ..outcome(0, "", "") };

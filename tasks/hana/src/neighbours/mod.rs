@@ -3,19 +3,23 @@
 //! Parsers are pure. They take text and return a value, or say why they do not understand it. The transcripts in
 //! their tests have the documented shapes; they were written for these tests.
 
+pub mod backint;
 pub mod catalog;
+pub mod depot;
 pub mod hdblcm;
 pub mod hdbsql;
 pub mod host;
 pub mod media;
 pub mod nsutil;
+pub mod recovery;
 pub mod sapcontrol;
 pub mod scripts;
+pub mod userstore;
 
 use crate::error::Reading;
 
 /// How many readers [`every_reader`] has.
-pub const READERS: usize = 18;
+pub const READERS: usize = 26;
 
 /// Gives a text to one of the readers, for tests with hostile texts. The number is taken modulo [`READERS`].
 pub fn every_reader(choice: usize, text: &str) -> Reading<()> {
@@ -38,7 +42,16 @@ pub fn every_reader(choice: usize, text: &str) -> Reading<()> {
         14 => host::addresses(0.into(), text).map(drop),
         15 => host::instances(0, text).map(drop),
         16 => host::clock(0, text).map(drop),
+        17 => catalog::read_pieces(&lines(&catalog::PIECES)?).map(drop),
+        18 => catalog::read_identity(&lines(&catalog::IDENTITY)?).map(drop),
+        19 => catalog::read_secondaries(&lines(&catalog::SECONDARIES)?).map(drop),
+        20 => catalog::read_parameter(&lines(&catalog::PARAMETER)?).map(drop),
+        21 => backint::missing(0, text, &[("e1".to_owned(), "/b/one".to_owned())]).map(drop),
+        22 => userstore::entry(0, text, &"HOSTLER".parse().or_else(crate::error::unclear)?).map(drop),
+        24 => depot::thawed(0, text).map(drop),
+        23 => sapcontrol::waited(1.into(), text).map(drop),
         _ => {
+            let _ = (scripts::reached(text), scripts::recovery_failure(text));
             // These answer every text.
             let _ = (
                 hdbsql::errors(text),

@@ -48,6 +48,115 @@ pub fn state_call(system: &System) -> Call {
     }
 }
 
+/// The exit codes of the commands that change a replication. Source: SUSE/shaptools shaptools/hana.py.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0
+    Done,
+    /// 1: it failed, and says why.
+    Failed,
+    /// 149: the files of the secure store are not those of the primary.
+    SecureStoreDiffers,
+    /// Any other: not documented.
+    Undocumented(i32),
+}
+
+impl From<i32> for Exit {
+    fn from(code: i32) -> Self {
+        match code {
+            0 => Self::Done,
+            1 => Self::Failed,
+            149 => Self::SecureStoreDiffers,
+            code => Self::Undocumented(code),
+        }
+    }
+}
+
+/// How a secondary follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// A commit waits until the secondary has it on its disk
+    Sync,
+    /// A commit waits until the secondary has it in memory
+    Syncmem,
+    /// A commit does not wait
+    Async,
+}
+
+impl Mode {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Syncmem => "syncmem",
+            Self::Async => "async",
+        }
+    }
+}
+
+/// The name of a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site(String);
+
+impl Site {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Site {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+        let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        if text.len() > 64 || !begins || !text.bytes().all(letter) {
+            return Err("the name of a site is 1 to 64 letters, digits, hyphens and underscores".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+fn change(system: &System, purpose: &'static str, arguments: Vec<String>, minutes: u64) -> Call {
+    Call {
+        purpose,
+        source: "SUSE/shaptools shaptools/hana.py; yast-hana-update doc/procedure.md",
+        user: As::Adm,
+        program: system.exe().join("hdbnsutil"),
+        arguments,
+        input: Input::Nothing,
+        timeout: Duration::from_secs(minutes * 60),
+    }
+}
+
+/// `-sr_enable`: makes the running system a primary.
+pub fn enable(system: &System, site: &Site) -> Call {
+    let arguments = vec!["-sr_enable".to_owned(), format!("--name={}", site.as_str())];
+    change(system, "make the system a primary", arguments, 15)
+}
+
+/// `-sr_register`: makes the stopped system a secondary of the primary on that host.
+pub fn register(system: &System, site: &Site, primary: &str, mode: Mode) -> Call {
+    let arguments = vec![
+        "-sr_register".to_owned(),
+        format!("--name={}", site.as_str()),
+        format!("--remoteHost={primary}"),
+        format!("--remoteInstance={}", system.number),
+        format!("--replicationMode={}", mode.word()),
+        "--operationMode=logreplay".to_owned(),
+    ];
+    change(system, "register the stopped system as a secondary", arguments, 30)
+}
+
+/// `-sr_takeover`: makes the secondary the primary. `suspend`: the former primary is reached, and takes no commit more.
+pub fn takeover(system: &System, suspend: bool) -> Call {
+    let mut arguments = vec!["-sr_takeover".to_owned()];
+    if suspend {
+        arguments.push("--suspendPrimary".to_owned());
+    }
+    change(system, "take over", arguments, 120)
+}
+
 /// Lines `key=value` in the frame of `--sapcontrol=1`, in their order. What follows the frame is left out.
 pub fn frame(text: &str) -> Reading<Vec<(&str, &str)>> {
     let mut lines = text.lines().map(str::trim_end).skip_while(|line| *line != "SAPCONTROL-OK: <begin>");
@@ -116,6 +225,21 @@ mod tests {
         format!(
             "SAPCONTROL-OK: <begin>\n{lines}\nSAPCONTROL-OK: <end>\ndone.\nReleasing memory with 4 threads.\n"
         )
+    }
+
+    #[test]
+    fn every_documented_exit_code() {
+        for (code, exit) in
+            [(0, Exit::Done), (1, Exit::Failed), (149, Exit::SecureStoreDiffers), (2, Exit::Undocumented(2))]
+        {
+            assert_eq!(Exit::from(code), exit);
+        }
+        for good in ["EAST", "site-2", "A_1"] {
+            assert!(good.parse::<Site>().is_ok());
+        }
+        for bad in ["", "-x", "a b", "a=b", "ä"] {
+            assert!(bad.parse::<Site>().is_err());
+        }
     }
 
     #[test]

@@ -91,6 +91,41 @@ pub fn process_list(system: &System) -> Call {
     }
 }
 
+fn waiting(system: &System, purpose: &'static str, function: &str, seconds: u64) -> Call {
+    Call {
+        purpose,
+        source: "community.sap_operations roles/sap_control; yast-hana-update doc/algorithm.md",
+        user: As::Adm,
+        program: system.exe().join("sapcontrol"),
+        // StartWait and StopWait: how long it waits, and how often it looks, in seconds
+        arguments: ["-nr", &system.number.to_string(), "-function", function, &seconds.to_string(), "2"]
+            .map(str::to_owned)
+            .to_vec(),
+        input: Input::Nothing,
+        // sapcontrol ends by itself before.
+        timeout: Duration::from_secs(seconds + 120),
+    }
+}
+
+/// `StartWait`: starts the instance and waits until all processes run.
+pub fn start(system: &System) -> Call {
+    waiting(system, "start the instance and wait", "StartWait", 2700)
+}
+
+/// `StopWait`: stops the instance and waits until all processes are stopped.
+pub fn stop(system: &System) -> Call {
+    waiting(system, "stop the instance and wait", "StopWait", 2700)
+}
+
+/// Reads the answer of [`start`] and [`stop`]. `Ok(false)`: the time was over.
+pub fn waited(exit: Exit, text: &str) -> Reading<bool> {
+    match exit {
+        Exit::Ok => Ok(true),
+        Exit::TimedOut => Ok(false),
+        other => unclear(format!("sapcontrol ended with {other:?} and printed {}", quoted(text.trim()))),
+    }
+}
+
 /// Reads the answer of `GetProcessList`. Where exit code and table contradict each other, nothing is certain.
 pub fn state(exit: Exit, text: &str) -> Reading<State> {
     match exit {
@@ -214,6 +249,15 @@ mod tests {
             (-1, Exit::Undocumented(-1)),
         ] {
             assert_eq!(Exit::from(code), exit);
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_or_times_out() {
+        assert_eq!(waited(Exit::Ok, ""), Ok(true));
+        assert_eq!(waited(Exit::TimedOut, ""), Ok(false));
+        for exit in [Exit::Failed, Exit::AllGreen, Exit::AllStopped, Exit::Undocumented(9)] {
+            assert!(waited(exit, "").is_err());
         }
     }
 

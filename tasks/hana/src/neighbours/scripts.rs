@@ -43,6 +43,52 @@ pub fn landscape(system: &System) -> Call {
     )
 }
 
+/// `recoverSys.py`: recovers SYSTEMDB of a system that is down, and starts it.
+pub fn recover_system(system: &System, sql: &str, timeout: Duration) -> Call {
+    Call {
+        purpose: "recover SYSTEMDB of the stopped system",
+        source: "NetApp backup/hana-dr-anf-database-recovery; SAP HANA Administration Guide, recoverSys.py",
+        user: As::Adm,
+        program: system.instance().join("HDBSettings.sh"),
+        arguments: vec![
+            "recoverSys.py".to_owned(),
+            "--wait".to_owned(), // it ends when the recovery has ended
+            format!("--timeout={}", timeout.as_secs()), // seconds
+            format!("--command={sql}"),
+        ],
+        input: Input::Nothing,
+        // The script ends by itself before.
+        timeout: timeout.saturating_add(Duration::from_secs(300)),
+    }
+}
+
+/// What a recovery reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The instant, as the log of the recovery prints it.
+    pub time: String,
+    /// The position in the log.
+    pub position: u64,
+}
+
+/// Reads the output of a `recoverSys.py` that ended with 0: its line `…reached timestamp …, reached log position N`.
+pub fn reached(text: &str) -> Option<Reached> {
+    let (_, rest) = text.rsplit_once("reached timestamp ")?;
+    let (time, rest) = rest.split_once(',')?;
+    let position = rest.trim_start().strip_prefix("reached log position ")?;
+    let digits = position.split(|letter: char| !letter.is_ascii_digit()).next()?;
+    let fits = time.len() <= 40 && !time.contains(char::is_control);
+    fits.then_some(Reached { time: time.to_owned(), position: digits.parse().ok()? })
+}
+
+/// Why a recovery failed, in its own words: the line with `finished with error`, else the last one.
+pub fn recovery_failure(text: &str) -> &str {
+    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let error =
+        lines().rev().find_map(|line| line.split_once("finished with error:").map(|(_, why)| why.trim()));
+    error.or_else(|| lines().next_back()).unwrap_or("it printed nothing")
+}
+
 /// The exit codes of `systemReplicationStatus.py`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -179,6 +225,23 @@ mod tests {
         for code in [0, 1, 2, 16, 124, 137] {
             assert!(replication(code, &framed("overall_replication_status=ACTIVE")).is_err());
         }
+    }
+
+    #[test]
+    fn what_a_recovery_reached() {
+        let text = "recoverSys started: ====\n2026-11-21T01:02:03+00:00  P77  abc INFO  RECOVERY RECOVER DATA finished \
+                    successfully, reached timestamp 2026-11-21T01:00:00+00:00, reached log position 4711\nrecoverSys finished";
+        let found = reached(text).unwrap();
+        assert_eq!((found.time.as_str(), found.position), ("2026-11-21T01:00:00+00:00", 4711));
+        for odd in
+            ["", "reached timestamp", "reached timestamp x, reached log position y", "reached timestamp x"]
+        {
+            assert_eq!(reached(odd), None);
+        }
+        let failed = "restart database\nP1 ERROR RECOVERY RECOVER DATA finished with error: [448] no data backup\n<< rc = 1\n";
+        assert_eq!(recovery_failure(failed), "[448] no data backup");
+        assert_eq!(recovery_failure("a\nb\n\n"), "b");
+        assert_eq!(recovery_failure(""), "it printed nothing");
     }
 
     #[test]

@@ -105,7 +105,12 @@ fn the_catalog_is_believed_and_not_the_statement() {
     let slow = host("row running; exec sleep 600");
     assert_eq!(slow.run(&["backup", "--run", "R1", "--timeout", "1s"]).code(), 5);
     assert_eq!(slow.run(&["backup", "--run", "R1", "--done"]).code(), 5);
-    assert_eq!((slow.run(&["backup", "--run", "R1"]).code(), made(&slow)), (6, 1));
+    assert_eq!((slow.run(&["backup", "--run", "R1", "--timeout", "1s"]).code(), made(&slow)), (5, 1));
+    // A repetition waits for it.
+    let ended = fs::read_to_string(slow.path().join("catalog")).unwrap().replace("running", "successful");
+    slow.file("catalog", &ended);
+    let again = slow.run(&["backup", "--run", "R1", "--database", "HDB"]);
+    assert_eq!((again.code(), made(&slow)), (0, 1), "{}", again.err());
 }
 
 #[test]

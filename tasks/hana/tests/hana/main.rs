@@ -6,9 +6,15 @@
     reason = "a helper of tests that fails must fail its test at once"
 )]
 
+mod agent;
 mod backup;
+mod care;
 mod change;
 mod check;
+mod depot;
 mod explain;
 mod host;
+mod pair;
+mod played;
+mod restore;
 mod runner;

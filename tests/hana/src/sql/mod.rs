@@ -1,7 +1,7 @@
 //! The subset of SQL that the stand-ins take. What is not in it is a syntax error, never a guess.
 //!
-//! Statements: CREATE TABLE, DROP TABLE, INSERT, UPDATE, DELETE, SELECT with joins, grouping, order and limit, CREATE,
-//! ALTER and DROP USER, and the statements of administration (`crate::statements`).
+//! Statements: CREATE TABLE, DROP TABLE, INSERT, UPDATE, DELETE, SELECT with joins, queries in brackets, UNION ALL,
+//! grouping, order and limit, CREATE, ALTER and DROP USER, and the statements of administration (`crate::statements`).
 
 pub(crate) mod change;
 pub(crate) mod parse;

@@ -20,9 +20,11 @@ pub(crate) enum Expr {
     Like(Box<Expr>, Box<Expr>),
 }
 
-/// A table or view that is read.
+/// A table, a view, or a query in brackets that is read.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Source {
+    /// The query; it has no name then.
+    pub(crate) query: Option<Box<Select>>,
     pub(crate) schema: Option<String>,
     pub(crate) name: String,
     pub(crate) alias: String,
@@ -43,6 +45,8 @@ pub(crate) struct Select {
     /// With `true` for descending.
     pub(crate) order: Vec<(Expr, bool)>,
     pub(crate) limit: Option<u64>,
+    /// What follows UNION ALL; order and limit are then of all of it.
+    pub(crate) union: Vec<Select>,
 }
 
 const AGGREGATES: [&str; 4] = ["COUNT", "MAX", "MIN", "SUM"];
@@ -63,6 +67,37 @@ impl Expr {
 
 /// Reads a SELECT; its first word is taken already.
 pub(crate) fn select(cursor: &mut Cursor) -> Result<Select, SqlError> {
+    let select = query(cursor)?;
+    cursor.end()?;
+    Ok(select)
+}
+
+/// A SELECT that may stand in brackets, with what UNION ALL adds.
+fn query(cursor: &mut Cursor) -> Result<Select, SqlError> {
+    let mut select = branch(cursor)?;
+    while cursor.take("UNION ALL") {
+        cursor.expect("SELECT")?;
+        select.union.push(branch(cursor)?);
+    }
+    if cursor.take("ORDER BY") {
+        loop {
+            let by = expression(cursor)?;
+            let down = cursor.take("DESC");
+            let _up = !down && cursor.take("ASC");
+            select.order.push((by, down));
+            if !cursor.take(",") {
+                break;
+            }
+        }
+    }
+    if cursor.take("LIMIT") {
+        select.limit = Some(cursor.number()?);
+    }
+    Ok(select)
+}
+
+/// A SELECT without order and limit.
+fn branch(cursor: &mut Cursor) -> Result<Select, SqlError> {
     let top = if cursor.take("TOP") { Some(cursor.number()?) } else { None };
     let distinct = cursor.take("DISTINCT");
     let mut items = Vec::new();
@@ -105,26 +140,21 @@ pub(crate) fn select(cursor: &mut Cursor) -> Result<Select, SqlError> {
             group.push(expression(cursor)?);
         }
     }
-    let mut order = Vec::new();
-    if cursor.take("ORDER BY") {
-        loop {
-            let by = expression(cursor)?;
-            let down = cursor.take("DESC");
-            let _up = !down && cursor.take("ASC");
-            order.push((by, down));
-            if !cursor.take(",") {
-                break;
-            }
-        }
-    }
-    let limit = if cursor.take("LIMIT") { Some(cursor.number()?) } else { top };
-    cursor.end()?;
-    Ok(Select { distinct, items, sources, filter, group, order, limit })
+    let order = Vec::new();
+    Ok(Select { distinct, items, sources, filter, group, order, limit: top, union: Vec::new() })
 }
 
 fn source(cursor: &mut Cursor, left: bool) -> Result<Source, SqlError> {
-    const AFTER: [&str; 8] = ["WHERE", "GROUP", "ORDER", "LIMIT", "LEFT", "INNER", "JOIN", "ON"];
-    let (schema, name) = cursor.full_name()?;
+    const AFTER: [&str; 9] = ["WHERE", "GROUP", "ORDER", "LIMIT", "LEFT", "INNER", "JOIN", "ON", "UNION"];
+    let mut inner = None;
+    let (schema, name) = if cursor.take("(") {
+        cursor.expect("SELECT")?;
+        inner = Some(Box::new(query(cursor)?));
+        cursor.expect(")")?;
+        (None, String::new())
+    } else {
+        cursor.full_name()?
+    };
     let named = match cursor.peek() {
         Some(Word::Name(next)) => !AFTER.contains(&next.as_str()),
         Some(Word::Quoted(_)) => true,
@@ -132,7 +162,7 @@ fn source(cursor: &mut Cursor, left: bool) -> Result<Source, SqlError> {
     };
     let _as = named && cursor.take("AS");
     let alias = if named { cursor.name()? } else { name.clone() };
-    Ok(Source { schema, name, alias, left, on: None })
+    Ok(Source { query: inner, schema, name, alias, left, on: None })
 }
 
 /// Reads an expression, OR binding weakest.

@@ -14,6 +14,65 @@ pub(crate) type Find<'a> =
 type Columns = Vec<(String, String)>;
 
 pub(crate) fn run(select: &Select, find: &Find<'_>) -> Answered {
+    if select.union.is_empty() { one(select, find) } else { all(select, find) }
+}
+
+/// The rows of all branches of a UNION ALL under the names of the first, in the order of the whole.
+fn all(select: &Select, find: &Find<'_>) -> Answered {
+    let (names, mut rows) = table(one_unordered(select, find)?)?;
+    for branch in &select.union {
+        let (columns, more) = table(run(branch, find)?)?;
+        if columns.len() != names.len() {
+            return Err(SqlError::new(321, "too many or too few columns in a branch of UNION"));
+        }
+        rows.extend(more);
+    }
+    let columns: Columns = names.iter().map(|name| (String::new(), name.clone())).collect();
+    let mut keyed = Vec::new();
+    for row in rows {
+        let keys = select.order.iter().map(|(by, _)| value(by, &columns, &[&row]));
+        keyed.push((keys.collect::<Result<Vec<_>, _>>()?, row));
+    }
+    Ok(Answer::Rows(names, ordered(keyed, select)))
+}
+
+fn table(answer: Answer) -> Result<(Vec<String>, Vec<Vec<Value>>), SqlError> {
+    match answer {
+        Answer::Rows(names, rows) => Ok((names, rows)),
+        Answer::Changed(_) => Err(SqlError::new(2, "general error: a query has no rows")),
+    }
+}
+
+/// Rows in the order of their keys, up to the limit.
+fn ordered(mut keyed: Vec<(Vec<Value>, Vec<Value>)>, select: &Select) -> Vec<Vec<Value>> {
+    keyed.sort_by(|(one, _), (other, _)| {
+        let pairs = one.iter().zip(other).zip(&select.order);
+        pairs
+            .map(|((one, other), (_, down))| if *down { compare(other, one) } else { compare(one, other) })
+            .find(|ordering| *ordering != Ordering::Equal)
+            .unwrap_or(Ordering::Equal)
+    });
+    let mut rows: Vec<Vec<Value>> = Vec::new();
+    for (_, row) in keyed {
+        if !select.distinct || !rows.contains(&row) {
+            rows.push(row);
+        }
+    }
+    rows.truncate(select.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
+    rows
+}
+
+/// One SELECT, with its order and limit.
+fn one(select: &Select, find: &Find<'_>) -> Answered {
+    carry_out(select, find, &select.order)
+}
+
+/// One SELECT, whose order and limit are those of a whole.
+fn one_unordered(select: &Select, find: &Find<'_>) -> Answered {
+    carry_out(select, find, &[])
+}
+
+fn carry_out(select: &Select, find: &Find<'_>, order: &[(Expr, bool)]) -> Answered {
     let mut columns: Columns = Vec::new();
     let mut rows: Vec<Vec<Value>> = vec![Vec::new()];
     for source in &select.sources {
@@ -38,24 +97,14 @@ pub(crate) fn run(select: &Select, find: &Find<'_>) -> Answered {
     for group in &groups {
         let row =
             items.iter().map(|(expr, _)| value(expr, &columns, group)).collect::<Result<Vec<_>, _>>()?;
-        let keys = select.order.iter().map(|(by, _)| order_key(by, &items, &row, &columns, group));
+        let keys = order.iter().map(|(by, _)| order_key(by, &items, &row, &columns, group));
         keyed.push((keys.collect::<Result<Vec<_>, _>>()?, row));
     }
-    keyed.sort_by(|(one, _), (other, _)| {
-        let pairs = one.iter().zip(other).zip(&select.order);
-        pairs
-            .map(|((one, other), (_, down))| if *down { compare(other, one) } else { compare(one, other) })
-            .find(|ordering| *ordering != Ordering::Equal)
-            .unwrap_or(Ordering::Equal)
-    });
-    let mut rows: Vec<Vec<Value>> = Vec::new();
-    for (_, row) in keyed {
-        if !select.distinct || !rows.contains(&row) {
-            rows.push(row);
-        }
+    let names = items.into_iter().map(|(_, name)| name).collect();
+    if select.union.is_empty() {
+        return Ok(Answer::Rows(names, ordered(keyed, select)));
     }
-    rows.truncate(select.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX)));
-    Ok(Answer::Rows(items.into_iter().map(|(_, name)| name).collect(), rows))
+    Ok(Answer::Rows(names, keyed.into_iter().map(|(_, row)| row).collect()))
 }
 
 /// A key of the order: the item of that name, else the expression itself.
@@ -105,7 +154,10 @@ fn join(
     columns: &mut Columns,
     left: Vec<Vec<Value>>,
 ) -> Result<Vec<Vec<Value>>, SqlError> {
-    let (names, right) = find(source.schema.as_deref(), &source.name)?;
+    let (names, right) = match &source.query {
+        Some(query) => table(run(query, find)?)?,
+        None => find(source.schema.as_deref(), &source.name)?,
+    };
     let width = names.len();
     columns.extend(names.into_iter().map(|name| (source.alias.clone(), name)));
     let mut rows = Vec::new();
@@ -355,6 +407,16 @@ mod tests {
             [["/a_b"]]
         );
         assert_eq!(ask("SELECT MAX(ID) FROM C WHERE STATE = 'nothing'").unwrap(), [[Value::Null]]);
+        let both =
+            "SELECT ID, 'c' AS WHOSE FROM C WHERE ID < 10 UNION ALL SELECT ID, PATH FROM F WHERE PATH = '/c'";
+        let rows = [[json!(1), json!("c")], [json!(2), json!("c")], [json!(1), json!("/c")]];
+        assert_eq!(ask(both).unwrap(), rows);
+        let inner = format!("SELECT * FROM ({both}) ORDER BY ID DESC, WHOSE LIMIT 2");
+        assert_eq!(ask(&inner).unwrap(), [[json!(2), json!("c")], [json!(1), json!("/c")]]);
+        assert_eq!(ask(&format!("{both} ORDER BY WHOSE LIMIT 1")).unwrap(), [[json!(1), json!("/c")]]);
+        assert_eq!(ask(&format!("SELECT COUNT(*) FROM ({both}) X WHERE X.ID = 1")).unwrap(), [[json!(2)]]);
+        assert!(ask("SELECT ID FROM C UNION ALL SELECT ID, PATH FROM F").is_err());
+        assert!(ask("SELECT ID FROM C UNION SELECT ID FROM F").is_err(), "what is not played is an error");
         assert_eq!(
             ask("SELECT STATE FROM C WHERE NOT STATE = 'failed' AND ID BETWEEN 1 AND 2").unwrap(),
             [["successful"]]

@@ -1,6 +1,6 @@
 //! Backups, their catalog, and recoveries, to files and through Backint.
 
-use crate::host::{Host, until};
+use crate::host::{Host, PASSWORD, until};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -220,15 +220,7 @@ fn a_backup_outlives_its_hdbsql() {
     assert_eq!(host.sapcontrol("WaitforStarted 2700 2").code, Some(0));
     let mut child = host.begin(
         "/usr/sap/HA1/HDB10/exe/hdbsql",
-        &[
-            "-i",
-            "10",
-            "-u",
-            "SYSTEM",
-            "-p",
-            crate::host::PASSWORD,
-            "BACKUP DATA FOR HA1 USING FILE ('A') COMMENT 'run 8'",
-        ],
+        &["-i", "10", "-u", "SYSTEM", "-p", PASSWORD, "BACKUP DATA FOR HA1 USING FILE ('A') COMMENT 'run 8'"],
     );
     let state = || host.sql("HA1", "SELECT STATE_NAME FROM M_BACKUP_CATALOG WHERE COMMENT = 'run 8'");
     until("it runs", || state() == "\"running\"");
@@ -280,4 +272,50 @@ fn a_recovery_that_dies_is_repeated() {
         host.recover(&recover);
         assert_eq!(host.rows(), "1 2", "{point}");
     }
+}
+
+/// "System copy adds USING SOURCE 'DB@SID' (backint)"; a copy from files has the volumes of its source.
+#[test]
+fn a_tenant_is_copied_into_another() {
+    for using in ["FILE", "BACKINT"] {
+        let host = Host::with_system();
+        if using == "BACKINT" {
+            host.backint();
+        }
+        host.with_history(using);
+        host.sql("SYSTEMDB", "CREATE DATABASE COPY SYSTEM USER PASSWORD \"Other123#\"");
+        host.sql("SYSTEMDB", "ALTER SYSTEM STOP DATABASE COPY");
+        let rows = match using {
+            "FILE" => {
+                let prefix = host.path("/usr/sap/HA1/HDB10/backup/data/DB_HA1/FIRST");
+                host.sql(
+                    "SYSTEMDB",
+                    &format!("RECOVER DATA FOR COPY USING FILE ('{}') CLEAR LOG", prefix.display()),
+                );
+                "1"
+            }
+            _ => {
+                host.sql("SYSTEMDB", &format!("RECOVER DATABASE FOR COPY UNTIL TIMESTAMP '{FUTURE}' CLEAR LOG USING SOURCE 'HA1@HA1' USING CATALOG BACKINT CHECK ACCESS USING BACKINT"));
+                "1\n2\n3"
+            }
+        };
+        // Its users are those of the source.
+        assert_eq!(host.sql("COPY", "SELECT N FROM T ORDER BY N"), rows, "{using}");
+        assert_eq!(host.rows(), "1 2 3");
+        host.sql("SYSTEMDB", "ALTER SYSTEM STOP DATABASE COPY");
+        host.sql("SYSTEMDB", "DROP DATABASE COPY");
+    }
+}
+
+/// "-I file", "-E": a statement with a password is read from standard input, and is no argument.
+#[test]
+fn a_statement_is_read_from_standard_input() {
+    let host = Host::with_system();
+    let options = ["-i", "10", "-u", "SYSTEM", "-p", PASSWORD, "-d", "HA1", "-E", "3", "-I", "/dev/stdin"];
+    let sent = |text: &str| host.run_with("/usr/sap/HA1/HDB10/exe/hdbsql", &options, text);
+    assert_eq!(sent("CREATE USER X PASSWORD \"Other123#\"\n").code, Some(0));
+    let left = sent("ALTER USER X PASSWORD Other\n");
+    assert!(left.code == Some(3) && left.err.starts_with("* 257"), "{left:?}");
+    let calls = fs::read_to_string(host.path("/.hana-standins/calls")).unwrap();
+    assert!(!calls.contains("Other123#"));
 }

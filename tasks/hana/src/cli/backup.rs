@@ -1,0 +1,68 @@
+//! `backup`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{Options, print, print_json, run_id, span};
+use crate::backup::{self, Backups, Made, Run, To, What};
+use crate::error::Error;
+use crate::neighbours::catalog::Database;
+use crate::report;
+
+#[derive(clap::Args)]
+pub(super) struct Backup {
+    /// Databases, separated by commas or said several times [default: SYSTEMDB and every active tenant]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    database: Vec<Database>,
+    /// What is saved
+    #[arg(long, default_value = "complete")]
+    what: What,
+    /// Where it goes
+    #[arg(long, default_value = "backint")]
+    to: To,
+    /// Id of the run that makes it: its backups have it in their comment
+    #[arg(long, value_name = "ID", env = "HOSTLER_RUN")]
+    run: Option<Run>,
+    /// How long the backup of one database may take
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "20h")]
+    timeout: Duration,
+    /// Make nothing: ask whether the catalog has the backups of this run
+    #[arg(long)]
+    done: bool,
+}
+
+impl Backup {
+    pub(super) fn run(self, options: &Options) -> Result<(), Error> {
+        let run = run_id(self.run)?;
+        let runner = options.runner(None)?;
+        let wish = backup::Wish {
+            key: options.key.clone(),
+            databases: self.database,
+            what: self.what,
+            to: self.to,
+            run,
+            timeout: self.timeout,
+        };
+        let backups = Backups::new(&runner, &wish);
+        let begun = Instant::now();
+        let made = if self.done { backups.done()? } else { backups.make()? };
+        if !self.done {
+            tell(&made, begun.elapsed())?;
+        }
+        if options.json {
+            return print_json(&json!({"backups": made}));
+        }
+        for Made { database, id, parts, bytes } in &made {
+            print(&format!("{:<20} {id} {parts} parts {bytes} bytes", database.as_str()));
+        }
+        Ok(())
+    }
+}
+
+/// The outputs of a step.
+fn tell(made: &[Made], took: Duration) -> Result<(), Error> {
+    let ids: Vec<_> = made.iter().map(|made| format!("{}:{}", made.database.as_str(), made.id)).collect();
+    let bytes = made.iter().map(|made| made.bytes).fold(0, u64::saturating_add);
+    report::outputs(&json!({"backup_ids": ids.join(" "), "bytes": bytes, "seconds": took.as_secs()}))
+}

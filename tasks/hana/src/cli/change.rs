@@ -1,0 +1,145 @@
+//! `install` and `update`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{BOOL, Options, run_id, span};
+use crate::backup::Run;
+use crate::change::{self, Step, Terms};
+use crate::check::{self, Observed, Wish};
+use crate::error::Error;
+use crate::neighbours::hdblcm::{Choices, Part};
+use crate::neighbours::media::Media;
+use crate::runner::Runner;
+use crate::system::Version;
+
+#[derive(clap::Args)]
+pub(super) struct Install {
+    /// Folder into which the media was extracted
+    #[arg(long, value_name = "FOLDER")]
+    media: PathBuf,
+    /// Components, separated by commas [default: server,client]
+    #[arg(long, value_name = "LIST", value_parser = word)]
+    components: Option<String>,
+    /// Folder of the data volumes [default: hdblcm's]
+    #[arg(long, value_name = "FOLDER", value_parser = word)]
+    data: Option<String>,
+    /// Folder of the log volumes [default: hdblcm's]
+    #[arg(long, value_name = "FOLDER", value_parser = word)]
+    log: Option<String>,
+    /// What the system is for [default: hdblcm's]
+    #[arg(long, value_parser = ["production", "test", "development", "custom"])]
+    usage: Option<String>,
+    /// Number of the user <sid>adm [default: hdblcm's]
+    #[arg(long)]
+    uid: Option<u32>,
+    /// Number of the group sapsys [default: hdblcm's]
+    #[arg(long)]
+    gid: Option<u32>,
+    /// Change nothing: ask whether the version of the media is installed, whole and running
+    #[arg(long)]
+    probe: bool,
+    /// Take away what this run has installed, if nothing of the system was here before it
+    #[arg(long, conflicts_with = "probe")]
+    undo: bool,
+    /// Id of the run that installs, without which nothing can be undone
+    #[arg(long, value_name = "ID", env = "HOSTLER_RUN")]
+    run: Option<Run>,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Update {
+    /// Folder into which the new media was extracted
+    #[arg(long, value_name = "FOLDER")]
+    media: PathBuf,
+    /// Only do what needs no downtime
+    #[arg(long)]
+    prepare: bool,
+    /// Leave the system stopped: for a former primary that will be registered as a secondary
+    #[arg(long, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true, action = clap::ArgAction::Set)]
+    no_start: bool,
+    /// How old the newest complete backup of a database may be
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "24h")]
+    require_backup: Duration,
+    /// Pacemaker's resources are in maintenance
+    #[arg(long, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true, action = clap::ArgAction::Set)]
+    cluster_in_maintenance: bool,
+    /// Change nothing: ask whether the version of the media is installed, whole and running
+    #[arg(long)]
+    probe: bool,
+}
+
+impl Install {
+    pub(super) fn run(self, options: &Options) -> Result<(), Error> {
+        if self.undo {
+            return change::undo_install(&options.runner(None)?, &run_id(self.run)?);
+        }
+        let (runner, media, seen) = look(options, &self.media, Duration::ZERO)?;
+        if !settle(change::install(&seen), self.probe)? {
+            return Ok(());
+        }
+        let choices = Choices {
+            components: self.components,
+            data: self.data,
+            log: self.log,
+            hostname: options.hostname.clone(),
+            usage: self.usage,
+            uid: self.uid,
+            gid: self.gid,
+        };
+        change::carry_out_install(&runner, &media, version(&seen)?, &choices, self.run.as_ref())
+    }
+}
+
+impl Update {
+    pub(super) fn run(self, options: &Options) -> Result<(), Error> {
+        let (runner, media, seen) = look(options, &self.media, self.require_backup)?;
+        let part = if self.prepare { Part::Prepare } else { Part::Finish { start: !self.no_start } };
+        let terms = Terms {
+            age: self.require_backup,
+            maintained: self.cluster_in_maintenance,
+            part,
+            former: self.no_start,
+        };
+        if !settle(change::update(&seen, terms), self.probe)? {
+            return Ok(());
+        }
+        change::carry_out_update(&runner, &media, version(&seen)?, part)
+    }
+}
+
+/// Looks at the media and at everything that a change depends on.
+fn look(options: &Options, folder: &Path, age: Duration) -> Result<(Runner, Media, Observed), Error> {
+    let runner = options.runner(None)?;
+    let media = Media::find(&options.root, folder)?;
+    let wish = Wish { media: Some(folder.to_owned()), key: options.key.clone(), age };
+    let seen = check::gather(&runner, &wish)?;
+    Ok((runner, media, seen))
+}
+
+/// Whether hdblcm is to begin. A probe never begins: what is not there yet is its answer no.
+fn settle(step: Step, probe: bool) -> Result<bool, Error> {
+    match (step, probe) {
+        (Step::Already, _) => Ok(false),
+        (Step::Go, false) => Ok(true),
+        (Step::Go, true) => Err(Error::No("not installed in the version of the media".to_owned())),
+        (Step::Refuse(why), true) => Err(Error::No(why)),
+        (Step::Refuse(why), false) => Err(Error::Refused(why)),
+        (Step::Unclear(why), _) => Err(Error::Unclear(why)),
+    }
+}
+
+/// The version of the media, once it was understood.
+fn version(seen: &Observed) -> Result<Version, Error> {
+    let media = seen.media.as_ref().and_then(|media| media.value.as_ref().ok());
+    media.copied().ok_or_else(|| Error::Unclear("the version of the media".to_owned()))
+}
+
+/// A value for hdblcm: letters, digits and `. _ , / : = -`, and no option.
+pub(super) fn word(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._,/:=-".contains(&byte);
+    if text.is_empty() || text.len() > 255 || text.starts_with('-') || !text.bytes().all(plain) {
+        return Err("write letters, digits and . _ , / : = -".to_owned());
+    }
+    Ok(text.to_owned())
+}

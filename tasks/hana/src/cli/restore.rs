@@ -1,0 +1,168 @@
+//! `restore` and `drill`.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{BOOL, Options, print, print_json, run_id, span};
+use crate::backup::Run;
+use crate::drill::{self, Drill, Table};
+use crate::error::Error;
+use crate::neighbours::catalog::Database;
+use crate::neighbours::hdbsql::Key;
+use crate::neighbours::recovery::From;
+use crate::report;
+use crate::restore;
+
+#[derive(clap::Args)]
+pub(super) struct Restore {
+    /// The instant in UTC, such as 2026-11-21T01:00:00Z, or `latest`
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    to: Timestamp,
+    /// Databases, separated by commas or said several times [default: SYSTEMDB and every tenant]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    database: Vec<Database>,
+    /// Where the backups are
+    #[arg(long, default_value = "backint")]
+    from: From,
+    /// Configuration of hostler-depot: cold parts are thawed first, and the exit code is 75 until they are
+    #[arg(long, value_name = "FILE", value_parser = path)]
+    thaw: Option<String>,
+    /// Folder with the backup catalogs of all databases [default: as the system is configured]
+    #[arg(long, value_name = "FOLDER", value_parser = path)]
+    catalog: Option<String>,
+    /// You say that the data is lost: the system is not asked which backups it has
+    #[arg(long, action = clap::ArgAction::Set, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true)]
+    data_lost: bool,
+    /// Parameter file of Backint, for a system whose data is lost
+    #[arg(long, value_name = "FILE", value_parser = path)]
+    backint_parameters: Option<String>,
+    /// Id of the run: a repetition with the same one goes on
+    #[arg(long, value_name = "ID", env = "HOSTLER_RUN")]
+    run: Option<Run>,
+    /// How long the recovery of one database may take
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "48h")]
+    timeout: Duration,
+    /// Change nothing: ask whether everything is there that the recovery needs
+    #[arg(long)]
+    check: bool,
+    /// Change nothing: ask whether this run has restored everything
+    #[arg(long, conflicts_with = "check")]
+    done: bool,
+}
+
+impl Restore {
+    pub(super) fn run(self, options: &Options) -> Result<(), Error> {
+        let runner = options.runner(None)?;
+        let wish = restore::Wish {
+            key: options.key.clone(),
+            databases: self.database,
+            to: self.to,
+            from: self.from,
+            run: run_id(self.run)?,
+            timeout: self.timeout,
+            depot: self.thaw,
+            catalog: self.catalog,
+            parameters: self.backint_parameters,
+            lost: self.data_lost,
+        };
+        let restore = restore::Restore::new(&runner, &wish);
+        if self.done {
+            return restore.done();
+        }
+        if self.check {
+            for needed in restore.check()? {
+                let name = needed.data.database.as_str();
+                print(&format!(
+                    "{name:<20} begins with {} and reads {} backups",
+                    needed.data.id,
+                    needed.backups.len()
+                ));
+            }
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let reached = restore.restore()?;
+        let mut outputs = json!({"seconds": begun.elapsed().as_secs()});
+        if let (Some(reached), Some(all)) = (reached, outputs.as_object_mut()) {
+            print(&format!("reached {}, log position {}", reached.time, reached.position));
+            all.insert("reached".to_owned(), json!(reached.time));
+            all.insert("log_position".to_owned(), json!(reached.position));
+        }
+        report::outputs(&outputs)
+    }
+}
+
+#[derive(clap::Args)]
+pub(super) struct DrillArguments {
+    /// The tenant whose newest complete backup is proved
+    #[arg(long, value_name = "NAME")]
+    tenant: Database,
+    /// Where the backup is
+    #[arg(long, default_value = "backint")]
+    from: From,
+    /// Table whose rows are counted afterwards, as TABLE or SCHEMA.TABLE
+    #[arg(long, value_name = "TABLE", requires = "tenant_key")]
+    count: Option<Table>,
+    /// Key in the user store of a user of the tenant, who counts
+    #[arg(long, value_name = "KEY")]
+    tenant_key: Option<Key>,
+    /// The table must have as many rows at least
+    #[arg(long, value_name = "ROWS", requires = "count")]
+    at_least: Option<u64>,
+    /// How long the recovery may take
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "20h")]
+    timeout: Duration,
+    /// Only remove what a drill has left
+    #[arg(long, action = clap::ArgAction::Set, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true)]
+    clear: bool,
+}
+
+impl DrillArguments {
+    pub(super) fn run(self, options: &Options) -> Result<(), Error> {
+        let runner = options.runner(None)?;
+        let wish = drill::Wish {
+            key: options.key.clone(),
+            tenant: self.tenant,
+            from: self.from,
+            count: self.tenant_key.zip(self.count),
+            timeout: self.timeout,
+        };
+        if wish.tenant.is_system() {
+            return Err(Error::Config("a drill is of a tenant: SYSTEMDB has no scratch".to_owned()));
+        }
+        let drill = Drill::new(&runner, &wish);
+        if self.clear {
+            return drill.clear();
+        }
+        let proof = drill.carry_out()?;
+        report::outputs(&json!(proof))?;
+        if let (Some(wanted), Some(rows)) = (self.at_least, proof.rows)
+            && rows < wanted
+        {
+            return Err(Error::No(format!("the table has {rows} rows in the backup, and not {wanted}")));
+        }
+        if options.json {
+            return print_json(&proof);
+        }
+        print(&format!("the backup {} can be restored, in {} s", proof.backup, proof.seconds));
+        Ok(())
+    }
+}
+
+/// Reads an instant; `latest` is one that HANA takes for the newest state.
+fn instant(text: &str) -> Result<Timestamp, String> {
+    if text == "latest" {
+        return "2099-01-01T00:00:00Z".parse().map_err(|error| format!("{error}"));
+    }
+    text.parse().map_err(|_| format!("`{text}` is no instant: write 2026-11-21T01:00:00Z, or latest"))
+}
+
+fn path(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/@=+-".contains(&byte);
+    if !text.starts_with('/') || text.len() > 255 || !text.bytes().all(plain) {
+        return Err("write an absolute path".to_owned());
+    }
+    Ok(text.to_owned())
+}

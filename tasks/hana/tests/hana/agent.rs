@@ -1,0 +1,124 @@
+//! The tasks as orders, carried out by the real agent (`HOSTLER_BIN`) against the stand-ins of SAP's tools.
+//!
+//! They are installed as they are, but for the program's path, which leads to a test's own root.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hostler_testkit::{Host, Vault, eventually};
+use serde_json::{Value, json};
+
+use crate::played::{PASSWORD, Played};
+
+/// As long as a run may take on a machine with much else to do.
+const LONG: Duration = Duration::from_secs(120);
+
+/// Every task of this crate.
+const TASKS: [&str; 4] = ["hana-check", "hana-backup", "hana-install", "hana-update"];
+
+fn folder(task: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(task)
+}
+
+/// Puts the tasks on a host whose SAP tools are the played ones.
+fn install(host: &Host, played: &Played) {
+    let program = host.path("hostler-hana");
+    let binary = env!("CARGO_BIN_EXE_hostler-hana");
+    fs::write(&program, format!("#!/bin/sh\nexec {binary} --root {} \"$@\"\n", played.root())).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    for task in TASKS {
+        let yaml = fs::read_to_string(folder(task).join("task.yml")).unwrap();
+        host.task(task, &yaml.replace("[hostler-hana,", &format!("[{},", program.display())), &[]);
+    }
+}
+
+/// Places an order and waits for the phase.
+#[track_caller]
+fn order(host: &Host, name: &str, task: &str, params: Value, phase: &str) -> Value {
+    host.order(name, &json!({"task": task, "params": params}).to_string());
+    eventually(LONG, || match host.report(name) {
+        Some(report) if report["phase"] == phase => Ok(report),
+        // Where it came to another end, nothing is to be waited for.
+        Some(report) if !report["ended"].is_null() => {
+            panic!("{name}: wanted {phase}: {report}; {}", host.log_tail())
+        }
+        other => Err(format!("{name}: wanted {phase}, it says {other:?}; {}", host.log_tail())),
+    })
+}
+
+/// Every file below a folder that holds the text.
+fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if kind.is_file() {
+            // A report may be replaced while it is looked for.
+            let bytes = fs::read(&path).unwrap_or_default();
+            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_tasks_have_no_fault() {
+    let host = Host::on_dir("lint");
+    for task in TASKS {
+        let (code, text) = host.hostler(&["task", "lint", &folder(task).display().to_string()]);
+        assert_eq!(code, 0, "{text}");
+    }
+}
+
+#[test]
+fn orders_install_a_system_back_it_up_and_update_it() {
+    let vault = Vault::double();
+    vault.policy("agent", &[("secret/data/hana/*", &["read"]), ("auth/token/create", &["update"])]);
+    let played = Played::new("h1");
+    let mut host = Host::on_vault("db1", &vault, "");
+    let passwords =
+        json!({"sidadm_password": PASSWORD, "system_password": PASSWORD, "sapadm_password": PASSWORD});
+    vault.put("hana/db1/HDB", passwords);
+    install(&host, &played);
+    host.start();
+
+    let media = |version: &str| json!({"sid": "HDB", "number": "00", "media": format!("/media/{version}"), "mount": "secret"});
+    order(&host, "install", "hana-install", media("2.00.077.00"), "succeeded");
+    played.key("HOSTLER", "localhost:30013");
+    let report = order(&host, "check", "hana-check", json!({"sid": "HDB"}), "succeeded");
+    assert_eq!(report["outputs"]["forbids"], "0", "{report}");
+    // Without a backup nothing is updated, and the message says what is missing.
+    let report = order(&host, "early", "hana-update", media("2.00.079.00"), "failed");
+    assert!(report["message"].to_string().contains("no complete backup"), "{report}");
+    let before = json!({"sid": "HDB", "before": "update", "media": "/media/2.00.079.00"});
+    let report = order(&host, "forbidden", "hana-check", before, "failed");
+    assert!(report["message"].to_string().contains("no complete backup"), "{report}");
+
+    let report = order(&host, "backup", "hana-backup", json!({"sid": "HDB", "to": "file"}), "succeeded");
+    let ids = report["outputs"]["backup_ids"].as_str().unwrap().to_owned();
+    assert!(ids.contains("SYSTEMDB:") && ids.contains(" HDB:") || ids.contains("HDB:"), "{report}");
+    let run = report["run"].as_str().unwrap();
+    let comment = played
+        .sql("HDB", "SELECT COMMENT FROM M_BACKUP_CATALOG WHERE ENTRY_TYPE_NAME = 'complete data backup'");
+    assert_eq!(comment, format!("\"hostler run {run}\""));
+
+    order(&host, "update", "hana-update", media("2.00.079.00"), "succeeded");
+    assert!(played.sql("SYSTEMDB", "SELECT VERSION FROM M_DATABASE").contains("2.00.079.00"));
+    // What holds already is not done again.
+    order(&host, "again", "hana-update", media("2.00.079.00"), "unchanged");
+    let updates = played.calls().lines().filter(|line| line.contains("--action=update")).count();
+    assert_eq!(updates, 2, "prepared once, finished once");
+
+    host.stop();
+    for place in [host.path("state"), host.path("store"), played.path("/var"), played.path("/hana")] {
+        assert_eq!(files_with(&place, PASSWORD), Vec::<PathBuf>::new());
+    }
+    let own = |line: &&str| !line.contains("\"-p\"");
+    assert!(!played.calls().lines().filter(own).any(|line| line.contains(PASSWORD)));
+}
