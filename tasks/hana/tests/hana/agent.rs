@@ -16,7 +16,19 @@ use crate::played::{PASSWORD, Played};
 const LONG: Duration = Duration::from_secs(120);
 
 /// Every task of this crate.
-const TASKS: [&str; 4] = ["hana-check", "hana-backup", "hana-install", "hana-update"];
+const TASKS: [&str; 11] = [
+    "hana-check",
+    "hana-install",
+    "hana-update",
+    "hana-backup",
+    "hana-restore",
+    "hana-drill",
+    "hana-housekeeping",
+    "hana-rotate-password",
+    "hana-enable",
+    "hana-takeover",
+    "hana-register",
+];
 
 fn folder(task: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(task)
@@ -89,8 +101,12 @@ fn orders_install_a_system_back_it_up_and_update_it() {
     host.start();
 
     let media = |version: &str| json!({"sid": "HDB", "number": "00", "media": format!("/media/{version}"), "mount": "secret"});
+    // What fails behind the installation takes it away again: nothing of the system was here before.
+    played.fault("hdbsql-refuses");
+    order(&host, "first", "hana-install", media("2.00.077.00"), "undone");
+    assert!(!played.path("/hana/shared/HDB").exists() && !played.path("/usr/sap/HDB").exists());
+    played.fault("");
     order(&host, "install", "hana-install", media("2.00.077.00"), "succeeded");
-    played.key("HOSTLER", "localhost:30013");
     let report = order(&host, "check", "hana-check", json!({"sid": "HDB"}), "succeeded");
     assert_eq!(report["outputs"]["forbids"], "0", "{report}");
     // Without a backup nothing is updated, and the message says what is missing.
@@ -115,10 +131,52 @@ fn orders_install_a_system_back_it_up_and_update_it() {
     let updates = played.calls().lines().filter(|line| line.contains("--action=update")).count();
     assert_eq!(updates, 2, "prepared once, finished once");
 
+    care_for(&host, &played, &vault);
     host.stop();
     for place in [host.path("state"), host.path("store"), played.path("/var"), played.path("/hana")] {
-        assert_eq!(files_with(&place, PASSWORD), Vec::<PathBuf>::new());
+        for password in [PASSWORD, ROTATED] {
+            assert_eq!(files_with(&place, password), Vec::<PathBuf>::new());
+        }
     }
     let own = |line: &&str| !line.contains("\"-p\"");
-    assert!(!played.calls().lines().filter(own).any(|line| line.contains(PASSWORD)));
+    assert!(
+        !played.calls().lines().filter(own).any(|line| line.contains(PASSWORD) || line.contains(ROTATED))
+    );
+}
+
+const ROTATED: &str = "Rotated77c0#";
+
+/// A drill, a restore, housekeeping and a new password, each as an order.
+fn care_for(host: &Host, played: &Played, vault: &Vault) {
+    played.sql("HDB", "CREATE TABLE T (N INTEGER)");
+    played.sql("HDB", "INSERT INTO T VALUES (1)");
+    let file = |more: Value| {
+        let mut params = json!({"sid": "HDB", "from": "file"});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        params
+    };
+    order(host, "second", "hana-backup", json!({"sid": "HDB", "to": "file"}), "succeeded");
+    let drill = file(json!({"tenant": "HDB", "count": "T", "tenant_key": "HOSTLER", "at_least": 1}));
+    let report = order(host, "drill", "hana-drill", drill, "succeeded");
+    assert_eq!(report["outputs"]["rows"], "1", "{report}");
+    let drill = file(json!({"tenant": "HDB", "count": "T", "tenant_key": "HOSTLER", "at_least": 2}));
+    order(host, "short", "hana-drill", drill, "undone");
+    assert_eq!(played.sql("SYSTEMDB", "SELECT COUNT(*) FROM M_DATABASES"), "2", "no scratch tenant is left");
+    played.sql("HDB", "INSERT INTO T VALUES (2)");
+    let restore = file(json!({"to": "latest", "databases": ["HDB"]}));
+    order(host, "restore", "hana-restore", restore, "succeeded");
+    assert_eq!(played.rows(), "1", "what was not saved is gone");
+    let rule = json!({"sid": "HDB", "keep": 1, "window": "0s"});
+    let report = order(host, "keep", "hana-housekeeping", rule, "succeeded");
+    assert_ne!(report["outputs"]["deleted"], "0", "{report}");
+
+    let user = format!("CREATE USER BACKUP PASSWORD \"{PASSWORD}\" NO FORCE_FIRST_PASSWORD_CHANGE");
+    played.sql("SYSTEMDB", &user);
+    let set = ["-i", "SET", "BACKUP", "localhost:30013", "BACKUP"];
+    let store = "/usr/sap/HDB/HDB00/exe/hdbuserstore";
+    assert_eq!(played.tool(store, &set, &format!("{PASSWORD}\n")).code, Some(0));
+    vault.put("hana/db1/HDB/BACKUP", json!({"password": ROTATED}));
+    let rotate = json!({"sid": "HDB", "user": "BACKUP", "key": "BACKUP", "mount": "secret"});
+    order(host, "rotate", "hana-rotate-password", rotate.clone(), "succeeded");
+    order(host, "rotated", "hana-rotate-password", rotate, "unchanged");
 }
