@@ -396,6 +396,71 @@ fn serving(data: &Path) -> Result<Option<Serving>, Error> {
     Ok(pid.map(|pid| Serving { pid, port }))
 }
 
+/// A process of a server that has a client, or may get one: by the rules that the server had when it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doorkeeper {
+    /// Its number.
+    pub pid: u32,
+    /// When it was started, which tells it from a later one with the same number.
+    start: u64,
+}
+
+impl Doorkeeper {
+    /// Ends it in order.
+    ///
+    /// # Errors
+    /// If that is not allowed.
+    pub fn end(&self) -> Result<(), Error> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.pid).unwrap_or_default());
+        match nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+            Err(error) => Err(Error::Local(format!("process {pid}: {error}"))),
+        }
+    }
+}
+
+/// The processes of a cluster's server that have clients, also those whose clients are still logging in, which the
+/// server itself lists nowhere.
+///
+/// # Errors
+/// If the processes of the host cannot be read.
+pub fn doorkeepers(cluster: &Cluster) -> Result<Vec<Doorkeeper>, Error> {
+    let Some(server) = living(&cluster.data)? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").map_err(Error::local("/proc"))? {
+        let path = entry.map_err(Error::local("/proc"))?.path();
+        let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+        let Some(pid) = number else { continue };
+        // It may end while it is looked at.
+        let Ok(stat) = std::fs::read_to_string(path.join("stat")) else { continue };
+        let Some(start) = child_of(&stat, server) else { continue };
+        let title = std::fs::read(path.join("cmdline")).unwrap_or_default();
+        if has_client(&String::from_utf8_lossy(&title)) {
+            found.push(Doorkeeper { pid, start });
+        }
+    }
+    Ok(found)
+}
+
+/// When a process was started, if it is a living child of this one.
+fn child_of(stat: &str, parent: u32) -> Option<u64> {
+    // The name, in brackets, may hold anything.
+    let fields: Vec<_> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let living = *fields.first()? != "Z" && fields.get(1)?.parse() == Ok(parent);
+    living.then(|| fields.get(19)?.parse().ok())?
+}
+
+/// Whether a process of a server, by its title, has a client, or is too young to have a title.
+fn has_client(title: &str) -> bool {
+    let Some(title) = title.strip_prefix("postgres: ") else { return true };
+    // `[local]`, or the port in brackets behind the address.
+    let port = |word: &str| {
+        let (_, port) = word.split_once('(')?;
+        port.split_once(')')?.0.parse::<u16>().ok()
+    };
+    title.contains("[local]") || title.split(' ').any(|word| port(word).is_some())
+}
+
 /// Ends the server of a cluster as quickly as it can be ended in order, and if need be without order: of what was
 /// committed nothing is lost either way. None is no failure.
 ///
@@ -556,7 +621,25 @@ pub fn has_library(version: u16, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{read, with_port, without};
+    use super::{child_of, has_client, read, with_port, without};
+
+    #[test]
+    fn who_has_a_client_is_told_by_its_title() {
+        for title in [
+            "postgres: 13/main: app shop [local] authentication",
+            "postgres: app shop 10.0.0.1(5511) startup",
+            "postgres: 13/main: logger archiver ::1(40000) idle in transaction",
+            "/usr/lib/postgresql/13/bin/postgres\0-D\0/data",
+        ] {
+            assert!(has_client(title), "{title}");
+        }
+        for title in ["postgres: 13/main: stats collector ", "postgres: archiver last was 0000000100000001"] {
+            assert!(!has_client(title), "{title}");
+        }
+        let stat = "77 (a ) (b) S 12 77 77 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9911 100 200";
+        assert_eq!((child_of(stat, 12), child_of(stat, 13)), (Some(9911), None));
+        assert_eq!(child_of(&stat.replace(") S", ") Z"), 12), None);
+    }
 
     #[test]
     fn clusters_are_read_whatever_form_their_numbers_have() {

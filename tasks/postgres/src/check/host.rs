@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::exec::{self, Owner};
 use crate::layout;
 use crate::server::Session;
+use crate::upgrade::fence;
 
 /// Over how long the rate of WAL is measured.
 const RATE: Duration = Duration::from_secs(1);
@@ -90,6 +91,11 @@ pub(super) async fn all(
 ) -> Result<Vec<Finding>, Error> {
     let (old, to) = (wish.old, wish.to);
     let mut found = Vec::new();
+    if !fence::governs(old, admin).await? {
+        let what = "the server goes by another file than its own pg_hba.conf, so clients cannot be shut out";
+        let file = admin.text("select current_setting('hba_file')").await?;
+        found.push(Finding::new(Severity::Block, what, file));
+    }
     let mut block = |what: String, example: String| found.push(Finding::new(Severity::Block, what, example));
     let usable = layout::installed(to);
     if !usable {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::crash::{CrashPoint, here};
 use crate::durable;
 use crate::error::Error;
-use crate::layout::Cluster;
+use crate::layout::{self, Cluster};
 use crate::server::{APPLICATION, Bounds, Session};
 
 /// The first line of a fence.
@@ -44,11 +44,19 @@ pub fn is_up(cluster: &Cluster) -> Result<bool, Error> {
     Ok(text.is_some_and(|text| text.starts_with(MARK)))
 }
 
-/// Puts the fence up and ends every session of a client.
+/// Puts the fence up and ends every session of a client; none can begin when this returns.
 ///
 /// # Errors
-/// If clients are still there after 5 s: they log in as `postgres`, which the fence lets in.
+/// If the server does not go by this file, or clients are still there after 5 s: they log in as `postgres`, which the
+/// fence lets in.
 pub async fn raise(cluster: &Cluster, admin: &Session) -> Result<(), Error> {
+    if !governs(cluster, admin).await? {
+        return Err(Error::Refused(format!(
+            "{} goes by another file than {}: no fence",
+            cluster.title(),
+            cluster.hba().display()
+        )));
+    }
     if !is_up(cluster)? {
         let text = durable::read(&cluster.hba())?;
         let text =
@@ -57,30 +65,51 @@ pub async fn raise(cluster: &Cluster, admin: &Session) -> Result<(), Error> {
         durable::replace(&cluster.hba(), &self::text(), cluster.owner)?;
     }
     here(CrashPoint::FenceWritten);
-    reload(cluster, admin).await?;
-    clear(admin).await
+    let before = loaded(cluster).await?;
+    reload(cluster, admin, &before).await?;
+    clear(cluster, admin).await
 }
 
-/// Ends sessions of clients until none is found twice in a row.
+/// Whether the server goes by the file that a fence replaces.
 ///
 /// # Errors
-/// As [`raise`].
-pub async fn clear(admin: &Session) -> Result<(), Error> {
+/// If it does not answer.
+pub async fn governs(cluster: &Cluster, admin: &Session) -> Result<bool, Error> {
+    let file = PathBuf::from(admin.text("select current_setting('hba_file')").await?);
+    let real = |path: PathBuf| std::fs::canonicalize(path).ok();
+    Ok(real(file).is_some_and(|file| Some(file) == real(cluster.hba())))
+}
+
+/// Ends sessions of clients until none is found twice in a row. Who has begun to log in before the fence came up is
+/// judged by the old rules however long that takes, and no list of sessions has him: these processes are ended as such.
+async fn clear(cluster: &Cluster, admin: &Session) -> Result<(), Error> {
     let begun = Instant::now();
+    let earlier = layout::doorkeepers(cluster)?;
     let statement = format!(
-        "select count(pg_terminate_backend(pid)), coalesce(min(usename), '') from pg_stat_activity \
-         where {CLIENTS}'{APPLICATION}')"
+        "select pid, case when {CLIENTS}'{APPLICATION}') then usename end, \
+         case when {CLIENTS}'{APPLICATION}') then pg_terminate_backend(pid) end from pg_stat_activity"
     );
     let mut none = 0;
     while none < 2 {
-        let rows = admin.rows(&statement).await?;
-        let row = rows.first().map(Vec::as_slice);
-        let Some([Some(count), Some(role)]) = row else {
-            return Err(Error::Server("the sessions cannot be counted".to_owned()));
-        };
-        none = if count == "0" { none + 1 } else { 0 };
+        let (mut sessions, mut client) = (Vec::new(), None);
+        for row in admin.rows(&statement).await? {
+            if let [Some(pid), role, _] = row.as_slice() {
+                sessions.extend(pid.parse::<u32>());
+                client = client.or_else(|| role.clone());
+            }
+        }
+        let still = layout::doorkeepers(cluster)?;
+        let hidden =
+            earlier.iter().filter(|keeper| still.contains(keeper) && !sessions.contains(&keeper.pid));
+        let hidden: Vec<_> = hidden.collect();
+        for keeper in &hidden {
+            keeper.end()?;
+        }
+        none = if client.is_none() && hidden.is_empty() { none + 1 } else { 0 };
         if begun.elapsed() > CLEAR {
-            return Err(Error::Refused(format!("clients come back through the fence as {role}: stop them")));
+            let who =
+                client.map_or_else(|| "a login that does not end".to_owned(), |role| format!("role {role}"));
+            return Err(Error::Refused(format!("clients come back through the fence: {who}: stop them")));
         }
         if none < 2 {
             tokio::time::sleep(LOOK).await;
@@ -104,18 +133,24 @@ pub async fn lower(cluster: &Cluster, admin: &Session) -> Result<(), Error> {
         })?;
         durable::replace(&cluster.hba(), &text, cluster.owner)?;
     }
-    reload(cluster, admin).await
+    // Who lowers it has logged in a moment ago, so that one more login need not be waited for.
+    let before = admin.text(LOADED).await?;
+    reload(cluster, admin, &before).await
 }
 
-/// Has the server read its files, and waits until whoever logs in from now on is judged by them: a new session inherits
-/// what the postmaster has read.
-async fn reload(cluster: &Cluster, admin: &Session) -> Result<(), Error> {
+/// When a session, or the server at its begin, has read the configuration.
+const LOADED: &str = "select extract(epoch from pg_conf_load_time())";
+
+/// When the server has read its configuration: a new session inherits that.
+async fn loaded(cluster: &Cluster) -> Result<String, Error> {
+    Session::open(cluster, "postgres", Bounds::LOOK).await?.text(LOADED).await
+}
+
+/// Has the server read its files, and waits until whoever logs in from now on is judged by them.
+async fn reload(cluster: &Cluster, admin: &Session, before: &str) -> Result<(), Error> {
     let begun = Instant::now();
-    let time = "select extract(epoch from pg_conf_load_time())";
-    let fresh = async || Session::open(cluster, "postgres", Bounds::LOOK).await?.text(time).await;
-    let before = fresh().await?;
     admin.run("select pg_reload_conf()").await?;
-    while fresh().await? == before {
+    while loaded(cluster).await? == before {
         if begun.elapsed() > CLEAR {
             return Err(Error::Server(format!("{} does not read its configuration again", cluster.title())));
         }

@@ -287,9 +287,6 @@ async fn bring(from: &Cluster, ends: &[Ends], way: Way, leaving: &Session) -> Re
     fence::raise(from, leaving).await?;
     here(CrashPoint::Fenced);
     drain(ends, way).await?;
-    // Who was logging in when the fence came up has been let in since, if at all.
-    fence::clear(leaving).await?;
-    drain(ends, way).await?;
     here(CrashPoint::Drained);
     for ends in ends {
         let (publisher, subscriber) = ends.of(way);

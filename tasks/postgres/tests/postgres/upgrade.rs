@@ -2,12 +2,14 @@
 //! the program at each of its crash points.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 
 use hostler_postgres::crash::CrashPoint;
 use hostler_testkit::free_ports;
 
-use crate::kit::{Lab, output};
+use crate::kit::{Lab, SOON, output};
 use crate::load::{Load, TABLES};
 
 /// A host with a 13 that has rows of all kinds, a pgbouncer in front, and two ports: the old one's, the new one's.
@@ -90,6 +92,33 @@ pub(crate) fn killed(lab: &Lab, words: &[&str], new: u16, point: CrashPoint) {
     assert_eq!(status.signal(), Some(9), "{words:?} passes {}: {said}", point.name());
 }
 
+/// Somebody who has begun to log in, past pgbouncer, and takes his time.
+struct Latecomer(UnixStream);
+
+impl Latecomer {
+    fn begin(lab: &Lab, port: u16) -> Self {
+        let stream = UnixStream::connect(lab.path(&format!("run/.s.PGSQL.{port}"))).expect("the server");
+        stream.set_read_timeout(Some(SOON)).expect("a deadline");
+        // A question that is answered before anything else: now a process of the server has read the old rules.
+        (&stream).write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).expect("the server");
+        let mut answer = [0];
+        (&stream).read_exact(&mut answer).expect("an answer");
+        assert!(matches!(&answer, b"N" | b"S"), "{answer:?}");
+        Self(stream)
+    }
+
+    /// He comes to his end now, and is not let in.
+    #[track_caller]
+    fn is_shut_out(mut self) {
+        let words = b"\0\x03\0\0user\0app\0database\0shop\0\0";
+        let length = u32::try_from(words.len() + 4).expect("a length").to_be_bytes();
+        let mut answer = [0];
+        let said =
+            self.0.write_all(&[&length[..], words].concat()).and_then(|()| self.0.read_exact(&mut answer));
+        assert!(said.is_err() || &answer == b"E", "{answer:?}");
+    }
+}
+
 pub(crate) const LEFT: &str = "select (select count(*) from pg_replication_slots) + (select count(*) from pg_publication) \
     + (select count(*) from pg_subscription)";
 
@@ -118,7 +147,9 @@ fn clients_write_while_they_go_there_and_back_and_there_again() {
     // There.
     refused(&lab, &["done", "switch"], new, 1, "not done");
     refused(&lab, &["verify"], new, 6, "clients belong to the old cluster");
+    let late = Latecomer::begin(&lab, old);
     good(&lab, &["switch"], new);
+    late.is_shut_out();
     load.goes_on();
     let there = load.gap();
     good(&lab, &["done", "switch"], new);
