@@ -183,6 +183,11 @@ pub(super) async fn end(pair: &Pair) -> Result<(), Error> {
             None => replica::drop_slot(Way::Up, &base, &old).await?,
         }
         old.run(&format!("drop publication if exists {}", Way::Up.publication())).await?;
+        // A way back that came to its end, but for the last of it.
+        replica::unsubscribe(Way::Back, &base, &old).await?;
+        if let Some(new) = &new {
+            replica::drop_slot(Way::Back, &base, new).await?;
+        }
     }
     report::message("the replication is ended");
     Ok(())

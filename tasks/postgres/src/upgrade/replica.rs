@@ -145,12 +145,7 @@ pub async fn hasten(way: Way, base: &Base, subscriber: &Session) -> Result<(), E
 /// If a server refuses it.
 pub async fn end(way: Way, base: &Base, publisher: &Session, subscriber: &Session) -> Result<(), Error> {
     let name = way.slot(base);
-    let id = subscriber.value(&format!("select oid from pg_subscription where subname = '{name}'")).await?;
-    if id.is_some() {
-        subscriber.run(&format!("alter subscription {name} disable")).await?;
-        subscriber.run(&format!("alter subscription {name} set (slot_name = none)")).await?;
-        subscriber.run(&format!("drop subscription {name}")).await?;
-    }
+    let id = unsubscribe(way, base, subscriber).await?;
     // Slots of single tables bear the subscription's number; of a subscription that is lost, the database tells.
     let copies = match &id {
         Some(id) => format!("slot_name like 'pg\\_{id}\\_sync\\_%'"),
@@ -160,6 +155,21 @@ pub async fn end(way: Way, base: &Base, publisher: &Session, subscriber: &Sessio
         }
     };
     drop_slots(publisher, &format!("slot_name = '{name}' or {copies}")).await
+}
+
+/// Ends a subscription, if it exists, and leaves its slot; its number.
+///
+/// # Errors
+/// If the server refuses it.
+pub async fn unsubscribe(way: Way, base: &Base, subscriber: &Session) -> Result<Option<String>, Error> {
+    let name = way.slot(base);
+    let id = subscriber.value(&format!("select oid from pg_subscription where subname = '{name}'")).await?;
+    if id.is_some() {
+        subscriber.run(&format!("alter subscription {name} disable")).await?;
+        subscriber.run(&format!("alter subscription {name} set (slot_name = none)")).await?;
+        subscriber.run(&format!("drop subscription {name}")).await?;
+    }
+    Ok(id)
 }
 
 /// Drops the slots for which `which` holds; who uses one is ended first.

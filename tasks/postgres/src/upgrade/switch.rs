@@ -168,7 +168,10 @@ pub(super) async fn window(pair: &Pair, ends: Vec<Ends>, way: Way) -> Result<Dur
                 Ok(starting) => {
                     let held = hold.0.elapsed();
                     drop(hold);
+                    let from = Cluster { port: ports.spare, configured: ports.spare, ..from.clone() };
+                    let (_, other) = start(&from, START).await?;
                     starting.ended().await?;
+                    other.ended().await?;
                     Ok(held)
                 }
                 Err(error) if fence::is_up(to)? => {
@@ -359,6 +362,7 @@ pub(super) async fn settle(pair: &Pair) -> Result<(), Error> {
         clear_port(*ports, side, other).await?;
     }
     let (admin, starting) = bring_up(side, at).await?;
+    let side = &Cluster { port: at, ..side.clone() };
     if fence::is_up(side)? {
         fence::lower(side, &admin).await?;
     }
