@@ -109,7 +109,7 @@ impl Latecomer {
 
     /// He comes to his end now, and is not let in.
     #[track_caller]
-    fn is_shut_out(mut self) {
+    fn ends_shut_out(mut self) {
         let words = b"\0\x03\0\0user\0app\0database\0shop\0\0";
         let length = u32::try_from(words.len() + 4).expect("a length").to_be_bytes();
         let mut answer = [0];
@@ -149,7 +149,7 @@ fn clients_write_while_they_go_there_and_back_and_there_again() {
     refused(&lab, &["verify"], new, 6, "clients belong to the old cluster");
     let late = Latecomer::begin(&lab, old);
     good(&lab, &["switch"], new);
-    late.is_shut_out();
+    late.ends_shut_out();
     load.goes_on();
     let there = load.gap();
     good(&lab, &["done", "switch"], new);
