@@ -3,10 +3,12 @@
 //! ```text
 //!  cli                      what is asked for
 //!   |
-//!  check explain fact       one module a verb; change: install and update; proof: what counts
-//!  backup change proof      as a proof of a backup
+//!  check explain fact       one module a verb; change: install and update; replicate: enable,
+//!  backup restore drill     takeover and register; power: start and stop; proof: what counts as
+//!  change replicate power   a proof of a backup
+//!  housekeeping rotate proof
 //!   |
-//!  runner                   starts programs
+//!  runner  notes  report    starts programs; what a run has done so far; what the fleet hears
 //!   |
 //!  neighbours               command lines, exit codes and texts of each tool
 //!   |
@@ -26,6 +28,7 @@ pub mod fact;
 pub mod housekeeping;
 pub mod neighbours;
 pub mod notes;
+pub mod power;
 pub mod proof;
 pub mod replicate;
 pub mod report;

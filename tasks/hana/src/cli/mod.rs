@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::explain;
 use crate::fact;
 use crate::neighbours::hdbsql::Key;
+use crate::power;
 use crate::report;
 use crate::runner::{Runner, StopSignals};
 use crate::secret::Secrets;
@@ -76,6 +77,18 @@ enum Command {
     Restore(restore::Restore),
     /// Restore the newest backup of a tenant into a scratch tenant, count, and remove it again
     Drill(restore::DrillArguments),
+    /// Start the instance and wait until all processes run
+    Start {
+        /// Change nothing: ask whether all processes run
+        #[arg(long)]
+        probe: bool,
+    },
+    /// Stop the instance and wait until nothing of it runs
+    Stop {
+        /// Change nothing: ask whether all processes are stopped
+        #[arg(long)]
+        probe: bool,
+    },
     /// Delete backups that are too old, with their logs; never what a kept backup needs
     Housekeeping(care::HousekeepingArguments),
     /// Make the running system the primary of a replication
@@ -199,6 +212,8 @@ fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Backup(backup) => backup.run(options),
         Command::Install(install) => install.run(options),
         Command::Update(update) => update.run(options),
+        Command::Start { probe } => switch(&options.runner(None)?, true, probe),
+        Command::Stop { probe } => switch(&options.runner(None)?, false, probe),
         Command::Restore(restore) => restore.run(options),
         Command::Drill(drill) => drill.run(options),
         Command::Housekeeping(housekeeping) => housekeeping.run(options),
@@ -221,6 +236,16 @@ fn run(arguments: Arguments) -> Result<(), Error> {
             let wish = Wish { media: None, key: options.key.clone(), age: Duration::ZERO };
             print_json(&fact::fact(&crate::check::gather(&runner, &wish)?))
         }
+    }
+}
+
+fn switch(runner: &Runner, on: bool, probe: bool) -> Result<(), Error> {
+    match (probe, on) {
+        (true, _) if power::is(runner, on)? => Ok(()),
+        (true, true) => Err(Error::No("not all processes run".to_owned())),
+        (true, false) => Err(Error::No("not all processes are stopped".to_owned())),
+        (false, true) => power::start(runner),
+        (false, false) => power::stop(runner),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::played::{PASSWORD, Played};
 const LONG: Duration = Duration::from_secs(120);
 
 /// Every task of this crate.
-const TASKS: [&str; 11] = [
+const TASKS: [&str; 13] = [
     "hana-check",
     "hana-install",
     "hana-update",
@@ -28,6 +28,8 @@ const TASKS: [&str; 11] = [
     "hana-enable",
     "hana-takeover",
     "hana-register",
+    "hana-start",
+    "hana-stop",
 ];
 
 fn folder(task: &str) -> PathBuf {
@@ -178,5 +180,9 @@ fn care_for(host: &Host, played: &Played, vault: &Vault) {
     vault.put("hana/db1/HDB/BACKUP", json!({"password": ROTATED}));
     let rotate = json!({"sid": "HDB", "user": "BACKUP", "key": "BACKUP", "mount": "secret"});
     order(host, "rotate", "hana-rotate-password", rotate.clone(), "succeeded");
+    for (name, task) in [("down", "hana-stop"), ("down-again", "hana-stop"), ("up", "hana-start")] {
+        let phase = if name == "down-again" { "unchanged" } else { "succeeded" };
+        order(host, name, task, json!({"sid": "HDB"}), phase);
+    }
     order(host, "rotated", "hana-rotate-password", rotate, "unchanged");
 }

@@ -102,3 +102,26 @@ fn an_installation_is_undone_by_the_run_that_made_it_alone() {
     let left = played.path("/usr/sap/HDB").exists() || played.path("/hana/shared/HDB").exists();
     assert_eq!(code, if left { 4 } else { 0 });
 }
+
+#[test]
+fn an_instance_starts_and_stops_and_says_what_did_not_come() {
+    let played = Played::with_system("h1");
+    let code = |words: &[&str]| played.run(words).code();
+    assert_eq!((code(&["start", "--probe"]), code(&["stop", "--probe"])), (0, 1));
+    assert_eq!((code(&["start"]), code(&["stop"]), code(&["stop"])), (0, 0, 0));
+    assert_eq!((code(&["start", "--probe"]), code(&["stop", "--probe"])), (1, 0));
+    played.fault("process-yellow hdbindexserver");
+    let answer = played.run(&["start"]);
+    assert!(
+        answer.code() == 4 && answer.err().contains("timed out, and hdbindexserver is Yellow"),
+        "{}",
+        answer.err()
+    );
+    played.fault("");
+    assert_eq!((code(&["start"]), code(&["start", "--probe"])), (0, 0));
+    played.fault("sapstartsrv-refuses");
+    assert_eq!(code(&["stop"]), 5, "nobody can tell");
+    played.fault("");
+    let starts = played.calls().lines().filter(|line| line.contains("StartWait")).count();
+    assert_eq!(starts, 1, "what runs, or comes up late, is not started again");
+}
