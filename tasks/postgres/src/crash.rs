@@ -101,14 +101,19 @@ points! {
 #[inline]
 pub fn here(_point: CrashPoint) {}
 
-/// Ends the process by SIGKILL if the file named by `HOSTLER_CRASH_FILE` names this point. The file is removed first,
-/// so that each wish ends one process.
+/// Ends the process by SIGKILL if the file named by `HOSTLER_CRASH_FILE` names this point, or halts it by SIGSTOP if the
+/// word `hang` follows. The file is removed first, so that each wish meets one process.
 #[cfg(debug_assertions)]
 pub fn here(point: CrashPoint) {
     let Some(path) = std::env::var_os("HOSTLER_CRASH_FILE") else { return };
     let Ok(wish) = std::fs::read_to_string(&path) else { return };
-    if wish.trim() == point.name() && std::fs::remove_file(&path).is_ok() {
-        let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+    let signal = match wish.trim().strip_prefix(point.name()) {
+        Some("") => nix::sys::signal::Signal::SIGKILL,
+        Some(" hang") => nix::sys::signal::Signal::SIGSTOP,
+        _ => return,
+    };
+    if std::fs::remove_file(&path).is_ok() {
+        let _ = nix::sys::signal::raise(signal);
     }
 }
 

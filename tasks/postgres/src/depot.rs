@@ -23,6 +23,8 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::exec::{self, Ended, Owner};
 
+/// The configuration of hostler-depot, where nothing else is said.
+pub const CONFIG: &str = "/etc/hostler/depot-postgres.yml";
 /// Who owns what is stored.
 const OWNER: &str = "hostler-postgres";
 /// For something small.
@@ -39,11 +41,15 @@ pub struct Place {
     #[arg(long, value_name = "ID", value_parser = id)]
     pub id: String,
     /// Configuration of hostler-depot, which the cluster's owner can read
-    #[arg(long, value_name = "FILE", default_value = "/etc/hostler/depot-postgres.yml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     pub depot_config: PathBuf,
 }
 
-fn id(text: &str) -> Result<String, String> {
+/// The name of a cluster in the depot.
+///
+/// # Errors
+/// If it is none.
+pub fn id(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     let begins = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if !text.starts_with(begins) || text.len() > 48 || !text.chars().all(fits) {

@@ -31,9 +31,11 @@ pub fn output(name: &str, value: impl Into<Value>) {
     append(&json!({ "output": fields }));
 }
 
-/// For how long clients of a cluster were held.
-pub fn held(_cluster: &str, held: std::time::Duration) {
-    output("held_seconds", (held.as_secs_f64() * 1000.0).round() / 1000.0);
+/// For how long a service was not there for its users.
+pub fn downtime(service: &str, from: jiff::Timestamp, held: std::time::Duration) {
+    let to = from.checked_add(held).unwrap_or(from);
+    let line = json!({ "service": service, "seconds": held.as_secs_f64(), "from": from.to_string(), "to": to.to_string() });
+    append(&json!({ "downtime": line }));
 }
 
 fn short(text: &str) -> String {

@@ -6,6 +6,7 @@
 //! A death anywhere leaves files without a record, which are no backup and are removed a week later by [`prune`].
 
 pub mod prune;
+pub mod reach;
 pub mod record;
 pub mod stream;
 

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::table::table;
 use super::{print, print_json};
-use crate::archive::shelf::Shelf;
 use crate::backup::prune::{self, Rule};
+use crate::backup::reach;
 use crate::backup::record::{self, Backup as Stored};
 use crate::backup::{self, stream};
 use crate::depot::{Depot, Place};
@@ -103,7 +103,7 @@ impl List {
         let backups = record::all(&depot).await?;
         let mut states = Vec::new();
         for backup in &backups {
-            states.push(state(&depot, backup).await?);
+            states.push(reach::ask(&depot, backup).await?);
         }
         let bad = states.iter().filter(|state| state.is_err()).count();
         if self.json {
@@ -129,27 +129,6 @@ impl List {
             ))),
         }
     }
-}
-
-/// How far a backup can be restored, or what is wrong.
-async fn state(depot: &Depot, backup: &Stored) -> Result<Result<String, String>, Error> {
-    if let Some(why) = &backup.damage {
-        return Ok(Err(why.clone()));
-    }
-    let shelf = Shelf::read(depot, backup.system, backup.size).await?;
-    let newest = shelf.newest_timeline().unwrap_or(backup.record.timeline);
-    let way = shelf.way(depot, backup.system, newest).await?;
-    if !way.holds(backup.record.timeline, backup.stop) {
-        return Ok(Ok(format!("on timeline {}, which was left", backup.record.timeline)));
-    }
-    let start = backup.size.number(backup.start);
-    if let Some(missing) = shelf.missing(&way, start, None).first() {
-        return Ok(Err(format!("its WAL ends before {missing}, which is missing")));
-    }
-    let last = shelf
-        .last(&way, start)
-        .map(|(number, timeline)| backup.size.name(crate::wal::Segment { timeline, number }));
-    Ok(last.map_or_else(|| Err("none of its WAL is there".to_owned()), |last| Ok(format!("good to {last}"))))
 }
 
 fn text(state: &Result<String, String>) -> &str {

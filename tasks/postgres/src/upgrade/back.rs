@@ -59,9 +59,10 @@ async fn begin(pair: &Pair) -> Result<(), Error> {
 /// If a part fails: clients go on where they were.
 pub async fn run(pair: &Pair) -> Result<(), Error> {
     let _lock = lock::take(&pair.old.name)?;
-    switch::settle(pair).await?;
+    switch::let_go(pair).await?;
     let pair = &pair.again().await?;
-    if pair.switched()? {
+    let switched = pair.switched()?;
+    if switched {
         begin(pair).await?;
         let ends = pair.ends().await?;
         for ends in &ends {
@@ -73,11 +74,10 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
             }
         }
         let held = switch::window(pair, ends, Way::Back).await?;
-        report::held(pair.cluster(), held);
         report::message(&format!("clients are at {}; they were held for {held:.3?}", pair.old.title()));
     }
     let pair = &pair.again().await?;
-    switch::settle(pair).await?;
+    switch::let_go(pair).await?;
     let Some(new) = pair.new.as_ref().filter(|_| pair.mine()) else { return Ok(()) };
     if !prepare::is_whole(new) {
         return Ok(());
@@ -89,7 +89,17 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
             new.title()
         )));
     }
-    let ends = pair.again().await?.ends().await?;
+    let ends = match pair.again().await?.ends().await {
+        Err(error) if !switched => {
+            // Whatever it has of the switch goes with it, or is taken back before the next one.
+            report::message(&format!(
+                "clients are at {}; the new cluster does not answer: {error}",
+                pair.old.title()
+            ));
+            return Ok(());
+        }
+        ends => ends?,
+    };
     for ends in &ends {
         replica::end(Way::Back, &ends.base, &ends.new, &ends.old).await?;
     }

@@ -29,9 +29,11 @@ pub mod verify;
 
 use std::time::Duration;
 
+use crate::backup::reach::Required;
 use crate::check::{self, Finding, Wish};
 use crate::error::Error;
 use crate::layout::{self, Cluster};
+use crate::report;
 use crate::server::{Bounds, Session};
 use bouncer::Bouncer;
 use door::Door;
@@ -54,8 +56,13 @@ pub struct Plan {
     /// The longest time for which a switch may hold clients before it lets them go where they were
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(4..=300))]
     max_hold: u16,
+    /// Report for how long clients were held as `downtime` as well
+    #[arg(long)]
+    downtime: bool,
     #[command(flatten)]
     bouncer: Bouncer,
+    #[command(flatten)]
+    backup: Required,
 }
 
 /// Names that systemd's units and the names of files can carry.
@@ -164,11 +171,6 @@ impl Plan {
 }
 
 impl Pair {
-    /// Name of the cluster.
-    pub fn cluster(&self) -> &str {
-        &self.plan.cluster
-    }
-
     /// The same clusters as they are now.
     ///
     /// # Errors
@@ -180,6 +182,14 @@ impl Pair {
     /// What was asked for.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Says for how long clients were held, from this instant on.
+    pub(super) fn report_held(&self, from: jiff::Timestamp, held: Duration) {
+        report::output("held_seconds", (held.as_secs_f64() * 1000.0).round() / 1000.0);
+        if self.plan.downtime {
+            report::downtime(&format!("postgres:{}", self.plan.cluster), from, held);
+        }
     }
 
     /// Everything that the upgrade would meet.
@@ -194,7 +204,12 @@ impl Pair {
             prepared: self.mine(),
             door: &self.door,
         };
-        check::all(&wish).await
+        let mut findings = check::all(&wish).await?;
+        if !self.mine() {
+            findings.extend(self.plan.backup.check(&self.old).await?);
+            findings.sort_unstable();
+        }
+        Ok(findings)
     }
 
     /// Whether the new cluster, whole or half, is this program's work.

@@ -76,6 +76,7 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     for ends in pair.again().await?.ends().await? {
         same(&ends).await?;
     }
+    access(&admin, &new).await?;
     // From now on a reboot starts both, and the copy goes on by itself.
     layout::start_at_boot(&new, true)?;
     durable::replace(&marker(&new), &intent.text(), new.owner)?;
@@ -134,6 +135,29 @@ fn configure(old: &Cluster, new: &Cluster, settings: &str) -> Result<(), Error> 
     let hba = durable::read(&old.hba())?.unwrap_or_default();
     durable::replace(&fence::kept(new), &hba, new.owner)?;
     durable::replace(&new.hba(), &fence::text(), new.owner)
+}
+
+/// Refuses access rules that the new version does not understand: it would keep the fence, and let nobody in.
+async fn access(old: &Session, new: &Cluster) -> Result<(), Error> {
+    // Of some mistakes only the line is shown; and what both complain of, such as TLS that is off, hinders neither.
+    let question = "select format('line %s: %s', line_number, coalesce(error, 'not understood')) from pg_hba_file_rules \
+         where error is not null or type is null";
+    let known = old.rows(question).await?;
+    let rules = durable::read(&fence::kept(new))?.unwrap_or_default();
+    let admin = Session::open(new, "postgres", Bounds::LOOK).await?;
+    // The view reads the file and not what is in force; the server is not told to read it.
+    durable::replace(&new.hba(), &rules, new.owner)?;
+    let wrong = admin.rows(question).await;
+    durable::replace(&new.hba(), &fence::text(), new.owner)?;
+    let wrong: Vec<_> = wrong?.into_iter().filter(|row| !known.contains(row)).flatten().flatten().collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Refused(format!(
+        "version {} does not take the old pg_hba.conf, {}: change it there first",
+        new.version,
+        wrong.join("; ")
+    )))
 }
 
 /// Roles, tablespaces, databases and their schema, by the new version's own programs, as a stream.

@@ -13,6 +13,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+
 use super::door::Door;
 use super::ports::Ports;
 use super::replica::{self, Way};
@@ -77,7 +79,6 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     let held = window(pair, ends, Way::Up).await?;
     let now = pair.again().await?;
     settle(&now).await?;
-    report::held(pair.cluster(), held);
     report::progress(100, &format!("clients are at {}; they were held for {held:.3?}", now.made()?.title()));
     Ok(())
 }
@@ -126,7 +127,7 @@ pub(super) async fn window(pair: &Pair, ends: Vec<Ends>, way: Way) -> Result<Dur
         tokio::try_join!(leaving.run("checkpoint"), entering.run("checkpoint"))?;
         follow::near(&ends, way, Duration::from_secs(60)).await?;
     }
-    let hold = Hold::begin();
+    let (hold, since) = (Hold::begin(), Timestamp::now());
     let reserve = if pair.door.is_bouncer() { LEAVE } else { RESTART };
     let brought = async {
         match (&pair.door, way) {
@@ -150,7 +151,7 @@ pub(super) async fn window(pair: &Pair, ends: Vec<Ends>, way: Way) -> Result<Dur
         )))
     });
     if let Err(error) = brought.and_then(|()| turn(pair, way)) {
-        return Err(left(pair, error).await);
+        return Err(left(pair, error, since, &hold).await);
     }
     here(CrashPoint::Turned);
     drop((ends, leaving));
@@ -159,7 +160,9 @@ pub(super) async fn window(pair: &Pair, ends: Vec<Ends>, way: Way) -> Result<Dur
             fence::lower(to, &entering).await?;
             here(CrashPoint::Opened);
             bouncer.resume(to.port).await?;
-            Ok(hold.0.elapsed())
+            let held = hold.0.elapsed();
+            pair.report_held(since, held);
+            Ok(held)
         }
         Door::Ports(ports) => {
             drop(entering);
@@ -168,6 +171,7 @@ pub(super) async fn window(pair: &Pair, ends: Vec<Ends>, way: Way) -> Result<Dur
                 Ok(starting) => {
                     let held = hold.0.elapsed();
                     drop(hold);
+                    pair.report_held(since, held);
                     let from = Cluster { port: ports.spare, configured: ports.spare, ..from.clone() };
                     let (_, other) = start(&from, START).await?;
                     starting.ended().await?;
@@ -178,7 +182,7 @@ pub(super) async fn window(pair: &Pair, ends: Vec<Ends>, way: Way) -> Result<Dur
                     // Nobody has written there.
                     layout::stop(to).await?;
                     turn_back(pair, *ports, way)?;
-                    Err(left(pair, error).await)
+                    Err(left(pair, error, since, &hold).await)
                 }
                 Err(error) => Err(error),
             }
@@ -187,10 +191,13 @@ pub(super) async fn window(pair: &Pair, ends: Vec<Ends>, way: Way) -> Result<Dur
 }
 
 /// Lets clients go where they were, after a window that came to nothing: why it did.
-async fn left(pair: &Pair, error: Error) -> Error {
-    let settled = async { settle(&pair.again().await?).await };
+async fn left(pair: &Pair, error: Error, since: Timestamp, hold: &Hold) -> Error {
+    let settled = async { let_go(&pair.again().await?).await };
     match settled.await {
-        Ok(()) => error,
+        Ok(()) => {
+            pair.report_held(since, hold.0.elapsed());
+            error
+        }
         Err(held) => {
             Error::Unclear(format!("{error}; and clients are still held: {held}: `upgrade release`"))
         }
@@ -332,7 +339,7 @@ pub async fn release(pair: &Pair) -> Result<(), Error> {
         return Ok(());
     }
     let _lock = lock::seize(&pair.old.name).await?;
-    settle(&pair.again().await?).await?;
+    let_go(&pair.again().await?).await?;
     report::message("clients go on");
     Ok(())
 }
@@ -348,19 +355,40 @@ async fn flows(pair: &Pair) -> Result<bool, Error> {
     }
 }
 
+/// As [`release`], for who has the lock. That the other side runs as well is tried, and not needed.
+pub(super) async fn let_go(pair: &Pair) -> Result<(), Error> {
+    let starting = let_in(pair).await?;
+    if let Err(error) = follower(pair).await {
+        report::message(&format!("clients go on; the other cluster does not: {error}"));
+    }
+    starting.ended().await
+}
+
 /// As [`release`], for who has the lock; and the other side runs then, behind its fence, for the replication.
 pub(super) async fn settle(pair: &Pair) -> Result<(), Error> {
+    let starting = let_in(pair).await?;
+    follower(pair).await?;
+    starting.ended().await
+}
+
+/// The other side of [`Pair::sides`], if it is whole: a half-made one is taken back, and never started.
+fn whole_other(pair: &Pair) -> Result<Option<&Cluster>, Error> {
     let (side, other) = pair.sides()?;
-    // A half-made one is taken back, and never started.
-    let whole = |other: &&Cluster| other.version < side.version || prepare::is_whole(other);
-    let other = other.filter(whole);
-    let (at, aside) = match &pair.door {
-        Door::Bouncer { .. } => (side.configured, other.map(|other| other.configured)),
-        Door::Ports(ports) => (ports.clients, Some(ports.spare)),
+    Ok(other.filter(|other| other.version < side.version || prepare::is_whole(other)))
+}
+
+/// Lets clients go to the side to which they belong, which may have to be started for it.
+async fn let_in(pair: &Pair) -> Result<Starting, Error> {
+    let (side, _) = pair.sides()?;
+    let at = match &pair.door {
+        Door::Bouncer { .. } => side.configured,
+        Door::Ports(ports) => {
+            if let Some(other) = whole_other(pair)? {
+                clear_port(*ports, side, other).await?;
+            }
+            ports.clients
+        }
     };
-    if let (Door::Ports(ports), Some(other)) = (&pair.door, other) {
-        clear_port(*ports, side, other).await?;
-    }
     let (admin, starting) = bring_up(side, at).await?;
     let side = &Cluster { port: at, ..side.clone() };
     if fence::is_up(side)? {
@@ -369,11 +397,18 @@ pub(super) async fn settle(pair: &Pair) -> Result<(), Error> {
     if let Door::Bouncer { bouncer, .. } = &pair.door {
         bouncer.resume(at).await?;
     }
-    if let (Some(other), Some(port)) = (other, aside) {
-        let stopped = &Cluster { running: other.running && other.port == port, ..other.clone() };
-        let (_, starting) = bring_up(stopped, port).await?;
-        starting.ended().await?;
-    }
+    Ok(starting)
+}
+
+/// Has the other side run; [`let_in`] has made room for it.
+async fn follower(pair: &Pair) -> Result<(), Error> {
+    let Some(other) = whole_other(pair)? else { return Ok(()) };
+    let port = match &pair.door {
+        Door::Bouncer { .. } => other.configured,
+        Door::Ports(ports) => ports.spare,
+    };
+    let other = &Cluster { running: other.running && other.port == port, ..other.clone() };
+    let (_, starting) = bring_up(other, port).await?;
     starting.ended().await
 }
 

@@ -40,6 +40,20 @@ fn killed(store: &Store, point: CrashPoint, command: &[&str], words: &[&str]) {
     assert!(!wish.exists());
 }
 
+/// What an upgrade says of the backups under a name; its other findings are none of this.
+#[track_caller]
+fn required(store: &Store, when: &str, id: &str, finding: Option<&str>) {
+    let config = store.lab.path("depot.yml").display().to_string();
+    let words =
+        ["upgrade", "check", "--json", "--cluster", store.lab.name(), "--to", "16", "--backup-id", id];
+    let (_, report) = json(&mut store.program(&[&words[..], &["--depot-config", &config]].concat()));
+    let findings = report["findings"].as_array().expect("findings");
+    let whats = findings.iter().filter_map(|finding| finding["what"].as_str());
+    let said: Vec<_> = whats.filter(|what| what.contains("backup")).collect();
+    let fits = said.iter().zip(finding).all(|(what, finding)| what.starts_with(finding));
+    assert!(fits && said.is_empty() == finding.is_none(), "{when}: {said:?}");
+}
+
 fn made_kept_and_let_go(version: u16) {
     let store = Store::new();
     let port = store.cluster(version, "");
@@ -53,6 +67,8 @@ fn made_kept_and_let_go(version: u16) {
     assert_eq!((status, backups[0]["good"].as_bool()), (0, Some(true)), "{backups}");
     let record = &backups[0]["backup"];
     assert_eq!((record["system"].as_str(), record["timeline"].as_u64()), (Some(system.as_str()), Some(1)));
+    required(&store, "it is not older than a day", ID, None);
+    required(&store, "there is no backup of this name", "another", Some("there is no good backup"));
     // The depot's own rules leave it alone.
     let mut depot = Command::new(store.lab.path("bin/hostler-depot"));
     depot.arg("--config").arg(store.lab.path("depot.yml")).args(["--json", "prune", "--dry-run"]);
@@ -116,6 +132,7 @@ fn made_kept_and_let_go(version: u16) {
         fs::write(file, "cut off").expect("the object");
     }
     assert_eq!(list(&store).0, 7);
+    required(&store, "the only one is damaged", ID, Some("there is no good backup"));
     assert_eq!(prune(&["--keep", "1"]).0, 0);
     assert_eq!(list(&store).1.as_array().map(Vec::len), Some(1), "damage is for people to look at");
 }

@@ -1,9 +1,14 @@
 //! The upgrade where clients come by the port of the cluster itself: it is the new cluster's after the switch, and the
 //! clients, whose sessions end once, come back at the same port.
 
-use hostler_postgres::crash::CrashPoint;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 
-use crate::kit::Lab;
+use hostler_postgres::crash::CrashPoint;
+use hostler_testkit::eventually;
+
+use crate::kit::{Lab, SOON, as_postgres};
 use crate::load::Load;
 use crate::upgrade::{LEFT, bare, good, killed, refused};
 
@@ -120,8 +125,72 @@ fn clients_come_back_at_their_port_whatever_dies_and_no_row_is_lost_or_doubled()
     load.goes_on();
     assert!(!lab.conf(13).exists() && !lab.data("13").exists());
     assert_eq!((version().as_str(), lab.sql(port, "shop", LEFT).as_str()), ("15", "0"));
-    assert_eq!(std::fs::read_dir(lab.path("state")).expect("the state").count(), 1, "the lock");
+    assert_eq!(fs::read_dir(lab.path("state")).expect("the state").count(), 1, "the lock");
     let (rows, errors) = load.prove(&lab, port);
     only_ends_of_sessions(&errors);
     println!("{rows} rows, {} errors, longest gap there {there} ms, back {back} ms", errors.len());
+}
+
+#[test]
+fn a_window_that_comes_to_nothing_lets_clients_go_where_they_were() {
+    let (lab, port, spare) = bare();
+    let load = Load::at(&lab, port);
+    let version = || lab.sql(port, "shop", "show server_version_num")[..2].to_owned();
+    good(&lab, &["prepare"], spare);
+    good(&lab, &["follow"], spare);
+    // A process that hangs while it holds clients is ended by whoever lets them go.
+    let wish = lab.path("crash");
+    fs::write(&wish, format!("{} hang", CrashPoint::Drained.name())).expect("the wish");
+    let words = lab.plan(&["switch"], spare);
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let mut hanging = lab.program(&words);
+    let mut hanging =
+        hanging.env("HOSTLER_CRASH_FILE", &wish).stderr(Stdio::null()).spawn().expect("the program");
+    eventually(SOON, || if wish.exists() { Err("it does not come so far".to_owned()) } else { Ok(()) });
+    refused(&lab, &["switch"], spare, 6, "works at the upgrade");
+    refused(&lab, &["undo", "prepare"], spare, 6, "works at the upgrade");
+    good(&lab, &["release"], spare);
+    load.goes_on();
+    assert_eq!(hanging.wait().expect("the program").signal(), Some(9));
+    assert_eq!(version(), "13");
+    // What takes too long is given up: here the new cluster cannot apply what was written.
+    let mut blocking = as_postgres("/usr/lib/postgresql/15/bin/psql");
+    blocking.arg("-h").arg(lab.path("run")).args(["-p", &spare.to_string(), "-XqAt", "-d", "shop"]);
+    blocking.args(["-c", "begin; lock table counters in exclusive mode; select pg_sleep(600)"]);
+    let mut blocking = blocking.stderr(Stdio::null()).spawn().expect("psql");
+    eventually(SOON, || {
+        let held =
+            "select count(*) from pg_locks where mode = 'ExclusiveLock' and relation = 'counters'::regclass";
+        if lab.sql(spare, "shop", held) == "1" { Ok(()) } else { Err("no lock".to_owned()) }
+    });
+    load.gap();
+    refused(&lab, &["switch", "--max-hold", "5"], spare, 6, "--max-hold");
+    load.goes_on();
+    let gap = load.gap();
+    assert!(gap <= 6000, "held for {gap} ms");
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity where query ~ '^begin; lock'";
+    lab.sql(spare, "shop", end);
+    blocking.wait().expect("psql");
+    assert_eq!(version(), "13");
+    // A new server that does not start any more, after the decision.
+    let bad = lab.conf(15).join("conf.d/99-too-much.conf");
+    fs::write(&bad, "shared_buffers = '900GB'\n").expect("the setting");
+    good(&lab, &["undo", "switch"], spare);
+    load.gap();
+    refused(&lab, &["switch"], spare, 8, "does not start");
+    load.goes_on();
+    let gap = load.gap();
+    assert!(gap <= HELD, "held for {gap} ms");
+    assert_eq!(version(), "13");
+    good(&lab, &["undo", "switch"], spare);
+    refused(&lab, &["switch"], spare, 8, "does not start");
+    // Nothing was lost by all that.
+    fs::remove_file(&bad).expect("the setting");
+    good(&lab, &["switch"], spare);
+    load.goes_on();
+    assert_eq!(version(), "15");
+    good(&lab, &["follow-back"], spare);
+    good(&lab, &["verify"], spare);
+    let (_, errors) = load.prove(&lab, port);
+    only_ends_of_sessions(&errors);
 }

@@ -207,6 +207,13 @@ fn whatever_dies_in_making_the_copy_is_taken_back_or_goes_on() {
         good(&lab, &["undo", "prepare"], new);
         assert!(!lab.conf(15).exists() && !lab.path("data/15").join(lab.name()).exists(), "{}", point.name());
     }
+    // Access rules that the new version does not take would lock everybody out after the switch.
+    let hba = lab.conf(13).join("pg_hba.conf");
+    let rules = fs::read_to_string(&hba).expect("the rules");
+    fs::write(&hba, format!("{rules}hostssl all all all cert clientcert=1\n")).expect("the rules");
+    refused(&lab, &["prepare"], new, 6, "line 3: not understood");
+    good(&lab, &["undo", "prepare"], new);
+    fs::write(&hba, rules).expect("the rules");
     good(&lab, &["prepare"], new);
     for point in [CrashPoint::Published, CrashPoint::Subscribed] {
         killed(&lab, &["follow"], new, point);
