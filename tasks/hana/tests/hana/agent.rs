@@ -63,7 +63,7 @@ fn order(host: &Host, name: &str, task: &str, params: Value, phase: &str) -> Val
 }
 
 /// Every file below a folder that holds the text.
-fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
+pub(crate) fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();

@@ -7,6 +7,7 @@
 )]
 
 mod agent;
+mod ansible;
 mod backup;
 mod care;
 mod change;
