@@ -154,6 +154,7 @@ fn restores(system: &System, key: &Key, to: Timestamp) -> Vec<Call> {
     for (from, catalog) in forms {
         calls.push(recovery::tenant(system, key, recovery::sql(&tenant, to, from, catalog), RECOVERY));
     }
+    calls.push(depot::list("/etc/hostler/depot.yml"));
     for database in [&Database::system(), &tenant] {
         calls.push(backint::inquire_catalog(system, database, Some("PARAMETER_FILE")));
         calls.push(recovery::diagnose(system, &recovery::folder("/CATALOG", database)));

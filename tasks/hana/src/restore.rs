@@ -117,6 +117,16 @@ pub fn needed(data: &Entry, since: &[Entry], to: Timestamp) -> Result<Needed, St
     Ok(Needed { data: data.clone(), backups })
 }
 
+/// An error while a part cannot be read yet.
+fn none_cold(cold: &[String]) -> Result<(), Error> {
+    match cold.first() {
+        None => Ok(()),
+        Some(first) => {
+            Err(Error::NotNow(format!("{} parts are being thawed, the first is {first}", cold.len())))
+        }
+    }
+}
+
 /// The next database that is not restored: SYSTEMDB before all tenants.
 fn next(note: &Databases) -> Result<Option<Database>, Error> {
     let left = note.iter().filter(|(_, progress)| **progress != Progress::Done).map(|(name, _)| name);
@@ -162,7 +172,7 @@ impl<'a> Restore<'a> {
     pub fn check(&self) -> Result<Vec<Needed>, Error> {
         if self.wish.lost {
             self.check_catalogs()?;
-            return Ok(Vec::new());
+            return self.thaw_newest().map(|()| Vec::new());
         }
         let mut all = Vec::new();
         let mut missing = Vec::new();
@@ -182,13 +192,31 @@ impl<'a> Restore<'a> {
                 missing.len()
             )));
         }
-        if let Some(first) = cold.first() {
-            return Err(Error::NotNow(format!(
-                "{} parts are being thawed, the first is {first}",
-                cold.len()
-            )));
-        }
+        none_cold(&cold)?;
         Ok(all)
+    }
+
+    /// Of a system whose data is lost: has the depot thaw the newest data backup of each database before the instant.
+    fn thaw_newest(&self) -> Result<(), Error> {
+        let Some(config) = &self.wish.depot else { return Ok(()) };
+        let outcome = self.runner.run(&depot::list(config))?;
+        let names =
+            depot::newest(outcome.code()?, &outcome.out, self.runner.system().sid.as_str(), self.wish.to)
+                .map_err(|unclear| Error::Unclear(format!("{unclear}: {}", quoted(outcome.err.trim()))))?;
+        let mut cold = Vec::new();
+        for name in names {
+            if !self.is_readable(&depot::thaw_name(config, &name))? {
+                cold.push(name);
+            }
+        }
+        none_cold(&cold)
+    }
+
+    /// Whether what the call thaws can be read now.
+    fn is_readable(&self, call: &Call) -> Result<bool, Error> {
+        let outcome = self.runner.run(call)?;
+        depot::thawed(outcome.code()?, &outcome.out)
+            .map_err(|unclear| Error::Unclear(format!("{unclear}: {}", quoted(outcome.err.trim()))))
     }
 
     /// Of a system whose data is lost: whether the catalogs are there, and of files whether all that they name is.
@@ -297,11 +325,7 @@ impl<'a> Restore<'a> {
         let mut cold = Vec::new();
         for part in parts {
             let Place::Backint { name, id } = &part.place else { continue };
-            let call = depot::thaw(system, config, database, name, id)?;
-            let outcome = self.runner.run(&call)?;
-            let state = depot::thawed(outcome.code()?, &outcome.out)
-                .map_err(|unclear| Error::Unclear(format!("{unclear}: {}", quoted(outcome.err.trim()))))?;
-            if !state {
+            if !self.is_readable(&depot::thaw(system, config, database, name, id)?)? {
                 cold.push(name.clone());
             }
         }

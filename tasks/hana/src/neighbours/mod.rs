@@ -19,7 +19,7 @@ pub mod userstore;
 use crate::error::Reading;
 
 /// How many readers [`every_reader`] has.
-pub const READERS: usize = 26;
+pub const READERS: usize = 27;
 
 /// Gives a text to one of the readers, for tests with hostile texts. The number is taken modulo [`READERS`].
 pub fn every_reader(choice: usize, text: &str) -> Reading<()> {
@@ -48,6 +48,7 @@ pub fn every_reader(choice: usize, text: &str) -> Reading<()> {
         20 => catalog::read_parameter(&lines(&catalog::PARAMETER)?).map(drop),
         21 => backint::missing(0, text, &[("e1".to_owned(), "/b/one".to_owned())]).map(drop),
         22 => userstore::entry(0, text, &"HOSTLER".parse().or_else(crate::error::unclear)?).map(drop),
+        25 => depot::newest(0, text, "HDB", jiff::Timestamp::UNIX_EPOCH).map(drop),
         24 => depot::thawed(0, text).map(drop),
         23 => sapcontrol::waited(1.into(), text).map(drop),
         _ => {

@@ -86,10 +86,10 @@ fn a_system_that_lost_its_data_comes_back_from_object_storage() {
     // Last week's backups lie in Glacier: not now, and nothing is stopped until they can be read.
     assert_eq!(store.freeze(), 4, "a topology and a volume of each database");
     store.thaw_lasts(2);
-    let (code, why) = restore(&played, "R0", &instant, &["--thaw", config.as_str()]);
+    let cold = ["--thaw", config.as_str()];
+    let (code, why) = restore(&played, "R0", &instant, &cold);
     assert!(code == 75 && why.contains("parts are being thawed"), "{code} {why}");
     assert!(played.calls().lines().all(|line| !line.contains("RECOVER") && !line.contains("StopWait")));
-    until("it is thawed", || restore(&played, "R0", &instant, &thaw).0 == 0);
 
     assert_eq!(played.sapcontrol("StopWait 600 2"), Some(0));
     for volume in ["hdb00001", "hdb00002"] {
@@ -98,8 +98,14 @@ fn a_system_that_lost_its_data_comes_back_from_object_storage() {
     }
     // Nothing can be asked, so nothing is begun unless an operator says that the data is lost.
     assert_eq!(restore(&played, "R1", &instant, &[]).0, 4);
-    let (code, why) = restore(&played, "R2", &instant, &["--data-lost"]);
-    assert_eq!(code, 0, "{why}");
+    let lost = ["--data-lost", "--thaw", config.as_str()];
+    until("it is thawed and restored", || match restore(&played, "R2", &instant, &lost) {
+        (75, _) => false,
+        end => {
+            assert_eq!(end, (0, String::new()));
+            true
+        }
+    });
     assert_eq!(played.rows(), "1 2");
 
     // A drill reads the newest of all, of Backint with its logs.
