@@ -53,6 +53,9 @@ pub fn list(config: &str) -> Call {
     call("list what Backint has stored", config, &["list", "--names", "backint/"], time)
 }
 
+/// The parts of a backup by their paths: when each was begun, and the depot's name for it.
+type Parts<'a> = BTreeMap<&'a str, (i64, &'a str)>;
+
 /// Reads the answer of [`list`]: of each database of the system, the parts of the newest data backup that was begun
 /// before the instant. A delta backup is a data backup too; what it builds on is not found here.
 pub fn newest(exit: i32, text: &str, sid: &str, to: Timestamp) -> Reading<Vec<String>> {
@@ -63,7 +66,7 @@ pub fn newest(exit: i32, text: &str, sid: &str, to: Timestamp) -> Reading<Vec<St
         return unclear(format!("hostler-depot list printed {}", quoted(text.trim())));
     };
     // Of each user and prefix the newest id of each part.
-    let mut sets: BTreeMap<(&str, &str), BTreeMap<&str, (i64, &str)>> = BTreeMap::new();
+    let mut sets: BTreeMap<(&str, &str), Parts<'_>> = BTreeMap::new();
     for one in &listed {
         let Some(name) = one.get("name").and_then(serde_json::Value::as_str) else {
             return unclear(format!("hostler-depot list printed {}", quoted(&one.to_string())));

@@ -15,6 +15,7 @@ mod check;
 mod depot;
 mod explain;
 mod host;
+mod life;
 mod pair;
 mod played;
 mod restore;

@@ -85,15 +85,20 @@ impl Played {
         let answer = self.run(&["backup", "--run", "B1", "--to", to]);
         assert_eq!(answer.code(), 0, "{}", answer.err());
         self.sql("HDB", "INSERT INTO T VALUES (2)");
-        // An instant of whole seconds, with nothing beside it.
-        let second = || jiff::Timestamp::now().as_second();
-        let begun = second();
-        until("the next second", || second() > begun);
-        let instant = jiff::Timestamp::from_second(second()).unwrap().to_string();
-        until("the second after it", || second() > begun + 1);
+        let instant = self.instant();
         self.sql("HDB", "INSERT INTO T VALUES (3)");
         self.logs_sent();
         instant
+    }
+
+    /// An instant of whole seconds between what was written before and what is written behind.
+    pub(crate) fn instant(&self) -> String {
+        let second = || jiff::Timestamp::now().as_second();
+        let begun = second();
+        until("the next second", || second() > begun);
+        let instant = second();
+        until("the second after it", || second() > instant);
+        jiff::Timestamp::from_second(instant).unwrap().to_string()
     }
 
     /// Waits until no commit is in the log alone, and the catalog that says so is sent.
@@ -137,6 +142,13 @@ impl Played {
         let left = self.tool("/usr/sap/HDB/HDB00/exe/hdbsql", &[&options[..], &[statement]].concat(), "");
         assert_eq!((left.code, left.err.as_str()), (Some(0), ""), "{statement}");
         left.out.trim_end().to_owned()
+    }
+
+    /// One statement on a database: what it prints without header and count, or its error.
+    pub(crate) fn try_sql(&self, database: &str, statement: &str) -> Result<String, String> {
+        let options = ["-i", "00", "-u", "SYSTEM", "-p", PASSWORD, "-d", database, "-x", "-a", "-E", "3"];
+        let left = self.tool("/usr/sap/HDB/HDB00/exe/hdbsql", &[&options[..], &[statement]].concat(), "");
+        if left.code == Some(0) && left.err.is_empty() { Ok(left.out) } else { Err(left.err) }
     }
 
     /// A call of sapcontrol.
