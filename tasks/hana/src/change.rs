@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::{Mode, umask};
 
 use crate::backup::Run;
-use crate::check::{self, Before, Finding, Observed, Weight};
+use crate::check::{self, Before, Finding, Observed, Weight, Wish};
 use crate::error::Error;
 use crate::neighbours::hdblcm::{self, Choices, Exit, Part, Unfinished};
+use crate::neighbours::hdbsql::Key;
 use crate::neighbours::media::{self, Media};
 use crate::neighbours::nsutil::Role;
 use crate::neighbours::sapcontrol::{self, State};
@@ -69,6 +70,34 @@ fn forbidding(findings: &[Finding], ignored: &[&str]) -> Option<Step> {
         Weight::Unclear => Some(Step::Unclear(format!("{}: {}", finding.subject, finding.understood))),
         Weight::Unknown | Weight::Warns | Weight::Fine => None,
     })
+}
+
+/// What of the host, and of other changes on it, concerns every change of a system that is installed.
+const OF_THE_HOST: [&str; 4] = ["other hdblcm", "unfinished hdblcm", "Pacemaker", "disk "];
+
+/// Looks for what forbids a change that is neither an installation nor an update: another hdblcm at work, an unfinished
+/// one, Pacemaker outside of maintenance, a full disk, and the `more` subjects.
+///
+/// # Errors
+/// `Refused` or `Unclear`, and nothing is begun.
+pub fn allow(
+    runner: &Runner,
+    key: &Key,
+    before: Before,
+    maintained: bool,
+    more: &[&str],
+) -> Result<(), Error> {
+    let wish = Wish { media: None, key: key.clone(), age: Duration::ZERO };
+    let mut findings = check::judge(&check::gather(runner, &wish)?, Some(before), Duration::ZERO, maintained);
+    findings.retain(|finding| {
+        let wanted = |subject: &&str| finding.subject.starts_with(*subject);
+        OF_THE_HOST.iter().any(wanted) || more.iter().any(wanted)
+    });
+    match forbidding(&findings, &[]) {
+        Some(Step::Refuse(why)) => Err(Error::Refused(why)),
+        Some(Step::Unclear(why)) => Err(Error::Unclear(why)),
+        Some(Step::Already | Step::Go) | None => Ok(()),
+    }
 }
 
 /// Whether all that is installed is whole and runs. `Err`: why not, or why it cannot be told.

@@ -129,6 +129,11 @@ impl<'a> Pair<'a> {
         Ok(self.state()?.role == Role::Primary)
     }
 
+    /// Whether that run has begun a takeover here.
+    pub fn has_begun(&self, run: &Run) -> Result<bool, Error> {
+        Ok(Note::of(self.runner.system(), run, "takeover").read::<Begun>()?.is_some())
+    }
+
     /// Makes this secondary the primary. A repetition of a run that has begun goes on: its primary may be suspended.
     pub fn takeover(&self, run: &Run, former: &Former) -> Result<(), Error> {
         let note = Note::of(self.runner.system(), run, "takeover");
@@ -235,6 +240,13 @@ impl<'a> Pair<'a> {
                     "the primary is in {}, which is newer than this system: update this one first",
                     primary.version
                 )));
+            }
+            let rules = state.role == Role::Primary && state.suspended != Some(true);
+            if rules && self.processes()? != sapcontrol::State::Stopped {
+                return Err(Error::Refused(
+                    "this system runs as a primary that is not suspended: if the other host rules, stop this one first"
+                        .to_owned(),
+                ));
             }
             self.stop()?;
             self.enroll(secrets, &primary, site, mode)?;

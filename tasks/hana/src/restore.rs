@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::Run;
 use crate::call::Call;
+use crate::change;
+use crate::check::Before;
 use crate::error::{Error, quoted};
 use crate::neighbours::catalog::{
     self, DATABASES, Database, ENTRIES, Entry, Kind, PARAMETER, PIECES, Part, Place, State,
@@ -52,6 +54,8 @@ pub struct Wish {
     pub catalog: Option<String>,
     /// Parameter file of Backint, where the database cannot be asked for it.
     pub parameters: Option<String>,
+    /// The operator says that Pacemaker's resources are in maintenance.
+    pub maintained: bool,
     /// The operator says that the data is lost: the database is not asked what its backups are.
     pub lost: bool,
 }
@@ -170,6 +174,8 @@ impl<'a> Restore<'a> {
     /// # Errors
     /// `Refused` when a part is missing, `NotNow` while one is being thawed, `Unclear` when SYSTEMDB does not answer.
     pub fn check(&self) -> Result<Vec<Needed>, Error> {
+        // A secondary is filled by its primary.
+        change::allow(self.runner, &self.wish.key, Before::Restore, self.wish.maintained, &["replication"])?;
         if self.wish.lost {
             self.check_catalogs()?;
             return self.thaw_newest().map(|()| Vec::new());

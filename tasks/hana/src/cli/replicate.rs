@@ -6,6 +6,8 @@ use serde_json::json;
 
 use super::{BOOL, Options, run_id, span};
 use crate::backup::Run;
+use crate::change;
+use crate::check::Before;
 use crate::error::Error;
 use crate::neighbours::hdbsql::Key;
 use crate::neighbours::nsutil::{Mode, Site};
@@ -41,6 +43,9 @@ pub(super) struct Takeover {
     /// You say that the primary is down or cut off from its users: it is not asked, and what it did not send is lost
     #[arg(long, action = clap::ArgAction::Set, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true)]
     primary_lost: bool,
+    /// Pacemaker's resources are in maintenance
+    #[arg(long, action = clap::ArgAction::Set, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true)]
+    cluster_in_maintenance: bool,
     /// Id of the run: a repetition with the same one goes on
     #[arg(long, value_name = "ID", env = "HOSTLER_RUN")]
     run: Option<Run>,
@@ -65,8 +70,13 @@ impl Takeover {
                 ));
             }
         };
+        let run = run_id(self.run)?;
         let begun = Instant::now();
-        pair.takeover(&run_id(self.run)?, &former)?;
+        // What this run has begun is ended, whatever has come up since.
+        if !pair.has_begun(&run)? {
+            change::allow(&runner, &options.key, Before::Takeover, self.cluster_in_maintenance, &[])?;
+        }
+        pair.takeover(&run, &former)?;
         report::outputs(&json!({"seconds": begun.elapsed().as_secs()}))
     }
 }
@@ -82,12 +92,16 @@ pub(super) struct Register {
     /// How a commit waits for this secondary
     #[arg(long, default_value = "sync")]
     mode: Mode,
+    /// Pacemaker's resources are in maintenance
+    #[arg(long, action = clap::ArgAction::Set, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true)]
+    cluster_in_maintenance: bool,
 }
 
 impl Register {
     pub(super) fn run(self, options: &Options) -> Result<(), Error> {
         let runner = options.runner(None)?;
         let pair = Pair::new(&runner, options.hostname()?);
+        change::allow(&runner, &options.key, Before::Restore, self.cluster_in_maintenance, &[])?;
         pair.register(&options.secrets(), &self.primary_key, &self.site, self.mode)
     }
 }

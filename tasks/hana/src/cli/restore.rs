@@ -35,6 +35,9 @@ pub(super) struct Restore {
     /// You say that the data is lost: the system is not asked which backups it has
     #[arg(long, action = clap::ArgAction::Set, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true)]
     data_lost: bool,
+    /// Pacemaker's resources are in maintenance
+    #[arg(long, action = clap::ArgAction::Set, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true)]
+    cluster_in_maintenance: bool,
     /// Parameter file of Backint, for a system whose data is lost
     #[arg(long, value_name = "FILE", value_parser = path)]
     backint_parameters: Option<String>,
@@ -65,6 +68,7 @@ impl Restore {
             depot: self.thaw,
             catalog: self.catalog,
             parameters: self.backint_parameters,
+            maintained: self.cluster_in_maintenance,
             lost: self.data_lost,
         };
         let restore = restore::Restore::new(&runner, &wish);

@@ -71,6 +71,16 @@ fn there_are_never_two_primaries() {
     // The primary itself takes nothing over, and has nothing to do.
     assert_eq!(run(&one, "h1", &["takeover", "--primary-key", "OTHER", "--run", "T1"]), DONE);
     assert!(!two.calls().contains("-sr_takeover") && !one.calls().contains("-sr_takeover"));
+    // A primary that rules is not made a secondary, and Pacemaker would act against a takeover.
+    let (code, why) = run(&one, "h1", &["register", "--primary-key", "OTHER", "--site", "EAST"]);
+    assert!(code == 4 && why.contains("-10709"), "a secondary answers nobody: {why}");
+    for (file, text) in [("cmdline", "pacemakerd\0"), ("comm", "pacemakerd\n")] {
+        fs::create_dir_all(two.path("/proc/815")).unwrap();
+        fs::write(two.path("/proc/815").join(file), text).unwrap();
+    }
+    let (code, why) = run(&two, "h2", &takeover("T1"));
+    assert!(code == 6 && why.contains("Pacemaker"), "{why}");
+    fs::remove_dir_all(two.path("/proc/815")).unwrap();
     // It dies with the primary suspended; the same run goes on, another one is not sure.
     two.fault("crash*1 replication.suspended");
     assert_eq!(run(&two, "h2", &takeover("T1")).0, 5);
@@ -81,11 +91,20 @@ fn there_are_never_two_primaries() {
     // The former primary comes back as a secondary, once the address has moved.
     assert_eq!(run(&one, "h1", &["register", "--primary-key", "OTHER", "--site", "EAST"]), DONE);
     assert_eq!(run(&two, "h2", &["enable", "--site", "WEST", "--wait", "60s"]), DONE);
+    let (code, why) = run(&one, "h1", &["restore", "--run", "R1", "--to", "latest", "--from", "file"]);
+    assert!(code == 6 && why.contains("secondary is filled by replication"), "{why}");
     // The primary is lost.
     two.tool("/usr/sap/HDB/HDB00/HDB", &["kill"], "");
     until("it is down", || two.sapcontrol("GetProcessList") == Some(4));
     assert_eq!(run(&one, "h1", &["takeover", "--primary-lost", "--run", "T3"]), DONE);
     assert_eq!(one.rows(), "1");
+    // The lost one comes back, and rules as well: it is stopped by nobody but an operator.
+    assert_eq!(two.sapcontrol("StartWait 180 2"), Some(0));
+    let (code, why) = run(&two, "h2", &["register", "--primary-key", "OTHER", "--site", "WEST"]);
+    assert!(code == 6 && why.contains("stop this one first"), "{why}");
+    assert_eq!(run(&two, "h2", &["stop"]), DONE);
+    assert_eq!(run(&two, "h2", &["register", "--primary-key", "OTHER", "--site", "WEST"]), DONE);
+    assert_eq!(run(&one, "h1", &["enable", "--site", "EAST", "--wait", "60s"]), DONE);
 }
 
 #[test]
