@@ -99,6 +99,9 @@ impl Upgrade {
             Self::Finish(Finish { check: true, plan }) => finish::may(&plan).await,
             Self::Finish(Finish { plan, .. }) => finish::run(&plan).await,
             Self::Done(Done { step: done::Step::Finish, plan }) => finish::done(&plan).await,
+            Self::Done(Done { step: done::Step::Upgraded, plan }) if finish::done(&plan).await.is_ok() => {
+                Ok(())
+            }
             Self::Done(Done { step, plan }) => done::ask(&plan.resolve().await?, step).await,
             Self::Undo(Undo { step, plan }) => {
                 let pair = plan.resolve().await?;

@@ -19,6 +19,8 @@ pub enum Step {
     Switch,
     /// The old cluster follows the new one
     FollowBack,
+    /// Clients at the new version, whether or not the old cluster is still there
+    Upgraded,
     /// Only the new cluster is left
     Finish,
 }
@@ -32,6 +34,7 @@ pub async fn ask(pair: &Pair, step: Step) -> Result<(), Error> {
         Step::Prepare => prepared(pair).await?,
         Step::Follow => replicated(pair, Way::Up).await?,
         Step::Switch => switched(pair).await?,
+        Step::Upgraded => switched(pair).await?,
         Step::Finish => return super::finish::done(pair.plan()).await,
         Step::FollowBack => pair.switched()? && replicated(pair, Way::Back).await?,
     };

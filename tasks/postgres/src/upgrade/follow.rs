@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::replica::{self, Way};
 use super::{Ends, Pair, lock};
+use crate::check;
 use crate::crash::{CrashPoint, here};
 use crate::error::Error;
 use crate::report;
@@ -16,6 +17,8 @@ use crate::server::{Bounds, Session};
 const LOOK: Duration = Duration::from_secs(1);
 /// Bytes that may be on their way when the copy counts as caught up.
 pub const NEAR: u64 = 1 << 20;
+/// WAL of which it does not matter how much of the disk it takes.
+const MUCH: u64 = 256 << 20;
 /// How often in a row the servers may not answer.
 const SILENCE: u32 = 60;
 
@@ -28,12 +31,16 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
         return Err(Error::Refused("clients belong to the new cluster already".to_owned()));
     }
     let _lock = lock::take(&pair.old.name)?;
-    for ends in &pair.ends().await? {
+    let (ends, mut to_do) = (pair.ends().await?, Vec::new());
+    for ends in &ends {
+        to_do.push(is_new(ends).await?);
+    }
+    for (ends, _) in ends.iter().zip(to_do).filter(|(_, to_do)| *to_do) {
         // The publication of the way back has to exist before the slot of the way back is made.
         replica::publish(Way::Back, &ends.new).await?;
         replica::publish(Way::Up, &ends.old).await?;
         here(CrashPoint::Published);
-        subscribe(pair, ends).await?;
+        replica::subscribe(Way::Up, &ends.base, &pair.old, &ends.new, true).await?;
         here(CrashPoint::Subscribed);
     }
     copied(pair).await?;
@@ -49,19 +56,57 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     Ok(())
 }
 
-async fn subscribe(pair: &Pair, ends: &Ends) -> Result<(), Error> {
+/// Whether a database is still to be subscribed.
+async fn is_new(ends: &Ends) -> Result<bool, Error> {
+    let name = &ends.base.name;
     let parts = replica::parts(Way::Up, &ends.base, &ends.old, &ends.new).await?;
     if parts.subscription && parts.slot {
-        return Ok(());
+        return Ok(false);
     }
     if parts.subscription || parts.slot {
         return Err(Error::Refused(format!(
-            "database {}: one end of the replication is lost, so rows may be missing: take the upgrade back with \
-             `upgrade undo prepare`",
-            ends.base.name
+            "database {name}: one end of the replication is lost, so rows may be missing: take the upgrade back with \
+             `upgrade undo prepare`"
         )));
     }
-    replica::subscribe(Way::Up, &ends.base, &pair.old, &ends.new, true).await
+    // Rows that are there already would be copied a second time, and stop the copy.
+    let rows = "select exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+         where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema' \
+         and c.relpersistence = 'p' and pg_relation_size(c.oid) > 0)";
+    if ends.new.holds(rows).await? {
+        return Err(Error::Refused(format!(
+            "database {name}: the new cluster has rows of an earlier copy: take it back with `upgrade undo prepare`, \
+             and begin again"
+        )));
+    }
+    Ok(true)
+}
+
+/// Refuses to go on while the old cluster keeps so much WAL for the copy that its disk will be full.
+async fn room(pair: &Pair) -> Result<(), Error> {
+    let admin = Session::open(&pair.old, "postgres", Bounds::LOOK).await?;
+    let kept = admin
+        .value(
+            "select max(pg_wal_lsn_diff(pg_current_wal_insert_lsn(), restart_lsn))::bigint from pg_replication_slots \
+             where slot_name ~ '^hostler_up_'",
+        )
+        .await?;
+    let kept = kept.and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or_default();
+    let free = check::free(&pair.old.data.join("pg_wal"))?;
+    if is_tight(kept, free) {
+        return Err(Error::Refused(format!(
+            "{} keeps {} MiB of WAL for the copy, and has {} MiB left: given up before its disk is full",
+            pair.old.title(),
+            kept >> 20,
+            free >> 20
+        )));
+    }
+    Ok(())
+}
+
+/// Whether half as much again as is kept would no longer fit.
+fn is_tight(kept: u64, free: u64) -> bool {
+    kept > MUCH && free < kept / 2
 }
 
 /// Waits until every table is copied. A server that goes away meanwhile is waited for.
@@ -72,6 +117,7 @@ async fn copied(pair: &Pair) -> Result<(), Error> {
             Ok((0, _)) => return Ok(()),
             Ok((tables, percent)) => {
                 silent = 0;
+                room(pair).await?;
                 report::progress(percent, &format!("copying: {tables} tables to go"));
             }
             Err(error) => {
@@ -170,7 +216,7 @@ pub(super) async fn end(pair: &Pair) -> Result<(), Error> {
         Some(new) if pair.mine() => Session::open(new, "postgres", Bounds::LOOK).await.is_ok(),
         _ => false,
     };
-    for (oid, name, bytes) in crate::check::databases(&admin).await? {
+    for (oid, name, bytes) in check::databases(&admin).await? {
         let base = super::Base { oid, name, bytes };
         let old = Session::open(&pair.old, &base.name, Bounds::WORK).await?;
         // A cluster that does not run, or a database that did not arrive, has nothing to be ended.
@@ -191,4 +237,17 @@ pub(super) async fn end(pair: &Pair) -> Result<(), Error> {
     }
     report::message("the replication is ended");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_tight;
+
+    #[test]
+    fn a_copy_ends_before_the_disk_of_the_old_cluster_is_full() {
+        let gib = 1 << 30;
+        assert!(!is_tight(gib / 8, 0), "that little is not the copy's fault");
+        assert!(!is_tight(4 * gib, 2 * gib));
+        assert!(is_tight(4 * gib, 2 * gib - 1));
+    }
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use hostler_postgres::crash::CrashPoint;
 use hostler_testkit::{Host, eventually, free_ports};
 use serde_json::{Value, json};
 
@@ -60,7 +61,8 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
     let (lab, old, new) = clusters();
     let load = Load::start(&lab);
     let mut host = Host::on_dir("db1");
-    install(&host, &lab, "postgres-upgrade");
+    let crash = format!("export HOSTLER_CRASH_FILE={}", lab.path("wish").display());
+    install_with(&host, &lab, "postgres-upgrade", &crash);
     install(&host, &lab, "postgres-upgrade-finish");
     install(&host, &lab, "postgres-health");
     host.start();
@@ -81,6 +83,13 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
     assert!(report["message"].to_string().contains("public.keyless"), "{report}");
     assert!(!lab.conf(15).exists(), "nothing was changed");
     lab.sql(old, "shop", "drop table keyless");
+    // A step that dies after the clients were let in at the new cluster: they are brought back, and nothing is left.
+    fs::write(lab.path("wish"), CrashPoint::Opened.name()).expect("the wish");
+    host.order("dies", &order);
+    let report = ends(&host, "dies", "undone");
+    assert!(!lab.path("wish").exists() && !lab.conf(15).exists(), "{report}");
+    load.goes_on();
+    assert_eq!(lab.sql(old, "shop", LEFT), "0");
     host.order("upgrade", &order);
     let report = ends(&host, "upgrade", "succeeded");
     load.goes_on();
@@ -90,6 +99,8 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
     let (_, errors) = load.prove(&lab, new);
     assert!(errors.is_empty(), "{errors:?}");
     assert_ne!(lab.sql(new, "shop", LEFT), "0", "the way back is open");
+    host.order("again", &order);
+    ends(&host, "again", "unchanged");
     host.order("finish", &finish);
     ends(&host, "finish", "succeeded");
     assert!(!lab.conf(13).exists(), "the old cluster is gone");

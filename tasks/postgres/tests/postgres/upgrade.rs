@@ -225,6 +225,8 @@ fn whatever_dies_in_making_the_copy_is_taken_back_or_goes_on() {
     good(&lab, &["undo", "follow"], new);
     assert_eq!(lab.sql(old, "shop", LEFT), "0");
     good(&lab, &["undo", "follow"], new);
+    refused(&lab, &["follow"], new, 6, "rows of an earlier copy");
+    assert_eq!(lab.sql(old, "shop", "select count(*) from pg_replication_slots"), "0");
     good(&lab, &["undo", "prepare"], new);
     // What somebody else has made stays.
     lab.cluster(15, "");
@@ -242,6 +244,17 @@ const BEFORE: [CrashPoint; 6] = [
     CrashPoint::SequencesSet,
     CrashPoint::SubscriptionOff,
 ];
+/// As long as anybody may be held: `--max-hold` and a second, in milliseconds.
+pub(crate) const HELD: u64 = 11_000;
+
+/// Clients go on, and have not waited too long.
+#[track_caller]
+pub(crate) fn goes_on(load: &Load) {
+    load.goes_on();
+    let gap = load.gap();
+    assert!(gap <= HELD, "held for {gap} ms");
+}
+
 const AFTER: [CrashPoint; 2] = [CrashPoint::Turned, CrashPoint::Opened];
 
 #[test]
@@ -256,7 +269,7 @@ fn whatever_dies_in_the_switch_no_row_is_lost_or_doubled() {
         // Clients are let go to where they belong, by the guard, or by the undo; and it is begun again.
         let words: &[&str] = if point == CrashPoint::Drained { &["undo", "switch"] } else { &["release"] };
         good(&lab, words, new);
-        load.goes_on();
+        goes_on(&load);
     }
     // Both servers lose power while clients are held behind the fence.
     killed(&lab, &["switch"], new, CrashPoint::SubscriptionOff);
@@ -264,9 +277,10 @@ fn whatever_dies_in_the_switch_no_row_is_lost_or_doubled() {
     lab.cut(15);
     good(&lab, &["release"], new);
     load.goes_on();
+    load.gap();
     killed(&lab, &["switch"], new, CrashPoint::Turned);
     good(&lab, &["switch"], new);
-    load.goes_on();
+    goes_on(&load);
     good(&lab, &["done", "switch"], new);
     for point in [CrashPoint::Unsubscribed, CrashPoint::SubscribedBack] {
         killed(&lab, &["follow-back"], new, point);
@@ -276,13 +290,13 @@ fn whatever_dies_in_the_switch_no_row_is_lost_or_doubled() {
     for point in BEFORE {
         killed(&lab, &["switch-back"], new, point);
         good(&lab, &["release"], new);
-        load.goes_on();
+        goes_on(&load);
         refused(&lab, &["undo", "prepare"], new, 6, "clients belong to");
     }
     for point in AFTER {
         killed(&lab, &["switch-back"], new, point);
         good(&lab, &["switch-back"], new);
-        load.goes_on();
+        goes_on(&load);
         good(&lab, &["undo", "prepare"], new);
         assert_eq!(lab.sql(old, "shop", LEFT), "0");
         if point == CrashPoint::Turned {
@@ -291,7 +305,7 @@ fn whatever_dies_in_the_switch_no_row_is_lost_or_doubled() {
             killed(&lab, &["switch"], new, CrashPoint::Opened);
             // By the undo this time, straight from the other side of the decision.
             good(&lab, &["release"], new);
-            load.goes_on();
+            goes_on(&load);
         }
     }
     let (rows, errors) = load.prove(&lab, old);
