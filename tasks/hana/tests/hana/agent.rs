@@ -96,6 +96,28 @@ fn the_tasks_have_no_fault() {
     }
 }
 
+/// The orders in docs/hana.md are taken as they stand there; none begins, because its time has not come.
+#[test]
+fn the_orders_of_the_guide_are_good() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/hana.md");
+    let guide = fs::read_to_string(guide).unwrap();
+    let orders: Vec<_> = guide.lines().filter(|line| line.starts_with("{task: ")).collect();
+    assert!(
+        TASKS.iter().all(|task| orders.iter().any(|order| order.starts_with(&format!("{{task: {task},"))))
+    );
+    let (played, mut host) = (Played::new("h1"), Host::on_dir("db1"));
+    install(&host, &played);
+    host.start();
+    for (at, order) in orders.iter().enumerate() {
+        let later = order.strip_suffix('}').unwrap();
+        host.order(&format!("o{at}"), &format!("{later}, not_before: 2099-01-01T00:00:00Z}}"));
+    }
+    for (at, order) in orders.iter().enumerate() {
+        let report = host.wait_until(&format!("o{at}"), "a phase", |report| !report["phase"].is_null());
+        assert_eq!(report["phase"], "waiting", "{order}: {report}");
+    }
+}
+
 #[test]
 fn orders_install_a_system_back_it_up_and_update_it() {
     let vault = Vault::double();
@@ -191,4 +213,31 @@ fn care_for(host: &Host, played: &Played, vault: &Vault) {
         order(host, name, task, json!({"sid": "HDB"}), phase);
     }
     order(host, "rotated", "hana-rotate-password", rotate, "unchanged");
+}
+
+/// hdblcm is killed behind the point of no return: an operator is asked, and the order goes on when it is repeated.
+#[test]
+fn an_interrupted_update_goes_on_when_an_operator_says_so() {
+    let vault = Vault::double();
+    vault.policy("agent", &[("secret/data/hana/*", &["read"]), ("auth/token/create", &["update"])]);
+    vault.put("hana/db1/HDB", json!({"sidadm_password": PASSWORD, "system_password": PASSWORD}));
+    let played = Played::with_system("h1");
+    played.sql("HDB", "CREATE TABLE T (N INTEGER)");
+    played.sql("HDB", "INSERT INTO T VALUES (1)");
+    assert_eq!(played.run(&["backup", "--run", "B1", "--to", "file"]).code(), 0);
+    let mut host = Host::on_vault("db1", &vault, "");
+    install(&host, &played);
+    host.start();
+    played.fault("crash*1 hdblcm.update.switch");
+    let params = json!({"sid": "HDB", "media": "/media/2.00.079.00", "mount": "secret"});
+    let report = order(&host, "update", "hana-update", params, "needs_operator");
+    assert!(report["tail"].to_string().contains("hdblcm: signal 9"), "{report}");
+    let (code, text) = host.hostler(&["retry", "update", "--host", host.name()]);
+    assert_eq!(code, 0, "{text}");
+    eventually(LONG, || match host.report("update") {
+        Some(report) if report["phase"] == "succeeded" => Ok(()),
+        other => Err(format!("{other:?}; {}", host.log_tail())),
+    });
+    assert!(played.sql("SYSTEMDB", "SELECT VERSION FROM M_DATABASE").contains("2.00.079.00"));
+    assert_eq!(played.rows(), "1");
 }
