@@ -74,6 +74,14 @@ enum Progress {
 
 type Databases = BTreeMap<String, Progress>;
 
+/// What a run has noted.
+#[derive(Debug, Serialize, Deserialize)]
+struct Noted {
+    /// The instant that all of its databases are brought to.
+    to: String,
+    databases: Databases,
+}
+
 /// The restore of a run.
 pub struct Restore<'a> {
     runner: &'a Runner,
@@ -338,10 +346,26 @@ impl<'a> Restore<'a> {
         Ok(cold)
     }
 
+    /// What this run has noted; nothing at first.
+    ///
+    /// # Errors
+    /// When it was begun with another instant: half of the databases would be of one time, half of another.
+    fn noted(&self) -> Result<Noted, Error> {
+        let to = self.wish.to.to_string();
+        match self.note.read::<Noted>()? {
+            None => Ok(Noted { to, databases: Databases::new() }),
+            Some(noted) if noted.to == to => Ok(noted),
+            Some(noted) => Err(Error::Refused(format!(
+                "this run restores to {}: repeat it with that instant, or say another --run",
+                noted.to
+            ))),
+        }
+    }
+
     /// Restores what is not restored yet.
     pub fn restore(&self) -> Result<Option<Reached>, Error> {
-        let mut note: Databases = self.note.read()?.unwrap_or_default();
-        if note.is_empty() {
+        let mut note = self.noted()?;
+        if note.databases.is_empty() {
             self.check()?;
             // Of a system that is half restored nothing can be asked: what is meant is noted first.
             let databases = match (self.wish.lost, self.wish.databases.as_slice()) {
@@ -349,32 +373,32 @@ impl<'a> Restore<'a> {
                 (true, named) => named.to_vec(),
                 (false, _) => self.meant(&self.known()?)?,
             };
-            note.extend(
-                databases.into_iter().map(|database| (database.as_str().to_owned(), Progress::Stopping)),
-            );
+            let stopping =
+                databases.into_iter().map(|database| (database.as_str().to_owned(), Progress::Stopping));
+            note.databases.extend(stopping);
             self.note.write(&note)?;
         }
         let mut reached = None;
-        while let Some(database) = next(&note)? {
-            let done = note.values().filter(|progress| **progress == Progress::Done).count();
-            report::progress(done * 100 / note.len(), &format!("restoring {}", database.as_str()))?;
-            let progress = note.get(database.as_str()).copied().unwrap_or(Progress::Stopping);
+        while let Some(database) = next(&note.databases)? {
+            let done = note.databases.values().filter(|progress| **progress == Progress::Done).count();
+            report::progress(done * 100 / note.databases.len(), &format!("restoring {}", database.as_str()))?;
+            let progress = note.databases.get(database.as_str()).copied().unwrap_or(Progress::Stopping);
             if progress == Progress::Stopping || !self.is_up(&database)? {
                 self.stop(&database)?;
-                note.insert(database.as_str().to_owned(), Progress::Recovering);
+                note.databases.insert(database.as_str().to_owned(), Progress::Recovering);
                 self.note.write(&note)?;
                 reached = self.recover(&database)?.or(reached);
             }
             // The tenants of a system whose data was lost are those that its SYSTEMDB knows again.
             if self.wish.lost && self.wish.databases.is_empty() && database.is_system() {
                 for (tenant, _) in self.known()? {
-                    note.entry(tenant.as_str().to_owned()).or_insert(Progress::Stopping);
+                    note.databases.entry(tenant.as_str().to_owned()).or_insert(Progress::Stopping);
                 }
             }
-            note.insert(database.as_str().to_owned(), Progress::Done);
+            note.databases.insert(database.as_str().to_owned(), Progress::Done);
             self.note.write(&note)?;
         }
-        self.verify(&note)?;
+        self.verify(&note.databases)?;
         Ok(reached)
     }
 
@@ -470,7 +494,7 @@ impl<'a> Restore<'a> {
 
     /// Whether this run has restored everything.
     pub fn done(&self) -> Result<(), Error> {
-        let note: Databases = self.note.read()?.unwrap_or_default();
+        let note = self.noted()?.databases;
         if note.is_empty() || note.values().any(|progress| *progress != Progress::Done) {
             return Err(Error::No("this run has not restored everything".to_owned()));
         }

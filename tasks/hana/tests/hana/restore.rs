@@ -31,6 +31,9 @@ fn rows_of_the_instant_come_back_from_files_once_for_a_run() {
     assert_eq!(restore(&played, "R1", &instant, &files), (0, String::new()));
     assert_eq!(restore(&played, "R1", &instant, &[&files[..], &["--done"]].concat()).0, 0);
     assert_eq!((played.rows().as_str(), recoveries(&played)), ("1 2 9", 2));
+    // Half of it is not brought to one instant and half to another.
+    let (code, why) = restore(&played, "R1", "latest", &files);
+    assert!(code == 6 && why.contains("this run restores to"), "{why}");
     // A tenant alone; what is not to be restored runs on.
     let tenant = [&files[..], &["--database", "HDB"]].concat();
     assert_eq!(restore(&played, "R2", &instant, &tenant), (0, String::new()));
