@@ -1,4 +1,4 @@
-//! The crate's modules depend on each other in one direction.
+//! The crate's modules depend on each other in one direction, and its guide names what the program names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -64,4 +64,33 @@ fn modules_depend_on_each_other_in_one_direction() {
         let mut way = vec![module.clone()];
         assert!(!circle(&edges, &mut way), "a circle: {}", way.join(" -> "));
     }
+}
+
+/// The names of S3's and KMS's permissions in a text.
+fn permissions(text: &str) -> BTreeSet<String> {
+    let named = |scheme: &'static str| text.split(scheme).skip(1).map(move |rest| (scheme, rest));
+    let name = |(scheme, rest): (&str, &str)| {
+        let name: String = rest.chars().take_while(char::is_ascii_alphabetic).collect();
+        name.starts_with(|c: char| c.is_ascii_uppercase()).then(|| format!("{scheme}{name}"))
+    };
+    named("s3:").chain(named("kms:")).filter_map(name).collect()
+}
+
+#[test]
+fn the_guides_policy_is_whole_and_admits_what_the_program_calls_missing() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/backups.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let (_, section) = guide.split_once("### Permissions").unwrap();
+    let (_, policy) = section.split_once("```json\n").unwrap();
+    let (policy, more) = policy.split_once("```").unwrap();
+    let read: serde_json::Value = serde_json::from_str(policy).unwrap();
+    let statements = read["Statement"].as_array().unwrap();
+    let allowed = statements.iter().flat_map(|statement| statement["Action"].as_array().unwrap());
+    let mut allowed: BTreeSet<String> = allowed.map(|action| action.as_str().unwrap().to_owned()).collect();
+    assert!(allowed.contains("s3:ListBucket") && allowed.contains("s3:PutObject"), "{allowed:?}");
+    allowed.extend(permissions(more.split("\n## ").next().unwrap()));
+    let named: BTreeSet<String> = sources().iter().flat_map(|(_, text)| permissions(text)).collect();
+    assert!(named.len() > 10, "{named:?}");
+    let missing: Vec<&String> = named.difference(&allowed).collect();
+    assert!(missing.is_empty(), "the guide does not name {missing:?}");
 }
