@@ -3,12 +3,17 @@
 //! One table of probes, each one cheap read: a statement whose rows are `level, subject, text`. A probe that fails is a
 //! finding of its own: what cannot be read is never healthy.
 
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::check;
 use crate::error::Error;
 use crate::layout::Cluster;
 use crate::server::{Bounds, Row, Session};
+use crate::upgrade::intent::Intent;
+
+/// How long the way back of an upgrade is no matter.
+const KEEP_BACK: SignedDuration = SignedDuration::from_hours(3 * 24);
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -198,8 +203,33 @@ pub async fn all(cluster: &Cluster) -> Result<Vec<Finding>, Error> {
             findings.extend(ask(&session, probe, Some(&database)).await?);
         }
     }
+    findings.extend(upgrades(cluster));
     findings.sort_by_key(|finding| finding.level);
     Ok(findings)
+}
+
+/// Upgrades whose way back is kept for longer than anybody needs to decide: it holds WAL, and room.
+fn upgrades(cluster: &Cluster) -> Vec<Finding> {
+    let finding = |level, subject, text| Finding {
+        level,
+        probe: "upgrade",
+        database: None,
+        subject,
+        text,
+        statement: "select slot_name, active, restart_lsn from pg_replication_slots where slot_name ~ '^hostler_'",
+    };
+    let open = match Intent::unfinished(&cluster.name) {
+        Ok(open) => open,
+        Err(error) => return vec![finding(Level::Unknown, String::new(), error.to_string())],
+    };
+    let old = open.into_iter().filter_map(|(to, intent)| {
+        let age = Timestamp::now().duration_since(intent.begun);
+        (age > KEEP_BACK).then(|| {
+            let text = format!("was begun {} days ago: finish it, or take it back", age.as_hours() / 24);
+            finding(Level::Warn, format!("{to}/{}", cluster.name), text)
+        })
+    });
+    old.collect()
 }
 
 /// What one probe finds. A connection that ends is no finding: nothing more could be asked.

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
@@ -18,6 +19,8 @@ pub struct Intent {
     version: u8,
     /// The run that began it.
     run: String,
+    /// When it was begun.
+    pub begun: Timestamp,
     /// The port of the old cluster before the upgrade.
     pub clients: u16,
     /// The port of the new cluster before the switch.
@@ -30,7 +33,8 @@ impl Intent {
     /// One of this run.
     pub fn new(clients: u16, spare: u16, bouncer: bool) -> Self {
         let run = std::env::var("HOSTLER_RUN").ok().filter(|run| !run.is_empty());
-        Self { version: 1, run: run.unwrap_or_else(|| "by hand".to_owned()), clients, spare, bouncer }
+        let run = run.unwrap_or_else(|| "by hand".to_owned());
+        Self { version: 1, run, begun: Timestamp::now(), clients, spare, bouncer }
     }
 
     /// The file of an upgrade to this version of the cluster of this name.
@@ -50,19 +54,31 @@ impl Intent {
         read.map(Some).ok_or_else(wrong)
     }
 
+    /// The upgrades of the cluster of this name that are not finished, each with its version.
+    ///
+    /// # Errors
+    /// As [`Intent::read`].
+    pub fn unfinished(name: &str) -> Result<Vec<(u16, Self)>, Error> {
+        let mut found = Vec::new();
+        for to in 14..100 {
+            found.extend(Self::read(to, name)?.map(|intent| (to, intent)));
+        }
+        Ok(found)
+    }
+
     /// Its text, which the new cluster's data holds as well once it is whole.
     pub fn text(&self) -> String {
         serde_json::to_string(self).map(|text| format!("{text}\n")).unwrap_or_default()
     }
 
-    /// Writes it.
+    /// Writes it, for the cluster's owner to read.
     ///
     /// # Errors
     /// If it is not on the disk.
-    pub fn begin(&self, to: u16, name: &str) -> Result<(), Error> {
+    pub fn begin(&self, to: u16, name: &str, owner: Owner) -> Result<(), Error> {
         let folder = durable::state();
         std::fs::create_dir_all(&folder).map_err(Error::local(folder.display()))?;
-        durable::replace(&Self::path(to, name), &self.text(), Owner { uid: 0, gid: 0 })
+        durable::replace(&Self::path(to, name), &self.text(), Owner { uid: 0, ..owner })
     }
 
     /// Removes it.

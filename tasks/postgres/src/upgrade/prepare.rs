@@ -61,7 +61,7 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     let settings = settings(pair, &admin).await?;
     let port = pair.door.spare();
     let intent = Intent::new(pair.old.configured, port, pair.door.is_bouncer());
-    intent.begin(pair.to, name)?;
+    intent.begin(pair.to, name, pair.old.owner)?;
     here(CrashPoint::Intended);
     report::progress(5, &format!("making {}/{name}, at port {port}", pair.to));
     layout::create(&pair.old, &admin, pair.to, port).await?;

@@ -77,6 +77,14 @@ fn a_cluster_that_is_well_has_no_finding_and_one_that_is_down_is_not_well() {
     lab.cluster(15, "");
     let (status, text, _) = output(&mut lab.program(&["health", "--cluster", lab.name()]));
     assert_eq!((status, text.trim()), (0, format!("15/{}: nothing hurts", lab.name()).as_str()));
+    // An upgrade that somebody has forgotten.
+    let intent = lab.path("state").join(format!("16-{}", lab.name()));
+    let text = r#"{"version": 1, "run": "r", "begun": "2020-01-01T00:00:00Z", "clients": 1, "spare": 2, "bouncer": false}"#;
+    std::fs::write(&intent, text).expect("the intent");
+    let (status, text, _) = output(&mut lab.program(&["health", "--cluster", lab.name()]));
+    assert!(status == 0 && text.contains("days ago: finish it, or take it back"), "{status} {text}");
+    std::fs::write(&intent, "nonsense").expect("the intent");
+    assert_eq!(output(&mut lab.program(&["health", "--cluster", lab.name()])).0, 1, "it is not known");
     lab.run("pg_ctlcluster", &["15", lab.name(), "stop"]);
     let (status, _, said) = output(&mut lab.program(&["health", "--cluster", lab.name()]));
     assert_eq!(status, 4, "{said}");
