@@ -1,17 +1,11 @@
 # Hostler's agent on db1: consul acl policy create -name hostler-db1 -rules @FILE
-key_prefix "hostler/orders/hosts/db1/" {
+key_prefix "hostler/hosts/db1/" {
   policy = "read"
 }
-key_prefix "hostler/control/hosts/db1/" {
+key_prefix "hostler/groups/all/" {
   policy = "read"
 }
-key_prefix "hostler/freeze/" {
-  policy = "read"
-}
-key_prefix "hostler/orders/groups/all/" {
-  policy = "read"
-}
-key_prefix "hostler/orders/groups/hana/" {
+key_prefix "hostler/groups/hana/" {
   policy = "read"
 }
 key "hostler/reports/agents/db1" {

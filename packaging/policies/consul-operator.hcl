@@ -1,11 +1,8 @@
-# People who place orders, speak about runs and freeze groups, and read what hosts report.
-key_prefix "hostler/orders/" {
+# People who place orders, control runs and freeze hosts and groups, and read what hosts report.
+key_prefix "hostler/hosts/" {
   policy = "write"
 }
-key_prefix "hostler/control/" {
-  policy = "write"
-}
-key_prefix "hostler/freeze/" {
+key_prefix "hostler/groups/" {
   policy = "write"
 }
 key_prefix "hostler/reports/" {

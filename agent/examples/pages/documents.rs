@@ -18,7 +18,7 @@ const PAGES: [(Document, &str, &str, &str); 3] = [
         Document::Order,
         "hostler-order",
         "an order of Hostler",
-        "YAML or JSON of at most 64 KiB, below hostler/orders/hosts/HOST/ or hostler/orders/groups/GROUP/ in Consul. hostler-order-put(1) writes one.",
+        "YAML or JSON of at most 64 KiB, below hostler/hosts/HOST/orders/ or hostler/groups/GROUP/orders/ in Consul. hostler-order-put(1) writes one.",
     ),
     (
         Document::Task,

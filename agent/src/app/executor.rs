@@ -314,7 +314,7 @@ impl Executor<'_> {
             grace: step.map_or(Duration::from_secs(5), |step| step.grace.0),
             ends_on_cancel: !final_started
                 && (act.reads_only() || step.is_some_and(|step| step.on_cancel == OnCancel::Kill)),
-            leaves: step.is_some_and(|step| step.leaves),
+            keep_processes: step.is_some_and(|step| step.keep_processes),
             no_new_privileges: act
                 .step()
                 .and_then(|i| self.plan.steps.get(i))
@@ -363,7 +363,7 @@ impl Executor<'_> {
             }
             Ok(mut ended) => {
                 // A process names itself.
-                ended.left_behind.iter_mut().for_each(|name| *name = self.secrets.clean(name));
+                ended.killed_processes.iter_mut().for_each(|name| *name = self.secrets.clean(name));
                 let oom = oom::kills(self.plan.run) > kills_before && !ended.status.success();
                 self.let_go(act, &ended).await;
                 let warnings = self.warnings(act, &feedback);
@@ -404,7 +404,7 @@ impl Executor<'_> {
         let found = match act {
             Operation::Probe | Operation::Reprobe => self.plan.probe.clone(),
             Operation::Verify => self.plan.verify.clone(),
-            Operation::Done(i) => step(i).and_then(|step| step.done.clone()),
+            Operation::Done(i) => step(i).and_then(|step| step.check.clone()),
             Operation::Undo(i) => step(i).and_then(|step| step.undo.clone()),
             Operation::Step(i) => step(i).map(|step| {
                 let argv = match &step.action {
@@ -564,10 +564,10 @@ fn millis(span: Duration) -> u64 {
 
 /// The end of a command that said nothing.
 fn finished(act: Operation, exit: ExitKind) -> Event {
-    let (outputs, left_behind, warnings) = (BTreeMap::new(), Vec::new(), Vec::new());
+    let (outputs, killed_processes, warnings) = (BTreeMap::new(), Vec::new(), Vec::new());
     Event::Finished {
         act,
-        ending: StepResult { exit, spent_ms: 0, outputs, message: None, left_behind, warnings },
+        ending: StepResult { exit, spent_ms: 0, outputs, message: None, killed_processes, warnings },
     }
 }
 
@@ -593,7 +593,7 @@ fn ending_of(
         spent_ms: millis(ended.spent),
         outputs: feedback.outputs,
         message: feedback.message,
-        left_behind: ended.left_behind,
+        killed_processes: ended.killed_processes,
         warnings,
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Arguments {
     /// Accept an audit that lacks lines which were reported, too; the gap is named in it
     #[arg(long)]
     audit: bool,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

@@ -27,13 +27,13 @@ pub(super) struct Arguments {
     /// Follow the chain through every line, and compare its end with what the store was told
     #[arg(long)]
     verify: bool,
-    /// Of this order only
+    /// Show only this order
     #[arg(long, value_name = "ORDER", conflicts_with = "verify")]
     order: Option<String>,
-    /// The newest so many at most; 0 for all
+    /// Show at most N entries, newest first; 0 for all
     #[arg(long, short = 'n', value_name = "N", default_value = "50", conflicts_with = "verify")]
     count: usize,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

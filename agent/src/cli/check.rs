@@ -137,7 +137,7 @@ pub(super) struct Arguments {
     /// With --ready: wait until it does, for so long at most
     #[arg(long, value_name = "SPAN", requires = "ready")]
     wait: Option<Span>,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

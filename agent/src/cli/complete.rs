@@ -181,7 +181,7 @@ mod tests {
             "NAME=VALUE",
             "DOCUMENT",
             "WHAT",
-            "STANDING",
+            "STATUS",
             "FOLDER",
         ];
         fn look(command: &clap::Command, others: &[&str]) {

@@ -10,10 +10,10 @@ pub(super) fn confirm_number(
     what: &str,
     place: &str,
     hosts: usize,
-    yes_to: Option<usize>,
+    confirm_hosts: Option<usize>,
 ) -> Result<(), Failure> {
     let not = |why: String| Err(fault(Exit::NotConfirmed, format!("{why}; nothing was written")));
-    if let Some(said) = yes_to {
+    if let Some(said) = confirm_hosts {
         return if said == hosts {
             Ok(())
         } else {
@@ -21,10 +21,10 @@ pub(super) fn confirm_number(
         };
     }
     if !std::io::stdin().is_terminal() {
-        return not(format!("{place} has {hosts} known hosts: say --yes-to {hosts}"));
+        return not(format!("{place} has {hosts} known hosts: say --confirm-hosts {hosts}"));
     }
     let mut screen = std::io::stderr();
-    write!(screen, "{what} is for {hosts} known hosts. Type their number to write it: ")?;
+    write!(screen, "{what}: {hosts} known hosts. To confirm, type the number of hosts: ")?;
     screen.flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;

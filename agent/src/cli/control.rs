@@ -1,4 +1,4 @@
-//! `hostler cancel`, `release`, `retry`, `acknowledge`, `undo`, `rebase`: one act on an order of a host or of each
+//! `hostler cancel`, `release`, `retry`, `acknowledge`, `undo`, `accept`: one action on an order of a host or of each
 //! host of a group.
 //!
 //! Each is a document of its own in the store, which names the very run or instruction that the host reports now:
@@ -46,11 +46,11 @@ pub(super) struct Arguments {
     reason: Option<String>,
     /// How long to wait for the hosts' answers
     #[arg(long, value_name = "SPAN", default_value = "30s")]
-    wait: Span,
+    answer_timeout: Span,
     /// With a group: the number of hosts that it is for, so that no question is asked
     #[arg(long, value_name = "N")]
-    yes_to: Option<usize>,
-    /// Print a document for programs
+    confirm_hosts: Option<usize>,
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -85,18 +85,18 @@ pub(super) fn acknowledge(arguments: &Acknowledge) -> Result<ExitCode, Failure> 
 
 pub(super) fn run(
     arguments: &Arguments,
-    act: ControlAction,
+    action: ControlAction,
     settled: Option<Settled>,
 ) -> Result<ExitCode, Failure> {
     block(async {
         let place = arguments.place.open()?;
-        let targets = targets(arguments, &place, act).await?;
-        let waiting = write(arguments, &place, act, settled, targets).await?;
-        let answers = answers(&place, &waiting, arguments.wait.0).await.map_err(|error| {
+        let targets = targets(arguments, &place, action).await?;
+        let waiting = write(arguments, &place, action, settled, targets).await?;
+        let answers = answers(&place, &waiting, arguments.answer_timeout.0).await.map_err(|error| {
             let written = some(waiting.keys());
             fault(
                 Exit::of_failure(&error),
-                format!("{} is written for {written}; the answers cannot be read: {error}", act.as_str()),
+                format!("{} is written for {written}; the answers cannot be read: {error}", action.as_str()),
             )
         })?;
         for (host, (_, key)) in &waiting {
@@ -107,7 +107,7 @@ pub(super) fn run(
                 show::note(format!("{key} is left in the store: {error}"));
             }
         }
-        conclude(arguments, act, &waiting, &answers)
+        conclude(arguments, action, &waiting, &answers)
     })
 }
 
@@ -116,16 +116,16 @@ pub(super) fn run(
 async fn write(
     arguments: &Arguments,
     place: &Connection,
-    act: ControlAction,
+    action: ControlAction,
     settled: Option<Settled>,
     targets: Vec<(Name, Target)>,
 ) -> Result<BTreeMap<Name, (ControlId, String)>, Failure> {
     let said = |text: &Option<String>| text.clone().unwrap_or_else(|| "not said".to_owned());
     let mut written = BTreeMap::new();
     let mut targets = targets.into_iter();
-    while let Some((host, names)) = targets.next() {
+    while let Some((host, target)) = targets.next() {
         let by = arguments.by.clone().or_else(user).unwrap_or_else(|| "not said".to_owned());
-        let control = Control { act, names, settled, by, reason: said(&arguments.reason) };
+        let control = Control { action, target, settled, by, reason: said(&arguments.reason) };
         let (id, now) = (clock::new_run(), clock::now());
         let key = place.keys.control(&host, &arguments.order, id);
         let text = control.write(now)?.to_string();
@@ -138,7 +138,7 @@ async fn write(
                 let message = format!(
                     "{} is written for {}, which carry it out, and not for {}: {error}; repeat it for each of the \
                      latter with --host",
-                    act.as_str(),
+                    action.as_str(),
                     some(written.keys()),
                     some(left.iter()),
                 );
@@ -166,7 +166,7 @@ fn some<'a>(hosts: impl ExactSizeIterator<Item = &'a Name>) -> String {
 async fn targets(
     arguments: &Arguments,
     place: &Connection,
-    act: ControlAction,
+    action: ControlAction,
 ) -> Result<Vec<(Name, Target)>, Failure> {
     let source = arguments.source.source()?;
     let fleet = Fleet::read(place).await?;
@@ -195,7 +195,7 @@ async fn targets(
         });
     }
     let names =
-        |((host, _), report): (&(Name, Name), &OrderReport)| Some((host.clone(), about(act, report)?));
+        |((host, _), report): (&(Name, Name), &OrderReport)| Some((host.clone(), about(action, report)?));
     let targets: Vec<(Name, Target)> = reports.iter().filter_map(names).collect();
     if targets.is_empty() {
         let (stands, place) = match &source {
@@ -207,28 +207,28 @@ async fn targets(
         };
         let message = format!(
             "nothing to {}: order {order} in {source} is {stands}; see hostler status {order} {place}",
-            act.as_str()
+            action.as_str()
         );
         return Err(fault(Exit::Negative, message));
     }
     if matches!(source, Source::Group(_)) {
-        let what = format!("{} {order} in {source}", act.as_str());
-        confirm_number(&what, &format!("order {order} in {source}"), targets.len(), arguments.yes_to)?;
+        let what = format!("{} {order} in {source}", action.as_str());
+        confirm_number(&what, &format!("order {order} in {source}"), targets.len(), arguments.confirm_hosts)?;
     }
     Ok(targets)
 }
 
 /// What the act would be about where the order stands so; none: nothing there fits it.
-fn about(act: ControlAction, report: &OrderReport) -> Option<Target> {
+fn about(action: ControlAction, report: &OrderReport) -> Option<Target> {
     let run = report.run.map(Target::Run);
     let identity = report.identity.map(Target::Identity);
     let end = end_of_phase(&report.phase);
     let held = report.phase == "held";
-    match act {
+    match action {
         // What waits has no run of its own yet; a run that it names there is an older one.
         ControlAction::Cancel if report.phase == "waiting" && report.epoch == 0 => identity,
         ControlAction::Cancel => run.filter(|_| end.is_none() && !held),
-        ControlAction::Release | ControlAction::Rebase => identity.filter(|_| held),
+        ControlAction::Release | ControlAction::Accept => identity.filter(|_| held),
         ControlAction::Retry if held => identity,
         // A run of another instruction has no epoch in this report.
         ControlAction::Retry => run.filter(|_| report.epoch > 0).or(identity).filter(|_| end.is_some()),
@@ -270,22 +270,22 @@ async fn answers(
 
 fn conclude(
     arguments: &Arguments,
-    act: ControlAction,
+    action: ControlAction,
     waiting: &BTreeMap<Name, (ControlId, String)>,
     answers: &BTreeMap<Name, String>,
 ) -> Result<ExitCode, Failure> {
-    let (order, word) = (&arguments.order, act.as_str());
+    let (order, word) = (&arguments.order, action.as_str());
     if arguments.json {
         let hosts: BTreeMap<&Name, Option<&String>> =
             waiting.keys().map(|host| (host, answers.get(host))).collect();
-        show::json(&json!({"order": order, "act": word, "answers": hosts}))?;
+        show::json(&json!({"order": order, "action": word, "answers": hosts}))?;
     } else {
         for host in waiting.keys() {
             let answer = answers.get(host).map_or_else(
                 || {
                     format!(
                         "no answer within {}; it stays in place for a week: hostler status {order} --host {host}",
-                        arguments.wait
+                        arguments.answer_timeout
                     )
                 },
                 |answer| show::inline(answer),

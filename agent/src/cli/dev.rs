@@ -21,6 +21,7 @@ use crate::app::open;
 use crate::config::{ALL, Settings, load};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
+use crate::domain::source::{OrderKey, Source};
 use crate::exec::init;
 use crate::host::clock;
 use crate::host::logging::Level;
@@ -114,7 +115,7 @@ async fn work(settings: Settings, config: &Path, level: Level, once: bool) -> Re
     let document = format!(
         "task: hello\nparams: {{name: you, seconds: {SECONDS}}}\nrevision: \"{revision}\"\nby: hostler dev\non_join: run\n"
     );
-    let key = format!("{}{order}", keys.host_orders(&host));
+    let key = keys.order(&OrderKey { source: Source::Host(host.clone()), order: order.clone() });
     show::line(format!(
         "An agent for host {host} starts here, on the folder {}.",
         store_path(config).display()
@@ -151,9 +152,8 @@ fn store_path(config: &Path) -> PathBuf {
 
 async fn enroll(store: &dyn Store, keys: &Keys, host: &Name) -> Result<(), Failure> {
     let all: Name = ALL.parse()?;
-    let prefixes = [keys.host_orders(host), keys.group_orders(&all), keys.controls(host), keys.freezes()];
-    for prefix in prefixes {
-        store.put(&Keys::marker(&prefix), b"{}".to_vec(), When::Unchanged(0)).await?;
+    for source in [Source::Host(host.clone()), Source::Group(all)] {
+        store.put(&keys.marker(&source), b"{}".to_vec(), When::Unchanged(0)).await?;
     }
     Ok(())
 }

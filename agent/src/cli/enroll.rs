@@ -12,6 +12,7 @@ use super::{Failure, block, show};
 use crate::config::ALL;
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
+use crate::domain::source::Source;
 use crate::store::When;
 use crate::store::consul::service;
 
@@ -25,7 +26,7 @@ pub(super) struct Arguments {
     /// Print the policy only, write nothing
     #[arg(long)]
     policy_only: bool,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -44,8 +45,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             arguments.place.settings()?.keys
         } else {
             let place = arguments.place.make()?;
-            for prefix in read(&place.keys, host, &groups) {
-                let marker = Keys::marker(&prefix);
+            for source in sources(host, &groups) {
+                let marker = place.keys.marker(&source);
                 let new = place.store.put(&marker, b"{}".to_vec(), When::Unchanged(0)).await?;
                 if new { written.push(marker) } else { there.push(marker) }
             }
@@ -72,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 /// Writes the groups of a host into its marker. Without groups an earlier enrolment keeps its own.
 async fn enroll_into(place: &Connection, host: &Name, groups: &[Name]) -> Result<(), Failure> {
-    let own = Keys::marker(&place.keys.host_orders(host));
+    let own = place.keys.marker(&Source::Host(host.clone()));
     let entries = place.store.list(&own).await?.entries;
     let before = entries.iter().find(|entry| entry.key == own);
     let before = before.and_then(|entry| serde_json::from_slice::<Marker>(&entry.value).ok());
@@ -91,11 +92,10 @@ async fn enroll_into(place: &Connection, host: &Name, groups: &[Name]) -> Result
     Ok(())
 }
 
-/// What a host's agent reads; each has a marker.
-fn read(keys: &Keys, host: &Name, groups: &[Name]) -> Vec<String> {
-    let mut prefixes = vec![keys.host_orders(host), keys.controls(host), keys.freezes()];
-    prefixes.extend(groups.iter().map(|group| keys.group_orders(group)));
-    prefixes
+/// The host and its groups: a host's agent reads what is meant for each of them, and each has a marker.
+fn sources(host: &Name, groups: &[Name]) -> Vec<Source> {
+    let groups = groups.iter().cloned().map(Source::Group);
+    std::iter::once(Source::Host(host.clone())).chain(groups).collect()
 }
 
 /// The policy for a host's token: the rights that its agent needs, and no others. Consul reads it as HCL.
@@ -105,8 +105,8 @@ pub fn policy(keys: &Keys, host: &Name, groups: &[Name]) -> String {
     };
     let mut policy =
         format!("# Hostler's agent on {host}: consul acl policy create -name hostler-{host} -rules @FILE\n");
-    for prefix in read(keys, host, groups) {
-        policy.push_str(&rule("key_prefix", &prefix, "read"));
+    for source in sources(host, groups) {
+        policy.push_str(&rule("key_prefix", &keys.source(&source), "read"));
     }
     // One key and no prefix: that of db1 would be that of db10 too.
     policy.push_str(&rule("key", &keys.agent_report(host), "write"));
@@ -138,11 +138,9 @@ mod tests {
         assert_eq!(
             rules,
             [
-                "key_prefix \"t/orders/hosts/db1/\" {",
-                "key_prefix \"t/control/hosts/db1/\" {",
-                "key_prefix \"t/freeze/\" {",
-                "key_prefix \"t/orders/groups/all/\" {",
-                "key_prefix \"t/orders/groups/hana/\" {",
+                "key_prefix \"t/hosts/db1/\" {",
+                "key_prefix \"t/groups/all/\" {",
+                "key_prefix \"t/groups/hana/\" {",
                 "key \"t/reports/agents/db1\" {",
                 "key_prefix \"t/reports/orders/db1/\" {",
                 "key_prefix \"t/reports/runs/db1/\" {",

@@ -84,26 +84,29 @@ impl Exit {
     const fn row(self) -> (u8, &'static str) {
         match self {
             Self::Success => (0, "done; a run: it succeeded, or there was nothing to do"),
-            Self::Negative => (1, "the answer is no: not all are done, a check fails, a task has faults"),
+            Self::Negative => {
+                (1, "negative result: not all hosts are done, a check failed, or a task is invalid")
+            }
             Self::Usage => (2, "the command line is wrong"),
             Self::ConfigError => (3, "configuration, a file, or a document is wrong; the message says which"),
             Self::Store => (4, "the store cannot be reached, has no leader, or denies the request"),
             Self::NotFound => (5, "there is no such host, group, order, run or task"),
-            Self::NotConfirmed => {
-                (6, "nothing was written: not confirmed, something else is there, or it changed meanwhile")
-            }
+            Self::NotConfirmed => (
+                6,
+                "nothing was written: not confirmed, something else is there, or it has changed since it was read",
+            ),
             Self::Failed => (10, "the run failed; there was nothing to undo"),
             Self::Undone => (11, "the run failed and was undone"),
             Self::UndoFailed => (12, "the run failed, and so did its undo"),
-            Self::NeedsOperator => (13, "only a person can tell what is true on the host"),
+            Self::NeedsOperator => (13, "the outcome is unknown; an operator must resolve it"),
             Self::Cancelled => (14, "the run was cancelled"),
             Self::Refused => (15, "the host refused the order: task or parameters are wrong there"),
             Self::Held => (16, "the host holds the order back until an operator says more"),
-            Self::NotCarriedOut => (17, "not carried out: expired, superseded or withdrawn"),
-            Self::Pending => (18, "the order still waits or runs; waiting for it has ended"),
+            Self::NotCarriedOut => (17, "the order was superseded, expired or withdrawn"),
+            Self::Pending => (18, "the order is still pending"),
             Self::Silent => (19, "the host did not report in time; the order stays in place"),
             Self::Interrupted => (130, "Ctrl-C; an order that was placed stays in place"),
-            Self::BrokenPipe => (141, "whoever read the output has gone"),
+            Self::BrokenPipe => (141, "output pipe closed (SIGPIPE)"),
         }
     }
 

@@ -14,15 +14,15 @@ use super::exit::{Exit, end_of_phase, fault};
 use super::show;
 use crate::config::ALL;
 use crate::domain::ids::InstructionHash;
-use crate::domain::keys::MARKER;
+use crate::domain::keys::Kind;
 use crate::domain::name::Name;
 use crate::domain::odd;
 use crate::domain::order::Document;
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::state::End;
 use crate::domain::yaml::{YamlError, nearest};
-use crate::report::document::{self, AgentReport, Author, OrderReport};
-use crate::store::{MAX_READS, Read, portions};
+use crate::report::document::{self, AgentReport, Author, OrderReport, ReportedCondition};
+use crate::store::{Entry, MAX_READS, Read, portions};
 
 /// An order as it stands.
 pub(super) struct Placed {
@@ -48,12 +48,15 @@ impl Placed {
 pub(super) const UNREADABLE: &str = "unreadable";
 
 /// Who is known, and what is ordered.
+#[derive(Default)]
 pub(super) struct Fleet {
     /// What each agent says of itself.
     pub(super) agents: BTreeMap<Name, AgentReport>,
     /// Each order in its place.
     pub(super) orders: BTreeMap<OrderKey, Placed>,
-    /// Keys in the place of orders that are none, below the prefix of all orders, each with its reason.
+    /// The hosts and groups that are frozen.
+    freezes: BTreeSet<Source>,
+    /// Keys of hosts and groups that have no effect, by their part behind the prefix, each with its reason.
     pub(super) odd: Vec<(String, String)>,
     /// The places that are enrolled; with a host, the groups that whoever enrolled it named.
     markers: BTreeMap<Source, Marker>,
@@ -69,41 +72,22 @@ pub(super) struct Marker {
 }
 
 impl Fleet {
-    /// Two trees; reports of orders are read when it is known which are needed.
+    /// Three trees; reports of orders are read when it is known which are needed.
     pub(super) async fn read(place: &Connection) -> Result<Self, Failure> {
-        let orders_prefix = place.keys.all_orders();
         let agents_prefix = place.keys.agent_reports();
-        let (agents, orders, markers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut fleet = Self { agents, orders, odd: Vec::new(), markers };
-        let unread = portions::read(place.store.as_ref(), &orders_prefix, |entry| {
-            let Some(path) = entry.key.strip_prefix(&orders_prefix) else { return };
-            if let Some(source) = path.strip_suffix(MARKER).and_then(|path| path.strip_suffix('/')) {
-                // What cannot be read, or is of a newer program, is a marker all the same.
-                let marker = serde_json::from_slice(&entry.value).unwrap_or_default();
-                fleet.markers.extend(source.parse::<Source>().map(|source| (source, marker)));
-            } else if let Ok(key) = path.parse::<OrderKey>() {
-                if let Err(why) = entry.read() {
-                    fleet.odd.push((path.to_owned(), why));
-                }
-                let document = Document::read(&entry.value);
-                fleet.orders.insert(key, Placed { index: entry.modify_index, value: entry.value, document });
-            } else {
-                let mut parts = path.splitn(3, '/');
-                let why = match (parts.next(), parts.next(), parts.next()) {
-                    (Some("hosts" | "groups"), Some(_), Some(name)) => odd::order(name),
-                    _ => None,
-                };
-                let why =
-                    why.unwrap_or_else(|| "an order is at hosts/HOST/NAME or groups/GROUP/NAME".to_owned());
-                fleet.odd.push((path.to_owned(), why));
+        let mut fleet = Self::default();
+        for prefix in [place.keys.hosts(), place.keys.groups()] {
+            let below = |key: &str| key.strip_prefix(place.keys.prefix()).unwrap_or(key).to_owned();
+            let unread = portions::read(place.store.as_ref(), &prefix, |entry| {
+                let path = below(&entry.key);
+                fleet.take(path, entry);
+            });
+            for (key, why) in unread.await? {
+                fleet.odd.push((below(&key), why));
             }
-        });
-        for (key, why) in unread.await? {
-            fleet.odd.push((key.strip_prefix(&orders_prefix).unwrap_or(&key).to_owned(), why));
-        }
-        for (key, why) in place.store.passed_over(&orders_prefix) {
-            let path = key.strip_prefix(&orders_prefix).unwrap_or(&key);
-            fleet.odd.push((path.to_owned(), format!("the file is passed over: {why}")));
+            for (key, why) in place.store.passed_over(&prefix) {
+                fleet.odd.push((below(&key), format!("the file is passed over: {why}")));
+            }
         }
         let unread = portions::read(place.store.as_ref(), &agents_prefix, |entry| {
             let host = entry.key.strip_prefix(&agents_prefix).and_then(|host| host.parse::<Name>().ok());
@@ -114,6 +98,61 @@ impl Fleet {
             fleet.odd.push((key, why));
         }
         Ok(fleet)
+    }
+
+    /// Takes in one key of a host or group, by its part behind the prefix.
+    fn take(&mut self, path: String, entry: Entry) {
+        let mut parts = path.splitn(3, '/');
+        let source = match (parts.next(), parts.next(), parts.next()) {
+            (Some(kind), Some(name), Some(rest)) => {
+                format!("{kind}/{name}").parse::<Source>().ok().map(|source| (source, rest))
+            }
+            _ => None,
+        };
+        let Some((source, rest)) = source else {
+            self.odd
+                .push((path, "an order is at hosts/HOST/orders/NAME or groups/GROUP/orders/NAME".to_owned()));
+            return;
+        };
+        let why = odd::key(&source, rest).or_else(|| entry.read().err());
+        match Kind::of(rest) {
+            // A marker that cannot be read, or is of a newer program, is a marker all the same.
+            Kind::Marker => {
+                self.markers.insert(source, serde_json::from_slice(&entry.value).unwrap_or_default());
+            }
+            Kind::Freeze => {
+                self.freezes.insert(source);
+            }
+            Kind::Order(name) => {
+                if let Ok(order) = name.parse() {
+                    let document = Document::read(&entry.value);
+                    let placed = Placed { index: entry.modify_index, value: entry.value, document };
+                    self.orders.insert(OrderKey { source, order }, placed);
+                }
+            }
+            Kind::Control(_) | Kind::Unknown => {}
+        }
+        self.odd.extend(why.map(|why| (path, why)));
+    }
+
+    /// Freezes that no agent obeys, since nobody has such a name: each key, below the prefix, with the reason.
+    pub(super) fn freezes_of_nobody(&self) -> Vec<(String, String)> {
+        let (hosts, groups) = (self.hosts(), self.groups());
+        let known = |source: &Source| match source {
+            Source::Host(host) => hosts.contains(host),
+            Source::Group(group) => group.as_str() == ALL || groups.contains(group),
+        };
+        let why = |source: &Source| match source {
+            Source::Host(_) => odd::freeze_of_nobody(source, hosts.iter().map(|name| name.as_str())),
+            Source::Group(_) => odd::freeze_of_nobody(source, groups.iter().map(|name| name.as_str())),
+        };
+        let wrong = self.freezes.iter().filter(|source| !known(source));
+        wrong.map(|source| (source.to_string(), why(source))).collect()
+    }
+
+    /// The number of hosts and groups that are enrolled.
+    pub(super) fn enrolled(&self) -> usize {
+        self.markers.len()
     }
 
     /// All hosts that are enrolled or have reported.
@@ -275,7 +314,8 @@ pub(super) fn report_of(value: &[u8]) -> OrderReport {
 pub(super) fn agent_of(value: &[u8]) -> AgentReport {
     document::read(value).unwrap_or_else(|error| {
         let author: Author = serde_json::from_slice(value).unwrap_or_default();
-        AgentReport { conditions: vec![error.to_string()], next_by: author.next_by, ..AgentReport::default() }
+        let conditions = vec![ReportedCondition::of_report(error.to_string())];
+        AgentReport { conditions, next_report_by: author.next_report_by, ..AgentReport::default() }
     })
 }
 
@@ -294,9 +334,9 @@ pub(super) enum OrderStatus {
     /// Under way.
     Running,
     /// The host has not said anything of this instruction.
-    NotSeen,
+    NoReport,
     /// The host should have said something by now.
-    Silent,
+    Stale,
 }
 
 impl OrderStatus {
@@ -308,15 +348,15 @@ impl OrderStatus {
             Self::Held => "held",
             Self::Waiting => "waiting",
             Self::Running => "running",
-            Self::NotSeen => "not seen",
-            Self::Silent => "silent",
+            Self::NoReport => "no report",
+            Self::Stale => "stale",
         }
     }
 }
 
 /// Whether a promise to say something by then is broken.
-pub(super) fn is_late(next_by: Option<Timestamp>, now: Timestamp) -> bool {
-    next_by.is_some_and(|by| by < now)
+pub(super) fn is_late(next_report_by: Option<Timestamp>, now: Timestamp) -> bool {
+    next_report_by.is_some_and(|by| by < now)
 }
 
 /// Where an order stands on a host. `wanted`: the order that counts there now.
@@ -326,10 +366,10 @@ pub(super) fn standing(
     agent: Option<&AgentReport>,
     now: Timestamp,
 ) -> OrderStatus {
-    let not_seen = if agent.is_some_and(|agent| is_late(agent.next_by, now)) {
-        OrderStatus::Silent
+    let not_seen = if agent.is_some_and(|agent| is_late(agent.next_report_by, now)) {
+        OrderStatus::Stale
     } else {
-        OrderStatus::NotSeen
+        OrderStatus::NoReport
     };
     let Some(report) = report else { return not_seen };
     let end = end_of_phase(&report.phase);
@@ -346,14 +386,20 @@ pub(super) fn standing(
     match end {
         Some(end) if end.is_good() => OrderStatus::Done,
         Some(_) => OrderStatus::Failed,
-        None if is_late(report.next_by, now) => OrderStatus::Silent,
+        None if is_late(report.next_report_by, now) => OrderStatus::Stale,
         None => match report.phase.as_str() {
             "held" => OrderStatus::Held,
             "waiting" => OrderStatus::Waiting,
-            UNREADABLE => OrderStatus::NotSeen,
+            UNREADABLE => OrderStatus::NoReport,
             _ => OrderStatus::Running,
         },
     }
+}
+
+/// The conditions of an agent in one line.
+pub(super) fn conditions_line(agent: &AgentReport) -> String {
+    let messages: Vec<&str> = agent.conditions.iter().map(|condition| &*condition.message).collect();
+    messages.join("; ")
 }
 
 #[cfg(test)]
@@ -374,15 +420,15 @@ mod tests {
         let (order, other) = (placed("task: a"), placed("task: a\nrevision: '2'"));
         let broken = placed("tsk: a");
         let skip = placed("skip: true");
-        let report = |phase: &str, identity: Option<InstructionHash>, next_by: &str| OrderReport {
+        let report = |phase: &str, identity: Option<InstructionHash>, next_report_by: &str| OrderReport {
             phase: phase.into(),
             identity,
-            next_by: at(next_by),
+            next_report_by: at(next_report_by),
             ..OrderReport::default()
         };
         let (later, before) = ("2030-01-01T12:05:00Z", "2030-01-01T11:00:00Z");
         let this = order.identity();
-        for (wanted, phase, identity, next_by, expected) in [
+        for (wanted, phase, identity, next_report_by, expected) in [
             (Some(&order), "succeeded", this, before, OrderStatus::Done),
             (Some(&order), "unchanged", this, later, OrderStatus::Done),
             (Some(&order), "failed", this, before, OrderStatus::Failed),
@@ -390,22 +436,22 @@ mod tests {
             (Some(&order), "held", this, later, OrderStatus::Held),
             (Some(&order), "waiting", this, later, OrderStatus::Waiting),
             (Some(&order), "undoing", this, later, OrderStatus::Running),
-            (Some(&order), "running", this, before, OrderStatus::Silent),
-            (Some(&other), "succeeded", this, later, OrderStatus::NotSeen),
-            (Some(&order), "succeeded", None, later, OrderStatus::NotSeen),
-            (Some(&order), "skipped", None, later, OrderStatus::NotSeen),
+            (Some(&order), "running", this, before, OrderStatus::Stale),
+            (Some(&other), "succeeded", this, later, OrderStatus::NoReport),
+            (Some(&order), "succeeded", None, later, OrderStatus::NoReport),
+            (Some(&order), "skipped", None, later, OrderStatus::NoReport),
             (Some(&skip), "skipped", None, later, OrderStatus::Done),
-            (Some(&skip), "succeeded", this, later, OrderStatus::NotSeen),
+            (Some(&skip), "succeeded", this, later, OrderStatus::NoReport),
             (Some(&broken), "refused", None, later, OrderStatus::Failed),
-            (Some(&order), "unreadable", None, later, OrderStatus::NotSeen),
+            (Some(&order), "unreadable", None, later, OrderStatus::NoReport),
             (None, "succeeded", this, later, OrderStatus::Done),
         ] {
-            let report = report(phase, identity, next_by);
+            let report = report(phase, identity, next_report_by);
             let found = standing(wanted, Some(&report), None, now);
-            assert_eq!(found, expected, "{phase} {identity:?} {next_by}");
+            assert_eq!(found, expected, "{phase} {identity:?} {next_report_by}");
         }
-        let agent = AgentReport { next_by: at(before), ..AgentReport::default() };
-        assert_eq!(standing(Some(&order), None, Some(&agent), now), OrderStatus::Silent);
-        assert_eq!(standing(Some(&order), None, None, now), OrderStatus::NotSeen);
+        let agent = AgentReport { next_report_by: at(before), ..AgentReport::default() };
+        assert_eq!(standing(Some(&order), None, Some(&agent), now), OrderStatus::Stale);
+        assert_eq!(standing(Some(&order), None, None, now), OrderStatus::NoReport);
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     /// The host, where it is known: a shorter question to the store
     #[arg(long, value_name = "HOST")]
     host: Option<Name>,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long, conflicts_with = "follow")]
     json: bool,
     #[command(flatten)]

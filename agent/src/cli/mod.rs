@@ -69,48 +69,48 @@ struct Cli {
 enum Command {
     /// Run the agent of this host (systemd does this).
     Agent(agent::Arguments),
-    /// Try Hostler here and now: an agent on a folder, with an order for the task hello.
+    /// Try Hostler without a server: an agent on a local folder.
     Dev(dev::Arguments),
-    /// Say everything that is wrong with this host, each with its cure.
+    /// Check this host's configuration and rights, with a fix each.
     Check(check::Arguments),
-    /// Prepare the store for a host, and print the rights that its agent needs.
+    /// Prepare the store for a host and print its ACL policy.
     Enroll(enroll::Arguments),
     /// Write, show, list and remove orders.
     Order(order::Arguments),
-    /// Have a task carried out on a host now, and wait for its end.
+    /// Run a task on a host or group now, and wait for its end.
     Run(Box<run::Arguments>),
-    /// End a run, undone first; or keep one that waits from starting.
+    /// Cancel a run (undone first) or a waiting order.
     Cancel(Box<control::Arguments>),
-    /// Carry out what a host holds back.
+    /// Run a held order.
     Release(Box<control::Arguments>),
-    /// Carry the same instruction out once more.
+    /// Run the same instruction once more.
     Retry(Box<control::Arguments>),
-    /// Settle a run of which only a person can tell what is true: as done or as failed.
+    /// Record the outcome of a run that needs an operator.
     Acknowledge(Box<control::Acknowledge>),
-    /// Take back what can be taken back of such a run.
+    /// Undo the undoable steps of a run that needs an operator.
     Undo(Box<control::Arguments>),
-    /// Accept what a host holds back as what stands, without carrying it out.
-    Rebase(Box<control::Arguments>),
-    /// Keep anything new from starting in a group; what runs goes on.
+    /// Accept a held order as already applied, without running it.
+    Accept(Box<control::Arguments>),
+    /// Block new starts on a host or in a group.
     Freeze(freeze::Arguments),
     /// End a freeze.
     Thaw(freeze::Thaw),
-    /// Say on a renamed, restored or cloned host that it is who it seems to be now.
+    /// Accept this host's identity after a rename, restore or clone.
     Adopt(adopt::Arguments),
-    /// Show what this host was asked for, what it decided and did; or prove that nothing of it was changed.
+    /// Show or verify the audit record of this host.
     Audit(audit::Arguments),
-    /// Show hosts and where orders stand; ends with 1 unless all are done.
+    /// Show hosts and orders; exits with 1 unless all are done.
     Status(status::Arguments),
     /// List the newest runs.
     Runs(runs::Arguments),
-    /// Print what a run printed.
+    /// Print the output of a run.
     Logs(logs::Arguments),
     /// List, show, check and try tasks.
     Task(task::Arguments),
-    /// What the shipped tasks call.
+    /// Commands for the shipped tasks.
     #[command(hide = true)]
     Guard(guard::Arguments),
-    /// Print the JSON Schema of a document that people write, or of what `--json` prints.
+    /// Print the JSON Schema of a document or of --json output.
     Schema(schema::Arguments),
 }
 
@@ -140,7 +140,7 @@ pub fn main() -> ExitCode {
         Command::Retry(arguments) => control::run(&arguments, ControlAction::Retry, None),
         Command::Acknowledge(arguments) => control::acknowledge(&arguments),
         Command::Undo(arguments) => control::run(&arguments, ControlAction::Undo, None),
-        Command::Rebase(arguments) => control::run(&arguments, ControlAction::Rebase, None),
+        Command::Accept(arguments) => control::run(&arguments, ControlAction::Accept, None),
         Command::Freeze(arguments) => freeze::freeze(&arguments),
         Command::Thaw(arguments) => freeze::thaw(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),

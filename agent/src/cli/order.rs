@@ -19,7 +19,6 @@ use super::fleet::{Fleet, Placed};
 use super::table::Table;
 use super::watch::{WatchArgs, endless};
 use super::{Failure, block, screen, show};
-use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::odd;
 use crate::domain::order::{DEFAULT_SPREAD, Document, MAX_ORDER, Order};
@@ -65,10 +64,10 @@ struct Put {
     /// The task, in place of a file
     #[arg(long, value_name = "TASK", help_heading = "Order")]
     task: Option<Name>,
-    /// Any text: another one makes it another instruction
+    /// Change this string to run the same order again
     #[arg(long, value_name = "TEXT", requires = "task", help_heading = "Order")]
     revision: Option<String>,
-    /// Over how long the hosts of a group spread their starts, such as 10m
+    /// Spread the starts of a group's hosts over this period, such as 10m
     #[arg(long, value_name = "SPAN", requires = "task", help_heading = "Order")]
     spread: Option<Span>,
     #[command(flatten)]
@@ -78,8 +77,8 @@ struct Put {
     replace: bool,
     /// The number of known hosts of the group, so that no question is asked
     #[arg(long, value_name = "N")]
-    yes_to: Option<usize>,
-    /// Print a document for programs
+    confirm_hosts: Option<usize>,
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -93,7 +92,7 @@ struct One {
     name: Name,
     #[command(flatten)]
     source: SourceArgs,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -110,7 +109,7 @@ struct List {
     group: Option<Name>,
     #[command(flatten)]
     watch: WatchArgs,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -124,15 +123,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         OrderCommand::List(list) => block(self::list(list)),
         OrderCommand::Delete(one) => block(delete(one)),
     }
-}
-
-/// The key of an order in the store.
-pub(super) fn store_key(keys: &Keys, key: &OrderKey) -> String {
-    let prefix = match &key.source {
-        Source::Host(host) => keys.host_orders(host),
-        Source::Group(group) => keys.group_orders(group),
-    };
-    format!("{prefix}{}", key.order)
 }
 
 async fn put(put: &Put) -> Result<ExitCode, Failure> {
@@ -168,7 +158,7 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
     }
     if let Source::Group(group) = &key.source {
         fleet.note_claimants(group);
-        confirm(&key, &document, fleet.members(group).len(), put.yes_to)?;
+        confirm(&key, &document, fleet.members(group).len(), put.confirm_hosts)?;
     }
     let before = fleet.orders.get(&key);
     write(&place, &key, text, before).await?;
@@ -271,7 +261,7 @@ pub(super) async fn write(
     before: Option<&Placed>,
 ) -> Result<(), Failure> {
     let when = When::Unchanged(before.map_or(0, |placed| placed.index));
-    if place.store.put(&store_key(&place.keys, key), text, when).await? {
+    if place.store.put(&place.keys.order(key), text, when).await? {
         return Ok(());
     }
     let message =
@@ -280,12 +270,17 @@ pub(super) async fn write(
 }
 
 /// An order for a group is confirmed by the number of the hosts that it is for.
-fn confirm(key: &OrderKey, document: &Document, hosts: usize, yes_to: Option<usize>) -> Result<(), Failure> {
+fn confirm(
+    key: &OrderKey,
+    document: &Document,
+    hosts: usize,
+    confirm_hosts: Option<usize>,
+) -> Result<(), Failure> {
     let spread = match document {
         Document::Order(order) => format!(", spread over {}", order.spread.unwrap_or(DEFAULT_SPREAD)),
         Document::Skip => String::new(),
     };
-    confirm_number(&format!("{key}{spread}"), &key.source.to_string(), hosts, yes_to)
+    confirm_number(&format!("{key}{spread}"), &key.source.to_string(), hosts, confirm_hosts)
 }
 
 async fn get(one: &One) -> Result<ExitCode, Failure> {
@@ -307,7 +302,7 @@ async fn find(one: &One) -> Result<(Connection, OrderKey, String, Placed), Failu
     let key = OrderKey { source: one.source.source()?, order: one.name.clone() };
     let place = one.place.open()?;
     let mut fleet = Fleet::read(&place).await?;
-    let store_key = store_key(&place.keys, &key);
+    let store_key = place.keys.order(&key);
     match fleet.orders.remove(&key) {
         Some(placed) => Ok((place, key, store_key, placed)),
         None => {

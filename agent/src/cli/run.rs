@@ -45,7 +45,7 @@ pub(super) struct Arguments {
     wait: Span,
     /// With a group: the number of its known hosts, so that no question is asked
     #[arg(long, value_name = "N", requires = "group")]
-    yes_to: Option<usize>,
+    confirm_hosts: Option<usize>,
     /// With a group: over how long its hosts spread their starts, such as 0s; 10m when not said
     #[arg(long, value_name = "SPAN", requires = "group", help_heading = "Order")]
     spread: Option<Span>,
@@ -113,7 +113,7 @@ async fn put(
             let what = format!("{key}, spread over {}", new.spread.unwrap_or(DEFAULT_SPREAD));
             fleet.note_claimants(group);
             let hosts = fleet.members(group).len();
-            confirm_number(&what, &key.source.to_string(), hosts, arguments.yes_to)?;
+            confirm_number(&what, &key.source.to_string(), hosts, arguments.confirm_hosts)?;
         }
     }
     write(place, key, text.into_bytes(), before).await?;

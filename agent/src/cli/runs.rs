@@ -18,7 +18,7 @@ use crate::domain::name::Name;
 use crate::host::clock;
 use crate::report::document::RunReport;
 
-/// From this width on, in characters, there is room for both the task and the cause.
+/// From this width on, in characters, there is room for both the task and the trigger.
 const WIDE: usize = 100;
 
 /// What is said in place of an empty table.
@@ -29,12 +29,12 @@ pub(super) struct Arguments {
     /// Of this host only
     #[arg(long, value_name = "HOST")]
     host: Option<Name>,
-    /// So many at most
+    /// Maximum number of runs to list
     #[arg(long, short = 'n', value_name = "N", default_value = "20")]
     count: usize,
     #[command(flatten)]
     watch: WatchArgs,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -121,11 +121,11 @@ fn table(runs: Vec<Known>, still: bool) -> String {
         let report = known.report;
         let until = report.ended.or((!still).then_some(now));
         let took = report.started.zip(until).map(|(started, until)| until.duration_since(started));
-        let cause = cause(&report);
+        let trigger = trigger(&report);
         let mut cells = vec![known.run.to_string(), known.host, report.order];
         cells.extend((!narrow).then_some(report.task));
         cells.extend([
-            cause,
+            trigger,
             report.phase,
             match report.started {
                 Some(at) if screen::terminal() => show::length(now.duration_since(at)),
@@ -140,11 +140,11 @@ fn table(runs: Vec<Known>, still: bool) -> String {
 }
 
 /// Why it ran, and that it was to change nothing.
-fn cause(report: &RunReport) -> String {
-    match (&report.cause, report.dry_run) {
+fn trigger(report: &RunReport) -> String {
+    match (&report.trigger, report.dry_run) {
         (None, false) => String::new(),
         (None, true) => "dry run".to_owned(),
-        (Some(cause), false) => cause.clone(),
-        (Some(cause), true) => format!("dry run, {cause}"),
+        (Some(trigger), false) => trigger.clone(),
+        (Some(trigger), true) => format!("dry run, {trigger}"),
     }
 }

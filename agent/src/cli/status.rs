@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     group: Option<Name>,
     #[command(flatten)]
     watch: WatchArgs,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -93,14 +93,15 @@ async fn of_rows(place: &Connection, rows: &Rows, one_order: bool) -> Result<Str
 fn overview(place: &Connection, rows: &Rows, json: bool) -> Result<Exit, Failure> {
     let Rows { fleet, now, .. } = rows;
     let hosts = fleet.hosts();
-    let reports = |host: &Name| fleet.agents.get(host).is_some_and(|agent| !is_late(agent.next_by, *now));
+    let reports =
+        |host: &Name| fleet.agents.get(host).is_some_and(|agent| !is_late(agent.next_report_by, *now));
     let good = !hosts.is_empty() && hosts.iter().all(|host| reports(host)) && rows.all_done();
     let exit = if good { Exit::Success } else { Exit::Negative };
     if json {
         let host = |host: &&Name| match fleet.agents.get(*host) {
             None => json!({"host": host, "state": "never reported"}),
             Some(agent) => {
-                let state = if reports(host) { "reports" } else { "silent" };
+                let state = if reports(host) { "reports" } else { "stale" };
                 json!({"host": host, "state": state, "agent": agent})
             }
         };

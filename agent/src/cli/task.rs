@@ -42,7 +42,7 @@ enum TaskCommand {
 
 #[derive(Args)]
 struct List {
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -54,7 +54,7 @@ struct Show {
     /// The task's name, or its folder
     #[arg(value_name = "NAME|FOLDER")]
     task: String,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -66,7 +66,7 @@ struct Lint {
     /// A task's name or folder; all installed ones when not said
     #[arg(value_name = "NAME|FOLDER")]
     task: Option<String>,
-    /// Print a document for programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -139,7 +139,7 @@ fn described(loaded: &Loaded, settings: &Settings) -> Value {
             Work::Ansible(playbook) => json!({"ansible": playbook}),
         };
         json!({"name": step.name, "effect": step.effect, "user": step.user, "work": work,
-            "done": step.done.is_some(), "undo": step.undo.is_some()})
+            "check": step.check.is_some(), "undo": step.undo.is_some()})
     };
     json!({
         "name": task.name, "version": task.version, "description": task.description, "folder": loaded.folder,

@@ -21,9 +21,9 @@ const MAX: usize = 256 << 10;
 /// Where measurements are asked for: on the host itself.
 const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9732);
 
-/// The most groups of a host besides `all`: one transaction of Consul, which has 64 operations, asks for the marker and
-/// for a nearer order in each of its places before a run starts.
-const MOST_GROUPS: usize = 29;
+/// The most groups of a host besides `all`: before a run starts, one transaction of Consul, which has 64 operations, asks
+/// for the marker, the freeze and a nearer order of each group and of the host.
+const MOST_GROUPS: usize = 19;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -84,7 +84,7 @@ struct Consul {
 #[serde(default, deny_unknown_fields)]
 struct Runs {
     parallel: Option<usize>,
-    keep: Option<usize>,
+    keep_count: Option<usize>,
     keep_days: Option<u32>,
     keep_bytes: Option<Bytes>,
 }
@@ -166,7 +166,7 @@ impl Fragment {
             },
             launcher: self.launcher.or(lower.launcher),
             clock: self.clock.or(lower.clock),
-            runs: first!(self.runs, lower.runs, Runs { parallel, keep, keep_days, keep_bytes }),
+            runs: first!(self.runs, lower.runs, Runs { parallel, keep_count, keep_days, keep_bytes }),
             telemetry: first!(self.telemetry, lower.telemetry, Telemetry { listen }),
             log: first!(self.log, lower.log, Log { level, format }),
         }
@@ -208,15 +208,17 @@ impl Fragment {
         };
         let runs = RunSettings {
             parallel: self.runs.parallel.unwrap_or(4),
-            keep: self.runs.keep.unwrap_or(200),
+            keep_count: self.runs.keep_count.unwrap_or(200),
             keep_days: self.runs.keep_days.unwrap_or(90),
             keep_bytes: self.runs.keep_bytes.unwrap_or(Bytes(2 << 30)),
         };
         if !(1..=1000).contains(&runs.parallel) {
             return Err(ConfigError::Value("`runs.parallel` is 1 to 1000".into()));
         }
-        if runs.keep < 20 {
-            return Err(ConfigError::Value("`runs.keep` is at least 20: so many runs are reported".into()));
+        if runs.keep_count < 20 {
+            return Err(ConfigError::Value(
+                "`runs.keep_count` is at least 20: so many runs are reported".into(),
+            ));
         }
         let log_level = self.log.level.unwrap_or_else(|| "info".into());
         if !LEVELS.contains(&log_level.as_str()) {
@@ -330,7 +332,7 @@ mod tests {
                 (allow, launcher, clock, runs, (register, listen, log_level, log_format)),
             );
             let tls = (consul.token_files, consul.ca_file, consul.client, consul.verify);
-            let place = (consul.address, consul.datacenter, consul.namespace, keys.freezes());
+            let place = (consul.address, consul.datacenter, consul.namespace, keys.prefix().to_owned());
             format!("{files:?} {flags:?} {tls:?} {place:?}")
         };
         assert_eq!(parts(shown), parts(own));

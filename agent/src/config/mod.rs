@@ -110,7 +110,7 @@ pub struct RunSettings {
     /// At once.
     pub parallel: usize,
     /// Folders at most.
-    pub keep: usize,
+    pub keep_count: usize,
     /// Days at most.
     pub keep_days: u32,
     /// Bytes at most, of all folders together.
@@ -155,7 +155,7 @@ pub struct Settings {
 
 impl From<RunSettings> for crate::ledger::trim::Keep {
     fn from(runs: RunSettings) -> Self {
-        Self { count: runs.keep, days: runs.keep_days, bytes: runs.keep_bytes.0 }
+        Self { count: runs.keep_count, days: runs.keep_days, bytes: runs.keep_bytes.0 }
     }
 }
 
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn later_files_win_and_defaults_fill_the_rest() {
         let settings = settings(&[
-            ("hostler.yml", "host: db1\ngroups: [hana]\nruns: {parallel: 2, keep: 50}"),
+            ("hostler.yml", "host: db1\ngroups: [hana]\nruns: {parallel: 2, keep_count: 50}"),
             ("conf.d/10-a.yml", "runs: {parallel: 8}\nstore: dir\ndir: {path: /x}"),
             ("conf.d/.hidden.yml", "host: no"),
             ("conf.d/20-b.yml", "groups: [pg]"),
@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(settings.host.unwrap().as_str(), "db1");
         let groups: Vec<_> = settings.groups.iter().map(Name::as_str).collect();
         assert_eq!(groups, ["pg", "all"]);
-        assert_eq!((settings.runs.parallel, settings.runs.keep), (8, 50));
+        assert_eq!((settings.runs.parallel, settings.runs.keep_count), (8, 50));
         assert!(matches!(settings.store, StoreSettings::Dir(path) if path == Path::new("/x")));
         assert_eq!(settings.state_dir, Path::new("/var/lib/hostler"));
     }
@@ -360,10 +360,10 @@ mod tests {
     #[test]
     fn a_wrong_file_is_told_with_its_place() {
         let groups = |count: usize| (0..count).map(|n| format!("g{n}")).collect::<Vec<_>>().join(", ");
-        assert!(settings(&[("hostler.yml", &format!("groups: [{}, all]", groups(29)))]).is_ok());
-        let too_many = format!("groups: [{}]", groups(30));
+        assert!(settings(&[("hostler.yml", &format!("groups: [{}, all]", groups(19)))]).is_ok());
+        let too_many = format!("groups: [{}]", groups(20));
         for (text, expected) in [
-            (too_many.as_str(), "29 groups at most"),
+            (too_many.as_str(), "19 groups at most"),
             ("hots: db1", "did you mean `host`"),
             ("host: DB1", "is not a name"),
             ("runs: {parallel: 0}", "runs.parallel"),

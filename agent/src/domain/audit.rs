@@ -92,9 +92,9 @@ impl Entry {
             }
         };
         Some(match fact {
-            Fact::Activation { key, run, identity, index, cause, .. } => Self {
+            Fact::Activation { key, run, identity, index, trigger, .. } => Self {
                 run: Some(run.to_string()),
-                why: Some(cause.clone().into()),
+                why: Some(trigger.clone().into()),
                 identity: Some(identity.to_string()),
                 index: Some(*index),
                 ..what("occasion", key)
@@ -108,8 +108,8 @@ impl Entry {
                 index: Some(held.index),
                 ..what("held", key)
             },
-            Fact::Rebased { key, identity, index } => {
-                Self { identity: Some(identity.to_string()), index: Some(*index), ..what("rebased", key) }
+            Fact::Accepted { key, identity, index } => {
+                Self { identity: Some(identity.to_string()), index: Some(*index), ..what("accepted", key) }
             }
             Fact::Unreadable { key, unreadable } => Self {
                 error: Some(short(&unreadable.message)),
@@ -207,7 +207,7 @@ impl From<AnyHead> for Head {
 mod tests {
     use super::*;
     use crate::domain::ids::{InstructionHash, RunId};
-    use crate::domain::plan::Cause;
+    use crate::domain::plan::Trigger;
 
     #[test]
     fn a_head_reads_as_a_number_too_and_its_gap_is_its_own() {
@@ -233,7 +233,7 @@ mod tests {
             run: RunId::new(1, 1),
             identity: InstructionHash::new([0; 32]),
             index: 7,
-            cause: Cause::Placed,
+            trigger: Trigger::Placed,
             at: Timestamp::UNIX_EPOCH,
         };
         let entry = Entry::of(&fact, |_| Some(&order)).unwrap();

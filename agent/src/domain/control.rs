@@ -50,13 +50,13 @@ pub enum ControlAction {
     /// Take back what can be taken back of such a run.
     Undo,
     /// Accept what is held as what stands, without carrying it out.
-    Rebase,
+    Accept,
 }
 
 impl ControlAction {
     /// All of them.
     pub const ALL: [Self; 6] =
-        [Self::Cancel, Self::Release, Self::Retry, Self::Acknowledge, Self::Undo, Self::Rebase];
+        [Self::Cancel, Self::Release, Self::Retry, Self::Acknowledge, Self::Undo, Self::Accept];
 
     /// As it is written.
     pub fn as_str(self) -> &'static str {
@@ -66,7 +66,7 @@ impl ControlAction {
             Self::Retry => "retry",
             Self::Acknowledge => "acknowledge",
             Self::Undo => "undo",
-            Self::Rebase => "rebase",
+            Self::Accept => "accept",
         }
     }
 }
@@ -82,8 +82,8 @@ pub enum Target {
 }
 
 impl From<Target> for String {
-    fn from(names: Target) -> Self {
-        names.to_string()
+    fn from(target: Target) -> Self {
+        target.to_string()
     }
 }
 
@@ -112,9 +112,9 @@ impl TryFrom<String> for Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// What shall be done.
-    pub act: ControlAction,
+    pub action: ControlAction,
     /// What it is about.
-    pub names: Target,
+    pub target: Target,
     /// How it is settled; with `acknowledge` alone.
     pub settled: Option<Settled>,
     /// Who wants it.
@@ -124,10 +124,10 @@ pub struct Control {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a control, a map of fields such as `act: cancel`")]
+#[serde(deny_unknown_fields, expecting = "a control, a map of fields such as `action: cancel`")]
 struct File {
-    act: ControlAction,
-    names: Target,
+    action: ControlAction,
+    target: Target,
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
     settled: Option<Settled>,
     by: Option<String>,
@@ -143,7 +143,7 @@ impl Control {
             let whole = std::str::from_utf8(text).unwrap_or_default();
             yaml::fault(whole, &[PathSegment::from("as")], message)
         };
-        match (file.act, file.settled) {
+        match (file.action, file.settled) {
             (ControlAction::Acknowledge, None) => {
                 return Err(fault("`as` is missing: write `as: done` or `as: failed`"));
             }
@@ -155,14 +155,14 @@ impl Control {
                 .map_or_else(|| "not said".to_owned(), |text| yaml::single_line(&text))
         };
         let (by, reason) = (said(file.by), said(file.reason));
-        Ok(Self { act: file.act, names: file.names, settled: file.settled, by, reason })
+        Ok(Self { action: file.action, target: file.target, settled: file.settled, by, reason })
     }
 
     /// The document of a control.
     pub fn write(&self, at: Timestamp) -> Result<Value, serde_json::Error> {
         serde_json::to_value(File {
-            act: self.act,
-            names: self.names,
+            action: self.action,
+            target: self.target,
             settled: self.settled,
             by: Some(self.by.clone()),
             at: Some(at),
@@ -185,28 +185,28 @@ mod tests {
     #[test]
     fn a_control_is_read_as_it_is_written() {
         let run = RunId::new(5, 7);
-        for act in ControlAction::ALL {
-            let settled = (act == ControlAction::Acknowledge).then_some(Settled::Done);
-            let names = Target::Run(run);
-            let control = Control { act, names, settled, by: "alice".into(), reason: "CHG1".into() };
+        for action in ControlAction::ALL {
+            let settled = (action == ControlAction::Acknowledge).then_some(Settled::Done);
+            let target = Target::Run(run);
+            let control = Control { action, target, settled, by: "alice".into(), reason: "CHG1".into() };
             let text = control.write(Timestamp::UNIX_EPOCH).unwrap().to_string();
             assert_eq!(Control::read(text.as_bytes()).unwrap(), control, "{text}");
         }
         let identity = InstructionHash::new([3; 32]);
-        let text = format!("act: release\nnames: {identity}");
+        let text = format!("action: release\ntarget: {identity}");
         let read = Control::read(text.as_bytes()).unwrap();
-        assert_eq!((read.names, read.by.as_str()), (Target::Identity(identity), "not said"));
+        assert_eq!((read.target, read.by.as_str()), (Target::Identity(identity), "not said"));
     }
 
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
         let run = RunId::new(5, 7);
         for (text, told) in [
-            (format!("act: kill\nnames: {run}"), "kill"),
-            ("act: cancel\nnames: db1".to_owned(), "names neither a run"),
-            (format!("act: acknowledge\nnames: {run}"), "as: done"),
-            (format!("act: cancel\nnames: {run}\nas: done"), "alone"),
-            (format!("act: cancel\nnames: {run}\nforce: true"), "force"),
+            (format!("action: kill\ntarget: {run}"), "kill"),
+            ("action: cancel\ntarget: db1".to_owned(), "names neither a run"),
+            (format!("action: acknowledge\ntarget: {run}"), "as: done"),
+            (format!("action: cancel\ntarget: {run}\nas: done"), "alone"),
+            (format!("action: cancel\ntarget: {run}\nforce: true"), "force"),
         ] {
             let error = Control::read(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(told), "{error}");

@@ -1,4 +1,4 @@
-//! A freeze: nothing new starts in a group until it is over.
+//! A freeze: nothing new starts on a host, or on the hosts of a group, until it is over.
 //!
 //! It stops first starts, and a retry of a first step; never a step in progress, an undo, a verification or a
 //! resume. One that cannot be read freezes too: whoever wrote it wanted things to stand still.
@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::instant;
 use super::name::Name;
+use super::source::Source;
 use super::yaml::{self, YamlError, single_line};
 
 /// The largest freeze, in bytes.
 pub const MAX_FREEZE: usize = 16 << 10;
 
-/// A freeze as it stands at `freeze/<group>`.
+/// The document at `hosts/<host>/freeze` or `groups/<group>/freeze`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a freeze, a map of fields such as `reason: year end`")]
 pub struct Freeze {
@@ -54,18 +55,23 @@ impl Freeze {
     }
 }
 
-/// Whether the freeze of `group` keeps `task` from starting at `now`.
-pub fn stops(group: &Name, freeze: &Result<Freeze, String>, task: &Name, now: Timestamp) -> Option<Frozen> {
+/// The freeze of `source`, if it keeps `task` from starting at `now`.
+pub fn stops(
+    source: &Source,
+    freeze: &Result<Freeze, String>,
+    task: &Name,
+    now: Timestamp,
+) -> Option<Frozen> {
     match freeze {
         Err(error) => {
-            let why = format!("the freeze of {group} cannot be read, and holds all: {error}");
+            let why = format!("the freeze of {source} cannot be read, so it stops every task: {error}");
             Some(Frozen { until: None, why })
         }
         Ok(freeze) if freeze.is_over(now) || freeze.allow.contains(task) => None,
         Ok(freeze) => {
             let by = freeze.by.as_deref().unwrap_or("somebody");
             let reason = freeze.reason.as_deref().unwrap_or("not said why");
-            let why = format!("{group} is frozen by {}: {}", single_line(by), single_line(reason));
+            let why = format!("{source} is frozen by {}: {}", single_line(by), single_line(reason));
             Some(Frozen { until: freeze.until, why })
         }
     }
@@ -78,7 +84,7 @@ mod tests {
     fn stopped(text: &str, task: &str, second: i64) -> Option<Frozen> {
         let freeze = Freeze::read(text.as_bytes()).map_err(|error| error.to_string());
         let now = Timestamp::from_second(second).unwrap();
-        stops(&"prod".parse().unwrap(), &freeze, &task.parse().unwrap(), now)
+        stops(&"groups/prod".parse().unwrap(), &freeze, &task.parse().unwrap(), now)
     }
 
     #[test]

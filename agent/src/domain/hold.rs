@@ -9,11 +9,11 @@ pub enum Hold {
     /// The key had this identity before.
     Repeated,
     /// Another identity under an index that is not higher.
-    Regressed,
+    IndexRegressed,
     /// Effective only because a nearer order went away.
-    Uncovered,
+    Fallback,
     /// It was there before the host remembered anything.
-    FirstSight,
+    Preexisting,
     /// The host once reported a run of it that the ledger lacks.
     LedgerBehind,
     /// The state drifts away again and again.
@@ -24,9 +24,9 @@ impl Hold {
     /// All of them.
     pub const ALL: [Self; 6] = [
         Self::Repeated,
-        Self::Regressed,
-        Self::Uncovered,
-        Self::FirstSight,
+        Self::IndexRegressed,
+        Self::Fallback,
+        Self::Preexisting,
         Self::LedgerBehind,
         Self::NotConverging,
     ];
@@ -35,11 +35,11 @@ impl Hold {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Repeated => "repeated",
-            Self::Regressed => "regressed",
-            Self::Uncovered => "uncovered",
-            Self::FirstSight => "first sight",
-            Self::LedgerBehind => "ledger behind",
-            Self::NotConverging => "not converging",
+            Self::IndexRegressed => "index_regressed",
+            Self::Fallback => "fallback",
+            Self::Preexisting => "preexisting",
+            Self::LedgerBehind => "ledger_behind",
+            Self::NotConverging => "not_converging",
         }
     }
 }

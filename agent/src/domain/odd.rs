@@ -1,15 +1,11 @@
-//! Keys that look like orders, controls or freezes, and are none: each with its reason, so that none is without effect
-//! in silence.
-
-use std::collections::BTreeSet;
+//! Keys that look like orders, controls or freezes, and are none: each with its reason, so that none is ignored in
+//! silence.
 
 use super::control::ControlId;
-use super::keys::MARKER;
+use super::keys::Kind;
 use super::name::{BadName, Name};
+use super::source::Source;
 use super::yaml::nearest;
-
-/// The group that every host is in.
-const ALL: &str = "all";
 
 /// A key for a message: in quotes where a blank or a control character could hide in it.
 pub fn shown(key: &str) -> String {
@@ -18,19 +14,39 @@ pub fn shown(key: &str) -> String {
     if head.chars().all(plain) { head } else { format!("{head:?}") }
 }
 
-/// Why the part of a key behind the place of orders names none; `None`: it does.
-pub fn order(name: &str) -> Option<String> {
+/// Why the key of a host or group has no effect, by its part behind the prefix; `None`: it has one.
+pub fn key(source: &Source, rest: &str) -> Option<String> {
+    match (Kind::of(rest), source) {
+        (Kind::Marker | Kind::Freeze, _) => None,
+        (Kind::Order(name), _) => order(name),
+        (Kind::Control(name), Source::Host(_)) => control(name),
+        (Kind::Control(_), Source::Group(_)) => Some(
+            "a group has no controls: hostler cancel --group and the like write one for each host".to_owned(),
+        ),
+        (Kind::Unknown, _) => Some(unknown(source, rest)),
+    }
+}
+
+/// The freeze of a host or group that no agent obeys, for a reader who knows all hosts and groups.
+pub fn freeze_of_nobody<'a>(source: &Source, known: impl Iterator<Item = &'a str>) -> String {
+    let (what, name) = match source {
+        Source::Host(name) => ("no host", name),
+        Source::Group(name) => ("no host is in a group", name),
+    };
+    let meant = nearest(name.as_str(), known).map(|meant| format!("; did you mean {meant}?"));
+    format!("{what} {name}: it freezes nothing{}", meant.unwrap_or_default())
+}
+
+/// Why the part of a key behind the orders' prefix names none; `None`: it does.
+fn order(name: &str) -> Option<String> {
     if let Some((above, _)) = name.split_once('/') {
         return Some(format!("an order has no {} above it: move it up", shown(&format!("{above}/"))));
     }
-    (name != MARKER).then(|| name.parse::<Name>().err()).flatten().map(|error| bad(name, "order", &error))
+    name.parse::<Name>().err().map(|error| bad(name, "order", &error))
 }
 
 /// The same for controls.
-pub fn control(name: &str) -> Option<String> {
-    if name == MARKER {
-        return None;
-    }
+fn control(name: &str) -> Option<String> {
     let Some((order, id)) = name.split_once('/') else {
         return Some(
             "a control is written as ORDER/ID: use hostler cancel, release, retry and so on".to_owned(),
@@ -42,49 +58,32 @@ pub fn control(name: &str) -> Option<String> {
     }
 }
 
-/// The same for freezes, on a host and with its groups.
-pub fn freeze(name: &str, host: &Name, groups: &[Name]) -> Option<String> {
-    match group_frozen(name)? {
-        Err(why) => Some(why),
-        Ok(name) if name == *host && !groups.contains(&name) => Some(OF_A_HOST.to_owned()),
-        Ok(_) => None,
-    }
-}
-
-/// The same for freezes, for whoever sees all hosts and groups.
-pub fn freeze_of_fleet(name: &str, hosts: &BTreeSet<&Name>, groups: &BTreeSet<&Name>) -> Option<String> {
-    let name = match group_frozen(name)? {
-        Err(why) => return Some(why),
-        Ok(name) if name.as_str() == ALL || groups.contains(&name) => return None,
-        Ok(name) if hosts.contains(&name) => return Some(OF_A_HOST.to_owned()),
-        Ok(name) => name,
+/// Why a key that is neither marker, order, control nor freeze has no effect.
+fn unknown(source: &Source, rest: &str) -> String {
+    let first = rest.split('/').next().unwrap_or_default();
+    let meant = match nearest(first, ["orders", "control", "freeze"]) {
+        Some(meant) if first == meant => {
+            format!("; {meant} has {} below it", if meant == "freeze" { "nothing" } else { "names" })
+        }
+        Some(meant) => format!("; did you mean {meant}?"),
+        None if rest.parse::<Name>().is_ok() => {
+            format!("; is it an order? Write it as {source}/orders/{rest}")
+        }
+        None => String::new(),
     };
-    let known = groups.iter().map(|group| group.as_str());
-    let meant = nearest(name.as_str(), known).map(|meant| format!("; did you mean {meant}?"));
-    Some(format!("no host is in a group {name}: it freezes nothing{}", meant.unwrap_or_default()))
-}
-
-const OF_A_HOST: &str = "a freeze is of a group, and this is the name of a host: it freezes nothing";
-
-/// The group that is frozen, or why there is none; `None`: it is the marker.
-fn group_frozen(name: &str) -> Option<Result<Name, String>> {
-    if name == MARKER {
-        return None;
-    }
-    if name.contains('/') {
-        let why = "a freeze is of a group: write it as freeze/GROUP, or use hostler freeze GROUP";
-        return Some(Err(why.to_owned()));
-    }
-    Some(name.parse::<Name>().map_err(|error| bad(name, "group", &error)))
+    format!(
+        "below {source}/ are orders/, {}freeze and nothing else{meant}",
+        if matches!(source, Source::Host(_)) { "control/, " } else { "" }
+    )
 }
 
 fn bad(name: &str, what: &str, error: &BadName) -> String {
     let meant = name.trim().to_ascii_lowercase();
     match meant.parse::<Name>() {
         Ok(meant) => {
-            format!("it is no name of an {what}; did you mean {meant}?").replace("an group", "a group")
+            format!("it is no name of an {what}; did you mean {meant}?")
         }
-        Err(_) => format!("it is no name of an {what}: {error}").replace("an group", "a group"),
+        Err(_) => format!("it is no name of an {what}: {error}"),
     }
 }
 
@@ -94,44 +93,43 @@ mod tests {
 
     #[test]
     fn what_has_no_effect_has_a_reason() {
-        let host: Name = "h1".parse().unwrap();
-        let groups = ["db".parse().unwrap(), "all".parse().unwrap()];
+        let (host, group): (Source, Source) = ("hosts/h1".parse().unwrap(), "groups/db".parse().unwrap());
         let id = ControlId::new(5, 7).to_string();
-        for (name, wanted) in [
-            ("Backup", "backup?"),
-            ("backup ", "backup?"),
-            ("back up", "no name"),
-            ("x/y", "move it up"),
-            ("", "no name"),
-        ] {
-            assert!(order(name).is_some_and(|why| why.contains(wanted)), "{name:?}: {:?}", order(name));
+        for source in [&host, &group] {
+            for (rest, wanted) in [
+                ("orders/Backup", "backup?"),
+                ("orders/backup ", "backup?"),
+                ("orders/back up", "no name"),
+                ("orders/x/y", "move it up"),
+                ("orders/", "no name"),
+                ("orders/_hostler", "no name"),
+                ("backup", "/orders/backup"),
+                ("order/backup", "did you mean orders?"),
+                ("freeze/x", "freeze has nothing below it"),
+                ("frieze", "did you mean freeze?"),
+                ("grants/x", "and nothing else"),
+            ] {
+                let why = key(source, rest);
+                assert!(why.as_ref().is_some_and(|why| why.contains(wanted)), "{rest:?}: {why:?}");
+            }
+            for rest in ["orders/backup", "freeze", "_hostler"] {
+                assert_eq!(key(source, rest), None, "{rest}");
+            }
         }
-        assert_eq!((order("backup"), order(MARKER)), (None, None));
-        for (name, wanted) in [("backup", "ORDER/ID"), ("Backup/x", "backup?"), ("backup/x", "id of a run")] {
-            assert!(control(name).is_some_and(|why| why.contains(wanted)), "{name:?}: {:?}", control(name));
-        }
-        assert_eq!((control(&format!("backup/{id}")), control(MARKER)), (None, None));
-        for (name, wanted) in
-            [("DB", "db?"), ("h1", "of a host"), ("hosts/h1", "of a group"), ("db/x", "of a group")]
+        for (rest, wanted) in
+            [("backup", "ORDER/ID"), ("Backup/x", "backup?"), ("backup/x", "id of a run"), ("", "ORDER/ID")]
         {
-            let why = freeze(name, &host, &groups);
-            assert!(why.as_ref().is_some_and(|why| why.contains(wanted)), "{name:?}: {why:?}");
+            let why = key(&host, &format!("control/{rest}"));
+            assert!(why.as_ref().is_some_and(|why| why.contains(wanted)), "{rest:?}: {why:?}");
         }
-        assert_eq!((freeze("db", &host, &groups), freeze("other", &host, &groups)), (None, None));
-        let (h2, db): (Name, Name) = ("h2".parse().unwrap(), "db".parse().unwrap());
-        let (hosts, groups) = (BTreeSet::from([&host, &h2]), BTreeSet::from([&db]));
-        for (name, wanted) in [
-            ("dbs", "no host is in a group dbs: it freezes nothing; did you mean db?"),
-            ("elsewhere", "no host is in a group elsewhere: it freezes nothing"),
-            ("h2", "of a host"),
-            ("DB", "db?"),
-            ("hosts/h1", "of a group"),
+        assert_eq!(key(&host, &format!("control/backup/{id}")), None);
+        assert!(key(&group, &format!("control/backup/{id}")).unwrap().contains("no controls"));
+        for (source, wanted) in [
+            ("groups/dbs", "no host is in a group dbs: it freezes nothing; did you mean db?"),
+            ("groups/elsewhere", "no host is in a group elsewhere: it freezes nothing"),
+            ("hosts/h2", "no host h2: it freezes nothing"),
         ] {
-            let why = freeze_of_fleet(name, &hosts, &groups);
-            assert!(why.as_ref().is_some_and(|why| why.ends_with(wanted) || why.contains(wanted)), "{why:?}");
-        }
-        for name in ["db", "all", MARKER] {
-            assert_eq!(freeze_of_fleet(name, &hosts, &groups), None, "{name}");
+            assert_eq!(freeze_of_nobody(&source.parse().unwrap(), ["db"].into_iter()), wanted);
         }
         assert_eq!((shown("a/b").as_str(), shown("a/b ").as_str()), ("a/b", "\"a/b \""));
     }

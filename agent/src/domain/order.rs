@@ -53,7 +53,7 @@ pub struct Order {
     /// At most the task's own.
     pub timeout: Option<Span>,
     /// What a host does that joins when the order is there already.
-    pub on_join: OnJoin,
+    pub on_preexisting: OnPreexisting,
     /// Who wrote it.
     pub by: Option<String>,
     /// Why.
@@ -63,7 +63,7 @@ pub struct Order {
 /// What a host does with an order that was there before the host remembers anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OnJoin {
+pub enum OnPreexisting {
     /// Carries it out where the probe says that it is not done; without a probe, an operator has to say so.
     #[default]
     Hold,
@@ -103,7 +103,7 @@ struct File {
     catch_up: Option<Span>,
     reconcile: Option<Span>,
     on_secret_change: Option<Vec<String>>,
-    on_join: Option<OnJoin>,
+    on_preexisting: Option<OnPreexisting>,
 }
 
 impl Document {
@@ -163,7 +163,7 @@ impl Document {
             on_secret_change,
             spread: file.spread,
             timeout: file.timeout,
-            on_join: file.on_join.unwrap_or_default(),
+            on_preexisting: file.on_preexisting.unwrap_or_default(),
             by: file.by,
             reason: file.reason,
         })))

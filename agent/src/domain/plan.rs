@@ -36,7 +36,7 @@ pub const PLAN_WITHOUT_SECRETS: u32 = 1;
 /// Why an order is carried out; with the order's key and identity it names an activation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Cause {
+pub enum Trigger {
     /// The order was written.
     Placed,
     /// An operator's control of this id wants it.
@@ -54,19 +54,19 @@ pub enum Cause {
     },
 }
 
-impl From<Cause> for String {
-    fn from(cause: Cause) -> Self {
-        match cause {
-            Cause::Placed => "placed".to_owned(),
-            Cause::Retry(control) => format!("retry {control}"),
-            Cause::Firing(instant) => format!("firing {instant}"),
-            Cause::Drift(n) => format!("drift {n}"),
-            Cause::Secret { version, path } => format!("secret {version} of {path}"),
+impl From<Trigger> for String {
+    fn from(trigger: Trigger) -> Self {
+        match trigger {
+            Trigger::Placed => "placed".to_owned(),
+            Trigger::Retry(control) => format!("retry {control}"),
+            Trigger::Firing(instant) => format!("firing {instant}"),
+            Trigger::Drift(n) => format!("drift {n}"),
+            Trigger::Secret { version, path } => format!("secret {version} of {path}"),
         }
     }
 }
 
-impl TryFrom<String> for Cause {
+impl TryFrom<String> for Trigger {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -80,7 +80,7 @@ impl TryFrom<String> for Cause {
             }),
             _ => None,
         };
-        known.ok_or_else(|| format!("{text:?} is not a cause that this version knows"))
+        known.ok_or_else(|| format!("{text:?} is not a trigger that this version knows"))
     }
 }
 
@@ -117,7 +117,7 @@ pub struct Step {
     /// What may be done after it was interrupted.
     pub effect: Effect,
     /// Tells whether it is done.
-    pub done: Option<Command>,
+    pub check: Option<Command>,
     /// Takes it back.
     pub undo: Option<Command>,
     /// What a cancel does to it.
@@ -125,7 +125,7 @@ pub struct Step {
     /// What the deadline does to it, if it is final.
     pub on_timeout: OnTimeout,
     /// Whether what it leaves running may stay.
-    pub leaves: bool,
+    pub keep_processes: bool,
     /// How long it may take; `None`: whatever is left of the run's time.
     pub timeout: Option<Span>,
     /// Between TERM and KILL.
@@ -150,7 +150,7 @@ pub struct SecretAt {
     pub version: VersionSelector,
     /// Whether it may be shorter than what can be kept out of outputs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub allow_short: bool,
+    pub allow_short_secret: bool,
 }
 
 /// A lock on something of this host.
@@ -187,7 +187,7 @@ pub struct Plan {
     /// The order's identity.
     pub identity: InstructionHash,
     /// Why it is carried out.
-    pub cause: Cause,
+    pub trigger: Trigger,
     /// This host.
     pub host: Name,
     /// `name@version`
@@ -211,7 +211,7 @@ pub struct Plan {
     /// What exit status 75 means.
     pub retry: Option<Retry>,
     /// How many times a step may answer 194.
-    pub reboots: u32,
+    pub max_reboots: u32,
     /// What it needs from Vault.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<Name, SecretAt>,

@@ -4,8 +4,8 @@ use super::ids::RunId;
 use super::name::Name;
 use super::order::Order;
 use super::plan::{
-    Action, Cause, Command, Lock, PLAN_VERSION, PLAN_WITHOUT_PREVIOUS, PLAN_WITHOUT_SECRETS, Plan, RunPaths,
-    SecretAt, Step,
+    Action, Command, Lock, PLAN_VERSION, PLAN_WITHOUT_PREVIOUS, PLAN_WITHOUT_SECRETS, Plan, RunPaths,
+    SecretAt, Step, Trigger,
 };
 use super::source::OrderKey;
 use super::task::{self, Task, Work};
@@ -19,7 +19,7 @@ pub struct PlanContext<'a> {
     /// Where the order stands.
     pub key: &'a OrderKey,
     /// Why it is carried out.
-    pub cause: Cause,
+    pub trigger: Trigger,
     /// This host.
     pub host: &'a Name,
     /// The digest of the task's copy.
@@ -71,7 +71,7 @@ impl Render<'_> {
             order: about.key.order.clone(),
             source: about.key.source.clone(),
             identity: order.identity,
-            cause: about.cause.clone(),
+            trigger: about.trigger.clone(),
             host: about.host.clone(),
             task: format!("{}@{}", task.name, task.version),
             task_digest: about.digest.clone(),
@@ -83,7 +83,7 @@ impl Render<'_> {
             verify: self.command(task.verify.as_ref(), None)?,
             limits: task.limits.clone(),
             retry: task.retry,
-            reboots: task.reboots,
+            max_reboots: task.max_reboots,
             secrets: task
                 .secrets
                 .iter()
@@ -105,11 +105,11 @@ impl Render<'_> {
             },
             user: step.user.clone(),
             effect: step.effect,
-            done: self.command(step.done.as_ref(), user)?,
+            check: self.command(step.check.as_ref(), user)?,
             undo: self.command(step.undo.as_ref(), user)?,
             on_cancel: step.on_cancel,
             on_timeout: step.on_timeout.unwrap_or_default(),
-            leaves: step.leaves,
+            keep_processes: step.keep_processes,
             no_new_privileges: step.no_new_privileges,
             timeout: step.timeout,
             grace: step.grace,
@@ -137,7 +137,7 @@ impl Render<'_> {
         let path = template::render_secret_path(&secret.path, &self.context)?;
         let path = path.trim_matches('/').to_owned();
         let (field, version) = (secret.field.clone(), secret.version);
-        Ok(SecretAt { path, field, version, allow_short: secret.allow_short })
+        Ok(SecretAt { path, field, version, allow_short_secret: secret.allow_short_secret })
     }
 
     fn lock(&self, lock: &task::Resource) -> Result<Lock, TemplateError> {

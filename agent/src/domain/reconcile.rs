@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use super::span::Span;
 
-/// The shortest interval, unless the task says `allow_short`.
+/// The shortest interval, unless the task says `allow_short_interval_interval_interval_interval`.
 pub const SHORTEST: Span = Span::secs(60);
 /// The second "does not hold" counts so much later than the first; with a shorter interval, after that.
 const CONFIRMED_AFTER: Duration = Duration::from_secs(60);

@@ -97,43 +97,6 @@ impl From<Span> for String {
     }
 }
 
-/// Two spans, `1m..30m`: the first and the longest delay of a growing one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct SpanRange {
-    /// The first delay.
-    pub from: Span,
-    /// The longest delay.
-    pub to: Span,
-}
-
-impl SpanRange {
-    /// The delay before attempt `n` (counted from 1): doubled each time, at most `to`.
-    pub fn delay(&self, n: u32) -> Duration {
-        let factor = 1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.from.0.checked_mul(factor).map_or(self.to.0, |delay| delay.min(self.to.0))
-    }
-}
-
-impl TryFrom<String> for SpanRange {
-    type Error = BadSpan;
-
-    fn try_from(text: String) -> Result<Self, BadSpan> {
-        let read = || {
-            let (from, to) = text.split_once("..").unwrap_or((&text, &text));
-            let (from, to) = (Span::read(from.trim())?, Span::read(to.trim())?);
-            (from <= to && from >= Span::secs(1)).then_some(Self { from, to })
-        };
-        read().ok_or_else(|| BadSpan::Range(text.clone()))
-    }
-}
-
-impl From<SpanRange> for String {
-    fn from(range: SpanRange) -> Self {
-        format!("{}..{}", range.from, range.to)
-    }
-}
-
 /// An amount of storage in bytes; `K`, `M`, `G`, `T`, with or without `iB`, are powers of 1024 as in systemd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -194,15 +157,6 @@ mod tests {
         for bad in ["", "5", "m", "-1s", "1x", "367d", "99999999999999999999d", "1 h"] {
             assert!(bad.parse::<Span>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn delays_double_up_to_the_longest() {
-        let range = SpanRange::try_from("1m..30m".to_owned()).unwrap();
-        let minutes: Vec<u64> = (1..=8).map(|n| range.delay(n).as_secs() / 60).collect();
-        assert_eq!(minutes, [1, 2, 4, 8, 16, 30, 30, 30]);
-        assert_eq!(range.delay(u32::MAX).as_secs(), 1800);
-        assert!(SpanRange::try_from("30m..1m".to_owned()).is_err());
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub struct Summary {
     pub tail: Option<String>,
     /// Processes that were left running without leave, and ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_behind: Vec<String>,
+    pub killed_processes: Vec<String>,
     /// What its commands said and nobody understood, or was too much.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -86,7 +86,7 @@ impl Summary {
             exit_code: state.exit_code,
             outputs: text::within(&state.outputs, OUTPUTS),
             tail: None,
-            left_behind: text::few(&state.left_behind, LEFT_BEHIND, LEFT_BEHIND_EACH),
+            killed_processes: text::few(&state.killed_processes, LEFT_BEHIND, LEFT_BEHIND_EACH),
             warnings: text::few(&state.warnings, WARNINGS, WARNINGS_EACH),
         }
     }

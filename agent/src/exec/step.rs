@@ -93,7 +93,7 @@ pub struct CommandSpec<'a> {
     /// Whether a cancel ends it.
     pub ends_on_cancel: bool,
     /// Whether what it leaves running may stay.
-    pub leaves: bool,
+    pub keep_processes: bool,
     /// Whether neither it nor what it starts can gain rights by executing a program.
     pub no_new_privileges: bool,
 }
@@ -120,7 +120,7 @@ pub struct CommandResult {
     /// How long it took.
     pub spent: Duration,
     /// Processes that it left running without leave, which were ended.
-    pub left_behind: Vec<String>,
+    pub killed_processes: Vec<String>,
     /// Processes that it left running with leave.
     pub left: Vec<ProcessId>,
     /// What could not be ended, or why it cannot be told whether anything of it lives; `None`: nothing does.
@@ -230,8 +230,8 @@ pub async fn run(
     // A full disk costs the output, not the step.
     let _ = output.settle();
     feedback.finish();
-    let may_stay = job.leaves && status.success();
-    let (mut left, mut left_behind, mut survives) = (Vec::new(), Vec::new(), None);
+    let may_stay = job.keep_processes && status.success();
+    let (mut left, mut killed_processes, mut survives) = (Vec::new(), Vec::new(), None);
     let remaining = if has_children() { mark.find().await } else { Ok(Vec::new()) };
     match remaining {
         Err(error) => survives = Some(format!("whether anything of it lives cannot be told: {error}")),
@@ -239,7 +239,7 @@ pub async fn run(
         Ok(remaining) if remaining.is_empty() => {}
         Ok(remaining) => {
             let names = remaining.iter().map(|process| format!("{} ({})", process.name, process.id.pid));
-            left_behind = text::few(&names.collect::<Vec<_>>(), LEFT_BEHIND, LEFT_BEHIND_EACH);
+            killed_processes = text::few(&names.collect::<Vec<_>>(), LEFT_BEHIND, LEFT_BEHIND_EACH);
             survives = match mark.end_all(LEFT_BEHIND_GRACE).await {
                 Ok(alive) => alive.first().map(|process| format!("process {} still lives", process.id.pid)),
                 Err(error) => Some(format!("whether anything of it lives cannot be told: {error}")),
@@ -248,7 +248,7 @@ pub async fn run(
     }
     reap_orphans(None);
     let Termination { timed_out, interrupt, .. } = ending;
-    Ok(CommandResult { status, timed_out, interrupt, spent, left_behind, left, survives })
+    Ok(CommandResult { status, timed_out, interrupt, spent, killed_processes, left, survives })
 }
 
 /// Which process a child is.

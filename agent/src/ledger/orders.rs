@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::{InstructionHash, RunId};
-    use crate::domain::plan::Cause;
+    use crate::domain::plan::Trigger;
 
     fn flip(n: u32) -> Fact {
         let mut bytes = [0; 32];
@@ -190,7 +190,7 @@ mod tests {
             run: RunId::new(u64::from(n), 1),
             identity: InstructionHash::new(bytes),
             index: u64::from(n),
-            cause: Cause::Placed,
+            trigger: Trigger::Placed,
             at: Timestamp::UNIX_EPOCH,
         }
     }
@@ -236,8 +236,8 @@ mod tests {
         }
         assert_eq!(version(), 1);
         let mut secret = flip(3_000);
-        if let Fact::Activation { cause, .. } = &mut secret {
-            *cause = Cause::try_from("secret 4 of kv/data/a".to_owned()).unwrap();
+        if let Fact::Activation { trigger, .. } = &mut secret {
+            *trigger = Trigger::try_from("secret 4 of kv/data/a".to_owned()).unwrap();
         }
         let refused = ledger.record(vec![secret.clone()]);
         assert!(matches!(refused, Err(LedgerError::Former { version: 1, .. })));

@@ -105,7 +105,7 @@ impl AgentKey {
 
     /// The other agent whose report this is, if it is another's and that one lives.
     fn rival(&self, report: &Author, now: Timestamp) -> Option<NameConflict> {
-        let until = report.next_by.filter(|until| *until > now)?;
+        let until = report.next_report_by.filter(|until| *until > now)?;
         // One machine has one boot at a time: the same boot is this host, whatever became of its identity.
         let same_boot = report.boot == self.boot;
         let own_former = report.id == self.id && !self.wrote;
@@ -131,13 +131,13 @@ mod tests {
         };
         let now = Timestamp::from_second(1000).unwrap();
         let later = Timestamp::from_second(1100).ok();
-        let report = |id: &str, boot: &str, next_by| Author {
+        let report = |id: &str, boot: &str, next_report_by| Author {
             id: id.into(),
             boot: boot.into(),
-            next_by,
+            next_report_by,
             ..Author::default()
         };
-        // (id, boot, next_by, this agent has written, a rival)
+        // (id, boot, next_report_by, this agent has written, a rival)
         let rows = [
             ("i1", "b1", later, true, false),
             ("i1", "b0", later, false, false), // before the reboot
@@ -149,9 +149,9 @@ mod tests {
             ("i2", "b1", later, false, false), // the state folder was lost
             ("", "", later, false, false),     // nobody's
         ];
-        for (id, boot, next_by, wrote, rival) in rows {
-            let found = own(wrote).rival(&report(id, boot, next_by), now);
-            assert_eq!(found.is_some(), rival, "{id} {boot} {next_by:?} {wrote}");
+        for (id, boot, next_report_by, wrote, rival) in rows {
+            let found = own(wrote).rival(&report(id, boot, next_report_by), now);
+            assert_eq!(found.is_some(), rival, "{id} {boot} {next_report_by:?} {wrote}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 
 use serde::Serialize;
 
-use super::document::{AgentReport, OrderReport, RUN_TAIL, RunReport, TAIL};
+use super::document::{self, AgentReport, OrderReport, RUN_TAIL, ReportedCondition, RunReport, TAIL};
 use crate::domain::summary::{LEFT_BEHIND, OUTPUTS, WARNINGS, WARNINGS_EACH};
 use crate::domain::text::{self, MORE};
 
@@ -20,11 +20,11 @@ pub const MAX_AGENT: usize = 4 << 10;
 /// The largest report of a run.
 pub const MAX_RUN: usize = 2 << 10;
 
-/// The stamps that the writer adds to a report (`updated`, `next_by`), in bytes.
+/// The stamps that the writer adds to a report (`updated`, `next_report_by`), in bytes.
 const STAMPS: usize = 128;
 /// The longest line for the operator.
 const LINE: usize = 1000;
-/// The longest of the short texts: reason, cause, task, name of a step.
+/// The longest of the short texts: reason, trigger, task, name of a step.
 const WORDS: usize = 200;
 /// The longest line about a process that was left behind, and about what is wrong with a host.
 const EACH: usize = 300;
@@ -33,7 +33,7 @@ const CONDITIONS: usize = 20;
 
 /// The report of an order within its bounds.
 pub fn order(mut report: OrderReport) -> OrderReport {
-    for text in [&mut report.reason, &mut report.cause, &mut report.task, &mut report.task_digest] {
+    for text in [&mut report.reason, &mut report.trigger, &mut report.task, &mut report.task_digest] {
         bound(text, WORDS);
     }
     if let Some(step) = &mut report.step {
@@ -45,16 +45,16 @@ pub fn order(mut report: OrderReport) -> OrderReport {
     let cleaned = report.outputs.iter().map(|(name, value)| (text::clean(name), text::clean(value)));
     report.outputs = text::within(&cleaned.collect(), OUTPUTS);
     // One more than are named: a list that was counted already keeps its count.
-    bound_lines(&mut report.left_behind, LEFT_BEHIND + 1, EACH);
+    bound_lines(&mut report.killed_processes, LEFT_BEHIND + 1, EACH);
     bound_lines(&mut report.warnings, WARNINGS + 1, WARNINGS_EACH);
-    let (outputs, left_behind) = (report.outputs.clone(), report.left_behind.clone());
+    let (outputs, killed_processes) = (report.outputs.clone(), report.killed_processes.clone());
     let warnings = report.warnings.clone();
     let mut most = TAIL;
     while json_bytes(&report) > MAX_ORDER - STAMPS && most > 1 {
         most /= 2;
         bound_tail(&mut report.tail, most);
         report.outputs = text::within(&outputs, most);
-        report.left_behind = text::few(&left_behind, most / EACH, EACH);
+        report.killed_processes = text::few(&killed_processes, most / EACH, EACH);
         report.warnings = text::few(&warnings, most / EACH, EACH);
         if most < WORDS {
             bound(&mut report.message, most);
@@ -66,7 +66,7 @@ pub fn order(mut report: OrderReport) -> OrderReport {
 
 /// The report of a run within its bounds.
 pub fn run(mut report: RunReport) -> RunReport {
-    bound(&mut report.cause, WORDS);
+    bound(&mut report.trigger, WORDS);
     bound(&mut report.error, WORDS);
     report.task = text::head(&text::clean(&report.task), WORDS);
     bound_tail(&mut report.tail, RUN_TAIL);
@@ -80,18 +80,33 @@ pub fn run(mut report: RunReport) -> RunReport {
     report
 }
 
+/// At most so many conditions, each within its bound; the last one counts the others.
+fn few_conditions(all: &[ReportedCondition], most: usize) -> Vec<ReportedCondition> {
+    let messages: Vec<String> = all.iter().map(|condition| text::clean(&condition.message)).collect();
+    let kinds = all.iter().map(|condition| condition.kind.clone());
+    let few = text::few(&messages, most, EACH).into_iter();
+    let cut = messages.len() > most;
+    let mut few: Vec<ReportedCondition> =
+        few.zip(kinds).map(|(message, kind)| ReportedCondition { kind, message }).collect();
+    if let Some(last) = few.last_mut().filter(|_| cut) {
+        document::MORE.clone_into(&mut last.kind);
+    }
+    few
+}
+
 /// The report of an agent within its bounds; `unnamed` orders are not in it already.
 pub fn agent(mut report: AgentReport, unnamed: usize) -> AgentReport {
-    let cleaned: Vec<String> = report.conditions.iter().map(|text| text::clean(text)).collect();
-    let (orders, seen) = (std::mem::take(&mut report.orders), std::mem::take(&mut report.seen));
+    let all = std::mem::take(&mut report.conditions);
+    let (orders, seen) = (std::mem::take(&mut report.orders), std::mem::take(&mut report.observed_index));
     let groups = report.groups.len();
     let room = MAX_AGENT - STAMPS;
     let (mut most, mut named) = (CONDITIONS, groups);
     loop {
-        report.conditions = text::few(&cleaned, most, EACH);
+        report.conditions = few_conditions(&all, most);
         report.groups.truncate(named);
         if named < groups {
-            report.conditions.push(format!("groups: {named} of {groups} have room in this report"));
+            let message = format!("groups: {named} of {groups} have room in this report");
+            report.conditions.push(ReportedCondition::of_report(message));
         }
         // What is wrong has half of it; groups, of which readers take the members, the most of the rest.
         let conditions = json_bytes(&report.conditions);
@@ -104,7 +119,7 @@ pub fn agent(mut report: AgentReport, unnamed: usize) -> AgentReport {
         }
     }
     let left = room.saturating_sub(json_bytes(&report));
-    report.seen = fitting(&seen, left / 2, |_, more| more as u64, 0);
+    report.observed_index = fitting(&seen, left / 2, |_, more| more as u64, 0);
     let left = room.saturating_sub(json_bytes(&report));
     report.orders = fitting(&orders, left, |_, more| format!("and {more} more"), unnamed);
     report
@@ -188,14 +203,14 @@ mod tests {
             let outputs = (0..300).map(|n| (format!("output_{n}"), hostile.repeat(500))).collect();
             let bounded = order(OrderReport {
                 reason: long(),
-                cause: long(),
+                trigger: long(),
                 task: long(),
                 message: long(),
                 error: long(),
                 tail: long(),
                 step: Some(StepSummary { index: 1, count: 2, name: hostile.repeat(9000) }),
                 outputs,
-                left_behind: vec![hostile.repeat(700); 400],
+                killed_processes: vec![hostile.repeat(700); 400],
                 warnings: vec![hostile.repeat(700); 400],
                 host: "h".repeat(63),
                 order: "o".repeat(63),
@@ -204,9 +219,9 @@ mod tests {
             assert!(json_bytes(&bounded) <= MAX_ORDER - STAMPS, "{hostile:?}: {}", json_bytes(&bounded));
             assert!(bounded.tail.as_ref().is_some_and(|tail| tail.len() <= TAIL && tail.len() > 200));
             assert!(bounded.outputs.contains_key(MORE), "{:?}", bounded.outputs);
-            assert!(bounded.left_behind.last().is_some_and(|last| last.starts_with("and ")));
+            assert!(bounded.killed_processes.last().is_some_and(|last| last.starts_with("and ")));
             let bounded = run(RunReport {
-                cause: long(),
+                trigger: long(),
                 error: long(),
                 tail: long(),
                 task: hostile.repeat(999),
@@ -219,8 +234,8 @@ mod tests {
                 let bounded = agent(
                     AgentReport {
                         groups: (0..groups).filter_map(|n| name(n).parse().ok()).collect(),
-                        conditions: vec![hostile.repeat(5000); 90],
-                        seen: (0..groups).map(|n| (name(n), n as u64)).collect(),
+                        conditions: vec![ReportedCondition::of_report(hostile.repeat(5000)); 90],
+                        observed_index: (0..groups).map(|n| (name(n), n as u64)).collect(),
                         orders: (0..100).map(|n| (name(n), "succeeded".to_owned())).collect(),
                         ..AgentReport::default()
                     },
@@ -228,7 +243,12 @@ mod tests {
                 );
                 let bytes = json_bytes(&bounded);
                 assert!(bytes <= MAX_AGENT - STAMPS, "{hostile:?} {groups}: {bytes}");
-                assert!(bounded.conditions.iter().any(|last| last.starts_with("and ")));
+                assert!(
+                    bounded
+                        .conditions
+                        .iter()
+                        .any(|last| last.kind == document::MORE && last.message.starts_with("and "))
+                );
                 assert_eq!(bounded.groups.len() < groups, groups == 200);
                 if groups == 0 {
                     let named = bounded.orders.len() - 1;
@@ -244,7 +264,7 @@ mod tests {
             message: Some("copying ä\n\"b\"".to_owned()),
             tail: Some("x".repeat(TAIL)),
             outputs: [("id".to_owned(), "7".to_owned())].into(),
-            left_behind: vec!["sleep (1)".to_owned()],
+            killed_processes: vec!["sleep (1)".to_owned()],
             ..OrderReport::default()
         };
         assert_eq!(order(report.clone()), report);
@@ -252,15 +272,15 @@ mod tests {
         assert_eq!(run(report.clone()), report);
         let report = AgentReport {
             groups: vec!["all".parse().unwrap()],
-            conditions: vec!["one".to_owned()],
+            conditions: vec![ReportedCondition::of_report("one".to_owned())],
             orders: (0..100).map(|n| (format!("order-{n}"), "succeeded".to_owned())).collect(),
-            seen: [("hostler/".to_owned(), 7)].into(),
+            observed_index: [("hostler/".to_owned(), 7)].into(),
             ..AgentReport::default()
         };
         assert_eq!(agent(report.clone(), 0), report);
         // A summary has bounded these before, and their counts stay true.
         let counted: Vec<String> = text::few(&vec!["p".to_owned(); 50], LEFT_BEHIND, 9);
-        let report = OrderReport { left_behind: counted, ..OrderReport::default() };
+        let report = OrderReport { killed_processes: counted, ..OrderReport::default() };
         assert_eq!(order(report.clone()), report);
     }
 }

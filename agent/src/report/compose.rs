@@ -11,7 +11,7 @@ use crate::domain::decide::{Decision, ExecutorState, Leftovers, Reason, RunView}
 use crate::domain::ids::RunId;
 use crate::domain::instant::later;
 use crate::domain::name::Name;
-use crate::domain::plan::{Cause, Plan};
+use crate::domain::plan::{Plan, Trigger};
 use crate::domain::recurrence::Recurrence;
 use crate::domain::run::{Phase, State, Suspension};
 use crate::domain::source::OrderKey;
@@ -123,7 +123,7 @@ impl Sources<'_> {
         };
         let blank = OrderReport {
             identity: Some(activation.identity),
-            cause: Some(activation.cause.clone().into()),
+            trigger: Some(activation.trigger.clone().into()),
             since: Some(activation.at),
             ..blank
         };
@@ -195,7 +195,8 @@ impl Sources<'_> {
         let identity = order_state.last.or(over.identity);
         // An end that changed nothing says less than that the order comes again: one that was refused or too late when
         // it was placed has other terms by now.
-        let placed = order_state.current.as_ref().is_some_and(|activation| activation.cause == Cause::Placed);
+        let placed =
+            order_state.current.as_ref().is_some_and(|activation| activation.trigger == Trigger::Placed);
         let nothing_came = matches!(end, End::Superseded | End::Withdrawn | End::Skipped)
             || (placed && matches!(end, End::Refused | End::Expired));
         // A state that holds, or what went wrong last, is more than that it is waited for the next time.
@@ -207,9 +208,9 @@ impl Sources<'_> {
             phase: "waiting".into(),
             reason: Some(wait.reason.as_str().into()),
             until: wait.until,
-            message: Some(match (over.cause.as_ref().filter(|_| !(nothing_came && placed)), said) {
-                (Some(cause), Some(said)) => format!("last: {cause}, {}; {said}", end.as_str()),
-                (Some(cause), None) => format!("last: {cause}, {}", end.as_str()),
+            message: Some(match (over.trigger.as_ref().filter(|_| !(nothing_came && placed)), said) {
+                (Some(trigger), Some(said)) => format!("last: {trigger}, {}; {said}", end.as_str()),
+                (Some(trigger), None) => format!("last: {trigger}, {}", end.as_str()),
                 (None, said) => said.unwrap_or_default(),
             }),
             error: None,
@@ -224,7 +225,7 @@ impl Sources<'_> {
         let wait = self.decision.waits.get(key);
         let older =
             order_state.earlier().find(|activation| activation.has_run()).map(|activation| activation.run);
-        let unsaid = if older.is_some() { Reason::OlderRun } else { Reason::Store };
+        let unsaid = if older.is_some() { Reason::PreviousRun } else { Reason::Store };
         OrderReport {
             phase: "waiting".into(),
             reason: Some(wait.map_or(unsaid, |wait| wait.reason).as_str().into()),
@@ -309,7 +310,7 @@ fn summarised(report: OrderReport, summary: &Summary) -> OrderReport {
         exit_code: summary.exit_code,
         outputs: summary.outputs,
         tail: summary.tail,
-        left_behind: summary.left_behind,
+        killed_processes: summary.killed_processes,
         warnings: summary.warnings,
         ..report
     }
@@ -338,26 +339,26 @@ fn hold(why: Hold, key: &OrderKey, host: &Name) -> String {
             "{key} holds an instruction that it held before; it was not carried out again: \
                  change `revision`, or hostler retry {order} --host {host}"
         ),
-        Hold::Regressed => format!(
+        Hold::IndexRegressed => format!(
             "{key} holds another instruction under an older index, as after a restored snapshot; it was not \
                  carried out: hostler release {order} --host {host} carries it out, \
-                 hostler rebase {order} --host {host} accepts it as what stands"
+                 hostler accept {order} --host {host} accepts it as what stands"
         ),
         Hold::NotConverging => format!(
             "{key}: its state drifted away three times and did not last between; nothing was started any more: \
                  see what else changes it, then edit the order, or hostler release {order} --host {host}"
         ),
-        Hold::FirstSight => format!(
+        Hold::Preexisting => format!(
             "{key} was there before this host remembered anything, and no probe tells whether it is done; it was \
                  not carried out: hostler release {order} --host {host} carries it out, \
-                 hostler rebase {order} --host {host} accepts it as done"
+                 hostler accept {order} --host {host} accepts it as done"
         ),
         Hold::LedgerBehind => format!(
             "this host reported a run of {order} that it does not remember, as after a restored disk, or what this \
                  version cannot read, as after a downgrade; {key} was not carried out: see what is true on the host, then hostler release {order} --host {host}, or \
-                 hostler rebase {order} --host {host} to accept it as done"
+                 hostler accept {order} --host {host} to accept it as done"
         ),
-        Hold::Uncovered => format!(
+        Hold::Fallback => format!(
             "{key} counts only because a nearer order went away; it was not carried out: \
                  edit it, or hostler release {order} --host {host}"
         ),
@@ -381,7 +382,7 @@ pub fn run(plan: &Plan, state: &State, alive: bool, tail: Option<&str>) -> RunRe
         version: REPORT_VERSION,
         order: plan.order.to_string(),
         source: Some(plan.source.clone()),
-        cause: Some(plan.cause.clone().into()),
+        trigger: Some(plan.trigger.clone().into()),
         dry_run: plan.dry_run,
         task: plan.task.clone(),
         phase: phase(state, alive).0.into(),

@@ -126,8 +126,8 @@ impl Report {
             return Some(text.as_bytes().to_vec());
         };
         let stamped = match renewed_by {
-            Some(by) => format!(r#"{open},"updated":"{updated}","next_by":"{by}"}}"#),
-            None => format!(r#"{open},"updated":"{updated}","next_by":null}}"#),
+            Some(by) => format!(r#"{open},"updated":"{updated}","next_report_by":"{by}"}}"#),
+            None => format!(r#"{open},"updated":"{updated}","next_report_by":null}}"#),
         };
         Some(stamped.into_bytes())
     }
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(report.stamped(now, None), None);
         report.compose(&value).unwrap();
         let read: OrderReport = serde_json::from_slice(&report.stamped(now, Some(by)).unwrap()).unwrap();
-        assert_eq!(read, OrderReport { updated: Some(now), next_by: Some(by), ..value.clone() });
+        assert_eq!(read, OrderReport { updated: Some(now), next_report_by: Some(by), ..value.clone() });
         let read: OrderReport = serde_json::from_slice(&report.stamped(now, None).unwrap()).unwrap();
         assert_eq!(read, OrderReport { updated: Some(now), ..value.clone() });
         let run = RunReport { phase: "failed".into(), ..RunReport::default() };

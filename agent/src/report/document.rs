@@ -51,7 +51,7 @@ pub struct OrderReport {
     /// The run's newest epoch.
     pub epoch: u32,
     /// Why it is carried out.
-    pub cause: Option<String>,
+    pub trigger: Option<String>,
     /// `name@version`
     pub task: Option<String>,
     /// `sha256:…`
@@ -82,7 +82,7 @@ pub struct OrderReport {
     /// The end of what the run printed.
     pub tail: Option<String>,
     /// Processes that were left running without leave, and ended.
-    pub left_behind: Vec<String>,
+    pub killed_processes: Vec<String>,
     /// What its commands said and nobody understood, or was too much.
     pub warnings: Vec<String>,
     /// When this report was written; put at the end by the writer.
@@ -90,7 +90,7 @@ pub struct OrderReport {
     pub updated: Option<Timestamp>,
     /// When it must have been renewed: after that the host is silent, whatever the phase says. As `updated`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_by: Option<Timestamp>,
+    pub next_report_by: Option<Timestamp>,
 }
 
 /// One of the newest runs of a host; at most 2 KiB.
@@ -104,7 +104,7 @@ pub struct RunReport {
     /// Where the order stands.
     pub source: Option<Source>,
     /// Why.
-    pub cause: Option<String>,
+    pub trigger: Option<String>,
     /// Whether it was to change nothing.
     pub dry_run: bool,
     /// `name@version`
@@ -140,15 +140,15 @@ pub struct AgentReport {
     /// The machine's id.
     pub machine: String,
     /// The program's version.
-    pub hostler: String,
+    pub agent_version: String,
     /// The kernel's boot id.
     pub boot: String,
     /// Its groups.
     pub groups: Vec<Name>,
-    /// What is wrong, a line each; the last one may count the others.
-    pub conditions: Vec<String>,
+    /// Problems that need attention; the last one may count the others.
+    pub conditions: Vec<ReportedCondition>,
     /// The index seen of each watched prefix; `…` counts those that have no room.
-    pub seen: BTreeMap<String, u64>,
+    pub observed_index: BTreeMap<String, u64>,
     /// The audit's newest line: its number and its hash.
     pub audit: Head,
     /// What became of the newest controls: `done`, `stale: …` or `refused: …`.
@@ -160,7 +160,31 @@ pub struct AgentReport {
     pub updated: Option<Timestamp>,
     /// When it must have been renewed. As `updated`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub next_by: Option<Timestamp>,
+    pub next_report_by: Option<Timestamp>,
+}
+
+/// One problem of a host that needs attention.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReportedCondition {
+    /// What it is about: a [`Kind`](crate::domain::condition::Kind), or [`MORE`].
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// One line for the operator.
+    pub message: String,
+}
+
+/// The type of the condition that counts those without room in the report.
+pub const MORE: &str = "more";
+
+/// The type of a condition about the report itself.
+pub const OF_REPORT: &str = "report";
+
+impl ReportedCondition {
+    /// A condition about the report itself.
+    pub fn of_report(message: String) -> Self {
+        Self { kind: OF_REPORT.to_owned(), message }
+    }
 }
 
 /// Who wrote an agent's report.
@@ -176,7 +200,7 @@ pub struct Author {
     /// When it was written: after all other reports that were due then.
     pub updated: Option<Timestamp>,
     /// By then it says more, or is silent.
-    pub next_by: Option<Timestamp>,
+    pub next_report_by: Option<Timestamp>,
     /// The newest line of its audit.
     pub audit: Head,
 }

@@ -164,7 +164,7 @@ fn held_then_released_accepted_retried_or_deleted() {
             model.put_at(HOST, &text, 5);
             model.settle();
             model.started();
-            assert_status(&mut model, kind, &text, "held regressed");
+            assert_status(&mut model, kind, &text, "held index_regressed");
             (model, text)
         };
         let (mut model, text) = held();
@@ -174,7 +174,7 @@ fn held_then_released_accepted_retried_or_deleted() {
         for (act, expected) in [
             (ControlAction::Release, placed),
             (
-                ControlAction::Rebase,
+                ControlAction::Accept,
                 if placed == "waiting schedule" && terms.contains(", schedule") {
                     placed
                 } else {
@@ -189,7 +189,7 @@ fn held_then_released_accepted_retried_or_deleted() {
             assert_status(&mut model, &what, &text, expected);
             let carried_out = model.started().len();
             assert_eq!(carried_out, usize::from(expected == "succeeded"), "{what}");
-            if act == ControlAction::Rebase {
+            if act == ControlAction::Accept {
                 // What was accepted can be carried out all the same.
                 let id =
                     model.control(ControlAction::Retry, Target::Identity(identity(&text).unwrap()), None);
@@ -211,10 +211,10 @@ fn held_at_first_sight_then_accepted_or_deleted() {
             let (mut model, text) = (model(), order("r1", terms));
             model.memory = LedgerState::default();
             model.write(HOST, &text);
-            assert_status(&mut model, kind, &text, "held first sight");
+            assert_status(&mut model, kind, &text, "held preexisting");
             if accept {
                 let id =
-                    model.control(ControlAction::Rebase, Target::Identity(identity(&text).unwrap()), None);
+                    model.control(ControlAction::Accept, Target::Identity(identity(&text).unwrap()), None);
                 assert_eq!(model.answer(id), "done", "{kind}");
                 assert_status(&mut model, kind, &text, "unchanged");
                 let report = composed(&model).report;
@@ -383,11 +383,11 @@ fn what_only_a_person_can_settle_is_told_behind_whatever_came_after_it() {
     };
     type Change = fn(&mut Model);
     let changes: [(&str, Change, &str, &str); 6] = [
-        ("replaced", |model| model.write(HOST, &order("r2", "")), "waiting older run", "succeeded"),
+        ("replaced", |model| model.write(HOST, &order("r2", "")), "waiting previous_run", "succeeded"),
         (
             "replaced with a schedule",
             |model| model.write(HOST, &order("r2", ", schedule: '30 2 * * *'")),
-            "waiting older run",
+            "waiting previous_run",
             "waiting schedule",
         ),
         ("not to be read", |model| model.write(HOST, "task: ["), "refused", "refused"),
@@ -397,8 +397,8 @@ fn what_only_a_person_can_settle_is_told_behind_whatever_came_after_it() {
                 model.put_at(HOST, &order("r2", ""), 5);
                 model.settle();
             },
-            "held regressed",
-            "held regressed",
+            "held index_regressed",
+            "held index_regressed",
         ),
         (
             "accepted",
@@ -406,7 +406,7 @@ fn what_only_a_person_can_settle_is_told_behind_whatever_came_after_it() {
                 let text = order("r2", "");
                 model.put_at(HOST, &text, 5);
                 model.settle();
-                model.control(ControlAction::Rebase, Target::Identity(identity(&text).unwrap()), None);
+                model.control(ControlAction::Accept, Target::Identity(identity(&text).unwrap()), None);
             },
             "unchanged",
             "unchanged",

@@ -384,7 +384,7 @@ impl Writer {
                 let Some((key, report)) = wanted.get_key_value(entry.key.as_str()) else { return };
                 let held = read::<OrderReport>(&entry).map(|held| OrderReport {
                     updated: None,
-                    next_by: None,
+                    next_report_by: None,
                     ..held
                 });
                 // One that still goes on is written again: its promise to be renewed was made by an earlier agent.

@@ -14,7 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use crate::domain::keys::Keys;
+use crate::domain::keys::MARKER;
 
 /// What a store answers, some time later.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -74,8 +74,7 @@ impl Listing {
     /// Consul leaves out of a listing what the token may not read, so an answer proves something only
     /// when it holds the marker.
     pub fn without_marker(mut self, prefix: &str) -> Option<Self> {
-        let marker = Keys::marker(prefix);
-        let at = self.entries.iter().position(|entry| entry.key == marker)?;
+        let at = self.entries.iter().position(|entry| entry.key.strip_prefix(prefix) == Some(MARKER))?;
         self.entries.remove(at);
         Some(self)
     }
@@ -259,7 +258,7 @@ mod tests {
 
     #[test]
     fn keys_that_mean_something_else_on_the_way_are_refused() {
-        for good in ["a", "a/b", "hostler/orders/hosts/db 1/_hostler", "a/..b"] {
+        for good in ["a", "a/b", "hostler/hosts/db 1/_hostler", "a/..b"] {
             assert_eq!(bad_key(good), None, "{good}");
         }
         for bad in ["", "/", "/a", "a/", "a//b", "a/../b", "..", "./a", "a/.", "a\nb", &"x".repeat(513)] {

@@ -79,7 +79,7 @@ pub async fn serve(
             }
             Err(error) => {
                 let why = format!(
-                    "nobody can ask for measurements at {listen}: {error}; set `telemetry.listen`, or null for none"
+                    "metrics are unavailable: cannot listen on {listen}: {error}; set `telemetry.listen`, or null for none"
                 );
                 let news =
                     trouble.send_if_modified(|known| known.replace(why.clone()).as_ref() != Some(&why));

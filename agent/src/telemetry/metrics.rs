@@ -330,7 +330,7 @@ mod tests {
             ready: true,
             conditions: [("disk", 1), ("store", 0)].into(),
             phases: [("failed", 1), ("waiting", 2)].into(),
-            waiting: [("older run", 0), ("window", 2)].into(),
+            waiting: [("previous_run", 0), ("window", 2)].into(),
             held: [("repeated", 0)].into(),
             runs,
             executing: 1,

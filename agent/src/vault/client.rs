@@ -234,7 +234,7 @@ impl Client {
             204 | 202 => Ok(Value::Null),
             200 => match serde_json::from_slice(&body) {
                 Ok(value @ Value::Object(_)) => Ok(value),
-                _ => Err(away("what answers there is no Vault".to_owned())),
+                _ => Err(away("the server is not Vault".to_owned())),
             },
             _ => Err(self.refusal(status, after, &body, action)),
         }

@@ -83,7 +83,7 @@ mod tests {
     fn it_arrives_as_it_was_sent() {
         let server = Server {
             address: "http://v:1".into(),
-            standbys: Vec::new(),
+            failover_addresses: Vec::new(),
             ca_file: None,
             client: None,
             namespace: None,

@@ -121,7 +121,7 @@ pub struct Vault {
     client: Client,
     auth: Auth,
     run_policies: Option<Vec<String>>,
-    watch_every: Duration,
+    secret_poll_interval: Duration,
     held: Mutex<Held>,
     standing: watch::Sender<SessionState>,
     kick: Notify,
@@ -140,7 +140,7 @@ impl Vault {
             client: Client::new(settings.server)?,
             auth: settings.auth,
             run_policies: settings.run_policies,
-            watch_every: settings.watch_every,
+            secret_poll_interval: settings.secret_poll_interval,
             held: Mutex::default(),
             standing: watch::channel(SessionState::Starting).0,
             kick: Notify::new(),
@@ -230,7 +230,7 @@ impl Vault {
             let news = *known != standing;
             if news {
                 match &standing {
-                    SessionState::Unavailable(why) => tracing::warn!("secrets are not to be had: {why}"),
+                    SessionState::Unavailable(why) => tracing::warn!("Vault is unavailable: {why}"),
                     _ => tracing::info!("logged in to Vault at {}", self.client.server().address),
                 }
                 *known = standing;
@@ -344,8 +344,8 @@ impl Vault {
     }
 
     /// How often watched secrets are looked at.
-    pub fn watch_every(&self) -> Duration {
-        self.watch_every
+    pub fn secret_poll_interval(&self) -> Duration {
+        self.secret_poll_interval
     }
 
     /// The agent's own token, if it has one.

@@ -131,10 +131,10 @@ fn take(answer: &mut Value, fields: &[(&Name, &SecretAt)], got: &mut Got) -> Res
             Some(value) => Secret::new(value.to_string()),
         };
         let length = value.reveal().len();
-        if length == 0 || (length < secret::SHORTEST && !wanted.allow_short) {
+        if length == 0 || (length < secret::SHORTEST && !wanted.allow_short_secret) {
             return Err(format!(
                 "{at} fewer than {} bytes in `{}`, which cannot be kept out of outputs: take a longer one, or say \
-                 `allow_short: true` in the task",
+                 `allow_short_secret: true` in the task",
                 secret::SHORTEST,
                 wanted.field
             ));
@@ -228,7 +228,7 @@ mod tests {
         SecretAt {
             path: path.into(),
             field: field.into(),
-            allow_short: false,
+            allow_short_secret: false,
             version: VersionSelector::Newest,
         }
     }

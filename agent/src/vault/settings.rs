@@ -26,7 +26,9 @@ pub enum BadVaultSettings {
     #[error("vault: a client certificate and its key go together; only the {0} is given")]
     Pair(&'static str),
     /// A way back to plain text.
-    #[error("`vault.standbys` names {0:?}: with https in `vault.address` all others are https as well")]
+    #[error(
+        "`vault.failover_addresses` names {0:?}: with https in `vault.address` all others are https as well"
+    )]
     Plain(String),
     /// Policies.
     #[error("`vault.run_policies` names at least one policy, and never root: or leave it out")]
@@ -38,7 +40,7 @@ pub enum BadVaultSettings {
     #[error("vault: nothing says how to log in: set `vault.auth`, or VAULT_TOKEN")]
     NoAuth,
     /// An interval.
-    #[error("`vault.watch_every` is {0}: at least 1s")]
+    #[error("`vault.secret_poll_interval` is {0}: at least 1s")]
     WatchEvery(Span),
     /// A flag of the environment.
     #[error("VAULT_SKIP_VERIFY is {0:?}; write true or false")]
@@ -96,7 +98,7 @@ impl SecretIdAt {
 #[serde(default, deny_unknown_fields)]
 pub struct VaultLayer {
     address: Option<String>,
-    standbys: Option<Vec<String>>,
+    failover_addresses: Option<Vec<String>>,
     run_policies: Option<Vec<String>>,
     ca_file: Option<PathBuf>,
     client_cert: Option<PathBuf>,
@@ -104,7 +106,7 @@ pub struct VaultLayer {
     namespace: Option<String>,
     verify: Option<bool>,
     auth: Option<AuthFile>,
-    watch_every: Option<Span>,
+    secret_poll_interval: Option<Span>,
     #[serde(skip)]
     token: Option<Secret>,
     /// Where the secret id is that the configuration does not name.
@@ -144,7 +146,7 @@ pub struct Server {
     pub address: String,
     /// The other servers of the same cluster: asked where nobody listens at the first, and followed to by redirects.
     #[serde(default)]
-    pub standbys: Vec<String>,
+    pub failover_addresses: Vec<String>,
     /// The authorities that sign the server's certificate, PEM; the system's own if missing.
     pub ca_file: Option<PathBuf>,
     /// The client certificate with its key, both PEM files.
@@ -165,7 +167,7 @@ pub struct VaultSettings {
     /// The policies of tokens for runs; `None`: the agent's own.
     pub run_policies: Option<Vec<String>>,
     /// How often watched secrets are looked at.
-    pub watch_every: Duration,
+    pub secret_poll_interval: Duration,
 }
 
 /// An address without anything behind it.
@@ -193,7 +195,7 @@ fn is_tls(address: &str) -> bool {
 impl Server {
     /// All addresses, the first one first.
     pub fn addresses(&self) -> impl Iterator<Item = &str> {
-        [&self.address].into_iter().chain(&self.standbys).map(String::as_str)
+        [&self.address].into_iter().chain(&self.failover_addresses).map(String::as_str)
     }
 
     /// The configured address that a redirect from another one leads to. The token goes along, so it leads nowhere
@@ -208,7 +210,7 @@ impl Server {
             }
             Some(known) => Ok(known.to_owned()),
             None => Err(format!(
-                "it sends to {}, which is not configured: not followed; name it in `vault.standbys` if it is one of the \
+                "it sends to {}, which is not configured: not followed; name it in `vault.failover_addresses` if it is one of the \
                  cluster",
                 target.ascii_serialization()
             )),
@@ -232,7 +234,7 @@ impl VaultLayer {
         };
         Ok(Self {
             address: text("VAULT_ADDR"),
-            standbys: None,
+            failover_addresses: None,
             run_policies: None,
             ca_file: path("VAULT_CACERT"),
             client_cert: path("VAULT_CLIENT_CERT"),
@@ -240,7 +242,7 @@ impl VaultLayer {
             namespace: text("VAULT_NAMESPACE"),
             verify,
             auth: None,
-            watch_every: None,
+            secret_poll_interval: None,
             token: text("VAULT_TOKEN").map(Secret::new),
             secret_ids: Vec::new(),
         })
@@ -270,7 +272,7 @@ impl VaultLayer {
         };
         Self {
             address: self.address.or(lower.address),
-            standbys: self.standbys.or(lower.standbys),
+            failover_addresses: self.failover_addresses.or(lower.failover_addresses),
             run_policies: self.run_policies.or(lower.run_policies),
             ca_file: self.ca_file.or(lower.ca_file),
             client_cert,
@@ -278,7 +280,7 @@ impl VaultLayer {
             namespace: self.namespace.or(lower.namespace),
             verify: self.verify.or(lower.verify),
             auth: self.auth.or(lower.auth),
-            watch_every: self.watch_every.or(lower.watch_every),
+            secret_poll_interval: self.secret_poll_interval.or(lower.secret_poll_interval),
             token: self.token.or(lower.token),
             secret_ids: if self.secret_ids.is_empty() { lower.secret_ids } else { self.secret_ids },
         }
@@ -291,14 +293,16 @@ impl VaultLayer {
 
     /// The settings; `None` where nothing names a server: the host has no Vault.
     pub fn settle(self) -> Result<Option<VaultSettings>, BadVaultSettings> {
-        let says_more = self.auth.is_some() || self.standbys.is_some() || self.run_policies.is_some();
+        let says_more =
+            self.auth.is_some() || self.failover_addresses.is_some() || self.run_policies.is_some();
         let Some(address) = self.address else {
             return if says_more { Err(BadVaultSettings::NoAddress) } else { Ok(None) };
         };
         let address = checked(&address)?;
-        let standbys = self.standbys.unwrap_or_default();
-        let standbys = standbys.iter().map(|standby| checked(standby)).collect::<Result<Vec<_>, _>>()?;
-        if let Some(plain) = standbys.iter().find(|standby| is_tls(&address) && !is_tls(standby)) {
+        let failover_addresses = self.failover_addresses.unwrap_or_default();
+        let failover_addresses =
+            failover_addresses.iter().map(|standby| checked(standby)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(plain) = failover_addresses.iter().find(|standby| is_tls(&address) && !is_tls(standby)) {
             return Err(BadVaultSettings::Plain(plain.clone()));
         }
         if self.run_policies.as_ref().is_some_and(|all| all.is_empty() || all.iter().any(|one| one == "root"))
@@ -331,19 +335,24 @@ impl VaultLayer {
             Some(AuthFile { approle: None, cert: None, token_file: Some(path) }) => Auth::TokenFile(path),
             Some(_) => return Err(BadVaultSettings::Auth),
         };
-        let watch_every = self.watch_every.unwrap_or(WATCH_EVERY);
-        if watch_every < Span::secs(1) {
-            return Err(BadVaultSettings::WatchEvery(watch_every));
+        let secret_poll_interval = self.secret_poll_interval.unwrap_or(WATCH_EVERY);
+        if secret_poll_interval < Span::secs(1) {
+            return Err(BadVaultSettings::WatchEvery(secret_poll_interval));
         }
         let server = Server {
             address,
-            standbys,
+            failover_addresses,
             ca_file: self.ca_file,
             client,
             namespace: self.namespace,
             verify: self.verify.unwrap_or(true),
         };
-        Ok(Some(VaultSettings { server, auth, run_policies: self.run_policies, watch_every: watch_every.0 }))
+        Ok(Some(VaultSettings {
+            server,
+            auth,
+            run_policies: self.run_policies,
+            secret_poll_interval: secret_poll_interval.0,
+        }))
     }
 }
 
@@ -384,9 +393,9 @@ mod tests {
 
     #[test]
     fn a_redirect_leads_to_configured_addresses_only_and_never_away_from_tls() {
-        let server = |address: &str, standbys: &[&str]| Server {
+        let server = |address: &str, failover_addresses: &[&str]| Server {
             address: address.into(),
-            standbys: standbys.iter().map(|one| (*one).into()).collect(),
+            failover_addresses: failover_addresses.iter().map(|one| (*one).into()).collect(),
             ca_file: None,
             client: None,
             namespace: None,
@@ -430,11 +439,11 @@ mod tests {
             assert!(error.contains(word), "{error}");
         }
         for (more, word) in [
-            (r#""standbys": ["http://h:2"]"#, "all others are https"),
-            (r#""standbys": ["h:2"]"#, "vault.address"),
+            (r#""failover_addresses": ["http://h:2"]"#, "all others are https"),
+            (r#""failover_addresses": ["h:2"]"#, "vault.address"),
             (r#""run_policies": []"#, "run_policies"),
             (r#""run_policies": ["a", "root"]"#, "never root"),
-            (r#""watch_every": "0s""#, "at least 1s"),
+            (r#""secret_poll_interval": "0s""#, "at least 1s"),
         ] {
             let text = format!(r#"{{"address": "https://h:1", "auth": {{"cert": {{}}}}, {more}}}"#);
             let layer: VaultLayer = serde_json::from_str(&text).unwrap();

@@ -61,8 +61,19 @@ fn a_run_and_what_the_host_says_of_it() {
     assert_snapshot!("act-retry", screen(&bench, &["retry", "bad", "--host", "db1"]));
     let document = bench.run(&["run", "good", "--host", "db1", "--json"]).ends(0).fits("run");
     assert_snapshot!("json-run", steady_json(&bench, document));
-    let group =
-        ["run", "good", "--group", "hana", "--spread", "0s", "--order", "g", "--yes-to", "1", "--json"];
+    let group = [
+        "run",
+        "good",
+        "--group",
+        "hana",
+        "--spread",
+        "0s",
+        "--order",
+        "g",
+        "--confirm-hosts",
+        "1",
+        "--json",
+    ];
     let document = bench.run(&group).ends(0).fits("run_group");
     assert_snapshot!("json-run_group", steady_json(&bench, document));
 }
@@ -79,13 +90,13 @@ fn acts_on_what_a_host_holds_does_and_cannot_tell() {
     }
     bench.start();
     let held = |order: &'static str| {
-        bench.until(&["status", order], "held", |done| done.out.contains("first sight"));
+        bench.until(&["status", order], "held", |done| done.out.contains("preexisting"));
     };
     held("early");
     held("old");
     assert_snapshot!("act-held", screen(&bench, &["status", "old"]));
     assert_snapshot!("act-release", screen(&bench, &["release", "early", "--host", "db1"]));
-    assert_snapshot!("act-rebase", screen(&bench, &["rebase", "old", "--host", "db1"]));
+    assert_snapshot!("act-accept", screen(&bench, &["accept", "old", "--host", "db1"]));
     bench.run(&["order", "put", "slow", "--host", "db1", "--task", "slow"]).ends(0);
     bench.until(&["status", "slow"], "running", |done| done.out.contains("running"));
     assert_snapshot!("act-cancel", screen(&bench, &["cancel", "slow", "--host", "db1", "--reason", "test"]));

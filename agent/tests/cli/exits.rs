@@ -70,7 +70,7 @@ fn every_documented_exit_status_is_reached() {
     let waiting = waiting.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     bench.until(&["order", "list"], "the order", |done| done.out.contains("early"));
     bench.start();
-    ends(16, waiting.wait_with_output().unwrap().into()).says("first sight");
+    ends(16, waiting.wait_with_output().unwrap().into()).says("preexisting");
 
     bench.run(&["enroll", "db2"]).ends(0);
     ends(19, bench.run(&["run", "good", "--host", "db2", "--wait", "0s"]));

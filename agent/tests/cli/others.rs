@@ -21,7 +21,8 @@ fn nobody_undoes_what_somebody_else_wants_unasked() {
     bench.run(&["freeze", "hana", "--by", "bob", "--replace"]).ends(0);
     bench.run(&["thaw", "hana", "--by", "alice"]).ends(6).says("bob");
     bench.run(&["thaw", "hana", "--by", "alice", "--of-others"]).ends(0);
-    fs::write(bench.path("store/hostler/freeze/hana"), "by: alice\nuntil: 2001-01-01T00:00:00Z").unwrap();
+    fs::write(bench.path("store/hostler/groups/hana/freeze"), "by: alice\nuntil: 2001-01-01T00:00:00Z")
+        .unwrap();
     bench.run(&["freeze", "hana", "--by", "bob"]).ends(0);
 
     bench.run(&["order", "put", "nightly", "--host", "db1", "--task", "good", "--by", "alice"]).ends(0);
@@ -52,18 +53,19 @@ fn an_order_from_a_file_says_who_wrote_it() {
 #[test]
 fn what_is_no_order_is_listed_with_its_reason() {
     let bench = Bench::new();
-    let at = |key: &str| bench.path(&format!("store/hostler/orders/hosts/db1/{key}"));
+    let at = |key: &str| bench.path(&format!("store/hostler/hosts/db1/orders/{key}"));
+    fs::create_dir_all(at("")).unwrap();
     for key in ["Backup", "backup ", "x.bak", "loose"] {
         fs::write(at(key), "task: good").unwrap();
     }
     let loose = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     fs::set_permissions(at("loose"), loose).unwrap();
     let list = bench.run(&["order", "list"]).ends(0);
-    for text in ["(broken)", "Backup", "\"backup \"", "x.bak", "loose"] {
+    for text in ["(broken)", "orders/Backup", "\"orders/backup \"", "x.bak", "loose"] {
         assert!(list.out.contains(text), "{text:?} is not in:\n{}", list.out);
     }
     let check = bench.run(&["check"]);
-    for text in ["hosts/db1/Backup", "\"hostler/orders/hosts/db1/backup \"", "x.bak", "chmod go-w"] {
+    for text in ["hosts/db1/orders/Backup", "\"hostler/hosts/db1/orders/backup \"", "x.bak", "chmod go-w"] {
         assert!(check.out.contains(text), "{text:?} is not in:\n{}", check.out);
     }
 }
@@ -71,10 +73,11 @@ fn what_is_no_order_is_listed_with_its_reason() {
 #[test]
 fn a_control_that_reaches_some_hosts_only_names_them() {
     let bench = fleet();
-    let controls = |host: &str| bench.path(&format!("store/hostler/control/hosts/{host}/backup"));
+    let controls = |host: &str| bench.path(&format!("store/hostler/hosts/{host}/control/backup"));
     // The folder of this host's controls cannot be made, whoever asks: a file is in its place.
+    fs::create_dir_all(controls("db2").parent().unwrap()).unwrap();
     fs::write(controls("db2"), "").unwrap();
-    let retry = ["retry", "backup", "--group", "hana", "--wait", "0s", "--yes-to", "3"];
+    let retry = ["retry", "backup", "--group", "hana", "--answer-timeout", "0s", "--confirm-hosts", "3"];
     let done = bench.run(&retry).ends(4);
     assert_eq!(done.err.lines().count(), 1, "{}", done.err);
     done.says("retry is written for db1, which carry it out, and not for db2, db4: ").says("--host");
@@ -130,7 +133,7 @@ fn the_running_agent_says_whether_it_is_ready() {
     let json = bench.run(&["check", "--ready", "--json"]).ends(0).fits("check_ready");
     assert_eq!(json["ready"], true);
     // Its marker is gone: nothing new starts.
-    let marker = bench.path("store/hostler/orders/hosts/db1/_hostler");
+    let marker = bench.path("store/hostler/hosts/db1/_hostler");
     fs::rename(&marker, bench.path("marker")).unwrap();
     bench
         .until(&["check", "--ready"], "not ready", |done| done.code == 1 && done.out.contains("not ready: "));

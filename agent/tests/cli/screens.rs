@@ -45,32 +45,32 @@ pub(crate) fn fleet() -> Bench {
         fs::write(path, text).unwrap();
     };
     put(
-        "orders/groups/hana/backup",
+        "groups/hana/orders/backup",
         "task: postgres-backup\nparams: {cluster: main}\nby: alice\nreason: CHG1\n".into(),
     );
-    put("orders/hosts/db1/broken", "tsk: x".into());
-    put("orders/hosts/db8/backup", "skip: true".into());
+    put("hosts/db1/orders/broken", "tsk: x".into());
+    put("hosts/db8/orders/backup", "skip: true".into());
     let list = bench.run(&["order", "list", "--json"]).ends(0).fits("order_list");
     let identity =
         list.as_array().unwrap().iter().find(|order| order["order"] == "groups/hana/backup").unwrap();
     let identity = identity["identity"].as_str().unwrap();
     let never = "2999-01-01T00:00:00Z";
-    let agent = |host: &str, next_by: &str, conditions: &str, phase: &str| {
+    let agent = |host: &str, next_report_by: &str, conditions: &str, phase: &str| {
         put(
             &format!("reports/agents/{host}"),
             format!(
-                r#"{{"version": 1, "host": "{host}", "id": "x", "machine": "m", "hostler": "0.1.0", "boot": "b", "groups": ["hana", "all"],
-                    "conditions": [{conditions}], "seen": {{}}, "audit": {{"n": 1, "hash": ""}}, "controls": {{}}, "orders": {{"backup": "{phase}"}}, "next_by": "{next_by}"}}"#
+                r#"{{"version": 1, "host": "{host}", "id": "x", "machine": "m", "agent_version": "0.1.0", "boot": "b", "groups": ["hana", "all"],
+                    "conditions": [{conditions}], "observed_index": {{}}, "audit": {{"n": 1, "hash": ""}}, "controls": {{}}, "orders": {{"backup": "{phase}"}}, "next_report_by": "{next_report_by}"}}"#
             ),
         );
     };
     let run = "01JD8000000000000000000000";
-    let report = |host: &str, phase: &str, next_by: &str, more: &str| {
+    let report = |host: &str, phase: &str, next_report_by: &str, more: &str| {
         put(
             &format!("reports/orders/{host}/backup"),
             format!(
                 r#"{{"version": 1, "host": "{host}", "order": "backup", "source": "groups/hana", "identity": "{identity}", "phase": "{phase}", "epoch": 1,
-                    "cause": "placed", "task": "postgres-backup@3", "since": "2030-01-01T10:00:00Z", "next_by": "{next_by}"{more}}}"#
+                    "trigger": "placed", "task": "postgres-backup@3", "since": "2030-01-01T10:00:00Z", "next_report_by": "{next_report_by}"{more}}}"#
             ),
         );
     };
@@ -100,7 +100,7 @@ pub(crate) fn fleet() -> Bench {
         "db4",
         "held",
         never,
-        r#", "reason": "first sight", "message": "it was there before this host remembers anything: hostler release backup --host db4""#,
+        r#", "reason": "preexisting", "message": "it was there before this host remembers anything: hostler release backup --host db4""#,
     );
     agent("db5", "2020-01-01T00:00:00Z", "", "running");
     report(
@@ -118,7 +118,7 @@ pub(crate) fn fleet() -> Bench {
     );
     put(
         &format!("reports/runs/db2/{run}"),
-        r#"{"version": 1, "order": "backup", "source": "groups/hana", "cause": "placed", "task": "postgres-backup@3", "phase": "failed", "epoch": 1,
+        r#"{"version": 1, "order": "backup", "source": "groups/hana", "trigger": "placed", "task": "postgres-backup@3", "phase": "failed", "epoch": 1,
             "started": "2030-01-01T09:30:00Z", "ended": "2030-01-01T10:00:00Z", "exit_code": 3, "error": "step upload: exit status 3", "tail": "no space left on device"}"#
             .into(),
     );
@@ -145,7 +145,7 @@ fn tables() {
         ("status-silent", &["status", "backup", "--host", "db5"]),
         ("status-not-seen", &["status", "backup", "--host", "db7"]),
         ("cancel-nothing", &["cancel", "backup", "--host", "db1"]),
-        ("cancel-no-answer", &["cancel", "backup", "--host", "db6", "--wait", "0s"]),
+        ("cancel-no-answer", &["cancel", "backup", "--host", "db6", "--answer-timeout", "0s"]),
         ("cancel-group", &["cancel", "backup", "--group", "hana"]),
         ("check-store-only", &["check", "--store-only"]),
         ("order-list", &["order", "list"]),
@@ -226,7 +226,7 @@ fn documents() {
         ("enroll", &["enroll", "db9", "--json"]),
         ("freeze", &["freeze", "hana", "--json"]),
         ("thaw", &["thaw", "hana", "--json"]),
-        ("control", &["cancel", "backup", "--host", "db6", "--wait", "0s", "--json"]),
+        ("control", &["cancel", "backup", "--host", "db6", "--answer-timeout", "0s", "--json"]),
         ("check", &["check", "--json", "--store-only"]),
     ] {
         let document = bench.run(arguments).fits(definition);

@@ -16,7 +16,7 @@ fn an_order_goes_from_put_to_done_and_is_told_of_on_all_ways() {
     let status = bench.until(&["status", "o", "--json"], "done", |done| done.code == 0).fits("status_rows");
     assert_eq!(status["all_done"], true);
     let row = &status["hosts"][0];
-    assert_eq!((&row["standing"], &row["place"]), (&"done".into(), &"hosts/db1".into()));
+    assert_eq!((&row["status"], &row["place"]), (&"done".into(), &"hosts/db1".into()));
     assert_eq!(row["report"]["outputs"]["answer"], "42");
     let run = row["report"]["run"].as_str().unwrap().to_owned();
     bench.run(&["status", "o"]).ends(0).says("succeeded").says("answer = 42");
@@ -127,17 +127,17 @@ fn a_group_is_asked_for_by_its_number_and_done_when_each_member_is() {
     bench.run(&["enroll", "db2"]).ends(0);
     let put = ["order", "put", "g", "--group", "all", "--task", "good", "--spread", "0s"];
     bench.run(&put).ends(6).says("groups/all has 2 known hosts");
-    bench.run(&[&put[..], &["--yes-to", "7"]].concat()).ends(6).says("not 7");
+    bench.run(&[&put[..], &["--confirm-hosts", "7"]].concat()).ends(6).says("not 7");
     bench.run(&["order", "list", "--json"]).ends(0).says("[]");
-    bench.run(&[&put[..], &["--yes-to", "2"]].concat()).ends(0);
+    bench.run(&[&put[..], &["--confirm-hosts", "2"]].concat()).ends(0);
     let status = bench.until(&["status", "g", "--group", "all"], "one done", |done| {
-        done.out.contains("1 done, 1 not seen")
+        done.out.contains("1 done, 1 no report")
     });
     status.ends(1).says("db2   g").says("the agent has never reported");
     bench.run(&["status", "g", "--host", "db1"]).ends(0);
     bench.run(&["status", "g", "--group", "hana"]).ends(0);
     bench.with_input(&["order", "put", "g", "-", "--host", "db2"], "skip: true").ends(0);
-    bench.run(&["status", "g", "--host", "db2"]).ends(1).says("not seen");
+    bench.run(&["status", "g", "--host", "db2"]).ends(1).says("no report");
     bench.run(&["run", "good", "--host", "db2", "--wait", "0s"]).ends(19).says("has never reported");
 }
 
@@ -148,14 +148,14 @@ fn a_host_is_in_a_group_by_its_enrolment_and_not_by_its_own_word() {
     bench.run(&["enroll", "db3"]).ends(0);
     let reports = bench.path("store/hostler/reports/agents");
     fs::create_dir_all(&reports).unwrap();
-    let report = r#"{"version": 1, "host": "db3", "id": "x", "machine": "m", "hostler": "0.1.0", "boot": "b",
-        "groups": ["hana", "all"], "conditions": [], "seen": {}, "controls": {}, "orders": {},
-        "next_by": "2999-01-01T00:00:00Z"}"#;
+    let report = r#"{"version": 1, "host": "db3", "id": "x", "machine": "m", "agent_version": "0.1.0", "boot": "b",
+        "groups": ["hana", "all"], "conditions": [], "observed_index": {}, "controls": {}, "orders": {},
+        "next_report_by": "2999-01-01T00:00:00Z"}"#;
     fs::write(reports.join("db3"), report).unwrap();
     let put = ["order", "put", "g", "--group", "hana", "--task", "good", "--spread", "0s"];
-    let one = bench.run(&[&put[..], &["--yes-to", "2"]].concat());
+    let one = bench.run(&[&put[..], &["--confirm-hosts", "2"]].concat());
     one.ends(6).says("1 known host").says("not 2").says("not counted: db3 reports to be in group hana");
-    bench.run(&[&put[..], &["--yes-to", "1"]].concat()).ends(0);
+    bench.run(&[&put[..], &["--confirm-hosts", "1"]].concat()).ends(0);
     bench.until(&["status", "g", "--group", "hana"], "all done", |done| done.code == 0);
     let status =
         bench.run(&["status", "g", "--group", "hana"]).ends(0).says("hostler enroll db3 --group hana");
@@ -163,7 +163,7 @@ fn a_host_is_in_a_group_by_its_enrolment_and_not_by_its_own_word() {
     // An enrolment without groups changes none; one with groups takes the host in.
     bench.run(&["enroll", "db1"]).ends(0);
     bench.run(&["enroll", "db3", "--group", "hana"]).ends(0);
-    bench.run(&[&put[..], &["--yes-to", "1"]].concat()).ends(6).says("2 known hosts");
+    bench.run(&[&put[..], &["--confirm-hosts", "1"]].concat()).ends(6).says("2 known hosts");
 }
 
 #[test]
@@ -203,12 +203,15 @@ fn what_reports_say_never_reaches_the_terminal_as_a_command() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     };
-    put("orders/hosts/db1/o", "task: good\nreason: \"\\e[2J\"");
+    put("hosts/db1/orders/o", "task: good\nreason: \"\\e[2J\"");
     put(
         "reports/orders/db1/o",
         r#"{"phase":"\u001b[2J\u009b","error":"a\nb\u202e","tail":"x\u001b]0;t\u0007"}"#,
     );
-    put("reports/agents/db1", r#"{"hostler":"\u001b[2J","conditions":["a\u0000b"]}"#);
+    put(
+        "reports/agents/db1",
+        r#"{"agent_version":"\u001b[2J","conditions":[{"type":"store","message":"a\u0000b"}]}"#,
+    );
     put("reports/orders/db1/broken", "{");
     put("reports/runs/db1/01JD8000000000000000000000", r#"{"order":"o","tail":"\u001b[2J"}"#);
     for arguments in [
@@ -263,7 +266,7 @@ fn check_names_what_is_wrong_with_its_cure() {
         of.map(|check| check["level"].as_str().unwrap().to_owned()).collect()
     };
     let good = bench.run(&["check", "--json"]).ends(0).fits("check");
-    assert_eq!(level(&good, "markers"), ["ok"; 5]);
+    assert_eq!(level(&good, "markers"), ["ok"; 3]);
     assert_eq!(level(&good, "rights"), ["ok"; 3]);
     for (name, expected) in
         [("state folder", "ok"), ("launcher", "warn"), ("dir store", "warn"), ("tasks", "ok")]
@@ -274,17 +277,21 @@ fn check_names_what_is_wrong_with_its_cure() {
     assert!(!bench.path("store/hostler/reports/runs/db1/_check").exists());
 
     fs::set_permissions(bench.path("state"), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::remove_file(bench.path("store/hostler/freeze/_hostler")).unwrap();
+    fs::remove_file(bench.path("store/hostler/groups/hana/_hostler")).unwrap();
     fs::write(bench.path("tasks/bad/task.yml"), "name: bad").unwrap();
     let bad = bench.run(&["check"]).ends(1);
-    let bad =
-        bad.says("chmod 0711").says("hostler/freeze/ has no marker").says("hostler enroll db1 --group hana");
+    let bad = bad
+        .says("chmod 0711")
+        .says("hostler/groups/hana/ has no marker")
+        .says("hostler enroll db1 --group hana");
     bad.says("hostler task lint bad");
-    let seen = bench.run(&["check", "--store-only"]).ends(0).says("may write orders");
+    let seen = bench.run(&["check", "--store-only"]).ends(0).says("may write to hosts");
     assert!(!seen.out.contains("it freezes nothing"), "{}", seen.out);
     // A freeze of a group that nobody is in keeps nothing from starting.
     for group in ["hanna", "hana"] {
-        fs::write(bench.path(&format!("store/hostler/freeze/{group}")), "reason: year end").unwrap();
+        let folder = bench.path(&format!("store/hostler/groups/{group}"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("freeze"), "reason: year end").unwrap();
     }
     let seen = bench.run(&["check", "--store-only"]).ends(0).says("did you mean hana?");
     assert_eq!(seen.out.matches("it freezes nothing").count(), 1, "{}", seen.out);
@@ -308,7 +315,7 @@ fn the_policy_can_be_printed_without_a_store() {
     );
     let json = bench.run(&["enroll", "db9", "--policy-only", "--json"]).ends(0).fits("enroll");
     assert_eq!(json["written"], Value::Array(vec![]));
-    assert!(!bench.path("store/hostler/orders/hosts/db9").exists());
+    assert!(!bench.path("store/hostler/hosts/db9").exists());
 }
 
 #[test]
@@ -356,7 +363,7 @@ fn a_task_can_be_tried_with_secrets_from_a_file() {
     };
     let done = tried("password: s3cret-value").ends(0).says("it is [redacted]").says("12\n");
     assert!(!done.out.contains("s3cret") && !done.err.contains("s3cret"), "{}{}", done.out, done.err);
-    tried("password: short").ends(10).says("allow_short");
+    tried("password: short").ends(10).says("allow_short_secret");
     tried("other: s3cret-value").ends(10).says("secret password, which was not given");
     tried("password: [1]").ends(3).says("secrets.yml:1:");
     bench.run(&["task", "try", "secret"]).ends(10).says("without --secrets");
@@ -368,13 +375,13 @@ fn an_order_for_a_group_is_watched_on_each_of_its_hosts() {
     let mut bench = Bench::new();
     bench.start();
     let run = ["run", "good", "--group", "hana", "--spread", "0s"];
-    bench.run(&run).ends(6).says("--yes-to 1");
-    bench.run(&[&run[..], &["--yes-to", "1"]].concat()).ends(0).says("succeeded");
-    let done = bench.run(&[&run[..], &["--yes-to", "1", "--json"]].concat()).ends(0);
+    bench.run(&run).ends(6).says("--confirm-hosts 1");
+    bench.run(&[&run[..], &["--confirm-hosts", "1"]].concat()).ends(0).says("succeeded");
+    let done = bench.run(&[&run[..], &["--confirm-hosts", "1", "--json"]].concat()).ends(0);
     assert_eq!(done.fits("run_group")["status"]["all_done"], true);
     bench.run(&["enroll", "db2"]).ends(0);
-    let all = ["run", "good", "--group", "all", "--spread", "0s", "--yes-to", "2", "--wait", "3s"];
-    bench.run(&all).ends(18).says("1 done, 1 not seen").says("to end it: hostler cancel good --group all");
+    let all = ["run", "good", "--group", "all", "--spread", "0s", "--confirm-hosts", "2", "--wait", "3s"];
+    bench.run(&all).ends(18).says("1 done, 1 no report").says("to end it: hostler cancel good --group all");
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl Flipped {
         // An order that stands before a host's first look is held: an agent may take longer to start than we take to write.
         eventually(DEFAULT_TIMEOUT, || host.agent_report().map(drop).ok_or_else(|| host.log_tail()));
         let (key, report) =
-            (format!("hostler/orders/hosts/{name}/flip"), format!("hostler/reports/orders/{name}/flip"));
+            (format!("hostler/hosts/{name}/orders/flip"), format!("hostler/reports/orders/{name}/flip"));
         let mut flipped =
             Self { host, _runtime: runtime, mark, report, key, revision: 0, last: String::new() };
         flipped.flip(consul);

@@ -4,6 +4,7 @@ use hostler::cli::policy;
 use hostler::domain::ids::RunId;
 use hostler::domain::keys::Keys;
 use hostler::domain::name::Name;
+use hostler::domain::source::Source;
 use hostler::store::consul::service::{self, Health, Service};
 use hostler::store::{LONGEST_WAIT, Read, Store, StoreError, When};
 use hostler_contract::{LONG, block, client_with};
@@ -17,12 +18,14 @@ fn a_host_can_do_its_work_and_touch_no_other() {
     // One name is the beginning of the other: a prefix without its slash would take in both.
     let (host, other, order) = (name("db1"), name("db10"), name("backup"));
     let groups = [name("all"), name("hana")];
-    let mut reads = vec![keys.host_orders(&host), keys.controls(&host), keys.freezes()];
-    reads.extend(groups.iter().map(|group| keys.group_orders(group)));
-    let foreign = [keys.host_orders(&other), keys.controls(&other), keys.group_orders(&name("hana2"))];
-    for prefix in reads.iter().chain(&foreign) {
-        consul.put(&Keys::marker(prefix), "{}");
+    let mut sources = vec![Source::Host(host.clone())];
+    sources.extend(groups.iter().cloned().map(Source::Group));
+    let foreign = [Source::Host(other.clone()), Source::Group(name("hana2"))];
+    for source in sources.iter().chain(&foreign) {
+        consul.put(&keys.marker(source), "{}");
     }
+    let reads: Vec<String> = sources.iter().map(|source| keys.source(source)).collect();
+    let foreign = foreign.map(|source| keys.source(&source));
     let run = RunId::new(1, 1);
     let own = [keys.agent_report(&host), keys.order_report(&host, &order), keys.run_report(&host, run)];
     let others = [keys.agent_report(&other), keys.order_report(&other, &order), keys.run_report(&other, run)];
@@ -126,10 +129,11 @@ fn a_host_can_do_its_work_and_touch_no_other() {
     for key in &others {
         assert!(block(store.list(key)).unwrap().entries.is_empty(), "{key} is seen");
     }
-    let orders = reads.iter().chain(&foreign).map(|prefix| format!("{prefix}{order}"));
-    let markers = reads.iter().map(|prefix| Keys::marker(prefix));
+    let below = ["_hostler", "freeze", "orders/backup", "control/backup/x", "anything"];
+    let prefixes = reads.iter().chain(&foreign);
+    let orders = prefixes.flat_map(|prefix| below.map(|rest| format!("{prefix}{rest}")));
     let beside = [format!("{}x", keys.agent_report(&host)), "elsewhere".to_owned()];
-    for key in orders.chain(markers).chain(others).chain(beside) {
+    for key in orders.chain(others).chain(beside) {
         let before = consul.get(&key);
         let answers = [
             block(store.put(&key, b"bad".to_vec(), When::Always)).map(drop),

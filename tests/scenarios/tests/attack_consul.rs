@@ -65,7 +65,7 @@ fn host(name: &str, consul: &Consul) -> Host {
     host.counting_task("count", "once:x", "0");
     host.configure("groups: [a, b]\nclock: trusted");
     for group in ["a", "b"] {
-        consul.put(&format!("hostler/orders/groups/{group}/_hostler"), "{}");
+        consul.put(&format!("hostler/groups/{group}/_hostler"), "{}");
     }
     host
 }
@@ -76,12 +76,12 @@ fn p9_values_of_half_a_megabyte_in_every_prefix_fill_no_memory_and_stop_no_order
     let mut host = host("large", &consul);
     let large = "x".repeat(500_000);
     let prefixes = [
-        "orders/hosts/large/",
-        "orders/groups/a/",
-        "orders/groups/b/",
-        "orders/groups/all/",
-        "control/hosts/large/o/",
-        "freeze/other-",
+        "hosts/large/orders/",
+        "groups/a/orders/",
+        "groups/b/orders/",
+        "groups/all/orders/",
+        "hosts/large/control/o/",
+        "groups/b/other-",
     ];
     for prefix in prefixes {
         for n in 0..45 {
@@ -94,18 +94,18 @@ fn p9_values_of_half_a_megabyte_in_every_prefix_fill_no_memory_and_stop_no_order
     // Nothing is passed over in silence: the order of that name is refused, and its key is named.
     let refused = host.wait_for("big7", &["refused"]);
     assert!(refused["error"].as_str().is_some_and(|why| why.contains("65536")), "{refused}");
-    condition(&host, &["ignored: hostler/orders/hosts/large/big", "65536 bytes and was not read"]);
+    condition(&host, &["ignored: hostler/hosts/large/orders/big", "65536 bytes and was not read"]);
     // Each touch sends all of it again.
     for n in 0..2 {
         host.order("o", &format!("task: count\nrevision: 'r{n}'"));
         host.wait_completed("o", n + 2);
     }
     // One that is too large to be read freezes what it is a freeze of.
-    consul.put("hostler/freeze/b", &large);
+    consul.put("hostler/groups/b/freeze", &large);
     host.order("late", "task: count");
     let late = host.wait_for("late", &["waiting freeze"]);
     assert!(late.to_string().contains("65536"), "{late}");
-    consul.delete("hostler/freeze/b");
+    consul.delete("hostler/groups/b/freeze");
     host.wait_for("late", &["succeeded"]);
     small(&host);
 }
@@ -117,14 +117,14 @@ fn p10_a_flooded_group_holds_its_own_orders_and_no_others() {
     host.start();
     host.order("first", "task: count");
     host.wait_for("first", &["succeeded"]);
-    consul.put("hostler/orders/groups/a/waits", "task: count\nspread: 0s\nnot_before: 2999-01-01T00:00:00Z");
+    consul.put("hostler/groups/a/orders/waits", "task: count\nspread: 0s\nnot_before: 2999-01-01T00:00:00Z");
     host.wait_for("waits", &["waiting schedule"]);
     // No names of orders: those that are in sight before it is too much would each be refused, and take their time.
-    let flood = || (0..40_000).map(|n| format!("hostler/orders/groups/a/N{n}"));
+    let flood = || (0..40_000).map(|n| format!("hostler/groups/a/orders/N{n}"));
     transact(&consul, "set", flood(), "");
     // And more than one answer may have, in values that nobody reads.
     let large = "x".repeat(500_000);
-    let heap = || (0..80).map(|n| format!("hostler/orders/groups/a/_L{n}"));
+    let heap = || (0..80).map(|n| format!("hostler/groups/a/orders/_L{n}"));
     heap().for_each(|key| consul.put(&key, &large));
     for order in ["own", "own-anew"] {
         host.order(order, "task: count");
@@ -133,24 +133,24 @@ fn p10_a_flooded_group_holds_its_own_orders_and_no_others() {
         host.kill();
         host.start();
     }
-    condition(&host, &["too much to answer to list", "orders/groups/a/", "has no effect"]);
-    consul.put("hostler/orders/groups/a/unseen", "task: count\nspread: 0s");
+    condition(&host, &["too much to answer to list", "groups/a/orders/", "has no effect"]);
+    consul.put("hostler/groups/a/orders/unseen", "task: count\nspread: 0s");
     // Nearer and farther places go on, also after a restart, when nothing of the flooded one was ever read.
     for round in ["before", "after"] {
         host.order(&format!("own-{round}"), "task: count");
-        consul.put(&format!("hostler/orders/groups/b/b-{round}"), "task: count\nspread: 0s");
-        consul.put(&format!("hostler/orders/groups/all/all-{round}"), "task: count\nspread: 0s");
+        consul.put(&format!("hostler/groups/b/orders/b-{round}"), "task: count\nspread: 0s");
+        consul.put(&format!("hostler/groups/all/orders/all-{round}"), "task: count\nspread: 0s");
         for order in ["own", "b", "all"] {
             host.wait_for(&format!("{order}-{round}"), &["succeeded"]);
         }
         // An order that a nearer one may replace is not started before that is known.
-        consul.put(&format!("hostler/orders/groups/a/twice-{round}"), "skip: true");
-        consul.put(&format!("hostler/orders/groups/all/twice-{round}"), "task: count\nspread: 0s");
+        consul.put(&format!("hostler/groups/a/orders/twice-{round}"), "skip: true");
+        consul.put(&format!("hostler/groups/all/orders/twice-{round}"), "task: count\nspread: 0s");
         if round == "before" {
             small(&host);
             host.kill();
             host.start();
-            condition(&host, &["too much to answer to list", "orders/groups/a/"]);
+            condition(&host, &["too much to answer to list", "groups/a/orders/"]);
         }
     }
     assert!(host.effects("unseen").is_empty() && host.report("unseen").is_none());
@@ -171,18 +171,18 @@ fn p10_a_flooded_group_holds_its_own_orders_and_no_others() {
 fn p10_a_host_that_joins_beside_a_flooded_group_begins_with_its_other_orders() {
     let consul = Consul::dev();
     let mut host = host("joins", &consul);
-    let flood = || (0..40_000).map(|n| format!("hostler/orders/groups/a/N{n}"));
+    let flood = || (0..40_000).map(|n| format!("hostler/groups/a/orders/N{n}"));
     transact(&consul, "set", flood(), "");
-    consul.put("hostler/orders/groups/a/late", "task: count\nspread: 0s");
-    consul.put("hostler/orders/groups/a/twice", "skip: true");
+    consul.put("hostler/groups/a/orders/late", "task: count\nspread: 0s");
+    consul.put("hostler/groups/a/orders/twice", "skip: true");
     for order in ["far", "twice"] {
-        consul.put(&format!("hostler/orders/groups/all/{order}"), "task: count\nspread: 0s\non_join: run");
+        consul.put(&format!("hostler/groups/all/orders/{order}"), "task: count\nspread: 0s\non_join: run");
     }
-    host.put("hostler/orders/hosts/joins/before", "task: count");
+    host.put("hostler/hosts/joins/orders/before", "task: count");
     host.start();
     host.wait_for("far", &["succeeded"]);
-    host.wait_for("before", &["held first sight"]);
-    condition(&host, &["too much to answer to list", "orders/groups/a/", "has no effect"]);
+    host.wait_for("before", &["held preexisting"]);
+    condition(&host, &["too much to answer to list", "groups/a/orders/", "has no effect"]);
     for order in ["own", "own-anew"] {
         host.order(order, "task: count");
         host.wait_for(order, &["succeeded"]);
@@ -192,9 +192,9 @@ fn p10_a_host_that_joins_beside_a_flooded_group_begins_with_its_other_orders() {
     assert!(host.report("late").is_none() && host.effects("twice").is_empty());
     transact(&consul, "delete", flood(), "");
     // What it holds was there before this host, as far as this host can tell.
-    host.wait_for("late", &["held first sight"]);
+    host.wait_for("late", &["held preexisting"]);
     host.wait_for("twice", &["skipped"]);
-    consul.put("hostler/orders/groups/a/new", "task: count\nspread: 0s");
+    consul.put("hostler/groups/a/orders/new", "task: count\nspread: 0s");
     host.wait_for("new", &["succeeded"]);
     assert!(host.effects("late").is_empty() && host.effects("twice").is_empty());
 }
@@ -219,14 +219,14 @@ fn p9_everything_at_its_bound_at_once_fits_into_64_mib() {
         )],
     );
     for group in ["a", "b", "c"] {
-        consul.put(&format!("hostler/orders/groups/{group}/_hostler"), "{}");
+        consul.put(&format!("hostler/groups/{group}/_hostler"), "{}");
     }
     host.start();
     host.order("own", "task: count");
     host.wait_for("own", &["succeeded"]);
     // While it is down: a prefix that grows keeps the room of what was last read of it, and takes it from others.
     host.kill();
-    transact(&consul, "set", (0..40_000).map(|n| format!("hostler/orders/groups/c/N{n}")), "");
+    transact(&consul, "set", (0..40_000).map(|n| format!("hostler/groups/c/orders/N{n}")), "");
     for noise in 0..4 {
         host.order(&format!("noisy-{noise}"), "task: noisy");
     }
@@ -234,20 +234,20 @@ fn p9_everything_at_its_bound_at_once_fits_into_64_mib() {
     for noise in 0..4 {
         host.wait_for(&format!("noisy-{noise}"), &["running"]);
     }
-    condition(&host, &["too much to answer to list", "orders/groups/c/"]);
+    condition(&host, &["too much to answer to list", "groups/c/orders/"]);
     let full = format!("task: count\nnot_before: 2999-01-01T00:00:00Z\nspread: 0s\n# {}", "x".repeat(55_000));
     let large = "x".repeat(500_000);
     for place in ["hosts/full", "groups/a", "groups/b", "groups/all"] {
         for n in 0..50 {
             let name = place.replace('/', "-");
-            consul.put(&format!("hostler/orders/{place}/{name}-{n}"), &full);
+            consul.put(&format!("hostler/{place}/orders/{name}-{n}"), &full);
         }
         for n in 0..20 {
-            consul.put(&format!("hostler/orders/{place}/_L{n}"), &large);
+            consul.put(&format!("hostler/{place}/orders/_L{n}"), &large);
         }
     }
     let id = |n: u32| format!("01M880X0ZG0FH59TKJ1N{n:06}");
-    transact(&consul, "set", (0..2_000).map(|n| format!("hostler/control/hosts/full/o/{}", id(n))), "");
+    transact(&consul, "set", (0..2_000).map(|n| format!("hostler/hosts/full/control/o/{}", id(n))), "");
     let mut silent = Vec::new();
     let mut connect = || {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())?;
@@ -268,7 +268,7 @@ fn p9_everything_at_its_bound_at_once_fits_into_64_mib() {
     }
     for noise in 0..4 {
         let (exit, said) =
-            host.hostler(&["cancel", &format!("noisy-{noise}"), "--host", "full", "--wait", "60s"]);
+            host.hostler(&["cancel", &format!("noisy-{noise}"), "--host", "full", "--answer-timeout", "60s"]);
         assert_eq!(exit, 0, "{said}");
         host.wait_for(&format!("noisy-{noise}"), &["cancelled"]);
     }
@@ -282,7 +282,7 @@ fn p9_a_server_without_measure_costs_neither_memory_nor_the_processor() {
     let good = |body: &str| Reply::consul(200, 7, body);
     let keys: Vec<String> = (0..400_000)
         .map(|n| {
-            format!("{{\"Key\":\"hostler/orders/hosts/measure/k{n}\",\"Value\":null,\"ModifyIndex\":9}}")
+            format!("{{\"Key\":\"hostler/hosts/measure/orders/k{n}\",\"Value\":null,\"ModifyIndex\":9}}")
         })
         .collect();
     let headers = || {
@@ -340,7 +340,7 @@ fn p10_what_one_host_reports_without_measure_keeps_no_other_from_being_read() {
     transact(&consul, "set", (0..40_000).map(|n| format!("hostler/reports/runs/worst/{}", id(n))), "");
     consul.put("hostler/reports/orders/bad/o", &large);
     consul.put("hostler/reports/agents/bad", &large);
-    consul.put("hostler/orders/hosts/bad/_hostler", "{}");
+    consul.put("hostler/hosts/bad/_hostler", "{}");
     let elsewhere = Host::on_port("desk", consul.port(), None);
     let said = |words: &[&str], code: i32| {
         let (exit, said) = elsewhere.hostler(words);
@@ -366,7 +366,7 @@ fn p9_names_of_orders_that_are_gone_are_forgotten() {
     host.start();
     host.order("first", "task: count");
     host.wait_for("first", &["succeeded"]);
-    let prefix = "hostler/orders/hosts/names/";
+    let prefix = "hostler/hosts/names/orders/";
     let reports = || consul.list("hostler/reports/orders/names/").len();
     let ledger = |host: &Host| fs::metadata(host.path("state/ledger")).map_or(0, |file| file.len());
     let (waits, count) = ("dGFzazogY291bnQKbm90X2JlZm9yZTogMjk5OS0wMS0wMVQwMDowMDowMFo=", 1_500);
@@ -408,7 +408,7 @@ fn p9_names_of_orders_that_are_gone_are_forgotten() {
     assert!(reports() <= 102, "{} reports after a restart", reports());
     // One that is back is not started a second time as long as it is remembered, and is told of again.
     host.order("first", "task: count");
-    host.delete("hostler/orders/hosts/names/first");
+    host.delete("hostler/hosts/names/orders/first");
     host.order("first", "task: count");
     assert_eq!(host.effects("first").len(), 1);
 }

@@ -194,7 +194,7 @@ fn p10_a_local_user_holds_no_lock_that_a_run_or_an_agent_waits_for() {
 fn a_process_that_a_step_left_keeps_no_later_command_from_its_folder() {
     let mut host = Host::on_dir("leaves");
     let yaml = "name: leave\nversion: 1\nsteps:\n\
-                - {name: leave, run: [./leave], user: nobody, leaves: true, effect: repeatable}\n\
+                - {name: leave, run: [./leave], user: nobody, keep_processes: true, effect: repeatable}\n\
                 - {name: root, run: [./add], effect: undoable, undo: [./add]}\n";
     let add = "#!/bin/sh\necho \"$HOSTLER_ORDER $HOSTLER_RUN x\" >> EFFECTS\n";
     let leave = "#!/bin/sh\ncd \"$HOSTLER_SECRETS\" || exit 1\nchmod 700 .\n\

@@ -105,7 +105,7 @@ fn p2_a_restored_snapshot_starts_nothing_and_an_edit_after_it_does() {
     // The watch hangs on an index of the future until its wait ends, as measured; a restart looks at once.
     host.kill();
     host.start();
-    host.wait_for("o", &["held regressed"]);
+    host.wait_for("o", &["held index_regressed"]);
     assert_eq!(host.effects("o").len(), 2);
     host.order("o", "task: count\nrevision: newest");
     host.wait_for("o", &["succeeded"]);
@@ -143,21 +143,20 @@ fn p5_rights_taken_away_withdraw_nothing_and_start_nothing() {
     let consul = Consul::with(Options { acl: true, ..Options::default() });
     let rights = |read: &str| {
         format!(
-            "key_prefix \"hostler/orders/\" {{ policy = \"{read}\" }}\n\
-             key_prefix \"hostler/control/\" {{ policy = \"read\" }}\n\
-             key_prefix \"hostler/freeze/\" {{ policy = \"read\" }}\n\
+            "key_prefix \"hostler/hosts/\" {{ policy = \"{read}\" }}\n\
+             key_prefix \"hostler/groups/\" {{ policy = \"{read}\" }}\n\
              key_prefix \"hostler/reports/\" {{ policy = \"write\" }}\n"
         )
     };
     let token = consul.token("agent", &rights("read"));
     let mut host = Host::on_port("rights", consul.port(), Some(&token));
     host.counting_task("count", "once:x", "0");
-    for prefix in ["orders/hosts/rights", "orders/groups/all", "control/hosts/rights", "freeze"] {
+    for prefix in ["hosts/rights", "groups/all"] {
         consul.put(&format!("hostler/{prefix}/_hostler"), "{}");
     }
     let report =
         |order: &str| consul.get(&format!("hostler/reports/orders/rights/{order}")).unwrap_or_default();
-    let order = |name: &str, text: &str| consul.put(&format!("hostler/orders/hosts/rights/{name}"), text);
+    let order = |name: &str, text: &str| consul.put(&format!("hostler/hosts/rights/orders/{name}"), text);
     order("waiting", "task: count\non_join: run\nnot_before: 2999-01-01T00:00:00Z");
     host.start();
     let until = |order: &str, phase: &str| {
@@ -225,7 +224,7 @@ fn p5_a_cluster_without_a_leader_starts_nothing_and_loses_nothing() {
     });
     // A leader that was just elected refuses writes for a moment.
     eventually(DEFAULT_TIMEOUT, || {
-        match servers[0].try_api("PUT", "/v1/kv/hostler/orders/hosts/leader/last", b"task: count") {
+        match servers[0].try_api("PUT", "/v1/kv/hostler/hosts/leader/orders/last", b"task: count") {
             Ok(answer) if answer.status == 200 => Ok(()),
             other => Err(format!("{other:?}")),
         }

@@ -49,7 +49,7 @@ fn an_acknowledged_run_ends_as_the_operator_says() {
         assert!(text.contains("o on settled") && text.contains("done"), "{text}");
         let report = host.wait_for("o", &[phase]);
         assert_eq!(report["error"], format!("acknowledged as {word} by alice: CHG1"));
-        let controls = format!("hostler/control/hosts/{}/o", host.name());
+        let controls = format!("hostler/hosts/{}/control/o", host.name());
         let left = std::fs::read_dir(host.path("store").join(controls)).map_or(0, Iterator::count);
         assert_eq!(left, 0, "the command takes its document away");
         host.kill();
@@ -83,8 +83,8 @@ fn an_undo_is_carried_out_though_agent_or_executor_is_killed_meanwhile() {
         let mut host = needs_operator(&format!("undo-{point}"));
         host.crash_at(point);
         let run = host.runs()[0].file_name().unwrap().to_string_lossy().into_owned();
-        let key = format!("hostler/control/hosts/{}/o/{}", host.name(), hostler::host::clock::new_run());
-        host.put(&key, &format!("act: undo\nnames: {run}\nby: bob\nreason: CHG3"));
+        let key = format!("hostler/hosts/{}/control/o/{}", host.name(), hostler::host::clock::new_run());
+        host.put(&key, &format!("action: undo\ntarget: {run}\nby: bob\nreason: CHG3"));
         host.keep_up_until(|host| match host.report("o") {
             Some(report) if report["phase"] == "undone" && host.has_crashed() => Ok(()),
             other => Err(format!("at {point}: {other:?}")),
@@ -107,7 +107,7 @@ fn a_retry_is_carried_out_once_whatever_is_killed() {
     let second = host.wait_until("o", "another run that is over", |report| {
         report["run"] != first.as_str() && report["phase"] == "failed"
     });
-    assert!(second["cause"].as_str().unwrap().starts_with("retry 01"), "{second}");
+    assert!(second["trigger"].as_str().unwrap().starts_with("retry 01"), "{second}");
     assert_eq!(host.effects("o"), ["a", "a"]);
     host.kill();
     host.start();
@@ -144,7 +144,7 @@ fn what_is_held_is_released_or_rebased() {
     let mut host = Host::on_consul("held", &consul);
     host.counting_task("t", "once:x", "0");
     host.start();
-    for order in ["released", "rebased"] {
+    for order in ["released", "accepted"] {
         for revision in ["1", "2", "1"] {
             let text = format!("identity of revision {revision}");
             let before = host.report(order).map(|report| report["identity"].clone());
@@ -159,11 +159,11 @@ fn what_is_held_is_released_or_rebased() {
     good(&host, &["release", "released", "--host", "held"]);
     host.wait_for("released", &["succeeded"]);
     assert_eq!(host.effects("released").len(), 3);
-    good(&host, &["rebase", "rebased", "--group", "all", "--yes-to", "1"]);
+    good(&host, &["accept", "accepted", "--group", "all", "--confirm-hosts", "1"]);
     host.order("next", "task: t");
     host.wait_for("next", &["succeeded"]);
-    assert_eq!(host.effects("rebased").len(), 2);
-    assert_ne!(host.report("rebased").unwrap()["phase"], "held");
+    assert_eq!(host.effects("accepted").len(), 2);
+    assert_ne!(host.report("accepted").unwrap()["phase"], "held");
 }
 
 #[test]
@@ -176,13 +176,13 @@ fn a_freeze_that_was_written_first_stops_an_order_that_is_seen_first() {
     host.wait_for("before", &["succeeded"]);
     // The freeze is in the store before the order; which of the two watches answers first is not known.
     for round in 0..20 {
-        host.put("hostler/freeze/all", "by: bob\nreason: year end");
+        host.put("hostler/groups/all/freeze", "by: bob\nreason: year end");
         host.order(&format!("o{round}"), "task: t");
         let name = format!("o{round}");
         let report = host.wait_for(&name, &["waiting freeze"]);
         assert!(report["message"].as_str().unwrap().contains("frozen by bob: year end"), "{report}");
         assert!(host.effects(&name).is_empty());
-        host.delete("hostler/freeze/all");
+        host.delete("hostler/groups/all/freeze");
         host.wait_for(&name, &["succeeded"]);
     }
     let text = good(&host, &["freeze", "all", "--until", "2999-01-01T00:00:00Z", "--allow", "t"]);

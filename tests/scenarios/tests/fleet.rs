@@ -28,7 +28,7 @@ fn a_thousand_hosts_are_told_apart_and_cost_little() {
     let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(answer["all_done"], false);
     let hosts = answer["hosts"].as_array().expect("hosts");
-    let count = |standing: &str| hosts.iter().filter(|host| host["standing"] == standing).count();
+    let count = |standing: &str| hosts.iter().filter(|host| host["status"] == standing).count();
     let found = Standings {
         done: count("done"),
         failed: count("failed"),
@@ -46,7 +46,7 @@ fn a_thousand_hosts_are_told_apart_and_cost_little() {
     assert_eq!(table.lines().count(), 1 + 1000 - expected.done, "{table}");
     assert_eq!(table.matches("no space left on device").count(), expected.failed);
     assert_eq!(table.matches("the agent has never reported").count(), expected.not_seen);
-    assert_eq!(table.matches("silent since 2020-01-01T00:00:00Z; it said: running").count(), expected.silent);
+    assert_eq!(table.matches("stale since 2020-01-01T00:00:00Z; it said: running").count(), expected.silent);
 
     // What this test has started is the program and Consul, which still lives: the largest that has ended is ours.
     let used = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the kernel's word").max_rss();

@@ -46,7 +46,7 @@ fn upgraded(version: u32) -> Host {
     host.counting_task("count", "once:x", "0");
     let from = specimen(version);
     copy(&from.join("state"), &host.path("state"));
-    for place in ["orders", "reports"] {
+    for place in ["hosts", "groups", "reports"] {
         copy(&from.join(place), &host.path("store/hostler").join(place));
     }
     fs::copy(from.join("store-index"), host.path("store/.index")).expect("a copy");
@@ -107,7 +107,7 @@ fn typed(host: &Host, words: &[&str]) -> String {
 
 /// Starts the agent on an order that it never saw, waits until it says what keeps it, and ends it.
 fn starts_nothing(host: &mut Host, why: &str) {
-    host.put("hostler/orders/hosts/specimen/fresh", "task: count\non_join: run\n");
+    host.put("hostler/hosts/specimen/orders/fresh", "task: count\non_join: run\n");
     host.start();
     says(host, why);
     host.stop();
@@ -151,12 +151,12 @@ fn what_version_2_wrote_is_read_and_goes_on() {
     for version in 0..9 {
         vault.put("app/watched", json!({"password": format!("value-{version}")}));
     }
-    host.configure_vault(&vault, "watch_every: 1s");
+    host.configure_vault(&vault, "secret_poll_interval: 1s");
     rotating_task(&host, "rotate");
     host.start();
     // What is known of the secret is remembered: a newer version is news, and no first sight.
     host.wait_until("watching", "the newest version", |report| {
-        report["cause"] == "secret 9 of secret/data/app/watched" && report["phase"] == "succeeded"
+        report["trigger"] == "secret 9 of secret/data/app/watched" && report["phase"] == "succeeded"
     });
     assert_eq!(host.effects("watching").len(), 1);
     for (order, phase) in [
@@ -217,10 +217,10 @@ fn a_report_of_a_newer_version_is_unknown_and_holds_its_order() {
     let (status, text) = host.hostler(&["status", "--host", "specimen"]);
     assert!(status != 0 && text.contains(why), "{text}");
     // Somebody carried out more of these orders than this host remembers.
-    host.put("hostler/orders/hosts/specimen/done", "task: count\nrevision: two");
+    host.put("hostler/hosts/specimen/orders/done", "task: count\nrevision: two");
     host.start();
     for order in ["done", "nightly"] {
-        let report = host.wait_for(order, &["held ledger behind"]);
+        let report = host.wait_for(order, &["held ledger_behind"]);
         assert!(report["error"].as_str().unwrap_or_default().contains("after a downgrade"), "{report}");
     }
     host.order("fresh", "task: count");
@@ -231,7 +231,7 @@ fn a_report_of_a_newer_version_is_unknown_and_holds_its_order() {
     host.start();
     host.order("later", "task: count");
     host.wait_for("later", &["succeeded"]);
-    host.wait_for("done", &["held ledger behind"]);
+    host.wait_for("done", &["held ledger_behind"]);
     typed(&host, &["release", "done", "--host", "specimen"]);
     host.wait_for("done", &["succeeded"]);
     assert_eq!(host.effects("done").len(), 1);
@@ -241,7 +241,7 @@ fn a_report_of_a_newer_version_is_unknown_and_holds_its_order() {
 fn another_agent_of_a_newer_version_is_known_by_its_report() {
     let mut host = upgraded(1);
     let newer = json!({
-        "version": 2, "id": "another", "boot": "another", "machine": "m2", "next_by": "2999-01-01T00:00:00Z",
+        "version": 2, "id": "another", "boot": "another", "machine": "m2", "next_report_by": "2999-01-01T00:00:00Z",
         "conditions": {"none": true}, "groups": 3,
     });
     host.put("hostler/reports/agents/specimen", &newer.to_string());
@@ -278,7 +278,7 @@ fn a_run_of_a_newer_version_is_left_alone_and_nothing_starts_beside_it() {
     host.order("other", "task: count");
     let why = "its plan has format 4, and this program knows 3: install the newer hostler again";
     for order in ["fresh", "other"] {
-        let report = host.wait_for(order, &["waiting format"]);
+        let report = host.wait_for(order, &["waiting rollback_window"]);
         assert!(report["message"].as_str().unwrap_or_default().contains(why), "{report}");
     }
     says(&host, "safe mode: run ");
@@ -369,7 +369,7 @@ const KNOWN_TO_1: [&str; 22] = [
     "effective",
     "acted",
     "asked",
-    "rebased",
+    "accepted",
     "joined",
     "forgotten",
     "whole",
@@ -399,7 +399,7 @@ fn for_a_day_after_an_upgrade_the_version_before_can_read_everything() {
     let mut host = upgraded(1);
     let vault = Vault::start();
     vault.put("app/watched", json!({"password": "first-value"}));
-    host.configure_vault(&vault, "watch_every: 1s");
+    host.configure_vault(&vault, "secret_poll_interval: 1s");
     host.start();
     host.order("fresh", "task: count");
     host.wait_for("fresh", &["succeeded"]);
@@ -433,7 +433,7 @@ fn for_a_day_after_an_upgrade_the_version_before_can_read_everything() {
     assert_eq!(host.effects("watching").len(), 1);
     vault.put("app/watched", json!({"password": "second-value"}));
     host.wait_until("watching", "the new version", |report| {
-        report["cause"] == "secret 2 of secret/data/app/watched" && report["phase"] == "succeeded"
+        report["trigger"] == "secret 2 of secret/data/app/watched" && report["phase"] == "succeeded"
     });
     assert_eq!(host.effects("watching").len(), 2);
 }
@@ -442,7 +442,7 @@ fn for_a_day_after_an_upgrade_the_version_before_can_read_everything() {
 fn for_a_day_after_an_upgrade_no_run_is_made_that_the_version_before_cannot_go_on_with() {
     let mut host = upgraded(1);
     let vault = rotating_vault();
-    host.configure_vault(&vault, "watch_every: 1s");
+    host.configure_vault(&vault, "secret_poll_interval: 1s");
     rotating_task(&host, "rotate");
     host.start();
     host.order("again", "task: count");
@@ -463,16 +463,16 @@ fn for_a_day_after_an_upgrade_no_run_is_made_that_the_version_before_cannot_go_o
     // A task that was changed under an order, which somebody retries.
     rotating_task(&host, "count");
     typed(&host, &["retry", "again", "--host", "specimen"]);
-    host.wait_for("again", &["waiting format"]);
+    host.wait_for("again", &["waiting rollback_window"]);
     // And one that was changed while its order was only frozen.
-    let freeze = "hostler/freeze/all";
+    let freeze = "hostler/groups/all/freeze";
     host.put(freeze, r#"{"reason": "audit", "by": "carol"}"#);
     host.counting_task("thawed", "once:x", "0");
     host.order("thawed", "task: thawed");
     host.wait_for("thawed", &["waiting freeze"]);
     rotating_task(&host, "thawed");
     host.delete(freeze);
-    host.wait_for("thawed", &["waiting format"]);
+    host.wait_for("thawed", &["waiting rollback_window"]);
     host.counting_task("plain", "once:x", "0");
     host.order("plain", "task: plain");
     host.wait_for("plain", &["succeeded"]);
@@ -483,7 +483,7 @@ fn for_a_day_after_an_upgrade_no_run_is_made_that_the_version_before_cannot_go_o
     host.order("later", "task: plain");
     host.wait_for("later", &["succeeded"]);
     for order in ["rotated", "again", "thawed"] {
-        host.wait_for(order, &["waiting format"]);
+        host.wait_for(order, &["waiting rollback_window"]);
     }
     assert_eq!((host.effects("rotated").len(), host.effects("again").len()), (0, 1));
     assert!(

@@ -85,8 +85,8 @@ fn slow_task(host: &Host) {
     host.task(
         "slow",
         "name: slow\nversion: 1\ntimeout: 300s\nsteps:\n  \
-         - {name: a, run: [./wait, a], done: [./has, a]}\n  \
-         - {name: b, run: [./add, b, '0'], done: [./has, b]}\n",
+         - {name: a, run: [./wait, a], check: [./has, a]}\n  \
+         - {name: b, run: [./add, b, '0'], check: [./has, b]}\n",
         &[("add", &add), ("wait", &wait), ("has", &has)],
     );
 }

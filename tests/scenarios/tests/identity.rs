@@ -43,7 +43,7 @@ fn at_first_sight_only_a_probe_or_an_operator_lets_an_order_go() {
         let probe = format!("#!/bin/sh\n[ {answer} != 1 ] || [ ! -e {done} ] || exit 0\nexit {answer}\n");
         host.task(&format!("probing{answer}"), &probing(answer), &[("probe", &probe), ("s", &step)]);
     }
-    let put = |order: &str, text: &str| host.put(&format!("hostler/orders/hosts/joins/{order}"), text);
+    let put = |order: &str, text: &str| host.put(&format!("hostler/hosts/joins/orders/{order}"), text);
     put("no-probe", "task: blind");
     put("meant", "task: blind\non_join: run");
     put("holds", "task: probing0");
@@ -56,7 +56,7 @@ fn at_first_sight_only_a_probe_or_an_operator_lets_an_order_go() {
     host.wait_for("does-not-hold", &["succeeded"]);
     host.wait_for("later", &["waiting schedule"]);
     for order in ["no-probe", "cannot-tell"] {
-        let report = host.wait_for(order, &["held first sight"]);
+        let report = host.wait_for(order, &["held preexisting"]);
         assert!(report["error"].as_str().unwrap().contains("hostler release"), "{report}");
         assert!(host.effects(order).is_empty());
     }
@@ -89,11 +89,11 @@ fn a_disk_put_back_to_yesterday_repeats_nothing() {
     copy(&host.path("snapshot"), &host.path("state"));
     host.start();
     for order in ["first", "second"] {
-        let report = host.wait_for(order, &["held ledger behind"]);
+        let report = host.wait_for(order, &["held ledger_behind"]);
         assert!(report["error"].as_str().unwrap().contains("does not remember"), "{report}");
     }
     assert_eq!((host.effects("first").len(), host.effects("second").len()), (2, 1));
-    let (status, text) = host.hostler(&["rebase", "first", "--host", "yesterday"]);
+    let (status, text) = host.hostler(&["accept", "first", "--host", "yesterday"]);
     assert_eq!(status, 0, "{text}");
     host.kill();
     host.start();
@@ -114,7 +114,7 @@ fn a_lost_state_folder_repeats_nothing() {
     host.stop();
     fs::remove_dir_all(host.path("state")).unwrap();
     host.start();
-    host.wait_for("o", &["held ledger behind"]);
+    host.wait_for("o", &["held ledger_behind"]);
     assert_eq!(host.effects("o").len(), 1);
     // It is the same machine in the same boot: nobody else's name.
     host.order("new", "task: t");
@@ -132,18 +132,18 @@ fn a_renamed_host_starts_nothing_until_it_is_adopted() {
     host.stop();
     host.rename("after");
     host.enroll();
-    host.put("hostler/orders/hosts/after/mine", "task: t\non_join: run");
+    host.put("hostler/hosts/after/orders/mine", "task: t\non_join: run");
     // What an operator wants of the orders of that other host is not for this one.
     let waiting = consul.get("hostler/reports/orders/before/o").expect("the report of the order");
     let waiting: serde_json::Value = serde_json::from_str(&waiting).expect("a report");
     let (identity, id) =
         (waiting["identity"].as_str().expect("an identity"), hostler::host::clock::new_run());
-    let cancel = format!("act: cancel\nnames: {identity}\nby: bob\nreason: CHG3");
-    host.put(&format!("hostler/control/hosts/after/o/{id}"), &cancel);
+    let cancel = format!("action: cancel\ntarget: {identity}\nby: bob\nreason: CHG3");
+    host.put(&format!("hostler/hosts/after/control/o/{id}"), &cancel);
     host.start();
     says(&host, "was before and is configured as after");
     eventually(DEFAULT_TIMEOUT, || match host.agent_report() {
-        Some(report) if report["seen"]["hostler/control/hosts/after/"].is_u64() => Ok(()),
+        Some(report) if report["observed_index"]["hostler/hosts/after/"].is_u64() => Ok(()),
         report => Err(format!("the controls are not seen: {report:?}")),
     });
     assert!(host.effects("mine").is_empty() && host.report("mine").is_none());
@@ -170,7 +170,7 @@ fn two_agents_under_one_name_find_one_another_and_start_nothing_new() {
     let mut other = first.agent_report().unwrap();
     other["boot"] = "11111111-2222-3333-4444-555555555555".into();
     other["machine"] = "cafe".into();
-    other["next_by"] = "2999-01-01T00:00:00Z".into();
+    other["next_report_by"] = "2999-01-01T00:00:00Z".into();
     consul.put("hostler/reports/agents/twin", &other.to_string());
     // A change of condition makes the agent write its own report, and see the other's.
     first.task("broken", "name: broken\nnonsense: 1\n", &[]);
@@ -187,9 +187,7 @@ fn a_host_without_the_right_to_ask_for_its_name_waits_until_it_has_it() {
     let rights = "key_prefix \"hostler/\" { policy = \"write\" }\n";
     let token = consul.token("nameless", rights);
     let node = consul.node();
-    for prefix in
-        [&*format!("orders/hosts/{node}"), "orders/groups/all", &format!("control/hosts/{node}"), "freeze"]
-    {
+    for prefix in [&*format!("hosts/{node}"), "groups/all"] {
         consul.put(&format!("hostler/{prefix}/_hostler"), "{}");
     }
     let mut host = Host::on_port(&node, consul.port(), Some(&token));

@@ -67,7 +67,7 @@ fn p2_what_an_order_said_before_is_held_unless_its_steps_are_repeatable() {
     assert!(host.report("once").unwrap()["error"].as_str().unwrap().contains("change `revision`"));
     // Terms change nothing; a deleted and re-created order neither.
     host.order("again", "task: again\nrevision: '1'\nreason: another");
-    host.delete("hostler/orders/hosts/repeat/again");
+    host.delete("hostler/hosts/repeat/orders/again");
     host.order("again", "task: again\nrevision: '1'");
     host.stop();
     host.start();
@@ -80,19 +80,19 @@ fn p2_what_an_order_said_before_is_held_unless_its_steps_are_repeatable() {
 fn p2_a_nearer_order_wins_and_what_it_uncovers_is_held() {
     let mut host = Host::on_dir("near");
     host.counting_task("count", "once:x", "0");
-    let group = "hostler/orders/groups/all/o";
+    let group = "hostler/groups/all/orders/o";
     host.start();
     host.order("o", "task: count\nrevision: host");
     host.wait_for("o", &["succeeded"]);
     host.put(group, "task: count\nrevision: group\nspread: 0s");
-    host.delete("hostler/orders/hosts/near/o");
-    let report = host.wait_for("o", &["held uncovered"]);
+    host.delete("hostler/hosts/near/orders/o");
+    let report = host.wait_for("o", &["held fallback"]);
     assert_eq!(report["source"], "groups/all");
     assert_eq!(host.effects("o").len(), 1);
     host.put(group, "task: count\nrevision: group2\nspread: 0s");
     host.wait_for("o", &["succeeded"]);
     assert_eq!(host.effects("o").len(), 2);
-    host.put("hostler/orders/hosts/near/o", "skip: true");
+    host.put("hostler/hosts/near/orders/o", "skip: true");
     host.wait_for("o", &["skipped"]);
 }
 
@@ -110,7 +110,7 @@ fn a_thousand_flips_during_a_run_leave_the_last_one_and_nothing_piles_up() {
     for n in 0..1000 {
         host.order("o", &format!("task: count\nrevision: '{n}'"));
     }
-    let waiting = host.wait_for("o", &["waiting older run"]);
+    let waiting = host.wait_for("o", &["waiting previous_run"]);
     assert!(waiting["run"].is_string(), "it names the run that it waits for: {waiting}");
     fs::write(&go, "").unwrap();
     host.wait_completed("o", 2);
@@ -172,14 +172,14 @@ fn terms_hold_a_start_back_and_let_it_go() {
     host.order("early", "task: count\nnot_before: 2999-01-01T00:00:00Z");
     let report = host.wait_for("early", &["waiting schedule"]);
     assert!(report["until"].as_str().unwrap().starts_with("2999"));
-    host.put("hostler/orders/groups/all/wide", "task: count\nspread: 300d");
+    host.put("hostler/groups/all/orders/wide", "task: count\nspread: 300d");
     host.wait_for("wide", &["waiting spread"]);
     // Changed terms change the waiting order in place.
     host.order("early", "task: count\nnot_before: 2020-01-01T00:00:00Z");
     host.wait_for("early", &["succeeded"]);
     host.order("gone", "task: count\nnot_before: 2999-01-01T00:00:00Z");
     host.wait_for("gone", &["waiting schedule"]);
-    host.delete("hostler/orders/hosts/terms/gone");
+    host.delete("hostler/hosts/terms/orders/gone");
     host.wait_for("gone", &["withdrawn"]);
     host.order("dry", "task: count\ndry_run: true");
     let report = host.wait_for("dry", &["succeeded"]);
@@ -208,7 +208,7 @@ fn runs_that_want_the_same_resource_come_one_after_the_other() {
 #[test]
 fn not_now_waits_and_comes_again() {
     let mut host = Host::on_dir("retry");
-    let yaml = "name: later\nversion: 1\nretry: {max: 3, every: 1s}\nsteps:\n  - {name: s, run: [./s]}\n";
+    let yaml = "name: later\nversion: 1\nretry: {max: 3, initial: 1s}\nsteps:\n  - {name: s, run: [./s]}\n";
     let script = "#!/bin/sh\necho x >> EFFECTS\n[ $(wc -l < EFFECTS) -ge 3 ] || exit 75\n";
     host.task("later", yaml, &[("s", script)]);
     host.start();

@@ -28,7 +28,7 @@ fn command(task: &Loaded, which: &str, params: &Value, dir: &Path, env: &[(&str,
     let argv: &[Template] = match (which, &step.work) {
         ("probe", _) => &task.task.probe.as_ref().unwrap().run,
         ("verify", _) => &task.task.verify.as_ref().unwrap().run,
-        ("done", _) => &step.done.as_ref().unwrap().run,
+        ("done", _) => &step.check.as_ref().unwrap().run,
         ("undo", _) => &step.undo.as_ref().unwrap().run,
         (_, Work::Run(run)) => run,
         (_, Work::Ansible(_)) => panic!("not a playbook"),

@@ -47,7 +47,7 @@ fn a_host_shows_how_it_is_and_what_is_wrong() {
     let mut host = Host::on_consul("shown", &consul);
     host.counting_task("count", "once:x", "0");
     host.configure("groups: [hana]");
-    consul.put("hostler/orders/groups/hana/_hostler", "{}");
+    consul.put("hostler/groups/hana/_hostler", "{}");
     // Two hosts at one Consul agent, as in a test bench, and two tenants.
     let mut other = Host::on_consul("other", &consul);
     host.start();
@@ -62,9 +62,9 @@ fn a_host_shows_how_it_is_and_what_is_wrong() {
     until(&consul, &host, "warning", "broken");
     host.order("good", "task: count");
     host.wait_for("good", &["succeeded"]);
-    consul.delete("hostler/freeze/_hostler");
+    consul.delete("hostler/groups/all/_hostler");
     until(&consul, &host, "critical", "not visible");
-    consul.put("hostler/freeze/_hostler", "{}");
+    consul.put("hostler/groups/all/_hostler", "{}");
     until(&consul, &host, "warning", "broken");
 
     // A Consul agent that forgot the service hears of it again with the next change.
@@ -98,7 +98,7 @@ fn a_token_that_may_not_show_the_host_hinders_nothing() {
     let keys = Keys::new("hostler/");
     let all = ["all".parse().expect("a name")];
     let printed = policy(&keys, &"quiet".parse().expect("a name"), &all);
-    for prefix in ["orders/hosts/quiet", "orders/groups/all", "control/hosts/quiet", "freeze"] {
+    for prefix in ["hosts/quiet", "groups/all"] {
         consul.put(&format!("hostler/{prefix}/_hostler"), "{}");
     }
     // As a policy was printed before there was a service.
@@ -108,7 +108,7 @@ fn a_token_that_may_not_show_the_host_hinders_nothing() {
     host.counting_task("count", "once:x", "0");
     host.start();
     let place =
-        |order: &str| consul.put(&format!("hostler/orders/hosts/quiet/{order}"), "task: count\non_join: run");
+        |order: &str| consul.put(&format!("hostler/hosts/quiet/orders/{order}"), "task: count\non_join: run");
     let done = |order: &str| {
         eventually(DEFAULT_TIMEOUT, || match consul.get(&format!("hostler/reports/orders/quiet/{order}")) {
             Some(report) if report.contains("succeeded") => Ok(()),

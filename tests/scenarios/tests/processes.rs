@@ -45,7 +45,7 @@ fn p6_what_a_finished_step_leaves_behind_is_ended_and_named() {
     host.start();
     host.order("o", "task: leaver");
     let report = host.wait_for("o", &["succeeded"]);
-    let named = report["left_behind"].to_string();
+    let named = report["killed_processes"].to_string();
     assert!(named.contains("sleep ("), "{report}");
     assert!(!pids(&host).into_iter().any(lives));
 }
@@ -79,7 +79,7 @@ fn an_agent_that_is_the_first_process_leaves_no_zombies() {
     );
     fs::write(&wrapper, script).unwrap();
     fs::set_permissions(&wrapper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let yaml = "name: leaver\nversion: 1\nsteps:\n  - {name: s, run: [./s], leaves: true}\n";
+    let yaml = "name: leaver\nversion: 1\nsteps:\n  - {name: s, run: [./s], keep_processes: true}\n";
     // Three that end behind the run: a child, one in a session of its own, and one whose parent ends at once.
     let (go, ended) = (host.path("go"), host.path("ended"));
     let wait = format!("while [ ! -e {} ]; do sleep 0.05; done; echo x >> {}", go.display(), ended.display());

@@ -42,7 +42,7 @@ fn a_fault_leaves_the_former_settings_in_force_and_is_told() {
     reload(&host);
     conditions(
         &host,
-        &["settings: the former ones stay in force: configuration: `runs.parallel` is 1 to 1000"],
+        &["settings: keeping the current settings: configuration: `runs.parallel` is 1 to 1000"],
     );
     // One good setting beside a bad one is not put in force either.
     host.configure("tasks: {allow: [other]}\nhots: db1");
@@ -77,7 +77,7 @@ fn what_needs_a_restart_is_named_until_it_is_taken_back_or_done() {
     conditions(&host, &["settings: host, state_dir, store changed"]);
     host.order("second", "task: count");
     host.wait_for("second", &["succeeded"]);
-    host.put("hostler/orders/groups/hana/_hostler", "{}");
+    host.put("hostler/groups/hana/_hostler", "{}");
     host.configure("groups: [hana]");
     host.stop();
     host.start();
@@ -158,7 +158,7 @@ fn a_vault_that_is_named_later_is_logged_in_to() {
 #[test]
 fn a_token_for_consul_is_taken_as_soon_as_its_file_changes() {
     let consul = Consul::with(Options { acl: true, ..Options::default() });
-    for prefix in ["orders/hosts/rotated", "orders/groups/all", "control/hosts/rotated", "freeze"] {
+    for prefix in ["hosts/rotated", "groups/all"] {
         consul.put(&format!("hostler/{prefix}/_hostler"), "{}");
     }
     let all = ["all".parse().expect("a name")];
@@ -169,7 +169,7 @@ fn a_token_for_consul_is_taken_as_soon_as_its_file_changes() {
     host.counting_task("count", "once:x", "0");
     host.start();
     let run = |order: &str| {
-        consul.put(&format!("hostler/orders/hosts/rotated/{order}"), "task: count\non_join: run");
+        consul.put(&format!("hostler/hosts/rotated/orders/{order}"), "task: count\non_join: run");
         eventually(DEFAULT_TIMEOUT * 2, || {
             match consul.get(&format!("hostler/reports/orders/rotated/{order}")) {
                 Some(report) if report.contains("succeeded") => Ok(()),

@@ -37,7 +37,7 @@ fn host(name: &str, vault: &Vault) -> Host {
             ("auth/token/create", &["update"]),
         ],
     );
-    Host::on_vault(name, vault, "watch_every: 1s")
+    Host::on_vault(name, vault, "secret_poll_interval: 1s")
 }
 
 fn order(database: &Postgres, more: &str) -> String {
@@ -94,7 +94,7 @@ fn p7_a_password_follows_its_secret_and_is_seen_nowhere_on_the_way() {
         });
         put(&vault, "r1", SECOND);
         let report = host.wait_until("p", "the new version", |report| {
-            report["cause"].to_string().contains("secret 2 of") && report["phase"] == "succeeded"
+            report["trigger"].to_string().contains("secret 2 of") && report["phase"] == "succeeded"
         });
         assert_eq!(report["message"], "the password of app was changed", "{report}");
         done.store(true, Ordering::Relaxed);

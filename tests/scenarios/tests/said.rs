@@ -151,7 +151,7 @@ fn a_list_of_runs_says_why_each_ran_and_which_changed_nothing() {
     let of = |order: &str| {
         let runs = document["runs"].as_array().into_iter().flatten();
         let run = runs.into_iter().find(|run| run["order"] == order).cloned().unwrap_or_default();
-        (run["cause"].clone(), run["dry_run"].clone())
+        (run["trigger"].clone(), run["dry_run"].clone())
     };
     assert_eq!((of("real"), of("dry")), (("placed".into(), false.into()), ("placed".into(), true.into())));
     let (_, shown) = host.hostler(&["runs"]);

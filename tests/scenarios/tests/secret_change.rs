@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 const ORDER: &str = "task: t\non_secret_change: ['secret/data/app/watched#password']\n";
-const EVERY: &str = "watch_every: 1s";
+const EVERY: &str = "secret_poll_interval: 1s";
 
 fn put(vault: &Vault, password: &str) -> u64 {
     vault.put("app/watched", json!({"password": password, "user": "u"}))
@@ -59,7 +59,7 @@ fn a_new_version_is_carried_out_once_and_nothing_else_is() {
     looked_at(&vault);
     put(&vault, "the-second");
     let report = host.wait_until("o", "the new version", |report| {
-        report["cause"] == "secret 2 of secret/data/app/watched"
+        report["trigger"] == "secret 2 of secret/data/app/watched"
     });
     assert_eq!(report["host"], "s1");
     noted(&host, "o", "the-second", 2);
@@ -228,7 +228,7 @@ fn only_an_order_that_watches_writes_what_an_older_agent_does_not_know() {
     let mut host = host("s6", &vault);
     host.order("plain", "task: t\n");
     host.start();
-    host.wait_for("plain", &["succeeded", "held first sight"]);
+    host.wait_for("plain", &["succeeded", "held preexisting"]);
     let ledger = |host: &Host| fs::read_to_string(host.path("state/ledger")).expect("the ledger");
     assert!(
         !ledger(&host).contains("version\":{") && !ledger(&host).contains("\"secrets\""),

@@ -170,9 +170,9 @@ fn p9_ten_thousand_flips_leave_the_agent_small_and_quiet() {
     // Flips that wait: each is an activation in the ledger, and supersedes the one before.
     for n in 0..10_000 {
         let order = format!("task: count\nrevision: '{n}'\nnot_before: 2999-01-01T00:00:00Z");
-        consul.put("hostler/orders/hosts/flips/o", &order);
+        consul.put("hostler/hosts/flips/orders/o", &order);
     }
-    consul.put("hostler/orders/hosts/flips/last", "task: count");
+    consul.put("hostler/hosts/flips/orders/last", "task: count");
     eventually(DEFAULT_TIMEOUT, || {
         let report = consul.get("hostler/reports/orders/flips/last").unwrap_or_default();
         if report.contains("succeeded") { Ok(()) } else { Err(host.log_tail()) }
@@ -260,8 +260,8 @@ fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
     // Consul is back, and holds what was written meanwhile; the longest pause is over in two seconds.
     clock.run(30);
     consul.start();
-    consul.put("hostler/orders/hosts/orders/o0", "task: count\nrevision: '2'");
-    consul.put("hostler/orders/hosts/late/o", "task: count\non_join: run");
+    consul.put("hostler/hosts/orders/orders/o0", "task: count\nrevision: '2'");
+    consul.put("hostler/hosts/late/orders/o", "task: count\non_join: run");
     late.wait_for("o", &["succeeded"]);
     host.wait_completed("o0", 2);
     // By the agent's own account a day has passed, less what that took; and of that day's runs the newest are told.

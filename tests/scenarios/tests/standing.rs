@@ -6,13 +6,13 @@
 use hostler_testkit::{Consul, Host, signal};
 use nix::sys::signal::Signal;
 
-const GROUP: &str = "hostler/orders/groups/hana/o";
+const GROUP: &str = "hostler/groups/hana/orders/o";
 
 /// A host of the group hana.
 fn host(name: &str, consul: &Consul) -> Host {
     let mut host = Host::on_consul(name, consul);
     host.counting_task("count", "once:x", "0");
-    host.put("hostler/orders/groups/hana/_hostler", "{}");
+    host.put("hostler/groups/hana/_hostler", "{}");
     host.configure("groups: [hana]");
     host.start();
     host
@@ -46,7 +46,7 @@ fn p2_a_restart_and_a_reload_start_nothing() {
 fn p2_a_key_that_was_deleted_and_made_again_starts_only_what_is_new() {
     let consul = Consul::dev();
     let host = host("deleted", &consul);
-    let key = "hostler/orders/hosts/deleted/o";
+    let key = "hostler/hosts/deleted/orders/o";
     host.put(key, "task: count\nrevision: '1'\non_join: run\n");
     host.wait_for("o", &["succeeded"]);
     for round in 0..3 {
@@ -89,14 +89,14 @@ fn p2_a_group_that_is_left_and_joined_again_starts_nothing() {
 fn p2_an_override_that_is_removed_holds_what_it_uncovers() {
     let consul = Consul::dev();
     let host = host("near", &consul);
-    let own = "hostler/orders/hosts/near/o";
+    let own = "hostler/hosts/near/orders/o";
     host.put(own, "task: count\nrevision: host\non_join: run\n");
     host.wait_for("o", &["succeeded"]);
     host.put(GROUP, "task: count\nspread: 0s\nrevision: group\n");
     settled(&host, "covered");
     assert_eq!(host.effects("o").len(), 1);
     host.delete(own);
-    let report = host.wait_for("o", &["held uncovered"]);
+    let report = host.wait_for("o", &["held fallback"]);
     assert_eq!(report["source"], "groups/hana");
     assert!(
         report["error"].as_str().unwrap_or_default().contains("hostler release o --host near"),

@@ -151,7 +151,7 @@ fn a_taken_port_keeps_nothing_from_working() {
     let port = taken.local_addr().expect("its number").port();
     listen(&host, port);
     host.start();
-    condition(&host, "nobody can ask for measurements");
+    condition(&host, "metrics are unavailable");
     host.order("good", "task: count");
     host.wait_for("good", &["succeeded"]);
     // It is had as soon as it is free, within half a minute.
@@ -233,7 +233,7 @@ fn orders_that_were_deleted_count_no_more_and_what_went_wrong_is_a_warning() {
         assert!(log.contains(words), "{words}: {log}");
     }
     for order in ["broken", "unknown", "nightly", "later", "unread"] {
-        host.delete(&format!("hostler/orders/hosts/measured/{order}"));
+        host.delete(&format!("hostler/hosts/measured/orders/{order}"));
     }
     let gone = |host: &Host| {
         for phase in ["failed", "refused", "withdrawn"] {

@@ -15,7 +15,7 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 /// A task with a probe whose answer a file gives, and a step that makes it hold.
-const KEEP: &str = "name: keep\nversion: 1\nallow_short: true\nprobe: {run: [./holds], timeout: 10s}\n\
+const KEEP: &str = "name: keep\nversion: 1\nallow_short_interval: true\nprobe: {run: [./holds], timeout: 10s}\n\
                     steps:\n  - {name: fix, run: [./fix], effect: repeatable}\n";
 const HOLDS: &str = "#!/bin/sh\nexit $(cat EFFECTS.holds)\n";
 const FIX: &str = "#!/bin/sh\necho \"$HOSTLER_ORDER $HOSTLER_RUN fix\" >> EFFECTS\necho 0 > EFFECTS.holds\n";
@@ -51,14 +51,14 @@ fn a_schedule_fires_each_instant_once_whatever_the_clock_does() {
     host.order("nightly", "task: count\nschedule: '30 2 * * *'\nspread: 0s");
     let report = host.wait_for("nightly", &["waiting schedule"]);
     assert!(report["until"].as_str().unwrap().contains("T02:30:00Z"), "{report}");
-    assert!(seconds(&report["next_by"]) > seconds(&report["updated"]), "{report}");
+    assert!(seconds(&report["next_report_by"]) > seconds(&report["updated"]), "{report}");
     assert!(host.effects("nightly").is_empty(), "placing it starts nothing");
     // The night comes.
     host.set_clock(midnight + DAY + 2 * HOUR + 31 * 60, true);
     let report = host.wait_until("nightly", "its firing", |report| {
         report["phase"] == "waiting" && report["message"].to_string().contains("succeeded")
     });
-    assert!(report["cause"].as_str().unwrap().starts_with("firing "), "{report}");
+    assert!(report["trigger"].as_str().unwrap().starts_with("firing "), "{report}");
     assert_eq!(host.effects("nightly").len(), 1);
     // Hours back, and there again: behind the ledger nothing fires, and the instant is handled.
     host.set_clock(midnight + DAY, true);
@@ -100,7 +100,7 @@ fn a_failed_firing_stays_in_sight_until_the_next_one() {
         seconds(&report["until"]) > seconds(&report["ended"]),
         "and it says when it comes again: {report}"
     );
-    assert!(report["next_by"].is_string(), "the host goes on to vouch for it: {report}");
+    assert!(report["next_report_by"].is_string(), "the host goes on to vouch for it: {report}");
     // What the task does not bear is refused when it is placed, not in the night.
     host.order("never", "task: missing\nschedule: '0 12 * * *'");
     host.wait_for("never", &["refused"]);
@@ -143,12 +143,12 @@ fn a_state_that_drifts_away_is_brought_back_until_the_breaker_holds_it() {
     assert!(host.effects("o").is_empty());
     for n in 1..=2 {
         holds(&host, 1);
-        let report = host.wait_until("o", "a drift", |report| report["cause"] == format!("drift {n}"));
+        let report = host.wait_until("o", "a drift", |report| report["trigger"] == format!("drift {n}"));
         host.wait_until("o", "its end", |report| report["phase"] == "succeeded");
         assert_eq!(host.effects("o").len(), n, "{report}");
     }
     holds(&host, 1);
-    let report = host.wait_for("o", &["held not converging"]);
+    let report = host.wait_for("o", &["held not_converging"]);
     assert!(report["error"].as_str().unwrap().contains("hostler release o"), "{report}");
     // The ledger knows, and so a restart lets nothing go.
     host.kill();
@@ -195,7 +195,7 @@ fn p2_a_firing_happens_once_wherever_the_agent_is_killed() {
         host.keep_up_until(|host| {
             let fired = host.effects("o").len();
             let report = host.report("o").unwrap_or_default();
-            let over = report["phase"] == "waiting" && report["cause"].is_string() && host.has_crashed();
+            let over = report["phase"] == "waiting" && report["trigger"].is_string() && host.has_crashed();
             let until = report["until"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
             let ahead = midnight + i64::try_from(n).unwrap() * DAY + 13 * HOUR;
             let next =
@@ -250,7 +250,7 @@ fn a_nightly_backup_runs_once_in_a_day_without_consul_and_is_reported_when_it_is
     let report = host.wait_until("backup", "the night's run", |report| {
         report["message"].to_string().contains("succeeded")
     });
-    assert!(report["cause"].as_str().unwrap().contains("T02:30:00Z"), "{report}");
+    assert!(report["trigger"].as_str().unwrap().contains("T02:30:00Z"), "{report}");
     // The other one could not fire, and comes too late now.
     host.wait_until("other", "what was missed", |report| report["message"].to_string().contains("1 missed"));
     assert_eq!((host.effects("backup").len(), host.effects("other").len()), (1, 0));
@@ -261,7 +261,7 @@ fn a_nightly_backup_runs_once_in_a_day_without_consul_and_is_reported_when_it_is
 #[test]
 fn old_runs_are_removed_while_the_agent_runs() {
     let mut host = Host::on_dir("trim");
-    host.configure("runs: {keep: 20}");
+    host.configure("runs: {keep_count: 20}");
     host.counting_task("count", "repeatable:x", "0");
     host.start();
     for n in 0..45 {

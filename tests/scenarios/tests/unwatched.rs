@@ -9,7 +9,7 @@ use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, eventually};
 fn not_visible(host: &Host) -> Vec<String> {
     let report = host.agent_report().unwrap_or_default();
     let all = report["conditions"].as_array().cloned().unwrap_or_default();
-    let texts = all.iter().filter_map(|text| text.as_str().map(str::to_owned));
+    let texts = all.iter().filter_map(|condition| condition["message"].as_str().map(str::to_owned));
     texts.filter(|text| text.starts_with("not visible")).collect()
 }
 
@@ -20,9 +20,9 @@ fn emptied(name: &str, consul: &Consul, prefix: &str) -> Host {
     host.start();
     host.order("first", "task: count");
     host.wait_completed("first", 1);
-    consul.put(&format!("{prefix}/gone"), "task: count\nspread: 0s");
+    consul.put(&format!("{prefix}/orders/gone"), "task: count\nspread: 0s");
     host.wait_completed("gone", 1);
-    consul.delete(&format!("{prefix}/gone"));
+    consul.delete(&format!("{prefix}/orders/gone"));
     eventually(DEFAULT_TIMEOUT, || {
         let ledger = std::fs::read_to_string(host.path("state/ledger")).unwrap_or_default();
         if ledger.contains("\"gone\"") {
@@ -38,11 +38,11 @@ fn emptied(name: &str, consul: &Consul, prefix: &str) -> Host {
 #[test]
 fn p5_nothing_starts_when_the_place_of_the_hosts_orders_went_away_unnoticed() {
     let consul = Consul::dev();
-    let host = emptied("unseen", &consul, "hostler/orders/hosts/unseen");
+    let host = emptied("unseen", &consul, "hostler/hosts/unseen");
     // An order of the host could hide this one: nobody can tell.
-    consul.put("hostler/orders/groups/all/second", "task: count\nspread: 0s");
+    consul.put("hostler/groups/all/orders/second", "task: count\nspread: 0s");
     eventually(DEFAULT_TIMEOUT, || match not_visible(&host) {
-        texts if texts.iter().any(|text| text.contains("orders/hosts/unseen/")) => Ok(()),
+        texts if texts.iter().any(|text| text.contains("hosts/unseen/")) => Ok(()),
         texts => Err(format!("{texts:?}; {}", host.log_tail())),
     });
     assert_eq!(host.effects("second"), Vec::<String>::new());
@@ -57,10 +57,10 @@ fn p5_nothing_starts_when_the_place_of_the_hosts_orders_went_away_unnoticed() {
 #[test]
 fn p5_nothing_starts_when_the_place_of_a_group_went_away_unnoticed() {
     let consul = Consul::dev();
-    let host = emptied("ungrouped", &consul, "hostler/orders/groups/all");
+    let host = emptied("ungrouped", &consul, "hostler/groups/all");
     host.order("second", "task: count");
     eventually(DEFAULT_TIMEOUT, || match not_visible(&host) {
-        texts if texts.iter().any(|text| text.contains("orders/groups/all/")) => Ok(()),
+        texts if texts.iter().any(|text| text.contains("groups/all/")) => Ok(()),
         texts => Err(format!("{texts:?}; {}", host.log_tail())),
     });
     assert_eq!(host.effects("second"), Vec::<String>::new());
@@ -76,15 +76,13 @@ fn a_freeze_that_went_away_unnoticed_is_over_within_a_minute() {
     host.start();
     host.order("first", "task: count");
     host.wait_completed("first", 1);
-    consul.put("hostler/freeze/other", "{}");
-    consul.put("hostler/freeze/all", "{\"reason\": \"year end\"}");
+    consul.put("hostler/groups/all/freeze", "{\"reason\": \"year end\"}");
     host.order("second", "task: count");
     host.wait_for("second", &["waiting freeze"]);
-    consul.delete("hostler/freeze/other");
     // The freeze, and the marker with it.
-    consul.api("DELETE", "/v1/kv/hostler/freeze?recurse", b"");
+    consul.api("DELETE", "/v1/kv/hostler/groups/all?recurse", b"");
     eventually(DEFAULT_TIMEOUT * 2, || match not_visible(&host) {
-        texts if texts.iter().any(|text| text.contains("freeze/")) => Ok(()),
+        texts if texts.iter().any(|text| text.contains("groups/all/")) => Ok(()),
         texts => Err(format!("{texts:?}; {}", host.log_tail())),
     });
     assert_eq!(host.effects("second"), Vec::<String>::new());

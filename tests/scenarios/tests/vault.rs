@@ -113,7 +113,7 @@ fn p7_no_vault_makes_a_run_wait_and_never_fail() {
             FaultMode::Status(500, "local node not active but active cluster node not found".into()),
             "500",
         ),
-        ("garbage", FaultMode::Garbage, "no Vault"),
+        ("garbage", FaultMode::Garbage, "the server is not Vault"),
         ("nothing", FaultMode::Silent, "no answer in time"),
         ("half", FaultMode::Half, "cannot be reached"),
     ];
@@ -175,7 +175,7 @@ fn p7_what_is_no_secret_for_this_run_is_told_before_anything_is_started() {
         host.task(name, &format!("name: {name}\nversion: 1\nsecrets: {{x: {{{secret}}}}}\n{steps}"), &[]);
     };
     task("short", "path: secret/data/app/v4, field: password");
-    task("allowed", "path: secret/data/app/v4, field: password, allow_short: true");
+    task("allowed", "path: secret/data/app/v4, field: password, allow_short_secret: true");
     task("field", "path: secret/data/app/v4, field: nothing");
     task("missing", "path: secret/data/app/none, field: x");
     task("denied", "path: secret/data/other, field: x");

@@ -55,7 +55,7 @@ fn the_shipped_policies_allow_what_is_asked_for_and_nothing_else() {
     vault.lease_ttl(3, None);
     vault.put("postgres/db1", json!({"password": "correct horse"}));
     vault.put("postgres/db1/app", json!({"password": "battery staple"}));
-    let mut host = Host::on_vault("db1", &vault, "watch_every: 1s\n  run_policies: [runs]");
+    let mut host = Host::on_vault("db1", &vault, "secret_poll_interval: 1s\n  run_policies: [runs]");
     // Long enough for a renewal of the lease, and of the token, which is asked for the run's time.
     let yaml = "name: t\nversion: 1\ntimeout: 3s\nsecrets:\n  a: {path: 'secret/data/postgres/{{ host }}', field: password}\n  \
                 b: {path: 'secret/data/postgres/{{ host }}/app', field: password}\n  \

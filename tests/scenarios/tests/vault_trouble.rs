@@ -264,11 +264,13 @@ fn p7_a_standbys_redirect_is_followed_to_configured_servers_only() {
     host.task("kv", yaml, &[]);
     host.start();
     host.order("o", "task: kv");
-    host.wait_until("o", "to be told", |report| report["message"].to_string().contains("`vault.standbys`"));
+    host.wait_until("o", "to be told", |report| {
+        report["message"].to_string().contains("`vault.failover_addresses`")
+    });
     assert!(active.requests().is_empty(), "{:?}", active.requests());
     host.kill();
     // Configured: login, token and read go there, from the agent and from the executor.
-    let mut host = Host::on_vault("t8", &standby, &format!("standbys: [\"{}\"]", active.address()));
+    let mut host = Host::on_vault("t8", &standby, &format!("failover_addresses: [\"{}\"]", active.address()));
     host.task("kv", yaml, &[]);
     host.start();
     host.order("o", "task: kv");

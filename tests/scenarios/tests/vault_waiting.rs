@@ -67,17 +67,17 @@ fn meets_every_end(name: &str, word: &str, fail: impl Fn(&Vault, bool)) {
     }
     // Each of them is ended in its way, and nobody has to wait for Vault to see it.
     host.order("replaced", "task: t\nparams: {x: 2}");
-    host.delete(&format!("hostler/orders/hosts/{name}/deleted"));
+    host.delete(&format!("hostler/hosts/{name}/orders/deleted"));
     let (status, said) = host.hostler(&["cancel", "cancelled", "--host", name, "--reason", "CHG4"]);
     assert_eq!(status, 0, "{said}; {}", host.log_tail());
     host.wait_for("cancelled", &["cancelled"]);
-    host.put("hostler/freeze/all", "by: bob\nreason: year end");
+    host.put("hostler/groups/all/freeze", "by: bob\nreason: year end");
     host.wait_for("frozen", &["waiting freeze"]);
     host.set_clock(20 * 60, true);
     host.wait_for("late", &["expired"]);
     host.wait_for("frozen", &["expired"]);
     // What was frozen over the end of its time does not begin with the thaw.
-    host.delete("hostler/freeze/all");
+    host.delete("hostler/groups/all/freeze");
     host.wait_for("window", &["waiting window"]);
     for order in ["stays", "replaced"] {
         host.wait_until(order, "to wait for Vault", |report| report["reason"] == "vault");
@@ -213,7 +213,7 @@ fn a_mount_may_have_data_in_its_name() {
     vault.mount("team/data/kv");
     vault.policy("agent", &[("team/data/kv/*", &["read"]), ("auth/token/create", &["update"])]);
     vault.write("team/data/kv/data/x", json!({"data": {"password": "correct horse"}}));
-    let mut host = Host::on_vault("w5", &vault, "watch_every: 1s");
+    let mut host = Host::on_vault("w5", &vault, "secret_poll_interval: 1s");
     host.task(
         "n",
         "name: n\nversion: 1\nsteps:\n  - {name: a, run: [./say]}\n",

@@ -33,15 +33,15 @@ pub struct Standings {
 
 /// Writes the reports of so many hosts; `program` places their order.
 pub fn simulate(consul: &Consul, program: &Path, hosts: usize) -> Standings {
-    consul.put(&format!("hostler/orders/groups/{GROUP}/_hostler"), "{}");
+    consul.put(&format!("hostler/groups/{GROUP}/_hostler"), "{}");
     for n in 0..hosts {
         let marker = json!({"groups": [GROUP]}).to_string();
-        consul.put(&format!("hostler/orders/hosts/{}/_hostler", name(n)), &marker);
+        consul.put(&format!("hostler/hosts/{}/_hostler", name(n)), &marker);
     }
     let identity = place(consul, program, hosts);
     let mut standings = Standings::default();
     for n in 0..hosts {
-        let (phase, next_by) = match n % 10 {
+        let (phase, next_report_by) = match n % 10 {
             6 => ("failed", NEVER),
             7 => ("running", NEVER),
             8 => ("waiting", NEVER),
@@ -52,7 +52,7 @@ pub fn simulate(consul: &Consul, program: &Path, hosts: usize) -> Standings {
             9 => ("running", LONG_AGO),
             _ => ("succeeded", NEVER),
         };
-        match (phase, next_by) {
+        match (phase, next_report_by) {
             (_, LONG_AGO) => standings.silent += 1,
             ("failed", _) => standings.failed += 1,
             ("running", _) => standings.running += 1,
@@ -60,8 +60,9 @@ pub fn simulate(consul: &Consul, program: &Path, hosts: usize) -> Standings {
             _ => standings.done += 1,
         }
         let host = name(n);
-        consul.put(&format!("hostler/reports/agents/{host}"), &agent(&host, phase, next_by).to_string());
-        let report = report(&host, &identity, phase, next_by).to_string();
+        consul
+            .put(&format!("hostler/reports/agents/{host}"), &agent(&host, phase, next_report_by).to_string());
+        let report = report(&host, &identity, phase, next_report_by).to_string();
         consul.put(&format!("hostler/reports/orders/{host}/{ORDER}"), &report);
     }
     standings
@@ -78,7 +79,7 @@ fn name(n: usize) -> String {
 fn place(consul: &Consul, program: &Path, hosts: usize) -> String {
     let output = Command::new(program)
         .args(["order", "put", ORDER, "--group", GROUP, "--task", "postgres-backup", "--json"])
-        .args(["--yes-to", &hosts.to_string()])
+        .args(["--confirm-hosts", &hosts.to_string()])
         .env("CONSUL_HTTP_ADDR", consul.address())
         .output()
         .expect("the program");
@@ -88,26 +89,26 @@ fn place(consul: &Consul, program: &Path, hosts: usize) -> String {
     answer["identity"].as_str().expect("an identity").to_owned()
 }
 
-fn agent(host: &str, phase: &str, next_by: &str) -> Value {
+fn agent(host: &str, phase: &str, next_report_by: &str) -> Value {
     json!({
         "version": 1, "host": host, "id": "01JD8000000000000000000000", "machine": "0123456789abcdef0123456789abcdef",
-        "hostler": "0.1.0", "boot": "01234567-89ab-cdef-0123-456789abcdef", "groups": [GROUP, "all"], "conditions": [],
-        "seen": {"hostler/orders/hosts/": 4711, "hostler/orders/groups/": 4711}, "audit": 17, "controls": {},
-        "orders": {ORDER: phase}, "updated": "2026-11-21T22:00:01Z", "next_by": next_by
+        "agent_version": "0.1.0", "boot": "01234567-89ab-cdef-0123-456789abcdef", "groups": [GROUP, "all"], "conditions": [],
+        "observed_index": {"hostler/hosts/h/": 4711, "hostler/groups/all/": 4711}, "audit": 17, "controls": {},
+        "orders": {ORDER: phase}, "updated": "2026-11-21T22:00:01Z", "next_report_by": next_report_by
     })
 }
 
-fn report(host: &str, identity: &str, phase: &str, next_by: &str) -> Value {
+fn report(host: &str, identity: &str, phase: &str, next_report_by: &str) -> Value {
     let ended = matches!(phase, "succeeded" | "failed").then_some("2026-11-21T22:40:00Z");
     let error = (phase == "failed").then_some("step upload: exit status 3: no space left on device");
     json!({
         "version": 1, "host": host, "order": ORDER, "source": format!("groups/{GROUP}"), "identity": identity,
         "phase": phase, "reason": (phase == "waiting").then_some("window"), "run": "01JD8000000000000000000000",
-        "epoch": u32::from(phase != "waiting"), "cause": "placed", "task": "postgres-backup@3",
+        "epoch": u32::from(phase != "waiting"), "trigger": "placed", "task": "postgres-backup@3",
         "task_digest": format!("sha256:{}", "0".repeat(64)), "step": {"index": 2, "count": 3, "name": "upload"},
         "progress": 40, "message": "copying", "since": "2026-11-21T22:00:01Z", "until": null,
         "started": "2026-11-21T22:00:00Z", "ended": ended, "deadline": "2026-11-22T02:00:00Z", "exit_code": null,
-        "error": error, "outputs": {"backup_id": "b-17"}, "tail": error, "left_behind": [],
-        "updated": "2026-11-21T22:00:01Z", "next_by": next_by
+        "error": error, "outputs": {"backup_id": "b-17"}, "tail": error, "killed_processes": [],
+        "updated": "2026-11-21T22:00:01Z", "next_report_by": next_report_by
     })
 }

@@ -149,18 +149,9 @@ impl Host {
 
     /// Writes the markers.
     pub fn enroll(&self) {
-        for prefix in [
-            format!("orders/hosts/{}/", self.name),
-            "orders/groups/all/".into(),
-            self.controls(),
-            "freeze/".into(),
-        ] {
-            self.put(&format!("hostler/{prefix}_hostler"), "{}");
+        for source in [format!("hosts/{}", self.name), "groups/all".into()] {
+            self.put(&format!("hostler/{source}/_hostler"), "{}");
         }
-    }
-
-    fn controls(&self) -> String {
-        format!("control/hosts/{}/", self.name)
     }
 
     /// Its name.
@@ -243,7 +234,7 @@ impl Host {
             yaml.push_str(&format!("  - name: {line}\n    effect: {effect}\n    grace: 1s\n"));
             yaml.push_str(&format!("    run: [./add, \"{line}\", \"{delay}\"]\n"));
             if done {
-                yaml.push_str(&format!("    done: [./has, \"{line}\"]\n"));
+                yaml.push_str(&format!("    check: [./has, \"{line}\"]\n"));
             }
             if effect == "undoable" {
                 yaml.push_str(&format!("    undo: [./add, \"undo-{line}\", \"0\"]\n"));
@@ -284,11 +275,11 @@ impl Host {
     pub fn order(&self, name: &str, text: &str) {
         let ledger = fs::read_to_string(self.path("state/ledger")).unwrap_or_default();
         let meant = match text.strip_prefix('{') {
-            Some(rest) => format!("{{\"on_join\": \"run\", {rest}"),
+            Some(rest) => format!("{{\"on_preexisting\": \"run\", {rest}"),
             None => format!("{text}\non_join: run"),
         };
         let text = if ledger.contains("\"joined\"") { text } else { &meant };
-        self.put(&format!("hostler/orders/hosts/{}/{name}", self.name), text);
+        self.put(&format!("hostler/hosts/{}/orders/{name}", self.name), text);
     }
 
     /// Writes a key.

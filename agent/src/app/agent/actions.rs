@@ -46,7 +46,7 @@ impl Agent {
             key: key.clone(),
             last: self.last_look(key, seen.index, &order.task),
             run,
-            cause: activation.cause.clone(),
+            trigger: activation.trigger.clone(),
             copy: copy.map(|copy| copy.document.clone()),
             task_folder: loaded.folder.clone(),
             state_dir: self.settings.state_dir.clone(),

@@ -9,7 +9,7 @@ use crate::domain::decide::{CheckedOrder, Requirements, SeenOrder};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::order::Document;
-use crate::domain::plan::Cause;
+use crate::domain::plan::Trigger;
 use crate::domain::source::OrderKey;
 use crate::domain::task::{Free, Gate};
 use crate::host::facts;
@@ -36,7 +36,7 @@ impl Agent {
                 key,
                 host: &self.host,
                 run: RunId::new(0, 0),
-                cause: Cause::Placed,
+                trigger: Trigger::Placed,
                 place,
             };
             let loaded = match tasks_read.insert(order.task.clone()) {

@@ -217,7 +217,7 @@ impl Agent {
             reread: &self.reread,
             pause: life.pause(),
         };
-        self.watches = watching.watch(&self.host, &self.sources);
+        self.watches = watching.watch(&self.sources);
         self.read_prior_reports();
         let mut reload = signal(SignalKind::hangup())?;
         let mut look = interval(LOOK_EVERY);

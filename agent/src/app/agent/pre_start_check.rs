@@ -1,9 +1,9 @@
 //! The last look: just before a run's first intent, one consistent reading of everything that could keep it back.
 //!
 //! What was decided rests on watches, which are a moment behind, or more: a watch that has not answered says nothing.
-//! So in one transaction it is asked for the order, for the marker of each place of this host's, for nearer orders of
-//! this name, which would hide it, for freezes and controls; and a start follows from nothing else. What differs from
-//! what the watches show has them read anew.
+//! So one transaction reads the order, its controls, the markers and freezes of this host and its groups, and nearer
+//! orders of this name, which would hide it; a start follows from nothing else. What differs from what the watches show
+//! makes them read again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use tokio::sync::Notify;
 
 use super::watches;
 use crate::domain::control::ControlId;
-use crate::domain::decide::frozen;
+use crate::domain::decide::{Freezes, frozen};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::source::{OrderKey, Source};
 use crate::host::clock;
-use crate::store::{Entry, Listing, Read, Store, StoreError};
+use crate::store::{Entry, Read, Store, StoreError};
 
 /// What the last look found, if not the order as it was and nothing against it.
 #[derive(Debug, thiserror::Error)]
@@ -60,39 +60,32 @@ impl PreStartCheck {
     }
 
     async fn ask(&self) -> Result<Entry, PreStartError> {
-        let prefix = |source: &Source| match source {
-            Source::Host(host) => self.keys.host_orders(host),
-            Source::Group(group) => self.keys.group_orders(group),
+        let order_in = |source: &Source| {
+            self.keys.order(&OrderKey { source: source.clone(), order: self.key.order.clone() })
         };
-        let order_in = |source: &Source| format!("{}{}", prefix(source), self.key.order);
         let Some(rank) = self.sources.iter().position(|source| *source == self.key.source) else {
             return Err(PreStartError::Changed(format!("this host is not in {} any more", self.key.source)));
         };
         let nearer = self.sources.get(..rank).unwrap_or_default();
-        let (freezes, controls) = (self.keys.freezes(), self.keys.controls(&self.host));
-        let mut reads = vec![
-            Read::Key(order_in(&self.key.source)),
-            Read::Prefix(freezes.clone()),
-            Read::Prefix(controls.clone()),
-        ];
-        reads.extend(self.sources.iter().map(|source| Read::Key(Keys::marker(&prefix(source)))));
+        let controls = self.keys.controls_of_order(&self.host, &self.key.order);
+        let mut reads = vec![Read::Key(order_in(&self.key.source)), Read::Prefix(controls)];
+        reads.extend(self.sources.iter().map(|source| Read::Key(self.keys.marker(source))));
+        reads.extend(self.sources.iter().map(|source| Read::Key(self.keys.freeze(source))));
         reads.extend(nearer.iter().map(|source| Read::Key(order_in(source))));
         let mut found = self.store.look(&reads).await.map_err(PreStartError::Trouble)?.into_iter();
-        // Lost rights look like an empty prefix: without its marker nothing follows from what is not there.
-        let blind = |prefix: &str| {
-            PreStartError::NotNow(format!("{prefix} has no marker or may not be read: run hostler enroll"))
-        };
         let mut next = || found.next().unwrap_or_default();
         let entry = next().entries.into_iter().next();
-        let visible =
-            |listing: Listing, prefix: &str| listing.without_marker(prefix).ok_or_else(|| blind(prefix));
-        let frozen_groups = watches::freezes(&freezes, &visible(next(), &freezes)?);
-        let present = watches::controls(&controls, &visible(next(), &controls)?);
+        let present = watches::controls(&self.keys.controls(&self.host), &next());
+        // Lost rights look like an empty prefix: without its marker nothing follows from what is not there.
         for source in &self.sources {
             if next().entries.is_empty() {
-                return Err(blind(&prefix(source)));
+                let prefix = self.keys.source(source);
+                let why = format!("{prefix} has no marker or may not be read: run hostler enroll");
+                return Err(PreStartError::NotNow(why));
             }
         }
+        let freeze = |source: &Source| Some((source.clone(), watches::freeze(source, &self.keys, &next())?));
+        let freezes: Freezes = self.sources.iter().filter_map(freeze).collect();
         if let Some(source) = nearer.iter().find(|_| !next().entries.is_empty()) {
             return Err(PreStartError::Changed(format!("the order in {source} took its place")));
         }
@@ -101,11 +94,10 @@ impl PreStartCheck {
             Some(_) => return Err(PreStartError::Changed("the order has changed".into())),
             None => return Err(PreStartError::Changed("the order is gone".into())),
         };
-        if let Some(frozen) = frozen(&self.sources, &frozen_groups, &self.task, clock::now()) {
+        if let Some(frozen) = frozen(&self.sources, &freezes, &self.task, clock::now()) {
             return Err(PreStartError::NotNow(frozen.why));
         }
-        let mut of_order = present.keys().filter(|(order, _)| *order == self.key.order);
-        match of_order.find(|(_, id)| !self.known.contains(id)) {
+        match present.keys().find(|(_, id)| !self.known.contains(id)) {
             Some((_, id)) => Err(PreStartError::NotNow(format!("control {id} came first"))),
             None => Ok(entry),
         }
@@ -118,9 +110,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::{StoreFuture, When};
+    use crate::store::{Listing, StoreFuture, When};
 
-    const ORDER: &str = "hostler/orders/groups/db/o";
+    const ORDER: &str = "hostler/groups/db/orders/o";
 
     /// Keys with their index; looked at as a whole.
     #[derive(Clone)]
@@ -129,13 +121,7 @@ mod tests {
     impl Kept {
         /// A host `h` in the groups `db` and `all`, with an order of `db` and nothing against it.
         fn usual() -> Self {
-            let markers = [
-                "orders/hosts/h/_hostler",
-                "orders/groups/db/_hostler",
-                "orders/groups/all/_hostler",
-                "freeze/_hostler",
-                "control/hosts/h/_hostler",
-            ];
+            let markers = ["hosts/h/_hostler", "groups/db/_hostler", "groups/all/_hostler"];
             let markers = markers.map(|key| (format!("hostler/{key}"), 1));
             Self(markers.into_iter().chain([(ORDER.to_owned(), 7)]).collect())
         }
@@ -220,15 +206,17 @@ mod tests {
             assert_eq!(look(&kept, &groups).await, ("not now", true), "{marker}");
         }
         for (key, index, expected) in [
-            ("hostler/orders/hosts/h/o", 3, ("changed", true)),
-            ("hostler/orders/hosts/h/o2", 3, ("starts", false)),
-            ("hostler/orders/hosts/h2/o", 3, ("starts", false)),
-            ("hostler/orders/groups/all/o", 3, ("starts", false)),
+            ("hostler/hosts/h/orders/o", 3, ("changed", true)),
+            ("hostler/hosts/h/orders/o2", 3, ("starts", false)),
+            ("hostler/hosts/h2/orders/o", 3, ("starts", false)),
+            ("hostler/groups/all/orders/o", 3, ("starts", false)),
             (ORDER, 8, ("changed", true)),
-            ("hostler/freeze/all", 8, ("not now", true)),
-            ("hostler/freeze/elsewhere", 8, ("starts", false)),
-            ("hostler/control/hosts/h/o/01JD8000000000000000000000", 8, ("not now", true)),
-            ("hostler/control/hosts/h/other/01JD8000000000000000000000", 8, ("starts", false)),
+            ("hostler/groups/all/freeze", 8, ("not now", true)),
+            ("hostler/hosts/h/freeze", 8, ("not now", true)),
+            ("hostler/hosts/h2/freeze", 8, ("starts", false)),
+            ("hostler/groups/elsewhere/freeze", 8, ("starts", false)),
+            ("hostler/hosts/h/control/o/01JD8000000000000000000000", 8, ("not now", true)),
+            ("hostler/hosts/h/control/other/01JD8000000000000000000000", 8, ("starts", false)),
         ] {
             let mut kept = Kept::usual();
             kept.0.insert(key.to_owned(), index);
@@ -239,9 +227,9 @@ mod tests {
         assert_eq!(look(&kept, &groups).await, ("changed", true));
         // A nearer group hides it as the host does; one that the host has left is no place of orders any more.
         let mut kept = Kept::usual();
-        kept.0.insert("hostler/orders/groups/near/_hostler".to_owned(), 1);
+        kept.0.insert("hostler/groups/near/_hostler".to_owned(), 1);
         assert_eq!(look(&kept, &["near", "db", "all"]).await, ("starts", false));
-        kept.0.insert("hostler/orders/groups/near/o".to_owned(), 3);
+        kept.0.insert("hostler/groups/near/orders/o".to_owned(), 3);
         assert_eq!(look(&kept, &["near", "db", "all"]).await, ("changed", true));
         assert_eq!(look(&kept, &["db", "all"]).await, ("starts", false));
         assert_eq!(look(&kept, &["all"]).await, ("changed", true));

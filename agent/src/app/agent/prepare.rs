@@ -14,7 +14,7 @@ use crate::catalog::{TASK_FILE, copy};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::order::{Document, Order};
-use crate::domain::plan::{Cause, Plan, RunPaths};
+use crate::domain::plan::{Plan, RunPaths, Trigger};
 use crate::domain::plan_builder;
 use crate::domain::source::OrderKey;
 use crate::domain::task::Task;
@@ -43,7 +43,7 @@ pub(super) struct RunContext<'a> {
     pub(super) key: &'a OrderKey,
     pub(super) host: &'a Name,
     pub(super) run: RunId,
-    pub(super) cause: Cause,
+    pub(super) trigger: Trigger,
     pub(super) place: RunPaths,
 }
 
@@ -51,8 +51,8 @@ impl RunContext<'_> {
     /// The plan, or one line on why the order is refused.
     pub(super) fn plan(&self, order: &Order, task: &Task, digest: String) -> Result<Plan, String> {
         let (run, key, host, place) = (self.run, self.key, self.host, self.place.clone());
-        let cause = self.cause.clone();
-        plan_builder::plan(order, task, &plan_builder::PlanContext { run, key, cause, host, digest, place })
+        let trigger = self.trigger.clone();
+        plan_builder::plan(order, task, &plan_builder::PlanContext { run, key, trigger, host, digest, place })
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) struct PrepareRun {
     pub(super) host: Name,
     pub(super) key: OrderKey,
     pub(super) run: RunId,
-    pub(super) cause: Cause,
+    pub(super) trigger: Trigger,
     /// The document that counts if the store gives no answer at all.
     pub(super) copy: Option<String>,
     pub(super) task_folder: PathBuf,
@@ -100,7 +100,7 @@ impl PrepareRun {
         here(CrashPoint::Looked);
         let (folder, tasks) = (self.task_folder.clone(), self.state_dir.join("tasks"));
         let (runs, key, host) = (self.state_dir.join("runs"), self.key.clone(), self.host.clone());
-        let (run, rule, place, cause) = (self.run, self.rule, self.place.clone(), self.cause.clone());
+        let (run, rule, place, trigger) = (self.run, self.rule, self.place.clone(), self.trigger.clone());
         let (version, copying) = (self.version, Arc::clone(&self.copying));
         let disk_work = move || {
             let (task, copied) = copy_of(&folder, &tasks, rule, &copying)?;
@@ -108,7 +108,7 @@ impl PrepareRun {
                 return Err(not_now("the order cannot be read".into()));
             };
             let place = RunPaths { task_dir: copied.path, ..place };
-            let about = RunContext { key: &key, host: &host, run, cause, place };
+            let about = RunContext { key: &key, host: &host, run, trigger, place };
             let plan = about.plan(&order, &task, copied.digest).map_err(PrepareError::Refused)?;
             if plan.version > version {
                 return Err(PrepareError::Unexamined("its task was replaced meanwhile".into()));

@@ -16,7 +16,7 @@ use crate::host::{clock, facts};
 use crate::report::bounds;
 use crate::report::compose::Sources;
 use crate::report::desired::{DesiredReports, Report, Reports, TEXTS_AT_ONCE};
-use crate::report::document::{AgentReport, REPORT_VERSION};
+use crate::report::document::{AgentReport, REPORT_VERSION, ReportedCondition};
 
 /// How many orders the agent's own report names at most.
 const ORDERS_NAMED: usize = 100;
@@ -104,13 +104,17 @@ impl Agent {
         let conditions = self.conditions();
         self.warnings.log(&conditions);
         self.tell_consul(&conditions);
-        let conditions = conditions.into_iter().map(|condition| condition.text);
+        let reported = |condition: Condition| ReportedCondition {
+            kind: condition.kind.as_str().to_owned(),
+            message: condition.text,
+        };
+        let conditions = conditions.into_iter().map(reported);
         let agent = AgentReport {
             version: REPORT_VERSION,
             host: self.host.to_string(),
             id: self.who.id.clone(),
             machine: facts::machine_id(),
-            hostler: env!("CARGO_PKG_VERSION").to_owned(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot: self.boot.clone(),
             groups: self.settings.groups.clone(),
             conditions: conditions.collect(),
@@ -119,7 +123,7 @@ impl Agent {
                 .audit
                 .as_ref()
                 .map_or_else(|_| self.reported_audit.clone(), |audit| audit.head().clone()),
-            seen: watches::seen(&self.watches),
+            observed_index: watches::observed_index(&self.watches),
             controls: self.answers(),
             orders: phases,
             ..AgentReport::default()
@@ -169,8 +173,7 @@ impl Agent {
         conditions.extend(self.probation_condition().map(about(Kind::Vault)));
         conditions.extend(self.listening.trouble().map(about(Kind::Telemetry)));
         // Of these there may be many.
-        let groups = &self.settings.groups;
-        let ignored = self.watches.iter().flat_map(|sight| sight.ignored(&self.host, groups));
+        let ignored = self.watches.iter().flat_map(|sight| sight.ignored());
         conditions.extend(ignored.take(MOST_IGNORED).map(about(Kind::Ignored)));
         let broken = self.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string));
         conditions.extend(broken.map(about(Kind::Task)));

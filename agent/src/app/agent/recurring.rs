@@ -18,7 +18,7 @@ use crate::config::ClockChoice;
 use crate::domain::decide::{Clock, SeenOrder};
 use crate::domain::name::Name;
 use crate::domain::order::{Document, Order};
-use crate::domain::plan::{Cause, Plan, RunPaths};
+use crate::domain::plan::{Plan, RunPaths, Trigger};
 use crate::domain::reconcile::{ProbeAnswer, ProbeAnswers, SHORTEST};
 use crate::domain::run::Outcome;
 use crate::domain::source::OrderKey;
@@ -102,7 +102,7 @@ pub(super) fn unbearable(order: &Order, task: &Task) -> Option<String> {
             task.name
         ));
     }
-    (every < SHORTEST && !task.allow_short).then(|| {
+    (every < SHORTEST && !task.allow_short_interval).then(|| {
         format!("`reconcile: {every}` is shorter than {SHORTEST}, which task {} does not allow", task.name)
     })
 }
@@ -232,7 +232,7 @@ impl ProbeRequest {
             let (task, copied) = copied.map_err(|not_made| not_made.to_string())?;
             let run = clock::new_run();
             let place = RunPaths { task_dir: copied.path, ..place };
-            let about = prepare::RunContext { key: &key, host: &host, run, cause: Cause::Placed, place };
+            let about = prepare::RunContext { key: &key, host: &host, run, trigger: Trigger::Placed, place };
             // Only the probe is left of it: there is nothing that it could change.
             let plan = Plan {
                 dry_run: true,

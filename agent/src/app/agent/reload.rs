@@ -29,7 +29,7 @@ impl Agent {
                     "settings: {} changed in the configuration: restart the agent to put that in force",
                     later.join(", ")
                 )),
-                Err(error) => Some(format!("settings: the former ones stay in force: {error}")),
+                Err(error) => Some(format!("settings: keeping the current settings: {error}")),
             };
         if let Some(why) = &self.pending_config {
             tracing::warn!("{why}");

@@ -77,7 +77,7 @@ impl Agent {
         let judged: Vec<Name> = facts
             .iter()
             .filter_map(|fact| match fact {
-                Fact::Activation { key, .. } | Fact::Rebased { key, .. } => Some(key.order.clone()),
+                Fact::Activation { key, .. } | Fact::Accepted { key, .. } => Some(key.order.clone()),
                 _ => None,
             })
             .collect();

@@ -174,7 +174,7 @@ async fn ask(vault: Arc<Vault>, mut wanted: watch::Receiver<SecretQuery>, events
                 last.insert(path.clone(), told);
             }
         }
-        let pause = jittered(vault.watch_every());
+        let pause = jittered(vault.secret_poll_interval());
         tokio::select! {
             changed = wanted.changed() => if changed.is_err() {
                 return;

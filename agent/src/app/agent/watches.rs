@@ -1,4 +1,5 @@
-//! The prefixes that the agent watches, and what they show: orders, controls, freezes.
+//! The prefixes that the agent watches, one for the host and one for each of its groups, and what they show: orders,
+//! controls, freezes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,20 +22,10 @@ use crate::store::budget::Budget;
 use crate::store::watch::{Snapshot, WatchState as State};
 use crate::store::{Entry, Listing, Store};
 
-/// What stands below a watched prefix.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum WatchedPrefix {
-    /// Orders.
-    Orders(Source),
-    /// Controls for this host.
-    Controls,
-    /// Freezes of all groups.
-    Freezes,
-}
-
-/// One watched prefix.
+/// One watched prefix: everything that is meant for the host, or for one of its groups.
 pub(super) struct PrefixWatch {
-    place: WatchedPrefix,
+    source: Source,
+    keys: Keys,
     prefix: String,
     seen: watch::Receiver<Snapshot>,
     store: Arc<dyn Store>,
@@ -47,7 +38,7 @@ pub(super) struct Desired {
     pub(super) orders: BTreeMap<OrderKey, SeenOrder>,
     /// Controls for this host.
     pub(super) controls: Controls,
-    /// Freezes of all groups.
+    /// The freezes of this host and its groups.
     pub(super) freezes: Freezes,
     /// The places of orders that were read since this agent started.
     read: BTreeSet<Source>,
@@ -107,10 +98,9 @@ impl PrefixWatch {
                 Some(Condition::new(Kind::NotVisible, format!("not visible: {} {cure}", self.prefix)))
             }
             State::TooLarge(why) | State::Unreadable(why) => {
-                let held = match self.place {
-                    WatchedPrefix::Orders(_) => "what changes there has no effect",
-                    WatchedPrefix::Controls => "nothing starts, since it may hold a cancel",
-                    WatchedPrefix::Freezes => "nothing starts, since it may hold a freeze",
+                let held = match self.source {
+                    Source::Group(_) => "changes there have no effect",
+                    Source::Host(_) => "nothing starts, since it may hold a cancel",
                 };
                 Some(Condition::new(Kind::Store, format!("store: {why}; until then {held}")))
             }
@@ -118,17 +108,12 @@ impl PrefixWatch {
         }
     }
 
-    /// What is below the prefix and has no effect, a line each: keys that are no names, values that are too large, files
+    /// Keys below the prefix that have no effect, a line each: keys that are no names, values that are too large, files
     /// that are no keys.
-    pub(super) fn ignored(&self, host: &Name, groups: &[Name]) -> Vec<String> {
+    pub(super) fn ignored(&self) -> Vec<String> {
         let Some(listing) = self.listing() else { return Vec::new() };
         let wrong = |entry: &Entry| {
-            let name = entry.key.strip_prefix(&self.prefix)?;
-            let why = match &self.place {
-                WatchedPrefix::Orders(_) => odd::order(name),
-                WatchedPrefix::Controls => odd::control(name),
-                WatchedPrefix::Freezes => odd::freeze(name, host, groups),
-            };
+            let why = odd::key(&self.source, entry.key.strip_prefix(&self.prefix)?);
             let why = why.or_else(|| entry.read().err())?;
             Some(format!("ignored: {}: {why}", odd::shown(&entry.key)))
         };
@@ -147,8 +132,8 @@ impl PrefixWatch {
 
     /// What the store holds under an order's key, with its index.
     pub(super) fn value(&self, key: &OrderKey) -> Option<(u64, Vec<u8>)> {
-        let listing = self.listing().filter(|_| self.place == WatchedPrefix::Orders(key.source.clone()))?;
-        let wanted = format!("{}{}", self.prefix, key.order);
+        let listing = self.listing().filter(|_| self.source == key.source)?;
+        let wanted = self.keys.order(key);
         let entry = listing.entries.iter().find(|entry| entry.key == wanted)?;
         Some((entry.modify_index, entry.value.clone()))
     }
@@ -164,10 +149,10 @@ impl PrefixWatch {
         }
     }
 
-    /// The place of orders that this is, if it answers with more than is read, or with what cannot be read.
-    fn unreadable(&self) -> Option<&Source> {
-        match (&self.place, &self.seen.borrow().state) {
-            (WatchedPrefix::Orders(source), State::TooLarge(_) | State::Unreadable(_)) => Some(source),
+    /// The group that this is, if it answers with more than is read, or with what cannot be read.
+    fn unreadable_group(&self) -> Option<&Source> {
+        match (&self.source, &self.seen.borrow().state) {
+            (Source::Group(_), State::TooLarge(_) | State::Unreadable(_)) => Some(&self.source),
             _ => None,
         }
     }
@@ -186,21 +171,13 @@ pub(super) struct Watching<'a> {
 
 impl Watching<'_> {
     /// Starts to watch everything that operators write for this host; each change is an event.
-    pub(super) fn watch(&self, host: &Name, sources: &[Source]) -> Vec<PrefixWatch> {
-        let orders = sources.iter().cloned().map(WatchedPrefix::Orders);
-        let places: Vec<WatchedPrefix> =
-            orders.chain([WatchedPrefix::Controls, WatchedPrefix::Freezes]).collect();
-        let budget = Arc::new(Budget::new(places.len()));
-        places.into_iter().map(|place| self.start(place, host, &budget)).collect()
+    pub(super) fn watch(&self, sources: &[Source]) -> Vec<PrefixWatch> {
+        let budget = Arc::new(Budget::new(sources.len()));
+        sources.iter().map(|source| self.start(source.clone(), &budget)).collect()
     }
 
-    fn start(&self, place: WatchedPrefix, host: &Name, budget: &Arc<Budget>) -> PrefixWatch {
-        let prefix = match &place {
-            WatchedPrefix::Orders(Source::Host(host)) => self.keys.host_orders(host),
-            WatchedPrefix::Orders(Source::Group(group)) => self.keys.group_orders(group),
-            WatchedPrefix::Controls => self.keys.controls(host),
-            WatchedPrefix::Freezes => self.keys.freezes(),
-        };
+    fn start(&self, source: Source, budget: &Arc<Budget>) -> PrefixWatch {
+        let prefix = self.keys.source(&source);
         let (sender, seen) = watch::channel(Snapshot::default());
         let (store, path, reread) = (Arc::clone(self.store), prefix.clone(), Arc::clone(self.reread));
         let (pause, budget) = (self.pause, Arc::clone(budget));
@@ -212,7 +189,7 @@ impl Watching<'_> {
         tokio::spawn(async move {
             while changes.changed().await.is_ok() && events.send(Event::StoreChanged).await.is_ok() {}
         });
-        PrefixWatch { place, prefix, seen, store: Arc::clone(self.store) }
+        PrefixWatch { source, keys: self.keys.clone(), prefix, seen, store: Arc::clone(self.store) }
     }
 }
 
@@ -222,8 +199,8 @@ impl Watching<'_> {
 /// in yet, would look like one whose orders are gone.
 #[derive(Debug, Default)]
 pub(super) struct SyncStatus {
-    /// Every prefix was in watch, or holds orders and cannot be read: then what was read of it before still counts, and
-    /// the last look before a start asks for the order itself.
+    /// Every prefix was in watch, or is a group's and cannot be read: then what was read of it before still counts, and the
+    /// last look before a start asks for the order and the freeze themselves.
     pub(super) all_current: bool,
     /// The places of orders that are too large or answer with what cannot be read, and were not read since this agent
     /// started: what they hold is unknown.
@@ -237,21 +214,18 @@ pub(super) struct SyncStatus {
 impl SyncStatus {
     /// What is in watch now.
     pub(super) fn of(watches: &[PrefixWatch], desired: &Desired) -> Self {
-        let index = |watch: &PrefixWatch| match &watch.place {
-            WatchedPrefix::Orders(source) => Some((source.clone(), watch.listing()?.index)),
-            WatchedPrefix::Controls | WatchedPrefix::Freezes => None,
-        };
-        let in_sight = |watch: &PrefixWatch| watch.listing().is_some() || watch.unreadable().is_some();
+        let index = |watch: &PrefixWatch| Some((watch.source.clone(), watch.listing()?.index));
+        let in_sight = |watch: &PrefixWatch| watch.listing().is_some() || watch.unreadable_group().is_some();
         let all_current = !watches.is_empty() && watches.iter().all(in_sight);
         let away = !watches.is_empty() && watches.iter().all(|watch| watch.seen.borrow().away);
-        let unreadable = watches.iter().filter_map(PrefixWatch::unreadable);
+        let unreadable = watches.iter().filter_map(PrefixWatch::unreadable_group);
         let unknown = unreadable.filter(|source| !desired.read.contains(source)).cloned().collect();
         Self { all_current, unknown, away, indexes: watches.iter().filter_map(index).collect() }
     }
 }
 
 /// The store's index in the last answer for each prefix that is in watch, for the agent's report.
-pub(super) fn seen(watches: &[PrefixWatch]) -> BTreeMap<String, u64> {
+pub(super) fn observed_index(watches: &[PrefixWatch]) -> BTreeMap<String, u64> {
     let index = |watch: &PrefixWatch| Some((watch.prefix.clone(), watch.listing()?.index));
     watches.iter().filter_map(index).collect()
 }
@@ -263,29 +237,23 @@ pub(super) fn take(watches: &[PrefixWatch], desired: &mut Desired, now: Instant)
     desired.postponed = 0;
     for watch in watches {
         let Some(listing) = watch.listing() else { continue };
-        match &watch.place {
-            WatchedPrefix::Orders(source) => {
-                changed |= take_orders(source, &watch.prefix, &listing, desired);
-            }
-            WatchedPrefix::Controls => {
-                let mut now = controls(&watch.prefix, &listing);
-                let known = std::mem::take(&mut desired.controls);
-                now.retain(|id, _| known.contains_key(id) || desired.admit(false));
-                desired.controls = now;
-            }
-            WatchedPrefix::Freezes => desired.freezes = freezes(&watch.prefix, &listing),
+        changed |= take_orders(&watch.source, &watch.keys, &listing, desired);
+        take_freeze(&watch.source, &watch.keys, &listing, desired);
+        if let Source::Host(host) = &watch.source {
+            take_controls(host, &watch.keys, &listing, desired);
         }
     }
     changed
 }
 
-fn take_orders(source: &Source, prefix: &str, listing: &Listing, desired: &mut Desired) -> bool {
+fn take_orders(source: &Source, keys: &Keys, listing: &Listing, desired: &mut Desired) -> bool {
     let mut changed = false;
     let mut here = BTreeSet::new();
+    let prefix = keys.orders(source);
     // What was there before is judged as a whole, so all of it is taken in at once, however much else there was.
     let is_first = desired.read.insert(source.clone());
     for entry in &listing.entries {
-        let name = entry.key.strip_prefix(prefix).and_then(|name| name.parse().ok());
+        let name = entry.key.strip_prefix(&prefix).and_then(|name| name.parse().ok());
         let Some(order) = name else { continue }; // Not an order's name: nothing that a host could report on.
         let key = OrderKey { source: source.clone(), order };
         here.insert(key.clone());
@@ -300,6 +268,20 @@ fn take_orders(source: &Source, prefix: &str, listing: &Listing, desired: &mut D
     let before = desired.orders.len();
     desired.orders.retain(|key, _| key.source != *source || here.contains(key));
     changed || desired.orders.len() != before
+}
+
+fn take_freeze(source: &Source, keys: &Keys, listing: &Listing, desired: &mut Desired) {
+    match freeze(source, keys, listing) {
+        Some(freeze) => drop(desired.freezes.insert(source.clone(), freeze)),
+        None => drop(desired.freezes.remove(source)),
+    }
+}
+
+fn take_controls(host: &Name, keys: &Keys, listing: &Listing, desired: &mut Desired) {
+    let mut now = controls(&keys.controls(host), listing);
+    let known = std::mem::take(&mut desired.controls);
+    now.retain(|id, _| known.contains_key(id) || desired.admit(false));
+    desired.controls = now;
 }
 
 impl Desired {
@@ -332,14 +314,12 @@ pub(super) fn controls(prefix: &str, listing: &Listing) -> Controls {
     listing.entries.iter().filter_map(read).collect()
 }
 
-/// The freezes in a listing.
-pub(super) fn freezes(prefix: &str, listing: &Listing) -> Freezes {
-    let read = |entry: &Entry| {
-        let group = entry.key.strip_prefix(prefix)?.parse().ok()?;
-        let read = |text: &[u8]| Freeze::read(text).map_err(|error| error.to_string());
-        Some((group, entry.read().and_then(read)))
-    };
-    listing.entries.iter().filter_map(read).collect()
+/// The freeze of a host or group in a listing; `Err`: it cannot be read; `None`: there is none.
+pub(super) fn freeze(source: &Source, keys: &Keys, listing: &Listing) -> Option<Result<Freeze, String>> {
+    let key = keys.freeze(source);
+    let entry = listing.entries.iter().find(|entry| entry.key == key)?;
+    let read = |text: &[u8]| Freeze::read(text).map_err(|error| error.to_string());
+    Some(entry.read().and_then(read))
 }
 
 #[cfg(test)]
@@ -360,12 +340,12 @@ mod tests {
 
     #[test]
     fn a_flood_of_changes_is_taken_in_bit_by_bit_and_none_is_lost() {
-        let source: Source = "hosts/h".parse().unwrap();
+        let (source, keys): (Source, _) = ("hosts/h".parse().unwrap(), Keys::new("p"));
         let (mut desired, start) = (Desired::default(), Instant::now());
         let mut take = |count: usize, index: u64, seconds: u64| {
             desired.rate.refill(start + Duration::from_secs(seconds));
             desired.postponed = 0;
-            take_orders(&source, "p/", &listing("p/", count, index), &mut desired);
+            take_orders(&source, &keys, &listing(&keys.orders(&source), count, index), &mut desired);
             let newest = desired.orders.values().filter(|order| order.index == index).count();
             (newest, desired.postponed)
         };

@@ -223,10 +223,10 @@ fn lacking(plan: &Plan, values: &BTreeMap<Name, Secret>) -> Option<String> {
             // As in Vault, there need not be a version before.
             None if wanted.version == VersionSelector::Previous => {}
             None => return Some(format!("the task wants a secret {name}, which was not given")),
-            Some(value) if value.reveal().len() < SHORTEST && !wanted.allow_short => {
+            Some(value) if value.reveal().len() < SHORTEST && !wanted.allow_short_secret => {
                 return Some(format!(
                     "secret {name} has fewer than {SHORTEST} bytes, which cannot be kept out of outputs: take a \
-                     longer one, or say `allow_short: true` in the task"
+                     longer one, or say `allow_short_secret: true` in the task"
                 ));
             }
             Some(_) => {}

@@ -2,16 +2,16 @@
 
 use super::{Check, fail, ok, skip, warn};
 use crate::cli::connection::Connection;
-use crate::cli::fleet::{Fleet, is_late};
+use crate::cli::fleet::{Fleet, conditions_line, is_late};
 use crate::cli::history::this_host_or_node;
 use crate::cli::show;
-use crate::config::{Settings, StoreSettings};
-use crate::domain::keys::Keys;
+use crate::config::{ALL, Settings, StoreSettings};
 use crate::domain::name::Name;
 use crate::domain::odd;
+use crate::domain::source::Source;
 use crate::host::clock;
 use crate::report::document::{self, AgentReport};
-use crate::store::{Entry, Listing, StoreError, When, portions};
+use crate::store::{Listing, StoreError, When};
 
 /// No key ever has this index, so a write under it is refused by the condition, if it is not by the rights.
 const NEVER: When = When::Unchanged(i64::MAX as u64);
@@ -27,7 +27,9 @@ const PROBE: &str = "_check";
 pub(super) async fn checks(place: &Connection, settings: &Settings, local: bool) -> Vec<Check> {
     let shown = place.store.place();
     let mut checks = Vec::new();
-    match place.store.list(&place.keys.freezes()).await {
+    let Ok(all) = ALL.parse::<Name>() else { return checks };
+    let marker = place.keys.marker(&Source::Group(all));
+    match place.store.list(&marker).await {
         Err(error @ StoreError::Unreachable { .. }) => {
             checks.push(fail("store", error.to_string(), "is it running, and is the address right?"));
             checks.extend(skipped("the store does not answer"));
@@ -41,7 +43,7 @@ pub(super) async fn checks(place: &Connection, settings: &Settings, local: bool)
         }
         Err(error) => {
             checks.push(fail("store", error.to_string(), "see the token and the store's own log"));
-            checks.extend(skipped("the store does not let this token read the freezes"));
+            checks.extend(skipped("the store does not let this token read the group all"));
             return checks;
         }
         Ok(_) => {
@@ -83,9 +85,7 @@ async fn of_operator(place: &Connection, settings: &Settings) -> Vec<Check> {
     let keys = &place.keys;
     let mut checks = vec![markers(place).await];
     checks.extend(freezes_of_nobody(place).await);
-    for (what, prefix) in
-        [("orders", keys.all_orders()), ("freezes", keys.freezes()), ("controls", keys.all_controls())]
-    {
+    for (what, prefix) in [("to hosts", keys.hosts()), ("to groups", keys.groups())] {
         checks.push(may(place, &format!("write {what}"), &format!("{prefix}{PROBE}"), true, OPERATOR).await);
     }
     checks.push(match place.store.names(&keys.agent_reports()).await {
@@ -105,47 +105,43 @@ async fn of_operator(place: &Connection, settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// Freezes that no host is under. What may not be read is told by the other checks.
+/// Freezes that no agent obeys. What may not be read is named by the other checks.
 async fn freezes_of_nobody(place: &Connection) -> Vec<Check> {
-    let prefix = place.keys.freezes();
-    let (Ok(fleet), Ok(listing)) = (Fleet::read(place).await, place.store.list(&prefix).await) else {
-        return Vec::new();
+    let Ok(fleet) = Fleet::read(place).await else { return Vec::new() };
+    let wrong = |(source, why): (String, String)| {
+        let key = format!("{}{source}/freeze", place.keys.prefix());
+        warn("ignored", format!("{}: {why}", odd::shown(&key)), "rename it, or remove it")
     };
-    let (hosts, groups) = (fleet.hosts(), fleet.groups());
-    let wrong = |entry: &Entry| {
-        let why = odd::freeze_of_fleet(entry.key.strip_prefix(&prefix)?, &hosts, &groups)?;
-        Some(warn("ignored", format!("{}: {why}", odd::shown(&entry.key)), "rename it, or remove it"))
-    };
-    listing.entries.iter().filter_map(wrong).collect()
+    fleet.freezes_of_nobody().into_iter().map(wrong).collect()
 }
 
 /// What an operator sees.
 async fn markers(place: &Connection) -> Check {
     let cure = "hostler enroll HOST, or a token that may read orders";
-    let end = format!("/{}", Keys::marker(""));
-    let mut markers = 0;
-    let count = |entry: Entry| markers += usize::from(entry.key.ends_with(&end));
-    match portions::read(place.store.as_ref(), &place.keys.all_orders(), count).await {
+    match Fleet::read(place).await {
         Err(error) => fail("markers", error.to_string(), cure),
-        Ok(_) if markers == 0 => fail("markers", "no enrolled host or group is seen", cure),
-        Ok(_) => ok("markers", format!("{markers} enrolled hosts and groups are seen")),
+        Ok(fleet) => match fleet.enrolled() {
+            0 => fail("markers", "no enrolled host or group is seen", cure),
+            markers => ok("markers", format!("{markers} enrolled hosts and groups are seen")),
+        },
     }
 }
 
 async fn of_host(place: &Connection, settings: &Settings, host: &Name) -> Vec<Check> {
     let keys = &place.keys;
     let mut checks = vec![ok("host", host.as_str())];
-    let mut prefixes = vec![keys.host_orders(host), keys.controls(host), keys.freezes()];
-    prefixes.extend(settings.groups.iter().map(|group| keys.group_orders(group)));
+    let own = Source::Host(host.clone());
+    let sources = std::iter::once(own.clone()).chain(settings.groups.iter().cloned().map(Source::Group));
     let groups: Vec<String> = settings.groups.iter().map(|group| format!(" --group {group}")).collect();
     let cure = format!("hostler enroll {host}{}, and its policy for the agent's token", groups.concat());
-    for prefix in prefixes {
+    for source in sources {
+        let prefix = keys.source(&source);
         let mut odd = Vec::new();
         checks.push(match place.store.list(&prefix).await {
             Err(error) => fail("markers", error.to_string(), &*cure),
             Ok(listing) => match listing.without_marker(&prefix) {
                 Some(listing) => {
-                    odd = ignored(place, host, settings, &prefix, &listing);
+                    odd = ignored(place, &source, &listing);
                     ok("markers", format!("{prefix} with {}", counted(listing.entries.len(), "key")))
                 }
                 None => fail("markers", format!("{prefix} has no marker, or may not be read"), &*cure),
@@ -153,16 +149,16 @@ async fn of_host(place: &Connection, settings: &Settings, host: &Name) -> Vec<Ch
         });
         checks.append(&mut odd);
     }
-    let own = [
+    let reports = [
         keys.agent_report(host),
         format!("{}{PROBE}", keys.order_reports(host)),
         format!("{}{PROBE}", keys.run_reports(host)),
     ];
-    for key in own {
+    for key in reports {
         checks.push(may(place, "report", &key, true, AGENT).await);
     }
     if matches!(settings.store, StoreSettings::Consul(_)) {
-        let order = format!("{}{PROBE}", keys.host_orders(host));
+        let order = format!("{}{PROBE}", keys.orders(&own));
         checks.push(may(place, "write its own orders", &order, false, AGENT).await);
         let other = format!("{}{PROBE}", keys.agent_reports());
         checks.push(may(place, "write other hosts' reports", &other, false, AGENT).await);
@@ -171,27 +167,12 @@ async fn of_host(place: &Connection, settings: &Settings, host: &Name) -> Vec<Ch
     checks
 }
 
-/// What is below a prefix and has no effect.
-fn ignored(
-    place: &Connection,
-    host: &Name,
-    settings: &Settings,
-    prefix: &str,
-    listing: &Listing,
-) -> Vec<Check> {
-    let keys = &place.keys;
-    let wrong = |key: &str| {
-        let name = key.strip_prefix(prefix)?;
-        if prefix == keys.freezes() {
-            odd::freeze(name, host, &settings.groups)
-        } else if prefix == keys.controls(host) {
-            odd::control(name)
-        } else {
-            odd::order(name)
-        }
-    };
+/// Keys below the prefix of a host or group that have no effect.
+fn ignored(place: &Connection, source: &Source, listing: &Listing) -> Vec<Check> {
+    let prefix = place.keys.source(source);
+    let wrong = |key: &str| odd::key(source, key.strip_prefix(&prefix)?);
     let entries = listing.entries.iter().filter_map(|entry| Some((entry.key.clone(), wrong(&entry.key)?)));
-    let files = place.store.passed_over(prefix);
+    let files = place.store.passed_over(&prefix);
     let all = entries.chain(files);
     all.map(|(key, why)| warn("ignored", format!("{}: {why}", odd::shown(&key)), "rename it, or remove it"))
         .collect()
@@ -228,11 +209,11 @@ async fn agent(place: &Connection, host: &Name) -> Check {
             return warn("agent", error.to_string(), "is a newer version of hostler installed elsewhere?");
         }
     };
-    if is_late(agent.next_by, clock::now()) {
-        warn("agent", format!("silent since {}", show::time(agent.next_by)), cure)
+    if is_late(agent.next_report_by, clock::now()) {
+        warn("agent", format!("stale since {}", show::time(agent.next_report_by)), cure)
     } else if agent.conditions.is_empty() {
         ok("agent", format!("reported at {}", show::time(agent.updated)))
     } else {
-        warn("agent", agent.conditions.join("; "), "see the other checks and its journal")
+        warn("agent", conditions_line(&agent), "see the other checks and its journal")
     }
 }

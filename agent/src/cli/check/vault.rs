@@ -10,6 +10,7 @@ use crate::cli::fleet::is_late;
 use crate::cli::history::this_host_or_node;
 use crate::cli::show;
 use crate::config::Settings;
+use crate::domain::condition::Kind;
 use crate::exec::secret_mount;
 use crate::host::clock;
 use crate::report::document::{self, AgentReport};
@@ -105,13 +106,14 @@ async fn by_the_agent(settings: &Settings) -> Check {
     let why = "its secret id is wrapped, and a login from here would spend it";
     match report(settings).await {
         None => skip("vault", format!("{why}; the agent has no report that can be read")),
-        Some(agent) if is_late(agent.next_by, clock::now()) => {
-            skip("vault", format!("{why}; the agent is silent since {}", show::time(agent.next_by)))
+        Some(agent) if is_late(agent.next_report_by, clock::now()) => {
+            skip("vault", format!("{why}; the agent is stale since {}", show::time(agent.next_report_by)))
         }
-        Some(agent) => match agent.conditions.iter().find(|condition| condition.starts_with("vault: ")) {
+        Some(agent) => match agent.conditions.iter().find(|condition| condition.kind == Kind::Vault.as_str())
+        {
             Some(condition) => fail(
                 "vault",
-                format!("{why}; the agent reports {condition}"),
+                format!("{why}; the agent reports {}", condition.message),
                 "see `vault:` in the configuration",
             ),
             None => {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use super::Arguments;
 use crate::cli::connection::Connection;
 use crate::cli::exit::{Exit, end_of_phase};
-use crate::cli::fleet::{agent_of, is_late, report_of};
+use crate::cli::fleet::{agent_of, conditions_line, is_late, report_of};
 use crate::cli::history::usual;
 use crate::cli::live::StatusLine;
 use crate::cli::progress::{detail, live};
@@ -19,7 +19,7 @@ use crate::domain::name::Name;
 use crate::domain::source::OrderKey;
 use crate::domain::state::End;
 use crate::host::clock;
-use crate::report::document::{AgentReport, OrderReport};
+use crate::report::document::OrderReport;
 use crate::store::{LONGEST_WAIT, Listing, StoreError};
 
 /// How often the agent's own report is looked at.
@@ -183,14 +183,14 @@ impl Waiting<'_> {
         let entry = listing.entries.iter().find(|entry| entry.key == key);
         let silent = match entry.map(|entry| agent_of(&entry.value)) {
             None => Some(format!("the agent of {} has never reported; the order waits for it", self.host)),
-            Some(agent) if is_late(agent.next_by, clock::now()) => Some(format!(
-                "host {} is silent since {}; the order waits for it",
+            Some(agent) if is_late(agent.next_report_by, clock::now()) => Some(format!(
+                "host {} is stale since {}; the order waits for it",
                 self.host,
-                show::time(agent.next_by)
+                show::time(agent.next_report_by)
             )),
             // Whatever it says is not understood, so that its end would not be seen.
-            Some(AgentReport { version: 0, conditions, .. }) => {
-                Some(format!("host {}: {}", self.host, conditions.join("; ")))
+            Some(agent) if agent.version == 0 => {
+                Some(format!("host {}: {}", self.host, conditions_line(&agent)))
             }
             Some(_) => None,
         };

@@ -118,8 +118,8 @@ impl Rows {
             let agent = self.fleet.agents.get(&row.host);
             json!({
                 "host": row.host, "order": row.order, "place": row.key.as_ref().map(|key| &key.source),
-                "standing": row.standing,
-                "agent_silent": agent.is_none_or(|agent| is_late(agent.next_by, self.now)),
+                "status": row.standing,
+                "agent_stale": agent.is_none_or(|agent| is_late(agent.next_report_by, self.now)),
                 "report": row.report,
             })
         };

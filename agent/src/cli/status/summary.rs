@@ -22,7 +22,7 @@ pub(super) const MOST: usize = 8;
 const LISTS: [(&str, &[OrderStatus]); 3] = [
     ("running longest", &[OrderStatus::Running]),
     ("failed", &[OrderStatus::Failed]),
-    ("not answering or held", &[OrderStatus::Held, OrderStatus::Silent]),
+    ("not answering or held", &[OrderStatus::Held, OrderStatus::Stale]),
 ];
 
 /// The hosts on which the order runs longest: for those it is worth asking how long it usually takes.
@@ -89,6 +89,6 @@ fn said(row: &Row, rows: &Rows, usual: &BTreeMap<Name, SignedDuration>) -> Strin
 pub(super) fn is_over(standing: OrderStatus) -> bool {
     match standing {
         OrderStatus::Done | OrderStatus::Failed | OrderStatus::Held => true,
-        OrderStatus::Waiting | OrderStatus::Running | OrderStatus::NotSeen | OrderStatus::Silent => false,
+        OrderStatus::Waiting | OrderStatus::Running | OrderStatus::NoReport | OrderStatus::Stale => false,
     }
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::rows::{Row, Rows};
 use crate::cli::exit::end_of_phase;
-use crate::cli::fleet::{Fleet, OrderStatus, UNREADABLE, is_late};
+use crate::cli::fleet::{Fleet, OrderStatus, UNREADABLE, conditions_line, is_late};
 use crate::cli::progress::{detail, elapsed};
 use crate::cli::screen::{Severity, paint};
 use crate::cli::show;
@@ -21,9 +21,9 @@ pub(in crate::cli) fn tone(standing: OrderStatus) -> Severity {
     match standing {
         OrderStatus::Done => Severity::Good,
         OrderStatus::Failed => Severity::Bad,
-        OrderStatus::Held | OrderStatus::Silent => Severity::Wait,
+        OrderStatus::Held | OrderStatus::Stale => Severity::Wait,
         OrderStatus::Running => Severity::Busy,
-        OrderStatus::Waiting | OrderStatus::NotSeen => Severity::Dim,
+        OrderStatus::Waiting | OrderStatus::NoReport => Severity::Dim,
     }
 }
 
@@ -35,12 +35,12 @@ pub(super) fn overview(rows: &Rows, only_bad: bool, still: bool) -> String {
     for host in fleet.hosts() {
         let blank = AgentReport::default();
         let agent = fleet.agents.get(host);
-        let AgentReport { hostler, conditions, .. } = agent.unwrap_or(&blank);
+        let agent_report = agent.unwrap_or(&blank);
         let groups: Vec<&str> =
             fleet.groups_of(host).iter().map(Name::as_str).filter(|group| *group != ALL).collect();
         let tone = match agent {
             None => Severity::Dim,
-            Some(agent) if is_late(agent.next_by, now) => Severity::Bad,
+            Some(agent) if is_late(agent.next_report_by, now) => Severity::Bad,
             Some(agent) if !agent.conditions.is_empty() => Severity::Wait,
             Some(_) => Severity::Good,
         };
@@ -50,14 +50,14 @@ pub(super) fn overview(rows: &Rows, only_bad: bool, still: bool) -> String {
         let row = [
             host.to_string(),
             agent_word(agent, now, still),
-            hostler.clone(),
+            agent_report.agent_version.clone(),
             groups.join(","),
-            conditions.join("; "),
+            conditions_line(agent_report),
         ];
         table.toned(1, tone, row);
     }
     let mut text = if table.is_empty() { String::new() } else { table.shown() };
-    let mut table = Table::new(&["PLACE", "ORDER", "HOSTS", "STANDING"]);
+    let mut table = Table::new(&["PLACE", "ORDER", "HOSTS", "STATUS"]);
     let standings = standings(rows);
     for key in fleet.orders.keys() {
         let counts = standings.get(key);
@@ -97,7 +97,9 @@ fn standings(rows: &Rows) -> BTreeMap<&OrderKey, BTreeMap<OrderStatus, usize>> {
 fn agent_word(agent: Option<&AgentReport>, now: Timestamp, still: bool) -> String {
     match agent {
         None => "never reported".to_owned(),
-        Some(agent) if is_late(agent.next_by, now) => format!("silent since {}", show::time(agent.next_by)),
+        Some(agent) if is_late(agent.next_report_by, now) => {
+            format!("stale since {}", show::time(agent.next_report_by))
+        }
         Some(agent) => match agent.updated {
             None => "reports".to_owned(),
             Some(at) if still => show::time(Some(at)),
@@ -109,18 +111,18 @@ fn agent_word(agent: Option<&AgentReport>, now: Timestamp, still: bool) -> Strin
 /// The line for a host: the report's, or why there is none that counts.
 pub(super) fn explained(row: &Row, fleet: &Fleet, now: Timestamp) -> String {
     let agent = fleet.agents.get(&row.host);
-    let silent_since = |by: Option<Timestamp>| format!("silent since {}", show::time(by));
+    let silent_since = |by: Option<Timestamp>| format!("stale since {}", show::time(by));
     match (row.standing, &row.report) {
         (_, Some(report)) if report.phase == UNREADABLE => detail(report),
-        (OrderStatus::Silent, Some(report)) if is_late(report.next_by, now) => {
-            format!("{}; it said: {} {}", silent_since(report.next_by), report.phase, detail(report))
+        (OrderStatus::Stale, Some(report)) if is_late(report.next_report_by, now) => {
+            format!("{}; it said: {} {}", silent_since(report.next_report_by), report.phase, detail(report))
         }
-        (OrderStatus::Silent, _) => silent_since(agent.and_then(|agent| agent.next_by)),
-        (OrderStatus::NotSeen, _) if agent.is_none() => "the agent has never reported".to_owned(),
-        (OrderStatus::NotSeen, Some(report)) => {
+        (OrderStatus::Stale, _) => silent_since(agent.and_then(|agent| agent.next_report_by)),
+        (OrderStatus::NoReport, _) if agent.is_none() => "the agent has never reported".to_owned(),
+        (OrderStatus::NoReport, Some(report)) => {
             format!("its report is of another instruction: {}", report.phase)
         }
-        (OrderStatus::NotSeen, None) => "no report yet".to_owned(),
+        (OrderStatus::NoReport, None) => "no report yet".to_owned(),
         (_, Some(report)) if row.key.is_none() => format!("not ordered any more; {}", detail(report)),
         (_, Some(report)) => detail(report),
         (_, None) => String::new(),
@@ -130,7 +132,7 @@ pub(super) fn explained(row: &Row, fleet: &Fleet, now: Timestamp) -> String {
 /// A line for each row; `only_bad`: without those that are done; `still`: times stand as such.
 pub(super) fn table(rows: &Rows, only_bad: bool, still: bool) -> String {
     let time = if still { "SINCE" } else { "FOR" };
-    let mut table = Table::new(&["HOST", "ORDER", "FROM", "STANDING", "PHASE", time, "DETAIL"]);
+    let mut table = Table::new(&["HOST", "ORDER", "FROM", "STATUS", "PHASE", time, "DETAIL"]);
     for row in rows.rows.iter().filter(|row| !only_bad || !row.is_good()) {
         // How long ago is shorter than when, and what people ask; documents for programs have the time.
         let since = row.report.as_ref().and_then(|report| report.since);
@@ -167,12 +169,12 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
         _ => String::new(),
     };
     let time = |at: Option<Timestamp>| at.map(|at| show::time(Some(at))).unwrap_or_default();
-    let unsaid = matches!(row.standing, OrderStatus::NotSeen | OrderStatus::Silent);
+    let unsaid = matches!(row.standing, OrderStatus::NoReport | OrderStatus::Stale);
     let fields = [
         ("host", row.host.to_string()),
         ("agent", agent_word(fleet.agents.get(&row.host), now, false)),
         ("order", place),
-        ("standing", row.standing.as_str().to_owned()),
+        ("status", row.standing.as_str().to_owned()),
         ("", if unsaid { explained(row, fleet, now) } else { String::new() }),
         ("phase", report.phase.clone()),
         ("reason", text(&report.reason)),
@@ -192,7 +194,7 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
         ("ended", report.ended.map(|_| format!("{}{took}", time(report.ended))).unwrap_or_default()),
         ("exit code", report.exit_code.map(|code| code.to_string()).unwrap_or_default()),
         ("error", text(&report.error)),
-        ("left behind", report.left_behind.join(", ")),
+        ("left behind", report.killed_processes.join(", ")),
     ];
     let mut shown = String::new();
     let mut line = |name: &str, value: &str| {
@@ -200,7 +202,7 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
     };
     for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
         let value = show::indented(value, AT);
-        line(name, &if *name == "standing" { paint(&value, tone(row.standing)) } else { value });
+        line(name, &if *name == "status" { paint(&value, tone(row.standing)) } else { value });
     }
     for warning in &report.warnings {
         line("warning", &show::indented(warning, AT));
@@ -233,7 +235,7 @@ fn next(row: &Row, report: &OrderReport) -> Vec<String> {
         // Why, and what each of them means here, is in the message.
         (OrderStatus::Held, ..) => vec![
             format!("hostler release {order} --host {host}"),
-            format!("hostler rebase {order} --host {host}"),
+            format!("hostler accept {order} --host {host}"),
         ],
         (OrderStatus::Failed, Some(end), Some(run)) if end.keeps_its_place() => vec![
             format!("hostler logs {run}"),
@@ -251,7 +253,7 @@ fn next(row: &Row, report: &OrderReport) -> Vec<String> {
         (OrderStatus::Failed, Some(_), None) => {
             vec![format!("on {host}: hostler task list"), format!("hostler retry {order} --host {host}")]
         }
-        (OrderStatus::Silent | OrderStatus::NotSeen, ..) => {
+        (OrderStatus::Stale | OrderStatus::NoReport, ..) => {
             vec![format!("on {host}: hostler check, systemctl status hostler")]
         }
         _ => Vec::new(),

@@ -26,7 +26,7 @@ use crate::cli::{Failure, block, show};
 use crate::config::Settings;
 use crate::domain::name::Name;
 use crate::domain::order::{Document, MAX_ORDER};
-use crate::domain::plan::{Cause, RunPaths};
+use crate::domain::plan::{RunPaths, Trigger};
 use crate::domain::plan_builder::{PlanContext, plan};
 use crate::domain::run::Phase;
 use crate::domain::secret::Secret;
@@ -137,8 +137,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let host = host(&settings).await?;
         let key = OrderKey { source: Source::Host(host.clone()), order: task.name.clone() };
         let place = RunPaths { task_dir: copied.path, runtime_dir: at("run"), systemd: false };
-        let about =
-            PlanContext { run, key: &key, cause: Cause::Placed, host: &host, digest: copied.digest, place };
+        let about = PlanContext {
+            run,
+            key: &key,
+            trigger: Trigger::Placed,
+            host: &host,
+            digest: copied.digest,
+            place,
+        };
         let plan = plan(&order, task, &about).map_err(|why| fault(Exit::Refused, why))?;
         let folder = Folder::new(&at("runs"), run);
         folder.create(text.as_bytes(), &plan)?;

@@ -16,7 +16,8 @@ impl Model {
     ) -> ControlId {
         let millis = u64::try_from(self.now.as_millisecond()).unwrap() + self.controls.len() as u64;
         let id = ControlId::new(millis, 0);
-        let control = Control { act, names, settled, by: "alice".into(), reason: "CHG1".into() };
+        let control =
+            Control { action: act, target: names, settled, by: "alice".into(), reason: "CHG1".into() };
         self.controls.insert(("o".parse().unwrap(), id), Ok(control));
         self.settle();
         id
@@ -61,7 +62,7 @@ fn what_is_held_is_released_once() {
         let (mut model, held) = Model::repeated();
         let id = model.control(act, Target::Identity(held), None);
         assert_eq!((model.answer(id), model.started()), ("done".to_owned(), vec!["hosts/h/o r1".to_owned()]));
-        assert_eq!(model.current().cause, crate::domain::plan::Cause::Retry(id));
+        assert_eq!(model.current().trigger, crate::domain::plan::Trigger::Retry(id));
         model.restart();
         // The document of the control stays there, and comes again under any index.
         model.settle();
@@ -76,9 +77,9 @@ fn what_is_held_is_released_once() {
 }
 
 #[test]
-fn what_is_rebased_stands_and_starts_nothing() {
+fn an_accepted_order_starts_nothing() {
     let (mut model, held) = Model::repeated();
-    let id = model.control(ControlAction::Rebase, Target::Identity(held), None);
+    let id = model.control(ControlAction::Accept, Target::Identity(held), None);
     model.restart();
     assert_eq!((model.answer(id), model.held(HOST)), ("done".to_owned(), None));
     assert!(model.started().is_empty());
@@ -113,7 +114,7 @@ fn the_executor_of_a_run_is_told_to_end_it() {
     assert_eq!(model.current().asked.as_deref(), Some(&RunRequest::Cancel { by, reason }));
     let second = model.control(ControlAction::Cancel, run, None);
     assert!(model.answer(second).starts_with("stale"));
-    for act in [ControlAction::Retry, ControlAction::Undo, ControlAction::Release, ControlAction::Rebase] {
+    for act in [ControlAction::Retry, ControlAction::Undo, ControlAction::Release, ControlAction::Accept] {
         let id = model.control(act, run, None);
         assert!(model.answer(id).starts_with("stale"), "{act:?}: {}", model.answer(id));
     }
@@ -200,13 +201,13 @@ fn what_names_nothing_is_stale_and_what_is_old_or_broken_does_nothing() {
         }
     }
     let broken = ControlId::new(u64::try_from(model.now.as_millisecond()).unwrap() + 500, 1);
-    model.controls.insert(("o".parse().unwrap(), broken), Err("act: what?".into()));
+    model.controls.insert(("o".parse().unwrap(), broken), Err("action: what?".into()));
     let old = ControlId::new(1, 1);
     let (by, reason) = ("alice".into(), "late".into());
-    let retry = Control { act: ControlAction::Retry, names: model.run(), settled: None, by, reason };
+    let retry = Control { action: ControlAction::Retry, target: model.run(), settled: None, by, reason };
     model.controls.insert(("o".parse().unwrap(), old), Ok(retry));
     model.settle();
-    assert_eq!(model.answer(broken), "refused: act: what?");
+    assert_eq!(model.answer(broken), "refused: action: what?");
     assert!(!model.memory.acts.contains_key(&old), "older than a week: not even answered");
     assert!(model.started().is_empty());
 }
@@ -215,28 +216,30 @@ fn what_names_nothing_is_stale_and_what_is_old_or_broken_does_nothing() {
 fn a_freeze_stops_starts_until_it_is_over_or_allows_the_task() {
     let freeze = |text: &str| Freeze::read(text.as_bytes()).map_err(|error| error.to_string());
     let later = "until: 2999-01-01T00:00:00Z\nby: bob\nreason: audit";
-    for (group, text, starts) in [
-        ("all", later, false),
-        ("a", later, false),
-        ("other", later, true),
-        ("all", "{by: bob}", false),
-        ("all", "until: 2001-01-01T00:00:00Z", true),
-        ("all", "{allow: [t]}", true),
-        ("all", "{allow: [u]}", false),
-        ("all", "nonsense: yes", false),
+    for (source, text, starts) in [
+        ("groups/all", later, false),
+        ("groups/a", later, false),
+        ("groups/other", later, true),
+        ("hosts/h", later, false),
+        ("hosts/other", later, true),
+        ("groups/all", "{by: bob}", false),
+        ("groups/all", "until: 2001-01-01T00:00:00Z", true),
+        ("groups/all", "{allow: [t]}", true),
+        ("groups/all", "{allow: [u]}", false),
+        ("groups/all", "nonsense: yes", false),
     ] {
         for freeze_first in [true, false] {
             let mut model = Model::new();
             if freeze_first {
-                model.freezes.insert(group.parse().unwrap(), freeze(text));
+                model.freezes.insert(source.parse().unwrap(), freeze(text));
             }
             model.put_at(HOST, "{task: t, by: r1, not_before: 2023-11-15T00:00:00Z}", 110);
             model.settle();
             assert!(model.started().is_empty(), "before its time");
-            model.freezes.insert(group.parse().unwrap(), freeze(text));
+            model.freezes.insert(source.parse().unwrap(), freeze(text));
             model.now = "2023-11-15T00:00:01Z".parse().unwrap();
             model.settle();
-            assert_eq!(!model.started().is_empty(), starts, "{group}: {text}");
+            assert_eq!(!model.started().is_empty(), starts, "{source}: {text}");
             if !starts {
                 let wait = &model.decision.waits[&HOST.parse().unwrap()];
                 assert_eq!(wait.reason, Reason::Freeze);
@@ -277,8 +280,8 @@ fn controls_that_change_nothing_are_answered_many_at_a_time() {
     let bad = |n: u64| (("a".parse().unwrap(), ControlId::new(millis + n, 0)), Err("no".to_owned()));
     model.controls.extend((1..=3_000).map(bad));
     let cancel = Control {
-        act: ControlAction::Cancel,
-        names: model.run(),
+        action: ControlAction::Cancel,
+        target: model.run(),
         settled: None,
         by: "alice".into(),
         reason: "CHG1".into(),

@@ -8,7 +8,7 @@
 //! | retry | what is over | a new activation, if the order still says the same; settles what only a person can tell |
 //! | acknowledge | what only a person can tell | closes it as done or failed |
 //! | undo | what only a person can tell | tells the next executor; refused once a final step has started |
-//! | rebase | what is held | takes it for what stands, and starts nothing |
+//! | accept | what is held | takes it for what stands, and starts nothing |
 //! | any | anything else | nothing: it is answered as stale |
 //!
 //! A control is taken in once, whatever comes of it, in one record of the ledger with what it leads to. Those that change
@@ -23,7 +23,7 @@ use crate::domain::control::{Control, ControlAction, ControlId, Settled, Target,
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::order::Document;
-use crate::domain::plan::Cause;
+use crate::domain::plan::Trigger;
 use crate::domain::run::State;
 use crate::domain::source::OrderKey;
 use crate::domain::state::{Acted, Activation, Closing, End, Fact, Held, RunRequest, Stage};
@@ -79,7 +79,7 @@ pub(super) fn decide(
                     ControlOutcome::Stale(why) => (format!("stale: {why}"), Vec::new()),
                     ControlOutcome::Refused(why) => (format!("refused: {why}"), Vec::new()),
                 };
-                (acted(Some(control.act), &control.by, &control.reason, answer), facts)
+                (acted(Some(control.action), &control.by, &control.reason, answer), facts)
             }
         };
         answered = answered.saturating_add(1);
@@ -109,7 +109,7 @@ struct ControlContext<'a> {
 impl<'a> ControlContext<'a> {
     fn act(&self, new_run: &mut dyn FnMut() -> RunId) -> ControlOutcome {
         if let Some((key, held)) = self.held() {
-            return match self.control.act {
+            return match self.control.action {
                 // Whether it has a schedule is not known while it is out of sight.
                 ControlAction::Release if self.view.orders.is_none() => ControlOutcome::NotYet,
                 ControlAction::Release if self.comes_by_schedule(key) => {
@@ -118,9 +118,9 @@ impl<'a> ControlContext<'a> {
                 ControlAction::Release | ControlAction::Retry => {
                     ControlOutcome::Done(vec![self.activation(key, held.identity, held.index, new_run())])
                 }
-                ControlAction::Rebase => self.rebase(key, held, new_run()),
+                ControlAction::Accept => self.accept(key, held, new_run()),
                 ControlAction::Cancel | ControlAction::Acknowledge | ControlAction::Undo => {
-                    ControlOutcome::Stale("it names what is held: release or rebase it".into())
+                    ControlOutcome::Stale("it names what is held: release or accept it".into())
                 }
             };
         }
@@ -130,7 +130,7 @@ impl<'a> ControlContext<'a> {
                 self.order
             ));
         };
-        match (self.control.act, &activation.stage) {
+        match (self.control.action, &activation.stage) {
             (ControlAction::Cancel, Stage::Open) if self.view.starting.contains_key(&activation.run) => {
                 ControlOutcome::NotYet
             }
@@ -172,7 +172,7 @@ impl<'a> ControlContext<'a> {
                     }
                 }
             }
-            (ControlAction::Release | ControlAction::Rebase, _) => {
+            (ControlAction::Release | ControlAction::Accept, _) => {
                 ControlOutcome::Stale("nothing is held".into())
             }
             (_, Stage::Closed(closing)) => {
@@ -183,9 +183,10 @@ impl<'a> ControlContext<'a> {
     }
 
     /// What is held is what stands, and counts as done: so it has a status, and can be retried.
-    fn rebase(&self, key: &OrderKey, held: &Held, run: RunId) -> ControlOutcome {
+    fn accept(&self, key: &OrderKey, held: &Held, run: RunId) -> ControlOutcome {
         let (identity, index, at) = (held.identity, held.index, self.view.now);
-        let placed = Fact::Activation { key: key.clone(), run, identity, index, cause: Cause::Placed, at };
+        let placed =
+            Fact::Activation { key: key.clone(), run, identity, index, trigger: Trigger::Placed, at };
         let error = Some(format!("accepted by {}: {}", self.control.by, self.control.reason));
         let closing = Closing { end: End::Unchanged, error, at, run: None };
         let closed = Fact::Closed { key: key.clone(), run, closing };
@@ -193,7 +194,7 @@ impl<'a> ControlContext<'a> {
     }
 
     fn stands(&self, key: &OrderKey, held: &Held) -> Fact {
-        Fact::Rebased { key: key.clone(), identity: held.identity, index: held.index }
+        Fact::Accepted { key: key.clone(), identity: held.identity, index: held.index }
     }
 
     /// An order with a schedule fires at its times: to let it go is to let it stand.
@@ -239,7 +240,7 @@ impl<'a> ControlContext<'a> {
     fn held(&self) -> Option<(&'a OrderKey, &'a Held)> {
         let of_order = self.view.memory.orders.iter().filter(|(key, _)| key.order == *self.order);
         let mut held = of_order.filter_map(|(key, order)| Some((key, order.held.as_deref()?)));
-        held.find(|(_, held)| self.control.names == Target::Identity(held.identity))
+        held.find(|(_, held)| self.control.target == Target::Identity(held.identity))
     }
 
     fn activation_named(&self) -> Option<(&'a OrderKey, &'a Activation)> {
@@ -247,7 +248,7 @@ impl<'a> ControlContext<'a> {
         let mut all = of_order.flat_map(|(key, order)| {
             order.current.iter().chain(order.previous.as_deref()).map(move |activation| (key, activation))
         });
-        all.find(|(_, activation)| match self.control.names {
+        all.find(|(_, activation)| match self.control.target {
             Target::Run(run) => activation.run == run,
             Target::Identity(identity) => activation.identity == identity,
         })
@@ -268,8 +269,8 @@ impl<'a> ControlContext<'a> {
         index: u64,
         run: RunId,
     ) -> Fact {
-        let (key, cause, at) = (key.clone(), Cause::Retry(self.id), self.view.now);
-        Fact::Activation { key, run, identity, index, cause, at }
+        let (key, trigger, at) = (key.clone(), Trigger::Retry(self.id), self.view.now);
+        Fact::Activation { key, run, identity, index, trigger, at }
     }
 
     fn closed(

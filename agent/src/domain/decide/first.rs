@@ -2,13 +2,13 @@
 //!
 //! | the agent finds | it does |
 //! | --- | --- |
-//! | an empty ledger, and orders that are there already | each is held: first sight |
-//! | the same, and the order says `on_join: run`, or has a schedule | it is an order like any other |
+//! | an empty ledger, and orders that are there already | each is held: preexisting |
+//! | the same, and the order says `on_preexisting: run`, or has a schedule | it is an order like any other |
 //! | one that is held so, and its probe says that it holds | closed: unchanged |
 //! | the same, and the probe says that it does not hold | carried out |
-//! | an order whose report names a run that the ledger lacks, or cannot be read | held: ledger behind |
+//! | an order whose report names a run that the ledger lacks, or cannot be read | held: ledger_behind |
 //! | the same, and the probe says that it holds | closed: unchanged |
-//! | no probe, or no answer of it | it stays held, until an operator releases or rebases it |
+//! | no probe, or no answer of it | it stays held, until an operator releases or accepts it |
 //! | an empty ledger, and a place of orders that cannot be read | the other places are judged now, and this one when it is read for the first time, by the same rows |
 //!
 //! A state folder may be lost, or be put back to an earlier day with the disk that it is on; what was carried out
@@ -23,8 +23,8 @@ use super::recurring::OrderContext;
 use super::{Action, Decision, SeenOrder, View};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
-use crate::domain::order::{Document, OnJoin};
-use crate::domain::plan::Cause;
+use crate::domain::order::{Document, OnPreexisting};
+use crate::domain::plan::Trigger;
 use crate::domain::reconcile::ProbeAnswer;
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::state::{Closing, End, Fact, Hold, LedgerState};
@@ -55,10 +55,10 @@ pub(super) fn join<'a>(
     late.iter().for_each(|source| decision.remember(Fact::FirstRead { source: (*source).clone() }));
     for (key, seen) in effective.filter(|(key, _)| blank || late.contains(&key.source)) {
         if let Ok(Document::Order(order)) = &seen.document
-            && order.on_join == OnJoin::Hold
+            && order.on_preexisting == OnPreexisting::Hold
             && order.schedule.is_none()
         {
-            let why = if is_behind(view, &key.order) { Hold::LedgerBehind } else { Hold::FirstSight };
+            let why = if is_behind(view, &key.order) { Hold::LedgerBehind } else { Hold::Preexisting };
             decision.remember(hold(view, &key, why, order.identity, seen.index));
         }
     }
@@ -98,15 +98,15 @@ pub(super) fn settle(
         Some((_, answer)) => answer,
     };
     let (run, at) = (new_run(), view.now);
-    let (key, identity, cause) = (key.clone(), order.identity, Cause::Placed);
+    let (key, identity, trigger) = (key.clone(), order.identity, Trigger::Placed);
     match answer {
         ProbeAnswer::CannotTell(_) => {}
         ProbeAnswer::DoesNotHold if why == Hold::LedgerBehind => {}
         ProbeAnswer::DoesNotHold => {
-            decision.remember(Fact::Activation { key, run, identity, index, cause, at })
+            decision.remember(Fact::Activation { key, run, identity, index, trigger, at })
         }
         ProbeAnswer::Holds => {
-            decision.remember(Fact::Activation { key: key.clone(), run, identity, index, cause, at });
+            decision.remember(Fact::Activation { key: key.clone(), run, identity, index, trigger, at });
             let closing = Closing { end: End::Unchanged, error: None, at, run: None };
             decision.remember(Fact::Closed { key, run, closing });
         }

@@ -30,7 +30,7 @@ fn what_stood_before_the_host_remembered_anything_is_held() {
     let mut model = blank(&text("r1"));
     model.settle();
     model.restart();
-    assert_eq!(model.held(HOST), Some(Hold::FirstSight));
+    assert_eq!(model.held(HOST), Some(Hold::Preexisting));
     assert!(model.started().is_empty() && model.asked.is_empty());
     // What is written afterwards is an order like any other.
     model.put(HOST, "r2");
@@ -41,7 +41,7 @@ fn what_stood_before_the_host_remembered_anything_is_held() {
 
 #[test]
 fn an_order_may_say_that_joining_hosts_carry_it_out() {
-    let mut model = blank("{task: t, by: r1, on_join: run}");
+    let mut model = blank("{task: t, by: r1, on_preexisting: run}");
     model.settle();
     assert_eq!(model.started(), ["hosts/h/o r1"]);
     // A schedule lies ahead: nothing of it was missed by a host that was not there.
@@ -57,10 +57,10 @@ fn a_host_that_joins_judges_each_place_when_it_is_first_read() {
     let near: Source = "groups/a".parse().unwrap();
     model.unknown.insert(near.clone());
     model.put("groups/all/far", "r1");
-    model.put_text("hosts/h/joins", "{task: t, by: r1, on_join: run, spread: 0s}");
+    model.put_text("hosts/h/joins", "{task: t, by: r1, on_preexisting: run, spread: 0s}");
     model.settle();
     model.restart();
-    assert_eq!([HOST, "groups/all/far"].map(|key| model.held(key)), [Some(Hold::FirstSight); 2]);
+    assert_eq!([HOST, "groups/all/far"].map(|key| model.held(key)), [Some(Hold::Preexisting); 2]);
     assert_eq!(model.started(), ["hosts/h/joins r1"]);
     // What is written elsewhere goes on, before and after a restart.
     model.put("hosts/h/other", "r1");
@@ -71,11 +71,11 @@ fn a_host_that_joins_judges_each_place_when_it_is_first_read() {
     for order in ["o2", "far"] {
         model.put(&format!("groups/a/{order}"), "r1");
     }
-    model.put_text("groups/a/joins-late", "{task: t, by: r1, on_join: run, spread: 0s}");
+    model.put_text("groups/a/joins-late", "{task: t, by: r1, on_preexisting: run, spread: 0s}");
     model.unknown.clear();
     model.settle();
     model.restart();
-    assert_eq!(["groups/a/o2", "groups/a/far"].map(|key| model.held(key)), [Some(Hold::FirstSight); 2]);
+    assert_eq!(["groups/a/o2", "groups/a/far"].map(|key| model.held(key)), [Some(Hold::Preexisting); 2]);
     assert_eq!(model.started(), ["groups/a/joins-late r1"]);
     // From then on it is a place like any other, also while it cannot be read again.
     assert!(model.memory.unread_sources.is_empty());
@@ -113,7 +113,7 @@ fn a_host_whose_upgrade_can_be_taken_back_joins_when_it_has_read_every_place() {
     assert!(model.started().is_empty() && model.memory.is_blank());
     model.unknown.clear();
     model.settle();
-    assert_eq!(model.held(HOST), Some(Hold::FirstSight));
+    assert_eq!(model.held(HOST), Some(Hold::Preexisting));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_probe_settles_first_sight() {
     for (answer, held, started) in [
         (ProbeAnswer::Holds, None, 0),
         (ProbeAnswer::DoesNotHold, None, 1),
-        (ProbeAnswer::CannotTell("no".into()), Some(Hold::FirstSight), 0),
+        (ProbeAnswer::CannotTell("no".into()), Some(Hold::Preexisting), 0),
     ] {
         let mut model = blank(&text("r1"));
         model.probe = true;
@@ -201,12 +201,13 @@ fn a_report_that_cannot_be_read_holds_what_is_new_and_what_comes_again() {
 
 #[test]
 fn an_operator_releases_or_accepts_what_is_held() {
-    for (act, started) in [(ControlAction::Release, 1), (ControlAction::Rebase, 0)] {
+    for (act, started) in [(ControlAction::Release, 1), (ControlAction::Accept, 0)] {
         let mut model = blank(&text("r1"));
         model.settle();
         let identity = model.memory.orders[&HOST.parse().unwrap()].held.as_ref().unwrap().identity;
         let names = Target::Identity(identity);
-        let control = Control { act, names, settled: None, by: "alice".into(), reason: "seen".into() };
+        let control =
+            Control { action: act, target: names, settled: None, by: "alice".into(), reason: "seen".into() };
         let id = ControlId::new(u64::try_from(model.now.as_millisecond()).unwrap(), 0);
         model.controls.insert(("o".parse().unwrap(), id), Ok(control));
         model.settle();

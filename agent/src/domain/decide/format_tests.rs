@@ -43,7 +43,7 @@ fn while_an_upgrade_can_be_taken_back_only_what_the_version_before_can_carry_out
         model.restart();
         let waits = plan > 2;
         assert_eq!(model.started().is_empty(), waits, "{plan}");
-        assert_eq!(model.waits_for(HOST), waits.then_some((Reason::Format, Some(end))), "{plan}");
+        assert_eq!(model.waits_for(HOST), waits.then_some((Reason::RollbackWindow, Some(end))), "{plan}");
         if waits {
             assert_eq!(model.decision.wake, Some(end));
             assert_eq!(
@@ -66,7 +66,7 @@ fn a_day_that_has_not_begun_has_no_end_that_is_known() {
     model.previous_format = Some(PreviousFormat { plan: 2, until: None });
     model.put(HOST, "r1");
     model.settle();
-    assert_eq!(model.waits_for(HOST), Some((Reason::Format, None)));
+    assert_eq!(model.waits_for(HOST), Some((Reason::RollbackWindow, None)));
     assert!(model.reason_of(HOST).starts_with("not started before a day after the agent is ready: "));
 }
 
@@ -83,7 +83,7 @@ fn what_waits_for_the_day_to_end_is_an_order_like_any_other_that_waits() {
         let before = model.now + DAY / 3;
         model.put_text(HOST, &text("r1").replace('}', &format!(", not_after: '{before}'}}")));
         model.settle();
-        assert_eq!(model.waits_for(HOST).map(|(reason, _)| reason), Some(Reason::Format));
+        assert_eq!(model.waits_for(HOST).map(|(reason, _)| reason), Some(Reason::RollbackWindow));
         happens(&mut model);
         model.settle();
         let current = model.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap();
@@ -105,7 +105,7 @@ fn its_own_time_is_asked_first_and_whatever_else_keeps_it_is_asked_afterwards() 
     model.full = Some("disk full".into());
     model.settle();
     assert_eq!(model.waits_for(HOST), Some((Reason::Schedule, Some(later))));
-    assert_eq!(model.waits_for("hosts/h/full").unwrap().0, Reason::Format);
+    assert_eq!(model.waits_for("hosts/h/full").unwrap().0, Reason::RollbackWindow);
     model.over();
     assert_eq!(model.waits_for("hosts/h/full").unwrap().0, Reason::Gate);
     model.full = None;
@@ -126,8 +126,8 @@ fn whatever_it_is_that_makes_a_plan_waits() {
     let run = model.memory.orders[&HOST.parse().unwrap()].current.as_ref().unwrap().run;
     let names = Target::Run(run);
     let retry = Control {
-        act: ControlAction::Retry,
-        names,
+        action: ControlAction::Retry,
+        target: names,
         settled: None,
         by: "alice".into(),
         reason: "again".into(),
@@ -137,10 +137,10 @@ fn whatever_it_is_that_makes_a_plan_waits() {
     // A firing.
     model.put_text("hosts/h/hourly", "{task: t, by: r1, schedule: '0 * * * *', catch_up: 6h}");
     model.settle();
-    assert_eq!(model.waits_for(HOST).unwrap().0, Reason::Format);
+    assert_eq!(model.waits_for(HOST).unwrap().0, Reason::RollbackWindow);
     model.now += DAY / 8;
     model.settle();
-    assert_eq!(model.waits_for("hosts/h/hourly").unwrap().0, Reason::Format);
+    assert_eq!(model.waits_for("hosts/h/hourly").unwrap().0, Reason::RollbackWindow);
     assert!(model.started().is_empty());
     model.over();
     model.restart();
@@ -164,7 +164,7 @@ fn beside_a_run_of_a_newer_program_nothing_starts() {
         model.settle();
         model.restart();
         assert_eq!(model.started().is_empty(), newer);
-        assert_eq!(model.waits_for(HOST), Some((Reason::Format, None)));
+        assert_eq!(model.waits_for(HOST), Some((Reason::RollbackWindow, None)));
         assert_eq!(model.reason_of(HOST), "its plan has format 9");
         if newer {
             assert_eq!(model.reason_of("hosts/h/other"), "its plan has format 9");

@@ -186,8 +186,8 @@ pub struct RunView {
 /// The controls that are there, by their order and id; or why one cannot be read.
 pub type Controls = BTreeMap<(Name, ControlId), Result<Control, String>>;
 
-/// The freezes that are there, by their group; or why one cannot be read.
-pub type Freezes = BTreeMap<Name, Result<Freeze, String>>;
+/// The freezes of the host and its groups; or why one cannot be read.
+pub type Freezes = BTreeMap<Source, Result<Freeze, String>>;
 
 /// Everything that a decision rests on.
 #[derive(Debug)]
@@ -207,7 +207,7 @@ pub struct View<'a> {
     pub unknown: &'a BTreeSet<Source>,
     /// All controls for this host.
     pub controls: &'a Controls,
-    /// All freezes, of whatever group.
+    /// The freezes of the host and its groups.
     pub freezes: &'a Freezes,
     /// The store's index of each place.
     pub indexes: &'a BTreeMap<Source, u64>,
@@ -349,9 +349,9 @@ pub enum Reason {
     /// For Vault.
     Vault,
     /// For another version of Hostler: the one before could not carry it out, or only a newer one can.
-    Format,
+    RollbackWindow,
     /// For a run of an older identity.
-    OlderRun,
+    PreviousRun,
     /// For a place among the runs at once.
     Parallel,
     /// Being examined or started.
@@ -375,8 +375,8 @@ impl Reason {
         Self::Lost,
         Self::Store,
         Self::Vault,
-        Self::Format,
-        Self::OlderRun,
+        Self::RollbackWindow,
+        Self::PreviousRun,
         Self::Parallel,
         Self::Starting,
     ];
@@ -398,8 +398,8 @@ impl Reason {
             Self::Retry => "retry",
             Self::Lost => "lost",
             Self::Store => "store",
-            Self::Format => "format",
-            Self::OlderRun => "older run",
+            Self::RollbackWindow => "rollback_window",
+            Self::PreviousRun => "previous_run",
             Self::Parallel => "parallel",
             Self::Starting => "starting",
         }

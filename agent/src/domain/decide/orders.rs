@@ -4,9 +4,9 @@
 //! | --- | --- |
 //! | an identity that it never had, under a higher index | a new activation |
 //! | the identity that it had last | nothing; the index is remembered, up or down |
-//! | another identity under an index that is not higher | held: regressed |
+//! | another identity under an index that is not higher | held: index_regressed |
 //! | an identity that it had before, not last | held: repeated, unless every step of the task is repeatable |
-//! | any of these, effective only because a nearer order went away | held: uncovered, until it is edited |
+//! | any of these, effective only because a nearer order went away | held: fallback, until it is edited |
 //! | nothing any more | gone: a waiting activation is withdrawn; nothing is ever started or undone for an absence |
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
@@ -19,7 +19,7 @@ use super::{Action, Decision, SeenOrder, View};
 use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::name::Name;
 use crate::domain::order::Document;
-use crate::domain::plan::Cause;
+use crate::domain::plan::Trigger;
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::state::{Activation, Closing, End, Fact, Held, Hold, OrderState, Stage, Unreadable};
 
@@ -141,7 +141,7 @@ fn judge(
     let fact = match verdict {
         Verdict::Index if case.was_refused() => activation(case, new_run),
         Verdict::Nothing if let Some(held) = &order_state.held => {
-            if matches!(held.why, Hold::FirstSight | Hold::LedgerBehind) {
+            if matches!(held.why, Hold::Preexisting | Hold::LedgerBehind) {
                 first::settle(case, held.why, new_run, decision);
             }
             return;
@@ -192,10 +192,10 @@ fn keeps_its_hold(
     uncovered: bool,
 ) -> Option<Verdict> {
     match &order_state.held {
-        None => uncovered.then_some(Verdict::Hold(Hold::Uncovered)),
+        None => uncovered.then_some(Verdict::Hold(Hold::Fallback)),
         Some(held) if (held.identity, held.index) == (identity, index) => Some(Verdict::Nothing),
         Some(held) => {
-            let lasts = matches!(held.why, Hold::Uncovered | Hold::NotConverging | Hold::LedgerBehind);
+            let lasts = matches!(held.why, Hold::Fallback | Hold::NotConverging | Hold::LedgerBehind);
             (lasts && index <= held.index).then_some(Verdict::Hold(held.why))
         }
     }
@@ -212,14 +212,14 @@ fn verdict(order_state: &OrderState, identity: InstructionHash, index: u64, unco
         if (held.identity, held.index) == (identity, index) {
             return Verdict::Nothing;
         }
-        if held.why == Hold::Uncovered && index <= held.index {
-            return Verdict::Hold(Hold::Uncovered);
+        if held.why == Hold::Fallback && index <= held.index {
+            return Verdict::Hold(Hold::Fallback);
         }
     } else if uncovered {
-        return Verdict::Hold(Hold::Uncovered);
+        return Verdict::Hold(Hold::Fallback);
     }
     if order_state.last.is_some() && index <= order_state.index {
-        Verdict::Hold(Hold::Regressed)
+        Verdict::Hold(Hold::IndexRegressed)
     } else if order_state.had(identity) {
         Verdict::Hold(Hold::Repeated)
     } else {
@@ -234,7 +234,7 @@ fn activation(case: OrderContext<'_>, new_run: &mut dyn FnMut() -> RunId) -> Fac
     if order.schedule.is_some() {
         return Fact::Taken { key, identity, index, at };
     }
-    Fact::Activation { key, run: new_run(), identity, index, cause: Cause::Placed, at }
+    Fact::Activation { key, run: new_run(), identity, index, trigger: Trigger::Placed, at }
 }
 
 pub(super) fn hold(

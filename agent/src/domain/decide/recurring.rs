@@ -8,7 +8,7 @@
 //! | the same while one waits or runs | skipped, and counted |
 //! | an instant that has come too late, or older ones beside the newest | missed, and counted |
 //! | two "does not hold" a minute apart | a new activation: `drift` |
-//! | the third of them since the state lasted | held: not converging |
+//! | the third of them since the state lasted | held: not_converging |
 //! | the first version of a watched secret, and one that is no newer | known from now on, and nothing starts |
 //! | a newer version, and nothing of the order is under way, or it waits for an older version | a new activation: `secret` |
 //! | a clock that cannot be trusted | nothing, until it can |
@@ -26,7 +26,7 @@ use super::{Action, Clock, Decision, Reason, SeenOrder, View, Wait};
 use crate::domain::ids::RunId;
 use crate::domain::instant::later;
 use crate::domain::order::{Document, Order};
-use crate::domain::plan::Cause;
+use crate::domain::plan::Trigger;
 use crate::domain::reconcile::{Finding, ProbeAnswer, TOO_MANY};
 use crate::domain::schedule::Schedule;
 use crate::domain::secret_watch::VersionChange;
@@ -169,7 +169,7 @@ impl OrderContext<'_> {
         });
         let as_placed = current.as_ref().is_some_and(|activation| {
             let refused = matches!(&activation.stage, Stage::Closed(closing) if closing.end == End::Refused);
-            refused && activation.cause == Cause::Placed && this(activation.identity)
+            refused && activation.trigger == Trigger::Placed && this(activation.identity)
         });
         self.order.schedule.is_none() && gone.is_none() && as_document && as_placed
     }
@@ -200,7 +200,7 @@ impl OrderContext<'_> {
 
     /// Remembers what became of an instruction of which nothing comes, so that it has a status like any other.
     fn answer(&self, end: End, why: String, run: RunId, decision: &mut Decision) {
-        self.activation(Cause::Placed, run, decision);
+        self.activation(Trigger::Placed, run, decision);
         let closing = Closing { end, error: Some(why), at: self.view.now, run: None };
         decision.remember(Fact::Closed { key: self.key.clone(), run, closing });
     }
@@ -211,7 +211,7 @@ impl OrderContext<'_> {
             .order_state
             .current
             .as_ref()
-            .is_some_and(|activation| !comes_by(&activation.cause, self.order))
+            .is_some_and(|activation| !comes_by(&activation.trigger, self.order))
         {
             close_waiting(self.view, self.key, self.order_state, End::Superseded, why, decision);
         }
@@ -234,7 +234,7 @@ impl OrderContext<'_> {
                 decision.remember(Fact::Passed { key, until, missed, overlaps, at });
             }
             if fires {
-                self.activation(Cause::Firing(due.newest), new_run(), decision);
+                self.activation(Trigger::Firing(due.newest), new_run(), decision);
             }
             return;
         }
@@ -302,7 +302,11 @@ impl OrderContext<'_> {
                 return decision.remember(fact);
             }
             Finding::Drifted => {
-                return self.activation(Cause::Drift(standing.drifts.saturating_add(1)), new_run(), decision);
+                return self.activation(
+                    Trigger::Drift(standing.drifts.saturating_add(1)),
+                    new_run(),
+                    decision,
+                );
             }
             Finding::Ask => {
                 decision.actions.push(Action::Probe(self.key.clone()));
@@ -324,7 +328,7 @@ impl OrderContext<'_> {
                 Some(VersionChange::Known) => continue,
                 Some(VersionChange::Newer) if !self.may_follow() => continue,
                 Some(VersionChange::Newer) => {
-                    newest.get_or_insert(Cause::Secret { version: version.number, path: path.to_owned() });
+                    newest.get_or_insert(Trigger::Secret { version: version.number, path: path.to_owned() });
                 }
                 // The first that is seen, or another that is no newer: nothing follows from it.
                 None | Some(VersionChange::Another) => {}
@@ -337,8 +341,8 @@ impl OrderContext<'_> {
         }
         let news = !known.is_empty();
         known.into_iter().for_each(|fact| decision.remember(fact));
-        if let Some(cause) = newest {
-            self.activation(cause, new_run(), decision);
+        if let Some(trigger) = newest {
+            self.activation(trigger, new_run(), decision);
         }
         news
     }
@@ -349,7 +353,7 @@ impl OrderContext<'_> {
         let ended = self.order.not_after.is_some_and(|end| end < self.view.now);
         let waits = self.order_state.current.as_ref().is_some_and(|activation| {
             activation.stage == Stage::Open
-                && matches!(activation.cause, Cause::Secret { .. })
+                && matches!(activation.trigger, Trigger::Secret { .. })
                 && !self.view.starting.contains_key(&activation.run)
         });
         !ended && (!self.order_state.is_under_way() || (waits && self.order_state.previous.is_none()))
@@ -371,20 +375,20 @@ impl OrderContext<'_> {
         })
     }
 
-    fn activation(&self, cause: Cause, run: RunId, decision: &mut Decision) {
+    fn activation(&self, trigger: Trigger, run: RunId, decision: &mut Decision) {
         let (key, identity, index) = (self.key.clone(), self.order.identity, self.index);
-        decision.remember(Fact::Activation { key, run, identity, index, cause, at: self.view.now });
+        decision.remember(Fact::Activation { key, run, identity, index, trigger, at: self.view.now });
     }
 }
 
 /// Whether an order, as it stands now, still has activations of this kind.
-pub(super) fn comes_by(cause: &Cause, order: &Order) -> bool {
-    match cause {
-        Cause::Placed => order.schedule.is_none(),
-        Cause::Firing(instant) => order.schedule.as_ref().is_some_and(|schedule| schedule.names(*instant)),
-        Cause::Drift(_) => order.reconcile.is_some(),
-        Cause::Secret { path, .. } => order.on_secret_change.iter().any(|one| one.path() == path),
-        Cause::Retry(_) => true,
+pub(super) fn comes_by(trigger: &Trigger, order: &Order) -> bool {
+    match trigger {
+        Trigger::Placed => order.schedule.is_none(),
+        Trigger::Firing(instant) => order.schedule.as_ref().is_some_and(|schedule| schedule.names(*instant)),
+        Trigger::Drift(_) => order.reconcile.is_some(),
+        Trigger::Secret { path, .. } => order.on_secret_change.iter().any(|one| one.path() == path),
+        Trigger::Retry(_) => true,
     }
 }
 
@@ -406,8 +410,8 @@ pub(super) fn paths(order: &Order) -> impl Iterator<Item = &str> {
 }
 
 /// The order of an activation while the store gives no answer: the ledger's copy, if it still counts.
-pub(super) fn copy_of<'a>(view: &View<'a>, key: &OrderKey, cause: &Cause) -> Option<&'a SeenOrder> {
+pub(super) fn copy_of<'a>(view: &View<'a>, key: &OrderKey, trigger: &Trigger) -> Option<&'a SeenOrder> {
     let copy = view.memory.orders.get(key)?.recurrence.confirmed.as_ref()?;
-    let fires = matches!(cause, Cause::Firing(_));
+    let fires = matches!(trigger, Trigger::Firing(_));
     view.confirmed.get(key).filter(|_| view.unreachable && fires && copy.counts(view.now))
 }

@@ -270,7 +270,7 @@ fn an_order_that_is_only_uncovered_does_not_come_again_until_it_is_edited() {
     model.settle();
     model.restart();
     model.live_until("2026-11-24T03:00:00Z");
-    assert_eq!((model.held(ALL), model.started().len()), (Some(Hold::Uncovered), 0));
+    assert_eq!((model.held(ALL), model.started().len()), (Some(Hold::Fallback), 0));
     model.write(ALL, &scheduled(NIGHTLY, ", reason: again"));
     assert_eq!((model.held(ALL), model.started().len()), (None, 0));
     model.live_until("2026-11-25T03:00:00Z");

@@ -46,7 +46,7 @@ pub(super) fn decide(view: &View<'_>, capacity: &mut Capacity, decision: &mut De
             // Nothing follows from a plan that cannot be read; whoever can read it goes on with it.
             if let Some(unread) = view.unread.get(&activation.run) {
                 let detail = Some(unread.why.clone());
-                decision.wait(key, Wait { detail, ..Wait::new(Reason::Format, None) });
+                decision.wait(key, Wait { detail, ..Wait::new(Reason::RollbackWindow, None) });
             }
             continue;
         };

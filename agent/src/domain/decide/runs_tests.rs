@@ -1,7 +1,7 @@
 //! A run whose executor is lost, row by row: what may start, after which pause, and when an operator has to look.
 
 use super::*;
-use crate::domain::plan::Cause;
+use crate::domain::plan::Trigger;
 use crate::domain::run::{self, Event, Operation, Record};
 use crate::domain::state::{Closing, End};
 
@@ -28,7 +28,7 @@ impl One {
             run: id,
             identity: plan.identity,
             index: 5,
-            cause: Cause::Placed,
+            trigger: Trigger::Placed,
             at: now,
         });
         memory.take(Fact::Prepared { key, run: id });

@@ -14,7 +14,7 @@ use crate::domain::freeze::{Frozen, stops};
 use crate::domain::instant::later;
 use crate::domain::name::Name;
 use crate::domain::order::{DEFAULT_SPREAD, Document, Order, offset};
-use crate::domain::plan::{Cause, Lock};
+use crate::domain::plan::{Lock, Trigger};
 use crate::domain::run::{Phase, Suspension};
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::span::Span;
@@ -67,7 +67,7 @@ impl Capacity {
     /// Takes what a run needs, or says what is missing; an emergency has a place of its own.
     pub(super) fn take(&mut self, locks: &[Lock], emergency: bool) -> Result<(), Wait> {
         if self.unknown.is_some() {
-            return Err(Wait { detail: self.unknown.clone(), ..Wait::new(Reason::Format, None) });
+            return Err(Wait { detail: self.unknown.clone(), ..Wait::new(Reason::RollbackWindow, None) });
         }
         if self.rebooting {
             let detail = Some("the host is about to be rebooted".to_owned());
@@ -167,7 +167,7 @@ fn refused_as_placed(
     let seen = view.orders?.get(key)?;
     let Ok(Document::Order(order)) = &seen.document else { return None };
     let comes_again = order.standing_terms().is_some() && order.identity == activation.identity;
-    if end != End::Refused || activation.cause != Cause::Placed || !comes_again {
+    if end != End::Refused || activation.trigger != Trigger::Placed || !comes_again {
         return None;
     }
     let identity = Some(activation.identity);
@@ -191,7 +191,7 @@ fn can_start(
     let not_yet = |reason, until| Err(StartBlock::Wait(Wait::new(reason, until)));
     let seen = match view.orders {
         Some(orders) => orders.get(key),
-        None => copy_of(view, key, &activation.cause),
+        None => copy_of(view, key, &activation.trigger),
     };
     let Some(seen) = seen else { return not_yet(Reason::Store, None) };
     let Ok(Document::Order(order)) = &seen.document else { return not_yet(Reason::Store, None) };
@@ -201,27 +201,29 @@ fn can_start(
         return not_yet(Reason::Store, None);
     }
     let (locks, emergency) = (needs.locks.clone(), needs.emergency);
-    trusted_clock(view, order, &activation.cause)?;
+    trusted_clock(view, order, &activation.trigger)?;
     in_time(view, order)?;
     if let Some(until) = order.not_before.filter(|until| *until > view.now) {
         return not_yet(Reason::Schedule, Some(until));
     }
-    let from = match &activation.cause {
-        Cause::Firing(instant) => *instant,
-        Cause::Placed | Cause::Secret { .. } => activation.at.max(order.not_before.unwrap_or(activation.at)),
+    let from = match &activation.trigger {
+        Trigger::Firing(instant) => *instant,
+        Trigger::Placed | Trigger::Secret { .. } => {
+            activation.at.max(order.not_before.unwrap_or(activation.at))
+        }
         // One host's state, or an operator's word: nothing that a whole group would do at once by itself.
-        Cause::Drift(_) | Cause::Retry(_) => Timestamp::UNIX_EPOCH,
+        Trigger::Drift(_) | Trigger::Retry(_) => Timestamp::UNIX_EPOCH,
     };
     let spread = spread(view, key, order);
     let starts = later(from, spread);
     // A clock that was set back must not make the spread longer than it is; a firing's own instant has to come.
-    let set_back = !matches!(activation.cause, Cause::Firing(_)) && from > later(view.now, spread);
+    let set_back = !matches!(activation.trigger, Trigger::Firing(_)) && from > later(view.now, spread);
     if starts > view.now && !set_back {
         return not_yet(Reason::Spread, Some(starts));
     }
     in_window(view, key, order)?;
     if view.memory.orders.get(key).is_some_and(|order| order.previous.is_some()) {
-        return not_yet(Reason::OlderRun, None);
+        return not_yet(Reason::PreviousRun, None);
     }
     can_be_taken_back(view, needs)?;
     if let Some(until) = view.quiet_until.filter(|until| *until > view.now) {
@@ -258,7 +260,7 @@ fn can_be_taken_back(view: &View<'_>, needs: &Requirements) -> Result<(), StartB
          and until then the upgrade can be taken back",
         needs.plan
     ));
-    Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::Format, until) }))
+    Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::RollbackWindow, until) }))
 }
 
 /// May a run whose first step said "not now" go on: everything but its spread is asked again.
@@ -273,7 +275,7 @@ pub(super) fn can_resume(
     let Some(Ok(Document::Order(order))) = seen.map(|seen| &seen.document) else {
         return not_yet(Reason::Store);
     };
-    can_start_now(view, key, order, &run.plan.cause)?;
+    can_start_now(view, key, order, &run.plan.trigger)?;
     capacity.take(&run.plan.resources, run.plan.emergency).map_err(StartBlock::Wait)
 }
 
@@ -282,9 +284,9 @@ pub(super) fn can_start_now(
     view: &View<'_>,
     key: &OrderKey,
     order: &Order,
-    cause: &Cause,
+    trigger: &Trigger,
 ) -> Result<(), StartBlock> {
-    trusted_clock(view, order, cause)?;
+    trusted_clock(view, order, trigger)?;
     in_time(view, order)?;
     in_window(view, key, order)?;
     not_frozen(view, &order.task)
@@ -307,13 +309,9 @@ fn not_frozen(view: &View<'_>, task: &Name) -> Result<(), StartBlock> {
     }
 }
 
-/// Whether one of the host's groups is frozen for a task.
+/// The freeze of the host or of one of its groups that keeps a task from starting.
 pub fn frozen(sources: &[Source], freezes: &Freezes, task: &Name, now: Timestamp) -> Option<Frozen> {
-    let groups = sources.iter().filter_map(|source| match source {
-        Source::Group(group) => Some(group),
-        Source::Host(_) => None,
-    });
-    groups.filter_map(|group| stops(group, freezes.get(group)?, task, now)).next()
+    sources.iter().filter_map(|source| stops(source, freezes.get(source)?, task, now)).next()
 }
 
 fn in_time(view: &View<'_>, order: &Order) -> Result<(), StartBlock> {
@@ -324,9 +322,9 @@ fn in_time(view: &View<'_>, order: &Order) -> Result<(), StartBlock> {
 }
 
 /// What depends on the time of day waits for a clock that can be trusted.
-fn trusted_clock(view: &View<'_>, order: &Order, cause: &Cause) -> Result<(), StartBlock> {
+fn trusted_clock(view: &View<'_>, order: &Order, trigger: &Trigger) -> Result<(), StartBlock> {
     let timed = order.window.is_some() || order.not_before.is_some() || order.not_after.is_some();
-    let timed = timed || matches!(cause, Cause::Firing(_));
+    let timed = timed || matches!(trigger, Trigger::Firing(_));
     clock_untrusted(view).filter(|_| timed).map_or(Ok(()), |wait| Err(StartBlock::Wait(wait)))
 }
 

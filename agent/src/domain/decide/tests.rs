@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::order::Document;
-use crate::domain::plan::Cause;
+use crate::domain::plan::Trigger;
 use crate::domain::state::{Closing, End, Hold};
 
 /// A host without disk, store or clock: it carries out at once what is decided, and counts it.
@@ -223,11 +223,11 @@ impl Model {
                         self.memory.take(Fact::Confirmed { key, index, document, at });
                     }
                     Action::Start { key, run, .. } => {
-                        let cause = self.memory.orders[&key].current.as_ref().unwrap().cause.clone();
+                        let trigger = self.memory.orders[&key].current.as_ref().unwrap().trigger.clone();
                         let Ok(Document::Order(order)) = &known[&key].document else { panic!("no order") };
-                        let what = match cause {
-                            Cause::Placed | Cause::Retry(_) => order.by.clone().unwrap(),
-                            cause => String::from(cause),
+                        let what = match trigger {
+                            Trigger::Placed | Trigger::Retry(_) => order.by.clone().unwrap(),
+                            trigger => String::from(trigger),
                         };
                         self.started.push(format!("{key} {what}"));
                         self.memory.take(Fact::Prepared { key: key.clone(), run });
@@ -379,12 +379,12 @@ fn a_restored_snapshot_is_held() {
     model.started();
     model.put_at(HOST, &old, index);
     model.settle();
-    assert_eq!(model.held(HOST), Some(Hold::Regressed));
+    assert_eq!(model.held(HOST), Some(Hold::IndexRegressed));
     // An identity that was never seen here, under an index from before the restore: the same.
     model.put_at(HOST, &text("never"), index + 1);
     model.settle();
     model.restart();
-    assert_eq!(model.held(HOST), Some(Hold::Regressed));
+    assert_eq!(model.held(HOST), Some(Hold::IndexRegressed));
     assert!(model.started().is_empty());
     // Edited afterwards: Consul counts on from above.
     model.put(HOST, "r3");
@@ -424,10 +424,10 @@ fn the_nearest_place_wins_and_what_it_uncovers_is_held_until_it_is_edited() {
     model.delete(HOST);
     model.settle();
     model.restart();
-    assert_eq!(model.held(NEAR), Some(Hold::Uncovered));
+    assert_eq!(model.held(NEAR), Some(Hold::Fallback));
     model.delete(NEAR);
     model.settle();
-    assert_eq!(model.held(ALL), Some(Hold::Uncovered));
+    assert_eq!(model.held(ALL), Some(Hold::Fallback));
     assert!(model.started().is_empty());
     model.put(ALL, "all3");
     model.settle();
@@ -447,7 +447,7 @@ fn what_is_uncovered_is_held_also_when_it_is_seen_after_the_nearer_one_went() {
     model.restart();
     model.put_at(ALL, &text("all1"), written_before);
     model.settle();
-    assert_eq!((model.held(ALL), model.started().len()), (Some(Hold::Uncovered), 0));
+    assert_eq!((model.held(ALL), model.started().len()), (Some(Hold::Fallback), 0));
     // Written after the nearer one had gone: an order as any other.
     let mut model = Model::new();
     model.put(HOST, "host1");
@@ -469,7 +469,7 @@ fn leaving_a_group_uncovers_and_joining_it_again_starts_nothing_twice() {
     assert_eq!(model.started(), ["groups/a/o near1"]);
     model.sources.remove(1);
     model.restart();
-    assert_eq!(model.held(ALL), Some(Hold::Uncovered));
+    assert_eq!(model.held(ALL), Some(Hold::Fallback));
     model.sources.insert(1, "groups/a".parse().unwrap());
     model.restart();
     assert!(model.started().is_empty());

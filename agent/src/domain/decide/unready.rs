@@ -38,14 +38,14 @@ pub(super) fn is_to_be_taken_back(
     }
     let seen = match view.orders {
         Some(orders) => orders.get(key),
-        None => match copy_of(view, key, &run.plan.cause) {
+        None => match copy_of(view, key, &run.plan.trigger) {
             Some(copy) => Some(copy),
             // Not in sight is not gone.
             None => return false,
         },
     };
     let Some(Ok(Document::Order(order))) = seen.map(|seen| &seen.document) else { return true };
-    if can_start_now(view, key, order, &run.plan.cause).is_err() {
+    if can_start_now(view, key, order, &run.plan.trigger).is_err() {
         return true;
     }
     let closes = order.window.as_ref().and_then(|window| window.opening(view.now)).map(|opening| opening.to);
@@ -116,7 +116,7 @@ fn no_longer_counts(
     match view.orders.and_then(|orders| orders.get(key)).map(|seen| &seen.document) {
         // The same instruction by other terms: an instant that is none any more, or a schedule that it did not have.
         Some(Ok(Document::Order(order)))
-            if order.identity == activation.identity && !comes_by(&activation.cause, order) =>
+            if order.identity == activation.identity && !comes_by(&activation.trigger, order) =>
         {
             superseded("the order comes again by other terms")
         }

@@ -65,7 +65,7 @@ fn a_freeze_before_the_claim_takes_it_back_until_the_thaw() {
     let (mut model, key, run) = launched(&text("r1"));
     let freeze = Freeze::read(br#"{"until": "2100-01-01T00:00:00Z", "by": "op", "reason": "x"}"#);
     let freeze = freeze.map_err(|error| error.to_string());
-    model.freezes.insert("a".parse().unwrap(), freeze);
+    model.freezes.insert("groups/a".parse().unwrap(), freeze);
     model.settle();
     assert!(!is_prepared(&model, &key) && end(&model, &key).is_none());
     assert_eq!(model.decision.waits[&key].reason, Reason::Freeze);
@@ -113,8 +113,13 @@ fn a_cancel_that_comes_when_an_attempt_has_just_failed_is_not_lost() {
     let identity = model.memory.orders[&key].current.as_ref().unwrap().identity;
     let id = ControlId::new(u64::try_from(model.now.as_millisecond()).unwrap(), 0);
     let (by, reason) = ("op".into(), "not today".into());
-    let control =
-        Control { act: ControlAction::Cancel, names: Target::Identity(identity), settled: None, by, reason };
+    let control = Control {
+        action: ControlAction::Cancel,
+        target: Target::Identity(identity),
+        settled: None,
+        by,
+        reason,
+    };
     model.controls.insert(("o".parse().unwrap(), id), Ok(control));
     model.settle();
     assert_eq!(end(&model, &key), Some(End::Cancelled));

@@ -75,7 +75,7 @@ pub struct StepResult {
     pub message: Option<String>,
     /// Processes that it left running without leave, which were ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_behind: Vec<String>,
+    pub killed_processes: Vec<String>,
     /// What it said and nobody understood, or was too much: a line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -177,7 +177,7 @@ pub struct State {
     /// when it did not end by itself.
     pub exit_code: Option<i32>,
     /// Processes that were left running without leave, and ended.
-    pub left_behind: Vec<String>,
+    pub killed_processes: Vec<String>,
     /// What commands said and nobody understood, or was too much.
     pub warnings: Vec<String>,
     /// When the first epoch began.
@@ -217,7 +217,7 @@ impl State {
             outputs: BTreeMap::new(),
             message: None,
             exit_code: None,
-            left_behind: Vec::new(),
+            killed_processes: Vec::new(),
             warnings: Vec::new(),
             started: None,
             updated: None,

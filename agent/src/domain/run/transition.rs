@@ -8,7 +8,7 @@
 //! | doing the probe | exit 0 / 1 / else | unchanged / first step / failed{probe} |
 //! | doing step *i* | exit 0 | the next step, or the checks after the last |
 //! | doing step *i* | 75 with `retry` | rests: everything again (first step), or paused |
-//! | doing step *i* | 194 with `reboots` | rests: rebooting |
+//! | doing step *i* | 194 with `max_reboots` | rests: rebooting |
 //! | doing step *i* | anything else | failed: its own undo, then those of the steps before |
 //! | doing step *i* | begun, or interrupted and begun | `done` is asked; without one: repeatable again, undoable undone, else needs_operator |
 //! | doing done *i* | 0 / 1 / else | next step / again, undone or needs_operator by effect / needs_operator |
@@ -38,7 +38,7 @@ use crate::domain::yaml::single_line;
 
 /// "Not now": where the task declares `retry` (`EX_TEMPFAIL` of sysexits).
 const NOT_NOW: i32 = 75;
-/// "Reboot, then this step again": where the task declares `reboots` (as systemd and Ansible collections use it).
+/// "Reboot, then this step again": where the task declares `max_reboots` (as systemd and Ansible collections use it).
 const REBOOT: i32 = 194;
 
 /// A record that does not follow from what stands before it: the journal was written by something else.
@@ -221,7 +221,7 @@ impl Run<'_> {
     /// An interrupted command: what is known of it, and what may be done.
     fn settle(&self, state: &mut State, act: Operation) {
         match act {
-            Operation::Step(i) if self.plan.steps.get(i).is_some_and(|step| step.done.is_some()) => {
+            Operation::Step(i) if self.plan.steps.get(i).is_some_and(|step| step.check.is_some()) => {
                 state.phase = Phase::Next(Operation::Done(i));
             }
             Operation::Step(i) if self.effect(i) == Effect::Repeatable => state.phase = Phase::Next(act),
@@ -258,7 +258,7 @@ impl Run<'_> {
         state.interruptions = 0;
         state.outputs.extend(ending.outputs.clone());
         state.message = ending.message.clone().or(state.message.take());
-        state.left_behind.extend(ending.left_behind.iter().cloned());
+        state.killed_processes.extend(ending.killed_processes.iter().cloned());
         state.warnings.extend(ending.warnings.iter().cloned());
         if let (Operation::Step(_) | Operation::Reprobe | Operation::Verify, ExitKind::Code(code)) =
             (act, &ending.exit)
@@ -315,12 +315,12 @@ impl Run<'_> {
                 self.mark(state, i, StepStatus::Untouched);
                 state.final_started = self.final_started(state);
                 state.retries = state.retries.saturating_add(1);
-                let until = later(self.at, retry.every.delay(state.retries));
+                let until = later(self.at, retry.delay(state.retries));
                 let rest =
                     if i == 0 { Suspension::Retry { until } } else { Suspension::Paused { step: i, until } };
                 state.phase = Phase::Suspended(rest);
             }
-            (Some(REBOOT), _) if state.reboots < self.plan.reboots => {
+            (Some(REBOOT), _) if state.reboots < self.plan.max_reboots => {
                 state.reboots = state.reboots.saturating_add(1);
                 let boot = state.boot.clone();
                 state.phase = Phase::Suspended(Suspension::Rebooting { step: i, boot, since: self.at });
@@ -422,7 +422,7 @@ impl Run<'_> {
             Operation::Probe | Operation::Reprobe => timeout(&self.plan.probe),
             Operation::Verify => timeout(&self.plan.verify),
             Operation::Step(i) => step(i).and_then(|step| step.timeout),
-            Operation::Done(i) => step(i).and_then(|step| timeout(&step.done)),
+            Operation::Done(i) => step(i).and_then(|step| timeout(&step.check)),
             Operation::Undo(i) => step(i).and_then(|step| timeout(&step.undo)),
         };
         match own.filter(|own| u128::from(spent_ms) >= own.0.as_millis()) {

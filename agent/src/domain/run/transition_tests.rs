@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::domain::plan::{Action, Cause, Command, PLAN_VERSION, RunPaths};
-use crate::domain::span::{Span, SpanRange};
+use crate::domain::plan::{Action, Command, PLAN_VERSION, RunPaths, Trigger};
+use crate::domain::span::Span;
 use crate::domain::task::{Limits, OnCancel, OnTimeout, Retry};
 
 /// A plan in short: `p` a probe, `v` a verification, then the steps: `o`nce, `r`epeatable, `u`ndoable, `f`inal;
@@ -21,11 +21,11 @@ pub(crate) fn plan(short: &str) -> Plan {
             'f' => Effect::Final,
             _ => Effect::Once,
         },
-        done: command().filter(|_| c.is_ascii_uppercase()),
+        check: command().filter(|_| c.is_ascii_uppercase()),
         undo: command().filter(|_| c.eq_ignore_ascii_case(&'u')),
         on_cancel: OnCancel::Kill,
         on_timeout: OnTimeout::Report,
-        leaves: false,
+        keep_processes: false,
         no_new_privileges: false,
         timeout: None,
         stdin: None,
@@ -37,7 +37,7 @@ pub(crate) fn plan(short: &str) -> Plan {
         order: "o".parse().unwrap(),
         source: "hosts/h".parse().unwrap(),
         identity: crate::domain::ids::InstructionHash::new([0; 32]),
-        cause: Cause::Placed,
+        trigger: Trigger::Placed,
         host: "h".parse().unwrap(),
         task: "t@1".into(),
         task_digest: "sha256:0".into(),
@@ -48,8 +48,8 @@ pub(crate) fn plan(short: &str) -> Plan {
         steps: steps.collect(),
         verify: command().filter(|_| short.contains('v')),
         limits: Limits::default(),
-        retry: Some(Retry { max: 2, every: SpanRange { from: Span::secs(60), to: Span::secs(600) } }),
-        reboots: 1,
+        retry: Some(Retry { max: 2, initial: Span::secs(60), max_delay: Some(Span::secs(600)) }),
+        max_reboots: 1,
         secrets: BTreeMap::new(),
         resources: Vec::new(),
         place: RunPaths { task_dir: "/".into(), runtime_dir: "/".into(), systemd: false },
@@ -100,7 +100,7 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
                     spent_ms: 1000,
                     outputs: BTreeMap::new(),
                     message: None,
-                    left_behind: Vec::new(),
+                    killed_processes: Vec::new(),
                     warnings: Vec::new(),
                 };
                 take(&mut state, Event::Finished { act, ending })?;

@@ -8,7 +8,7 @@ use super::{Acted, Activation, Fact, LedgerState, MAX_ACTS, MAX_GONE, OrderState
 use crate::domain::control::ControlId;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
-use crate::domain::plan::Cause;
+use crate::domain::plan::Trigger;
 use crate::domain::recurrence::Confirmed;
 use crate::domain::source::{OrderKey, Source};
 
@@ -36,18 +36,18 @@ impl LedgerState {
                 self.orders.entry(key).or_default().recurrence.know(path, version);
             }
             Fact::Clock { at } => self.newest = self.newest.max(Some(at)),
-            Fact::Activation { key, run, identity, index, cause, at } => {
+            Fact::Activation { key, run, identity, index, trigger, at } => {
                 let order = self.present(key);
                 order.stands(identity, index);
-                match &cause {
-                    Cause::Placed | Cause::Retry(_) | Cause::Secret { .. } => {}
-                    Cause::Firing(instant) => order.recurrence.pass(*instant),
-                    Cause::Drift(n) => {
+                match &trigger {
+                    Trigger::Placed | Trigger::Retry(_) | Trigger::Secret { .. } => {}
+                    Trigger::Firing(instant) => order.recurrence.pass(*instant),
+                    Trigger::Drift(n) => {
                         order.recurrence.drifts = order.recurrence.drifts.max(*n);
                         order.recurrence.unsettled = order.recurrence.unsettled.saturating_add(1);
                     }
                 }
-                let newest = Activation { run, identity, cause, at, stage: Stage::Open, asked: None };
+                let newest = Activation { run, identity, trigger, at, stage: Stage::Open, asked: None };
                 let before = order.current.replace(newest);
                 // At most one older activation has a run: newer ones wait for it, and are superseded waiting.
                 if let Some(before) = before.filter(|before| before.has_run()) {
@@ -131,7 +131,7 @@ impl LedgerState {
             Fact::FirstRead { source } => {
                 self.unread_sources.remove(&source);
             }
-            Fact::Rebased { key, identity, index } => self.present(key).stands(identity, index),
+            Fact::Accepted { key, identity, index } => self.present(key).stands(identity, index),
             Fact::Forgotten { key } => {
                 self.orders.remove(&key);
             }

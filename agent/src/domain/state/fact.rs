@@ -13,7 +13,7 @@ use super::{Acted, Closing, Held, OrderState, RunRequest, Unreadable};
 use crate::domain::control::ControlId;
 use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::name::Name;
-use crate::domain::plan::Cause;
+use crate::domain::plan::Trigger;
 use crate::domain::secret_watch::SecretVersion;
 use crate::domain::source::{OrderKey, Source};
 
@@ -33,7 +33,7 @@ pub enum Fact {
         /// The index under which it was seen.
         index: u64,
         /// Why.
-        cause: Cause,
+        trigger: Trigger,
         /// When.
         at: Timestamp,
     },
@@ -188,7 +188,7 @@ pub enum Fact {
         asked: RunRequest,
     },
     /// What is held is what stands, and is not carried out.
-    Rebased {
+    Accepted {
         /// Of this order.
         key: OrderKey,
         /// What it says.
@@ -227,7 +227,7 @@ impl Fact {
     /// The first version of the ledger that can say this.
     pub fn format(&self) -> u32 {
         match self {
-            Self::Version { .. } | Self::Activation { cause: Cause::Secret { .. }, .. } => 2,
+            Self::Version { .. } | Self::Activation { trigger: Trigger::Secret { .. }, .. } => 2,
             Self::FirstRead { .. } => 2,
             Self::Joined { unread, .. } if !unread.is_empty() => 2,
             _ => 1,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{End, Hold, MAX_IDENTITIES};
 use crate::domain::ids::{InstructionHash, RunId};
-use crate::domain::plan::Cause;
+use crate::domain::plan::Trigger;
 use crate::domain::recurrence::Recurrence;
 use crate::domain::summary::Summary;
 
@@ -98,7 +98,7 @@ pub struct Activation {
     /// Of the order.
     pub identity: InstructionHash,
     /// Why.
-    pub cause: Cause,
+    pub trigger: Trigger,
     /// When it was seen.
     pub at: Timestamp,
     /// How far it has come.

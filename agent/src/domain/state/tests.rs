@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::ids::{InstructionHash, RunId};
-use crate::domain::plan::Cause;
+use crate::domain::plan::Trigger;
 
 fn identity(n: u8) -> InstructionHash {
     InstructionHash::new([n; 32])
@@ -14,7 +14,7 @@ fn activation(n: u8, index: u64) -> Fact {
         run: RunId::new(u64::from(n), 1),
         identity: identity(n),
         index,
-        cause: Cause::Placed,
+        trigger: Trigger::Placed,
         at: Timestamp::UNIX_EPOCH,
     }
 }
@@ -62,7 +62,7 @@ fn facts_of_a_former_program_are_read_beside_new_ones() {
             r#"{{"fact":"whole","key":"hosts/db1/backup","order":{{"last":"{identity}","index":5,"older":[],"held":null,"unreadable":null,"current":null,"previous":null,"gone":null}}}}"#
         ),
         format!(
-            r#"{{"fact":"occasion","key":"hosts/db1/backup","run":"{}","identity":"{identity}","index":6,"cause":"placed","at":"2026-11-20T00:00:00Z"}}"#,
+            r#"{{"fact":"occasion","key":"hosts/db1/backup","run":"{}","identity":"{identity}","index":6,"trigger":"placed","at":"2026-11-20T00:00:00Z"}}"#,
             RunId::new(1, 1)
         ),
         r#"{"fact":"stands","key":"hosts/db1/backup","terms":"30 2 * * * UTC","at":"2026-11-21T00:00:00Z"}"#.to_owned(),
@@ -78,11 +78,11 @@ fn facts_of_a_former_program_are_read_beside_new_ones() {
     // What comes again nowhere is written as it was.
     let json = serde_json::to_string(&OrderState::default()).unwrap();
     assert!(!json.contains("standing"), "{json}");
-    for cause in ["placed", "firing 2026-11-21T02:30:00Z", "drift 3", "secret 4 of kv/data/a b of c"] {
-        assert_eq!(String::from(Cause::try_from(cause.to_owned()).unwrap()), cause);
+    for trigger in ["placed", "firing 2026-11-21T02:30:00Z", "drift 3", "secret 4 of kv/data/a b of c"] {
+        assert_eq!(String::from(Trigger::try_from(trigger.to_owned()).unwrap()), trigger);
     }
     for none in ["firing soon", "secret 4", "secret four of kv/data/a"] {
-        assert!(Cause::try_from(none.to_owned()).is_err(), "{none}");
+        assert!(Trigger::try_from(none.to_owned()).is_err(), "{none}");
     }
 }
 
@@ -108,9 +108,9 @@ fn no_more_than_a_thousand_identities_are_kept() {
     for n in 0..1500_u32 {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
-        let Fact::Activation { key, run, cause, at, .. } = activation(1, 1) else { unreachable!() };
+        let Fact::Activation { key, run, trigger, at, .. } = activation(1, 1) else { unreachable!() };
         let index = u64::from(n);
-        memory.take(Fact::Activation { key, run, identity: InstructionHash::new(bytes), index, cause, at });
+        memory.take(Fact::Activation { key, run, identity: InstructionHash::new(bytes), index, trigger, at });
     }
     assert_eq!(memory.orders[&key()].older.len(), MAX_IDENTITIES);
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::{Command, Effect, MAX_STEPS, Step, Task, Work, hour, program};
+use crate::domain::span::Span;
 use crate::domain::template::{NAMES, Template};
 use crate::domain::yaml::{self, PathSegment, YamlError, nearest};
 
@@ -32,11 +33,20 @@ impl Check<'_> {
         if task.timeout.0.is_zero() {
             self.fault(&top("timeout"), "no step can be done in no time");
         }
-        if task.reboots > MAX_REBOOTS {
-            self.fault(&top("reboots"), format!("at most {MAX_REBOOTS} reboots"));
+        if task.max_reboots > MAX_REBOOTS {
+            self.fault(&top("max_reboots"), format!("at most {MAX_REBOOTS} reboots"));
         }
-        if task.retry.is_some_and(|retry| retry.max == 0) {
-            self.fault(&["retry".into(), "max".into()], "at least 1: or leave `retry` out");
+        if let Some(retry) = &task.retry {
+            let at = |name: &str| ["retry".into(), name.into()];
+            if retry.max == 0 {
+                self.fault(&at("max"), "at least 1: or leave `retry` out");
+            }
+            if retry.initial < Span::secs(1) {
+                self.fault(&at("initial"), "at least 1s");
+            }
+            if retry.max_delay.is_some_and(|longest| longest < retry.initial) {
+                self.fault(&at("max_delay"), "not shorter than `initial`");
+            }
         }
         for (name, weight) in [("cpu_weight", task.limits.cpu_weight), ("io_weight", task.limits.io_weight)] {
             if weight.is_some_and(|weight| !(1..=10_000).contains(&weight)) {
@@ -107,8 +117,11 @@ impl Check<'_> {
             }
             if let Work::Ansible(playbook) = &step.work {
                 self.playbook(&at("ansible"), playbook);
-                if step.leaves {
-                    self.fault(&at("leaves"), "a playbook leaves nothing running: start a unit from it");
+                if step.keep_processes {
+                    self.fault(
+                        &at("keep_processes"),
+                        "a playbook leaves nothing running: start a unit from it",
+                    );
                 }
             }
             if step.timeout.is_some_and(|timeout| timeout > task.timeout || timeout.0.is_zero()) {
@@ -133,7 +146,7 @@ impl Check<'_> {
                 self.fault(&at("grace"), "at most 1h");
             }
             self.user(&at("user"), step.user.as_deref());
-            for (name, command) in [("done", &step.done), ("undo", &step.undo)] {
+            for (name, command) in [("check", &step.check), ("undo", &step.undo)] {
                 if let Some(command) = command {
                     self.command(&at(name), command);
                 }

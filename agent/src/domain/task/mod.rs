@@ -17,6 +17,7 @@ mod program;
 mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +25,7 @@ use serde_json::Value;
 use super::name::Name;
 use super::params::Schema;
 use super::secret::VersionSelector;
-use super::span::{Bytes, Span, SpanRange};
+use super::span::{Bytes, Span};
 use super::template::Template;
 use super::yaml::{self, PathSegment, YamlError};
 
@@ -72,10 +73,22 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retry {
-    /// How many times at most.
+    /// Maximum number of retries.
     pub max: u32,
-    /// The first and the longest delay.
-    pub every: SpanRange,
+    /// The delay before the first retry; each further one doubles it.
+    pub initial: Span,
+    /// The longest delay. `None`: the delay does not grow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_delay: Option<Span>,
+}
+
+impl Retry {
+    /// The delay before retry `n`, counted from 1.
+    pub fn delay(&self, n: u32) -> Duration {
+        let longest = self.max_delay.unwrap_or(self.initial).0;
+        let factor = 1_u32.checked_shl(n.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.initial.0.checked_mul(factor).map_or(longest, |delay| delay.min(longest))
+    }
 }
 
 /// A task, read and checked.
@@ -111,7 +124,7 @@ pub struct Task {
     pub timeout: Span,
     /// How often a step may ask for a reboot.
     #[serde(default)]
-    pub reboots: u32,
+    pub max_reboots: u32,
     /// What exit status 75 means.
     #[serde(default)]
     pub retry: Option<Retry>,
@@ -131,7 +144,7 @@ pub struct Task {
     pub offline: bool,
     /// Accepts shorter intervals than the agent would.
     #[serde(default)]
-    pub allow_short: bool,
+    pub allow_short_interval: bool,
 }
 
 /// A secret in Vault.
@@ -147,7 +160,7 @@ pub struct Secret {
     pub version: VersionSelector,
     /// Whether it may be shorter than what can be kept out of outputs.
     #[serde(default)]
-    pub allow_short: bool,
+    pub allow_short_secret: bool,
 }
 
 /// A lock on the host that is held while a run executes.
@@ -207,7 +220,7 @@ impl Task {
             if let Work::Run(run) = &step.work {
                 all.push((at("run"), run));
             }
-            all.extend(step.done.as_ref().map(|command| (at("done"), command.run.as_slice())));
+            all.extend(step.check.as_ref().map(|command| (at("check"), command.run.as_slice())));
             all.extend(step.undo.as_ref().map(|command| (at("undo"), command.run.as_slice())));
         }
         all
@@ -216,7 +229,7 @@ impl Task {
     /// The users that its commands run as, where it names them.
     pub fn users(&self) -> BTreeSet<&str> {
         let beside = [&self.probe, &self.verify].into_iter().flatten();
-        let of_steps = self.steps.iter().flat_map(|step| step.done.iter().chain(&step.undo));
+        let of_steps = self.steps.iter().flat_map(|step| step.check.iter().chain(&step.undo));
         let of_commands = beside.chain(of_steps).filter_map(|command| command.user.as_deref());
         of_commands.chain(self.steps.iter().filter_map(|step| step.user.as_deref())).collect()
     }

@@ -119,7 +119,7 @@ pub struct Step {
     /// What it does to the host.
     pub effect: Effect,
     /// Tells whether it is done: 0 done, 1 not done, else cannot tell.
-    pub done: Option<Command>,
+    pub check: Option<Command>,
     /// Takes it back.
     pub undo: Option<Command>,
     /// What a cancel does to it.
@@ -127,7 +127,7 @@ pub struct Step {
     /// What the deadline does to it; only a `final` step may say.
     pub on_timeout: Option<OnTimeout>,
     /// Its processes may live on after exit 0.
-    pub leaves: bool,
+    pub keep_processes: bool,
     /// None of its commands can gain rights by a program with setuid or with capabilities of its file.
     pub no_new_privileges: bool,
     /// How long it may take; at most the task's own.
@@ -151,7 +151,7 @@ pub(super) struct StepFile {
     #[serde(default)]
     effect: Effect,
     #[serde(default)]
-    done: Option<Command>,
+    check: Option<Command>,
     #[serde(default)]
     undo: Option<Command>,
     #[serde(default)]
@@ -159,7 +159,7 @@ pub(super) struct StepFile {
     #[serde(default)]
     on_timeout: Option<OnTimeout>,
     #[serde(default)]
-    leaves: bool,
+    keep_processes: bool,
     #[serde(default)]
     no_new_privileges: bool,
     #[serde(default)]
@@ -184,11 +184,11 @@ impl TryFrom<StepFile> for Step {
             work,
             user: file.user,
             effect: file.effect,
-            done: file.done,
+            check: file.check,
             undo: file.undo,
             on_cancel: file.on_cancel,
             on_timeout: file.on_timeout,
-            leaves: file.leaves,
+            keep_processes: file.keep_processes,
             no_new_privileges: file.no_new_privileges,
             timeout: file.timeout,
             grace: file.grace,

@@ -21,8 +21,8 @@ resources:
 gates: [{disk_free: {path: /var/lib/postgresql, percent: 20}}]
 limits: {memory: 2G, cpu_weight: 50, io_weight: 50, tasks: 500}
 timeout: 4h
-reboots: 1
-retry: {max: 10, every: 1m..30m}
+max_reboots: 1
+retry: {max: 10, initial: 1m, max_delay: 30m}
 probe:  {run: [./probe, "{{ params.cluster }}", "{{ params.to }}"], timeout: 60s}
 steps:
   - name: copy
@@ -31,7 +31,7 @@ steps:
     effect: repeatable
   - name: switch
     run: [./switch, "{{ params.cluster }}", "{{ params.to }}"]
-    done: [./is-switched, "{{ params.cluster }}", "{{ params.to }}"]
+    check: [./is-switched, "{{ params.cluster }}", "{{ params.to }}"]
     undo: [./switch-back, "{{ params.cluster }}"]
     effect: undoable
     on_cancel: wait
@@ -56,12 +56,12 @@ fn faults(text: &str) -> Vec<String> {
 fn only_standard_input_sees_secrets_and_only_those_that_are_named() {
     let with = |line: &str| format!("{SMALL}  {line}\nsecrets: {{dba: {{path: kv/x, field: y}}}}\n");
     let task = Task::read(&with("stdin: '<p>{{ secrets.dba | e }}</p>{{ host }}'")).unwrap();
-    assert!(task.steps[0].stdin.is_some() && !task.secrets.values().next().unwrap().allow_short);
+    assert!(task.steps[0].stdin.is_some() && !task.secrets.values().next().unwrap().allow_short_secret);
     for (line, word) in [
         ("stdin: '{{ secrets.bda }}'", "unknown secret `bda`"),
         ("stdin: '{{ secrets }}'", "templates cannot see secrets"),
         ("stdin: '{{ params.x }}'", "unknown parameter"),
-        ("done: [./a, '{{ secrets.dba }}']", "templates cannot see secrets"),
+        ("check: [./a, '{{ secrets.dba }}']", "templates cannot see secrets"),
     ] {
         let said = faults(&with(line));
         assert!(said.iter().any(|fault| fault.contains(word)), "{line}: {said:?}");
@@ -112,7 +112,7 @@ fn each_fault_has_its_place_and_cure() {
         (full("effect: undoable", "effect: repeatable"), "29:11: steps[1].undo: only an `effect: undoable`"),
         (full("name: switch", "name: copy"), "26:11: steps[1].name: a second step `copy`"),
         (full("ansible: drop-old.yml", "ansible: ../x.yml"), "33:14: steps[2].ansible: a playbook is named"),
-        (full("effect: final", "leaves: true"), "leaves: a playbook leaves nothing"),
+        (full("effect: final", "keep_processes: true"), "keep_processes: a playbook leaves nothing"),
         (full("on_cancel: wait", "on_timeout: kill"), "steps[1].on_timeout: only an `effect: final`"),
         (full("version: 3", "version: 0"), "3:10: version: versions are counted from 1"),
         (full("version: 3", "version: -1"), "3:10: version: "),
@@ -195,7 +195,7 @@ fn a_parameter_never_becomes_code_wherever_a_command_is() {
     let step = "steps:\n- name: a\n  run: [./a]\n";
     for (lines, place) in [
         ("steps:\n- name: a\n  run: [bash, -c, 'ls {{ params.x }}']\n".to_owned(), "6:19: steps[0].run[2]"),
-        (format!("{step}  done: {{run: [sh, -c, 'test {{{{ params.x }}}}']}}\n"), "steps[0].done.run[2]"),
+        (format!("{step}  check: {{run: [sh, -c, 'test {{{{ params.x }}}}']}}\n"), "steps[0].check.run[2]"),
         (format!("{step}  undo: [perl, -e, '{{{{ params.x }}}}']\n  effect: undoable\n"), "steps[0].undo[2]"),
         (format!("{step}probe: [sudo, awk, '/{{{{ params.x }}}}/', f]\n"), "probe[2]"),
         (format!("{step}verify: {{run: [ssh, h, 'ls {{{{ params.x }}}}']}}\n"), "verify.run[2]"),

@@ -77,7 +77,9 @@ impl Token {
                     held.changes = held.changes.saturating_add(1);
                 }
                 Ok(_) => {}
-                Err(error) => tracing::warn!("the former token for Consul stays: {error}"),
+                Err(error) => {
+                    tracing::warn!("cannot read the new Consul token, keeping the current one: {error}")
+                }
             }
         }
         held.now.clone()

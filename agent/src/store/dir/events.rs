@@ -30,7 +30,7 @@ impl Events {
             match self.start() {
                 Ok(watcher) => *slot = Some(watcher),
                 Err(error) => {
-                    tracing::warn!(folder = %self.root.display(), %error, "no events, looking by turns");
+                    tracing::warn!(folder = %self.root.display(), %error, "inotify unavailable, falling back to polling");
                     return None;
                 }
             }

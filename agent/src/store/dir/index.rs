@@ -63,12 +63,12 @@ impl Index {
         serde_json::to_vec(self).map_err(|error| error.to_string())
     }
 
-    /// Compares with what stands below `prefix` now (key and digest); true: something was counted.
-    pub(super) fn update(&mut self, prefix: &str, now: &BTreeMap<String, String>) -> bool {
+    /// Compares with the keys below the prefixes of a scope now (key and digest); true: something was counted.
+    pub(super) fn update(&mut self, scope: &[String], now: &BTreeMap<String, String>) -> bool {
         let before = self.counter;
         // Of what changed between two looks, what came is counted before what went: an order that was there
         // when a nearer one went away must not seem to have come after it.
-        let gone: Vec<String> = self.gone(prefix, now).cloned().collect();
+        let gone: Vec<String> = self.gone(scope, now).cloned().collect();
         for (key, digest) in now {
             self.count(key, Some(digest));
         }
@@ -80,8 +80,8 @@ impl Index {
     }
 
     /// Whether a key that was there is missing now.
-    pub(super) fn misses(&self, prefix: &str, now: &BTreeMap<String, String>) -> bool {
-        self.gone(prefix, now).next().is_some()
+    pub(super) fn misses(&self, scope: &[String], now: &BTreeMap<String, String>) -> bool {
+        self.gone(scope, now).next().is_some()
     }
 
     /// Whether a key has this content, as far as is known.
@@ -101,12 +101,11 @@ impl Index {
 
     fn gone<'a>(
         &'a self,
-        prefix: &'a str,
+        scope: &'a [String],
         now: &'a BTreeMap<String, String>,
     ) -> impl Iterator<Item = &'a String> {
-        self.below(prefix)
-            .filter(|(key, mark)| mark.digest.is_some() && !now.contains_key(*key))
-            .map(|(key, _)| key)
+        let below = scope.iter().flat_map(|prefix| self.below(prefix));
+        below.filter(|(key, mark)| mark.digest.is_some() && !now.contains_key(*key)).map(|(key, _)| key)
     }
 
     fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a String, &'a IndexEntry)> {
@@ -150,27 +149,27 @@ mod tests {
     fn each_change_of_content_is_counted_once_and_above_all_others() {
         let mut index = Index::default();
         assert_eq!(index.of_prefix("p/"), 1, "an index is at least 1");
-        assert!(index.update("p/", &now(&[("p/a", "1"), ("p/b", "1")])));
+        assert!(index.update(&["p/".to_owned()], &now(&[("p/a", "1"), ("p/b", "1")])));
         assert_eq!((index.of_key("p/a"), index.of_key("p/b")), (Some(2), Some(3)));
-        assert!(!index.update("p/", &now(&[("p/a", "1"), ("p/b", "1")])), "the same content");
-        assert!(index.update("p/", &now(&[("p/a", "2"), ("p/b", "1")])));
+        assert!(!index.update(&["p/".to_owned()], &now(&[("p/a", "1"), ("p/b", "1")])), "the same content");
+        assert!(index.update(&["p/".to_owned()], &now(&[("p/a", "2"), ("p/b", "1")])));
         assert_eq!((index.of_key("p/a"), index.of_key("p/b")), (Some(4), Some(3)));
         let mut again = Index::read(&index.write().unwrap()).unwrap();
         assert_eq!(again, index);
-        again.update("p/", &now(&[("p/a", "1"), ("p/b", "1")]));
+        again.update(&["p/".to_owned()], &now(&[("p/a", "1"), ("p/b", "1")]));
         assert_eq!(again.of_key("p/a"), Some(5), "the old content again is a change");
     }
 
     #[test]
     fn a_removal_raises_the_prefix_and_no_neighbour() {
         let mut index = Index::default();
-        index.update("", &now(&[("p/a", "1"), ("q/a", "1")]));
+        index.update(&["".to_owned()], &now(&[("p/a", "1"), ("q/a", "1")]));
         let neighbour = index.of_prefix("q/");
         let before = index.of_prefix("p/");
-        assert!(index.update("p/", &now(&[])));
+        assert!(index.update(&["p/".to_owned()], &now(&[])));
         assert!(index.of_prefix("p/") > before);
         assert_eq!((index.of_key("p/a"), index.of_prefix("q/")), (None, neighbour));
-        index.update("p/", &now(&[("p/a", "1")]));
+        index.update(&["p/".to_owned()], &now(&[("p/a", "1")]));
         assert!(index.of_key("p/a").unwrap() > before);
     }
 
@@ -179,7 +178,7 @@ mod tests {
         let mut index = Index::default();
         let mut last = 0;
         for round in 0..1500 {
-            index.update("p/", &now(&[(&format!("p/{round}"), "1")]));
+            index.update(&["p/".to_owned()], &now(&[(&format!("p/{round}"), "1")]));
             assert!(index.of_prefix("p/") > last);
             last = index.of_prefix("p/");
         }

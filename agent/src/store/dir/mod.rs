@@ -1,7 +1,7 @@
 //! The adapter for a folder: the same tree of keys, one file a key.
 //!
 //! ```text
-//! <root>/hostler/orders/hosts/db1/backup    the value of hostler/orders/hosts/db1/backup
+//! <root>/hostler/hosts/db1/orders/backup    the value of hostler/hosts/db1/orders/backup
 //! <root>/.index                             the counter, see index.rs
 //! <root>/.lock                              held by whoever reads or writes, agent and commands alike
 //! ```
@@ -35,6 +35,7 @@ use super::{
     Entry, LONGEST_WAIT, Listing, MAX_READ_VALUE, MAX_READS, MAX_VALUE, Read, Store, StoreError, StoreFuture,
     When, bad_key, bad_prefix,
 };
+use crate::domain::keys;
 use crate::host::disk::{self, DiskError};
 
 /// How often it looks where the system gives no events.
@@ -227,14 +228,14 @@ impl Held<'_> {
     /// Counts what changed below `prefix`, and tells it only when the count is on the disk.
     fn list(&mut self, prefix: &str) -> Result<Listing, Trouble> {
         let scope = scope(prefix);
-        let mut found = self.complete(scope)?;
+        let mut found = self.complete(&scope)?;
         let mut digests = digests(&found);
-        if self.index.misses(scope, &digests) {
+        if self.index.misses(&scope, &digests) {
             // An editor that renames while the folder is read can hide a key that is there all the time.
-            found = self.complete(scope)?;
+            found = self.complete(&scope)?;
             digests = self::digests(&found);
         }
-        if self.index.update(scope, &digests) {
+        if self.index.update(&scope, &digests) {
             self.save()?;
         }
         found.retain(|found| found.key.starts_with(prefix));
@@ -249,19 +250,23 @@ impl Held<'_> {
         Ok(Listing { index: self.index.of_prefix(prefix), entries, sent: 0 })
     }
 
-    /// What is below a prefix, when each file of it is complete: half an order is another order.
-    fn complete(&self, scope: &str) -> Result<Vec<tree::Found>, Trouble> {
+    /// All keys of a scope, when each file of it is complete: half an order is another order.
+    fn complete(&self, scope: &[String]) -> Result<Vec<tree::Found>, Trouble> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let (found, passed_over) =
-                tree::scan(&self.root, scope, &|key, digest| self.index.holds(key, digest))?;
+            let (mut found, mut passed_over) = (Vec::new(), Vec::new());
+            for prefix in scope {
+                let (more, files) =
+                    tree::scan(&self.root, prefix, &|key, digest| self.index.holds(key, digest))?;
+                found.extend(more);
+                passed_over.push((prefix.clone(), files));
+            }
             let now = Instant::now();
             let mut seen = self.inner.fresh.lock().unwrap_or_else(PoisonError::into_inner);
             let known = std::mem::take(&mut *seen);
-            // Of other prefixes it is kept, of this one only what is still news.
-            seen.extend(
-                known.iter().filter(|(key, _)| !key.starts_with(scope)).map(|(key, at)| (key.clone(), *at)),
-            );
+            // Of other prefixes it is kept, of these only what is still news.
+            let other = |key: &str| !scope.iter().any(|prefix| key.starts_with(prefix));
+            seen.extend(known.iter().filter(|(key, _)| other(key)).map(|(key, at)| (key.clone(), *at)));
             let mut writing = None;
             for tree::Found { key, news, .. } in &found {
                 let Some(news) = news else { continue };
@@ -282,7 +287,7 @@ impl Held<'_> {
             drop(seen);
             let Some(key) = writing else {
                 let mut all = self.inner.passed_over.lock().unwrap_or_else(PoisonError::into_inner);
-                all.insert(scope.to_owned(), passed_over);
+                all.extend(passed_over);
                 return Ok(found);
             };
             if now >= until {
@@ -342,16 +347,12 @@ impl Held<'_> {
     }
 }
 
-/// What is counted together with a prefix: orders of hosts and of groups are, so that their counts tell which
-/// came first.
-fn scope(prefix: &str) -> &str {
-    const ORDERS: &str = "orders/";
-    let orders = ["orders/hosts/", "orders/groups/"].iter().find_map(|part| prefix.find(part));
-    match orders {
-        Some(at) if !prefix.get(..at).is_some_and(|before| before.ends_with("reports/")) => {
-            prefix.get(..at + ORDERS.len()).unwrap_or(prefix)
-        }
-        _ => prefix,
+/// The prefixes that are counted together with one: those of hosts and of groups are, so that the counts tell which
+/// order came first.
+fn scope(prefix: &str) -> Vec<String> {
+    match keys::above_sources(prefix) {
+        Some(above) => ["hosts/", "groups/"].map(|kind| format!("{above}{kind}")).to_vec(),
+        None => vec![prefix.to_owned()],
     }
 }
 
@@ -463,7 +464,8 @@ impl Store for Dir {
 
     fn passed_over(&self, prefix: &str) -> Vec<(String, String)> {
         let all = self.inner.passed_over.lock().unwrap_or_else(PoisonError::into_inner);
-        let files = all.get(scope(prefix)).into_iter().flatten();
+        let scope = scope(prefix);
+        let files = scope.iter().filter_map(|prefix| all.get(prefix)).flatten();
         let own = files.filter(|(key, _)| key.starts_with(prefix));
         own.map(|(key, why)| (key.clone(), (*why).to_owned())).collect()
     }

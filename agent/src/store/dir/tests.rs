@@ -233,7 +233,7 @@ fn a_watch_waits_for_a_file_that_is_being_written() {
 #[test]
 fn what_is_passed_over_is_named() {
     let (_folder, store) = store();
-    let orders = store.inner.root.join("h/orders/hosts/db1");
+    let orders = store.inner.root.join("h/hosts/db1/orders");
     fs::create_dir_all(&orders).unwrap();
     let left = ["x.bak", "x~", "x.rpmsave", "x.dpkg-dist", "#x#", ".x.swp", "x.orig", "x.tmp"];
     for name in left.iter().chain(&["x", "loose"]) {
@@ -241,15 +241,15 @@ fn what_is_passed_over_is_named() {
     }
     fs::set_permissions(orders.join("loose"), fs::Permissions::from_mode(0o666)).unwrap();
     symlink(orders.join("x"), orders.join("link")).unwrap();
-    let listing = block(store.list("h/orders/hosts/db1/")).unwrap();
-    assert_eq!(keys(&listing), ["h/orders/hosts/db1/x"]);
-    let named: BTreeMap<String, String> = store.passed_over("h/orders/hosts/db1/").into_iter().collect();
+    let listing = block(store.list("h/hosts/db1/orders/")).unwrap();
+    assert_eq!(keys(&listing), ["h/hosts/db1/orders/x"]);
+    let named: BTreeMap<String, String> = store.passed_over("h/hosts/db1/orders/").into_iter().collect();
     for name in left.iter().chain(&["loose", "link"]) {
-        assert!(named.contains_key(&format!("h/orders/hosts/db1/{name}")), "{name}: {named:?}");
+        assert!(named.contains_key(&format!("h/hosts/db1/orders/{name}")), "{name}: {named:?}");
     }
-    assert!(named["h/orders/hosts/db1/loose"].contains("chmod go-w"));
-    assert!(block(store.put("h/orders/hosts/db1/y.bak", vec![], When::Always)).is_err());
+    assert!(named["h/hosts/db1/orders/loose"].contains("chmod go-w"));
+    assert!(block(store.put("h/hosts/db1/orders/y.bak", vec![], When::Always)).is_err());
     // A host may be called so.
     assert!(block(store.put("h/reports/agents/db1.old", vec![], When::Always)).unwrap());
-    assert!(store.passed_over("h/freeze/").is_empty());
+    assert!(store.passed_over("h/groups/x/").is_empty());
 }

@@ -18,6 +18,7 @@ use nix::unistd::{Uid, fsync};
 use sha2::{Digest, Sha256};
 
 use super::writer::{self, Writer};
+use crate::domain::keys;
 use crate::store::MAX_VALUE;
 
 /// The most keys below one prefix.
@@ -103,9 +104,7 @@ pub(super) fn leftover(key: &str) -> Option<&'static str> {
     let name = key.rsplit('/').next().unwrap_or(key);
     let left = LEFTOVERS.iter().any(|ending| name.ends_with(ending))
         || (name.starts_with('#') && name.ends_with('#'));
-    let of_people =
-        ["orders/hosts/", "orders/groups/", "freeze/", "control/"].iter().any(|part| key.contains(part));
-    (left && of_people && !key.contains("reports/"))
+    (left && keys::above_sources(key).is_some())
         .then_some("a copy that an editor or a package manager left: remove it, or give it another name")
 }
 

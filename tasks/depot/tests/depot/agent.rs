@@ -20,7 +20,7 @@ const LONG: std::time::Duration = std::time::Duration::from_secs(120);
 fn install(host: &Host, depot: &Depot, name: &str, more: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
     let read = |path: &Path| fs::read_to_string(path).unwrap();
-    let yaml = read(&folder.join("task.yml")).replace("every: 2m..15m", "every: 1s");
+    let yaml = read(&folder.join("task.yml")).replace("initial: 2m, max_delay: 15m", "initial: 1s");
     let program = depot.path("program").display().to_string();
     let commands = depot.path("commands").display().to_string();
     let all = depot.path("");

@@ -48,7 +48,7 @@ pub(crate) fn install(host: &Host, played: &Played) {
             task,
             &yaml
                 .replace("[hostler-hana,", &format!("[{},", program.display()))
-                .replace("every: 2m..15m", "every: 1s"),
+                .replace("initial: 2m, max_delay: 15m", "initial: 1s"),
             &[],
         );
     }
