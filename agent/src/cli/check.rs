@@ -134,7 +134,7 @@ pub(super) struct Arguments {
     /// Ask the running agent alone whether it takes orders; ends with 0 only if it does
     #[arg(long, conflicts_with = "store_only")]
     ready: bool,
-    /// With --ready: wait until it does, for so long at most
+    /// With --ready: wait until it does, at most this long
     #[arg(long, value_name = "SPAN", requires = "ready")]
     wait: Option<Span>,
     /// Print JSON

@@ -53,7 +53,7 @@ const FIRST: &str = "First steps: `hostler dev` shows everything here and now. W
   hostler enroll HOST             prepares the store for a host
   hostler check                   on the host; then start its agent
   hostler run hello --host HOST   has it carry something out
-  hostler status                  who is there, and where orders stand";
+  hostler status                  hosts and the state of their orders";
 
 /// Carries out orders from Consul on this host, each once, and reports the result.
 #[derive(Parser)]

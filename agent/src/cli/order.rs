@@ -43,7 +43,7 @@ pub(super) struct Arguments {
 enum OrderCommand {
     /// Write an order, from a file or from options
     Put(Box<Put>),
-    /// Print an order as it stands
+    /// Print an order as it is stored
     Get(One),
     /// List the orders
     List(List),

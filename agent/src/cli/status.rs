@@ -1,4 +1,4 @@
-//! `hostler status`: who is there, and where orders stand.
+//! `hostler status`: hosts and the state of their orders.
 //!
 //! Without arguments an overview. With an order, a host or a group: one line for each host on which an order counts.
 //! The exit status says whether all are done. What counts is the order as it stands now: a success of an older
