@@ -24,7 +24,7 @@ const ROOM_FOR_RUNS: usize = 110;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Follow the chain through every line, and compare its end with what the store was told
+    /// Follow the chain through every line, and compare its end with the report in the store
     #[arg(long)]
     verify: bool,
     /// Show only this order
