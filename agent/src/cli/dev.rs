@@ -113,7 +113,7 @@ async fn work(settings: Settings, config: &Path, level: Level, once: bool) -> Re
     let order: Name = "hello".parse()?;
     let revision = clock::now().to_string();
     let document = format!(
-        "task: hello\nparams: {{name: you, seconds: {SECONDS}}}\nrevision: \"{revision}\"\nby: hostler dev\non_join: run\n"
+        "task: hello\nparams: {{name: you, seconds: {SECONDS}}}\nrevision: \"{revision}\"\nby: hostler dev\non_preexisting: run\n"
     );
     let key = keys.order(&OrderKey { source: Source::Host(host.clone()), order: order.clone() });
     show::line(format!(

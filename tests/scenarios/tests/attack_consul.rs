@@ -176,7 +176,10 @@ fn p10_a_host_that_joins_beside_a_flooded_group_begins_with_its_other_orders() {
     consul.put("hostler/groups/a/orders/late", "task: count\nspread: 0s");
     consul.put("hostler/groups/a/orders/twice", "skip: true");
     for order in ["far", "twice"] {
-        consul.put(&format!("hostler/groups/all/orders/{order}"), "task: count\nspread: 0s\non_join: run");
+        consul.put(
+            &format!("hostler/groups/all/orders/{order}"),
+            "task: count\nspread: 0s\non_preexisting: run",
+        );
     }
     host.put("hostler/hosts/joins/orders/before", "task: count");
     host.start();

@@ -165,7 +165,7 @@ fn an_agent_does_not_go_on_from_a_record_that_was_cut() {
         eventually(DEFAULT_TIMEOUT, || {
             if lines(&host) > before_start { Ok(()) } else { Err("no line more".to_owned()) }
         });
-        host.order("next", "task: count\non_join: run");
+        host.order("next", "task: count\non_preexisting: run");
         eventually(DEFAULT_TIMEOUT, || {
             let report = host.agent_report().unwrap_or_default()["conditions"].to_string();
             if report.contains("lines are missing at the end") { Ok(()) } else { Err(report) }

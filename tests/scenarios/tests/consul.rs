@@ -157,7 +157,7 @@ fn p5_rights_taken_away_withdraw_nothing_and_start_nothing() {
     let report =
         |order: &str| consul.get(&format!("hostler/reports/orders/rights/{order}")).unwrap_or_default();
     let order = |name: &str, text: &str| consul.put(&format!("hostler/hosts/rights/orders/{name}"), text);
-    order("waiting", "task: count\non_join: run\nnot_before: 2999-01-01T00:00:00Z");
+    order("waiting", "task: count\non_preexisting: run\nnot_before: 2999-01-01T00:00:00Z");
     host.start();
     let until = |order: &str, phase: &str| {
         eventually(DEFAULT_TIMEOUT, || {
@@ -204,7 +204,7 @@ fn p5_a_cluster_without_a_leader_starts_nothing_and_loses_nothing() {
     let mut host = host("leader", &servers[0]);
     host.start();
     settle(&host, "first");
-    host.order("waiting", "task: count\non_join: run\nnot_before: 2999-01-01T00:00:00Z");
+    host.order("waiting", "task: count\non_preexisting: run\nnot_before: 2999-01-01T00:00:00Z");
     host.wait_for("waiting", &["waiting schedule"]);
     servers[1].kill();
     servers[2].kill();

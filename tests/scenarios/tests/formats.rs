@@ -107,7 +107,7 @@ fn typed(host: &Host, words: &[&str]) -> String {
 
 /// Starts the agent on an order that it never saw, waits until it says what keeps it, and ends it.
 fn starts_nothing(host: &mut Host, why: &str) {
-    host.put("hostler/hosts/specimen/orders/fresh", "task: count\non_join: run\n");
+    host.put("hostler/hosts/specimen/orders/fresh", "task: count\non_preexisting: run\n");
     host.start();
     says(host, why);
     host.stop();

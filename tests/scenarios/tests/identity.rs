@@ -45,7 +45,7 @@ fn at_first_sight_only_a_probe_or_an_operator_lets_an_order_go() {
     }
     let put = |order: &str, text: &str| host.put(&format!("hostler/hosts/joins/orders/{order}"), text);
     put("no-probe", "task: blind");
-    put("meant", "task: blind\non_join: run");
+    put("meant", "task: blind\non_preexisting: run");
     put("holds", "task: probing0");
     put("does-not-hold", "task: probing1");
     put("cannot-tell", "task: probing7");
@@ -132,7 +132,7 @@ fn a_renamed_host_starts_nothing_until_it_is_adopted() {
     host.stop();
     host.rename("after");
     host.enroll();
-    host.put("hostler/hosts/after/orders/mine", "task: t\non_join: run");
+    host.put("hostler/hosts/after/orders/mine", "task: t\non_preexisting: run");
     // What an operator wants of the orders of that other host is not for this one.
     let waiting = consul.get("hostler/reports/orders/before/o").expect("the report of the order");
     let waiting: serde_json::Value = serde_json::from_str(&waiting).expect("a report");

@@ -107,8 +107,9 @@ fn a_token_that_may_not_show_the_host_hinders_nothing() {
     let mut host = Host::on_port("quiet", consul.port(), Some(&token));
     host.counting_task("count", "once:x", "0");
     host.start();
-    let place =
-        |order: &str| consul.put(&format!("hostler/hosts/quiet/orders/{order}"), "task: count\non_join: run");
+    let place = |order: &str| {
+        consul.put(&format!("hostler/hosts/quiet/orders/{order}"), "task: count\non_preexisting: run")
+    };
     let done = |order: &str| {
         eventually(DEFAULT_TIMEOUT, || match consul.get(&format!("hostler/reports/orders/quiet/{order}")) {
             Some(report) if report.contains("succeeded") => Ok(()),

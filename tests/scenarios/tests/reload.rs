@@ -169,7 +169,7 @@ fn a_token_for_consul_is_taken_as_soon_as_its_file_changes() {
     host.counting_task("count", "once:x", "0");
     host.start();
     let run = |order: &str| {
-        consul.put(&format!("hostler/hosts/rotated/orders/{order}"), "task: count\non_join: run");
+        consul.put(&format!("hostler/hosts/rotated/orders/{order}"), "task: count\non_preexisting: run");
         eventually(DEFAULT_TIMEOUT * 2, || {
             match consul.get(&format!("hostler/reports/orders/rotated/{order}")) {
                 Some(report) if report.contains("succeeded") => Ok(()),

@@ -261,7 +261,7 @@ fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
     clock.run(30);
     consul.start();
     consul.put("hostler/hosts/orders/orders/o0", "task: count\nrevision: '2'");
-    consul.put("hostler/hosts/late/orders/o", "task: count\non_join: run");
+    consul.put("hostler/hosts/late/orders/o", "task: count\non_preexisting: run");
     late.wait_for("o", &["succeeded"]);
     host.wait_completed("o0", 2);
     // By the agent's own account a day has passed, less what that took; and of that day's runs the newest are told.

@@ -47,7 +47,7 @@ fn p2_a_key_that_was_deleted_and_made_again_starts_only_what_is_new() {
     let consul = Consul::dev();
     let host = host("deleted", &consul);
     let key = "hostler/hosts/deleted/orders/o";
-    host.put(key, "task: count\nrevision: '1'\non_join: run\n");
+    host.put(key, "task: count\nrevision: '1'\non_preexisting: run\n");
     host.wait_for("o", &["succeeded"]);
     for round in 0..3 {
         host.delete(key);
@@ -69,7 +69,7 @@ fn p2_a_key_that_was_deleted_and_made_again_starts_only_what_is_new() {
 fn p2_a_group_that_is_left_and_joined_again_starts_nothing() {
     let consul = Consul::dev();
     let mut host = host("member", &consul);
-    host.put(GROUP, "task: count\nspread: 0s\non_join: run\n");
+    host.put(GROUP, "task: count\nspread: 0s\non_preexisting: run\n");
     host.wait_for("o", &["succeeded"]);
     host.stop();
     host.configure("groups: []");
@@ -90,7 +90,7 @@ fn p2_an_override_that_is_removed_holds_what_it_uncovers() {
     let consul = Consul::dev();
     let host = host("near", &consul);
     let own = "hostler/hosts/near/orders/o";
-    host.put(own, "task: count\nrevision: host\non_join: run\n");
+    host.put(own, "task: count\nrevision: host\non_preexisting: run\n");
     host.wait_for("o", &["succeeded"]);
     host.put(GROUP, "task: count\nspread: 0s\nrevision: group\n");
     settled(&host, "covered");

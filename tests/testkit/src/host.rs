@@ -276,7 +276,7 @@ impl Host {
         let ledger = fs::read_to_string(self.path("state/ledger")).unwrap_or_default();
         let meant = match text.strip_prefix('{') {
             Some(rest) => format!("{{\"on_preexisting\": \"run\", {rest}"),
-            None => format!("{text}\non_join: run"),
+            None => format!("{text}\non_preexisting: run"),
         };
         let text = if ledger.contains("\"joined\"") { text } else { &meant };
         self.put(&format!("hostler/hosts/{}/orders/{name}", self.name), text);
