@@ -114,6 +114,34 @@ fn the_domain_touches_nothing() {
     }
 }
 
+/// Each `file.rs::function` that ARCHITECTURE.md names is there, so that a reader who follows it arrives.
+#[test]
+fn the_way_that_the_architecture_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("../ARCHITECTURE.md")).unwrap();
+    let hops: Vec<(&str, &str)> = text.split('`').filter_map(|part| part.split_once(".rs::")).collect();
+    assert!(hops.len() >= 12, "{hops:?}");
+    for (file, function) in hops {
+        let source = fs::read_to_string(root.join("src").join(format!("{file}.rs"))).unwrap_or_default();
+        let found = ["(", "<"].iter().any(|end| source.contains(&format!("fn {function}{end}")));
+        assert!(found, "{file}.rs has no function {function}");
+    }
+}
+
+/// Any local user can write Hostler's fields into the journal, so each search that a guide shows names root's messages.
+#[test]
+fn a_documented_search_of_the_journal_trusts_root_alone() {
+    let docs = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")).unwrap();
+    let pages = docs.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let text: String = pages.map(|page| fs::read_to_string(page).unwrap()).collect();
+    let searches: Vec<&str> =
+        text.lines().filter(|line| line.contains("journalctl") && line.contains("HOSTLER_")).collect();
+    assert!(searches.len() >= 4, "{searches:?}");
+    for search in searches {
+        assert!(search.contains("journalctl _UID=0 "), "{search}");
+    }
+}
+
 #[test]
 fn only_exec_starts_processes() {
     for path in files().iter().filter(|path| room(path) != Some("exec")) {
