@@ -186,7 +186,7 @@ fn a_freeze_that_was_written_first_stops_an_order_that_is_seen_first() {
         host.wait_for(&name, &["succeeded"]);
     }
     let text = good(&host, &["freeze", "all", "--until", "2999-01-01T00:00:00Z", "--allow", "t"]);
-    assert!(text.contains("nothing new starts on 1 known hosts"), "{text}");
+    assert!(text.contains("nothing new starts on 1 known host,"), "{text}");
     host.order("allowed", "task: t");
     host.wait_for("allowed", &["succeeded"]);
     good(&host, &["thaw", "all"]);

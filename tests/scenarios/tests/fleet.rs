@@ -34,8 +34,8 @@ fn a_thousand_hosts_are_told_apart_and_cost_little() {
         failed: count("failed"),
         running: count("running"),
         waiting: count("waiting"),
-        not_seen: count("not_seen"),
-        silent: count("silent"),
+        not_seen: count("no_report"),
+        silent: count("stale"),
     };
     assert_eq!(found, expected);
     assert_eq!(hosts.len(), 1000);

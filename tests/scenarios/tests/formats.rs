@@ -449,7 +449,7 @@ fn for_a_day_after_an_upgrade_no_run_is_made_that_the_version_before_cannot_go_o
     host.wait_for("again", &["succeeded"]);
     host.order("rotated", "task: rotate");
     let report = host.wait_until("rotated", "until when", |report| {
-        report["reason"] == "format" && report["until"].is_string()
+        report["reason"] == "rollback_window" && report["until"].is_string()
     });
     // What waits, until when, and why, in one line.
     let until = report["until"].as_str().expect("an instant");

@@ -13,7 +13,7 @@ use crate::domain::condition::{Condition, Kind};
 use crate::domain::control::Control;
 use crate::domain::decide::{Controls, Freezes, SeenOrder};
 use crate::domain::freeze::Freeze;
-use crate::domain::keys::Keys;
+use crate::domain::keys::{self, Keys};
 use crate::domain::name::Name;
 use crate::domain::odd;
 use crate::domain::order::Document;
@@ -117,7 +117,13 @@ impl PrefixWatch {
             let why = why.or_else(|| entry.read().err())?;
             Some(format!("ignored: {}: {why}", odd::shown(&entry.key)))
         };
-        let keys = listing.entries.iter().filter_map(wrong);
+        // Orders come first: of a long list only the beginning has room in a report.
+        let is_order = |entry: &&Entry| {
+            let rest = entry.key.strip_prefix(&self.prefix);
+            rest.is_some_and(|rest| matches!(keys::Kind::of(rest), keys::Kind::Order(_)))
+        };
+        let (orders, others): (Vec<&Entry>, Vec<&Entry>) = listing.entries.iter().partition(is_order);
+        let keys = orders.into_iter().chain(others).filter_map(wrong);
         // What editors leave comes and goes; what an operator may take for an order is named.
         let files = self.store.passed_over(&self.prefix).into_iter();
         let files =
