@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Agent;
@@ -21,6 +22,7 @@ use crate::domain::name::Name;
 use crate::domain::source::OrderKey;
 use crate::domain::state::{Fact, LedgerState, MAX_GONE, MAX_GONE_REPORTED};
 use crate::host::clock;
+use crate::report::desired::DesiredReports;
 
 /// A report is written at most so long after what it tells has come about, as long as the store takes it.
 const REPORTED_WITHIN: Duration = Duration::from_secs(2);
@@ -34,6 +36,21 @@ pub(super) struct Leaving {
     going: Option<(Timestamp, Vec<OrderKey>)>,
     /// When to look again.
     pub(super) again: Option<Instant>,
+    /// When the writer was last made to compare for this.
+    compared: Option<Instant>,
+}
+
+impl Leaving {
+    /// Has names looked at again. Until then the writer compares once more: where nothing else changes, it alone can say
+    /// that the store still has all that was due.
+    fn look_again(&mut self, wanted: &watch::Sender<Arc<DesiredReports>>) {
+        let now = Instant::now();
+        self.again = Some(now + AGAIN);
+        if self.compared.is_none_or(|compared| now.duration_since(compared) >= AGAIN) {
+            self.compared = Some(now);
+            wanted.send_modify(|_| {});
+        }
+    }
 }
 
 /// The keys of reports that the store need not hold any more, and the names of their orders.
@@ -72,13 +89,13 @@ impl Agent {
         let (Ok(ledger), Some(_)) = (&self.ledger, &self.prior_reports) else { return };
         let gone = ledger.state().gone();
         if gone.len() > MAX_GONE_REPORTED && self.dropped_count < gone.len() - MAX_GONE_REPORTED {
-            self.leaving.again = Some(Instant::now() + AGAIN);
+            self.leaving.look_again(&self.wanted);
         }
         if gone.len() <= MAX_GONE {
             self.leaving.going = None;
             return;
         }
-        self.leaving.again = Some(Instant::now() + AGAIN);
+        self.leaving.look_again(&self.wanted);
         let Some(told) = self.reported_until() else { return };
         let Some((since, keys)) = self.leaving.going.take() else {
             let old = gone.into_iter().skip(MAX_GONE).filter(|(_, at)| *at + REPORTED_WITHIN <= told);
