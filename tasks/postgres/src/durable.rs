@@ -1,7 +1,7 @@
 //! Files that a decision rests on: changed as a whole, and on the disk before the next step.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -60,17 +60,44 @@ pub fn remove(path: &Path) -> Result<(), Error> {
 /// # Errors
 /// If it is there and cannot be read, is no text, or has more than 4 MiB.
 pub fn read(path: &Path) -> Result<Option<String>, Error> {
-    let size = match fs::metadata(path) {
-        Ok(is) => is.len(),
+    // Opened once: a file such as `postmaster.pid` may go at any moment.
+    let file = match File::open(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::local(path.display())(error)),
     };
-    if size > MOST {
-        return Err(Error::Refused(format!("{} has {size} bytes, which is too much", path.display())));
+    let mut bytes = Vec::new();
+    let size = file.take(MOST + 1).read_to_end(&mut bytes).map_err(Error::local(path.display()))?;
+    if size as u64 > MOST {
+        return Err(Error::Refused(format!(
+            "{} has more than {MOST} bytes, which is too much",
+            path.display()
+        )));
     }
-    fs::read_to_string(path).map(Some).map_err(Error::local(path.display()))
+    let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+    String::from_utf8(bytes).map(Some).map_err(|error| Error::local(path.display())(invalid(error)))
 }
 
 fn sync(folder: &Path) -> Result<(), Error> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::local(folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_whole_or_missing_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("postmaster.pid");
+        assert_eq!(read(&path).unwrap(), None);
+        fs::write(&path, "12\n").unwrap();
+        assert_eq!(read(&path).unwrap().as_deref(), Some("12\n"));
+        fs::write(&path, vec![b'x'; 4 << 20]).unwrap();
+        assert!(read(&path).is_ok());
+        fs::write(&path, vec![0xc3; (4 << 20) + 1]).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("too much"));
+        fs::write(&path, [0xff]).unwrap();
+        assert!(read(&path).unwrap_err().to_string().contains("postmaster.pid"));
+    }
 }
