@@ -218,7 +218,7 @@ async fn targets(
     Ok(targets)
 }
 
-/// What the act would be about where the order stands so; none: nothing there fits it.
+/// The target of the action for an order with this report; `None`: the action does not apply to it.
 fn about(action: ControlAction, report: &OrderReport) -> Option<Target> {
     let run = report.run.map(Target::Run);
     let identity = report.identity.map(Target::Identity);

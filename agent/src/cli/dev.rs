@@ -18,7 +18,7 @@ use super::{Failure, env, log, runtime, show};
 use crate::app::agent::reload::ReloadContext;
 use crate::app::agent::{Agent, identity};
 use crate::app::open;
-use crate::config::{ALL, Settings, load};
+use crate::config::{Settings, load};
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::source::{OrderKey, Source};
@@ -151,8 +151,7 @@ fn store_path(config: &Path) -> PathBuf {
 }
 
 async fn enroll(store: &dyn Store, keys: &Keys, host: &Name) -> Result<(), Failure> {
-    let all: Name = ALL.parse()?;
-    for source in [Source::Host(host.clone()), Source::Group(all)] {
+    for source in [Source::Host(host.clone()), Source::Group(Name::all())] {
         store.put(&keys.marker(&source), b"{}".to_vec(), When::Unchanged(0)).await?;
     }
     Ok(())

@@ -9,7 +9,6 @@ use super::connection::{Connection, ConnectionArgs};
 use super::exit::Exit;
 use super::fleet::Marker;
 use super::{Failure, block, show};
-use crate::config::ALL;
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::source::Source;
@@ -36,7 +35,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
         let (host, mut groups) = (&arguments.host, arguments.group.clone());
-        groups.push(ALL.parse()?);
+        groups.push(Name::all());
         groups.sort_unstable();
         groups.dedup();
         let mut written = Vec::new();

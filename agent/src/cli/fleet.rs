@@ -135,8 +135,8 @@ impl Fleet {
         self.odd.extend(why.map(|why| (path, why)));
     }
 
-    /// Freezes that no agent obeys, since nobody has such a name: each key, below the prefix, with the reason.
-    pub(super) fn freezes_of_nobody(&self) -> Vec<(String, String)> {
+    /// Freezes that no agent obeys, since nobody has such a name: each host or group with the reason.
+    pub(super) fn freezes_of_nobody(&self) -> Vec<(Source, String)> {
         let (hosts, groups) = (self.hosts(), self.groups());
         let known = |source: &Source| match source {
             Source::Host(host) => hosts.contains(host),
@@ -147,7 +147,7 @@ impl Fleet {
             Source::Group(_) => odd::freeze_of_nobody(source, groups.iter().map(|name| name.as_str())),
         };
         let wrong = self.freezes.iter().filter(|source| !known(source));
-        wrong.map(|source| (source.to_string(), why(source))).collect()
+        wrong.map(|source| (source.clone(), why(source))).collect()
     }
 
     /// The number of hosts and groups that are enrolled.
@@ -241,10 +241,10 @@ impl Fleet {
 
     /// The order that counts on a host under a name: its own, or that of its nearest group.
     pub(super) fn effective(&self, host: &Name, order: &Name) -> Option<(OrderKey, &Placed)> {
-        let all: Option<Name> = ALL.parse().ok();
+        let all = std::iter::once(Name::all());
         let groups = self.groups_of(host);
         let mut sources = vec![Source::Host(host.clone())];
-        sources.extend(groups.iter().chain(&all).cloned().map(Source::Group));
+        sources.extend(groups.iter().cloned().chain(all).map(Source::Group));
         sources.into_iter().find_map(|source| {
             let key = OrderKey { source, order: order.clone() };
             self.orders.get(&key).map(|placed| (key, placed))

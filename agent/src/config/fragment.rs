@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::{ALL, ClockChoice, ConfigError, LauncherChoice, LogFormat, RunSettings, Settings, StoreSettings};
+use super::{ClockChoice, ConfigError, LauncherChoice, LogFormat, RunSettings, Settings, StoreSettings};
 use crate::domain::keys::{DEFAULT_PREFIX, Keys};
 use crate::domain::name::Name;
 use crate::domain::span::Bytes;
@@ -175,7 +175,7 @@ impl Fragment {
     /// The settings, with the defaults for what no file says; `env` lies below the files.
     pub fn settle(self, env: PartialConsul) -> Result<Settings, ConfigError> {
         self.full_paths()?;
-        let all: Name = ALL.parse().map_err(|error| ConfigError::Value(format!("{error}")))?;
+        let all = Name::all();
         let mut groups = self.groups.unwrap_or_default();
         groups.retain(|group| *group != all);
         groups.push(all);

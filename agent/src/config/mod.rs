@@ -33,7 +33,7 @@ const TOKEN_FILE: &str = "consul.token";
 const MAX_FILE: u64 = 256 << 10;
 
 /// The group that every host is in.
-pub const ALL: &str = "all";
+pub use crate::domain::name::ALL;
 
 /// What is wrong with the configuration, and where.
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,15 @@ pub struct Name(SmolStr);
 )]
 pub struct BadName(pub String);
 
+/// The group that every host is in.
+pub const ALL: &str = "all";
+
 impl Name {
+    /// The name of the group that every host is in.
+    pub fn all() -> Self {
+        Self(SmolStr::new_static(ALL))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -35,6 +35,30 @@ fn nobody_undoes_what_somebody_else_wants_unasked() {
 }
 
 #[test]
+fn a_frozen_host_starts_nothing_until_the_thaw() {
+    let mut bench = Bench::new();
+    bench.start();
+    bench
+        .run(&["freeze", "--host", "db1", "--by", "alice"])
+        .ends(0)
+        .says("host db1 is frozen until hostler thaw --host db1");
+    let freeze = bench.path("store/hostler/hosts/db1/freeze");
+    assert!(freeze.exists());
+    bench.run(&["freeze", "--host", "db1", "--by", "bob"]).ends(6).says("host db1 is frozen by alice");
+    bench.run(&["freeze", "--host", "db7"]).ends(5).says("no host db7 is enrolled");
+    bench.run(&["freeze"]).ends(2);
+    bench.run(&["freeze", "all", "--host", "db1"]).ends(2);
+    bench.run(&["order", "put", "later", "--host", "db1", "--task", "good"]).ends(0);
+    bench.until(&["status", "later", "--host", "db1"], "frozen", |done| {
+        done.out.contains("hosts/db1 is frozen by alice")
+    });
+    bench.run(&["thaw", "--host", "db1", "--by", "bob"]).ends(6).says("alice");
+    bench.run(&["thaw", "--host", "db1", "--by", "alice"]).ends(0);
+    bench.until(&["status", "later", "--host", "db1"], "done", |done| done.code == 0);
+    bench.run(&["thaw", "--host", "db1"]).ends(5).says("host db1 is not frozen");
+}
+
+#[test]
 fn an_order_from_a_file_says_who_wrote_it() {
     let bench = Bench::new();
     let put = |name: &str, more: &[&str], text: &str| {

@@ -134,6 +134,9 @@ fn a_group_is_asked_for_by_its_number_and_done_when_each_member_is() {
         done.out.contains("1 done, 1 no report")
     });
     status.ends(1).says("db2   g").says("the agent has never reported");
+    // A host that has not reported yet is not one without the order.
+    bench.run(&["cancel", "g", "--host", "db2"]).ends(1).says("has no report of hosts/db2 yet");
+    bench.run(&["cancel", "gg", "--host", "db2"]).ends(5).says("did you mean g?");
     bench.run(&["status", "g", "--host", "db1"]).ends(0);
     bench.run(&["status", "g", "--group", "hana"]).ends(0);
     bench.with_input(&["order", "put", "g", "-", "--host", "db2"], "skip: true").ends(0);

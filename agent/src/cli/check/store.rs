@@ -5,7 +5,7 @@ use crate::cli::connection::Connection;
 use crate::cli::fleet::{Fleet, conditions_line, is_late};
 use crate::cli::history::this_host_or_node;
 use crate::cli::show;
-use crate::config::{ALL, Settings, StoreSettings};
+use crate::config::{Settings, StoreSettings};
 use crate::domain::name::Name;
 use crate::domain::odd;
 use crate::domain::source::Source;
@@ -27,8 +27,7 @@ const PROBE: &str = "_check";
 pub(super) async fn checks(place: &Connection, settings: &Settings, local: bool) -> Vec<Check> {
     let shown = place.store.place();
     let mut checks = Vec::new();
-    let Ok(all) = ALL.parse::<Name>() else { return checks };
-    let marker = place.keys.marker(&Source::Group(all));
+    let marker = place.keys.marker(&Source::Group(Name::all()));
     match place.store.list(&marker).await {
         Err(error @ StoreError::Unreachable { .. }) => {
             checks.push(fail("store", error.to_string(), "is it running, and is the address right?"));
@@ -83,8 +82,7 @@ pub(super) fn skipped(why: &str) -> [Check; 3] {
 /// What an operator's token is for, and what it is not.
 async fn of_operator(place: &Connection, settings: &Settings) -> Vec<Check> {
     let keys = &place.keys;
-    let mut checks = vec![markers(place).await];
-    checks.extend(freezes_of_nobody(place).await);
+    let mut checks = orders(place).await;
     for (what, prefix) in [("to hosts", keys.hosts()), ("to groups", keys.groups())] {
         checks.push(may(place, &format!("write {what}"), &format!("{prefix}{PROBE}"), true, OPERATOR).await);
     }
@@ -105,26 +103,22 @@ async fn of_operator(place: &Connection, settings: &Settings) -> Vec<Check> {
     checks
 }
 
-/// Freezes that no agent obeys. What may not be read is named by the other checks.
-async fn freezes_of_nobody(place: &Connection) -> Vec<Check> {
-    let Ok(fleet) = Fleet::read(place).await else { return Vec::new() };
-    let wrong = |(source, why): (String, String)| {
-        let key = format!("{}{source}/freeze", place.keys.prefix());
-        warn("ignored", format!("{}: {why}", odd::shown(&key)), "rename it, or remove it")
-    };
-    fleet.freezes_of_nobody().into_iter().map(wrong).collect()
-}
-
-/// What an operator sees.
-async fn markers(place: &Connection) -> Check {
+/// What an operator sees: hosts and groups, and freezes that no agent obeys.
+async fn orders(place: &Connection) -> Vec<Check> {
     let cure = "hostler enroll HOST, or a token that may read orders";
-    match Fleet::read(place).await {
-        Err(error) => fail("markers", error.to_string(), cure),
-        Ok(fleet) => match fleet.enrolled() {
-            0 => fail("markers", "no enrolled host or group is seen", cure),
-            markers => ok("markers", format!("{markers} enrolled hosts and groups are seen")),
-        },
-    }
+    let fleet = match Fleet::read(place).await {
+        Err(error) => return vec![fail("markers", error.to_string(), cure)],
+        Ok(fleet) => fleet,
+    };
+    let markers = match fleet.enrolled() {
+        0 => fail("markers", "no enrolled host or group is seen", cure),
+        markers => ok("markers", format!("{markers} enrolled hosts and groups are seen")),
+    };
+    let wrong = |(source, why): (Source, String)| {
+        let key = odd::shown(&place.keys.freeze(&source));
+        warn("ignored", format!("{key}: {why}"), "rename it, or remove it")
+    };
+    std::iter::once(markers).chain(fleet.freezes_of_nobody().into_iter().map(wrong)).collect()
 }
 
 async fn of_host(place: &Connection, settings: &Settings, host: &Name) -> Vec<Check> {

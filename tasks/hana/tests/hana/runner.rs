@@ -10,6 +10,7 @@ use hostler_hana::secret::Secrets;
 use hostler_hana::system::System;
 
 use crate::host::Host;
+use crate::played::until;
 
 fn runner(host: &Host, secrets: Option<PathBuf>) -> Runner {
     let system = System {
@@ -24,15 +25,6 @@ fn runner(host: &Host, secrets: Option<PathBuf>) -> Runner {
 fn call(user: As, input: Input, timeout: Duration) -> Call {
     let arguments = vec!["a b".to_owned(), "$HOME".to_owned()];
     Call { purpose: "test", source: "test", user, program: "/tool".into(), arguments, input, timeout }
-}
-
-/// Waits until it holds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn alive(pid: &str) -> bool {
