@@ -264,6 +264,33 @@ fn a_store_that_is_away_is_an_error_for_each_entry() {
 }
 
 #[test]
+fn the_guide_lists_each_exit_status_that_a_call_can_have() {
+    let server = Strict::start();
+    let depot = Depot::new(server.address, "");
+    let caller = Caller::new(&depot);
+    let name = caller.folder.join("data").to_str().unwrap().to_owned();
+    std::fs::write(&name, b"data").unwrap();
+    let (good, bad) = (format!("#FILE {} 4", write(&name)), "#FILE /no/such".to_owned());
+    let partly = caller.call("backup", &[good.clone(), bad.clone()], 2);
+    assert_eq!(partly.lines.iter().map(keyword).collect::<Vec<_>>(), ["#SAVED", "#ERROR"]);
+    let refused = depot.feed(&["backint", "-u", "HDB", "-f", "backup"], b"#FILE\n");
+    depot.configure("127.0.0.1:1".parse().unwrap(), "timeout: 1\ntries: 2");
+    let away = caller.call("backup", &[good], 1);
+    assert_eq!(away.lines.iter().map(keyword).collect::<Vec<_>>(), ["#ERROR"]);
+    let seen = [partly.ended, away.ended, refused].map(|ended| ended.code.unwrap().to_string());
+    let guide =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/backups.md")).unwrap();
+    let (_, after) = guide.split_once("Supported Backint versions").unwrap();
+    let rows = after
+        .lines()
+        .skip_while(|line| !line.starts_with("| ---"))
+        .skip(1)
+        .take_while(|line| line.starts_with('|'));
+    let listed: Vec<&str> = rows.map(|row| row.split('|').nth(1).unwrap().trim()).collect();
+    assert_eq!(listed, seen, "docs/backups.md, and what three calls ended with");
+}
+
+#[test]
 fn what_is_locked_is_not_deleted_and_what_is_cold_is_thawed_first() {
     let server = Moto::start();
     server.bucket(&[("x-amz-bucket-object-lock-enabled", "true")]);
