@@ -99,7 +99,7 @@ impl Entry {
                 index: Some(*index),
                 ..what("occasion", key)
             },
-            Fact::Taken { key, identity, index, .. } => {
+            Fact::BaselineTaken { key, identity, index, .. } => {
                 Self { identity: Some(identity.to_string()), index: Some(*index), ..what("taken", key) }
             }
             Fact::Held { key, held } => Self {
@@ -116,12 +116,14 @@ impl Entry {
                 index: Some(unreadable.index),
                 ..what("unreadable", key)
             },
-            Fact::Passed { key, until, missed, overlaps, .. } if missed + overlaps > 0 => Self {
+            Fact::FiringsSkipped { key, until, missed, overlaps, .. } if missed + overlaps > 0 => Self {
                 why: Some(format!("until {until}: {missed} missed, {overlaps} skipped for overlap")),
                 ..what("passed", key)
             },
             Fact::Prepared { key, run } => Self { run: Some(run.to_string()), ..what("prepared", key) },
-            Fact::Voided { key, run, .. } => Self { run: Some(run.to_string()), ..what("voided", key) },
+            Fact::PreparationRevoked { key, run, .. } => {
+                Self { run: Some(run.to_string()), ..what("voided", key) }
+            }
             Fact::Closed { key, run, closing } => {
                 let summary = closing.run.as_deref();
                 Self {
@@ -136,7 +138,7 @@ impl Entry {
                 }
             }
             Fact::Gone { key, .. } => what("gone", key),
-            Fact::Acted { control, acted } => Self {
+            Fact::ControlHandled { control, acted } => Self {
                 what: "control".to_owned(),
                 order: Some(acted.order.to_string()),
                 why: Some(format!("{} {control}", acted.act.map_or("?", |act| act.as_str()))),
@@ -145,7 +147,7 @@ impl Entry {
                 end: Some(short(&acted.answer)),
                 ..Self::default()
             },
-            Fact::Joined { .. } => Self { what: "joined".to_owned(), ..Self::default() },
+            Fact::HostJoined { .. } => Self { what: "joined".to_owned(), ..Self::default() },
             _ => return None,
         })
     }

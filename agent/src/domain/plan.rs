@@ -19,20 +19,6 @@ use super::span::Span;
 use super::task::{Effect, Limits, LockMode, OnCancel, OnTimeout, Retry};
 use super::template::Template;
 
-/// The newest version of the plan's format that this program writes: a plan that wants the version before of a secret, or
-/// has a step that can gain no rights.
-/// It stands for the whole folder of the run, what the executor writes there included.
-pub const PLAN_VERSION: u32 = 3;
-
-/// The newest version that the program before this one can carry out.
-pub const PLAN_FORMER: u32 = PLAN_VERSION - 1;
-
-/// A plan with secrets, each in its newest version.
-pub const PLAN_WITHOUT_PREVIOUS: u32 = 2;
-
-/// A plan without secrets is as it was before, so that an older program can go on with it.
-pub const PLAN_WITHOUT_SECRETS: u32 = 1;
-
 /// Why an order is carried out; with the order's key and identity it names an activation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -176,7 +162,7 @@ pub struct RunPaths {
 /// The whole plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// [`PLAN_VERSION`], [`PLAN_WITHOUT_PREVIOUS`] or [`PLAN_WITHOUT_SECRETS`]
+    /// The lowest version that can say this plan ([`super::format::plan_of`]).
     pub version: u32,
     /// Whose plan this is.
     pub run: RunId,

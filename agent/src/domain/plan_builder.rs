@@ -1,12 +1,10 @@
 //! From an order and a task to a plan: parameters checked, every argument rendered.
 
+use super::format;
 use super::ids::RunId;
 use super::name::Name;
 use super::order::Order;
-use super::plan::{
-    Action, Command, Lock, PLAN_VERSION, PLAN_WITHOUT_PREVIOUS, PLAN_WITHOUT_SECRETS, Plan, RunPaths,
-    SecretAt, Step, Trigger,
-};
+use super::plan::{Action, Command, Lock, Plan, RunPaths, SecretAt, Step, Trigger};
 use super::source::OrderKey;
 use super::task::{self, Task, Work};
 use super::template::{self, Context, Template, TemplateError};
@@ -58,15 +56,8 @@ struct Render<'a> {
 impl Render<'_> {
     fn draft(&self, order: &Order, task: &Task, about: &PlanContext<'_>) -> Result<Plan, TemplateError> {
         let own = task.timeout;
-        let plain = task.secrets.is_empty() && task.steps.iter().all(|step| step.stdin.is_none());
         Ok(Plan {
-            version: match task.secrets.values().all(|secret| secret.version.is_newest()) {
-                // An older program would carry such a step out with all the rights that it can gain.
-                _ if task.steps.iter().any(|step| step.no_new_privileges) => PLAN_VERSION,
-                true if plain => PLAN_WITHOUT_SECRETS,
-                true => PLAN_WITHOUT_PREVIOUS,
-                false => PLAN_VERSION,
-            },
+            version: format::plan_of(task),
             run: about.run,
             order: about.key.order.clone(),
             source: about.key.source.clone(),

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::{Claim, ClaimState};
 use super::journal::{self, JournalError};
+use crate::domain::format;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
-use crate::domain::plan::{PLAN_VERSION, Plan};
+use crate::domain::plan::Plan;
 use crate::domain::run::State;
 use crate::domain::state::RunRequest;
 use crate::domain::yaml::single_line;
@@ -53,7 +54,8 @@ pub enum FolderError {
     },
     /// A newer program made it.
     #[error(
-        "run {run}: its plan has format {version}, and this program knows {PLAN_VERSION}: install the newer hostler again"
+        "run {run}: its plan has format {version}, and this program knows {}: install the newer hostler again",
+        format::newest_plan()
     )]
     Newer {
         /// Whose.
@@ -183,7 +185,7 @@ impl Folder {
     pub fn plan(&self) -> Result<Plan, FolderError> {
         let json = self.plan_text()?;
         let Any { version } = serde_json::from_slice(&json).map_err(|error| self.bad_plan(&error))?;
-        if version > u64::from(PLAN_VERSION) {
+        if version > u64::from(format::newest_plan()) {
             return Err(FolderError::Newer { run: self.run, version });
         }
         let plan: Plan = serde_json::from_slice(&json).map_err(|error| self.bad_plan(&error))?;

@@ -8,13 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::format;
 use crate::domain::state::{Fact, LedgerState};
 use crate::domain::yaml::single_line;
 use crate::host::disk::{self, DiskError};
 use crate::host::log::{self, Log, LogError};
-
-/// The newest version of the ledger that this program reads and writes: 2 knows the versions of secrets.
-pub const LEDGER_VERSION: u32 = 2;
 
 /// A ledger below this size is never compacted.
 const SMALL: u64 = 256 << 10;
@@ -29,12 +27,14 @@ pub enum LedgerError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// It was written by a newer program.
-    #[error("{} has format {version}, and this program knows {LEDGER_VERSION}: install the newer hostler again", path.display())]
+    #[error("{} has format {version}, and this program knows {known}: install the newer hostler again", path.display())]
     Newer {
         /// Where.
         path: PathBuf,
         /// Its version.
         version: u32,
+        /// The newest version that this program reads.
+        known: u32,
     },
     /// A fact that the version in which the ledger is kept cannot say.
     #[error("{} is kept in format {version}, which cannot hold this: nothing was written", path.display())]
@@ -67,6 +67,8 @@ pub struct Ledger {
     path: PathBuf,
     /// In which it is kept: that of its first line, until [`Ledger::upgrade`].
     version: u32,
+    /// The newest that this program writes.
+    newest: u32,
     log: Log,
     memory: LedgerState,
     /// Lines in the file, with the first.
@@ -76,16 +78,24 @@ pub struct Ledger {
 
 /// The memory that the lines of a ledger add up to; pure, so that it can be tested on any text.
 pub fn parse(path: &Path, lines: &[String]) -> Result<(u32, LedgerState), LedgerError> {
+    parse_up_to(format::newest_ledger(), path, lines)
+}
+
+fn parse_up_to(newest: u32, path: &Path, lines: &[String]) -> Result<(u32, LedgerState), LedgerError> {
     let unreadable =
         |line: usize, why| LedgerError::Unreadable { path: path.to_owned(), line: line + 1, why };
     let mut memory = LedgerState::default();
     // One that is not there yet has nothing to be read by an older program.
-    let mut version = LEDGER_VERSION;
+    let mut version = newest;
     for (i, line) in lines.iter().enumerate() {
         if i == 0 {
             let header: Header = serde_json::from_str(line).map_err(|why| unreadable(i, why))?;
-            if header.ledger > LEDGER_VERSION {
-                return Err(LedgerError::Newer { path: path.to_owned(), version: header.ledger });
+            if header.ledger > newest {
+                return Err(LedgerError::Newer {
+                    path: path.to_owned(),
+                    version: header.ledger,
+                    known: newest,
+                });
             }
             version = header.ledger;
         } else {
@@ -99,13 +109,18 @@ pub fn parse(path: &Path, lines: &[String]) -> Result<(u32, LedgerState), Ledger
 impl Ledger {
     /// Opens the ledger, or begins one where there is none.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        Self::open_as(format::newest_ledger(), path)
+    }
+
+    /// As a program whose newest version of the ledger is `newest`.
+    fn open_as(newest: u32, path: &Path) -> Result<Self, LedgerError> {
         let (mut log, lines) = Log::open(path)?;
-        let (version, memory) = parse(path, &lines)?;
+        let (version, memory) = parse_up_to(newest, path, &lines)?;
         if lines.is_empty() {
             log.append(&json(&Header { ledger: version }))?;
         }
         let lines = lines.len().max(1);
-        let mut ledger = Self { path: path.to_owned(), version, log, memory, lines, compacted: 0 };
+        let mut ledger = Self { path: path.to_owned(), version, newest, log, memory, lines, compacted: 0 };
         ledger.compact_if_grown()?;
         Ok(ledger)
     }
@@ -122,18 +137,23 @@ impl Ledger {
 
     /// Whether it is kept in the newest version; otherwise the program before can still read it.
     pub fn is_newest(&self) -> bool {
-        self.version >= LEDGER_VERSION
+        self.version >= self.newest
     }
 
     /// Writes it anew in the newest version; a program that knows only the former one cannot read it any more.
     pub fn upgrade(&mut self) -> Result<(), LedgerError> {
-        let former = std::mem::replace(&mut self.version, LEDGER_VERSION);
+        let former = std::mem::replace(&mut self.version, self.newest);
         self.rewrite().inspect_err(|_| self.version = former)
     }
 
     /// Adds facts, all of them or none; when this returns they are on the disk.
     pub fn record(&mut self, facts: Vec<Fact>) -> Result<(), LedgerError> {
-        if facts.iter().any(|fact| fact.format() > self.version) {
+        self.record_if(facts, Fact::format)
+    }
+
+    /// Adds facts, of which `needs` says the first version of the ledger that can say each.
+    fn record_if(&mut self, facts: Vec<Fact>, needs: fn(&Fact) -> u32) -> Result<(), LedgerError> {
+        if facts.iter().any(|fact| needs(fact) > self.version) {
             return Err(LedgerError::Former { path: self.path.clone(), version: self.version });
         }
         self.log.append(&json(&facts))?;
@@ -214,38 +234,46 @@ mod tests {
     fn a_ledger_of_a_newer_program_is_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
-        std::fs::write(&path, log::line("{\"ledger\":3}")).unwrap();
-        assert!(matches!(Ledger::open(&path), Err(LedgerError::Newer { version: 3, .. })));
+        std::fs::write(&path, log::line("{\"ledger\":2}")).unwrap();
+        assert!(matches!(Ledger::open(&path), Err(LedgerError::Newer { version: 2, known: 1, .. })));
     }
 
+    /// As the next release will have it, whose version is 2: there a firing needs the newer one.
     #[test]
     fn a_ledger_stays_in_its_version_until_it_is_upgraded() {
+        let needs: fn(&Fact) -> u32 = |fact| match fact {
+            Fact::Activation { trigger: Trigger::Firing(_), .. } => 2,
+            _ => 1,
+        };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ledger");
         let version = || {
             let (_, lines) = Log::open(&path).unwrap();
-            parse(&path, &lines).unwrap().0
+            parse_up_to(2, &path, &lines).unwrap().0
         };
-        Ledger::open(&path).unwrap();
-        assert_eq!(version(), LEDGER_VERSION, "a new one is of the newest");
-        std::fs::write(&path, log::line("{\"ledger\":1}")).unwrap();
-        let mut ledger = Ledger::open(&path).unwrap();
+        Ledger::open_as(2, &path).unwrap();
+        assert_eq!(version(), 2, "a new one is of the newest");
+        std::fs::remove_file(&path).unwrap();
+        assert!(Ledger::open_as(1, &path).unwrap().is_newest());
+        let mut ledger = Ledger::open_as(2, &path).unwrap();
+        assert!(!ledger.is_newest());
         // Far beyond the size at which it is written anew.
         for n in 0..3_000 {
-            ledger.record(vec![flip(n)]).unwrap();
+            ledger.record_if(vec![flip(n)], needs).unwrap();
         }
         assert_eq!(version(), 1);
-        let mut secret = flip(3_000);
-        if let Fact::Activation { trigger, .. } = &mut secret {
-            *trigger = Trigger::try_from("secret 4 of kv/data/a".to_owned()).unwrap();
+        let mut firing = flip(3_000);
+        if let Fact::Activation { trigger, .. } = &mut firing {
+            *trigger = Trigger::Firing(Timestamp::UNIX_EPOCH);
         }
-        let refused = ledger.record(vec![secret.clone()]);
+        let refused = ledger.record_if(vec![firing.clone()], needs);
         assert!(matches!(refused, Err(LedgerError::Former { version: 1, .. })));
         let before = ledger.state().clone();
         ledger.upgrade().unwrap();
-        assert_eq!((version(), ledger.state()), (2, &before));
-        ledger.record(vec![secret]).unwrap();
-        assert_eq!(Ledger::open(&path).unwrap().state(), ledger.state());
+        assert_eq!((version(), ledger.state(), ledger.is_newest()), (2, &before, true));
+        ledger.record_if(vec![firing], needs).unwrap();
+        assert_eq!(Ledger::open_as(2, &path).unwrap().state(), ledger.state());
+        assert!(matches!(Ledger::open_as(1, &path), Err(LedgerError::Newer { version: 2, known: 1, .. })));
     }
 
     #[test]

@@ -177,6 +177,11 @@ impl Host {
         self.env.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Takes it away again.
+    pub fn unset_env(&mut self, name: &str) {
+        self.env.retain(|(known, _)| known != name);
+    }
+
     /// Installs a task as it is shipped, with `policy` in place of `/etc/hostler/tasks.yml`.
     pub fn shipped(&self, name: &str, policy: &str) {
         let guard = self.guard(policy);

@@ -4,11 +4,10 @@
 //!  a ledger of the former format ──first time ready──> probation {since} ──a day──> written anew, in our own format
 //! ```
 //!
-//! A host that never had a ledger has nothing to go back to and begins with the newest format. What the former format
-//! cannot say does not happen meanwhile: which version of a secret is known is not asked (a condition says until when),
-//! and an order whose plan needs the newest format waits (`decide/starts.rs`). The beginning is on the disk, so that
-//! restarts do not lengthen it; another version of the program begins it anew, and one that is back at a ledger of its
-//! own format forgets it.
+//! A host that never had a ledger has nothing to go back to and begins with the newest format. Meanwhile no fact is
+//! recorded that the former format cannot say, and an order whose plan needs the newest format waits
+//! (`decide/starts.rs`). The beginning is on the disk, so that restarts do not lengthen it; another version of the program
+//! begins it anew, and one that is back at a ledger of its own format forgets it.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Agent;
 use crate::domain::decide::PreviousFormat;
-use crate::domain::plan::PLAN_FORMER;
+use crate::domain::format;
 use crate::host::{clock, disk};
 
 /// How long an agent has been ready before its host's ledger can no longer be read by the version before.
@@ -82,7 +81,8 @@ impl Agent {
 
     /// What has to be left to the version before.
     pub(super) fn previous_format(&self) -> Option<PreviousFormat> {
-        self.on_probation().then(|| PreviousFormat { plan: PLAN_FORMER, until: self.rollback_window.until() })
+        self.on_probation()
+            .then(|| PreviousFormat { plan: format::newest_plan() - 1, until: self.rollback_window.until() })
     }
 
     /// When there is something to do.
@@ -121,18 +121,5 @@ impl Agent {
             None => return false,
         }
         true
-    }
-
-    /// What an operator should know of it.
-    pub(super) fn probation_condition(&self) -> Option<String> {
-        if !self.on_probation() || !self.watches_secrets() {
-            return None;
-        }
-        let until = self.rollback_window.until();
-        let until =
-            until.map_or_else(|| "a day after the agent is ready".to_owned(), |until| until.to_string());
-        Some(format!(
-            "secrets that orders watch are not looked at before {until}: until then this upgrade can be taken back"
-        ))
     }
 }

@@ -86,7 +86,8 @@ impl Agent {
         match prepare::void(&folder, epoch) {
             Ok(true) => {
                 let next = clock::new_run();
-                let order_state = self.remember(vec![Fact::Voided { key: key.clone(), run, next }]);
+                let order_state =
+                    self.remember(vec![Fact::PreparationRevoked { key: key.clone(), run, next }]);
                 if order_state {
                     self.runs.close(run, &BTreeSet::new());
                     // Nothing happened in it. An executor on its way finds neither plan nor claim, and leaves.

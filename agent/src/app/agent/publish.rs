@@ -170,7 +170,6 @@ impl Agent {
         conditions.extend(self.vault_condition().map(about(Kind::Vault)));
         conditions.extend(self.watch_conditions().into_iter().map(about(Kind::Vault)));
         conditions.extend(self.unready.conditions(clock::now()).map(about(Kind::Vault)));
-        conditions.extend(self.probation_condition().map(about(Kind::Vault)));
         conditions.extend(self.listening.trouble().map(about(Kind::Telemetry)));
         // Of these there may be many.
         let ignored = self.watches.iter().flat_map(|sight| sight.ignored());

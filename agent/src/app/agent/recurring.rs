@@ -62,13 +62,13 @@ impl RecurringOrders {
     pub(super) fn follow(&mut self, facts: &[Fact]) {
         for fact in facts {
             match fact {
-                Fact::Confirmed { key, index, document: Some(document), .. } => {
+                Fact::DocumentConfirmed { key, index, document: Some(document), .. } => {
                     self.copies.insert(key.clone(), read(*index, document));
                 }
-                Fact::Activation { key, .. } | Fact::Closed { key, .. } | Fact::Stands { key, .. } => {
+                Fact::Activation { key, .. } | Fact::Closed { key, .. } | Fact::ScheduleArmed { key, .. } => {
                     self.answers.remove(key);
                 }
-                Fact::Rests { key } | Fact::Gone { key, .. } | Fact::Held { key, .. } => {
+                Fact::ScheduleDisarmed { key } | Fact::Gone { key, .. } | Fact::Held { key, .. } => {
                     self.answers.remove(key);
                     self.copies.remove(key);
                 }
@@ -124,7 +124,7 @@ impl Agent {
         let copy = ledger.state().orders.get(key)?.recurrence.confirmed.as_ref();
         let known = copy.is_some_and(|copy| copy.index == index);
         let document = if known { None } else { Some(String::from_utf8(value).ok()?) };
-        Some(Fact::Confirmed { key: key.clone(), index, document, at: clock::now() })
+        Some(Fact::DocumentConfirmed { key: key.clone(), index, document, at: clock::now() })
     }
 
     /// Asks an order's probe, unless it is being asked.

@@ -58,7 +58,7 @@ impl Secrets {
     /// Follows what was put into the ledger.
     pub(super) fn follow(&mut self, facts: &[Fact], orders: &BTreeMap<OrderKey, SeenOrder>) {
         let begins = |fact: &Fact| match fact {
-            Fact::Stands { key, .. } => orders.get(key).and_then(order).is_some(),
+            Fact::ScheduleArmed { key, .. } => orders.get(key).and_then(order).is_some(),
             _ => false,
         };
         if facts.iter().any(begins) {
@@ -120,15 +120,8 @@ impl Agent {
             let paths = order.on_secret_change.iter().map(|one| one.path().to_owned());
             (Some(terms) == order.standing_terms().as_ref()).then(|| paths.collect::<Vec<_>>())
         };
-        // What the former format cannot say is not asked for.
-        let may = !self.on_probation();
-        let paths = self.desired.orders.iter().filter(|_| may).filter_map(counts).flatten().collect();
+        let paths = self.desired.orders.iter().filter_map(counts).flatten().collect();
         self.secrets.want(paths);
-    }
-
-    /// Whether any order that is seen watches a secret.
-    pub(super) fn watches_secrets(&self) -> bool {
-        self.desired.orders.values().any(|seen| order(seen).is_some())
     }
 
     /// Takes in what Vault said.

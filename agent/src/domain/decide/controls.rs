@@ -83,7 +83,7 @@ pub(super) fn decide(
             }
         };
         answered = answered.saturating_add(1);
-        decision.remember(Fact::Acted { control: *id, acted });
+        decision.remember(Fact::ControlHandled { control: *id, acted });
         facts.into_iter().for_each(|fact| decision.remember(fact));
     }
 }

@@ -45,12 +45,7 @@ pub(super) fn join<'a>(
         return false;
     }
     if blank {
-        let unread = view.unknown.clone();
-        if !unread.is_empty() && view.previous_format.is_some() {
-            // The former format of the ledger cannot say which places are to be judged later.
-            return true;
-        }
-        decision.remember(Fact::Joined { at: view.now, unread });
+        decision.remember(Fact::HostJoined { at: view.now, unread: view.unknown.clone() });
     }
     late.iter().for_each(|source| decision.remember(Fact::FirstRead { source: (*source).clone() }));
     for (key, seen) in effective.filter(|(key, _)| blank || late.contains(&key.source)) {

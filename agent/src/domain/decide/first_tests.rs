@@ -103,19 +103,6 @@ fn a_place_that_is_read_late_is_held_against_what_the_host_reported() {
     assert!(model.started().is_empty());
 }
 
-/// The former format of the ledger cannot say that a place is to be judged later.
-#[test]
-fn a_host_whose_upgrade_can_be_taken_back_joins_when_it_has_read_every_place() {
-    let mut model = blank(&text("r1"));
-    model.unknown.insert("groups/a".parse().unwrap());
-    model.previous_format = Some(PreviousFormat { plan: 1, until: None });
-    model.settle();
-    assert!(model.started().is_empty() && model.memory.is_blank());
-    model.unknown.clear();
-    model.settle();
-    assert_eq!(model.held(HOST), Some(Hold::Preexisting));
-}
-
 #[test]
 fn a_probe_settles_first_sight() {
     for (answer, held, started) in [

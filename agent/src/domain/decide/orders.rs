@@ -47,7 +47,7 @@ pub(super) fn decide(
         if !effective.contains_key(name) {
             let newest = || view.indexes.values().max();
             let index = view.indexes.get(before).or_else(newest).copied();
-            decision.remember(Fact::Effective { order: name.clone(), source: None, index });
+            decision.remember(Fact::EffectiveSource { order: name.clone(), source: None, index });
         } else if let Some(now) = effective.get(name)
             && now != before
         {
@@ -69,7 +69,7 @@ pub(super) fn decide(
             judge(view, &key, seen, uncovered(view, before, &source), new_run, decision);
         }
         if view.memory.effective.get(&order) != Some(&source) {
-            decision.remember(Fact::Effective { order, source: Some(source), index: None });
+            decision.remember(Fact::EffectiveSource { order, source: Some(source), index: None });
         }
     }
 }
@@ -165,7 +165,7 @@ fn judge(
         let why = "a newer order took its place";
         close_waiting(view, key, order_state, End::Superseded, why, decision);
     }
-    if matches!(fact, Fact::Activation { .. } | Fact::Taken { .. }) {
+    if matches!(fact, Fact::Activation { .. } | Fact::BaselineTaken { .. }) {
         // By which terms it comes again, if it does, is asked anew: they may go with another task.
         rest(key, order_state, decision);
     }
@@ -232,7 +232,7 @@ fn activation(case: OrderContext<'_>, new_run: &mut dyn FnMut() -> RunId) -> Fac
     let OrderContext { view, key, index, order, .. } = case;
     let (key, identity, at) = (key.clone(), order.identity, view.now);
     if order.schedule.is_some() {
-        return Fact::Taken { key, identity, index, at };
+        return Fact::BaselineTaken { key, identity, index, at };
     }
     Fact::Activation { key, run: new_run(), identity, index, trigger: Trigger::Placed, at }
 }
@@ -268,7 +268,7 @@ fn unreadable(
 /// An order that would come again does not while it is not the one that counts.
 fn rest(key: &OrderKey, order_state: &OrderState, decision: &mut Decision) {
     if order_state.recurrence.terms.is_some() {
-        decision.remember(Fact::Rests { key: key.clone() });
+        decision.remember(Fact::ScheduleDisarmed { key: key.clone() });
     }
 }
 

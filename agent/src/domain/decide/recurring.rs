@@ -113,7 +113,7 @@ impl OrderContext<'_> {
         let Some(terms) = self.order.standing_terms() else {
             if standing.terms.is_some() {
                 self.close_by_terms("the order does not come again any more", decision);
-                decision.remember(Fact::Rests { key: self.key.clone() });
+                decision.remember(Fact::ScheduleDisarmed { key: self.key.clone() });
             } else if self.order_state.unanswered().is_some() {
                 let why = format!(
                     "it lost its schedule before that fired, and nothing is started for that: change `revision`, or \
@@ -180,7 +180,7 @@ impl OrderContext<'_> {
             Some(Err(why)) => self.refuse(why, new_run, decision),
             Some(Ok(_)) => {
                 self.close_by_terms("the order comes again by other terms", decision);
-                decision.remember(Fact::Stands { key: self.key.clone(), terms, at: self.view.now });
+                decision.remember(Fact::ScheduleArmed { key: self.key.clone(), terms, at: self.view.now });
             }
         }
     }
@@ -231,7 +231,7 @@ impl OrderContext<'_> {
             let missed = due.missed.saturating_add(u32::from(due.fires && !under_way && !fires));
             if missed > 0 || overlaps > 0 {
                 let (key, until, at) = (self.key.clone(), due.newest, now);
-                decision.remember(Fact::Passed { key, until, missed, overlaps, at });
+                decision.remember(Fact::FiringsSkipped { key, until, missed, overlaps, at });
             }
             if fires {
                 self.activation(Trigger::Firing(due.newest), new_run(), decision);
@@ -290,7 +290,7 @@ impl OrderContext<'_> {
         let unknown = Default::default();
         let answers = view.answers.get(self.key).unwrap_or(&unknown);
         if standing.unsettled > 0 && answers.lasts() {
-            return decision.remember(Fact::Settled { key: self.key.clone() });
+            return decision.remember(Fact::DriftCleared { key: self.key.clone() });
         }
         let (until, detail) = match answers.finding(view.now, every, run_ended) {
             Finding::Ask | Finding::Drifted if Capacity::of(view).taken(locks).is_some() => {

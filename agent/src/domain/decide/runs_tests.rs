@@ -22,7 +22,7 @@ impl One {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let (key, id): (OrderKey, RunId) = (KEY.parse().unwrap(), plan.run);
         let mut memory = LedgerState::default();
-        memory.take(Fact::Joined { at: now, unread: BTreeSet::new() });
+        memory.take(Fact::HostJoined { at: now, unread: BTreeSet::new() });
         memory.take(Fact::Activation {
             key: key.clone(),
             run: id,

@@ -55,7 +55,7 @@ pub(crate) struct Model {
 /// The memory of a host that has joined.
 fn joined() -> LedgerState {
     let mut memory = LedgerState::default();
-    memory.take(Fact::Joined { at: Timestamp::UNIX_EPOCH, unread: BTreeSet::new() });
+    memory.take(Fact::HostJoined { at: Timestamp::UNIX_EPOCH, unread: BTreeSet::new() });
     memory
 }
 
@@ -206,7 +206,7 @@ impl Model {
             for action in actions {
                 match action {
                     Action::Remember(fact) => {
-                        if let Fact::Activation { key, .. } | Fact::Stands { key, .. } = &fact {
+                        if let Fact::Activation { key, .. } | Fact::ScheduleArmed { key, .. } = &fact {
                             self.answers.remove(key);
                         }
                         self.memory.take(fact);
@@ -215,12 +215,16 @@ impl Model {
                     Action::Void { key, run, .. } => {
                         self.runs.remove(&run);
                         self.ids += 1;
-                        self.memory.take(Fact::Voided { key, run, next: RunId::new(self.ids, 0) });
+                        self.memory.take(Fact::PreparationRevoked {
+                            key,
+                            run,
+                            next: RunId::new(self.ids, 0),
+                        });
                     }
                     Action::Confirm(key) => {
                         let (index, at) = (self.orders[&key].index, self.now);
                         let document = Some(self.texts[&key].clone());
-                        self.memory.take(Fact::Confirmed { key, index, document, at });
+                        self.memory.take(Fact::DocumentConfirmed { key, index, document, at });
                     }
                     Action::Start { key, run, .. } => {
                         let trigger = self.memory.orders[&key].current.as_ref().unwrap().trigger.clone();

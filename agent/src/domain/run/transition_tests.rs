@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::domain::plan::{Action, Command, PLAN_VERSION, RunPaths, Trigger};
+use crate::domain::plan::{Action, Command, RunPaths, Trigger};
 use crate::domain::span::Span;
 use crate::domain::task::{Limits, OnCancel, OnTimeout, Retry};
 
@@ -32,7 +32,7 @@ pub(crate) fn plan(short: &str) -> Plan {
         grace: Span::secs(1),
     });
     Plan {
-        version: PLAN_VERSION,
+        version: 1,
         run: crate::domain::ids::RunId::new(1, 1),
         order: "o".parse().unwrap(),
         source: "hosts/h".parse().unwrap(),

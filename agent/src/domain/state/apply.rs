@@ -16,22 +16,22 @@ impl LedgerState {
     /// Takes a fact in.
     pub fn take(&mut self, fact: Fact) {
         match fact {
-            Fact::Taken { key, identity, index, .. } => self.present(key).stands(identity, index),
-            Fact::Stands { key, terms, at } => self.present(key).recurrence.begin(terms, at),
-            Fact::Rests { key } => self.orders.entry(key).or_default().recurrence.rest(),
-            Fact::Passed { key, until, missed, overlaps, .. } => {
+            Fact::BaselineTaken { key, identity, index, .. } => self.present(key).stands(identity, index),
+            Fact::ScheduleArmed { key, terms, at } => self.present(key).recurrence.begin(terms, at),
+            Fact::ScheduleDisarmed { key } => self.orders.entry(key).or_default().recurrence.rest(),
+            Fact::FiringsSkipped { key, until, missed, overlaps, .. } => {
                 let recurrence = &mut self.orders.entry(key).or_default().recurrence;
                 recurrence.pass(until);
                 recurrence.missed = recurrence.missed.saturating_add(missed);
                 recurrence.overlaps = recurrence.overlaps.saturating_add(overlaps);
             }
-            Fact::Confirmed { key, index, document, at } => {
+            Fact::DocumentConfirmed { key, index, document, at } => {
                 let recurrence = &mut self.orders.entry(key).or_default().recurrence;
                 let known = recurrence.confirmed.take().map(|confirmed| confirmed.document);
                 let document = document.or(known);
                 recurrence.confirmed = document.map(|document| Confirmed { index, document, at });
             }
-            Fact::Settled { key } => self.orders.entry(key).or_default().recurrence.unsettled = 0,
+            Fact::DriftCleared { key } => self.orders.entry(key).or_default().recurrence.unsettled = 0,
             Fact::Version { key, path, version } => {
                 self.orders.entry(key).or_default().recurrence.know(path, version);
             }
@@ -73,7 +73,7 @@ impl LedgerState {
                 order.recurrence.rest();
             }
             Fact::Prepared { key, run } => self.stage(&key, run, Stage::Prepared),
-            Fact::Voided { key, run, next } => {
+            Fact::PreparationRevoked { key, run, next } => {
                 self.stage(&key, run, Stage::Open);
                 if let Some(activation) = self.activation(&key, run) {
                     activation.run = next;
@@ -95,11 +95,11 @@ impl LedgerState {
                 order.unreadable = None;
                 order.recurrence.rest();
             }
-            Fact::Effective { order, source: Some(source), .. } => {
+            Fact::EffectiveSource { order, source: Some(source), .. } => {
                 self.left.remove(&order);
                 self.effective.insert(order, source);
             }
-            Fact::Effective { order, source: None, index } => {
+            Fact::EffectiveSource { order, source: None, index } => {
                 if let (Some(before), Some(index)) = (self.effective.remove(&order), index) {
                     self.left.insert(order, (before, index));
                 }
@@ -110,7 +110,7 @@ impl LedgerState {
                     self.left.remove(&oldest);
                 }
             }
-            Fact::Acted { control, acted } => {
+            Fact::ControlHandled { control, acted } => {
                 self.acts.insert(control, acted);
                 if self.acts.len() > MAX_ACTS {
                     self.acts.pop_first();
@@ -124,7 +124,7 @@ impl LedgerState {
                     activation.asked = Some(Box::new(asked));
                 }
             }
-            Fact::Joined { at, unread } => {
+            Fact::HostJoined { at, unread } => {
                 self.joined = Some(at);
                 self.unread_sources = unread;
             }
@@ -135,7 +135,7 @@ impl LedgerState {
             Fact::Forgotten { key } => {
                 self.orders.remove(&key);
             }
-            Fact::Whole { key, order } => {
+            Fact::OrderSnapshot { key, order } => {
                 self.orders.insert(key, order);
             }
         }
@@ -143,22 +143,25 @@ impl LedgerState {
 
     /// The shortest list of facts that adds up to the same.
     pub fn facts(&self) -> Vec<Fact> {
-        let effective = |(order, source): (&Name, &Source)| Fact::Effective {
+        let effective = |(order, source): (&Name, &Source)| Fact::EffectiveSource {
             order: order.clone(),
             source: Some(source.clone()),
             index: None,
         };
         let left = |(order, (source, index)): (&Name, &(Source, u64))| {
-            let not_any_more = Fact::Effective { order: order.clone(), source: None, index: Some(*index) };
+            let not_any_more =
+                Fact::EffectiveSource { order: order.clone(), source: None, index: Some(*index) };
             [effective((order, source)), not_any_more]
         };
-        let acted =
-            |(control, acted): (&ControlId, &Acted)| Fact::Acted { control: *control, acted: acted.clone() };
+        let acted = |(control, acted): (&ControlId, &Acted)| Fact::ControlHandled {
+            control: *control,
+            acted: acted.clone(),
+        };
         let whole = self.orders.iter();
-        let whole = whole.map(|(key, order)| Fact::Whole { key: key.clone(), order: order.clone() });
+        let whole = whole.map(|(key, order)| Fact::OrderSnapshot { key: key.clone(), order: order.clone() });
         let orders = whole.chain(self.acts.iter().map(acted));
         let places = self.effective.iter().map(effective).chain(self.left.iter().flat_map(left));
-        let joined = self.joined.map(|at| Fact::Joined { at, unread: self.unread_sources.clone() });
+        let joined = self.joined.map(|at| Fact::HostJoined { at, unread: self.unread_sources.clone() });
         orders.chain(places).chain(joined).chain(self.newest.map(|at| Fact::Clock { at })).collect()
     }
 

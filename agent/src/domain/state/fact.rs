@@ -22,7 +22,6 @@ use crate::domain::source::{OrderKey, Source};
 #[serde(tag = "fact", rename_all = "snake_case")]
 pub enum Fact {
     /// A new activation.
-    #[serde(rename = "occasion")]
     Activation {
         /// Of this order.
         key: OrderKey,
@@ -38,7 +37,7 @@ pub enum Fact {
         at: Timestamp,
     },
     /// An identity that is no activation of its own: the order has a schedule.
-    Taken {
+    BaselineTaken {
         /// Of this order.
         key: OrderKey,
         /// The order's identity.
@@ -49,7 +48,7 @@ pub enum Fact {
         at: Timestamp,
     },
     /// From now on the order comes again by these terms.
-    Stands {
+    ScheduleArmed {
         /// Which.
         key: OrderKey,
         /// Its terms.
@@ -58,12 +57,12 @@ pub enum Fact {
         at: Timestamp,
     },
     /// The order does not come again.
-    Rests {
+    ScheduleDisarmed {
         /// Which.
         key: OrderKey,
     },
     /// Instants that did not fire, and never will.
-    Passed {
+    FiringsSkipped {
         /// Of this order.
         key: OrderKey,
         /// The newest of them.
@@ -76,7 +75,7 @@ pub enum Fact {
         at: Timestamp,
     },
     /// The document stands as the store showed it.
-    Confirmed {
+    DocumentConfirmed {
         /// Of this order.
         key: OrderKey,
         /// Under which index.
@@ -88,7 +87,7 @@ pub enum Fact {
         at: Timestamp,
     },
     /// The state has held for long enough after its drifts.
-    Settled {
+    DriftCleared {
         /// Of this order.
         key: OrderKey,
     },
@@ -135,7 +134,7 @@ pub enum Fact {
         run: RunId,
     },
     /// The prepared run was taken back before any executor had it.
-    Voided {
+    PreparationRevoked {
         /// Of this order.
         key: OrderKey,
         /// Which.
@@ -160,7 +159,7 @@ pub enum Fact {
         at: Timestamp,
     },
     /// Which place an order's name is effective from now.
-    Effective {
+    EffectiveSource {
         /// The name.
         order: Name,
         /// The place; none any more.
@@ -170,7 +169,7 @@ pub enum Fact {
         index: Option<u64>,
     },
     /// A control was taken in. Stands in one record with the facts that it leads to.
-    Acted {
+    ControlHandled {
         /// Its id.
         control: ControlId,
         /// What became of it.
@@ -178,7 +177,6 @@ pub enum Fact {
         acted: Acted,
     },
     /// An operator wants something of a run; its executor is told next.
-    #[serde(rename = "asked")]
     RunRequest {
         /// Of this order.
         key: OrderKey,
@@ -197,7 +195,7 @@ pub enum Fact {
         index: u64,
     },
     /// The host has joined: what was there before was judged as such.
-    Joined {
+    HostJoined {
         /// When.
         at: Timestamp,
         /// The places of orders that could not be read then.
@@ -215,7 +213,7 @@ pub enum Fact {
         key: OrderKey,
     },
     /// The whole of a key at once: what a compacted ledger holds.
-    Whole {
+    OrderSnapshot {
         /// Which.
         key: OrderKey,
         /// All that is remembered of it.
@@ -224,13 +222,8 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// The first version of the ledger that can say this.
+    /// The first version of the ledger that can say this ([`crate::domain::format`]).
     pub fn format(&self) -> u32 {
-        match self {
-            Self::Version { .. } | Self::Activation { trigger: Trigger::Secret { .. }, .. } => 2,
-            Self::FirstRead { .. } => 2,
-            Self::Joined { unread, .. } if !unread.is_empty() => 2,
-            _ => 1,
-        }
+        1
     }
 }

@@ -128,7 +128,7 @@ pub struct OrderState {
     /// When the key was seen to be gone.
     pub gone: Option<Timestamp>,
     /// Whether and how it comes again.
-    #[serde(default, rename = "standing", skip_serializing_if = "Recurrence::is_blank")]
+    #[serde(default, skip_serializing_if = "Recurrence::is_blank")]
     pub recurrence: Recurrence,
 }
 

@@ -28,11 +28,11 @@ fn a_compacted_ledger_says_the_same() {
     let mut memory = LedgerState::default();
     let run = RunId::new(1, 1);
     let order: Name = "backup".parse().unwrap();
-    memory.take(Fact::Effective { order, source: Some("hosts/db1".parse().unwrap()), index: None });
+    memory.take(Fact::EffectiveSource { order, source: Some("hosts/db1".parse().unwrap()), index: None });
     let order: Name = "gone".parse().unwrap();
     let source = Some("groups/all".parse().unwrap());
-    memory.take(Fact::Effective { order: order.clone(), source, index: None });
-    memory.take(Fact::Effective { order, source: None, index: Some(7) });
+    memory.take(Fact::EffectiveSource { order: order.clone(), source, index: None });
+    memory.take(Fact::EffectiveSource { order, source: None, index: Some(7) });
     assert_eq!(memory.left.len(), 1);
     memory.take(activation(1, 5));
     memory.take(Fact::Prepared { key: key(), run });
@@ -41,7 +41,7 @@ fn a_compacted_ledger_says_the_same() {
     let held = Held { why: Hold::Repeated, identity: identity(1), index: 9, at };
     memory.take(Fact::Held { key: key(), held });
     let unread = ["groups/a", "groups/b"].map(|source| source.parse().unwrap()).into();
-    memory.take(Fact::Joined { at, unread });
+    memory.take(Fact::HostJoined { at, unread });
     memory.take(Fact::FirstRead { source: "groups/a".parse().unwrap() });
     assert_eq!(memory.unread_sources.len(), 1);
     let mut again = LedgerState::default();
@@ -53,20 +53,20 @@ fn a_compacted_ledger_says_the_same() {
     assert!(memory.orders[&key()].had(identity(1)) && !memory.orders[&key()].had(identity(2)));
 }
 
-/// Lines as a program wrote them that knew no schedules, and new facts beside them.
+/// Lines as they stand in a file: each word of them is a promise to later programs.
 #[test]
-fn facts_of_a_former_program_are_read_beside_new_ones() {
+fn facts_are_read_as_they_stand_in_a_file() {
     let identity = identity(7);
     let lines = [
         format!(
-            r#"{{"fact":"whole","key":"hosts/db1/backup","order":{{"last":"{identity}","index":5,"older":[],"held":null,"unreadable":null,"current":null,"previous":null,"gone":null}}}}"#
+            r#"{{"fact":"order_snapshot","key":"hosts/db1/backup","order":{{"last":"{identity}","index":5,"older":[],"held":null,"unreadable":null,"current":null,"previous":null,"gone":null}}}}"#
         ),
         format!(
-            r#"{{"fact":"occasion","key":"hosts/db1/backup","run":"{}","identity":"{identity}","index":6,"trigger":"placed","at":"2026-11-20T00:00:00Z"}}"#,
+            r#"{{"fact":"activation","key":"hosts/db1/backup","run":"{}","identity":"{identity}","index":6,"trigger":"placed","at":"2026-11-20T00:00:00Z"}}"#,
             RunId::new(1, 1)
         ),
-        r#"{"fact":"stands","key":"hosts/db1/backup","terms":"30 2 * * * UTC","at":"2026-11-21T00:00:00Z"}"#.to_owned(),
-        r#"{"fact":"passed","key":"hosts/db1/backup","until":"2026-11-21T02:30:00Z","missed":1,"overlaps":0,"at":"2026-11-22T00:00:00Z"}"#.to_owned(),
+        r#"{"fact":"schedule_armed","key":"hosts/db1/backup","terms":"30 2 * * * UTC","at":"2026-11-21T00:00:00Z"}"#.to_owned(),
+        r#"{"fact":"firings_skipped","key":"hosts/db1/backup","until":"2026-11-21T02:30:00Z","missed":1,"overlaps":0,"at":"2026-11-22T00:00:00Z"}"#.to_owned(),
     ];
     let mut memory = LedgerState::default();
     for line in lines {
@@ -77,7 +77,7 @@ fn facts_of_a_former_program_are_read_beside_new_ones() {
     assert_eq!(order.recurrence.handled.unwrap().to_string(), "2026-11-21T02:30:00Z");
     // What comes again nowhere is written as it was.
     let json = serde_json::to_string(&OrderState::default()).unwrap();
-    assert!(!json.contains("standing"), "{json}");
+    assert!(!json.contains("recurrence"), "{json}");
     for trigger in ["placed", "firing 2026-11-21T02:30:00Z", "drift 3", "secret 4 of kv/data/a b of c"] {
         assert_eq!(String::from(Trigger::try_from(trigger.to_owned()).unwrap()), trigger);
     }
