@@ -7,13 +7,14 @@
 //! What to do next is decided by `domain::run`, from the journal alone. Without the claim it leaves silently:
 //! somebody else has the epoch.
 
+mod guards;
 mod secrets;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, setrlimit};
@@ -22,8 +23,10 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::guards::Watchers;
 pub use self::secrets::SecretSource;
 use self::secrets::{Fetched, Secrets};
+use super::place::Place;
 use crate::domain::plan::{Action, Command, Plan};
 use crate::domain::run::{Event, ExitKind, Next, Operation, Outcome, Phase, StepResult, Suspension, next};
 use crate::domain::state::RunRequest;
@@ -34,7 +37,6 @@ use crate::exec::launcher::Launcher;
 use crate::exec::oom;
 use crate::exec::output::Output;
 use crate::exec::processes::{self, ProcessSelector};
-use crate::exec::program;
 use crate::exec::secret_mount::Files;
 use crate::exec::step::{self, CommandResult, CommandSpec, Interrupt, StepError, StepEvent};
 use crate::exec::user::User;
@@ -156,7 +158,8 @@ async fn carry_out(
         sender.send_replace(Interrupt::Cancel);
     }
     tokio::spawn(listen(term, sender, folder.clone()));
-    let place = plan.place.runtime_dir.join("runs").join(plan.run.to_string());
+    let path = plan.place.runtime_dir.join("runs").join(plan.run.to_string());
+    let place = Place { plan, path, epoch };
     if !plan.place.systemd {
         // What it starts is younger than it is, and this is how the agent knows.
         processes::list(&folder.path().join("sessions"), processes::myself())?;
@@ -174,6 +177,7 @@ async fn carry_out(
         folder,
         place,
         interrupts,
+        watchers: Watchers::new(),
     };
     let renewing = executor.secrets.keep(plan);
     let worked = executor.work(&mut journal).await;
@@ -183,7 +187,7 @@ async fn carry_out(
     drop(journal);
     // It would see the token die that is given up below.
     renewing.inspect(AbortHandle::abort);
-    let _ = fs::remove_dir_all(&executor.place);
+    let _ = fs::remove_dir_all(&executor.place.path);
     Ok(Some(Carried { outcome, worked, claim }))
 }
 
@@ -221,18 +225,25 @@ struct Executor<'a> {
     plan: &'a Plan,
     folder: &'a Folder,
     epoch: u32,
-    place: PathBuf,
+    place: Place<'a>,
     mark: ProcessSelector,
     output: Output,
     secrets: &'a Secrets,
     interrupts: watch::Receiver<Interrupt>,
+    watchers: Watchers,
 }
 
 impl Executor<'_> {
     async fn work(&mut self, journal: &mut Journal<'_>) -> Result<(), ExecutorError> {
         loop {
-            let act = match next(self.plan, journal.state()) {
+            if let Some(lapsed) = self.lapsed(journal) {
+                journal.record(clock::now(), vec![lapsed])?;
+                continue;
+            }
+            let to_do = next(self.plan, journal.state());
+            let act = match to_do {
                 Next::Do(act) => act,
+                Next::Arm(step) => Operation::Step(step),
                 Next::Expire => {
                     journal.record(clock::now(), vec![Event::Expired])?;
                     continue;
@@ -244,17 +255,28 @@ impl Executor<'_> {
                 journal.record(clock::now(), vec![Event::Stopping])?;
                 return Ok(());
             }
-            if interrupt == Interrupt::Cancel && !journal.state().cancel_is_known() {
+            let guard = matches!(act, Operation::Guard(_));
+            if interrupt == Interrupt::Cancel && !guard && !journal.state().cancel_is_known() {
                 journal.record(clock::now(), vec![cancel_event(self.folder)])?;
+                continue;
+            }
+            if let Next::Arm(step) = to_do {
+                self.arm(step, journal).await?;
                 continue;
             }
             journal.record(clock::now(), vec![Event::Intended { act }])?;
             here(CrashPoint::Intended);
-            let event = self.perform(act, journal).await?;
+            let event = match act {
+                Operation::Guard(step) => self.fire(step, journal).await?,
+                act => self.perform(act, journal).await?,
+            };
             here(CrashPoint::CommandEnded);
+            let (event, held) = self.before_a_success(event, journal).await?;
             let stopped = matches!(event, Event::Interrupted { .. });
             journal.record(clock::now(), vec![event])?;
             here(CrashPoint::Finished);
+            drop(held);
+            self.watchers.keep_only(journal.state());
             if stopped {
                 return Ok(());
             }
@@ -266,7 +288,9 @@ impl Executor<'_> {
         let command = self.command(act);
         let prepared = User::look_up(command.user.as_deref()).and_then(|user| {
             let files = self.secrets.files(self.plan, &user)?;
-            let feedback = self.prepare(&user, files.as_ref().map(Files::path)).map_err(|e| e.to_string())?;
+            let secrets = files.as_ref().map(Files::path);
+            let feedback = self.place.prepare(&user, secrets, self.secrets.redactor());
+            let feedback = feedback.map_err(|e| e.to_string())?;
             Ok((user, feedback, files))
         });
         // The files of the secrets go at the end of this function, whichever way it takes.
@@ -274,7 +298,7 @@ impl Executor<'_> {
             Ok(prepared) => prepared,
             Err(why) => return Ok(not_started(act, why)),
         };
-        let mut env = self.environment(&user, files.as_ref().map(Files::path));
+        let mut env = self.place.environment(&user, files.as_ref().map(Files::path));
         let mut argv = command.argv.clone();
         if let Some(playbook) = self.playbook(act) {
             match self.prepare_playbook(playbook, &user, files.as_ref().map(Files::path)) {
@@ -344,9 +368,14 @@ impl Executor<'_> {
             }
             StepEvent::Interrupted(_) => {}
         };
-        let ran =
-            step::run(&job, &mut self.mark, &mut self.output, &mut feedback, &mut self.interrupts, &mut tell)
-                .await;
+        let beside = step::Surroundings {
+            mark: &mut self.mark,
+            output: &mut self.output,
+            feedback: &mut feedback,
+            interrupts: &mut self.interrupts,
+            watchers: Some(self.watchers.news()),
+        };
+        let ran = step::run(&job, beside, &mut tell).await;
         recorded?;
         match ran {
             Err(StepError::NotStarted(why)) => Ok(not_started(act, self.secrets.clean(&why))),
@@ -406,6 +435,7 @@ impl Executor<'_> {
             Operation::Verify => self.plan.verify.clone(),
             Operation::Done(i) => step(i).and_then(|step| step.check.clone()),
             Operation::Undo(i) => step(i).and_then(|step| step.undo.clone()),
+            Operation::Guard(_) => None, // It is carried out by `fire`.
             Operation::Step(i) => step(i).map(|step| {
                 let argv = match &step.action {
                     Action::Run(argv) => argv.clone(),
@@ -449,39 +479,10 @@ impl Executor<'_> {
             Operation::Step(i) => format!("step {} of {}: {}", i + 1, self.plan.steps.len(), name(i)),
             Operation::Done(i) => format!("is step {} done?", name(i)),
             Operation::Undo(i) => format!("undo of step {}", name(i)),
+            Operation::Guard(i) => format!("guard of step {}", name(i)),
             Operation::Reprobe => "probe after the last step".to_owned(),
             Operation::Verify => "verify".to_owned(),
         }
-    }
-
-    /// The folder that a step sees, with what it is given; made anew for each command, because its user may be another.
-    /// What the step reports may hold secrets, so it goes where they are.
-    fn prepare(&self, user: &User, secrets: Option<&Path>) -> io::Result<StepReportReader> {
-        disk::clear_away(&self.place)?;
-        let runs = self.plan.place.runtime_dir.join("runs");
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(&runs)?;
-        // An agent before this one may have made them for itself alone.
-        for folder in [&self.plan.place.runtime_dir, &runs] {
-            process::pass_through(folder).map_err(|error| error.source)?;
-        }
-        // Its user can enter it, and see by name only what it is told of.
-        fs::DirBuilder::new().mode(0o711).create(&self.place)?;
-        let params = self.place.join("params");
-        disk::create(&params, self.plan.params.to_string().as_bytes(), 0o400).map_err(|e| e.source)?;
-        user.own(&params)?;
-        if self.plan.secrets.is_empty() {
-            let secrets = self.place.join("secrets");
-            fs::DirBuilder::new().mode(0o500).create(&secrets)?;
-            user.own(&secrets)?;
-        }
-        let report = self.report(secrets);
-        let feedback = StepReportReader::create(&report, self.secrets.redactor())?;
-        user.own(&report)?;
-        Ok(feedback)
-    }
-
-    fn report(&self, secrets: Option<&Path>) -> PathBuf {
-        secrets.map_or_else(|| self.place.join("report"), |folder| folder.join(".report"))
     }
 
     fn playbook(&self, act: Operation) -> Option<&str> {
@@ -500,7 +501,8 @@ impl Executor<'_> {
     ) -> io::Result<ansible::Play> {
         let vars = secrets.map(|folder| folder.join(secrets::VARS));
         // Ansible writes its modules with their arguments: what may hold secrets stays with them.
-        let folder = secrets.map_or_else(|| self.place.join("ansible"), |folder| folder.join(".ansible"));
+        let folder =
+            secrets.map_or_else(|| self.place.path.join("ansible"), |folder| folder.join(".ansible"));
         let play = ansible::play(playbook, &self.plan.params, &folder, vars.as_deref());
         for folder in &play.folders {
             fs::DirBuilder::new().mode(0o700).create(folder)?;
@@ -511,29 +513,6 @@ impl Executor<'_> {
         }
         play.folders.iter().try_for_each(|folder| user.own(folder))?;
         Ok(play)
-    }
-
-    fn environment(&self, user: &User, secrets: Option<&Path>) -> Vec<(String, String)> {
-        let plan = self.plan;
-        let file = |name: &str| self.place.join(name).to_string_lossy().into_owned();
-        [
-            ("PATH", program::PATH.to_owned()),
-            ("LANG", "C.UTF-8".to_owned()),
-            ("HOME", user.home.to_string_lossy().into_owned()),
-            ("HOSTLER_RUN", plan.run.to_string()),
-            ("HOSTLER_ORDER", plan.order.to_string()),
-            ("HOSTLER_TASK", plan.task.clone()),
-            ("HOSTLER_HOST", plan.host.to_string()),
-            ("HOSTLER_EPOCH", self.epoch.to_string()),
-            ("HOSTLER_PARAMS", file("params")),
-            (
-                "HOSTLER_SECRETS",
-                secrets.map_or_else(|| file("secrets"), |path| path.to_string_lossy().into_owned()),
-            ),
-            ("HOSTLER_REPORT", self.report(secrets).to_string_lossy().into_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
     }
 }
 
@@ -564,11 +543,12 @@ fn millis(span: Duration) -> u64 {
 
 /// The end of a command that said nothing.
 fn finished(act: Operation, exit: ExitKind) -> Event {
+    Event::Finished { act, ending: silent(exit) }
+}
+
+fn silent(exit: ExitKind) -> StepResult {
     let (outputs, killed_processes, warnings) = (BTreeMap::new(), Vec::new(), Vec::new());
-    Event::Finished {
-        act,
-        ending: StepResult { exit, spent_ms: 0, outputs, message: None, killed_processes, warnings },
-    }
+    StepResult { exit, spent_ms: 0, outputs, message: None, killed_processes, warnings }
 }
 
 fn ending_of(
@@ -579,6 +559,8 @@ fn ending_of(
 ) -> StepResult {
     let exit = if let Some(survives) = ended.survives {
         ExitKind::Survived(survives)
+    } else if let Some(step) = ended.guarded {
+        ExitKind::Guarded(step)
     } else if ended.timed_out {
         ExitKind::TimedOut
     } else if ended.interrupt == Interrupt::Cancel {

@@ -2,4 +2,7 @@
 
 pub mod agent;
 pub mod executor;
+mod firing;
 pub mod open;
+mod place;
+pub mod watcher;

@@ -31,6 +31,7 @@ mod status;
 mod table;
 mod task;
 mod watch;
+mod watcher;
 
 pub use complete::registrations;
 pub use enroll::policy;
@@ -41,7 +42,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::domain::control::ControlAction;
-use crate::exec::launcher::EXECUTOR;
+use crate::exec::launcher::{EXECUTOR, WATCHER};
 use crate::host::allocator;
 use crate::host::journald::Journald;
 use crate::host::logging::{self, Level};
@@ -122,8 +123,12 @@ pub fn command() -> clap::Command {
 /// Runs the program.
 pub fn main() -> ExitCode {
     allocator::single_arena();
-    if std::env::args_os().nth(1).is_some_and(|word| word == EXECUTOR) {
+    let word = std::env::args_os().nth(1).unwrap_or_default();
+    if word == EXECUTOR {
         return ended(executor::run(&executor::Executor::parse().arguments()));
+    }
+    if word == WATCHER {
+        return ended(watcher::run(&watcher::Watcher::parse().arguments()));
     }
     complete::answer();
     let cli = Cli::parse();

@@ -17,6 +17,8 @@ pub enum Kind {
     Disk,
     /// The ledger cannot be written.
     Ledger,
+    /// A state that a step left could not be ended by its guard.
+    Guard,
     /// An installed task is broken.
     Task,
     /// A probe cannot tell whether an order's state holds.
@@ -33,7 +35,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Identity,
         Self::NotVisible,
         Self::Store,
@@ -41,6 +43,7 @@ impl Kind {
         Self::Audit,
         Self::Disk,
         Self::Ledger,
+        Self::Guard,
         Self::Task,
         Self::Probe,
         Self::Vault,
@@ -59,6 +62,7 @@ impl Kind {
             Self::Audit => "audit",
             Self::Disk => "disk",
             Self::Ledger => "ledger",
+            Self::Guard => "guard",
             Self::Task => "task",
             Self::Probe => "probe",
             Self::Vault => "vault",

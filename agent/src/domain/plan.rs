@@ -81,6 +81,29 @@ pub struct Command {
     pub user: Option<String>,
 }
 
+/// What ends the state of a step when nobody else does, rendered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guard {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Who runs it; `None`: root.
+    pub user: Option<String>,
+    /// How long one attempt may take.
+    pub timeout: Span,
+    /// How long the state may last.
+    pub within: Span,
+    /// The step whose success ends the state, counted from 0: the guarded step itself, or a later one.
+    pub until: usize,
+}
+
+impl Guard {
+    /// Its name for people: that of its program.
+    pub fn name(&self) -> &str {
+        let program = self.argv.first().map_or("?", String::as_str);
+        program.rsplit('/').next().unwrap_or(program)
+    }
+}
+
 /// What a step does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -106,6 +129,12 @@ pub struct Step {
     pub check: Option<Command>,
     /// Takes it back.
     pub undo: Option<Command>,
+    /// Ends the state that it puts the host into, when it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
+    /// Whether it goes on from where it was interrupted, although it is final.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumable: bool,
     /// What a cancel does to it.
     pub on_cancel: OnCancel,
     /// What the deadline does to it, if it is final.

@@ -4,7 +4,7 @@ use super::format;
 use super::ids::RunId;
 use super::name::Name;
 use super::order::Order;
-use super::plan::{Action, Command, Lock, Plan, RunPaths, SecretAt, Step, Trigger};
+use super::plan::{Action, Command, Guard, Lock, Plan, RunPaths, SecretAt, Step, Trigger};
 use super::source::OrderKey;
 use super::task::{self, Task, Work};
 use super::template::{self, Context, Template, TemplateError};
@@ -70,7 +70,12 @@ impl Render<'_> {
             dry_run: order.dry_run,
             timeout: order.timeout.map_or(own, |span| span.min(own)),
             probe: self.command(task.probe.as_ref(), None)?,
-            steps: task.steps.iter().map(|step| self.step(step)).collect::<Result<_, _>>()?,
+            steps: task
+                .steps
+                .iter()
+                .enumerate()
+                .map(|(i, step)| self.step(task, i, step))
+                .collect::<Result<_, _>>()?,
             verify: self.command(task.verify.as_ref(), None)?,
             limits: task.limits.clone(),
             retry: task.retry,
@@ -86,7 +91,7 @@ impl Render<'_> {
         })
     }
 
-    fn step(&self, step: &task::Step) -> Result<Step, TemplateError> {
+    fn step(&self, task: &Task, index: usize, step: &task::Step) -> Result<Step, TemplateError> {
         let user = step.user.as_deref();
         Ok(Step {
             name: step.name.to_string(),
@@ -98,6 +103,8 @@ impl Render<'_> {
             effect: step.effect,
             check: self.command(step.check.as_ref(), user)?,
             undo: self.command(step.undo.as_ref(), user)?,
+            guard: step.guard.as_ref().map(|guard| self.guard(task, index, step, guard)).transpose()?,
+            resumable: step.resumable,
             on_cancel: step.on_cancel,
             on_timeout: step.on_timeout.unwrap_or_default(),
             keep_processes: step.keep_processes,
@@ -105,6 +112,24 @@ impl Render<'_> {
             timeout: step.timeout,
             grace: step.grace,
             stdin: step.stdin.clone(),
+        })
+    }
+
+    fn guard(
+        &self,
+        task: &Task,
+        index: usize,
+        step: &task::Step,
+        guard: &task::Guard,
+    ) -> Result<Guard, TemplateError> {
+        // The check of the task has seen that the name is a later step's.
+        let named = guard.until.as_ref().and_then(|name| task.steps.iter().position(|s| s.name == *name));
+        Ok(Guard {
+            argv: self.argv(&guard.run)?,
+            user: guard.user.clone().or_else(|| step.user.clone()),
+            timeout: guard.timeout,
+            within: guard.within,
+            until: named.unwrap_or(index),
         })
     }
 

@@ -104,8 +104,12 @@ pub fn phase(state: &State, alive: bool) -> (&'static str, Option<&'static str>)
         Phase::Next(act) | Phase::Running(act) => match act {
             Operation::Undo(_) if state.cancel.is_some() => ("cancelling", None),
             Operation::Undo(_) => ("undoing", None),
+            Operation::Guard(_) if state.cancel.is_some() => ("cancelling", None),
+            Operation::Guard(_) if state.failure.is_some() => ("undoing", None),
             Operation::Reprobe | Operation::Verify => ("verifying", None),
-            Operation::Probe | Operation::Step(_) | Operation::Done(_) => ("running", None),
+            Operation::Probe | Operation::Step(_) | Operation::Done(_) | Operation::Guard(_) => {
+                ("running", None)
+            }
         },
         Phase::New => ("waiting", Some("starting")),
         Phase::Ended(_) => ("running", None),

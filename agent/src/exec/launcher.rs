@@ -21,8 +21,13 @@ use crate::domain::text::head;
 /// from theirs: to set up all of those takes longer than what it has to do before a step.
 pub const EXECUTOR: &str = "executor";
 
+/// The command of this program that watches over an armed guard; no command for people either.
+pub const WATCHER: &str = "watcher";
+
 /// How long systemd may take to start a unit or to answer.
 const SYSTEMD_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// How long a unit that has ended may keep its name.
+const UNIT_GOES_WITHIN: Duration = Duration::from_secs(5);
 /// Between two attempts to move a process into a scope.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// Added to the longest grace of a step before systemd kills the unit of a stopping host.
@@ -142,6 +147,47 @@ impl Launcher {
         }
     }
 
+    /// Starts the watcher of a guard, which is no part of the run: no limit and no end of it touches the watcher. Returns
+    /// the process, where it is a child of this one.
+    ///
+    /// # Errors
+    /// Where it could not be started.
+    pub async fn watch(
+        &self,
+        program: &Path,
+        folder: &Path,
+        epoch: u32,
+        step: usize,
+        plan: &Plan,
+    ) -> Result<Option<ProcessId>, String> {
+        let words = [epoch.to_string(), step.to_string()];
+        match self {
+            Self::Detached => {
+                let mut command = detached_command(program, WATCHER, folder);
+                command.args(words).stdin(Stdio::null()).env_remove("HOSTLER_RUN");
+                let child = Command::from(command).kill_on_drop(false).spawn();
+                let child = child.map_err(|error| error.to_string())?;
+                let id = child.id().and_then(|pid| processes::process(pid).ok().flatten());
+                reap(child);
+                id.map(|process| Some(process.id)).ok_or_else(|| "it ended at once".to_owned())
+            }
+            Self::Systemd => {
+                let asked = Instant::now();
+                loop {
+                    let mut command = Command::new("systemd-run");
+                    command.args(watcher_arguments(plan, step, systemd_version().await)).arg("--");
+                    command.arg(program).arg(WATCHER).arg(folder).args(&words);
+                    match ask(command).await {
+                        Ok(_) => return Ok(None),
+                        // The unit of the watcher before this one goes away a moment after its process.
+                        Err(why) if asked.elapsed() > UNIT_GOES_WITHIN => return Err(why),
+                        Err(_) => sleep(ASK_AGAIN).await,
+                    }
+                }
+            }
+        }
+    }
+
     /// Whether the launcher still holds anything of a run, beside its processes: a unit that is not yet inactive.
     ///
     /// # Errors
@@ -209,8 +255,14 @@ impl Launcher {
 /// A command for an executor that stands alone. It opens its own session: with nothing to do between fork and exec, no
 /// copy of the agent's memory has to be made.
 fn detached(program: &Path, folder: &Path, epoch: u32) -> std::process::Command {
+    let mut command = detached_command(program, EXECUTOR, folder);
+    command.arg(epoch.to_string());
+    command
+}
+
+fn detached_command(program: &Path, word: &str, folder: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(program);
-    command.arg(EXECUTOR).arg(folder).arg(epoch.to_string()).current_dir("/");
+    command.arg(word).arg(folder).current_dir("/");
     command.stdout(Stdio::null()).stderr(Stdio::inherit());
     // The agent's own secrets are not the run's.
     for name in OWN_SECRETS {
@@ -305,6 +357,32 @@ fn unit_arguments(plan: &Plan, systemd: u32) -> Vec<String> {
         format!("--unit={unit}"),
         "--slice=hostler.slice".into(),
         format!("--description=Hostler run of order {} ({})", plan.order, plan.task),
+    ];
+    arguments.extend(properties.into_iter().map(|property| format!("--property={property}")));
+    arguments
+}
+
+/// The unit of a watcher: beside the run's own, so that neither its limits nor its end touch it.
+fn watcher_arguments(plan: &Plan, step: usize, systemd: u32) -> Vec<String> {
+    let guard = plan.steps.get(step).and_then(|step| step.guard.as_ref());
+    let timeout = guard.map_or(Duration::ZERO, |guard| guard.timeout.0) + STOP_MARGIN;
+    let mut properties = vec![
+        "KillMode=mixed".to_owned(),
+        "OOMScoreAdjust=-900".to_owned(),
+        // A host that stops ends the executor first, and then waits for the guard.
+        format!("TimeoutStopSec={}", timeout.as_secs()),
+        "LimitCORE=0".to_owned(),
+        format!("LogExtraFields=HOSTLER_RUN={}", plan.run),
+        format!("LogExtraFields=HOSTLER_ORDER={}", plan.order),
+        format!("LogExtraFields=HOSTLER_TASK={}", plan.task),
+    ];
+    properties.extend(since(systemd).into_iter().map(str::to_owned));
+    let mut arguments: Vec<String> = vec![
+        "--quiet".into(),
+        "--collect".into(),
+        format!("--unit={}", processes::watcher_unit_name(plan.run, step)),
+        "--slice=hostler.slice".into(),
+        format!("--description=Hostler guard of order {} ({})", plan.order, plan.task),
     ];
     arguments.extend(properties.into_iter().map(|property| format!("--property={property}")));
     arguments

@@ -246,6 +246,11 @@ pub fn unit_name(run: RunId) -> String {
     format!("hostler-run-{run}.service")
 }
 
+/// The unit of the watcher of a step's guard.
+pub fn watcher_unit_name(run: RunId, step: usize) -> String {
+    format!("hostler-guard-{run}-{step}.service")
+}
+
 /// Adds a process to a list that outlives its writer; not synced, because a power cut ends all processes anyway.
 ///
 /// # Errors

@@ -25,7 +25,7 @@ use nix::unistd::{Pid, pipe2, setgid, setgroups, setsid, setuid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::ChildStdin;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::feedback::StepReportReader;
@@ -108,6 +108,29 @@ pub enum StepEvent<'a> {
     Interrupted(Interrupt),
 }
 
+/// What is heard of the watchers of guards while a command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WatcherNews {
+    /// This process is one of them, and may stay.
+    Started(ProcessId),
+    /// The guard of this step has fired, or nobody watches over it any more: the command is to be ended.
+    Over(usize),
+}
+
+/// What is beside a command while it runs.
+pub struct Surroundings<'a> {
+    /// How its processes are told from others.
+    pub mark: &'a mut ProcessSelector,
+    /// Takes what it prints.
+    pub output: &'a mut Output,
+    /// Reads what it reports.
+    pub feedback: &'a mut StepReportReader,
+    /// What may end it.
+    pub interrupts: &'a mut watch::Receiver<Interrupt>,
+    /// What is heard of the watchers of guards, where there are any.
+    pub watchers: Option<&'a mut mpsc::UnboundedReceiver<WatcherNews>>,
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct CommandResult {
@@ -117,6 +140,8 @@ pub struct CommandResult {
     pub timed_out: bool,
     /// Ended by this.
     pub interrupt: Interrupt,
+    /// Ended because the guard of this step has fired.
+    pub guarded: Option<usize>,
     /// How long it took.
     pub spent: Duration,
     /// Processes that it left running without leave, which were ended.
@@ -133,12 +158,10 @@ pub struct CommandResult {
 /// Where it could not be started, or how it ended cannot be learned: two things that are never one.
 pub async fn run(
     job: &CommandSpec<'_>,
-    mark: &mut ProcessSelector,
-    output: &mut Output,
-    feedback: &mut StepReportReader,
-    interrupts: &mut watch::Receiver<Interrupt>,
+    beside: Surroundings<'_>,
     on_event: &mut dyn FnMut(StepEvent<'_>),
 ) -> Result<CommandResult, StepError> {
+    let Surroundings { mark, output, feedback, interrupts, mut watchers } = beside;
     let began = clock::since_boot();
     let started = start(job).map_err(|error| program::explain(&error, job.argv, job.env, job.cwd));
     let (mut child, mut pipe) = started.map_err(StepError::NotStarted)?;
@@ -188,6 +211,15 @@ pub async fn run(
                 // What is left of it is looked for once more when the command has ended.
                 let _ = mark.end_all(Duration::ZERO).await;
             }
+            news = hear(&mut watchers) => match news {
+                WatcherNews::Started(watcher) => {
+                    mark.left.insert(watcher);
+                }
+                WatcherNews::Over(step) => {
+                    ending.guarded = ending.guarded.or(Some(step));
+                    ending.ask(id, job.grace);
+                }
+            },
             changed = interrupts.changed(), if ending.listens => {
                 ending.listens = changed.is_ok();
                 // Nobody is left to interrupt; the last word was heard before.
@@ -230,6 +262,11 @@ pub async fn run(
     // A full disk costs the output, not the step.
     let _ = output.settle();
     feedback.finish();
+    while let Some(WatcherNews::Started(watcher)) =
+        watchers.as_mut().and_then(|watchers| watchers.try_recv().ok())
+    {
+        mark.left.insert(watcher);
+    }
     let may_stay = job.keep_processes && status.success();
     let (mut left, mut killed_processes, mut survives) = (Vec::new(), Vec::new(), None);
     let remaining = if has_children() { mark.find().await } else { Ok(Vec::new()) };
@@ -247,8 +284,8 @@ pub async fn run(
         }
     }
     reap_orphans(None);
-    let Termination { timed_out, interrupt, .. } = ending;
-    Ok(CommandResult { status, timed_out, interrupt, spent, killed_processes, left, survives })
+    let Termination { timed_out, interrupt, guarded, .. } = ending;
+    Ok(CommandResult { status, timed_out, interrupt, guarded, spent, killed_processes, left, survives })
 }
 
 /// Which process a child is.
@@ -274,6 +311,7 @@ struct Termination {
     killed: bool,
     timed_out: bool,
     interrupt: Interrupt,
+    guarded: Option<usize>,
     listens: bool,
 }
 
@@ -286,6 +324,7 @@ impl Default for Termination {
             killed: false,
             timed_out: false,
             interrupt: Interrupt::None,
+            guarded: None,
             listens: true,
         }
     }
@@ -302,6 +341,15 @@ impl Termination {
         self.kill_at = Some(now + grace);
         signal_group(Some(id.pid), Signal::SIGTERM);
     }
+}
+
+async fn hear(watchers: &mut Option<&mut mpsc::UnboundedReceiver<WatcherNews>>) -> WatcherNews {
+    if let Some(watchers) = watchers
+        && let Some(news) = watchers.recv().await
+    {
+        return news;
+    }
+    std::future::pending().await
 }
 
 async fn until(instant: Option<Instant>) {
@@ -443,6 +491,11 @@ pub fn stand_alone() -> io::Result<()> {
         let _ = nix::unistd::write(&file, b"0");
     }
     Ok(())
+}
+
+/// The last place in the kernel's list of what to end when memory is short, as far as the system lets this process.
+pub fn stand_last() {
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
 }
 
 /// The signal that ended it, or its status.

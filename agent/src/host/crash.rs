@@ -64,6 +64,20 @@ points! {
     Finished = "finished",
     /// Executor: the result is written.
     ResultWritten = "result-written",
+    /// Executor: the journal says that a guard is armed, nobody watches.
+    GuardRecorded = "guard-recorded",
+    /// Executor: a watcher is there, its step is not intended.
+    GuardArmed = "guard-armed",
+    /// Executor: a guarded step has succeeded and no guard may fire any more, the journal does not say so.
+    GuardDisarming = "guard-disarming",
+    /// Watcher: started, its executor does not know.
+    WatcherStarted = "watcher-started",
+    /// Watcher or executor: that a guard fires is on the disk, its command is not started.
+    GuardFiring = "guard-firing",
+    /// Watcher or executor: the command of a guard has ended, its log does not say so.
+    GuardAttempted = "guard-attempted",
+    /// Watcher or executor: the log says that the guard has fired.
+    GuardFired = "guard-fired",
 }
 
 /// Ends the process by SIGKILL if a test asked for this point.

@@ -11,6 +11,7 @@
 //!     journal           what happened                                    by the executor alone
 //!     output …          what the steps printed                           by the executor alone
 //!     result            how it ended, for people                         by the executor alone
+//!     guards/<epoch>-<step>/  lock and log of an armed guard             by whoever fires it
 //!     unready.<epoch>   why it left without a claim                      by the executor alone
 //!   tokens/             the accessors of runs' tokens for Vault, until they are given back
 //!   audit/<n>.log       who ordered, what was decided and why, what was done; never changed
@@ -20,6 +21,7 @@
 //!
 //! The agent never writes a journal: a dead executor's run is continued by a new epoch.
 
+pub mod arming;
 pub mod audit;
 pub mod claim;
 pub mod folder;
@@ -30,6 +32,7 @@ pub mod reserve;
 pub mod tokens;
 pub mod trim;
 
+pub use arming::{ArmingFolder, ArmingLock, FiringEvent};
 pub use audit::Audit;
 pub use claim::{Claim, ClaimState};
 pub use folder::{Folder, FolderError, NotReady};

@@ -60,8 +60,15 @@ fn crash_everywhere(task: &str, both: bool) {
     let host_name = format!("{task}-{}", if both { "both" } else { "one" });
     let mut host = host(&host_name, "0.01");
     // What an operator asks for is struck in controls.rs.
-    // What an attempt to read secrets leaves is counted in vault_held.rs.
+    // What an attempt to read secrets leaves is counted in vault_held.rs, and guards are struck in guards_crash.rs.
     let elsewhere = [
+        CrashPoint::GuardRecorded,
+        CrashPoint::GuardArmed,
+        CrashPoint::GuardDisarming,
+        CrashPoint::WatcherStarted,
+        CrashPoint::GuardFiring,
+        CrashPoint::GuardAttempted,
+        CrashPoint::GuardFired,
         CrashPoint::OccasionAsked,
         CrashPoint::TokenMade,
         CrashPoint::TokenRecorded,

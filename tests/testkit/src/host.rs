@@ -483,6 +483,12 @@ impl Host {
         processes_with("cmdline", &mark)
     }
 
+    /// The living watchers of guards of this host.
+    pub fn watchers(&self) -> Vec<u32> {
+        let mark = format!("watcher\0{}", self.dir.path().display());
+        processes_with("cmdline", &mark)
+    }
+
     /// All living processes that carry this host's folder in their environment or arguments, but the agent.
     pub fn processes(&self) -> Vec<u32> {
         let mark = self.dir.path().display().to_string();

@@ -166,6 +166,7 @@ impl Agent {
         );
         conditions.extend(self.refused_reports.borrow().iter().cloned().map(about(Kind::Store)));
         conditions.extend(self.ledger_full.iter().cloned().map(about(Kind::Ledger)));
+        conditions.extend(self.runs.failed_guards().map(about(Kind::Guard)));
         conditions.extend(self.pending_config.iter().cloned().map(about(Kind::Settings)));
         conditions.extend(self.vault_condition().map(about(Kind::Vault)));
         conditions.extend(self.watch_conditions().into_iter().map(about(Kind::Vault)));

@@ -15,7 +15,7 @@ use super::run_watcher::RunWatcher;
 use crate::domain::decide::{ExecutorState, Leftovers, RunView, UnreadablePlan};
 use crate::domain::ids::RunId;
 use crate::domain::plan::Plan;
-use crate::domain::run::Phase;
+use crate::domain::run::{Outcome, Phase};
 use crate::domain::state::RunRequest;
 use crate::exec::output;
 use crate::ledger::{ClaimState, Folder, FolderError, NotReady, trim};
@@ -69,6 +69,16 @@ impl Runs {
     /// Why nothing may be started beside a run of a newer program: what it does and locks is not known.
     pub(super) fn newer(&self) -> Option<&str> {
         self.unread.values().find(|unread| unread.newer).map(|unread| unread.why.as_str())
+    }
+
+    /// What is said of the guards that could not end what a step left, of runs that keep their place.
+    pub(super) fn failed_guards(&self) -> impl Iterator<Item = String> {
+        let kept = self.kept.iter().filter_map(|run| Some((run, self.views.get(run)?)));
+        kept.filter_map(|(run, view)| {
+            let state = view.state.as_ref().ok().filter(|state| state.has_failed_guard())?;
+            let failure = state.outcome().and_then(Outcome::unsettled)?;
+            Some(format!("{}; run {run} of order {} keeps its locks", failure.text, view.plan.order))
+        })
     }
 
     /// Whether there is any run that may change.

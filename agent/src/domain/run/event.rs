@@ -17,6 +17,8 @@ pub enum Operation {
     Done(usize),
     /// The undo of step `i`.
     Undo(usize),
+    /// The guard of step `i`, which is to end the state that the step began.
+    Guard(usize),
     /// The probe after the last step.
     Reprobe,
     /// The verification.
@@ -26,13 +28,13 @@ pub enum Operation {
 impl Operation {
     /// Whether it only reads, so that it may be repeated and ended at any time.
     pub fn reads_only(self) -> bool {
-        !matches!(self, Self::Step(_) | Self::Undo(_))
+        !matches!(self, Self::Step(_) | Self::Undo(_) | Self::Guard(_))
     }
 
     /// The step that it belongs to, counted from 0.
     pub fn step(self) -> Option<usize> {
         match self {
-            Self::Step(i) | Self::Done(i) | Self::Undo(i) => Some(i),
+            Self::Step(i) | Self::Done(i) | Self::Undo(i) | Self::Guard(i) => Some(i),
             Self::Probe | Self::Reprobe | Self::Verify => None,
         }
     }
@@ -52,6 +54,8 @@ pub enum ExitKind {
     Oom,
     /// Ended by the executor: the run was cancelled.
     Cancelled,
+    /// Ended by the executor, or ended too late: the guard of this step has fired.
+    Guarded(usize),
     /// It could not be started.
     NotStarted(String),
     /// It was started, and how it ended is not known.
@@ -104,6 +108,18 @@ pub enum Event {
         /// How.
         #[serde(flatten)]
         ending: StepResult,
+    },
+    /// The guard of a step is armed. On disk before its watcher runs, and that before the step is intended.
+    Armed {
+        /// Whose guard.
+        step: usize,
+        /// When, in milliseconds of the clock that counts from the boot.
+        clock_ms: u64,
+    },
+    /// The `within` of an armed guard was over between two commands, and the guard has fired.
+    Lapsed {
+        /// Whose guard.
+        step: usize,
     },
     /// The host is stopping: a TERM that nobody announced.
     Stopping,

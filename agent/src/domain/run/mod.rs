@@ -11,10 +11,12 @@
 //! process that writes it and another to the one that reads it after a crash.
 
 mod event;
+mod guards;
 mod state;
 mod transition;
 
 pub use event::{Event, ExitKind, Operation, Record, StepResult};
+pub use guards::{Arming, GuardStatus};
 pub use state::{Failure, FailureKind, Outcome, Phase, State, StepStatus, Suspension};
 #[cfg(test)]
 pub(crate) use transition::tests::plan as plan_of;

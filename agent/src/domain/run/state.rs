@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::event::Operation;
+use super::guards::GuardStatus;
 
 /// What has become of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub enum FailureKind {
     Probe,
     /// The host was not rebooted.
     NoReboot,
+    /// A guard fired before its step had ended, or could not be brought to success.
+    Guard,
     /// Not a failure: somebody wanted the run to end.
     Cancel,
 }
@@ -82,6 +85,7 @@ impl fmt::Display for FailureKind {
             Self::Verify => "verify",
             Self::Probe => "probe",
             Self::NoReboot => "no reboot",
+            Self::Guard => "guard",
             Self::Cancel => "cancel",
         })
     }
@@ -151,6 +155,12 @@ pub struct State {
     pub acted: u32,
     /// What has become of each step.
     pub marks: Vec<StepStatus>,
+    /// What has become of the guard of each step.
+    pub guards: Vec<GuardStatus>,
+    /// Where the run goes on when the guards have fired that it has to fire first.
+    pub after_guards: Option<Box<Phase>>,
+    /// The first guard that could not be brought to success, while others are still to be fired.
+    pub guard_failure: Option<Failure>,
     /// Once true, nothing is undone.
     pub final_started: bool,
     /// Why it is being undone.
@@ -187,6 +197,18 @@ pub struct State {
 }
 
 impl Outcome {
+    /// Why it did not succeed.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed(failure)
+            | Self::Undone(failure)
+            | Self::UndoFailed { failure, .. }
+            | Self::Cancelled(failure)
+            | Self::NeedsOperator(failure) => Some(failure),
+            Self::Unchanged | Self::Planned | Self::Succeeded => None,
+        }
+    }
+
     /// The failure of a run that keeps its place until a person has settled it.
     pub fn unsettled(&self) -> Option<&Failure> {
         match self {
@@ -205,6 +227,9 @@ impl State {
             acted: 0,
             boot: String::new(),
             marks: vec![StepStatus::Untouched; steps],
+            guards: vec![GuardStatus::Off; steps],
+            after_guards: None,
+            guard_failure: None,
             final_started: false,
             failure: None,
             cancel: None,
@@ -229,7 +254,9 @@ impl State {
         match &self.phase {
             Phase::Next(act) | Phase::Running(act) | Phase::Suspended(Suspension::Stopped { act }) => {
                 match act {
-                    Operation::Step(i) | Operation::Done(i) | Operation::Undo(i) => Some(*i),
+                    Operation::Step(i) | Operation::Done(i) | Operation::Undo(i) | Operation::Guard(i) => {
+                        Some(*i)
+                    }
                     Operation::Probe | Operation::Reprobe | Operation::Verify => None,
                 }
             }

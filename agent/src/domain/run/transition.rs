@@ -8,10 +8,12 @@
 //! | doing the probe | exit 0 / 1 / else | unchanged / first step / failed{probe} |
 //! | doing step *i* | exit 0 | the next step, or the checks after the last |
 //! | doing step *i* | 75 with `retry` | rests: everything again (first step), or paused |
+//! | at step *i* with a guard | armed | the same; without it the step is not intended (see `guards.rs`) |
 //! | doing step *i* | 194 with `max_reboots` | rests: rebooting |
 //! | doing step *i* | anything else | failed: its own undo, then those of the steps before |
 //! | doing step *i* | begun, or interrupted and begun | `done` is asked; without one: repeatable again, undoable undone, else needs_operator |
-//! | doing done *i* | 0 / 1 / else | next step / again, undone or needs_operator by effect / needs_operator |
+//! | doing done *i* | 0 / 1 / else | next step / again (repeatable, resumable), undone or needs_operator by effect / needs_operator |
+//! | a guard is armed, and the run leaves what it guards | | the guard first, then there (see `guards.rs`) |
 //! | doing undo *i* | 0 / else / begun | the undo before it, or the end / undo_failed / again |
 //! | doing a check | 0 / else | the next check, or succeeded / failed{verify} |
 //! | doing anything | ended, but for leftovers | needs_operator: nothing may run beside them |
@@ -30,6 +32,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::event::{Event, ExitKind, Operation, Record, StepResult};
+use super::guards;
 use super::state::{Failure, FailureKind, Outcome, Phase, State, StepStatus, Suspension};
 use crate::domain::instant::later;
 use crate::domain::plan::{Command, Plan, Step};
@@ -56,6 +59,8 @@ pub struct Illegal {
 pub enum Next {
     /// Intends and starts this command.
     Do(Operation),
+    /// Arms the guard of this step, which is intended afterwards.
+    Arm(usize),
     /// Records that the run's time is up.
     Expire,
     /// Ends; a later epoch goes on.
@@ -68,9 +73,13 @@ pub enum Next {
 pub fn next(plan: &Plan, state: &State) -> Next {
     match &state.phase {
         Phase::Next(act) => {
-            let undoing = matches!(act, Operation::Undo(_));
+            let undoing = matches!(act, Operation::Undo(_) | Operation::Guard(_));
             let expired = state.spent >= plan.timeout.0 && !state.final_started;
-            if expired && !undoing { Next::Expire } else { Next::Do(*act) }
+            match *act {
+                _ if expired && !undoing => Next::Expire,
+                Operation::Step(i) if !guards::may_start(plan, state, i) => Next::Arm(i),
+                act => Next::Do(act),
+            }
         }
         Phase::Ended(_) => Next::End,
         Phase::New | Phase::Running(_) | Phase::Suspended(_) => Next::Suspension,
@@ -101,12 +110,24 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
         }
         (Phase::Ended(_), _) => return Err(illegal(state, record)),
         (_, Event::Begun { epoch, boot }) if *epoch > state.epoch => run.begin(state, *epoch, boot),
-        (Phase::Next(at), Event::Intended { act }) if at == act => run.intend(state, *act),
+        (Phase::Next(at), Event::Armed { step, clock_ms })
+            if *at == Operation::Step(*step) && !guards::may_start(plan, state, *step) =>
+        {
+            run.arm(state, *step, *clock_ms);
+        }
+        (Phase::Next(Operation::Step(_)), Event::Lapsed { step }) if guards::is_armed(state, *step) => {
+            run.lapse(state, *step);
+        }
+        (Phase::Next(at), Event::Intended { act })
+            if at == act && !matches!(at, Operation::Step(i) if !guards::may_start(plan, state, *i)) =>
+        {
+            run.intend(state, *act);
+        }
         (Phase::Running(doing), Event::Finished { act, ending }) if doing == act => {
             run.finish(state, *act, ending);
         }
         (Phase::Running(doing), Event::Interrupted { act, spent_ms }) if doing == act => {
-            if !matches!(act, Operation::Undo(_)) {
+            if counts(*act) {
                 state.spent = state.spent.saturating_add(Duration::from_millis(*spent_ms));
             }
             state.phase = Phase::Suspended(Suspension::Stopped { act: *act });
@@ -116,18 +137,23 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
             run.cancel(state, by, reason);
         }
         (Phase::Next(_) | Phase::Running(_), Event::Stopping) => state.stopping = true,
-        (Phase::Next(_) | Phase::Running(_), Event::CancelAsked { by, reason }) => {
-            run.cancel(state, by, reason)
+        // A guard comes to its end first.
+        (Phase::Next(act) | Phase::Running(act), Event::CancelAsked { by, reason })
+            if !matches!(act, Operation::Guard(_)) =>
+        {
+            run.cancel(state, by, reason);
         }
-        (Phase::Next(act), Event::Expired) if !matches!(act, Operation::Undo(_)) => {
+        (Phase::Next(act), Event::Expired) if counts(*act) => {
             let text = format!("the run's time of {} was up", plan.timeout);
             run.fail(state, None, Failure { kind: FailureKind::Timeout, text });
         }
         _ => return Err(illegal(state, record)),
     }
-    if !matches!(record.event, Event::Begun { .. }) {
+    let begun = matches!(record.event, Event::Begun { .. });
+    if !begun {
         state.acted = state.epoch;
     }
+    run.fire_what_is_armed(state, begun);
     state.updated = Some(record.at);
     // Of what is under way, or was cut, there is no status yet. While a run is undone, that of the failure is kept.
     let (Phase::Next(act) | Phase::Running(act) | Phase::Suspended(Suspension::Stopped { act })) =
@@ -135,10 +161,16 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
     else {
         return Ok(());
     };
-    if !matches!(act, Operation::Undo(_)) {
+    if counts(*act) {
         state.exit_code = None;
     }
     Ok(())
+}
+
+/// Whether a command belongs to what the run is there for: its time counts, and its status is told. Undos and guards
+/// have their own time.
+fn counts(act: Operation) -> bool {
+    !matches!(act, Operation::Undo(_) | Operation::Guard(_))
 }
 
 fn illegal(state: &State, record: &Record) -> Illegal {
@@ -146,8 +178,8 @@ fn illegal(state: &State, record: &Record) -> Illegal {
 }
 
 /// One record's worth of context.
-struct Run<'a> {
-    plan: &'a Plan,
+pub(super) struct Run<'a> {
+    pub(super) plan: &'a Plan,
     at: Timestamp,
 }
 
@@ -156,7 +188,6 @@ impl Run<'_> {
         if matches!(state.phase, Phase::Running(_)) {
             state.interruptions = state.interruptions.saturating_add(1);
         }
-        let same_boot = state.boot == boot;
         state.epoch = epoch;
         state.boot = boot.to_owned();
         state.stopping = false;
@@ -164,22 +195,18 @@ impl Run<'_> {
         match state.phase.clone() {
             Phase::New | Phase::Suspended(Suspension::Retry { .. }) => state.phase = self.start(),
             Phase::Running(act) | Phase::Suspended(Suspension::Stopped { act }) => self.settle(state, act),
-            Phase::Suspended(Suspension::Paused { step, .. }) => {
-                state.phase = Phase::Next(Operation::Step(step))
-            }
+            Phase::Suspended(Suspension::Paused { step, .. }) => self.at_step(state, step),
             Phase::Suspended(Suspension::Rebooting { .. })
                 if state.cancel.is_some() && !state.final_started =>
             {
                 let failure = state.cancel.clone();
                 failure.into_iter().for_each(|failure| self.fail(state, None, failure));
             }
-            Phase::Suspended(Suspension::Rebooting { step, .. }) if same_boot => {
+            Phase::Suspended(Suspension::Rebooting { step, boot: from, .. }) if from == boot => {
                 let text = format!("step {} wanted a reboot, and none came", self.name(step));
                 self.fail(state, Some(step), Failure { kind: FailureKind::NoReboot, text });
             }
-            Phase::Suspended(Suspension::Rebooting { step, .. }) => {
-                state.phase = Phase::Next(Operation::Step(step))
-            }
+            Phase::Suspended(Suspension::Rebooting { step, .. }) => self.at_step(state, step),
             Phase::Next(_) | Phase::Ended(_) => {}
         }
     }
@@ -193,7 +220,7 @@ impl Run<'_> {
         }
     }
 
-    fn step(&self, i: usize) -> Phase {
+    pub(super) fn step(&self, i: usize) -> Phase {
         if i < self.plan.steps.len() {
             Phase::Next(Operation::Step(i))
         } else if self.plan.probe.is_some() {
@@ -234,6 +261,7 @@ impl Run<'_> {
             Operation::Probe
             | Operation::Done(_)
             | Operation::Undo(_)
+            | Operation::Guard(_)
             | Operation::Reprobe
             | Operation::Verify => {
                 state.phase = Phase::Next(act);
@@ -252,7 +280,7 @@ impl Run<'_> {
     }
 
     fn finish(&self, state: &mut State, act: Operation, ending: &StepResult) {
-        if !matches!(act, Operation::Undo(_)) {
+        if counts(act) {
             state.spent = state.spent.saturating_add(Duration::from_millis(ending.spent_ms));
         }
         state.interruptions = 0;
@@ -268,6 +296,7 @@ impl Run<'_> {
         let code = if let ExitKind::Code(code) = ending.exit { Some(code) } else { None };
         let ending = ending.clone();
         match act {
+            Operation::Guard(i) => self.guard_finished(state, i, &ending),
             _ if matches!(ending.exit, ExitKind::Survived(_) | ExitKind::Unknown(_)) => {
                 // Nothing may run beside a survivor, not even an undo; nor after what is not known.
                 state.phase = Phase::Ended(Outcome::NeedsOperator(self.failed(act, &ending)));
@@ -276,6 +305,7 @@ impl Run<'_> {
             _ if state.cancel.is_some() && !state.final_started => {
                 if let (Operation::Step(i), Some(0)) = (act, code) {
                     self.mark(state, i, StepStatus::Done);
+                    self.disarm(state, i);
                 }
                 let failure = state.cancel.clone().unwrap_or_else(|| self.failed(act, &ending));
                 self.fail(state, None, failure);
@@ -289,8 +319,8 @@ impl Run<'_> {
             Operation::Step(i) => self.step_finished(state, i, code, &ending),
             Operation::Done(i) => match code {
                 Some(0) => self.step_done(state, i),
-                Some(1) if self.effect(i) == Effect::Repeatable => {
-                    state.phase = Phase::Next(Operation::Step(i))
+                Some(1) if self.effect(i) == Effect::Repeatable || self.is_resumable(i) => {
+                    self.at_step(state, i);
                 }
                 Some(1) => {
                     let text = format!("step {} was interrupted and is not done", self.name(i));
@@ -338,7 +368,8 @@ impl Run<'_> {
 
     fn step_done(&self, state: &mut State, i: usize) {
         self.mark(state, i, StepStatus::Done);
-        state.phase = self.step(i.saturating_add(1));
+        self.disarm(state, i);
+        self.at_step(state, i.saturating_add(1));
     }
 
     fn cancel(&self, state: &mut State, by: &str, reason: &str) {
@@ -355,11 +386,12 @@ impl Run<'_> {
     fn undo(&self, state: &mut State, failure: Failure, by: &str, reason: &str) {
         state.undos = state.undos.saturating_add(1);
         let text = format!("{}; taken back by {by}: {reason}", failure.text);
+        self.arm_again(state);
         self.fail(state, None, Failure { kind: failure.kind, text });
     }
 
     /// Leads back: the undo of the newest step that has one, or the end.
-    fn fail(&self, state: &mut State, step: Option<usize>, failure: Failure) {
+    pub(super) fn fail(&self, state: &mut State, step: Option<usize>, failure: Failure) {
         if state.final_started {
             let at_final = step.is_some_and(|i| self.effect(i) == Effect::Final);
             let outcome = if at_final { Outcome::NeedsOperator(failure) } else { Outcome::Failed(failure) };
@@ -410,7 +442,11 @@ impl Run<'_> {
         self.plan.steps.get(i).map(|step: &Step| step.effect).unwrap_or_default()
     }
 
-    fn name(&self, i: usize) -> String {
+    fn is_resumable(&self, i: usize) -> bool {
+        self.plan.steps.get(i).is_some_and(|step| step.resumable)
+    }
+
+    pub(super) fn name(&self, i: usize) -> String {
         self.plan.steps.get(i).map_or_else(|| i.saturating_add(1).to_string(), |step| step.name.clone())
     }
 
@@ -424,6 +460,7 @@ impl Run<'_> {
             Operation::Step(i) => step(i).and_then(|step| step.timeout),
             Operation::Done(i) => step(i).and_then(|step| timeout(&step.check)),
             Operation::Undo(i) => step(i).and_then(|step| timeout(&step.undo)),
+            Operation::Guard(i) => step(i).and_then(|step| step.guard.as_ref()).map(|guard| guard.timeout),
         };
         match own.filter(|own| u128::from(spent_ms) >= own.0.as_millis()) {
             Some(own) => format!("its `timeout` is {own}"),
@@ -431,12 +468,13 @@ impl Run<'_> {
         }
     }
 
-    fn failed(&self, act: Operation, ending: &StepResult) -> Failure {
+    pub(super) fn failed(&self, act: Operation, ending: &StepResult) -> Failure {
         let what = match act {
             Operation::Probe => "the probe".to_owned(),
             Operation::Step(i) => format!("step {}", self.name(i)),
             Operation::Done(i) => format!("the question whether step {} is done", self.name(i)),
             Operation::Undo(i) => format!("the undo of step {}", self.name(i)),
+            Operation::Guard(i) => self.guard_name(i),
             Operation::Reprobe => "the probe after the last step".to_owned(),
             Operation::Verify => "the verification".to_owned(),
         };
@@ -451,12 +489,14 @@ impl Run<'_> {
             }
             ExitKind::Oom => "was ended by the kernel: the run's memory was used up".to_owned(),
             ExitKind::Cancelled => "was cancelled".to_owned(),
+            ExitKind::Guarded(i) => format!("did not end in time: {} has fired", self.guard_name(*i)),
             ExitKind::NotStarted(why) => format!("could not be started: {why}"),
             ExitKind::Unknown(why) => format!("ended in a way that is not known: {why}"),
             ExitKind::Survived(what) => format!("could not be ended: {what}"),
         };
         let kind = match (&ending.exit, act) {
             (_, Operation::Probe) => FailureKind::Probe,
+            (ExitKind::Guarded(_), _) | (_, Operation::Guard(_)) => FailureKind::Guard,
             (ExitKind::TimedOut, _) => FailureKind::Timeout,
             (ExitKind::Oom, _) => FailureKind::Oom,
             (_, Operation::Reprobe | Operation::Verify) => FailureKind::Verify,

@@ -23,6 +23,8 @@ pub(crate) fn plan(short: &str) -> Plan {
         },
         check: command().filter(|_| c.is_ascii_uppercase()),
         undo: command().filter(|_| c.eq_ignore_ascii_case(&'u')),
+        guard: None,
+        resumable: false,
         on_cancel: OnCancel::Kill,
         on_timeout: OnTimeout::Report,
         keep_processes: false,
@@ -59,8 +61,9 @@ pub(crate) fn plan(short: &str) -> Plan {
 
 /// Events in short, separated by blanks: `b` begun (`b!` under a new boot), `stop`, `cancel`, `expired`, `cut`
 /// (the act under way is interrupted), an exit status (intends what is next and ends it so), `do` (intends it only),
-/// `late` (timed out), `oom`, `none` (not started).
-fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
+/// `late` (timed out), `oom`, `none` (not started), `arm` (its guard is armed), `lapse` (the guard of step 0 has fired
+/// before it), `guarded` (ended, because that guard has fired).
+pub(crate) fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
     let mut state = State::new(plan.steps.len());
     let mut boot = 0;
     let mut time = Timestamp::from_second(1_700_000_000).unwrap();
@@ -83,6 +86,8 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
             "cut" => take(&mut state, Event::Interrupted { act, spent_ms: 1000 })?,
             "cancel" => take(&mut state, Event::CancelAsked { by: "alice".into(), reason: "test".into() })?,
             "expired" => take(&mut state, Event::Expired)?,
+            "arm" => take(&mut state, Event::Armed { step: act.step().unwrap_or_default(), clock_ms: 7 })?,
+            "lapse" => take(&mut state, Event::Lapsed { step: 0 })?,
             "do" => take(&mut state, Event::Intended { act })?,
             exit => {
                 if matches!(state.phase, Phase::Next(_)) {
@@ -91,6 +96,7 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
                 let exit = match exit {
                     "late" => ExitKind::TimedOut,
                     "oom" => ExitKind::Oom,
+                    "guarded" => ExitKind::Guarded(0),
                     "alive" => ExitKind::Survived("x (7)".into()),
                     "none" => ExitKind::NotStarted("no such file".into()),
                     code => ExitKind::Code(code.parse().unwrap()),
@@ -110,7 +116,7 @@ fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
     Ok(state)
 }
 
-fn leads_to(state: &State) -> String {
+pub(crate) fn leads_to(state: &State) -> String {
     match &state.phase {
         Phase::New => "new".into(),
         Phase::Next(act) => format!("at {act:?}"),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Command, Effect, MAX_STEPS, Step, Task, Work, hour, program};
+use super::{Command, Effect, Guard, MAX_STEPS, Step, Task, Work, hour, program};
 use crate::domain::span::Span;
 use crate::domain::template::{NAMES, Template};
 use crate::domain::yaml::{self, PathSegment, YamlError, nearest};
@@ -115,6 +115,14 @@ impl Check<'_> {
             } else if step.on_timeout.is_some() {
                 self.fault(&at("on_timeout"), "only an `effect: final` step says `on_timeout`");
             }
+            if step.resumable && (step.effect != Effect::Final || step.check.is_none()) {
+                let message = "only an `effect: final` step with a `check` is resumable: the check tells \
+                               whether it is to go on";
+                self.fault(&at("resumable"), message);
+            }
+            if let Some(guard) = &step.guard {
+                self.guard(task, index, step, guard);
+            }
             if let Work::Ansible(playbook) = &step.work {
                 self.playbook(&at("ansible"), playbook);
                 if step.keep_processes {
@@ -150,6 +158,49 @@ impl Check<'_> {
                 if let Some(command) = command {
                     self.command(&at(name), command);
                 }
+            }
+        }
+    }
+
+    /// A guard that could not do what it is there for is refused.
+    fn guard(&mut self, task: &Task, index: usize, step: &Step, guard: &Guard) {
+        let at =
+            |name: &str| ["steps".into(), PathSegment::from(index), "guard".into(), PathSegment::from(name)];
+        if guard.within.0.is_zero() || guard.within > task.timeout {
+            let message = format!(
+                "more than nothing, at most the task's `timeout` of {}: after that no step runs any more",
+                task.timeout
+            );
+            self.fault(&at("within"), message);
+        }
+        if guard.timeout.0.is_zero() || guard.timeout > hour() {
+            self.fault(&at("timeout"), "more than nothing, at most 1h");
+        }
+        self.user(&at("user"), guard.user.as_deref());
+        let Some(until) = &guard.until else { return };
+        match task.steps.iter().position(|other| other.name == *until) {
+            Some(end) if end > index => {}
+            Some(end) if end == index => self.fault(
+                &at("until"),
+                "without `until` the guard stands until this step has ended: leave it out",
+            ),
+            Some(_) if step.effect == Effect::Final => {
+                let message = format!(
+                    "step `{until}` lies before this final step, so nothing would ever end the guard: name a later step"
+                );
+                self.fault(&at("until"), message);
+            }
+            Some(_) => {
+                let message = format!("step `{until}` is carried out before this one: name a later step");
+                self.fault(&at("until"), message);
+            }
+            None => {
+                let names = task.steps.iter().skip(index + 1).map(|step| step.name.as_str());
+                let cure = match nearest(until.as_str(), names) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => "name a later step".to_owned(),
+                };
+                self.fault(&at("until"), format!("there is no step `{until}`: {cure}"));
             }
         }
     }

@@ -30,7 +30,7 @@ use super::template::Template;
 use super::yaml::{self, PathSegment, YamlError};
 
 pub use gate::{Free, Gate};
-pub use step::{Command, Effect, OnCancel, OnTimeout, Step, Work};
+pub use step::{Command, Effect, Guard, OnCancel, OnTimeout, Step, Work};
 
 use check::Check;
 
@@ -222,6 +222,7 @@ impl Task {
             }
             all.extend(step.check.as_ref().map(|command| (at("check"), command.run.as_slice())));
             all.extend(step.undo.as_ref().map(|command| (at("undo"), command.run.as_slice())));
+            all.extend(step.guard.as_ref().map(|guard| (at("guard"), guard.run.as_slice())));
         }
         all
     }
@@ -231,7 +232,10 @@ impl Task {
         let beside = [&self.probe, &self.verify].into_iter().flatten();
         let of_steps = self.steps.iter().flat_map(|step| step.check.iter().chain(&step.undo));
         let of_commands = beside.chain(of_steps).filter_map(|command| command.user.as_deref());
-        of_commands.chain(self.steps.iter().filter_map(|step| step.user.as_deref())).collect()
+        let of_guards =
+            self.steps.iter().filter_map(|step| step.guard.as_ref().and_then(|guard| guard.user.as_deref()));
+        let of_steps = self.steps.iter().filter_map(|step| step.user.as_deref());
+        of_commands.chain(of_guards).chain(of_steps).collect()
     }
 
     /// All playbooks, with their way in the file.

@@ -97,6 +97,25 @@ impl<'de> Deserialize<'de> for Command {
     }
 }
 
+/// What ends the state that a step puts the host into, when nobody else does any more.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// The program and its arguments; repeatable.
+    pub run: Vec<Template>,
+    /// The longest time that the state may last.
+    pub within: Span,
+    /// The later step whose success ends the state; `None`: the step itself.
+    #[serde(default)]
+    pub until: Option<Name>,
+    /// How long one attempt may take.
+    #[serde(default = "minute")]
+    pub timeout: Span,
+    /// Who runs it, when not the step's user.
+    #[serde(default)]
+    pub user: Option<String>,
+}
+
 /// What a step carries out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -122,6 +141,10 @@ pub struct Step {
     pub check: Option<Command>,
     /// Takes it back.
     pub undo: Option<Command>,
+    /// Ends the state that it puts the host into, when it cannot.
+    pub guard: Option<Guard>,
+    /// A `final` step that goes on from where it was interrupted.
+    pub resumable: bool,
     /// What a cancel does to it.
     pub on_cancel: OnCancel,
     /// What the deadline does to it; only a `final` step may say.
@@ -155,6 +178,10 @@ pub(super) struct StepFile {
     #[serde(default)]
     undo: Option<Command>,
     #[serde(default)]
+    guard: Option<Guard>,
+    #[serde(default)]
+    resumable: bool,
+    #[serde(default)]
     on_cancel: OnCancel,
     #[serde(default)]
     on_timeout: Option<OnTimeout>,
@@ -186,6 +213,8 @@ impl TryFrom<StepFile> for Step {
             effect: file.effect,
             check: file.check,
             undo: file.undo,
+            guard: file.guard,
+            resumable: file.resumable,
             on_cancel: file.on_cancel,
             on_timeout: file.on_timeout,
             keep_processes: file.keep_processes,
@@ -195,6 +224,10 @@ impl TryFrom<StepFile> for Step {
             stdin: file.stdin,
         })
     }
+}
+
+fn minute() -> Span {
+    Span::secs(60)
 }
 
 fn half_minute() -> Span {

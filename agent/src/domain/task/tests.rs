@@ -86,6 +86,23 @@ fn the_example_of_the_design_is_read_as_it_stands() {
     assert!(small.schema.check(&serde_json::json!({"x": 1})).is_err());
 }
 
+/// The example with a guard at its second step.
+fn guarded(fields: &str) -> String {
+    FULL.replace("    on_cancel: wait", &format!("    guard: {{run: [./release], {fields}}}"))
+}
+
+#[test]
+fn guards_and_resumable_steps_are_read() {
+    let task = Task::read(&guarded("within: 10s")).unwrap();
+    let guard = task.steps[1].guard.as_ref().unwrap();
+    assert_eq!((guard.timeout, &guard.until), (Span::secs(60), &None));
+    assert!(task.commands().iter().any(|(path, _)| path.last() == Some(&"guard".into())));
+    let task = Task::read(&guarded("within: 4h, until: drop-old, timeout: 5s, user: postgres")).unwrap();
+    assert_eq!(task.steps[1].guard.as_ref().unwrap().until.as_ref().unwrap().as_str(), "drop-old");
+    let text = FULL.replace("effect: final", "effect: final\n    check: [./gone]\n    resumable: true");
+    assert!(Task::read(&text).unwrap().steps[2].resumable);
+}
+
 #[test]
 fn each_fault_has_its_place_and_cure() {
     let full = |from: &str, to: &str| FULL.replace(from, to);
@@ -114,6 +131,26 @@ fn each_fault_has_its_place_and_cure() {
         (full("ansible: drop-old.yml", "ansible: ../x.yml"), "33:14: steps[2].ansible: a playbook is named"),
         (full("effect: final", "keep_processes: true"), "keep_processes: a playbook leaves nothing"),
         (full("on_cancel: wait", "on_timeout: kill"), "steps[1].on_timeout: only an `effect: final`"),
+        (guarded("within: 0s"), "steps[1].guard.within: more than nothing"),
+        (
+            guarded("within: 5h"),
+            "steps[1].guard.within: more than nothing, at most the task's `timeout` of 4h",
+        ),
+        (guarded("within: 10s, timeout: 2h"), "steps[1].guard.timeout: more than nothing, at most 1h"),
+        (guarded("within: 10s, until: copy"), "until: step `copy` is carried out before this one"),
+        (guarded("within: 10s, until: switch"), "until: without `until` the guard stands until this step"),
+        (
+            guarded("within: 10s, until: drop-odl"),
+            "until: there is no step `drop-odl`: did you mean `drop-old`?",
+        ),
+        (guarded("within: 10s, untill: drop-old"), "did you mean `until`?"),
+        (guarded("until: drop-old"), "missing field `within`"),
+        (
+            full("effect: final", "effect: final\n    guard: {run: [./a], within: 1m, until: copy}"),
+            "steps[2].guard.until: step `copy` lies before this final step",
+        ),
+        (full("effect: repeatable", "effect: repeatable\n    resumable: true"), "steps[0].resumable: only"),
+        (full("effect: final", "effect: final\n    resumable: true"), "steps[2].resumable: only"),
         (full("version: 3", "version: 0"), "3:10: version: versions are counted from 1"),
         (full("version: 3", "version: -1"), "3:10: version: "),
         (full("[./copy,", "[\"{{ params.cluster\","), "23:11: steps[0].run[0]: not a template"),
@@ -179,6 +216,7 @@ fn the_schema_describes_what_is_read() {
     same_fields::<Task>(schema, "");
     same_fields::<StepFile>(schema, "/$defs/step");
     same_fields::<CommandFile>(schema, "/$defs/command/oneOf/1");
+    same_fields::<Guard>(schema, "/$defs/guard");
     same_fields::<Secret>(schema, "/$defs/secret");
     same_fields::<Resource>(schema, "/$defs/resource");
     same_fields::<GateFile>(schema, "/$defs/gate");
