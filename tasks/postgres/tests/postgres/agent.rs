@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use hostler_postgres::crash::CrashPoint;
-use hostler_testkit::{Host, eventually, free_ports};
+use hostler_testkit::{Host, eventually, free_ports, signal};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::kit::Lab;
@@ -107,6 +108,38 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
     assert_eq!(lab.sql(new, "shop", LEFT), "0");
     host.order("finished", &finish);
     ends(&host, "finished", "unchanged");
+}
+
+#[test]
+fn clients_are_released_when_the_executor_is_killed_in_the_switch() {
+    let (lab, old, new) = clusters();
+    let load = Load::start(&lab);
+    let mut host = Host::on_dir("db3");
+    let crash = format!("export HOSTLER_CRASH_FILE={}", lab.path("wish").display());
+    install_with(&host, &lab, "postgres-upgrade", &crash);
+    host.start();
+    // The program hangs while it holds the clients, and nobody is left who could end it.
+    fs::write(lab.path("wish"), format!("{} hang", CrashPoint::Fenced.name())).expect("the wish");
+    let params = json!({"cluster": lab.name(), "to": 15, "port": new, "databases": "databases.ini",
+        "socket": lab.path("run"), "bouncer": lab.bouncer_port(), "max_hold": 300});
+    host.order("upgrade", &json!({"task": "postgres-upgrade", "params": params}).to_string());
+    eventually(LONG, || match lab.path("wish").exists() {
+        true => Err(format!("{:?}; {}", host.report("upgrade"), host.log_tail())),
+        false => Ok(()),
+    });
+    let executors = host.executors();
+    host.kill();
+    assert!(!executors.is_empty(), "{}", host.log_tail());
+    executors.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
+    load.goes_on();
+    host.start();
+    let report = ends(&host, "upgrade", "undone");
+    let warnings = report["warnings"].to_string();
+    assert!(warnings.contains("guard upgrade of step switch has fired: its executor is gone"), "{report}");
+    load.goes_on();
+    assert!(!lab.conf(15).exists(), "{report}");
+    let (_, errors) = load.prove(&lab, old);
+    assert!(errors.is_empty(), "{errors:?}");
 }
 
 #[test]
