@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{Failure, log_to_journal, runtime};
 use crate::app::executor::{SecretSource, execute};
-use crate::exec::{launcher, step};
-use crate::host::{allocator, process};
+use crate::exec::step;
+use crate::host::process;
 
 /// What the agent starts.
 #[derive(Parser)]
@@ -41,9 +41,6 @@ pub(super) struct Arguments {
     /// Where the agent left what the run needs for Vault
     #[arg(long, value_name = "fd:N|FILE")]
     handed: Option<String>,
-    /// Wait for the word on the standard input
-    #[arg(long)]
-    ahead: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -54,12 +51,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // What ends the agent's session or group must not end this process, too. A unit of systemd has both already.
     let _ = step::stand_alone();
     let runtime = runtime()?;
-    if arguments.ahead {
-        allocator::map();
-        if !launcher::hears_the_word() {
-            return Ok(ExitCode::SUCCESS);
-        }
-    }
     let handed = arguments.handed.as_deref().map_or(SecretSource::Nothing, SecretSource::ByAgent);
     runtime.block_on(execute(&arguments.folder, arguments.epoch, handed))?;
     runtime.shutdown_background();

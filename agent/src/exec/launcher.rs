@@ -1,7 +1,6 @@
 //! Starts executors so that they outlive the agent: as units of systemd, or as sessions of their own.
 
 use std::collections::BTreeSet;
-use std::io::{self, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -55,47 +54,7 @@ pub struct LaunchError {
     pub why: String,
 }
 
-/// An executor that was started ahead of its run, and waits for the word.
-///
-/// A process needs as long to start as a run's folder and the ledger need to become durable, so they are done at once.
-/// Before the word it has looked at nothing. Without it, because this was dropped or the agent has ended, it leaves.
-#[derive(Debug)]
-pub struct Ahead(PipeWriter);
-
-impl Ahead {
-    /// Says the word: the run is in the ledger.
-    ///
-    /// # Errors
-    /// Where nobody is there to hear it.
-    pub fn go(mut self) -> io::Result<()> {
-        self.0.write_all(b"!")
-    }
-}
-
-/// Waits for the word, in a process that was started ahead: whether it came, or the agent wants nothing of it any more.
-///
-/// The agent's life is the deadline: with it ends the other end of the pipe.
-pub fn hears_the_word() -> bool {
-    matches!(io::stdin().read(&mut [0]), Ok(1))
-}
-
 impl Launcher {
-    /// Starts the executor for a run's first epoch ahead of the run; `None`: this launcher does not, or it did not work.
-    ///
-    /// A unit of systemd is not started ahead: it inherits no pipe, and would have to watch for the agent's end.
-    pub fn ahead(&self, program: &Path, folder: &Path) -> Option<Ahead> {
-        if *self == Self::Systemd {
-            return None;
-        }
-        let started = io::pipe().and_then(|(reader, writer)| {
-            let mut command = detached(program, folder, 1);
-            command.arg("--ahead").stdin(reader);
-            reap(Command::from(command).kill_on_drop(false).spawn()?);
-            Ok(Ahead(writer))
-        });
-        started.inspect_err(|error| tracing::debug!("no executor was started ahead: {error}")).ok()
-    }
-
     /// Starts the executor for one epoch of a run and returns as soon as it was started.
     pub async fn launch(
         &self,
@@ -111,7 +70,6 @@ impl Launcher {
         match self {
             Self::Detached => {
                 let mut command = detached(program, folder, epoch);
-                command.stdin(Stdio::null());
                 if let Some(bytes) = handed {
                     let handed =
                         handoff::inherit(&mut command, bytes).map_err(|error| failed(error.to_string()))?;
@@ -164,7 +122,7 @@ impl Launcher {
         match self {
             Self::Detached => {
                 let mut command = detached_command(program, WATCHER, folder);
-                command.args(words).stdin(Stdio::null()).env_remove("HOSTLER_RUN");
+                command.args(words).env_remove("HOSTLER_RUN");
                 let child = Command::from(command).kill_on_drop(false).spawn();
                 let child = child.map_err(|error| error.to_string())?;
                 let id = child.id().and_then(|pid| processes::process(pid).ok().flatten());
@@ -263,7 +221,7 @@ fn detached(program: &Path, folder: &Path, epoch: u32) -> std::process::Command 
 fn detached_command(program: &Path, word: &str, folder: &Path) -> std::process::Command {
     let mut command = std::process::Command::new(program);
     command.arg(word).arg(folder).current_dir("/");
-    command.stdout(Stdio::null()).stderr(Stdio::inherit());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
     // The agent's own secrets are not the run's.
     for name in OWN_SECRETS {
         command.env_remove(name);
@@ -406,23 +364,6 @@ async fn ask(mut command: Command) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    async fn listens(folder: &Path) -> Ahead {
-        // One that is not written here: another test's child could still hold it open for writing.
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/listens");
-        let ahead = Launcher::Detached.ahead(&program, folder).unwrap();
-        until(folder, "waits").await;
-        ahead
-    }
-
-    async fn until(folder: &Path, file: &str) {
-        let appears = async {
-            while !folder.join(file).exists() {
-                sleep(ASK_AGAIN).await;
-            }
-        };
-        timeout(SYSTEMD_ANSWERS_WITHIN, appears).await.unwrap_or_else(|_| panic!("there is no {file}"));
-    }
-
     #[test]
     fn an_old_systemd_gets_no_property_that_it_does_not_know() {
         for (text, version) in [
@@ -437,18 +378,5 @@ mod tests {
         assert_eq!(since(239), ["Type=simple"]);
         assert_eq!(since(241), ["Type=exec"]);
         assert_eq!(since(u32::MAX), ["Type=exec", "OOMPolicy=continue"]);
-    }
-
-    #[tokio::test]
-    async fn an_executor_that_was_started_ahead_goes_at_the_word_and_leaves_without_it() {
-        let (goes, leaves) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (word, none) = (listens(goes.path()).await, listens(leaves.path()).await);
-        word.go().unwrap();
-        until(goes.path(), "goes").await;
-        assert!(!leaves.path().join("leaves").exists());
-        drop(none);
-        until(leaves.path(), "leaves").await;
-        assert!(!goes.path().join("leaves").exists() && !leaves.path().join("goes").exists());
-        assert!(Launcher::Systemd.ahead(Path::new("/bin/true"), goes.path()).is_none());
     }
 }

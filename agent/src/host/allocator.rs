@@ -54,12 +54,6 @@ pub fn parked() {
     }
 }
 
-/// Maps the whole program at once, in place of a part at each first use: for a process that has nothing else to do yet,
-/// and will be waited for. Kernels before 5.14 do not know how.
-pub fn map() {
-    advise(libc::MADV_POPULATE_READ);
-}
-
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the C library's own function, declared unsafe as all of them")]
 fn release_free_heap() {

@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use hostler::host::crash::CrashPoint;
-use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually, lives, signal};
+use hostler_testkit::{Host, lives, signal};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -117,27 +117,6 @@ fn p4_a_step_that_may_not_be_repeated_is_not_whatever_crash_point_ends_the_execu
 #[test]
 fn an_undo_comes_to_its_end_whatever_crash_point_is_hit() {
     crash_everywhere("undone", true);
-}
-
-/// It was started while its run was made, and never heard that the run stands in the ledger.
-#[test]
-fn p1_an_executor_that_was_started_ahead_leaves_with_its_agent() {
-    for point in [CrashPoint::FolderMade, CrashPoint::Prepared] {
-        let mut host = host(&format!("ahead-{}", point.name()), "0.01");
-        host.start();
-        host.crash_at(point.name());
-        host.order("exact", "task: exact");
-        eventually(DEFAULT_TIMEOUT, || if host.is_up() { Err(host.log_tail()) } else { Ok(()) });
-        eventually(DEFAULT_TIMEOUT, || match host.executors() {
-            left if left.is_empty() => Ok(()),
-            left => Err(format!("{left:?} still wait; {}", host.log_tail())),
-        });
-        let claimed = host.runs().iter().any(|run| run.join("claim.1").exists());
-        assert!(!claimed && host.effects("exact").is_empty(), "an executor went on: {}", host.log_tail());
-        host.start();
-        let report = host.wait_until("exact", "its success", |report| report["phase"] == "succeeded");
-        assert!(host.effects("exact") == ["a", "b"] && report["epoch"] == 1, "{report}");
-    }
 }
 
 /// 125 kills of each of four hosts: 500 in all.

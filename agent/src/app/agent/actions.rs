@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use super::prepare::PreparedRun;
 use super::{Agent, Event, PrepareError, START_AGAIN, prepare};
 use crate::domain::decide::CheckedOrder;
 use crate::domain::ids::RunId;
 use crate::domain::order::Document;
-use crate::domain::plan::{Lock, RunPaths};
+use crate::domain::plan::{Lock, Plan, RunPaths};
 use crate::domain::source::OrderKey;
 use crate::domain::state::{Fact, Stage};
 use crate::exec::launcher::Launcher;
@@ -54,9 +53,6 @@ impl Agent {
             rule: self.rule,
             version: needs.plan,
             copying: Arc::clone(&self.copying),
-            launcher: self.launcher.clone(),
-            program: self.program.clone(),
-            bare: loaded.task.secrets.is_empty(),
         };
         self.starting.insert(run, locks);
         self.send(async move {
@@ -65,19 +61,19 @@ impl Agent {
         });
     }
 
-    pub(super) fn made(&mut self, key: &OrderKey, run: RunId, result: Result<PreparedRun, PrepareError>) {
+    pub(super) fn made(&mut self, key: &OrderKey, run: RunId, result: Result<Arc<Plan>, PrepareError>) {
         let still_open = self.ledger.as_ref().ok().and_then(|ledger| {
             let activation = ledger.state().orders.get(key)?.current.as_ref()?;
             (activation.run == run && activation.stage == Stage::Open).then_some(())
         });
         match result {
-            Ok(PreparedRun { plan, ahead }) if still_open.is_some() => {
+            Ok(plan) if still_open.is_some() => {
                 here(CrashPoint::FolderMade);
                 if self.remember(vec![Fact::Prepared { key: key.clone(), run }]) {
                     here(CrashPoint::Prepared);
                     tracing::info!(order = %key, run = %run, task = %plan.task, "starting");
                     self.runs.add(run, Arc::clone(&plan));
-                    self.send_launch(plan, 1, ahead);
+                    self.send_launch(plan, 1);
                 } else {
                     self.again_later(run);
                 }

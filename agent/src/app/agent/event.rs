@@ -3,15 +3,16 @@
 //! An event is applied and nothing more: what follows from it is decided afterwards, from all that is known by then. So
 //! ten events that arrive together lead to one decision, and none of them has to know of the others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use inotify::WatchDescriptor;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::prepare::PreparedRun;
 use super::{Agent, prior_reports, watches};
 use crate::domain::ids::RunId;
+use crate::domain::plan::Plan;
 use crate::domain::reconcile::ProbeAnswer;
 use crate::domain::secret_watch::SecretVersion;
 use crate::domain::source::OrderKey;
@@ -38,8 +39,8 @@ pub enum Event {
         key: OrderKey,
         /// Which.
         run: RunId,
-        /// The run; or why there is none.
-        result: Result<PreparedRun, PrepareError>,
+        /// What is to be done; or why there is no run.
+        result: Result<Arc<Plan>, PrepareError>,
     },
     /// The last look at the order of a run without effect found it changed.
     Changed {

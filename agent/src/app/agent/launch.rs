@@ -13,7 +13,6 @@ use crate::domain::name::Name;
 use crate::domain::plan::Plan;
 use crate::domain::source::OrderKey;
 use crate::domain::state::{Fact, RunRequest};
-use crate::exec::launcher::Ahead;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::{Folder, Tokens};
@@ -33,7 +32,7 @@ impl Agent {
         self.starting.insert(run, plan.resources.clone());
         let seen = self.desired.orders.get(key).map(|seen| seen.index);
         if !look {
-            return self.send_launch(plan, epoch, None);
+            return self.send_launch(plan, epoch);
         }
         let Some(index) = seen else {
             // The order is gone, and nothing of the run has happened.
@@ -41,7 +40,7 @@ impl Agent {
             return self.send(async move { Event::Changed { key, run, epoch } });
         };
         let (last, key) = (self.last_look(key, index, &task), key.clone());
-        let launching = self.launching(plan, epoch, None);
+        let launching = self.launching(plan, epoch);
         self.send(async move {
             match last.look().await {
                 Ok(_) => launching.launch().await,
@@ -55,12 +54,7 @@ impl Agent {
         });
     }
 
-    pub(super) fn launching(
-        &self,
-        plan: Arc<Plan>,
-        epoch: u32,
-        ahead: Option<Ahead>,
-    ) -> prepare::LaunchRequest {
+    pub(super) fn launching(&self, plan: Arc<Plan>, epoch: u32) -> prepare::LaunchRequest {
         let folder = Folder::new(&self.settings.state_dir.join("runs"), plan.run);
         prepare::LaunchRequest {
             launcher: self.launcher.clone(),
@@ -70,13 +64,12 @@ impl Agent {
             plan,
             vault: self.vault.clone(),
             tokens: Tokens::of(&self.settings.state_dir),
-            ahead,
         }
     }
 
-    pub(super) fn send_launch(&mut self, plan: Arc<Plan>, epoch: u32, ahead: Option<Ahead>) {
+    pub(super) fn send_launch(&mut self, plan: Arc<Plan>, epoch: u32) {
         self.runs.launching(plan.run, epoch);
-        let launching = self.launching(plan, epoch, ahead);
+        let launching = self.launching(plan, epoch);
         self.send(async move { launching.launch().await });
     }
 

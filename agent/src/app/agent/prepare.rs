@@ -18,7 +18,7 @@ use crate::domain::plan::{Plan, RunPaths, Trigger};
 use crate::domain::plan_builder;
 use crate::domain::source::OrderKey;
 use crate::domain::task::Task;
-use crate::exec::launcher::{Ahead, Launcher};
+use crate::exec::launcher::Launcher;
 use crate::exec::processes::{self, ProcessSelector, unit_name};
 use crate::exec::secret_mount;
 use crate::host::crash::{CrashPoint, here};
@@ -73,24 +73,11 @@ pub(super) struct PrepareRun {
     pub(super) version: u32,
     /// Held while a task is copied: two starts at once may want the same copy.
     pub(super) copying: Arc<Mutex<()>>,
-    pub(super) launcher: Launcher,
-    pub(super) program: PathBuf,
-    /// Whether its executor needs nothing that is handed over.
-    pub(super) bare: bool,
-}
-
-/// A run that may start as soon as it is in the ledger.
-#[derive(Debug)]
-pub struct PreparedRun {
-    /// What is to be done.
-    pub(super) plan: Arc<Plan>,
-    /// Its executor, if one waits already.
-    pub(super) ahead: Option<Ahead>,
 }
 
 impl PrepareRun {
-    /// Looks once more, copies the task, and makes the run's folder; meanwhile its executor starts.
-    pub(super) async fn make(&self) -> Result<PreparedRun, PrepareError> {
+    /// Looks once more, copies the task, and makes the run's folder. The run may start as soon as it is in the ledger.
+    pub(super) async fn make(&self) -> Result<Arc<Plan>, PrepareError> {
         let not_now = |why: String| PrepareError::NotNow(why);
         let document = match (self.last.look().await, &self.copy) {
             (Ok(entry), _) => entry.value,
@@ -116,15 +103,8 @@ impl PrepareRun {
             Folder::new(&runs, run).create(&document, &plan).map_err(|e| not_now(e.to_string()))?;
             Ok(Arc::new(plan))
         };
-        let plan = tokio::task::spawn_blocking(disk_work);
-        let (launcher, program) = (self.launcher.clone(), self.program.clone());
-        let folder = self.state_dir.join("runs").join(self.run.to_string());
-        let start = move || launcher.ahead(&program, &folder);
-        let ahead = if self.bare { tokio::task::spawn_blocking(start).await.ok().flatten() } else { None };
-        let plan = plan.await.unwrap_or_else(|error| Err(PrepareError::NotNow(error.to_string())))?;
-        // The task may have been replaced by one that wants secrets.
-        let ahead = ahead.filter(|_| plan.secrets.is_empty());
-        Ok(PreparedRun { plan, ahead })
+        let plan = tokio::task::spawn_blocking(disk_work).await;
+        plan.unwrap_or_else(|error| Err(PrepareError::NotNow(error.to_string())))
     }
 }
 
@@ -160,18 +140,11 @@ pub(super) struct LaunchRequest {
     pub(super) plan: Arc<Plan>,
     pub(super) vault: Option<Arc<Vault>>,
     pub(super) tokens: Tokens,
-    pub(super) ahead: Option<Ahead>,
 }
 
 impl LaunchRequest {
-    pub(super) async fn launch(mut self) -> Event {
+    pub(super) async fn launch(self) -> Event {
         let run = self.plan.run;
-        if let Some(ahead) = self.ahead.take() {
-            match ahead.go() {
-                Ok(()) => return Event::LaunchFinished { run, launched: true },
-                Err(error) => tracing::warn!(run = %run, "the executor that was to wait is gone: {error}"),
-            }
-        }
         let handed = match self.hand_over().await {
             Ok(handed) => handed,
             Err(why) => {

@@ -211,7 +211,6 @@ impl ProbeRequest {
             plan: Arc::clone(&plan),
             vault: self.vault.clone(),
             tokens: Tokens::of(&self.state_dir),
-            ahead: None,
         };
         let answer = match launching.launch().await {
             Event::LaunchDeferred { why, .. } => Err(why.why),
