@@ -182,20 +182,12 @@ async fn carry_out(
     let renewing = executor.secrets.keep(plan);
     let worked = executor.work(&mut journal).await;
     let outcome = journal.state().outcome().cloned();
-    // Tells the agent that there is nothing more to come, and lets it go first where both want the same processor.
-    after_all_others();
+    // Tells the agent that there is nothing more to come.
     drop(journal);
     // It would see the token die that is given up below.
     renewing.inspect(AbortHandle::abort);
     let _ = fs::remove_dir_all(&executor.place.path);
     Ok(Some(Carried { outcome, worked, claim }))
-}
-
-/// What this process has left to do may wait for all others.
-#[expect(unsafe_code, reason = "neither the standard library nor nix knows of it")]
-fn after_all_others() {
-    // SAFETY: it takes a number and touches no memory.
-    unsafe { libc::nice(19) };
 }
 
 fn holder() -> Holder {
