@@ -258,12 +258,10 @@ impl Agent {
                 allocator::trim();
             }
             let wake = self.decision.wake.map(|at| until(at).min(Instant::now() + LONGEST_SLEEP));
-            let early = self.runs.early_until();
             let wakes = [
                 wake,
                 self.rollback_window_ends().map(until),
                 rests_at,
-                early,
                 self.leaving.again,
                 self.desired_retry_at,
             ];
@@ -277,7 +275,7 @@ impl Agent {
                         self.apply(event);
                     }
                 },
-                () = wake_up(wake) => self.runs.look_closer(),
+                () = wake_up(wake) => {}
                 () = wake_up(alive) => {
                     self.notify.alive();
                     alive = watchdog.map(|every| Instant::now() + every);

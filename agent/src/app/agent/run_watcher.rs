@@ -1,11 +1,9 @@
 //! Tells at once that something changed in the folder of a run; whoever is told looks there himself.
 //!
-//! A run that was launched a moment ago is watched for its end alone: its executor closes the journal behind the last
-//! record. All that it writes before would wake the agent for nothing, on the processor that the executor is on, and
-//! most runs that are short are over before anybody could read that they go on. After that two watches a run tell what
-//! happens: on its folder for files that appear (a claim, the journal, progress), and on the journal once it is there.
-//! So neither what a step prints nor our own reading wakes anybody. A notice that is lost costs a second at most: the
-//! folders of runs that go on are also looked at by turns.
+//! Two watches a run: on its folder, for files that appear (a claim, the journal, progress) and for the journal that its
+//! executor closes behind the last record, and on the journal once it is there. So neither what a step prints nor our
+//! own reading wakes anybody. A notice that is lost costs a second at most: the folders of runs that go on are also looked
+//! at by turns.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -33,7 +31,6 @@ pub(super) struct RunWatcher {
 
 struct WatchedRun {
     folder: WatchDescriptor,
-    closely: bool,
     journal: Option<WatchDescriptor>,
 }
 
@@ -52,18 +49,15 @@ impl RunWatcher {
         Ok(Self { watches, runs: BTreeMap::new(), watched: BTreeMap::new(), reader })
     }
 
-    /// Watches the folder of a run: for the end of its executor, or closely. To be called before anything there is read.
-    pub(super) fn watch(&mut self, run: RunId, folder: &Path, closely: bool) {
-        let known = self.watched.get(&run).is_some_and(|watched| watched.closely >= closely);
-        if !known {
-            let ends = WatchMask::CLOSE_WRITE | WatchMask::ONLYDIR;
-            let appears = WatchMask::CREATE | WatchMask::MOVED_TO;
-            // A second watch on the same folder takes the place of the first.
-            if let Some(folder) = self.add(run, folder, if closely { ends | appears } else { ends }) {
-                self.watched.insert(run, WatchedRun { folder, closely, journal: None });
+    /// Watches the folder of a run. To be called before anything there is read.
+    pub(super) fn watch(&mut self, run: RunId, folder: &Path) {
+        if !self.watched.contains_key(&run) {
+            let mask = WatchMask::CREATE | WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE | WatchMask::ONLYDIR;
+            if let Some(folder) = self.add(run, folder, mask) {
+                self.watched.insert(run, WatchedRun { folder, journal: None });
             }
         }
-        if self.watched.get(&run).is_some_and(|watched| watched.closely && watched.journal.is_none()) {
+        if self.watched.get(&run).is_some_and(|watched| watched.journal.is_none()) {
             let journal = self.add(run, &folder.join("journal"), WatchMask::MODIFY);
             if let Some(watched) = self.watched.get_mut(&run) {
                 watched.journal = journal;

@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use inotify::WatchDescriptor;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use super::Event;
 use super::run_watcher::RunWatcher;
@@ -23,9 +21,6 @@ use crate::report::compose;
 use crate::report::document::{RunReport, TAIL};
 use crate::report::writer::NEWEST_RUNS;
 
-/// So long after its launch a run is watched for its end alone; that it goes on is reported later still.
-const EARLY: Duration = Duration::from_millis(25);
-
 /// The runs of this host.
 pub(super) struct Runs {
     dir: PathBuf,
@@ -34,8 +29,6 @@ pub(super) struct Runs {
     unread: BTreeMap<RunId, UnreadablePlan>,
     /// The epoch that this agent launched last.
     epochs: BTreeMap<RunId, u32>,
-    /// Runs that this agent began a moment ago, and until when only their ends count; `None`: not launched yet.
-    early: BTreeMap<RunId, Option<Instant>>,
     /// Runs that are over and keep their place.
     kept: BTreeSet<RunId>,
     /// What keeps a run's folder from being read, as it was said last.
@@ -51,9 +44,8 @@ impl Runs {
             .inspect_err(|error| tracing::warn!("runs are looked at once a second only: {error}"))
             .ok();
         let (views, epochs, kept) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        let (unread, early, reports) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let trouble = BTreeMap::new();
-        Self { dir: dir.to_owned(), views, unread, epochs, early, kept, trouble, reports, notice }
+        let (unread, reports, trouble) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { dir: dir.to_owned(), views, unread, epochs, kept, trouble, reports, notice }
     }
 
     /// The runs that an executor may have, and those that keep their place.
@@ -103,11 +95,6 @@ impl Runs {
 
     /// Takes a run in that was just made.
     pub(super) fn add(&mut self, run: RunId, plan: Arc<Plan>) {
-        self.early.insert(run, None);
-        self.take(run, plan);
-    }
-
-    fn take(&mut self, run: RunId, plan: Arc<Plan>) {
         let view = RunView {
             state: Ok(crate::domain::run::State::new(plan.steps.len())),
             plan,
@@ -127,7 +114,7 @@ impl Runs {
     /// Takes a run in whose folder an earlier agent made.
     pub(super) fn load(&mut self, run: RunId) {
         match Folder::new(&self.dir, run).plan() {
-            Ok(plan) => self.take(run, Arc::new(plan)),
+            Ok(plan) => self.add(run, Arc::new(plan)),
             Err(error) => {
                 tracing::error!("{error}");
                 let newer = matches!(error, FolderError::Newer { .. });
@@ -167,29 +154,8 @@ impl Runs {
     pub(super) fn launched(&mut self, run: RunId, at: Timestamp) {
         if let Some(view) = self.views.get_mut(&run) {
             view.launched = Some(at);
-            self.early.insert(run, Some(Instant::now() + EARLY));
         }
         self.look_at(run);
-    }
-
-    /// When a run is no longer watched for its end alone.
-    pub(super) fn early_until(&self) -> Option<Instant> {
-        self.early.values().copied().flatten().min()
-    }
-
-    /// Looks at the runs that are due for it.
-    pub(super) fn look_closer(&mut self) {
-        let now = Instant::now();
-        let due: Vec<RunId> = self
-            .early
-            .iter()
-            .filter(|(_, until)| until.is_some_and(|until| until <= now))
-            .map(|(run, _)| *run)
-            .collect();
-        for run in due {
-            self.early.remove(&run);
-            self.look_at(run);
-        }
     }
 
     /// The attempt to begin an epoch is over without a claim: the run stands as before it.
@@ -244,7 +210,6 @@ impl Runs {
     pub(super) fn close(&mut self, run: RunId, kept: &BTreeSet<RunId>) {
         self.look_at(run);
         self.epochs.remove(&run);
-        self.early.remove(&run);
         self.trouble.remove(&run);
         if let Some(notice) = &mut self.notice {
             notice.leave(run);
@@ -282,7 +247,7 @@ impl Runs {
         let Some(view) = self.views.get_mut(&run) else { return };
         let folder = Folder::new(&self.dir, run);
         if let Some(notice) = &mut self.notice {
-            notice.watch(run, folder.path(), !self.early.contains_key(&run));
+            notice.watch(run, folder.path());
         }
         let launched = self.epochs.get(&run).copied().unwrap_or(0);
         // First who lives, then what is written: a result that came between is not taken for a loss.
