@@ -6,3 +6,4 @@ mod firing;
 pub mod open;
 mod place;
 pub mod watcher;
+mod watcher_link;

@@ -12,7 +12,7 @@
 //!
 //! A TERM does not end a watcher. A host that stops ends executors first, and what they guard is ended then.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::firing::{Fired, Firing};
+use super::watcher_link::{OVER, WATCHES, link};
 use crate::app::executor::ExecutorError;
 use crate::domain::plan::Plan;
 use crate::domain::run::Arming;
@@ -31,20 +32,10 @@ use crate::host::crash::{CrashPoint, here};
 use crate::host::{clock, facts};
 use crate::ledger::{ArmingFolder, Folder};
 
-/// The watcher watches.
-pub(super) const WATCHES: u8 = b'w';
-/// `within` was over, and the first attempt has ended.
-pub(super) const OVER: u8 = b'o';
-
 /// A sleep does not count the time that the host sleeps, so it is never longer.
 const LONGEST_SLEEP: Duration = Duration::from_secs(20);
 /// What an executor that goes on after a lost watcher may take to listen.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
-
-/// Where an executor listens for the watcher of one arming.
-pub(super) fn link(plan: &Plan, epoch: u32, step: usize) -> PathBuf {
-    plan.place.runtime_dir.join("watchers").join(format!("{}-{epoch}-{step}", plan.run))
-}
 
 /// Watches over the guard of a step (counted from 0) of the run in `folder` that was armed in this epoch.
 pub async fn watch(folder: &Path, epoch: u32, step: usize) -> Result<(), ExecutorError> {

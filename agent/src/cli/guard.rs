@@ -14,11 +14,12 @@ use super::connection::ConnectionArgs;
 use super::{Failure, show};
 use crate::config::{Settings, StoreSettings};
 use crate::exec::inherit;
+use crate::guard::PATH;
 use crate::guard::archive;
 use crate::guard::clean::{self, Old};
 use crate::guard::folder::{self, Own};
 use crate::guard::listener::Server;
-use crate::guard::policy::{self, Policy};
+use crate::guard::policy::Policy;
 use crate::guard::restore::Target;
 use crate::guard::scram::{self, Login};
 use crate::host::clock;
@@ -26,7 +27,7 @@ use crate::host::clock;
 #[derive(Args)]
 pub(super) struct Arguments {
     /// What root admits, in place of /etc/hostler/tasks.yml
-    #[arg(long, value_name = "FILE", default_value = policy::PATH)]
+    #[arg(long, value_name = "FILE", default_value = PATH)]
     tasks_file: PathBuf,
     #[command(flatten)]
     place: ConnectionArgs,

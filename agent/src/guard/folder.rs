@@ -11,8 +11,7 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::geteuid;
 
-use super::Refusal;
-use super::policy::PATH;
+use super::{PATH, Refusal};
 
 const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 

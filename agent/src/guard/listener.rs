@@ -14,8 +14,8 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::User;
 
-use super::Refusal;
-use super::policy::{PATH, Postgres};
+use super::policy::Postgres;
+use super::{PATH, Refusal};
 
 /// The user that PostgreSQL runs as.
 pub const USER: &str = "postgres";

@@ -26,6 +26,9 @@ pub mod policy;
 pub mod restore;
 pub mod scram;
 
+/// Where root writes what they may touch.
+pub const PATH: &str = "/etc/hostler/tasks.yml";
+
 /// Why a shipped task may not do what an order asks for.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {

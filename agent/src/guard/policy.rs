@@ -8,11 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::Refusal;
+use super::{PATH, Refusal};
 use crate::domain::yaml;
-
-/// Where root writes it.
-pub const PATH: &str = "/etc/hostler/tasks.yml";
 
 /// The largest file that is read, in bytes.
 const MOST: usize = 64 << 10;

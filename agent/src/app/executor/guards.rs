@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Executor, ExecutorError, millis, not_started, silent};
 use crate::app::firing::{Fired, Firing};
-use crate::app::watcher::{OVER, WATCHES, link};
+use crate::app::watcher_link::{OVER, WATCHES, link};
 use crate::domain::plan::Plan;
 use crate::domain::run::{Event, ExitKind, Operation, Phase, State, StepResult};
 use crate::exec::launcher::Launcher;

@@ -11,7 +11,8 @@ use crate::catalog::trust::OwnerRule;
 use crate::config::{ClockChoice, Settings, StoreSettings};
 use crate::domain::span::Bytes;
 use crate::exec::launcher::Launcher;
-use crate::guard::policy::{self, Policy};
+use crate::guard::PATH;
+use crate::guard::policy::Policy;
 use crate::host::clock;
 use crate::host::program::is_noexec;
 
@@ -142,7 +143,7 @@ fn launcher(settings: &Settings) -> Check {
 /// What the shipped tasks may touch.
 fn admitted() -> Check {
     let name = "tasks.yml";
-    let policy = match Policy::read(Path::new(policy::PATH)) {
+    let policy = match Policy::read(Path::new(PATH)) {
         Ok(policy) => policy,
         Err(error) => {
             let cure = "correct it: until then the shipped tasks do nothing that it could admit";

@@ -1,5 +1,6 @@
 //! Controls and freezes, each row against each state of an order.
 
+use super::tests::words::*;
 use super::tests::{HOST, Model, text};
 use super::*;
 use crate::domain::control::{ControlAction, Settled, Target};

@@ -18,7 +18,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Controls, Decision, View};
+use super::decision::{Action, Decision};
+use super::view::{Controls, View};
 use crate::domain::control::{Control, ControlAction, ControlId, Settled, Target, is_old};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;

@@ -19,8 +19,9 @@
 
 use std::collections::BTreeSet;
 
-use super::recurring::OrderContext;
-use super::{Action, Decision, SeenOrder, View};
+use super::context::OrderContext;
+use super::decision::{Action, Decision};
+use super::view::{SeenOrder, View};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::order::{Document, OnPreexisting};
@@ -29,7 +30,7 @@ use crate::domain::reconcile::ProbeAnswer;
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::state::{Closing, End, Fact, Hold, LedgerState};
 
-use super::orders::hold;
+use super::record::hold;
 
 /// Everything that counts on an empty ledger, in one record: held, or left to be judged like any other. A place that
 /// cannot be read has its turn when it is read for the first time. `false`: nothing was there before this host.

@@ -1,5 +1,6 @@
 //! First sight, a ledger that lags behind, a host that is in doubt, and a full disk: each row of the rules.
 
+use super::tests::words::*;
 use super::tests::{HOST, Model, text};
 use super::*;
 use crate::domain::control::{Control, ControlAction, Target};

@@ -1,5 +1,6 @@
 //! What formats keep back: on the day after an upgrade, and beside a run of a newer program.
 
+use super::tests::words::*;
 use super::tests::{HOST, Model, text};
 use super::*;
 use crate::domain::control::{Control, ControlAction, Target};

@@ -13,15 +13,17 @@
 
 use std::collections::BTreeMap;
 
+use super::context::OrderContext;
+use super::decision::{Action, Decision};
 use super::first;
-use super::recurring::OrderContext;
-use super::{Action, Decision, SeenOrder, View};
+use super::record::{close_waiting, hold};
+use super::view::{SeenOrder, View};
 use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::plan::Trigger;
 use crate::domain::source::{OrderKey, Source};
-use crate::domain::state::{Activation, Closing, End, Fact, Held, Hold, OrderState, Stage, Unreadable};
+use crate::domain::state::{End, Fact, Hold, OrderState, Unreadable};
 
 pub(super) fn decide(
     view: &View<'_>,
@@ -237,16 +239,6 @@ fn activation(case: OrderContext<'_>, new_run: &mut dyn FnMut() -> RunId) -> Fac
     Fact::Activation { key, run: new_run(), identity, index, trigger: Trigger::Placed, at }
 }
 
-pub(super) fn hold(
-    view: &View<'_>,
-    key: &OrderKey,
-    why: Hold,
-    identity: InstructionHash,
-    index: u64,
-) -> Fact {
-    Fact::Held { key: key.clone(), held: Held { why, identity, index, at: view.now } }
-}
-
 fn unreadable(
     view: &View<'_>,
     key: &OrderKey,
@@ -269,23 +261,5 @@ fn unreadable(
 fn rest(key: &OrderKey, order_state: &OrderState, decision: &mut Decision) {
     if order_state.recurrence.terms.is_some() {
         decision.remember(Fact::ScheduleDisarmed { key: key.clone() });
-    }
-}
-
-pub(super) fn close_waiting(
-    view: &View<'_>,
-    key: &OrderKey,
-    order_state: &OrderState,
-    end: End,
-    why: &str,
-    decision: &mut Decision,
-) {
-    let open = |activation: &&Activation| {
-        // One that is being started is asked once more by the last look, which sees the change.
-        activation.stage == Stage::Open && !view.starting.contains_key(&activation.run)
-    };
-    if let Some(activation) = order_state.current.as_ref().filter(open) {
-        let closing = Closing { end, error: Some(why.to_owned()), at: view.now, run: None };
-        decision.remember(Fact::Closed { key: key.clone(), run: activation.run, closing });
     }
 }

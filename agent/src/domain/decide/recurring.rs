@@ -20,9 +20,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::orders::{close_waiting, hold};
-use super::starts::{Capacity, spread};
-use super::{Action, Clock, Decision, Reason, SeenOrder, View, Wait};
+use super::capacity::Capacity;
+use super::clock::clock_untrusted;
+use super::context::OrderContext;
+use super::decision::{Action, Decision};
+use super::record::{close_waiting, hold};
+use super::spread::spread;
+use super::view::View;
+use super::wait::{Reason, Wait};
 use crate::domain::ids::RunId;
 use crate::domain::instant::later;
 use crate::domain::order::{Document, Order};
@@ -30,7 +35,6 @@ use crate::domain::plan::Trigger;
 use crate::domain::reconcile::{Finding, ProbeAnswer, TOO_MANY};
 use crate::domain::schedule::Schedule;
 use crate::domain::secret_watch::VersionChange;
-use crate::domain::source::OrderKey;
 use crate::domain::span::Span;
 use crate::domain::state::{Closing, End, Fact, Hold, OrderState, Stage, Unreadable};
 
@@ -38,36 +42,6 @@ use crate::domain::state::{Closing, End, Fact, Hold, OrderState, Stage, Unreadab
 const CLOCK_AGAIN: Duration = Duration::from_secs(30);
 /// A window that opens at no time in sight is asked again so often.
 const WINDOW_AGAIN: Duration = Duration::from_secs(86_400);
-
-/// An order in its place, with what is remembered of it.
-#[derive(Clone, Copy)]
-pub(super) struct OrderContext<'a> {
-    pub(super) view: &'a View<'a>,
-    pub(super) key: &'a OrderKey,
-    pub(super) index: u64,
-    pub(super) order: &'a Order,
-    pub(super) order_state: &'a OrderState,
-}
-
-/// Why the clock does not count, with the cure. It says the same as long as nothing changes: a report follows from it.
-pub(super) fn clock_untrusted(view: &View<'_>) -> Option<Wait> {
-    let (until, detail) = match (view.clock, view.memory.newest) {
-        (Clock::Unsynchronised, _) => (
-            None,
-            "the kernel says that the clock is not synchronised: see to the time service, or configure `clock: trusted`"
-                .to_owned(),
-        ),
-        (Clock::Synchronised, Some(newest)) if newest > view.now => (
-            Some(newest),
-            format!(
-                "the clock is behind {newest:.0}, which the ledger knows: set it, or configure `clock: trusted` if it is \
-                 right"
-            ),
-        ),
-        (Clock::Synchronised | Clock::Trusted, _) => return None,
-    };
-    Some(Wait { detail: Some(detail), ..Wait::new(Reason::Clock, until) })
-}
 
 /// Asks to be woken for what comes without an instant.
 pub(super) fn wake(view: &View<'_>, decision: &mut Decision) {
@@ -148,15 +122,6 @@ impl OrderContext<'_> {
         } else if !self.order_state.is_under_way() {
             decision.wait(self.key, Wait { detail: self.another(), ..Wait::new(Reason::Secret, None) });
         }
-    }
-
-    fn finding(&self) -> Option<&Result<super::Requirements, String>> {
-        let checked_orders = self
-            .view
-            .checked_orders
-            .get(self.key)
-            .filter(|checked_orders| checked_orders.index == self.index);
-        checked_orders.map(|checked_orders| &checked_orders.finding)
     }
 
     /// Whether it was refused before it was carried out, and is written again since: then it is placed once more. Not
@@ -407,11 +372,4 @@ pub(super) fn paths(order: &Order) -> impl Iterator<Item = &str> {
     let all = &order.on_secret_change;
     let first = |at: usize, path: &str| all.iter().take(at).all(|other| other.path() != path);
     all.iter().enumerate().filter(move |(at, one)| first(*at, one.path())).map(|(_, one)| one.path())
-}
-
-/// The order of an activation while the store gives no answer: the ledger's copy, if it still counts.
-pub(super) fn copy_of<'a>(view: &View<'a>, key: &OrderKey, trigger: &Trigger) -> Option<&'a SeenOrder> {
-    let copy = view.memory.orders.get(key)?.recurrence.confirmed.as_ref()?;
-    let fires = matches!(trigger, Trigger::Firing(_));
-    view.confirmed.get(key).filter(|_| view.unreachable && fires && copy.counts(view.now))
 }

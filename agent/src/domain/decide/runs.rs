@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::starts::{Capacity, StartBlock, can_resume, has_secrets, known_host, starting};
+use super::capacity::Capacity;
+use super::decision::{Action, Decision};
+use super::starts::{StartBlock, can_resume, has_secrets, known_host, starting};
 use super::unready::is_to_be_taken_back;
-use super::{Action, Decision, ExecutorState, Leftovers, Reason, RunView, View, Wait};
+use super::view::{ExecutorState, Leftovers, RunView, View};
+use super::wait::{Reason, Wait};
 use crate::domain::instant::later;
 use crate::domain::run::{Phase, State, Suspension};
 use crate::domain::source::OrderKey;

@@ -1,5 +1,6 @@
 //! A run whose executor is lost, row by row: what may start, after which pause, and when an operator has to look.
 
+use super::tests::words::*;
 use super::*;
 use crate::domain::plan::Trigger;
 use crate::domain::run::{self, Event, Operation, Record};
@@ -95,7 +96,7 @@ impl One {
             versions: &BTreeMap::new(),
         };
         let mut decision = Decision::default();
-        let mut capacity = starts::Capacity::of(&view);
+        let mut capacity = capacity::Capacity::of(&view);
         runs::decide(&view, &mut capacity, &mut decision);
         decision
     }

@@ -6,120 +6,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::recurring::{clock_untrusted, copy_of};
-use super::{
-    Action, Decision, Freezes, PreviousFormat, Reason, Requirements, RunView, SeenOrder, View, Wait, conflict,
-};
+use super::capacity::Capacity;
+use super::clock::clock_untrusted;
+use super::copy::copy_of;
+use super::decision::{Action, Decision};
+use super::spread::{spread, spread_within};
+use super::view::{Freezes, PreviousFormat, Requirements, RunView, SeenOrder, View};
+use super::wait::{Reason, Wait};
 use crate::domain::freeze::{Frozen, stops};
 use crate::domain::instant::later;
 use crate::domain::name::Name;
-use crate::domain::order::{DEFAULT_SPREAD, Document, Order, offset};
+use crate::domain::order::{Document, Order};
 use crate::domain::plan::{Lock, Trigger};
-use crate::domain::run::{Phase, Suspension};
 use crate::domain::source::{OrderKey, Source};
-use crate::domain::span::Span;
 use crate::domain::state::{Activation, Closing, End, Fact, Stage, Unreadable};
 
 /// A gate is asked again so often.
 const GATE_AGAIN: Duration = Duration::from_secs(60);
-
-/// What is taken on this host: locks, and places among the runs at once.
-pub(super) struct Capacity {
-    held: Vec<Lock>,
-    taken: usize,
-    parallel: usize,
-    /// Whether a run with a place of its own has it.
-    emergency: bool,
-    rebooting: bool,
-    /// Why it is not known what is taken: a newer program started a run here.
-    unknown: Option<String>,
-}
-
-impl Capacity {
-    pub(super) fn of(view: &View<'_>) -> Self {
-        let mut held: Vec<Lock> = view.starting.values().flatten().cloned().collect();
-        let mut taken = view.starting.len();
-        let (mut rebooting, mut emergency) = (false, false);
-        for (_, activation) in view.memory.prepared() {
-            let Some(run) =
-                view.runs.get(&activation.run).filter(|_| !view.starting.contains_key(&activation.run))
-            else {
-                continue;
-            };
-            held.extend(locks_kept(run));
-            emergency |= run.plan.emergency && uses_slot(run);
-            taken = taken.saturating_add(usize::from(uses_slot(run) && !run.plan.emergency));
-            rebooting |= is_rebooting(run);
-        }
-        // What an operator has to settle keeps its locks, also when its run is closed.
-        for order_state in view.memory.orders.values() {
-            let kept = order_state.current.iter().chain(order_state.previous.as_deref());
-            for activation in kept.filter(|o| o.stage != Stage::Prepared && o.has_run()) {
-                held.extend(
-                    view.runs.get(&activation.run).into_iter().flat_map(|run| run.plan.resources.clone()),
-                );
-            }
-        }
-        let unknown = view.unread.values().find(|unread| unread.newer).map(|unread| unread.why.clone());
-        Self { held, taken, parallel: view.parallel, emergency, rebooting, unknown }
-    }
-
-    /// Takes what a run needs, or says what is missing; an emergency has a place of its own.
-    pub(super) fn take(&mut self, locks: &[Lock], emergency: bool) -> Result<(), Wait> {
-        if self.unknown.is_some() {
-            return Err(Wait { detail: self.unknown.clone(), ..Wait::new(Reason::RollbackWindow, None) });
-        }
-        if self.rebooting {
-            let detail = Some("the host is about to be rebooted".to_owned());
-            return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
-        }
-        if let Some(lock) = self.taken(locks) {
-            let detail = Some(format!("{} is taken by another run", lock.name));
-            return Err(Wait { detail, ..Wait::new(Reason::Resource, None) });
-        }
-        self.reserve_slot(emergency)?;
-        self.held.extend_from_slice(locks);
-        Ok(())
-    }
-
-    /// A lock of these that another run has.
-    pub(super) fn taken<'a>(&self, locks: &'a [Lock]) -> Option<&'a Lock> {
-        locks.iter().find(|lock| self.held.iter().any(|held| conflict(lock, held)))
-    }
-
-    /// Takes a place among the runs at once, for a run that has kept its locks.
-    pub(super) fn reserve_slot(&mut self, emergency: bool) -> Result<(), Wait> {
-        if emergency && !self.emergency {
-            self.emergency = true;
-            return Ok(());
-        }
-        if self.taken >= self.parallel {
-            return Err(Wait::new(Reason::Parallel, None));
-        }
-        self.taken = self.taken.saturating_add(1);
-        Ok(())
-    }
-
-    pub(super) fn others_execute(&self) -> bool {
-        self.taken > 0
-    }
-}
-
-fn locks_kept(run: &RunView) -> Vec<Lock> {
-    match run.state.as_ref().map(|state| &state.phase) {
-        Ok(Phase::Suspended(Suspension::Retry { .. })) => Vec::new(),
-        _ => run.plan.resources.clone(),
-    }
-}
-
-fn uses_slot(run: &RunView) -> bool {
-    !matches!(run.state.as_ref().map(|state| &state.phase), Ok(Phase::Suspended(_) | Phase::Ended(_)))
-}
-
-fn is_rebooting(run: &RunView) -> bool {
-    let phase = run.state.as_ref().map(|state| &state.phase);
-    matches!(phase, Ok(Phase::Suspended(Suspension::Rebooting { .. })))
-}
 
 pub(super) fn decide(view: &View<'_>, capacity: &mut Capacity, decision: &mut Decision) {
     // The oldest first: ids sort by the time of their making.
@@ -374,18 +277,5 @@ fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), StartBlock> {
             let until = Some(later(view.now, GATE_AGAIN));
             Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::Gate, until) }))
         }
-    }
-}
-
-/// How much later than others this host starts.
-pub(super) fn spread(view: &View<'_>, key: &OrderKey, order: &Order) -> Duration {
-    spread_within(view, key, order, Duration::MAX)
-}
-
-fn spread_within(view: &View<'_>, key: &OrderKey, order: &Order, most: Duration) -> Duration {
-    let spread = order.spread.unwrap_or(DEFAULT_SPREAD);
-    match key.source {
-        Source::Host(_) => Duration::ZERO,
-        Source::Group(_) => offset(Span(spread.0.min(most)), view.host, &order.identity),
     }
 }

@@ -1,9 +1,11 @@
 //! The decision as a model test: histories of what is seen, row by row, against what may be carried out.
 
+use super::capacity::conflict;
 use super::*;
 use crate::domain::order::Document;
 use crate::domain::plan::Trigger;
 use crate::domain::state::{Closing, End, Hold};
+use words::*;
 
 /// A host without disk, store or clock: it carries out at once what is decided, and counts it.
 pub(crate) struct Model {
@@ -609,4 +611,23 @@ fn locks_and_places_decide_who_goes_first() {
     assert!(!conflict(&lock(LockMode::Shared), &lock(LockMode::Shared)));
     let other = Lock { name: "other".into(), mode: LockMode::Exclusive };
     assert!(!conflict(&lock(LockMode::Exclusive), &other));
+}
+
+/// What these tests speak of, besides decisions.
+pub(super) mod words {
+    pub(crate) use std::collections::{BTreeMap, BTreeSet};
+    pub(crate) use std::sync::Arc;
+
+    pub(crate) use jiff::Timestamp;
+
+    pub(crate) use crate::domain::control::{Control, ControlId};
+    pub(crate) use crate::domain::freeze::Freeze;
+    pub(crate) use crate::domain::name::Name;
+    pub(crate) use crate::domain::plan::{Lock, Plan};
+    pub(crate) use crate::domain::reconcile::ProbeAnswers;
+    pub(crate) use crate::domain::run::State;
+    pub(crate) use crate::domain::secret_watch::SecretVersion;
+    pub(crate) use crate::domain::source::{OrderKey, Source};
+    pub(crate) use crate::domain::state::{LedgerState, RunRequest};
+    pub(crate) use crate::domain::task::LockMode;
 }

@@ -9,9 +9,11 @@
 
 use std::time::Duration;
 
-use super::recurring::{comes_by, copy_of};
+use super::copy::copy_of;
+use super::decision::Decision;
+use super::recurring::comes_by;
 use super::starts::can_start_now;
-use super::{Decision, RunView, View};
+use super::view::{RunView, View};
 use crate::domain::instant::later;
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;

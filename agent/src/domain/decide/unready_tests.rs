@@ -1,5 +1,6 @@
 //! Runs that have begun nothing: whatever speaks against their start before the claim takes them back.
 
+use super::tests::words::*;
 use super::tests::{HOST, Model, text};
 use super::*;
 use crate::domain::run::plan_of;

@@ -34,34 +34,10 @@
 use std::time::Duration;
 
 use super::event::{ExitKind, Operation, StepResult};
-use super::state::{Failure, FailureKind, Outcome, Phase, State, StepStatus, Suspension};
-use super::transition::Run;
+use super::state::{
+    Arming, Failure, FailureKind, GuardStatus, Outcome, Phase, Run, State, StepStatus, Suspension,
+};
 use crate::domain::plan::{Guard, Plan};
-
-/// One arming of a guard: since when, and in which epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arming {
-    /// The epoch whose executor armed it.
-    pub epoch: u32,
-    /// On the clock that counts from the boot.
-    pub since: Duration,
-}
-
-/// What has become of the guard of a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GuardStatus {
-    /// Never armed, or the step has none.
-    #[default]
-    Off,
-    /// Armed, and not known to have fired.
-    Armed(Arming),
-    /// Fired with success.
-    Fired,
-    /// The state was ended by the step that had to.
-    Disarmed,
-    /// Fired, and could not be brought to success.
-    Failed(Arming),
-}
 
 /// Whether a step has no guard, or an armed one.
 pub(super) fn may_start(plan: &Plan, state: &State, step: usize) -> bool {

@@ -16,8 +16,7 @@ mod state;
 mod transition;
 
 pub use event::{Event, ExitKind, Operation, Record, StepResult};
-pub use guards::{Arming, GuardStatus};
-pub use state::{Failure, FailureKind, Outcome, Phase, State, StepStatus, Suspension};
+pub use state::{Arming, Failure, FailureKind, GuardStatus, Outcome, Phase, State, StepStatus, Suspension};
 #[cfg(test)]
 pub(crate) use transition::tests::plan as plan_of;
 pub use transition::{Illegal, Next, apply, next, replay};

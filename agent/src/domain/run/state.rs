@@ -8,7 +8,32 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::event::Operation;
-use super::guards::GuardStatus;
+use crate::domain::plan::Plan;
+
+/// One arming of a guard: since when, and in which epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arming {
+    /// The epoch whose executor armed it.
+    pub epoch: u32,
+    /// On the clock that counts from the boot.
+    pub since: Duration,
+}
+
+/// What has become of the guard of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GuardStatus {
+    /// Never armed, or the step has none.
+    #[default]
+    Off,
+    /// Armed, and not known to have fired.
+    Armed(Arming),
+    /// Fired with success.
+    Fired,
+    /// The state was ended by the step that had to.
+    Disarmed,
+    /// Fired, and could not be brought to success.
+    Failed(Arming),
+}
 
 /// What has become of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,4 +307,10 @@ impl State {
             _ => None,
         }
     }
+}
+
+/// What a record is applied beside: the run's plan, and the record's time.
+pub(super) struct Run<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) at: Timestamp,
 }

@@ -29,11 +29,9 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::event::{Event, ExitKind, Operation, Record, StepResult};
 use super::guards;
-use super::state::{Failure, FailureKind, Outcome, Phase, State, StepStatus, Suspension};
+use super::state::{Failure, FailureKind, Outcome, Phase, Run, State, StepStatus, Suspension};
 use crate::domain::instant::later;
 use crate::domain::plan::{Command, Plan, Step};
 use crate::domain::task::Effect;
@@ -175,12 +173,6 @@ fn counts(act: Operation) -> bool {
 
 fn illegal(state: &State, record: &Record) -> Illegal {
     Illegal { phase: Box::new(state.phase.clone()), event: Box::new(record.event.clone()) }
-}
-
-/// One record's worth of context.
-pub(super) struct Run<'a> {
-    pub(super) plan: &'a Plan,
-    at: Timestamp,
 }
 
 impl Run<'_> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::domain::plan::{Action, Command, RunPaths, Trigger};
 use crate::domain::span::Span;
