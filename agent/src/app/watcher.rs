@@ -54,6 +54,8 @@ pub async fn watch(folder: &Path, epoch: u32, step: usize) -> Result<(), Executo
     };
     let until = arming.since.saturating_add(guard.within.0);
     let why = tokio::select! {
+        // What is true of both is that nobody is there.
+        biased;
         () = end_of(&mut executor) => "its executor is gone".to_owned(),
         () = over(until, boot == facts::boot_id()) => format!("its `within` of {} is over", guard.within),
     };

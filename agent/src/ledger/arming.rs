@@ -115,6 +115,12 @@ impl ArmingFolder {
         Ok(Some(ArmingLock { log, records: parse(&lines), _lock: lock }))
     }
 
+    /// Whether it is known to have fired, whoever has the lock.
+    pub fn has_fired(&self) -> bool {
+        let fired = |record: &FiringRecord| matches!(record.event, FiringEvent::Fired { .. });
+        self.records().is_ok_and(|records| records.iter().any(fired))
+    }
+
     /// What stands in the log, whoever has the lock.
     pub fn records(&self) -> Result<Vec<FiringRecord>, LogError> {
         Ok(parse(&log::read(&self.log())?))

@@ -7,9 +7,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use hostler_testkit::{DEFAULT_TIMEOUT, Host, eventually, signal};
+use hostler_testkit::{DEFAULT_TIMEOUT, Host, Vault, eventually, signal};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const HOLD: &str = "#!/bin/sh\necho \"$HOSTLER_ORDER $HOSTLER_RUN hold\" >> EFFECTS\n: > FROZEN\n\
                     sleep \"$1\"\n[ -z \"$2\" ] || exit \"$2\"\nrm -f FROZEN\n\
@@ -344,6 +344,35 @@ fn a_final_step_that_is_resumable_goes_on_after_its_executor_was_lost() {
     let report = host.wait_for("o", &["succeeded", "failed", "needs_operator"]);
     assert_eq!((&report["phase"], &report["epoch"]), (&"succeeded".into(), &2.into()), "{report}");
     assert_eq!(host.effects("o"), ["from-", "from-half"]);
+}
+
+#[test]
+fn p11_a_guard_fires_while_the_next_epoch_waits_for_vault() {
+    let mut vault = Vault::double();
+    vault.policy("agent", &[("secret/data/*", &["read"]), ("auth/token/create", &["update"])]);
+    vault.put("app", json!({"password": "correct horse"}));
+    let mut host = Host::on_vault("vaultless", &vault, "");
+    task(&host, "60", "", UNDOABLE, "within: 2m", THAW);
+    let yaml = host.path("tasks/freeze/task.yml");
+    let text = fs::read_to_string(&yaml).expect("the task");
+    fs::write(&yaml, text + "secrets: {pass: {path: secret/data/app, field: password}}\n").expect("the task");
+    host.order("o", "task: freeze");
+    host.start();
+    frozen(&host);
+    let (watchers, executors) = (host.watchers(), host.executors());
+    host.kill();
+    executors.iter().for_each(|pid| signal(*pid, Signal::SIGSTOP));
+    watchers.iter().chain(&executors).for_each(|pid| signal(*pid, Signal::SIGKILL));
+    // As after a boot at which Vault is not there yet.
+    vault.stop();
+    host.start();
+    thawed(&host, Duration::from_secs(10));
+    nobody_watches(&host);
+    assert_eq!(host.effects("o"), ["hold", "thaw"], "{}", host.log_tail());
+    vault.start_again();
+    let report = host.wait_for("o", &["undone", "undo_failed", "failed", "needs_operator"]);
+    assert_eq!((&report["phase"], &report["epoch"]), (&"undone".into(), &2.into()), "{report}");
+    assert_eq!(host.effects("o"), ["hold", "thaw", "undo"], "it has fired once; {report}");
 }
 
 /// The blocks of the section about guards in the guide.

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use super::runs::LeftGuard;
 use super::{Agent, Event, START_AGAIN, pre_start_check, prepare};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::plan::Plan;
 use crate::domain::source::OrderKey;
 use crate::domain::state::{Fact, RunRequest};
+use crate::exec::processes;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::{Folder, Tokens};
@@ -71,6 +73,29 @@ impl Agent {
         self.runs.launching(plan.run, epoch);
         let launching = self.launching(plan, epoch);
         self.send(async move { launching.launch().await });
+    }
+
+    /// Starts watchers for guards that a dead executor left: what they end does not wait for the next epoch, which may
+    /// wait for Vault, for its pace, or for processes to be ended.
+    pub(super) fn watch_over_left_guards(&mut self) {
+        // On a host that is not who it was, the state is another's.
+        if self.start_block(clock::now()).is_some() {
+            return;
+        }
+        for guard in self.runs.left_guards() {
+            let (launcher, program) = (self.launcher.clone(), self.program.clone());
+            tokio::spawn(async move {
+                let LeftGuard { plan, folder, epoch, step } = guard;
+                tracing::warn!(run = %plan.run, order = %plan.order, "a guard is left by its executor: it is fired");
+                let watcher = launcher.watch(&program, folder.path(), epoch, step, &plan).await;
+                let listed = watcher.and_then(|id| match id {
+                    Some(id) => processes::list(&folder.path().join("left"), id).map_err(|e| e.to_string()),
+                    None => Ok(()),
+                });
+                // Its own watcher may still be there, and have the name of the unit.
+                listed.unwrap_or_else(|why| tracing::info!(run = %plan.run, "no other watcher: {why}"));
+            });
+        }
     }
 
     /// Takes an epoch away from every executor, and opens the activation again; whether that is remembered.

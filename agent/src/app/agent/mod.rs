@@ -241,6 +241,7 @@ impl Agent {
                     if self.look_at_formats() {
                         self.decide_and_dispatch();
                     }
+                    self.watch_over_left_guards();
                     self.watch_secrets();
                     self.publish();
                     self.forget_names();

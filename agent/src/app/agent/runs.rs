@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use inotify::WatchDescriptor;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Event;
 use super::run_watcher::RunWatcher;
@@ -16,10 +18,21 @@ use crate::domain::plan::Plan;
 use crate::domain::run::{Outcome, Phase};
 use crate::domain::state::RunRequest;
 use crate::exec::output;
-use crate::ledger::{ClaimState, Folder, FolderError, NotReady, trim};
+use crate::ledger::{ArmingFolder, ClaimState, Folder, FolderError, NotReady, trim};
 use crate::report::compose;
 use crate::report::document::{RunReport, TAIL};
 use crate::report::writer::NEWEST_RUNS;
+
+/// A guard for which no watcher is seen to act is given another after this.
+const WATCHED_AGAIN: Duration = Duration::from_secs(15);
+
+/// A guard whose executor is gone.
+pub(super) struct LeftGuard {
+    pub(super) plan: Arc<Plan>,
+    pub(super) folder: Folder,
+    pub(super) epoch: u32,
+    pub(super) step: usize,
+}
 
 /// The runs of this host.
 pub(super) struct Runs {
@@ -34,6 +47,8 @@ pub(super) struct Runs {
     /// What keeps a run's folder from being read, as it was said last.
     trouble: BTreeMap<RunId, String>,
     reports: BTreeMap<RunId, RunReport>,
+    /// When a watcher was started for a guard that an executor left: run, epoch, step.
+    watched: BTreeMap<(RunId, u32, usize), Instant>,
     notice: Option<RunWatcher>,
 }
 
@@ -45,7 +60,8 @@ impl Runs {
             .ok();
         let (views, epochs, kept) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let (unread, reports, trouble) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { dir: dir.to_owned(), views, unread, epochs, kept, trouble, reports, notice }
+        let watched = BTreeMap::new();
+        Self { dir: dir.to_owned(), views, unread, epochs, kept, trouble, reports, watched, notice }
     }
 
     /// The runs that an executor may have, and those that keep their place.
@@ -61,6 +77,30 @@ impl Runs {
     /// Why nothing may be started beside a run of a newer program: what it does and locks is not known.
     pub(super) fn newer(&self) -> Option<&str> {
         self.unread.values().find(|unread| unread.newer).map(|unread| unread.why.as_str())
+    }
+
+    /// The guards that stand although no executor of their run lives, and that nobody is known to have fired: each once,
+    /// and again after a while.
+    pub(super) fn left_guards(&mut self) -> Vec<LeftGuard> {
+        let lost = self.views.iter().filter(|(_, view)| view.executor != ExecutorState::Alive);
+        let mut left = Vec::new();
+        let mut standing = BTreeSet::new();
+        for (run, view) in lost {
+            let Ok(state) = &view.state else { continue };
+            for (step, arming) in state.armed() {
+                let folder = Folder::new(&self.dir, *run);
+                let key = (*run, arming.epoch, step);
+                standing.insert(key);
+                let lately = self.watched.get(&key).is_some_and(|at| at.elapsed() < WATCHED_AGAIN);
+                if !lately && !ArmingFolder::of(&folder, arming.epoch, step).has_fired() {
+                    left.push(LeftGuard { plan: Arc::clone(&view.plan), folder, epoch: arming.epoch, step });
+                }
+            }
+        }
+        self.watched.retain(|key, _| standing.contains(key));
+        let now = Instant::now();
+        self.watched.extend(left.iter().map(|guard| ((guard.plan.run, guard.epoch, guard.step), now)));
+        left
     }
 
     /// What is said of the guards that could not end what a step left, of runs that keep their place.

@@ -17,6 +17,7 @@
 //! | armed | `within` is over between two steps | it fires; failed{guard} | the watcher; then the executor: `lapsed`, and `finished` of the guard |
 //! | armed | the executor is gone | it fires | the watcher: `firing`, `fired` |
 //! | armed | the watcher is gone | the executor starts another; without one it ends the step, and fires | the executor |
+//! | armed | executor and watcher are gone | the agent starts a watcher, whatever the next epoch waits for | that watcher: `firing`, `fired` |
 //! | armed | begun | it is carried out before anything else, unless this arming has fired; then `check` is asked | the executor of the next epoch |
 //! | armed | its command fails | again with back-off, for an hour; then failed | whoever fires: `attempt`, `given_up` |
 //! | failed | | needs_operator, and nothing is undone: the state still lasts, and its locks are kept | the executor |
