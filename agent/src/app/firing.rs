@@ -62,7 +62,6 @@ impl Firing<'_> {
         &self,
         interrupts: &watch::Receiver<Interrupt>,
     ) -> Result<Option<ArmingLock>, LogError> {
-        self.arming.create()?;
         loop {
             if let Some(lock) = self.arming.try_lock()? {
                 return Ok(Some(lock));

@@ -69,8 +69,12 @@ pub async fn watch(folder: &Path, epoch: u32, step: usize) -> Result<(), Executo
         epoch,
         why: &why,
     };
-    let Some(mut lock) = firing.lock(&interrupts).await.map_err(std::io::Error::other)? else {
-        return Ok(());
+    let mut lock = match firing.lock(&interrupts).await {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Ok(()),
+        // A run that is tried by hand takes its folder away when it has ended.
+        Err(_) if !folder.path().exists() => return Ok(()),
+        Err(error) => return Err(std::io::Error::other(error).into()),
     };
     // Under the lock: whatever the executor has recorded since stands in the journal.
     if armed(&folder, &plan, epoch, step).is_none() {

@@ -407,4 +407,15 @@ fn the_example_of_the_guide_does_what_it_says() {
     let report = host.wait_for("good", &["failed", "succeeded", "needs_operator"]);
     assert!(report["phase"] == "succeeded" && !folder.join("hold").exists(), "{report}");
     assert_eq!(fs::read_to_string(folder.join("copy")).expect("the copy"), "x");
+    // By hand as well, and nothing is said of a folder that is gone.
+    let params = host.path("params.json");
+    fs::write(&params, json!({"folder": folder}).to_string()).expect("the parameters");
+    let (task, params) = (host.path("tasks/quiet-copy").display().to_string(), params.display().to_string());
+    let words = ["task", "try", &task, "--params", &params];
+    let (status, said) = host.hostler(&words);
+    assert!(status == 0 && !said.contains("cannot"), "{said}");
+    fs::remove_file(folder.join("data")).expect("the data");
+    let (status, said) = host.hostler(&words);
+    assert!(status == 10 && said.contains("guard let-go of step copy has fired"), "{said}");
+    assert!(!said.contains("cannot open") && !folder.join("hold").exists(), "{said}");
 }

@@ -262,6 +262,7 @@ impl Executor<'_> {
             why,
         };
         let begun = clock::since_boot();
+        firing.arming.create().map_err(io::Error::other)?;
         let Some(mut lock) = firing.lock(&self.interrupts).await.map_err(io::Error::other)? else {
             return Ok(Event::Interrupted { act, spent_ms: 0 });
         };
