@@ -161,7 +161,7 @@ fn numbers_from_outside_are_added_with_care() {
         "store/watch.rs",
         "store/budget.rs",
         "vault/wire.rs",
-        "vault/keeper.rs",
+        "vault/keeper/mod.rs",
         "vault/keeper/children.rs",
         "vault/renewal.rs",
         "vault/secrets.rs",

@@ -9,27 +9,7 @@ export LC_ALL=C DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1
 
 STATE=${HOSTLER_UPGRADE_STATES:-/var/lib/hostler-upgrade}/${HOSTLER_RUN:?the agent sets HOSTLER_RUN}
 
-# Says one line to the fleet.
-say() {
-    text=$(printf '%s' "$*" | tr -c '[:print:]' ' ' | cut -c1-500 | sed 's/[\\"]/\\&/g')
-    printf '{"message": "%s"}\n' "$text" >>"${HOSTLER_REPORT:-/dev/null}"
-    printf '%s\n' "$*" >&2
-}
-
-die() {
-    say "$*"
-    exit 1
-}
-
-# Writes one line to a file of this run's state, on the disk before anything else happens.
-record() {
-    printf '%s\n' "$2" >"$STATE/$1.tmp"
-    sync "$STATE/$1.tmp"
-    mv "$STATE/$1.tmp" "$STATE/$1"
-    sync "$STATE"
-}
-
-recorded() { [ -f "$STATE/$1" ] && cat "$STATE/$1"; }
+. ./task.sh
 
 if command -v dpkg-query >/dev/null && dpkg-query -W hostler >/dev/null 2>&1; then
     installed() { dpkg-query -W -f '${Version}\n' hostler; }

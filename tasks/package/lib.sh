@@ -15,34 +15,11 @@ export NEEDRESTART_SUSPEND=1 APT_LISTCHANGES_FRONTEND=none
 STATES=${HOSTLER_PACKAGE_STATES:-/var/lib/hostler-package}
 STATE=$STATES/${HOSTLER_RUN:?the agent sets HOSTLER_RUN}
 
-# Says one line to the fleet.
-say() {
-    text=$(printf '%s' "$*" | tr -c '[:print:]' ' ' | cut -c1-500 | sed 's/[\\"]/\\&/g')
-    printf '{"message": "%s"}\n' "$text" >>"${HOSTLER_REPORT:-/dev/null}"
-    printf '%s\n' "$*" >&2
-}
-
-die() {
-    say "$*"
-    exit 1
-}
+. ./task.sh
 
 # Ends this script unless root's /etc/hostler/tasks.yml admits the package. What it prints is the reason.
 admitted() {
     why=$(${HOSTLER_GUARD:-/usr/bin/hostler guard} package "$1" 2>&1) || { say "$why"; exit 2; }
-}
-
-# Writes one line to a file of this run's state, on the disk before anything else happens.
-record() {
-    mkdir -p "$STATE"
-    printf '%s\n' "$2" >"$STATE/$1.tmp"
-    sync "$STATE/$1.tmp"
-    mv "$STATE/$1.tmp" "$STATE/$1"
-    sync "$STATE" "$STATES"
-}
-
-recorded() {
-    [ -f "$STATE/$1" ] && cat "$STATE/$1"
 }
 
 # The states of the newest 50 runs are enough: their names sort by time.

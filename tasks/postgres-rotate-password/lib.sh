@@ -14,12 +14,7 @@ database=$2
 socket=$3
 port=$4
 
-# Says one line to the fleet.
-say() {
-    text=$(printf '%s' "$*" | tr -c '[:print:]' ' ' | cut -c1-500 | sed 's/[\\"]/\\&/g')
-    printf '{"message": "%s"}\n' "$text" >>"${HOSTLER_REPORT:-/dev/null}"
-    printf '%s\n' "$*" >&2
-}
+. ./task.sh
 
 # psql as the database's own administrator, by the socket.
 admin() {

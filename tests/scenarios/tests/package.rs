@@ -8,16 +8,26 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use hostler::catalog::{Catalog, Loaded, trust::OwnerRule};
 use hostler::domain::task::Work;
 use hostler::domain::template::{Context, Template, render};
+use hostler_testkit::install_shipped;
 use serde_json::{Value, json};
 
 const RUN: &str = "01JD8000000000000000000001";
 
 fn installed(name: &str) -> Loaded {
-    let tasks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tasks").canonicalize().unwrap();
+    // The tests of this file share one folder, below the build's.
+    static TASKS: LazyLock<PathBuf> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shipped-tasks");
+        for name in ["hello", "package", "hostler-upgrade"] {
+            install_shipped(name, &folder.join(name));
+        }
+        folder.canonicalize().unwrap()
+    });
+    let tasks = TASKS.clone();
     Catalog::load(&[tasks], OwnerRule::of_process()).get(name).unwrap().clone()
 }
 

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Consul, ROLE_ID, SECRET_ID, Vault, eventually, request};
+use crate::{Consul, ROLE_ID, SECRET_ID, Vault, eventually, request, shipped_task};
 
 /// How long anything that an agent does at once may take on a slow machine.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -185,21 +185,14 @@ impl Host {
     /// Installs a task as it is shipped, with `policy` in place of `/etc/hostler/tasks.yml`.
     pub fn shipped(&self, name: &str, policy: &str) {
         let guard = self.guard(policy);
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tasks").join(name);
-        let text = |path: &Path| fs::read_to_string(path).expect("a file of the task");
-        let mut scripts = Vec::new();
-        for entry in fs::read_dir(&from).expect("the task").flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name != "task.yml" {
-                scripts.push((
-                    name,
-                    text(&entry.path()).replace("${HOSTLER_GUARD:-/usr/bin/hostler guard}", &guard),
-                ));
-            }
-        }
+        let mut files = shipped_task(name);
+        let yaml = files.remove("task.yml").expect("a task");
+        files
+            .values_mut()
+            .for_each(|text| *text = text.replace("${HOSTLER_GUARD:-/usr/bin/hostler guard}", &guard));
         let scripts: Vec<(&str, &str)> =
-            scripts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-        self.task(name, &text(&from.join("task.yml")), &scripts);
+            files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        self.task(name, &yaml, &scripts);
     }
 
     /// What the scripts of shipped tasks call for what they may touch, with `policy` in place of

@@ -14,6 +14,7 @@ mod hurry;
 mod postgres;
 mod prometheus;
 mod proxy;
+mod shipped;
 mod tls;
 mod vault;
 
@@ -31,6 +32,7 @@ pub use hurry::TimeWarp;
 pub use postgres::Postgres;
 pub use prometheus::{Prometheus, promtool};
 pub use proxy::Proxy;
+pub use shipped::{install_shipped, shipped_task};
 pub use tls::Certificates;
 pub use vault::{Asked, FaultMode, Held, ROLE_ID, SECRET_ID, Vault};
 

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hostler_testkit::{Host, ROLE_ID, SECRET_ID, Vault, eventually};
+use hostler_testkit::{Host, ROLE_ID, SECRET_ID, Vault, eventually, shipped_task};
 use serde_json::{Value, json};
 
 use crate::support::depot::Depot;
@@ -18,27 +18,20 @@ const LONG: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// Installs a task, with more lines of its file.
 fn install(host: &Host, depot: &Depot, name: &str, more: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
-    let read = |path: &Path| fs::read_to_string(path).unwrap();
-    let yaml = read(&folder.join("task.yml")).replace("initial: 2m, max_delay: 15m", "initial: 1s");
+    let mut files = shipped_task(name);
+    let yaml = files.remove("task.yml").unwrap().replace("initial: 2m, max_delay: 15m", "initial: 1s");
     let program = depot.path("program").display().to_string();
     let commands = depot.path("commands").display().to_string();
     let all = depot.path("");
     let guard = host.guard(&format!("places: {{backup: [{0}], restore: [{0}]}}\n", all.display()));
-    let scripts: Vec<(String, String)> = fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| !path.ends_with("task.yml"))
-        .map(|path| {
-            let text = read(&path)
-                .replace("${HOSTLER_DEPOT:-hostler-depot}", &program)
-                .replace("${HOSTLER_GUARD:-/usr/bin/hostler guard}", &format!("\"{guard}\""))
-                .replace("${HOSTLER_DEPOT_COMMANDS:-/etc/hostler/depot.d}", &commands);
-            (path.file_name().unwrap().to_str().unwrap().to_owned(), text)
-        })
-        .collect();
+    for text in files.values_mut() {
+        *text = text
+            .replace("${HOSTLER_DEPOT:-hostler-depot}", &program)
+            .replace("${HOSTLER_GUARD:-/usr/bin/hostler guard}", &format!("\"{guard}\""))
+            .replace("${HOSTLER_DEPOT_COMMANDS:-/etc/hostler/depot.d}", &commands);
+    }
     let scripts: Vec<(&str, &str)> =
-        scripts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     host.task(name, &format!("{yaml}{more}"), &scripts);
 }
 

@@ -1,13 +1,14 @@
 //! The tasks `depot-backup` and `depot-restore`: their scripts, run as the agent runs them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::depot::{Depot, Ended, ended};
 use crate::support::servers::{Moto, Strict};
 
 fn script(depot: &Depot, task: &str, script: &str, arguments: &[&str]) -> Ended {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(task);
+    let folder = depot.path("tasks").join(task);
+    hostler_testkit::install_shipped(task, &folder);
     let mut command: Command = depot.program(&folder.join(script), arguments);
     command
         .current_dir(&folder)

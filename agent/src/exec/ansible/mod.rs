@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 pub const PROGRAM: &str = "ansible-playbook";
 
 /// The plugin that turns Ansible's tasks into the step's progress.
-const CALLBACK: &str = include_str!("ansible/hostler_report.py");
+const CALLBACK: &str = include_str!("hostler_report.py");
 
 /// Its name.
 const CALLBACK_NAME: &str = "hostler_report";
