@@ -1,4 +1,7 @@
 //! What agents that have nothing to do need, beside `consul watch`: all measured in the same minute.
+//!
+//! Memory is judged by what is the agent's own: anonymous pages, and PSS. RSS also counts mapped pages of the program,
+//! which the kernel drops when it needs memory; it is shown beside them.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -6,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use hostler_testkit::{Consul, Host};
 
-/// Orders that are done on each host.
-const ORDERS: [usize; 3] = [1, 100, 1000];
+/// Orders that are done on each host, and how many MiB its agent may have: anonymous, and PSS.
+const ORDERS: [(usize, f64, f64); 3] = [(1, 1.5, 4.0), (100, 5.0, f64::INFINITY), (1000, 5.0, f64::INFINITY)];
 
 /// What has been used so far, all threads.
 #[derive(Default)]
@@ -18,10 +21,13 @@ struct Used {
 
 /// Measures and prints.
 pub(crate) fn measure(consul: &Consul, seconds: u64) {
-    let mut hosts: Vec<Host> = ORDERS.iter().map(|count| busy(consul, *count)).collect();
+    let mut hosts: Vec<Host> = ORDERS.iter().map(|(count, ..)| busy(consul, *count)).collect();
     for host in &mut hosts {
         host.stop();
-        host.start();
+        // On a host there is one agent: PSS would share the pages of the program among the agents here.
+        let program = host.path("program");
+        fs::copy(hostler_testkit::program(), &program).expect("a copy of the program");
+        host.start_with(&program);
     }
     let mut watch = Command::new("consul")
         .args(["watch", &format!("-http-addr=127.0.0.1:{}", consul.port())])
@@ -32,30 +38,41 @@ pub(crate) fn measure(consul: &Consul, seconds: u64) {
         .expect("consul watch");
     std::thread::sleep(Duration::from_secs(10));
     let mut rows: Vec<(String, u32)> = vec![("consul watch".into(), watch.id())];
-    for (host, count) in hosts.iter().zip(ORDERS) {
+    for (host, (count, ..)) in hosts.iter().zip(ORDERS) {
         rows.push((format!("hostler, {count} orders done"), host.agent_pid().expect("an agent")));
     }
+    let bounds = std::iter::once(None).chain(ORDERS.iter().map(Some));
     let before: Vec<Used> = rows.iter().map(|(_, pid)| used(*pid)).collect();
     let begun = Instant::now();
     std::thread::sleep(Duration::from_secs(seconds));
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
     println!("\nidle for {seconds} s:");
     println!(
-        "{:<28} {:>9} {:>9} {:>10} {:>8} {:>11} {:>13}",
-        "", "RSS MiB", "PSS MiB", "anon. MiB", "threads", "CPU ms/min", "switches/min"
+        "{:<28} {:>10} {:>9} {:>9} {:>8} {:>11} {:>13}",
+        "", "anon. MiB", "PSS MiB", "RSS MiB", "threads", "CPU ms/min", "switches/min"
     );
-    for ((name, pid), before) in rows.iter().zip(before) {
+    let mut exceeded = Vec::new();
+    for (((name, pid), before), bound) in rows.iter().zip(before).zip(bounds) {
         let after = used(*pid);
         let mib = |field| rollup(*pid, field) / 1024.0;
         println!(
-            "{name:<28} {:>9.2} {:>9.2} {:>10.2} {:>8} {:>11.1} {:>13.0}",
-            mib("Rss:"),
-            mib("Pss:"),
+            "{name:<28} {:>10.2} {:>9.2} {:>9.2} {:>8} {:>11.1} {:>13.0}",
             mib("Anonymous:"),
+            mib("Pss:"),
+            mib("Rss:"),
             threads(*pid).len(),
             (after.cpu_ms - before.cpu_ms) / minutes,
             after.switches.saturating_sub(before.switches) as f64 / minutes
         );
+        if let Some((_, anonymous, pss)) = bound {
+            let bounds = [("Anonymous:", *anonymous), ("Pss:", *pss)];
+            let over = bounds.into_iter().filter(|(field, most)| mib(field) > *most);
+            exceeded.extend(over.map(|(field, most)| format!("{name}: {field} at most {most} MiB")));
+        }
+    }
+    match exceeded.as_slice() {
+        [] => println!("memory: within its bounds"),
+        _ => println!("memory: above its bounds: {}", exceeded.join("; ")),
     }
     drop(watch.kill());
     drop(watch.wait());
