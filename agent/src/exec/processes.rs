@@ -6,19 +6,21 @@
 //! and `hostler check` says so. The executor itself, to which its orphans are given, goes by descent alone.
 //! A process is its pid and its start time: a pid alone may by now be somebody else's.
 //!
-//! The search fails closed. Only what the kernel says does not exist (ENOENT, ESRCH) counts as ended; everything else,
-//! such as too many open files or a `/proc` that does not show this process either, is an error, and nothing may start
-//! on it.
+//! The search fails closed. Only what the kernel says does not exist (ENOENT, ESRCH: `ProcError::NotFound`) counts as
+//! ended; everything else, such as too many open files or a `/proc` that does not show this process either, is an error,
+//! and nothing may start on it. All that is read of a process is read through one descriptor of its folder, which is never
+//! that of a later process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use procfs::process::{Process as ProcFolder, Stat, all_processes_with_root};
+use procfs::{FromRead, ProcError, ProcResult};
 
 use crate::domain::ids::RunId;
 
@@ -134,12 +136,9 @@ impl ProcessSelector {
         process: &Process,
         variable: &str,
     ) -> io::Result<bool> {
-        let path = self.proc.join(process.id.pid.to_string()).join("environ");
-        match gone_is_none(fs::read(&path), &path) {
-            Ok(bytes) => {
-                let bytes = bytes.unwrap_or_default();
-                Ok(bytes.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes()))
-            }
+        // Not `environ()`: of two variables of one name it has the last one only.
+        match read_file(&self.proc, process.id.pid, "environ") {
+            Ok(bytes) => Ok(bytes.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())),
             // The environment of another user's process may be closed to this one.
             Err(error)
                 if error.kind() == io::ErrorKind::PermissionDenied && !self.may_be_ours(all, process) =>
@@ -282,16 +281,34 @@ fn about(path: &Path, why: &dyn std::fmt::Display) -> io::Error {
 }
 
 /// `None` where the kernel says that there is no such process.
-fn gone_is_none<T>(read: io::Result<T>, path: &Path) -> io::Result<Option<T>> {
+fn gone_is_none<T>(read: ProcResult<T>) -> io::Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound || is(&error, Errno::ESRCH) => Ok(None),
-        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+        // With the path of what does not exist: a listing of all that breaks off has none.
+        Err(ProcError::NotFound(Some(_))) => Ok(None),
+        Err(error @ ProcError::PermissionDenied(_)) => {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, error.to_string()))
+        }
+        Err(error) => Err(io::Error::other(error)),
     }
 }
 
-fn is(error: &io::Error, errno: Errno) -> bool {
-    error.raw_os_error() == Some(errno as i32)
+/// The bytes of a file, which need not be text.
+struct Bytes(Vec<u8>);
+
+impl FromRead for Bytes {
+    fn from_read<R: Read>(mut reader: R) -> ProcResult<Self> {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// What a file in the folder of a process holds; nothing where there is no such process.
+fn read_file(proc: &Path, pid: u32, file: &str) -> io::Result<Vec<u8>> {
+    let folder = ProcFolder::new_with_root(proc.join(pid.to_string()));
+    let read = gone_is_none(folder.and_then(|folder| folder.read(file)))?;
+    Ok(read.map(|Bytes(bytes)| bytes).unwrap_or_default())
 }
 
 /// Sends a signal, if the pid still is that process.
@@ -310,14 +327,25 @@ pub fn send(id: ProcessId, signal: Signal) {
 /// # Errors
 /// Where the kernel does not say.
 pub fn process(pid: u32) -> io::Result<Option<Process>> {
-    process_in(Path::new(PROC), pid)
+    process_of(ProcFolder::new_with_root(Path::new(PROC).join(pid.to_string())))
 }
 
-fn process_in(proc: &Path, pid: u32) -> io::Result<Option<Process>> {
-    let path = proc.join(pid.to_string()).join("stat");
-    let Some(stat) = gone_is_none(fs::read(&path), &path)? else { return Ok(None) };
-    let process = parse(&String::from_utf8_lossy(&stat));
-    process.map(Some).ok_or_else(|| about(&path, &"it is not what the kernel writes"))
+fn process_of(folder: ProcResult<ProcFolder>) -> io::Result<Option<Process>> {
+    let Some(stat) = gone_is_none(folder.and_then(|folder| folder.stat()))? else { return Ok(None) };
+    Process::of(stat).map(Some)
+}
+
+impl Process {
+    fn of(stat: Stat) -> io::Result<Self> {
+        let number = |number: i32| u32::try_from(number).map_err(io::Error::other);
+        Ok(Self {
+            id: ProcessId { pid: number(stat.pid)?, start: stat.starttime },
+            parent: number(stat.ppid)?,
+            session: number(stat.session)?,
+            zombie: matches!(stat.state, 'Z' | 'X'),
+            name: stat.comm,
+        })
+    }
 }
 
 /// This process.
@@ -326,27 +354,12 @@ pub fn myself() -> ProcessId {
     process(pid).ok().flatten().map_or(ProcessId { pid, start: 0 }, |process| process.id)
 }
 
-fn parse(stat: &str) -> Option<Process> {
-    // The name stands in brackets and may hold anything, brackets and blanks too.
-    let (pid, rest) = stat.split_once(" (")?;
-    let (name, rest) = rest.rsplit_once(") ")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    Some(Process {
-        id: ProcessId { pid: pid.parse().ok()?, start: fields.get(19)?.parse().ok()? },
-        name: name.to_owned(),
-        parent: fields.get(1)?.parse().ok()?,
-        session: fields.get(3)?.parse().ok()?,
-        zombie: matches!(*fields.first()?, "Z" | "X"),
-    })
-}
-
 /// All processes of the host.
 fn all(proc: &Path) -> io::Result<BTreeMap<u32, Process>> {
     let mut all = BTreeMap::new();
-    for entry in fs::read_dir(proc).map_err(|error| about(proc, &error))? {
-        let name = entry.map_err(|error| about(proc, &error))?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        all.extend(process_in(proc, pid)?.map(|process| (pid, process)));
+    // One that is not there at all shows nobody, which is no word on any process.
+    for folder in all_processes_with_root(proc).map_err(|error| about(proc, &error))? {
+        all.extend(process_of(folder)?.map(|process| (process.id.pid, process)));
     }
     // Whatever is shown there are not the processes of this host, or not all.
     if !all.contains_key(&std::process::id()) {
@@ -356,8 +369,8 @@ fn all(proc: &Path) -> io::Result<BTreeMap<u32, Process>> {
 }
 
 fn in_unit(proc: &Path, pid: u32, unit: &str) -> io::Result<bool> {
-    let path = proc.join(pid.to_string()).join("cgroup");
-    let cgroups = gone_is_none(fs::read(&path), &path)?.unwrap_or_default();
+    // Not `cgroups()`: the names are bytes, and somebody else's odd one is no reason to start nothing.
+    let cgroups = read_file(proc, pid, "cgroup")?;
     let cgroups = String::from_utf8_lossy(&cgroups);
     Ok(cgroups.lines().any(|line| line.ends_with(unit) || line.contains(&format!("{unit}/"))))
 }
@@ -370,11 +383,28 @@ mod tests {
 
     #[test]
     fn a_hostile_name_does_not_confuse_the_reader() {
-        let stat = "7 (a) S 1 (b) R 5 6 7 0 -1 1 2 3 4 5 6 7 8 9 10 11 12 13 4242 99";
-        let process = parse(stat).unwrap();
+        let parse =
+            |stat: &str| Stat::from_read(stat.as_bytes()).map_err(io::Error::other).and_then(Process::of);
+        let process = parse(&stat(7, "a) S 1 (b", 5, 7, 4242)).unwrap();
         assert_eq!((process.name.as_str(), process.parent, process.session), ("a) S 1 (b", 5, 7));
         assert_eq!(process.id, ProcessId { pid: 7, start: 4242 });
-        assert!(parse("").is_none() && parse("7 (a) S").is_none());
+        assert!(parse("").is_err() && parse("7 (a) S").is_err());
+    }
+
+    /// A line as the kernel writes it.
+    fn stat(pid: u32, name: &str, parent: u32, session: u32, start: u64) -> String {
+        let rest = "9 ".repeat(30);
+        format!("{pid} ({name}) S {parent} 1 {session} 0 -1 1 2 3 4 5 6 7 8 9 10 11 12 13 {start} {rest}\n")
+    }
+
+    #[test]
+    fn one_that_ends_while_it_is_looked_at_has_ended() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let folder = ProcFolder::new_with_root(Path::new(PROC).join(child.id().to_string())).unwrap();
+        assert_eq!(Process::of(folder.stat().unwrap()).unwrap().id.pid, child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(process_of(Ok(folder)).unwrap().is_none());
     }
 
     #[test]
@@ -400,9 +430,7 @@ mod tests {
         fn put(&self, pid: u32, parent: u32, session: u32, start: u64, environ: &str) {
             let dir = self.0.path().join(pid.to_string());
             fs::create_dir(&dir).unwrap();
-            let stat =
-                format!("{pid} (x) S {parent} 1 {session} 0 -1 1 2 3 4 5 6 7 8 9 10 11 12 13 {start} 9");
-            fs::write(dir.join("stat"), stat).unwrap();
+            fs::write(dir.join("stat"), stat(pid, "x", parent, session, start)).unwrap();
             fs::write(dir.join("environ"), environ).unwrap();
             fs::write(dir.join("cgroup"), "0::/user.slice\n").unwrap();
         }

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{major, minor};
+use procfs::process::MountInfo;
 
 use super::user::User;
 use crate::domain::ids::RunId;
@@ -43,31 +44,31 @@ pub fn folder(runtime: &Path, run: RunId) -> PathBuf {
 
 /// What the secrets lie on now.
 pub fn kind(runtime: &Path) -> Kind {
+    if mounts(runtime).iter().any(never_swapped) { Kind::NeverSwapped } else { Kind::Plain }
+}
+
+/// The mounts of the file system that the secrets lie on; none where they cannot be told.
+fn mounts(runtime: &Path) -> Vec<MountInfo> {
     // The device tells, and not the path, which may be reached through a link or be written otherwise in mountinfo.
-    let Ok(device) = fs::metadata(place(runtime)).map(|place| place.dev()) else { return Kind::Plain };
+    let Ok(device) = fs::metadata(place(runtime)).map(|place| place.dev()) else { return Vec::new() };
     let device = format!("{}:{}", major(device), minor(device));
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    if never_swapped(&mounts, &device) { Kind::NeverSwapped } else { Kind::Plain }
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    read(&mounts).filter(|mount| mount.majmin == device).collect()
 }
 
-/// A line of mountinfo: id, parent, device, root, mount point, options, …, `-`, type, source, options.
-fn never_swapped(mounts: &str, device: &str) -> bool {
-    mounts.lines().any(|line| {
-        let Some((before, behind)) = line.split_once(" - ") else { return false };
-        let mut words = behind.split(' ');
-        let (kind, options) = (words.next(), words.nth(1).unwrap_or_default());
-        before.split(' ').nth(2) == Some(device)
-            && (kind == Some("ramfs") || (kind == Some("tmpfs") && options.split(',').any(|o| o == "noswap")))
-    })
+/// The lines of mountinfo that can be read: another one, whose name need not be text, hides none of ours.
+fn read(mounts: &[u8]) -> impl Iterator<Item = MountInfo> {
+    let lines = mounts.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| MountInfo::from_line(&String::from_utf8_lossy(line)).ok())
 }
 
-/// Whether what is mounted there is mounted so that nothing in it can be started.
-fn is_without_programs(mounts: &str, point: &str) -> bool {
-    mounts.lines().any(|line| {
-        let mut words = line.split(' ').skip(4);
-        words.next() == Some(point)
-            && words.next().is_some_and(|options| options.split(',').any(|o| o == "noexec"))
-    })
+fn never_swapped(mount: &MountInfo) -> bool {
+    mount.fs_type == "ramfs" || (mount.fs_type == "tmpfs" && mount.super_options.contains_key("noswap"))
+}
+
+/// Whether it is mounted so that nothing in it can be started.
+fn is_without_programs(mount: &MountInfo) -> bool {
+    mount.mount_options.contains_key("noexec")
 }
 
 /// Takes a lock that nobody but this user can open, also where an earlier version made its file for everybody.
@@ -104,8 +105,7 @@ fn prepare(runtime: &Path) -> io::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     if kind(runtime) == Kind::NeverSwapped {
         // As an earlier version has mounted it.
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        if is_without_programs(&mounts, &place.to_string_lossy()) {
+        if mounts(runtime).iter().any(is_without_programs) {
             let again = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
             let remounted = mount(None::<&str>, &place, None::<&str>, again, None::<&str>);
             let _ =
@@ -232,21 +232,20 @@ mod tests {
 
     #[test]
     fn mounts_are_told_apart() {
-        let line = |kind: &str, options: &str| {
-            format!("36 35 0:32 / /run/a\\040b/secrets rw,nosuid shared:7 - {kind} hostler rw{options}\n")
+        let line = |mounted: &str, kind: &str, options: &str| {
+            let line = format!(
+                "36 35 0:32 / /run/a\\040b/secrets rw,nosuid{mounted} shared:7 - {kind} hostler rw{options}\n"
+            );
+            let others = [&b"35 1 0:30 / /home/\xff rw - fuse  rw\n"[..], b"half of a line\n"].concat();
+            let found: Vec<MountInfo> = read(&[&others, line.as_bytes()].concat()).collect();
+            found.into_iter().find(|mount| mount.majmin == "0:32").unwrap()
         };
-        assert!(never_swapped(&line("ramfs", ""), "0:32"));
-        assert!(never_swapped(&line("tmpfs", ",size=1m,noswap"), "0:32"));
-        assert!(!never_swapped(&line("tmpfs", ",size=1m"), "0:32"));
-        assert!(!never_swapped(&line("ramfs", ""), "0:3"));
-        assert!(!never_swapped("", "0:32"));
-        let noexec = line("ramfs", "")
-            .replace("rw,nosuid", "rw,nosuid,noexec")
-            .replace("/run/a\\040b/", "/run/hostler/");
-        assert!(is_without_programs(&noexec, "/run/hostler/secrets"));
-        assert!(!is_without_programs(&noexec, "/run/other"));
-        let plain = line("ramfs", ",noexec").replace("/run/a\\040b/", "/run/hostler/");
-        assert!(!is_without_programs(&plain, "/run/hostler/secrets"));
+        assert!(never_swapped(&line("", "ramfs", "")));
+        assert!(never_swapped(&line("", "tmpfs", ",size=1m,noswap")));
+        assert!(!never_swapped(&line("", "tmpfs", ",size=1m")));
+        assert!(!never_swapped(&line("", "ext4", ",noswap")));
+        assert!(is_without_programs(&line(",noexec", "ramfs", "")));
+        assert!(!is_without_programs(&line("", "ramfs", ",noexec")));
     }
 
     /// A second file system over the first would hide the secrets of running steps.

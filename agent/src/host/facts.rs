@@ -38,16 +38,15 @@ pub struct Process {
 
 /// This process (`proc(5)`); zeros where that cannot be read.
 pub fn process() -> Process {
-    // The kernel counts hundredths of a second for programs, whatever its own clock does.
-    const TICKS: f64 = 100.0;
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name may hold anything, and ends with the last parenthesis.
-    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
-    let resident = resident.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default();
-    Process { started: ticks(19) / TICKS, cpu: (ticks(11) + ticks(12)) / TICKS, resident: resident << 10 }
+    let Ok(stat) = procfs::process::Process::myself().and_then(|own| own.stat()) else {
+        return Process::default();
+    };
+    let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
+    Process {
+        started: seconds(stat.starttime),
+        cpu: seconds(stat.utime + stat.stime),
+        resident: stat.rss * procfs::page_size(),
+    }
 }
 
 /// The name of the host, as the kernel knows it.
