@@ -142,7 +142,7 @@ fn digest(folder: &Path, entries: &[Entry]) -> Result<String, DiskError> {
         hash.update((contents.len() as u64).to_be_bytes());
         hash.update(contents);
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// A file as it is now; it may have grown since it was listed.

@@ -87,8 +87,7 @@ impl InstructionHash {
 
 impl fmt::Display for InstructionHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("v1:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "v1:{}", hex::encode(self.0))
     }
 }
 
@@ -103,15 +102,9 @@ impl FromStr for InstructionHash {
 
     fn from_str(text: &str) -> Result<Self, BadIdentity> {
         let bad = || BadIdentity(text.chars().take(80).collect());
-        let hex = text.strip_prefix("v1:").ok_or_else(bad)?;
-        if hex.len() != 64 || !hex.is_ascii() {
-            return Err(bad());
-        }
+        let digits = text.strip_prefix("v1:").ok_or_else(bad)?;
         let mut bytes = [0; 32];
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            let pair = hex.get(2 * i..2 * i + 2).ok_or_else(bad)?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
-        }
+        hex::decode_to_slice(digits, &mut bytes).map_err(|_| bad())?;
         Ok(Self(bytes))
     }
 }

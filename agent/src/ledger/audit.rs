@@ -263,7 +263,7 @@ fn parse(path: &Path, line: usize, json: &str) -> Result<Line, AuditError> {
 }
 
 fn hash(json: &str) -> String {
-    Sha256::digest(json.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(json.as_bytes()))
 }
 
 #[cfg(test)]

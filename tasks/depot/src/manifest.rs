@@ -97,20 +97,11 @@ struct Sealed<'a> {
     sha256: &'a str,
 }
 
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 impl Manifest {
     /// The document to store.
     pub fn seal(&self) -> Result<Vec<u8>, String> {
         let inner = serde_json::value::to_raw_value(self).map_err(|error| error.to_string())?;
-        let sum = hex(&Sha256::digest(inner.get()));
+        let sum = hex::encode(Sha256::digest(inner.get()));
         serde_json::to_vec(&Sealed { manifest: &inner, sha256: &sum }).map_err(|error| error.to_string())
     }
 
@@ -120,7 +111,7 @@ impl Manifest {
         let sealed: Sealed<'_> = serde_json::from_slice(text).map_err(bad)?;
         // Whitespace is the one thing that JSON lets change without notice.
         let whole = 12 + sealed.manifest.get().len() + 11 + sealed.sha256.len() + 2;
-        if hex(&Sha256::digest(sealed.manifest.get())) != sealed.sha256 || whole != text.len() {
+        if hex::encode(Sha256::digest(sealed.manifest.get())) != sealed.sha256 || whole != text.len() {
             return Err("its manifest is not what was written: the sum differs".to_owned());
         }
         #[derive(Deserialize)]
@@ -188,7 +179,7 @@ pub(crate) mod tests {
             time: "2026-11-21T01:00:00Z".parse().unwrap(),
             parent: Some("hdb/sunday".to_owned()),
             size: 12,
-            sha256: hex(&Sha256::digest(b"hello world\n")),
+            sha256: hex::encode(Sha256::digest(b"hello world\n")),
             stored: Stored {
                 key: "hdb/monday/data.01J".to_owned(),
                 size: 12,

@@ -48,7 +48,7 @@ impl Name {
 
     /// The note that a backup which builds on this one is being stored.
     pub fn child(&self, child: &Name) -> String {
-        let mut sum = crate::manifest::hex(&Sha256::digest(child.as_str()));
+        let mut sum = hex::encode(Sha256::digest(child.as_str()));
         sum.truncate(20);
         self.data(&format!("{CHILD}{sum}"))
     }

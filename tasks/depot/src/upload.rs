@@ -258,7 +258,7 @@ fn described(
             size: taken.layout.size,
             parts: taken.layout.parts,
             block: request.sizes.block,
-            crc32c: crate::manifest::hex(&sums),
+            crc32c: hex::encode(sums),
             compression: request.recipe.level.map(|_| "zstd".to_owned()),
             encryption: (!request.recipe.recipients.is_empty()).then(|| "age".to_owned()),
             class: request.object_options.class.unwrap_or_else(|| "STANDARD".to_owned()),

@@ -332,7 +332,7 @@ fn p7_a_canary_is_found_nowhere() {
     let vault = Vault::start();
     let mut random = [0; 12];
     fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).expect("random bytes");
-    let core: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let core = hex::encode(random);
     let secret = format!("p'ä \"$w/<&\\+{core}=~end");
     vault.put("app/canary", json!({"value": secret}));
     let mut host = Host::on_vault("v8", &vault, "");
@@ -402,7 +402,7 @@ fn p7_no_piece_of_a_secret_shows_where_a_torrent_of_output_was_cut() {
 
 /// What gives the canary away, in whatever encoding; and the tokens.
 fn needles(core: &str) -> Vec<String> {
-    let hex: String = core.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex::encode(core.as_bytes());
     let mut all = vec![
         core.to_owned(),
         hex,

@@ -141,8 +141,8 @@ fn id(keys: &Keys, host: &Name) -> String {
     if keys.prefix() == DEFAULT_PREFIX {
         return service::name(host);
     }
-    let digest = Sha256::digest(keys.prefix().as_bytes());
-    let tenant: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex::encode(Sha256::digest(keys.prefix().as_bytes()));
+    let tenant = digest.get(..8).unwrap_or(&digest);
     // No name holds a colon.
     format!("{}:{tenant}", service::name(host))
 }

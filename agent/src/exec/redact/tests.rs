@@ -136,7 +136,7 @@ fn every_encoding_is_known() {
         "p%27%c3%a4+%22s%24w%2f%c3%b6%3cr%3ed%26%5c1%2b~".to_owned(),
         "'p'\\''ä \"s$w/ö<r>d&\\1+~'".to_owned(),
         "p\\'ä\\ \\\"s\\$w/ö\\<r\\>d\\&\\\\1+~".to_owned(),
-        secret.bytes().map(|byte| format!("{byte:02x}")).collect(),
+        hex::encode(secret),
     ];
     for text in table {
         let clean = redactor.text(&text);

@@ -376,7 +376,7 @@ fn digests(found: &[tree::Found]) -> BTreeMap<String, String> {
 }
 
 fn digest(value: &[u8]) -> String {
-    Sha256::digest(value).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(value))
 }
 
 impl Store for Dir {

@@ -261,7 +261,7 @@ impl Walk<'_> {
         let mut value = Vec::new();
         let file = File::from(file);
         (&file).take(MAX_VALUE as u64 + 1).read_to_end(&mut value)?;
-        let digest: String = Sha256::digest(&value).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex::encode(Sha256::digest(&value));
         let news = (!(self.counted)(key, &digest)).then(|| {
             // First who writes it, then when it was written: what came in between shows as another stamp.
             let file = OwnedFd::from(file);

@@ -5,7 +5,6 @@
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use crate::manifest::hex;
 use crate::name::Name;
 
 /// Longer names are told by their sum.
@@ -45,7 +44,8 @@ pub fn of_object(user: &str, object: &str) -> String {
         // Something relative must not be taken for the absolute path of the same letters.
         None => format!("%-/{}", object.split('/').map(escape).collect::<Vec<_>>().join("/")),
     };
-    let path = if path.len() > MAX_BYTES { format!("sha256-{}", hex(&Sha256::digest(object))) } else { path };
+    let path =
+        if path.len() > MAX_BYTES { format!("sha256-{}", hex::encode(Sha256::digest(object))) } else { path };
     format!("{}{path}/", of_user(user))
 }
 

@@ -19,7 +19,6 @@ use sha2::Sha256;
 use tokio::task::JoinHandle;
 
 use super::{Checksums, Store};
-use crate::manifest::hex;
 
 /// Less than this is hashed at once, sooner than a thread would have begun.
 const SMALL: usize = 64 * 1024;
@@ -127,7 +126,7 @@ impl Coming {
         let sha256 = match own {
             Some(Following { feed, sum }) => {
                 drop(feed);
-                sum.await.ok().map(|sum| hex(&sum))
+                sum.await.ok().map(hex::encode)
             }
             None => sha256,
         };
@@ -160,7 +159,7 @@ impl Contents {
         if self.sha256.is_none() && self.pieces.len() == 1 {
             return None;
         }
-        let hashed = || hex(&hash::<Sha256>(&self.pieces));
+        let hashed = || hex::encode(hash::<Sha256>(&self.pieces));
         Some(Signed(self.sha256.clone().unwrap_or_else(hashed)))
     }
 
@@ -191,7 +190,7 @@ impl Contents {
             return true;
         }
         let etag = etag.trim_matches('"');
-        etag.len() == 32 && etag.eq_ignore_ascii_case(&hex(&self.md5().await))
+        etag.len() == 32 && etag.eq_ignore_ascii_case(&hex::encode(self.md5().await))
     }
 }
 

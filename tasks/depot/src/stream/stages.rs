@@ -7,7 +7,6 @@ use age::stream::StreamWriter;
 use sha2::{Digest, Sha256};
 
 use super::cut::{Cutter, Layout};
-use crate::manifest::hex;
 
 /// Bytes moved at once: small enough for the cache of a core.
 const CHUNK: usize = 256 * 1024;
@@ -165,7 +164,7 @@ pub fn ingest(
     // The end of a stream is a success only if whoever wrote it says so; until then its last part is held back.
     sealed(size).map_err(StreamError::Source)?;
     let layout = stages.finish().map_err(StreamError::Sink)?;
-    Ok(IngestResult { size, sha256: hex(&sum.finalize()), layout })
+    Ok(IngestResult { size, sha256: hex::encode(sum.finalize()), layout })
 }
 
 /// Size and SHA-256 of a stream.
@@ -175,7 +174,7 @@ pub fn digest(source: &mut dyn Read, mut seen: impl FnMut(u64)) -> io::Result<(u
     let mut chunk = vec![0; CHUNK];
     loop {
         match source.read(&mut chunk) {
-            Ok(0) => return Ok((size, hex(&sum.finalize()))),
+            Ok(0) => return Ok((size, hex::encode(sum.finalize()))),
             Ok(count) => {
                 sum.update(chunk.get(..count).unwrap_or_default());
                 size += count as u64;
@@ -239,5 +238,5 @@ pub fn give_out(
         size += count as u64;
         seen(count as u64);
     }
-    Ok(Given { size, sha256: hex(&sum.finalize()) })
+    Ok(Given { size, sha256: hex::encode(sum.finalize()) })
 }

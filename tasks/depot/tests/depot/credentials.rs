@@ -79,14 +79,13 @@ fn credentials_come_from_the_instances_role_by_version_two_of_its_service() {
 fn shapes() -> Vec<String> {
     use base64::Engine;
     let engine = base64::engine::general_purpose::STANDARD_NO_PAD;
-    let hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
     let of = |text: &str| {
         // Somewhere in a longer text, base64 shows it in one of three ways; the ends depend on what is beside it.
         let shifted = (0..3).map(|at| {
             let text = engine.encode(format!("{}{text}", "x".repeat(at)));
             text[4..text.len() - 4].to_owned()
         });
-        shifted.chain([text.to_owned(), hex(text), text[..20].to_owned()]).collect::<Vec<_>>()
+        shifted.chain([text.to_owned(), hex::encode(text), text[..20].to_owned()]).collect::<Vec<_>>()
     };
     [KEY, TOKEN].iter().flat_map(|text| of(text)).collect()
 }
