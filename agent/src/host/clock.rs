@@ -60,7 +60,7 @@ pub fn new_run() -> RunId {
     RunId::new(millis, u128::from(random()) << 64 | u128::from(random()))
 }
 
-/// 64 random bits, good enough for jitter and ids.
+/// 64 random bits for ids. What is no secret and need not be unlike all others takes `fastrand`, which has 64 in all.
 pub fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The standard library seeds each of these from the system's source of randomness and counts on.
@@ -69,5 +69,5 @@ pub fn random() -> u64 {
 
 /// A random share of a span: from none of it to all.
 pub fn jitter(span: Duration) -> Duration {
-    span.mul_f64(random() as f64 / u64::MAX as f64)
+    span.mul_f64(fastrand::f64())
 }

@@ -25,7 +25,6 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -294,7 +293,7 @@ pub async fn watch(
                     Err(StoreError::TooLarge { place, action, why })
                 }
             });
-            let next = machine.on_response(answer, plainly, now(), chance());
+            let next = machine.on_response(answer, plainly, now(), fastrand::f64());
             sender.send_if_modified(|shown| {
                 shown.clone_from(machine.seen());
                 next.news
@@ -310,12 +309,6 @@ pub async fn watch(
             }
         }
     }
-}
-
-/// A number from 0 to 1 out of the standard library's random hash keys: good enough to spread a fleet.
-fn chance() -> f64 {
-    let bits = RandomState::new().hash_one(0_u8);
-    f64::from(u32::try_from(bits >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

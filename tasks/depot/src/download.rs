@@ -229,7 +229,7 @@ pub async fn sums(store: &Store, manifest: &Manifest, reading: &Reading, percent
     let some = all
         .into_iter()
         .enumerate()
-        .filter(|(at, _)| *at == 0 || *at == last || crate::store::random() * 100.0 < f64::from(percent))
+        .filter(|(at, _)| *at == 0 || *at == last || fastrand::f64() * 100.0 < f64::from(percent))
         .map(|(_, one)| one);
     let pool = BufferPool::new(reading.memory);
     let pool = &pool;

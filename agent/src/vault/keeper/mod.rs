@@ -14,9 +14,7 @@
 mod children;
 
 use std::collections::BTreeMap;
-use std::collections::hash_map::RandomState;
 use std::fs;
-use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -550,7 +548,5 @@ fn two_thirds(life: Duration) -> Duration {
 
 /// A tenth less or more, so that a fleet does not ask all at once.
 pub fn jittered(span: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish() % 2001;
-    let part = u32::try_from(random).unwrap_or(1000);
-    span.saturating_mul(part.saturating_add(9000)).checked_div(10_000).unwrap_or(span)
+    span.saturating_mul(fastrand::u32(9_000..=11_000)).checked_div(10_000).unwrap_or(span)
 }

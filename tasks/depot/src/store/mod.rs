@@ -227,7 +227,7 @@ impl Store {
                 return Err(Fault { text, ..fault });
             }
             self.retries.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(Patience::wait(n, random())).await;
+            tokio::time::sleep(Patience::wait(n, fastrand::f64())).await;
         }
         Err(Fault::transient("never tried"))
     }
@@ -239,9 +239,4 @@ impl Store {
             None => self.worked.load(Ordering::Relaxed) && std::env::var_os("AWS_ACCESS_KEY_ID").is_none(),
         }
     }
-}
-
-/// A number between 0 and 1 that differs between hosts and moments; nothing rests on how good it is.
-pub fn random() -> f64 {
-    f64::from(ulid::Ulid::generate().random() as u32) / f64::from(u32::MAX)
 }
