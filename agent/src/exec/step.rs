@@ -35,7 +35,7 @@ use super::program::{self, Exec};
 use super::user::User;
 use crate::domain::summary::{LEFT_BEHIND, LEFT_BEHIND_EACH};
 use crate::domain::text;
-use crate::host::clock;
+use crate::host::{allocator, clock};
 
 /// How long the pipe is read after the command has ended.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -188,6 +188,7 @@ pub async fn run(
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = vec![0; READ];
     let mut open = true;
+    let mut rests_at = Some(Instant::now() + allocator::IDLE_BEFORE_TRIM);
     let status = loop {
         // Each arm is cancel-safe: a read that is not chosen has read nothing, a wait can be waited again.
         tokio::select! {
@@ -195,6 +196,8 @@ pub async fn run(
             status = child.wait() => break status.map_err(StepError::Lost)?,
             read = pipe.read(&mut buffer), if open => {
                 open = keep(read, &buffer, output);
+                rests_at = Some(Instant::now() + allocator::IDLE_BEFORE_TRIM);
+                allocator::mark_active();
             }
             more = feed(&mut input, &mut written), if input.is_some() => if !more {
                 input = None;
@@ -239,9 +242,15 @@ pub async fn run(
                 if feedback.read() {
                     on_event(StepEvent::Reported(feedback));
                 }
+                // A step may take hours, in which this process does nothing but wait.
+                if rests_at.is_some_and(|at| at <= Instant::now()) {
+                    rests_at = None;
+                    allocator::trim();
+                }
             }
         }
     };
+    allocator::mark_active();
     let spent = clock::since_boot().saturating_sub(began);
     let drained = Instant::now() + DRAIN;
     while open {
