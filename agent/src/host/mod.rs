@@ -5,6 +5,7 @@ pub mod clock;
 pub mod crash;
 pub mod disk;
 pub mod facts;
+pub mod http;
 pub mod journald;
 pub mod log;
 pub mod logging;

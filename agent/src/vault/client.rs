@@ -3,18 +3,19 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Certificate, Identity, Method, StatusCode, redirect};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::settings::Server;
 use super::wire::{self, Verdict};
 use crate::domain::secret::{LONGEST, Secret};
-use crate::host::tls::{self as host_tls, explained};
+use crate::host::http::{self, TlsFiles};
+use crate::host::tls::explained;
 
 /// The largest answer, in bytes: a value has at most 1 MiB, and JSON may write six bytes for one of it.
 const MAX_BODY: usize = 8 << 20;
@@ -147,28 +148,15 @@ impl Client {
     /// Makes a client; connects to nothing yet. Reads the certificates that the settings name.
     pub fn new(server: Server) -> Result<Self, VaultError> {
         let failed = |why: String| VaultError::Local(format!("cannot set up the client for Vault: {why}"));
-        let builder = reqwest::Client::builder()
-            .user_agent(concat!("hostler/", env!("CARGO_PKG_VERSION")))
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .retry(reqwest::retry::never())
+        let client = server.client.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
+        let files = TlsFiles { ca_file: server.ca_file.as_deref(), client, verify: server.verify };
+        let uses_tls = server.addresses().any(|address| address.starts_with("https:"));
+        let builder = http::client(uses_tls.then_some(files))
+            .map_err(|error| VaultError::Local(error.to_string()))?
             .connect_timeout(CONNECT)
             .timeout(REQUEST)
             .pool_max_idle_per_host(1)
-            .pool_idle_timeout(IDLE_FOR)
-            .http1_only();
-        let builder = if server.addresses().any(|address| address.starts_with("https:")) {
-            tls(builder, &server)?
-        } else {
-            // Without TLS nothing must be paid for it: the system's authorities alone are half a megabyte.
-            let provider = rustls::crypto::ring::default_provider();
-            let none = rustls::ClientConfig::builder_with_provider(provider.into())
-                .with_safe_default_protocol_versions()
-                .map_err(|error| failed(error.to_string()))?
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-            builder.tls_backend_preconfigured(none)
-        };
+            .pool_idle_timeout(IDLE_FOR);
         let client = builder.build().map_err(|error| failed(innermost(&error)))?;
         Ok(Self { client, server })
     }
@@ -343,36 +331,4 @@ fn innermost(error: &reqwest::Error) -> String {
         explained(&inner.to_string(), "vault")
     };
     crate::domain::text::head(&text.replace(['\n', '\r'], " "), 200)
-}
-
-fn tls(mut builder: reqwest::ClientBuilder, server: &Server) -> Result<reqwest::ClientBuilder, VaultError> {
-    // An error only says that the process has one already, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let bad = |path: &Path, what: &str| {
-        VaultError::Local(format!("{} does not hold {what} in PEM form", path.display()))
-    };
-    if let Some(path) = &server.ca_file {
-        let what = "certificates";
-        let authorities = Certificate::from_pem_bundle(&pem(path)?).map_err(|_| bad(path, what))?;
-        if authorities.is_empty() {
-            return Err(bad(path, what));
-        }
-        builder = builder.tls_certs_only(authorities);
-    }
-    if let Some((cert, key)) = &server.client {
-        let mut both = pem(key)?;
-        both.push(b'\n');
-        both.extend_from_slice(&pem(cert)?);
-        let identity =
-            Identity::from_pem(&both).map_err(|_| bad(cert, "a certificate that goes with its key"))?;
-        builder = builder.identity(identity);
-    }
-    if !server.verify {
-        builder = builder.tls_danger_accept_invalid_certs(true);
-    }
-    Ok(builder)
-}
-
-fn pem(path: &Path) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-    host_tls::pem(path).map_err(|error| VaultError::Local(format!("cannot read {}: {error}", path.display())))
 }

@@ -13,11 +13,11 @@ mod settings;
 mod token;
 mod wire;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Identity, Method, Response, redirect};
+use reqwest::{Client, Method, Response};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -26,7 +26,8 @@ use self::token::Token;
 use self::wire::Verdict;
 use super::{Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, StoreFuture, When, bad_key, bad_prefix};
 use crate::domain::secret::Secret;
-use crate::host::tls as host_tls;
+use crate::host::http::{self, TlsFiles};
+use crate::host::tls::explained;
 
 pub use self::settings::{Address, BadConsulSettings, ClientCert, ConsulSettings, PartialConsul, Timeouts};
 
@@ -228,7 +229,7 @@ impl Consul {
         }
         StoreError::Unreachable {
             place: self.place.clone(),
-            why: host_tls::explained(&wire::message(inner.to_string().as_bytes()), "consul"),
+            why: explained(&wire::message(inner.to_string().as_bytes()), "consul"),
         }
     }
 
@@ -436,67 +437,23 @@ fn client(settings: &ConsulSettings) -> Result<Client, BadConsulSettings> {
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         BadConsulSettings::Client(why)
     };
-    let mut builder = Client::builder()
-        .user_agent(concat!("hostler/", env!("CARGO_PKG_VERSION")))
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .retry(reqwest::retry::never())
+    let client = settings.client.as_ref().map(|client| (client.cert.as_path(), client.key.as_path()));
+    let files = TlsFiles { ca_file: settings.ca_file.as_deref(), client, verify: settings.verify };
+    let uses_tls = matches!(settings.address, Address::Tcp { tls: true, .. });
+    let mut builder = http::client(uses_tls.then_some(files))?
         .connect_timeout(settings.timeouts.connect)
         .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .pool_idle_timeout(IDLE_FOR)
-        .http1_only();
-    match &settings.address {
-        Address::Unix(path) => builder = builder.unix_socket(path.clone()),
-        Address::Tcp { tls: false, .. } => {}
-        Address::Tcp { tls: true, .. } => return tls(builder, settings)?.build().map_err(failed),
+        .pool_idle_timeout(IDLE_FOR);
+    if let Address::Unix(path) = &settings.address {
+        builder = builder.unix_socket(path.clone());
     }
-    // Without TLS nothing must be paid for it: the system's authorities alone are half a megabyte.
-    let provider = rustls::crypto::ring::default_provider();
-    let none = rustls::ClientConfig::builder_with_provider(provider.into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| BadConsulSettings::Client(error.to_string()))?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    builder.tls_backend_preconfigured(none).build().map_err(failed)
-}
-
-fn tls(
-    mut builder: reqwest::ClientBuilder,
-    settings: &ConsulSettings,
-) -> Result<reqwest::ClientBuilder, BadConsulSettings> {
-    // An error only says that the process has one already, which serves as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    if let Some(path) = &settings.ca_file {
-        let bad = || BadConsulSettings::Pem { path: path.clone(), what: "certificates" };
-        let authorities = Certificate::from_pem_bundle(&pem(path)?).map_err(|_| bad())?;
-        if authorities.is_empty() {
-            return Err(bad());
-        }
-        builder = builder.tls_certs_only(authorities);
-    }
-    if let Some(client) = &settings.client {
-        let mut both = pem(&client.key)?;
-        both.push(b'\n');
-        both.extend_from_slice(&pem(&client.cert)?);
-        let identity = Identity::from_pem(&both).map_err(|_| BadConsulSettings::Pem {
-            path: client.cert.clone(),
-            what: "a certificate that goes with its key",
-        })?;
-        builder = builder.identity(identity);
-    }
-    if !settings.verify {
-        builder = builder.tls_danger_accept_invalid_certs(true);
-    }
-    Ok(builder)
-}
-
-fn pem(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, BadConsulSettings> {
-    host_tls::pem(path).map_err(|source| BadConsulSettings::File { path: path.to_owned(), source })
+    builder.build().map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use super::*;
 

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::domain::secret::Secret;
+use crate::host::http::ClientError;
 
 /// Where Consul's own tools look when nothing is said.
 const DEFAULT_HOST: &str = "127.0.0.1:8500";
@@ -88,14 +89,9 @@ pub enum BadConsulSettings {
         #[source]
         source: std::io::Error,
     },
-    /// A file with something else in it.
-    #[error("{} does not hold {what} in PEM form", path.display())]
-    Pem {
-        /// Which.
-        path: PathBuf,
-        /// What it should hold.
-        what: &'static str,
-    },
+    /// A certificate that is of no use.
+    #[error(transparent)]
+    Http(#[from] ClientError),
     /// The TLS library refuses what it was given.
     #[error("cannot set up the client for Consul: {0}")]
     Client(String),
