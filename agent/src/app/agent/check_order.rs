@@ -1,5 +1,11 @@
 //! An order is held against its task: what it needs, or why it is refused.
 
+use super::recurring::RecurringOrders;
+use super::secrets::Secrets;
+use super::secrets::VersionResult;
+use super::unready::Waiting;
+use crate::catalog::Catalog;
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -14,18 +20,34 @@ use crate::domain::source::OrderKey;
 use crate::domain::task::{Free, Gate};
 use crate::host::facts;
 
+/// The tasks, and what the agent knows of orders besides the ledger.
+pub(super) struct OrderBook {
+    pub(super) catalog: Catalog,
+    pub(super) checked: BTreeMap<OrderKey, CheckedOrder>,
+    pub(super) recurring: RecurringOrders,
+    pub(super) secrets: Secrets,
+    pub(super) unready: Waiting,
+}
+
+impl OrderBook {
+    /// Takes in what Vault said.
+    pub(super) fn told(&mut self, round: u64, path: String, told: VersionResult) {
+        self.secrets.take(round, path, told);
+    }
+}
+
 impl Agent {
     /// The order as the store shows it; while the store gives no answer at all, as the ledger has it.
     pub(super) fn known(&self, key: &OrderKey) -> Option<&SeenOrder> {
-        let copies = self.sync.away.then_some(&self.recurring.copies);
-        copies.map_or_else(|| self.desired.orders.get(key), |copies| copies.get(key))
+        let copies = self.sync.status.away.then_some(&self.orders.recurring.copies);
+        copies.map_or_else(|| self.sync.desired.orders.get(key), |copies| copies.get(key))
     }
 
     /// Holds an order against its task, which is read anew unless it is among `tasks_read`; true if that was possible.
     pub(super) fn examine(&mut self, key: &OrderKey, tasks_read: &mut BTreeSet<Name>) -> bool {
         let Some(seen) = self.known(key).cloned() else { return false };
         let Ok(Document::Order(order)) = &seen.document else { return false };
-        let finding = if !config::allows(&self.settings.allow, &order.task) {
+        let finding = if !config::allows(&self.config.settings.allow, &order.task) {
             Err(format!(
                 "task {} is not allowed on this host: see `tasks.allow` in its configuration",
                 order.task
@@ -34,14 +56,14 @@ impl Agent {
             let place = self.place(PathBuf::new());
             let work = prepare::RunContext {
                 key,
-                host: &self.host,
+                host: &self.identity.host,
                 run: RunId::new(0, 0),
                 trigger: Trigger::Placed,
                 place,
             };
             let loaded = match tasks_read.insert(order.task.clone()) {
-                true => self.catalog.refresh(&order.task),
-                false => self.catalog.get(order.task.as_str()),
+                true => self.orders.catalog.refresh(&order.task),
+                false => self.orders.catalog.get(order.task.as_str()),
             };
             loaded.map_err(|error| error.to_string()).and_then(|loaded| {
                 let plan = work.plan(order, &loaded.task, String::new())?;
@@ -57,7 +79,7 @@ impl Agent {
                 Ok(Requirements { repeatable, locks, closed, offline, probe, secrets, emergency, plan })
             })
         };
-        self.checked_orders.insert(key.clone(), CheckedOrder { index: seen.index, finding });
+        self.orders.checked.insert(key.clone(), CheckedOrder { index: seen.index, finding });
         true
     }
 }

@@ -233,16 +233,17 @@ impl Keeper {
 impl Agent {
     /// Shows this host as a service, or not any more, as the settings say.
     pub(super) fn keep_presence(&mut self) {
-        let port = self.listening.at().filter(|at| !at.ip().is_loopback()).map_or(0, |at| at.port());
-        let written = self.reported.subscribe();
-        if let Some(consul_service) = &mut self.consul_service {
-            consul_service.keep(self.settings.register, port, written);
+        let port = self.output.listening.at().filter(|at| !at.ip().is_loopback()).map_or(0, |at| at.port());
+        let written = self.output.reported.subscribe();
+        if let Some(consul_service) = &mut self.sync.consul_service {
+            consul_service.keep(self.config.settings.register, port, written);
         }
     }
 
     /// Says how this host is, once that is known.
     pub(super) fn tell_consul(&self, conditions: &[Condition]) {
-        let Some(consul_service) = self.consul_service.as_ref().filter(|_| self.knows_store()) else {
+        let Some(consul_service) = self.sync.consul_service.as_ref().filter(|_| self.sync.knows_store())
+        else {
             return;
         };
         let lines = conditions.iter().map(|condition| condition.text.as_str());

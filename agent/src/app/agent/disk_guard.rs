@@ -1,5 +1,6 @@
 //! What the agent does on a full disk: it goes on, starts nothing ordinary, and gives its reserve to what frees room.
 
+use super::runs::RunTable;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -47,28 +48,31 @@ impl DiskGuard {
     }
 }
 
+impl RunTable {
+    /// What an emergency frees is not taken again before it is over.
+    pub(super) fn starting_or_running_emergency(&self) -> bool {
+        !self.starting.is_empty() || self.runs.views().values().any(|run| run.plan.emergency)
+    }
+}
+
 impl Agent {
     /// Looks at the room that is left; makes the reserve where it can be made.
     pub(super) fn look_at_space(&mut self) {
-        let state_dir = &self.settings.state_dir;
+        let state_dir = &self.config.settings.state_dir;
         let low = Free::of(state_dir).map(|free| free.low(state_dir));
         // What cannot be told keeps nothing from starting: a start that fails for lack of room is tried again.
-        self.disk_guard.full = low.inspect_err(|error| tracing::debug!("{error}")).unwrap_or_default();
-        if self.disk_guard.reserve.is_there() || self.starting_or_running_emergency() {
+        self.durable.disk_guard.full =
+            low.inspect_err(|error| tracing::debug!("{error}")).unwrap_or_default();
+        if self.durable.disk_guard.reserve.is_there() || self.run_table.starting_or_running_emergency() {
             return;
         }
-        self.disk_guard.without = match self.disk_guard.reserve.make() {
+        self.durable.disk_guard.without = match self.durable.disk_guard.reserve.make() {
             Ok(true) => None,
             Ok(false) => {
                 Some("there is no room for the reserve: free some, or order disk-cleanup".to_owned())
             }
             Err(error) => Some(format!("the reserve cannot be made: {error}")),
         };
-    }
-
-    /// What an emergency frees is not taken again before it is over.
-    fn starting_or_running_emergency(&self) -> bool {
-        !self.starting.is_empty() || self.runs.views().values().any(|run| run.plan.emergency)
     }
 
     /// Gives the reserve up if these facts begin something that may use it; whether there is more room now.
@@ -79,13 +83,13 @@ impl Agent {
             }
             _ => None,
         });
-        begun.is_some_and(|key| self.disk_guard.give_up(key))
+        begun.is_some_and(|key| self.durable.disk_guard.give_up(key))
     }
 
     /// The same for a start whose folder is about to be made.
     pub(super) fn make_room_to_start(&mut self, key: &OrderKey) {
-        if self.disk_guard.full.is_some() && self.is_emergency(key) {
-            self.disk_guard.give_up(key);
+        if self.durable.disk_guard.full.is_some() && self.is_emergency(key) {
+            self.durable.disk_guard.give_up(key);
         }
     }
 
@@ -93,6 +97,6 @@ impl Agent {
         let Some(Ok(Document::Order(order))) = self.known(key).map(|seen| &seen.document) else {
             return false;
         };
-        self.catalog.get(order.task.as_str()).is_ok_and(|loaded| loaded.task.emergency)
+        self.orders.catalog.get(order.task.as_str()).is_ok_and(|loaded| loaded.task.emergency)
     }
 }

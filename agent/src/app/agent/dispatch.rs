@@ -26,70 +26,70 @@ impl Agent {
         self.look_at_space();
         self.look_at_unready();
         for _ in 0..DECISIONS_IN_A_ROW {
-            let Ok(ledger) = &self.ledger else { return };
+            let Ok(ledger) = &self.durable.ledger else { return };
             let now = clock::now();
             let start_block = self.start_block(now);
             let unread = BTreeMap::new();
-            let no_vault = self.no_vault();
+            let no_vault = self.vault.no_vault();
             // On a host that is not who it was, nothing follows from what is or is not there.
-            let (is_itself, no_controls) = (self.who.differs.is_none(), Controls::new());
-            let judges = self.prior_reports.is_some() && self.sync.all_current && is_itself;
+            let (is_itself, no_controls) = (self.identity.who.differs.is_none(), Controls::new());
+            let judges = self.sync.prior_reports.is_some() && self.sync.status.all_current && is_itself;
             let view = View {
                 now,
-                boot: &self.boot,
-                host: &self.host,
-                sources: &self.sources,
-                orders: judges.then_some(&self.desired.orders),
-                prior_reports: self.prior_reports.as_ref().unwrap_or(&unread),
+                boot: &self.identity.boot,
+                host: &self.identity.host,
+                sources: &self.sync.sources,
+                orders: judges.then_some(&self.sync.desired.orders),
+                prior_reports: self.sync.prior_reports.as_ref().unwrap_or(&unread),
                 start_block: start_block.as_deref(),
-                full: self.disk_guard.full.as_deref(),
-                unknown: &self.sync.unknown,
-                controls: if is_itself { &self.desired.controls } else { &no_controls },
-                freezes: &self.desired.freezes,
-                indexes: &self.sync.indexes,
+                full: self.durable.disk_guard.full.as_deref(),
+                unknown: &self.sync.status.unknown,
+                controls: if is_itself { &self.sync.desired.controls } else { &no_controls },
+                freezes: &self.sync.desired.freezes,
+                indexes: &self.sync.status.indexes,
                 memory: ledger.state(),
-                checked_orders: &self.checked_orders,
-                runs: self.runs.views(),
-                unread: self.runs.unread(),
-                previous_format: self.previous_format(),
-                starting: &self.starting,
-                parallel: self.settings.runs.parallel,
-                quiet_until: self.quiet_until,
-                clock: self.clock(),
-                unreachable: self.sync.away,
+                checked_orders: &self.orders.checked,
+                runs: self.run_table.runs.views(),
+                unread: self.run_table.runs.unread(),
+                previous_format: self.durable.previous_format(),
+                starting: &self.run_table.starting,
+                parallel: self.config.settings.runs.parallel,
+                quiet_until: self.sync.quiet_until,
+                clock: self.config.clock(),
+                unreachable: self.sync.status.away,
                 vault: no_vault.as_deref(),
-                unready: self.unready.orders(),
-                confirmed: &self.recurring.copies,
-                answers: &self.recurring.answers,
-                versions: &self.secrets.versions,
+                unready: self.orders.unready.orders(),
+                confirmed: &self.orders.recurring.copies,
+                answers: &self.orders.recurring.answers,
+                versions: &self.orders.secrets.versions,
             };
             let mut decision = decide(&view, &mut clock::new_run);
             decision.wake = decision
                 .wake
                 .into_iter()
-                .chain(self.start_blocked_until(now))
-                .chain(self.disk_guard.wake(now))
+                .chain(self.sync.start_blocked_until(now))
+                .chain(self.durable.disk_guard.wake(now))
                 .min();
             let actions = std::mem::take(&mut decision.actions);
             let again = self.dispatch(actions, &mut decision);
-            self.decision = decision;
+            self.work.decision = decision;
             if !again {
-                self.decisions_in_a_row = 0;
+                self.work.decisions_in_a_row = 0;
                 return;
             }
         }
-        self.decisions_in_a_row += DECISIONS_IN_A_ROW;
+        self.work.decisions_in_a_row += DECISIONS_IN_A_ROW;
         let mut pause = Duration::ZERO;
-        if self.decisions_in_a_row >= MAX_DECISIONS {
-            let (made, seconds) = (self.decisions_in_a_row, NO_END_AGAIN.as_secs());
+        if self.work.decisions_in_a_row >= MAX_DECISIONS {
+            let (made, seconds) = (self.work.decisions_in_a_row, NO_END_AGAIN.as_secs());
             tracing::error!(
                 "the agent made {made} decisions in a row and each one led to another, which is a fault in hostler; \
                  it goes on in {seconds} s; please report this with the end of the audit (`hostler audit`)"
             );
-            self.decisions_in_a_row = 0;
+            self.work.decisions_in_a_row = 0;
             pause = NO_END_AGAIN;
         }
-        self.decision.wake = Some(clock::now() + pause);
+        self.work.decision.wake = Some(clock::now() + pause);
     }
 
     /// Does what was decided; true if that changes what is to be decided.

@@ -3,6 +3,7 @@
 //! An event is applied and nothing more: what follows from it is decided afterwards, from all that is known by then. So
 //! ten events that arrive together lead to one decision, and none of them has to know of the others.
 
+use super::Work;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,55 +115,7 @@ pub enum PrepareError {
     Unexamined(String),
 }
 
-impl Agent {
-    pub(super) fn apply(&mut self, event: Event) {
-        match event {
-            Event::StoreChanged => {
-                let sync = watches::SyncStatus::of(&self.watches, &self.desired);
-                self.snapshot_count += u64::from(sync.all_current && !self.sync.all_current);
-                self.sync = sync;
-                let changed = watches::take(&self.watches, &mut self.desired, Instant::now());
-                self.desired_retry_at =
-                    (self.desired.postponed > 0).then(|| Instant::now() + DESIRED_RETRY_INTERVAL);
-                if changed {
-                    here(CrashPoint::OrderSeen);
-                    self.checked_orders.retain(|key, seen| {
-                        self.desired.orders.get(key).is_some_and(|order| order.index == seen.index)
-                    });
-                    self.forget_answers();
-                }
-            }
-            Event::PriorReports(prior_reports, author) => self.start_reporting(prior_reports, &author),
-            Event::Folder(watch) => self.runs.noticed(&watch),
-            Event::RunPrepared { key, run, result } => self.made(&key, run, result),
-            Event::Changed { key, run, epoch } => {
-                self.starting.remove(&run);
-                self.void(&key, run, epoch);
-            }
-            Event::LaunchFinished { run, .. } => {
-                self.starting.remove(&run);
-                here(CrashPoint::Launched);
-                self.runs.launched(run, clock::now());
-            }
-            Event::Again(run) => {
-                self.starting.remove(&run);
-            }
-            Event::LaunchDeferred { run, why } => {
-                self.starting.remove(&run);
-                self.not_ready(run, why);
-            }
-            Event::Vault => self.try_unready_again(),
-            Event::Version { round, path, told } => self.told(round, path, told),
-            Event::LeftoversKilled { run, found } => {
-                self.ending.remove(&run);
-                self.give_back.notify_one();
-                self.runs.leftovers(run, found);
-            }
-            Event::NotRebooted => self.rebooting = false,
-            Event::Answered { key, index, at, answer } => self.answered(key, index, at, answer),
-        }
-    }
-
+impl Work {
     /// Does something elsewhere, and takes its end as an event.
     pub(super) fn send(&self, work: impl Future<Output = Event> + Send + 'static) {
         let events = self.events.clone();
@@ -171,5 +124,55 @@ impl Agent {
             // A closed queue means that the agent is stopping.
             let _ = events.send(event).await;
         });
+    }
+}
+
+impl Agent {
+    pub(super) fn apply(&mut self, event: Event) {
+        match event {
+            Event::StoreChanged => {
+                let sync = watches::SyncStatus::of(&self.sync.watches, &self.sync.desired);
+                self.sync.snapshot_count += u64::from(sync.all_current && !self.sync.status.all_current);
+                self.sync.status = sync;
+                let changed = watches::take(&self.sync.watches, &mut self.sync.desired, Instant::now());
+                self.sync.desired_retry_at =
+                    (self.sync.desired.postponed > 0).then(|| Instant::now() + DESIRED_RETRY_INTERVAL);
+                if changed {
+                    here(CrashPoint::OrderSeen);
+                    self.orders.checked.retain(|key, seen| {
+                        self.sync.desired.orders.get(key).is_some_and(|order| order.index == seen.index)
+                    });
+                    self.forget_answers();
+                }
+            }
+            Event::PriorReports(prior_reports, author) => self.start_reporting(prior_reports, &author),
+            Event::Folder(watch) => self.run_table.runs.noticed(&watch),
+            Event::RunPrepared { key, run, result } => self.made(&key, run, result),
+            Event::Changed { key, run, epoch } => {
+                self.run_table.starting.remove(&run);
+                self.void(&key, run, epoch);
+            }
+            Event::LaunchFinished { run, .. } => {
+                self.run_table.starting.remove(&run);
+                here(CrashPoint::Launched);
+                self.run_table.runs.launched(run, clock::now());
+            }
+            Event::Again(run) => {
+                self.run_table.starting.remove(&run);
+            }
+            Event::LaunchDeferred { run, why } => {
+                self.run_table.starting.remove(&run);
+                self.not_ready(run, why);
+            }
+            Event::Vault => self.try_unready_again(),
+            Event::Version { round, path, told } => self.orders.told(round, path, told),
+            Event::LeftoversKilled { run, found } => {
+                self.run_table.ending.remove(&run);
+                self.vault.give_back.notify_one();
+                self.run_table.runs.leftovers(run, found);
+            }
+            Event::NotRebooted => self.run_table.rebooting = false,
+            Event::Answered { key, index, at, answer } => self.answered(key, index, at, answer),
+        }
     }
 }

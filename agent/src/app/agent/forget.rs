@@ -78,33 +78,28 @@ pub(super) struct Dropped {
 }
 
 impl Agent {
-    /// As of when the store has all that was due, by this agent or by the one before.
-    pub(super) fn reported_until(&self) -> Option<Timestamp> {
-        self.reported.borrow().or(self.told_before)
-    }
-
     /// Forgets the names that have been gone longest, once their reports are deleted.
     pub(super) fn forget_names(&mut self) {
-        self.leaving.again = None;
-        let (Ok(ledger), Some(_)) = (&self.ledger, &self.prior_reports) else { return };
+        self.output.leaving.again = None;
+        let (Ok(ledger), Some(_)) = (&self.durable.ledger, &self.sync.prior_reports) else { return };
         let gone = ledger.state().gone();
-        if gone.len() > MAX_GONE_REPORTED && self.dropped_count < gone.len() - MAX_GONE_REPORTED {
-            self.leaving.look_again(&self.wanted);
+        if gone.len() > MAX_GONE_REPORTED && self.output.dropped_count < gone.len() - MAX_GONE_REPORTED {
+            self.output.leaving.look_again(&self.output.wanted);
         }
         if gone.len() <= MAX_GONE {
-            self.leaving.going = None;
+            self.output.leaving.going = None;
             return;
         }
-        self.leaving.look_again(&self.wanted);
-        let Some(told) = self.reported_until() else { return };
-        let Some((since, keys)) = self.leaving.going.take() else {
+        self.output.leaving.look_again(&self.output.wanted);
+        let Some(told) = self.output.reported_until() else { return };
+        let Some((since, keys)) = self.output.leaving.going.take() else {
             let old = gone.into_iter().skip(MAX_GONE).filter(|(_, at)| *at + REPORTED_WITHIN <= told);
             let old: Vec<OrderKey> = old.map(|(key, _)| key.clone()).collect();
-            self.leaving.going = (!old.is_empty()).then(|| (clock::now(), old));
+            self.output.leaving.going = (!old.is_empty()).then(|| (clock::now(), old));
             return;
         };
         if since + REPORTED_WITHIN > told {
-            self.leaving.going = Some((since, keys));
+            self.output.leaving.going = Some((since, keys));
             return;
         }
         let still: BTreeSet<&OrderKey> = gone.iter().map(|(key, _)| *key).collect();

@@ -15,8 +15,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Agent;
-use crate::domain::decide::PreviousFormat;
-use crate::domain::format;
 use crate::host::{clock, disk};
 
 /// How long an agent has been ready before its host's ledger can no longer be read by the version before.
@@ -68,52 +66,36 @@ impl RollbackWindow {
         self.since = None;
     }
 
-    fn until(&self) -> Option<Timestamp> {
+    pub(super) fn until(&self) -> Option<Timestamp> {
         self.since.and_then(|since| since.checked_add(LONG_ENOUGH).ok())
     }
 }
 
 impl Agent {
-    /// Whether the ledger is still kept in the former format.
-    pub(super) fn on_probation(&self) -> bool {
-        self.ledger.as_ref().is_ok_and(|ledger| !ledger.is_newest())
-    }
-
-    /// What has to be left to the version before.
-    pub(super) fn previous_format(&self) -> Option<PreviousFormat> {
-        self.on_probation()
-            .then(|| PreviousFormat { plan: format::newest_plan() - 1, until: self.rollback_window.until() })
-    }
-
-    /// When there is something to do.
-    pub(super) fn rollback_window_ends(&self) -> Option<Timestamp> {
-        self.rollback_window.until().filter(|_| self.on_probation())
-    }
-
     /// Begins the day, or ends it; true: what may be written is another than before.
     pub(super) fn look_at_formats(&mut self) -> bool {
-        if !self.on_probation() {
+        if !self.durable.on_probation() {
             return false;
         }
         let now = clock::now();
-        match self.rollback_window.until() {
+        match self.durable.rollback_window.until() {
             Some(until) if until <= now => {
-                let Ok(ledger) = &mut self.ledger else { return false };
+                let Ok(ledger) = &mut self.durable.ledger else { return false };
                 match ledger.upgrade() {
                     Ok(()) => {
                         tracing::info!("all is kept in this version's own formats from now on");
-                        self.rollback_window.forget();
+                        self.durable.rollback_window.forget();
                     }
                     // It stays as it was, and readable; a full disk has its own condition.
                     Err(error) => {
                         tracing::warn!("the ledger stays in the former format: {error}");
-                        self.rollback_window.since = Some(now);
+                        self.durable.rollback_window.since = Some(now);
                     }
                 }
             }
             Some(_) => return false,
             None if self.obstacle().is_none() => {
-                if let Err(error) = self.rollback_window.begin(now) {
+                if let Err(error) = self.durable.rollback_window.begin(now) {
                     tracing::warn!("the ledger stays in the former format: {error}");
                     return false;
                 }

@@ -24,11 +24,11 @@ const OWN_END: Duration = Duration::from_secs(2);
 impl Agent {
     /// Gives tokens back beside the loop, with the Vault that counts from now on.
     pub(super) fn keep_giving_back(&mut self) {
-        self.giving_back.take().inspect(AbortHandle::abort);
-        if let Some(vault) = &self.vault {
-            let tokens = Tokens::of(&self.settings.state_dir);
-            let work = give_back(Arc::clone(vault), tokens, Arc::clone(&self.give_back));
-            self.giving_back = Some(tokio::spawn(work).abort_handle());
+        self.vault.giving_back.take().inspect(AbortHandle::abort);
+        if let Some(vault) = &self.vault.client {
+            let tokens = Tokens::of(&self.config.settings.state_dir);
+            let work = give_back(Arc::clone(vault), tokens, Arc::clone(&self.vault.give_back));
+            self.vault.giving_back = Some(tokio::spawn(work).abort_handle());
         }
     }
 }

@@ -3,6 +3,9 @@
 //! The name of the host is fixed at the first start: what the configuration says, or else the name of Consul's node.
 //! Without either the agent waits. Two agents under one name find one another by the report that both write.
 
+use super::watches::StoreSync;
+use crate::catalog::trust::OwnerRule;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,6 +19,20 @@ use crate::host::{disk, facts};
 use crate::ledger::identity::{HostIdentity, IdentityError};
 use crate::report::agent_key::NameConflict;
 use crate::store::{Store, StoreError};
+
+/// The host that this process acts for, and the process.
+pub(super) struct ThisHost {
+    pub(super) host: Name,
+    pub(super) who: Who,
+    /// The boot id.
+    pub(super) boot: String,
+    /// This program's file, by which executors are started.
+    pub(super) program: PathBuf,
+    /// Who may own tasks.
+    pub(super) rule: OwnerRule,
+    /// When this process started, in seconds since the epoch.
+    pub(super) started: f64,
+}
 
 /// The store is asked for the host's name again after this.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -88,16 +105,18 @@ async fn node(store: &dyn Store, notify: &mut Notify) -> Result<Name, AgentError
     }
 }
 
-impl Agent {
-    /// Why nothing may start on this host at all.
-    pub(super) fn start_block(&self, now: Timestamp) -> Option<String> {
-        let rival = self.name_conflicts.borrow().clone().filter(|rival| rival.until > now);
-        self.who.differs.clone().or_else(|| rival.map(|rival| rival_line(&rival)))
-    }
-
+impl StoreSync {
     /// When what bars this host may be over.
     pub(super) fn start_blocked_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.name_conflicts.borrow().as_ref().map(|rival| rival.until).filter(|until| *until > now)
+    }
+}
+
+impl Agent {
+    /// Why nothing may start on this host at all.
+    pub(super) fn start_block(&self, now: Timestamp) -> Option<String> {
+        let rival = self.sync.name_conflicts.borrow().clone().filter(|rival| rival.until > now);
+        self.identity.who.differs.clone().or_else(|| rival.map(|rival| rival_line(&rival)))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::domain::state::{Fact, RunRequest};
 use crate::exec::processes;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
-use crate::ledger::{Folder, Tokens};
+use crate::ledger::Tokens;
 
 /// A host that was told to reboot is down by then; otherwise somebody keeps it from that.
 const REBOOTS_WITHIN: Duration = Duration::from_secs(15 * 60);
@@ -26,24 +26,24 @@ const REBOOT_AGAIN: Duration = Duration::from_secs(60);
 
 impl Agent {
     pub(super) fn launch(&mut self, key: &OrderKey, run: RunId, epoch: u32, look: bool) {
-        let Some(plan) = self.runs.plan(run) else { return };
+        let Some(plan) = self.run_table.runs.plan(run) else { return };
         let task = match plan.task_name() {
             Ok(task) => task,
             Err(error) => return tracing::error!(order = %key, run = %run, "its plan names no task: {error}"),
         };
-        self.starting.insert(run, plan.resources.clone());
-        let seen = self.desired.orders.get(key).map(|seen| seen.index);
+        self.run_table.starting.insert(run, plan.resources.clone());
+        let seen = self.sync.desired.orders.get(key).map(|seen| seen.index);
         if !look {
             return self.send_launch(plan, epoch);
         }
         let Some(index) = seen else {
             // The order is gone, and nothing of the run has happened.
             let key = key.clone();
-            return self.send(async move { Event::Changed { key, run, epoch } });
+            return self.work.send(async move { Event::Changed { key, run, epoch } });
         };
         let (last, key) = (self.last_look(key, index, &task), key.clone());
         let launching = self.launching(plan, epoch);
-        self.send(async move {
+        self.work.send(async move {
             match last.look().await {
                 Ok(_) => launching.launch().await,
                 Err(pre_start_check::PreStartError::Changed(_)) => Event::Changed { key, run, epoch },
@@ -57,22 +57,22 @@ impl Agent {
     }
 
     pub(super) fn launching(&self, plan: Arc<Plan>, epoch: u32) -> prepare::LaunchRequest {
-        let folder = Folder::new(&self.settings.state_dir.join("runs"), plan.run);
+        let folder = self.config.run_folder(plan.run);
         prepare::LaunchRequest {
-            launcher: self.launcher.clone(),
-            program: self.program.clone(),
+            launcher: self.run_table.launcher.clone(),
+            program: self.identity.program.clone(),
             folder,
             epoch,
             plan,
-            vault: self.vault.clone(),
-            tokens: Tokens::of(&self.settings.state_dir),
+            vault: self.vault.client.clone(),
+            tokens: Tokens::of(&self.config.settings.state_dir),
         }
     }
 
     pub(super) fn send_launch(&mut self, plan: Arc<Plan>, epoch: u32) {
-        self.runs.launching(plan.run, epoch);
+        self.run_table.runs.launching(plan.run, epoch);
         let launching = self.launching(plan, epoch);
-        self.send(async move { launching.launch().await });
+        self.work.send(async move { launching.launch().await });
     }
 
     /// Starts watchers for guards that a dead executor left: what they end does not wait for the next epoch, which may
@@ -82,8 +82,8 @@ impl Agent {
         if self.start_block(clock::now()).is_some() {
             return;
         }
-        for guard in self.runs.left_guards() {
-            let (launcher, program) = (self.launcher.clone(), self.program.clone());
+        for guard in self.run_table.runs.left_guards() {
+            let (launcher, program) = (self.run_table.launcher.clone(), self.identity.program.clone());
             tokio::spawn(async move {
                 let LeftGuard { plan, folder, epoch, step } = guard;
                 tracing::warn!(run = %plan.run, order = %plan.order, "a guard is left by its executor: it is fired");
@@ -100,23 +100,23 @@ impl Agent {
 
     /// Takes an epoch away from every executor, and opens the activation again; whether that is remembered.
     pub(super) fn void(&mut self, key: &OrderKey, run: RunId, epoch: u32) -> bool {
-        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
+        let folder = self.config.run_folder(run);
         match prepare::void(&folder, epoch) {
             Ok(true) => {
                 let next = clock::new_run();
                 let order_state =
                     self.remember(vec![Fact::PreparationRevoked { key: key.clone(), run, next }]);
                 if order_state {
-                    self.runs.close(run, &BTreeSet::new());
+                    self.run_table.runs.close(run, &BTreeSet::new());
                     // Nothing happened in it. An executor on its way finds neither plan nor claim, and leaves.
                     if let Err(error) = folder.remove() {
                         tracing::warn!(order = %key, run = %run, "{error}");
                     }
-                    self.give_back.notify_one();
+                    self.vault.give_back.notify_one();
                 }
                 return order_state;
             }
-            Ok(false) => self.runs.look_at(run),
+            Ok(false) => self.run_table.runs.look_at(run),
             Err(error) => tracing::warn!(order = %key, run = %run, "cannot be taken back: {error}"),
         }
         false
@@ -124,10 +124,10 @@ impl Agent {
 
     /// Takes an epoch away from every executor that may still come, so that its run can be given up.
     pub(super) fn fence(&mut self, key: &OrderKey, run: RunId, epoch: u32) -> bool {
-        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
+        let folder = self.config.run_folder(run);
         match prepare::void(&folder, epoch) {
             Ok(_) => {
-                self.runs.look_at(run);
+                self.run_table.runs.look_at(run);
                 true
             }
             Err(error) => {
@@ -140,11 +140,11 @@ impl Agent {
     /// Writes what an operator wants of a run where its executor, or the next one, finds it.
     pub(super) fn tell(&mut self, run: RunId, asked: RunRequest) -> bool {
         here(CrashPoint::OccasionAsked);
-        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
+        let folder = self.config.run_folder(run);
         match folder.request(&asked) {
             Ok(()) => {
                 tracing::info!(run = %run, "told: {asked:?}");
-                self.runs.told(run, asked);
+                self.run_table.runs.told(run, asked);
                 true
             }
             Err(error) => {
@@ -155,12 +155,12 @@ impl Agent {
     }
 
     pub(super) fn kill_leftovers(&mut self, run: RunId) {
-        if !self.ending.insert(run) {
+        if !self.run_table.ending.insert(run) {
             return;
         }
-        let folder = Folder::new(&self.settings.state_dir.join("runs"), run);
-        let (launcher, runtime) = (self.launcher.clone(), self.settings.runtime_dir.clone());
-        self.send(async move {
+        let folder = self.config.run_folder(run);
+        let (launcher, runtime) = (self.run_table.launcher.clone(), self.config.settings.runtime_dir.clone());
+        self.work.send(async move {
             let found = prepare::kill_leftovers(&launcher, &folder, &runtime).await;
             if let Err(why) = &found {
                 tracing::error!(run = %run, "whether processes of it live cannot be told: {why}");
@@ -170,12 +170,12 @@ impl Agent {
     }
 
     pub(super) fn reboot(&mut self, run: RunId) {
-        if std::mem::replace(&mut self.rebooting, true) {
+        if std::mem::replace(&mut self.run_table.rebooting, true) {
             return;
         }
         tracing::warn!(run = %run, "rebooting the host, as the run asks");
-        let launcher = self.launcher.clone();
-        self.send(async move {
+        let launcher = self.run_table.launcher.clone();
+        self.work.send(async move {
             // It may take minutes, in which this process has other things to do.
             let _ = tokio::task::spawn_blocking(nix::unistd::sync).await;
             let wait = match launcher.reboot().await {
@@ -196,17 +196,17 @@ impl Agent {
         index: u64,
         task: &Name,
     ) -> pre_start_check::PreStartCheck {
-        let controls = self.desired.controls.keys().filter(|(order, _)| *order == key.order);
+        let controls = self.sync.desired.controls.keys().filter(|(order, _)| *order == key.order);
         pre_start_check::PreStartCheck {
-            store: Arc::clone(&self.store),
-            keys: self.settings.keys.clone(),
-            host: self.host.clone(),
-            sources: self.sources.clone(),
+            store: Arc::clone(&self.sync.store),
+            keys: self.config.settings.keys.clone(),
+            host: self.identity.host.clone(),
+            sources: self.sync.sources.clone(),
             key: key.clone(),
             index,
             task: task.clone(),
             known: controls.map(|(_, id)| *id).collect(),
-            reread: Arc::clone(&self.reread),
+            reread: Arc::clone(&self.sync.reread),
         }
     }
 }

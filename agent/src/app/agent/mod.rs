@@ -51,41 +51,19 @@ mod vault;
 mod warnings;
 mod watches;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nix::fcntl::Flock;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify as Notified, mpsc, watch};
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::catalog::Catalog;
-use crate::catalog::trust::OwnerRule;
-use crate::config::Settings;
-use crate::domain::audit::Head;
-use crate::domain::decide::{CheckedOrder, Decision};
+use crate::domain::decide::Decision;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
-use crate::domain::plan::Lock;
-use crate::domain::source::{OrderKey, Source};
-use crate::exec::launcher::Launcher;
 use crate::exec::step;
-use crate::host::notify::{self, Notify};
+use crate::host::notify;
 use crate::host::{allocator, clock};
-use crate::ledger::audit::AuditError;
-use crate::ledger::orders::LedgerError;
-use crate::ledger::{Audit, Ledger};
-use crate::report::agent_key::NameConflict;
-use crate::report::desired::{DesiredReports, RenderQueue};
-use crate::store::Store;
-use crate::store::consul::Consul;
-use crate::telemetry::counters::RunCounters;
-use crate::vault::Vault;
 
 pub use build::AgentError;
 pub use event::{Event, PrepareError};
@@ -97,84 +75,28 @@ const START_AGAIN: Duration = Duration::from_secs(1);
 /// Nobody sleeps longer for an instant: the clock may be set, and the host may sleep.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// The agent.
+/// The agent: each group of its state belongs to the file that declares it.
 pub struct Agent {
-    settings: Settings,
-    host: Name,
-    who: identity::Who,
-    boot: String,
-    program: PathBuf,
-    rule: OwnerRule,
-    launcher: Launcher,
-    reload_context: reload::ReloadContext,
-    /// The configuration on the disk is not the one in force: one line for the operator.
-    pending_config: Option<String>,
-    store: Arc<dyn Store>,
-    /// The same, where it is Consul.
-    consul: Option<Arc<Consul>>,
-    consul_service: Option<consul_service::ConsulService>,
-    sources: Vec<Source>,
-    /// The runs that the host's own reports named before this agent wrote any; none: they are not read yet.
-    prior_reports: Option<prior_reports::PriorReports>,
-    name_conflicts: watch::Receiver<Option<NameConflict>>,
-    /// Reports that the store refuses: one line for the operator.
-    refused_reports: watch::Receiver<Option<String>>,
-    watches: Vec<watches::PrefixWatch>,
-    /// Has the watches read plainly: somebody saw something else there.
-    reread: Arc<Notified>,
-    sync: watches::SyncStatus,
-    snapshot_count: u64,
-    desired: watches::Desired,
-    /// When to look again at what could not be taken in at once.
-    desired_retry_at: Option<Instant>,
-    ledger: Result<Ledger, LedgerError>,
-    audit: Result<Audit, AuditError>,
-    /// The newest line of the audit that this host reported before.
-    reported_audit: Head,
-    ledger_full: Option<String>,
-    /// Entries of the audit whose record the ledger could not take.
-    audited: remember::Audited,
-    disk_guard: disk_guard::DiskGuard,
-    catalog: Catalog,
-    checked_orders: BTreeMap<OrderKey, CheckedOrder>,
-    runs: runs::Runs,
-    starting: BTreeMap<RunId, Vec<Lock>>,
-    copying: Arc<Mutex<()>>,
-    ending: BTreeSet<RunId>,
-    rebooting: bool,
-    quiet_until: Option<Timestamp>,
-    recurring: recurring::RecurringOrders,
-    secrets: secrets::Secrets,
-    rollback_window: formats::RollbackWindow,
-    vault: Option<Arc<Vault>>,
-    vault_keeper: Option<JoinHandle<()>>,
-    unready: unready::Waiting,
-    /// Something may have ended whose token for Vault is to be given back.
-    give_back: Arc<Notified>,
-    giving_back: Option<AbortHandle>,
-    listening: telemetry::Listening,
-    /// When this process started, in seconds since the epoch.
-    started: f64,
-    counters: RunCounters,
-    shown: telemetry::PhaseCounts,
-    warnings: warnings::Warnings,
-    /// When the store last took what this host has to report.
-    reported: watch::Sender<Option<Timestamp>>,
-    /// The same, of the agent before this one, as far as its own report says it.
-    told_before: Option<Timestamp>,
-    leaving: forget::Leaving,
-    /// How many names the store has no report of any more.
-    dropped_count: usize,
-    closed_since_trim: usize,
+    identity: identity::ThisHost,
+    config: reload::Config,
+    sync: watches::StoreSync,
+    durable: remember::Durable,
+    orders: check_order::OrderBook,
+    run_table: runs::RunTable,
+    vault: vault::VaultSide,
+    output: publish::Output,
+    work: Work,
+}
+
+/// What the agent is about to do.
+struct Work {
+    /// The newest decision.
     decision: Decision,
     /// How many decisions were made without an end since one last led to nothing more.
     decisions_in_a_row: usize,
+    /// Where those who work elsewhere say what has happened.
     events: mpsc::Sender<Event>,
     inbox: mpsc::Receiver<Event>,
-    wanted: watch::Sender<Arc<DesiredReports>>,
-    texts: RenderQueue,
-    notify: Notify,
-    _lock: Flock<File>,
 }
 
 /// What follows from what woke the agent.
@@ -192,7 +114,7 @@ enum Due {
 impl Agent {
     /// The host that this agent acts for.
     pub fn host(&self) -> &Name {
-        &self.host
+        &self.identity.host
     }
 
     /// Works until `shutdown` is done. Runs go on without the agent.
@@ -206,18 +128,18 @@ impl Agent {
         self.sweep_secrets();
         self.keep_vault();
         self.know_tasks();
-        self.listening.listen_locally(&self.settings.runtime_dir);
-        self.listening.listen(self.settings.listen);
+        self.output.listening.listen_locally(&self.config.settings.runtime_dir);
+        self.output.listening.listen(self.config.settings.listen);
         self.keep_presence();
-        let life = early::AgentLifetime::begin(&self.settings.runtime_dir);
+        let life = early::AgentLifetime::begin(&self.config.settings.runtime_dir);
         let watching = watches::Watching {
-            store: &self.store,
-            keys: &self.settings.keys,
-            events: &self.events,
-            reread: &self.reread,
+            store: &self.sync.store,
+            keys: &self.config.settings.keys,
+            events: &self.work.events,
+            reread: &self.sync.reread,
             pause: life.pause(),
         };
-        self.watches = watching.watch(&self.sources);
+        self.sync.watches = watching.watch(&self.sync.sources);
         self.read_prior_reports();
         let mut reload = signal(SignalKind::hangup())?;
         let mut look = interval(LOOK_EVERY);
@@ -229,7 +151,7 @@ impl Agent {
         let mut rests_at = None;
         let mut due = Due::All;
         loop {
-            if self.desired_retry_at.is_some_and(|at| at <= Instant::now()) {
+            if self.sync.desired_retry_at.is_some_and(|at| at <= Instant::now()) {
                 self.apply(Event::StoreChanged);
                 due = Due::All;
             }
@@ -249,7 +171,7 @@ impl Agent {
                     self.tell_systemd();
                 }
             }
-            let busy = self.runs.any() || !self.starting.is_empty();
+            let busy = self.run_table.runs.any() || !self.run_table.starting.is_empty();
             stirred |= std::mem::replace(&mut was_busy, busy) != busy;
             if std::mem::take(&mut stirred) {
                 rests_at = Some(Instant::now() + allocator::IDLE_BEFORE_TRIM);
@@ -259,43 +181,43 @@ impl Agent {
                 rests_at = None;
                 allocator::trim();
             }
-            let wake = self.decision.wake.map(|at| until(at).min(Instant::now() + LONGEST_SLEEP));
+            let wake = self.work.decision.wake.map(|at| until(at).min(Instant::now() + LONGEST_SLEEP));
             let wakes = [
                 wake,
-                self.rollback_window_ends().map(until),
+                self.durable.rollback_window_ends().map(until),
                 rests_at,
-                self.leaving.again,
-                self.desired_retry_at,
+                self.output.leaving.again,
+                self.sync.desired_retry_at,
             ];
             let wake = wakes.into_iter().flatten().min();
             // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.
             tokio::select! {
-                event = self.inbox.recv() => if let Some(event) = event {
+                event = self.work.inbox.recv() => if let Some(event) = event {
                     stirred = true;
                     self.apply(event);
-                    while let Ok(event) = self.inbox.try_recv() {
+                    while let Ok(event) = self.work.inbox.try_recv() {
                         self.apply(event);
                     }
                 },
                 () = wake_up(wake) => {}
                 () = wake_up(alive) => {
-                    self.notify.alive();
+                    self.output.notify.alive();
                     alive = watchdog.map(|every| Instant::now() + every);
                 }
-                _ = look.tick(), if self.runs.any() => self.runs.look(),
-                () = self.texts.asked() => due = Due::Texts,
-                Ok(()) = self.name_conflicts.changed() => {}
-                Ok(()) = self.refused_reports.changed() => {}
-                Ok(()) = self.listening.troubles.changed() => {}
-                Some(question) = self.listening.questions.recv() => {
+                _ = look.tick(), if self.run_table.runs.any() => self.run_table.runs.look(),
+                () = self.output.texts.asked() => due = Due::Texts,
+                Ok(()) = self.sync.name_conflicts.changed() => {}
+                Ok(()) = self.sync.refused_reports.changed() => {}
+                Ok(()) = self.output.listening.troubles.changed() => {}
+                Some(question) = self.output.listening.questions.recv() => {
                     self.answer(question);
                     due = Due::Nothing;
                 }
                 _ = reload.recv() => self.reload(),
                 () = &mut shutdown => {
                     life.ends_in_order();
-                    self.notify.stopping();
-                    if let Some(consul_service) = self.consul_service {
+                    self.output.notify.stopping();
+                    if let Some(consul_service) = self.sync.consul_service {
                         consul_service.leave().await;
                     }
                     return Ok(());
@@ -305,16 +227,16 @@ impl Agent {
     }
 
     fn load_runs(&mut self) {
-        let Ok(ledger) = &self.ledger else { return };
-        let kept = self.kept_open();
+        let Ok(ledger) = &self.durable.ledger else { return };
+        let kept = self.durable.kept_open();
         for run in kept {
-            self.runs.load(run);
+            self.run_table.runs.load(run);
         }
         let prepared: Vec<RunId> = ledger.state().prepared().map(|(_, activation)| activation.run).collect();
         for run in prepared {
-            self.runs.load(run);
+            self.run_table.runs.load(run);
         }
-        self.runs.load_newest();
+        self.run_table.runs.load_newest();
     }
 }
 

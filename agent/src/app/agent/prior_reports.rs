@@ -30,9 +30,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 impl Agent {
     /// Asks the store until it answers; the answer comes as an event.
     pub(super) fn read_prior_reports(&self) {
-        let (store, prefix) = (Arc::clone(&self.store), self.settings.keys.order_reports(&self.host));
-        let own_key = self.settings.keys.agent_report(&self.host);
-        self.send(async move {
+        let (store, prefix) =
+            (Arc::clone(&self.sync.store), self.config.settings.keys.order_reports(&self.identity.host));
+        let own_key = self.config.settings.keys.agent_report(&self.identity.host);
+        self.work.send(async move {
             let mut pause = FIRST_PAUSE;
             loop {
                 let own = async { store.look(&[Read::Key(own_key.clone())]).await };
@@ -77,46 +78,48 @@ impl Agent {
     pub(super) fn start_reporting(&mut self, prior_reports: PriorReports, author: &Author) {
         self.compare_audit(&prior_reports, author);
         let (name_conflicts, told) = watch::channel(None);
-        self.name_conflicts = told;
+        self.sync.name_conflicts = told;
         let (refused, told) = watch::channel(None);
-        self.refused_reports = told;
+        self.sync.refused_reports = told;
         let own = AgentKey {
-            id: self.who.id.clone(),
-            boot: self.boot.clone(),
-            doubtful: self.who.differs.is_some(),
+            id: self.identity.who.id.clone(),
+            boot: self.identity.boot.clone(),
+            doubtful: self.identity.who.differs.is_some(),
             name_conflicts,
             wrote: false,
         };
-        let (store, keys) = (Arc::clone(&self.store), self.settings.keys.clone());
+        let (store, keys) = (Arc::clone(&self.sync.store), self.config.settings.keys.clone());
         tokio::spawn(writer::write(
             store,
             keys,
-            self.host.clone(),
+            self.identity.host.clone(),
             own,
-            self.texts.clone(),
-            self.wanted.subscribe(),
-            Signals { written: self.reported.clone(), refused },
+            self.output.texts.clone(),
+            self.output.wanted.subscribe(),
+            Signals { written: self.output.reported.clone(), refused },
         ));
-        self.prior_reports = Some(prior_reports);
+        self.sync.prior_reports = Some(prior_reports);
     }
 
     /// Holds the audit against the line that this host reported last, before a report is written over it. From a record
     /// with less nothing goes on; a host whose whole memory was put back or lost goes on, and its record names the gap.
     fn compare_audit(&mut self, prior_reports: &PriorReports, author: &Author) {
-        let (same_id, same_machine) = (author.id == self.who.id, author.machine == facts::machine_id());
+        let (same_id, same_machine) =
+            (author.id == self.identity.who.id, author.machine == facts::machine_id());
         if !same_id && !same_machine {
             return;
         }
         if same_id && same_machine {
-            self.told_before = author.updated;
+            self.output.told_before = author.updated;
         }
         let reported = &author.audit;
-        self.reported_audit.clone_from(reported);
-        let Ok(audit) = &mut self.audit else { return };
-        let compared = match contradicts(&self.settings.state_dir, reported) {
+        self.durable.reported_audit.clone_from(reported);
+        let Ok(audit) = &mut self.durable.audit else { return };
+        let compared = match contradicts(&self.config.settings.state_dir, reported) {
             Ok(None) => return,
             Ok(Some(why)) => {
-                let forgot = self.ledger.as_ref().is_ok_and(|ledger| forgets(ledger.state(), prior_reports));
+                let forgot =
+                    self.durable.ledger.as_ref().is_ok_and(|ledger| forgets(ledger.state(), prior_reports));
                 if !(same_id && same_machine) || forgot {
                     tracing::warn!("{why}; this host's memory was put back or lost, so its record goes on");
                     let gap = Entry::gap(reported, "the host's memory was put back, lost or adopted");
@@ -129,7 +132,7 @@ impl Agent {
         };
         if let Err(error) = compared {
             tracing::error!("nothing is started, since the audit cannot be believed: {error}");
-            self.audit = Err(error);
+            self.durable.audit = Err(error);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A probe is asked by an executor, as everything that is run: by a dry run in a folder below `checks/`, which goes away
 //! when the answer is in. Nothing rests on it: a question that is lost is asked again.
 
+use super::reload::Config;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -107,7 +108,7 @@ pub(super) fn unbearable(order: &Order, task: &Task) -> Option<String> {
     })
 }
 
-impl Agent {
+impl Config {
     /// What is known of the clock now.
     pub(super) fn clock(&self) -> Clock {
         match self.settings.clock {
@@ -116,11 +117,13 @@ impl Agent {
             ClockChoice::Synchronised => Clock::Unsynchronised,
         }
     }
+}
 
+impl Agent {
     /// The fact that an order's document stands as the store shows it.
     pub(super) fn confirmation(&self, key: &OrderKey) -> Option<Fact> {
-        let (index, value) = self.watches.iter().find_map(|sight| sight.value(key))?;
-        let ledger = self.ledger.as_ref().ok()?;
+        let (index, value) = self.sync.watches.iter().find_map(|sight| sight.value(key))?;
+        let ledger = self.durable.ledger.as_ref().ok()?;
         let copy = ledger.state().orders.get(key)?.recurrence.confirmed.as_ref();
         let known = copy.is_some_and(|copy| copy.index == index);
         let document = if known { None } else { Some(String::from_utf8(value).ok()?) };
@@ -129,28 +132,28 @@ impl Agent {
 
     /// Asks an order's probe, unless it is being asked.
     pub(super) fn ask(&mut self, key: &OrderKey) {
-        if self.recurring.asking.len() >= ASKED_AT_ONCE || self.recurring.asking.contains(key) {
+        if self.orders.recurring.asking.len() >= ASKED_AT_ONCE || self.orders.recurring.asking.contains(key) {
             return;
         }
-        let Some(seen) = self.desired.orders.get(key) else { return };
+        let Some(seen) = self.sync.desired.orders.get(key) else { return };
         let Ok(Document::Order(order)) = &seen.document else { return };
-        let Ok(loaded) = self.catalog.get(order.task.as_str()) else { return };
+        let Ok(loaded) = self.orders.catalog.get(order.task.as_str()) else { return };
         let question = ProbeRequest {
             key: key.clone(),
             order: (**order).clone(),
-            host: self.host.clone(),
-            program: self.program.clone(),
+            host: self.identity.host.clone(),
+            program: self.identity.program.clone(),
             task_folder: loaded.folder.clone(),
-            state_dir: self.settings.state_dir.clone(),
+            state_dir: self.config.settings.state_dir.clone(),
             place: self.place(PathBuf::new()),
-            rule: self.rule,
-            copying: Arc::clone(&self.copying),
-            launcher: self.launcher.clone(),
-            vault: self.vault.clone(),
+            rule: self.identity.rule,
+            copying: Arc::clone(&self.run_table.copying),
+            launcher: self.run_table.launcher.clone(),
+            vault: self.vault.client.clone(),
         };
-        self.recurring.asking.insert(key.clone());
+        self.orders.recurring.asking.insert(key.clone());
         let index = seen.index;
-        self.send(async move {
+        self.work.send(async move {
             let at = clock::now();
             let answer = question.ask().await.unwrap_or_else(ProbeAnswer::CannotTell);
             Event::Answered { key: question.key, index, at, answer }
@@ -159,26 +162,26 @@ impl Agent {
 
     /// Takes in what a probe said.
     pub(super) fn answered(&mut self, key: OrderKey, index: u64, at: Timestamp, answer: ProbeAnswer) {
-        self.recurring.asking.remove(&key);
+        self.orders.recurring.asking.remove(&key);
         // An answer about an order that has changed meanwhile says nothing.
-        if self.desired.orders.get(&key).is_some_and(|seen| seen.index == index) {
+        if self.sync.desired.orders.get(&key).is_some_and(|seen| seen.index == index) {
             tracing::debug!(order = %key, "the probe: {answer:?}");
-            self.recurring.answers.entry(key).or_default().take(at, answer);
+            self.orders.recurring.answers.entry(key).or_default().take(at, answer);
         }
     }
 
     /// Forgets the answers of orders that are not there any more.
     pub(super) fn forget_answers(&mut self) {
-        let orders = &self.desired.orders;
-        self.recurring.answers.retain(|key, _| orders.contains_key(key));
+        let orders = &self.sync.desired.orders;
+        self.orders.recurring.answers.retain(|key, _| orders.contains_key(key));
     }
 
     /// Ends and removes what an earlier agent asked.
     pub(super) fn end_questions(&self) {
-        let checks = self.settings.state_dir.join("checks");
+        let checks = self.config.settings.state_dir.join("checks");
         for run in trim::folders(&checks).unwrap_or_default() {
-            let (launcher, folder) = (self.launcher.clone(), Folder::new(&checks, run));
-            let runtime = self.settings.runtime_dir.clone();
+            let (launcher, folder) = (self.run_table.launcher.clone(), Folder::new(&checks, run));
+            let runtime = self.config.settings.runtime_dir.clone();
             tokio::spawn(async move { end(&launcher, &folder, &runtime).await });
         }
     }

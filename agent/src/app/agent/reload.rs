@@ -7,7 +7,30 @@
 use super::{Agent, AgentError, vault};
 use crate::catalog::Catalog;
 use crate::config::{ConfigError, Settings, StoreSettings};
+use crate::domain::ids::RunId;
 use crate::host::logging::Level;
+use crate::ledger::Folder;
+use std::path::PathBuf;
+
+/// The configuration in force, and how another one is read.
+pub(super) struct Config {
+    pub(super) settings: Settings,
+    pub(super) reload_context: ReloadContext,
+    /// The configuration on the disk is not the one in force: one line for the operator.
+    pub(super) pending: Option<String>,
+}
+
+impl Config {
+    /// Where the folders of runs are.
+    pub(super) fn runs_dir(&self) -> PathBuf {
+        self.settings.state_dir.join("runs")
+    }
+
+    /// The folder of a run.
+    pub(super) fn run_folder(&self, run: RunId) -> Folder {
+        Folder::new(&self.runs_dir(), run)
+    }
+}
 
 /// What reading anew needs from outside.
 pub struct ReloadContext {
@@ -19,30 +42,32 @@ pub struct ReloadContext {
 
 impl Agent {
     pub(super) fn reload(&mut self) {
-        self.pending_config =
-            match (self.reload_context.load)().map_err(AgentError::from).and_then(|new| self.settle(new)) {
-                Ok(later) if later.is_empty() => {
-                    tracing::info!("the configuration and the tasks are read anew");
-                    None
-                }
-                Ok(later) => Some(format!(
-                    "settings: {} changed in the configuration: restart the agent to put that in force",
-                    later.join(", ")
-                )),
-                Err(error) => Some(format!("settings: keeping the current settings: {error}")),
-            };
-        if let Some(why) = &self.pending_config {
+        self.config.pending = match (self.config.reload_context.load)()
+            .map_err(AgentError::from)
+            .and_then(|new| self.settle(new))
+        {
+            Ok(later) if later.is_empty() => {
+                tracing::info!("the configuration and the tasks are read anew");
+                None
+            }
+            Ok(later) => Some(format!(
+                "settings: {} changed in the configuration: restart the agent to put that in force",
+                later.join(", ")
+            )),
+            Err(error) => Some(format!("settings: keeping the current settings: {error}")),
+        };
+        if let Some(why) = &self.config.pending {
             tracing::warn!("{why}");
         }
-        self.catalog = Catalog::load(&self.settings.task_dirs, self.rule);
+        self.orders.catalog = Catalog::load(&self.config.settings.task_dirs, self.identity.rule);
         self.know_tasks();
         // What was refused on the former settings and tasks is looked at again.
-        self.checked_orders.clear();
+        self.orders.checked.clear();
     }
 
     /// Puts new settings in force; what has to wait for a restart. First all that can fail.
     fn settle(&mut self, new: Settings) -> Result<Vec<&'static str>, AgentError> {
-        let (former, next) = (self.settings.vault.clone().settle(), new.vault.clone().settle());
+        let (former, next) = (self.config.settings.vault.clone().settle(), new.vault.clone().settle());
         let next = next.map_err(ConfigError::from)?;
         let another_vault = match (former, &next) {
             (Ok(None), None) => None,
@@ -50,26 +75,26 @@ impl Agent {
             _ => Some(vault::open(&new)?),
         };
         if let (StoreSettings::Consul(layer), StoreSettings::Consul(_), Some(consul)) =
-            (&new.store, &self.settings.store, &self.consul)
+            (&new.store, &self.config.settings.store, &self.sync.consul)
         {
             consul.follow_token(layer.token_files()).map_err(ConfigError::from)?;
         }
-        let later = self.settings.for_a_restart(&new);
+        let later = self.config.settings.for_a_restart(&new);
         let Settings { task_dirs, allow, clock, vault, runs, register, listen, log_level, .. } = new;
-        self.settings.task_dirs = task_dirs;
-        self.settings.allow = allow;
-        self.settings.clock = clock;
-        self.settings.runs = runs;
-        self.settings.vault = vault;
-        self.settings.register = register;
-        self.settings.listen = listen;
-        self.settings.log_level = log_level;
-        self.reload_context.level.set(&self.settings.log_level);
+        self.config.settings.task_dirs = task_dirs;
+        self.config.settings.allow = allow;
+        self.config.settings.clock = clock;
+        self.config.settings.runs = runs;
+        self.config.settings.vault = vault;
+        self.config.settings.register = register;
+        self.config.settings.listen = listen;
+        self.config.settings.log_level = log_level;
+        self.config.reload_context.level.set(&self.config.settings.log_level);
         if let Some(vault) = another_vault {
-            self.vault = vault;
+            self.vault.client = vault;
             self.keep_vault();
         }
-        self.listening.listen(listen);
+        self.output.listening.listen(listen);
         self.keep_presence();
         Ok(later)
     }

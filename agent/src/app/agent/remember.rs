@@ -1,6 +1,17 @@
 //! How decisions become facts: first the audit, then the ledger, each on the disk before anything follows.
 
+use super::disk_guard::DiskGuard;
+use super::formats::RollbackWindow;
+use crate::domain::audit::Head;
+use crate::domain::decide::PreviousFormat;
+use crate::domain::format;
+use crate::ledger::Audit;
+use crate::ledger::Ledger;
+use crate::ledger::orders::LedgerError;
+use jiff::Timestamp;
+use nix::fcntl::Flock;
 use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
 
 use super::Agent;
 use crate::domain::audit::Entry;
@@ -13,6 +24,21 @@ use crate::domain::text;
 use crate::domain::yaml::single_line;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::audit::AuditError;
+
+/// What this host keeps on its disk, and the lock that makes this agent its only one.
+pub(super) struct Durable {
+    pub(super) ledger: Result<Ledger, LedgerError>,
+    pub(super) audit: Result<Audit, AuditError>,
+    /// The newest line of the audit that this host reported before.
+    pub(super) reported_audit: Head,
+    /// Why the ledger takes nothing, if that is so.
+    pub(super) ledger_full: Option<String>,
+    /// Entries of the audit whose record the ledger could not take.
+    pub(super) audited: Audited,
+    pub(super) disk_guard: DiskGuard,
+    pub(super) rollback_window: RollbackWindow,
+    pub(super) _lock: Flock<File>,
+}
 
 /// The longest reason in the log, in bytes.
 const LOGGED: usize = 200;
@@ -63,6 +89,32 @@ fn log(fact: &Fact) {
     }
 }
 
+impl Durable {
+    /// Whether the ledger is still kept in the former format.
+    pub(super) fn on_probation(&self) -> bool {
+        self.ledger.as_ref().is_ok_and(|ledger| !ledger.is_newest())
+    }
+
+    /// What has to be left to the version before.
+    pub(super) fn previous_format(&self) -> Option<PreviousFormat> {
+        self.on_probation()
+            .then(|| PreviousFormat { plan: format::newest_plan() - 1, until: self.rollback_window.until() })
+    }
+
+    /// When there is something to do.
+    pub(super) fn rollback_window_ends(&self) -> Option<Timestamp> {
+        self.rollback_window.until().filter(|_| self.on_probation())
+    }
+
+    /// Runs that are over and keep their place until a person has spoken.
+    pub(super) fn kept_open(&self) -> BTreeSet<RunId> {
+        let Ok(ledger) = &self.ledger else { return BTreeSet::new() };
+        let orders = ledger.state().orders.values();
+        let activations = orders.flat_map(|order| order.current.iter().chain(order.previous.as_deref()));
+        activations.filter(|activation| activation.has_run()).map(|activation| activation.run).collect()
+    }
+}
+
 impl Agent {
     /// Puts facts on the disk; if that fails, nothing may follow from them.
     pub(super) fn remember(&mut self, facts: Vec<Fact>) -> bool {
@@ -91,32 +143,32 @@ impl Agent {
         };
         match kept {
             Ok(()) => {
-                self.ledger_full = None;
+                self.durable.ledger_full = None;
                 facts.iter().for_each(log);
-                self.recurring.follow(&facts);
-                self.unready.follow(&facts);
-                self.secrets.follow(&facts, &self.desired.orders);
+                self.orders.recurring.follow(&facts);
+                self.orders.unready.follow(&facts);
+                self.orders.secrets.follow(&facts, &self.sync.desired.orders);
                 if activations {
                     here(CrashPoint::OccasionRecorded);
                 }
                 if !closed.is_empty() {
                     here(CrashPoint::Closed);
                 }
-                self.closed_since_trim += closed.len();
+                self.run_table.closed_since_trim += closed.len();
                 for order in judged {
-                    self.prior_reports.as_mut().and_then(|prior_reports| prior_reports.remove(&order));
+                    self.sync.prior_reports.as_mut().and_then(|prior_reports| prior_reports.remove(&order));
                 }
-                self.count_ends(&facts);
+                self.output.count_ends(&facts);
                 for (key, run) in closed {
-                    self.checked_orders.remove(&key);
-                    self.runs.close(run, &self.kept_open());
-                    self.give_back.notify_one();
+                    self.orders.checked.remove(&key);
+                    self.run_table.runs.close(run, &self.durable.kept_open());
+                    self.vault.give_back.notify_one();
                 }
                 true
             }
             Err(error) => {
                 tracing::error!("nothing is started: {error}");
-                self.ledger_full = Some(error);
+                self.durable.ledger_full = Some(error);
                 false
             }
         }
@@ -124,16 +176,17 @@ impl Agent {
 
     fn keep(&mut self, facts: &[Fact]) -> Result<(), String> {
         self.audit_facts(facts).map_err(|error| format!("the audit cannot be written: {error}"))?;
-        let ledger = self.ledger.as_mut().map_err(|error| error.to_string())?;
+        let ledger = self.durable.ledger.as_mut().map_err(|error| error.to_string())?;
         ledger.record(facts.to_vec()).map_err(|error| format!("the ledger cannot be written: {error}"))?;
-        self.audited = Audited::default();
+        self.durable.audited = Audited::default();
         Ok(())
     }
 
     /// Tells the audit that an agent works here from now on; that may fail, what follows from it may not.
     pub(super) fn audit_start(&mut self) {
-        let started = Entry::started(self.host.as_str(), env!("CARGO_PKG_VERSION"), &self.boot);
-        if let Ok(audit) = &mut self.audit
+        let started =
+            Entry::started(self.identity.host.as_str(), env!("CARGO_PKG_VERSION"), &self.identity.boot);
+        if let Ok(audit) = &mut self.durable.audit
             && let Err(error) = audit.append(vec![started])
         {
             tracing::error!("the audit cannot be written: {error}");
@@ -141,29 +194,21 @@ impl Agent {
     }
 
     fn audit_facts(&mut self, facts: &[Fact]) -> Result<(), AuditError> {
-        let orders = &self.desired.orders;
+        let orders = &self.sync.desired.orders;
         let order = |key: &OrderKey| match &orders.get(key)?.document {
             Ok(Document::Order(order)) => Some(&**order),
             _ => None,
         };
-        let entries = self.audited.unsaid(facts.iter().filter_map(|fact| Entry::of(fact, order)));
-        match &mut self.audit {
+        let entries = self.durable.audited.unsaid(facts.iter().filter_map(|fact| Entry::of(fact, order)));
+        match &mut self.durable.audit {
             _ if entries.is_empty() => Ok(()),
             Ok(audit) => {
                 audit.append(entries.clone())?;
-                self.audited.has(entries);
+                self.durable.audited.has(entries);
                 Ok(())
             }
             Err(error) => Err(AuditError::NotOpen(error.to_string())),
         }
-    }
-
-    /// Runs that are over and keep their place until a person has spoken.
-    pub(super) fn kept_open(&self) -> BTreeSet<RunId> {
-        let Ok(ledger) = &self.ledger else { return BTreeSet::new() };
-        let orders = ledger.state().orders.values();
-        let activations = orders.flat_map(|order| order.current.iter().chain(order.previous.as_deref()));
-        activations.filter(|activation| activation.has_run()).map(|activation| activation.run).collect()
     }
 }
 

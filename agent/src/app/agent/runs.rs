@@ -1,8 +1,11 @@
 //! What the agent sees of the runs' folders: of those that an executor may have, and of the newest for the reports.
 
+use crate::domain::plan::Lock;
+use crate::exec::launcher::Launcher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use inotify::WatchDescriptor;
@@ -22,6 +25,20 @@ use crate::ledger::{ArmingFolder, ClaimState, Folder, FolderError, NotReady, tri
 use crate::report::compose;
 use crate::report::document::{RunReport, TAIL};
 use crate::report::writer::NEWEST_RUNS;
+
+/// The host's runs, and what is under way to begin or to end them.
+pub(super) struct RunTable {
+    pub(super) runs: Runs,
+    /// Runs that are being started, with what they lock.
+    pub(super) starting: BTreeMap<RunId, Vec<Lock>>,
+    /// Runs whose leftovers are being ended.
+    pub(super) ending: BTreeSet<RunId>,
+    /// Held while a task is copied.
+    pub(super) copying: Arc<Mutex<()>>,
+    pub(super) launcher: Launcher,
+    pub(super) rebooting: bool,
+    pub(super) closed_since_trim: usize,
+}
 
 /// A guard for which no watcher is seen to act is given another after this.
 const WATCHED_AGAIN: Duration = Duration::from_secs(15);

@@ -73,7 +73,7 @@ impl Secrets {
     }
 
     /// Takes an answer in, unless something has begun since it was asked for.
-    fn take(&mut self, round: u64, path: String, told: VersionResult) {
+    pub(super) fn take(&mut self, round: u64, path: String, told: VersionResult) {
         if self.begun || self.wanted.borrow().round != round {
             return;
         }
@@ -101,18 +101,19 @@ impl Secrets {
 impl Agent {
     /// Looks after what is watched, in the Vault that counts from now on.
     pub(super) fn keep_watching(&mut self) {
-        self.secrets.asking.take().inspect(AbortHandle::abort);
+        self.orders.secrets.asking.take().inspect(AbortHandle::abort);
         // What another one told says nothing of this one.
-        self.secrets.forget();
-        if let Some(vault) = &self.vault {
-            let (vault, wanted) = (Arc::clone(vault), self.secrets.wanted.subscribe());
-            self.secrets.asking = Some(tokio::spawn(ask(vault, wanted, self.events.clone())).abort_handle());
+        self.orders.secrets.forget();
+        if let Some(vault) = &self.vault.client {
+            let (vault, wanted) = (Arc::clone(vault), self.orders.secrets.wanted.subscribe());
+            self.orders.secrets.asking =
+                Some(tokio::spawn(ask(vault, wanted, self.work.events.clone())).abort_handle());
         }
     }
 
     /// What the orders that count now watch.
     pub(super) fn watch_secrets(&mut self) {
-        let Ok(ledger) = &self.ledger else { return };
+        let Ok(ledger) = &self.durable.ledger else { return };
         let memory = ledger.state();
         let counts = |(key, seen): (&OrderKey, &SeenOrder)| {
             let order = order(seen)?;
@@ -120,22 +121,25 @@ impl Agent {
             let paths = order.on_secret_change.iter().map(|one| one.path().to_owned());
             (Some(terms) == order.standing_terms().as_ref()).then(|| paths.collect::<Vec<_>>())
         };
-        let paths = self.desired.orders.iter().filter_map(counts).flatten().collect();
-        self.secrets.want(paths);
-    }
-
-    /// Takes in what Vault said.
-    pub(super) fn told(&mut self, round: u64, path: String, told: VersionResult) {
-        self.secrets.take(round, path, told);
+        let paths = self.sync.desired.orders.iter().filter_map(counts).flatten().collect();
+        self.orders.secrets.want(paths);
     }
 
     /// What an operator should know of it.
     pub(super) fn watch_conditions(&self) -> Vec<String> {
         let said = |path: &str, why: &str| format!("secret {path}, which an order watches: {why}");
-        if self.vault.is_none() {
-            return self.secrets.wanted.borrow().paths.iter().map(|path| said(path, NO_VAULT)).collect();
+        if self.vault.client.is_none() {
+            return self
+                .orders
+                .secrets
+                .wanted
+                .borrow()
+                .paths
+                .iter()
+                .map(|path| said(path, NO_VAULT))
+                .collect();
         }
-        self.secrets.trouble.iter().map(|(path, why)| said(path, why)).collect()
+        self.orders.secrets.trouble.iter().map(|(path, why)| said(path, why)).collect()
     }
 }
 

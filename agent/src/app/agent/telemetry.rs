@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::Agent;
 use crate::domain::condition::Kind;
 use crate::domain::decide::{ExecutorState, Reason, RunView};
-use crate::domain::state::{Fact, Hold};
+use crate::domain::state::Hold;
 use crate::host::{clock, disk, facts, process};
 use crate::ledger::reserve::Free;
 use crate::report::compose::Composed;
@@ -128,16 +128,16 @@ impl Agent {
         for condition in self.conditions() {
             *conditions.entry(condition.kind.as_str()).or_default() += 1;
         }
-        let broken = self.catalog.iter().filter(|(_, task)| task.is_err()).count();
+        let broken = self.orders.catalog.iter().filter(|(_, task)| task.is_err()).count();
         let contacts: Option<Vec<Instant>> =
-            self.watches.iter().map(super::watches::PrefixWatch::contact).collect();
+            self.sync.watches.iter().map(super::watches::PrefixWatch::contact).collect();
         let contact = contacts.and_then(|contacts| contacts.into_iter().min());
-        let views = self.runs.views().values();
-        let shown = &self.shown;
+        let views = self.run_table.runs.views().values();
+        let shown = &self.output.shown;
         let seconds = |at: Timestamp| at.as_duration().as_secs_f64();
         metrics::page(&Snapshot {
             version: env!("CARGO_PKG_VERSION"),
-            started: self.started,
+            started: self.identity.started,
             resident: process.resident,
             cpu: process.cpu,
             ready: self.obstacle().is_none(),
@@ -145,33 +145,22 @@ impl Agent {
             phases: shown.phases.iter().map(|(phase, count)| (phase.as_str(), *count)).collect(),
             waiting: words(Reason::ALL.iter().map(|reason| reason.as_str()), &shown.waiting),
             held: words(Hold::ALL.iter().map(|hold| hold.as_str()), &shown.held),
-            runs: &self.counters,
+            runs: &self.output.counters,
             executing: views.clone().filter(|run| run.executor == ExecutorState::Alive).count(),
-            parallel: self.settings.runs.parallel,
+            parallel: self.config.settings.runs.parallel,
             overdue: views.filter(|run| is_overdue(run, now)).count(),
-            tasks: (self.catalog.iter().count() - broken, broken),
+            tasks: (self.orders.catalog.iter().count() - broken, broken),
             contact: contact.map(|at| seconds(now) - at.elapsed().as_secs_f64()),
-            reported: self.reported.borrow().map(seconds),
-            ledger: self.ledger.as_ref().ok().map(crate::ledger::Ledger::size),
-            free: Free::of(&self.settings.state_dir).ok().map(|free| (free.bytes, free.inodes)),
+            reported: self.output.reported.borrow().map(seconds),
+            ledger: self.durable.ledger.as_ref().ok().map(crate::ledger::Ledger::size),
+            free: Free::of(&self.config.settings.state_dir).ok().map(|free| (free.bytes, free.inodes)),
         })
-    }
-
-    /// Counts the runs that are over as the ledger now says.
-    pub(super) fn count_ends(&mut self, facts: &[Fact]) {
-        for fact in facts {
-            let Fact::Closed { closing, .. } = fact else { continue };
-            let Some(run) = &closing.run else { continue };
-            let task = run.task.split('@').next().unwrap_or_default();
-            let seconds = run.started.map(|started| closing.at.duration_since(started).as_secs_f64());
-            self.counters.count(task, closing.end, seconds);
-        }
     }
 
     /// Shows the installed tasks from now on.
     pub(super) fn know_tasks(&mut self) {
-        for (task, _) in self.catalog.iter().filter(|(_, task)| task.is_ok()) {
-            self.counters.know(task);
+        for (task, _) in self.orders.catalog.iter().filter(|(_, task)| task.is_ok()) {
+            self.output.counters.know(task);
         }
     }
 }

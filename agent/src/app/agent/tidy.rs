@@ -12,18 +12,18 @@ const TRIM_AFTER: usize = 20;
 impl Agent {
     /// Removes old runs now and then: orders that come again would fill the disk of an agent that is never restarted.
     pub(super) fn trim_sometimes(&mut self) {
-        if self.closed_since_trim >= TRIM_AFTER && self.starting.is_empty() {
-            self.closed_since_trim = 0;
+        if self.run_table.closed_since_trim >= TRIM_AFTER && self.run_table.starting.is_empty() {
+            self.run_table.closed_since_trim = 0;
             self.trim_runs();
         }
     }
 
     fn trim_runs(&self) {
-        let Ok(ledger) = &self.ledger else { return };
-        let mut spared = self.kept_open();
+        let Ok(ledger) = &self.durable.ledger else { return };
+        let mut spared = self.durable.kept_open();
         spared.extend(ledger.state().prepared().map(|(_, activation)| activation.run));
-        let runs = self.settings.state_dir.join("runs");
-        match trim::trim(&runs, &spared, &self.settings.runs.into(), clock::now()) {
+        let runs = self.config.runs_dir();
+        match trim::trim(&runs, &spared, &self.config.settings.runs.into(), clock::now()) {
             Ok(trimmed) => {
                 if let Some(error) = trimmed.failed.first() {
                     let count = trimmed.failed.len();
@@ -36,15 +36,15 @@ impl Agent {
 
     /// Removes what is not needed any more; a failure costs space, nothing else.
     pub(super) fn tidy(&self) {
-        if self.ledger.is_err() {
+        if self.durable.ledger.is_err() {
             return;
         }
         self.trim_runs();
-        let runs = self.settings.state_dir.join("runs");
-        let tasks = self.settings.state_dir.join("tasks");
+        let runs = self.config.runs_dir();
+        let tasks = self.config.settings.state_dir.join("tasks");
         match trim::digests(&runs) {
             Ok(mut needed) => {
-                match recurring::digests(&self.settings.state_dir) {
+                match recurring::digests(&self.config.settings.state_dir) {
                     Ok(digests) => needed.extend(digests),
                     Err(error) => return tracing::warn!("old copies of tasks are not removed: {error}"),
                 }

@@ -88,29 +88,29 @@ impl Waiting {
 impl Agent {
     /// The attempt to begin a run is over without a claim.
     pub(super) fn not_ready(&mut self, run: RunId, why: NotReady) {
-        let Ok(ledger) = &self.ledger else { return };
+        let Ok(ledger) = &self.durable.ledger else { return };
         let Some(key) = ledger.state().prepared().find(|(_, activation)| activation.run == run) else {
             return;
         };
         let key = key.0.clone();
-        let index = self.desired.orders.get(&key).map(|seen| seen.index);
-        self.unready.failed(key, index, why, clock::now());
-        self.runs.not_ready(run);
-        self.give_back.notify_one();
+        let index = self.sync.desired.orders.get(&key).map(|seen| seen.index);
+        self.orders.unready.failed(key, index, why, clock::now());
+        self.run_table.runs.not_ready(run);
+        self.vault.give_back.notify_one();
     }
 
     /// Takes in which executors have left without a claim, and forgets orders that do not wait any more.
     pub(super) fn look_at_unready(&mut self) {
-        for (run, why) in self.runs.left() {
+        for (run, why) in self.run_table.runs.left() {
             tracing::warn!(run = %run, "not started yet: {}", why.why);
             self.not_ready(run, why);
         }
-        if self.unready.orders.is_empty() {
+        if self.orders.unready.orders.is_empty() {
             return;
         }
-        let Ok(ledger) = &self.ledger else { return };
+        let Ok(ledger) = &self.durable.ledger else { return };
         let begun = |run: &RunId| {
-            self.runs.views().get(run).is_some_and(|view| view.executor == ExecutorState::Alive)
+            self.run_table.runs.views().get(run).is_some_and(|view| view.executor == ExecutorState::Alive)
         };
         let mut over: Vec<OrderKey> = ledger
             .state()
@@ -119,19 +119,28 @@ impl Agent {
             .map(|(key, _)| key.clone())
             .collect();
         let changed = |key: &OrderKey, tried: &Tried| {
-            self.desired.orders.get(key).is_some_and(|seen| Some(seen.index) != tried.index)
+            self.sync.desired.orders.get(key).is_some_and(|seen| Some(seen.index) != tried.index)
         };
         over.extend(
-            self.unready.tried.iter().filter(|(key, tried)| changed(key, tried)).map(|(key, _)| key.clone()),
+            self.orders
+                .unready
+                .tried
+                .iter()
+                .filter(|(key, tried)| changed(key, tried))
+                .map(|(key, _)| key.clone()),
         );
-        over.iter().for_each(|key| self.unready.forget(key));
+        over.iter().for_each(|key| self.orders.unready.forget(key));
     }
 
     /// Vault is back: nobody waits for the next attempt.
     pub(super) fn try_unready_again(&mut self) {
-        if self.no_vault().is_none() {
+        if self.vault.no_vault().is_none() {
             let now = clock::now();
-            self.unready.orders.values_mut().for_each(|unready| unready.until = unready.until.min(now));
+            self.orders
+                .unready
+                .orders
+                .values_mut()
+                .for_each(|unready| unready.until = unready.until.min(now));
         }
     }
 }

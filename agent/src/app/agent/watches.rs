@@ -1,9 +1,15 @@
 //! The prefixes that the agent watches, one for the host and one for each of its groups, and what they show: orders,
 //! controls, freezes.
 
+use super::consul_service::ConsulService;
+use super::prior_reports::PriorReports;
+use crate::report::agent_key::NameConflict;
+use crate::store::consul::Consul;
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify as Notified;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -21,6 +27,31 @@ use crate::domain::source::{OrderKey, Source};
 use crate::store::budget::Budget;
 use crate::store::watch::{Snapshot, WatchState as State};
 use crate::store::{Entry, Listing, Store};
+
+/// The store, and what it shows of this host's orders.
+pub(super) struct StoreSync {
+    pub(super) store: Arc<dyn Store>,
+    /// The same, where it is Consul.
+    pub(super) consul: Option<Arc<Consul>>,
+    pub(super) consul_service: Option<ConsulService>,
+    /// The places of orders, the nearest first.
+    pub(super) sources: Vec<Source>,
+    /// The runs that the host's own reports named before this agent wrote any; none: they are not read yet.
+    pub(super) prior_reports: Option<PriorReports>,
+    pub(super) name_conflicts: watch::Receiver<Option<NameConflict>>,
+    /// Reports that the store refuses: one line for the operator.
+    pub(super) refused_reports: watch::Receiver<Option<String>>,
+    pub(super) watches: Vec<PrefixWatch>,
+    /// Has the watches read plainly: somebody saw something else there.
+    pub(super) reread: Arc<Notified>,
+    pub(super) status: SyncStatus,
+    pub(super) snapshot_count: u64,
+    pub(super) desired: Desired,
+    /// When to look again at what could not be taken in at once.
+    pub(super) desired_retry_at: Option<Instant>,
+    /// Nothing starts before this, after an outage or a start.
+    pub(super) quiet_until: Option<Timestamp>,
+}
 
 /// One watched prefix: everything that is meant for the host, or for one of its groups.
 pub(super) struct PrefixWatch {
