@@ -217,7 +217,7 @@ fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
         let count = consul.list("hostler/reports/orders/orders/").len();
         let ledger = fs::read_to_string(host.path("state/ledger")).unwrap_or_default();
         // What fires while Consul is away has its document in the ledger.
-        if count == 1001 && report.contains("succeeded") && ledger.contains("\"confirmed\"") {
+        if count == 1001 && report.contains("succeeded") && ledger.contains("\"document_confirmed\"") {
             Ok(())
         } else {
             Err(format!("{count} reports"))

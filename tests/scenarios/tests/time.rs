@@ -230,7 +230,7 @@ fn a_nightly_backup_runs_once_in_a_day_without_consul_and_is_reported_when_it_is
     // Its document is in the ledger.
     eventually(DEFAULT_TIMEOUT, || {
         let ledger = fs::read_to_string(host.path("state/ledger")).unwrap_or_default();
-        if ledger.contains("\"confirmed\"") { Ok(()) } else { Err(host.log_tail()) }
+        if ledger.contains("\"document_confirmed\"") { Ok(()) } else { Err(host.log_tail()) }
     });
     consul.kill();
     for hour in 1..=24 {
