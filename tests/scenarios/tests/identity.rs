@@ -148,7 +148,7 @@ fn a_renamed_host_starts_nothing_until_it_is_adopted() {
     });
     assert!(host.effects("mine").is_empty() && host.report("mine").is_none());
     let ledger = fs::read_to_string(host.path("state/ledger")).expect("the ledger");
-    assert!(!ledger.contains("\"acted\""), "a control was taken in: {ledger}");
+    assert!(!ledger.contains("\"control_handled\""), "a control was taken in: {ledger}");
     let old = consul.get("hostler/reports/orders/before/o").unwrap();
     assert!(old.contains("\"waiting\""), "nothing was withdrawn: {old}");
     let (status, text) = host.hostler(&["adopt"]);

@@ -7,7 +7,6 @@ use super::Work;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inotify::WatchDescriptor;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -33,7 +32,7 @@ pub enum Event {
     /// What the host itself reported before.
     PriorReports(prior_reports::PriorReports, Author),
     /// A run's folder has changed.
-    Folder(WatchDescriptor),
+    Folder(RunId),
     /// A run's folder is made, and the order is as it was: the run may start.
     RunPrepared {
         /// Of this order.
@@ -146,7 +145,7 @@ impl Agent {
                 }
             }
             Event::PriorReports(prior_reports, author) => self.start_reporting(prior_reports, &author),
-            Event::Folder(watch) => self.run_table.runs.noticed(&watch),
+            Event::Folder(run) => self.run_table.runs.noticed(run),
             Event::RunPrepared { key, run, result } => self.made(&key, run, result),
             Event::Changed { key, run, epoch } => {
                 self.run_table.starting.remove(&run);

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use inotify::WatchDescriptor;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -269,7 +268,7 @@ impl Runs {
         self.epochs.remove(&run);
         self.trouble.remove(&run);
         if let Some(notice) = &mut self.notice {
-            notice.leave(run);
+            notice.leave(run, Folder::new(&self.dir, run).path());
         }
         if kept.contains(&run) {
             self.kept.insert(run);
@@ -293,10 +292,11 @@ impl Runs {
     }
 
     /// Looks at the run whose folder has changed.
-    pub(super) fn noticed(&mut self, watch: &WatchDescriptor) {
-        if let Some(run) = self.notice.as_ref().and_then(|notice| notice.run(watch)) {
-            self.look_at(run);
+    pub(super) fn noticed(&mut self, run: RunId) {
+        if let Some(notice) = &self.notice {
+            notice.looked_at(run);
         }
+        self.look_at(run);
     }
 
     /// Looks at one run.
