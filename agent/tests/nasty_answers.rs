@@ -21,7 +21,7 @@ fn settings(fake: &Fake) -> ConsulSettings {
     let layer = PartialConsul { address: Some(address), token, ..PartialConsul::default() };
     let second = Duration::from_secs(1);
     let timeouts = Timeouts { connect: second, request: 2 * second, wait: second, margin: second };
-    ConsulSettings { timeouts, ..layer.settle().unwrap() }
+    ConsulSettings { timeouts, ..layer.build().unwrap() }
 }
 
 fn block<T>(work: impl Future<Output = T>) -> T {

@@ -26,11 +26,11 @@ const TRIED_FOR: Duration = Duration::from_secs(3600);
 /// The pause after the first attempt; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// What the command gets between TERM and KILL when its time is up.
 const GRACE: Duration = Duration::from_secs(1);
 /// How often a lock that somebody has is asked for.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+const ASK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A guard that is to be carried out.
 pub(super) struct Firing<'a> {
@@ -69,7 +69,7 @@ impl Firing<'_> {
             if *interrupts.borrow() == Interrupt::Stop {
                 return Ok(None);
             }
-            sleep(ASK_AGAIN).await;
+            sleep(ASK_RETRY_INTERVAL).await;
         }
     }
 
@@ -118,7 +118,7 @@ impl Firing<'_> {
                 () = sleep(pause) => {}
                 _ = interrupts.wait_for(|interrupt| *interrupt == Interrupt::Stop) => return Ok(Fired::Stopped),
             }
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            pause = pause.saturating_mul(2).min(MAX_BACKOFF);
         }
     }
 

@@ -31,7 +31,7 @@ pub fn opened(settings: &Settings) -> Result<Opened, ConfigError> {
             Ok(Opened { store: Arc::new(dir), consul: None })
         }
         StoreSettings::Consul(layer) => {
-            let consul = Arc::new(Consul::new(PartialConsul::clone(layer).settle()?)?);
+            let consul = Arc::new(Consul::new(PartialConsul::clone(layer).build()?)?);
             Ok(Opened { store: Arc::clone(&consul) as Arc<dyn Store>, consul: Some(consul) })
         }
     }

@@ -33,7 +33,7 @@ use crate::host::{clock, facts};
 use crate::ledger::{ArmingFolder, Folder};
 
 /// A sleep does not count the time that the host sleeps, so it is never longer.
-const LONGEST_SLEEP: Duration = Duration::from_secs(20);
+const MAX_SLEEP: Duration = Duration::from_secs(20);
 /// What an executor that goes on after a lost watcher may take to listen.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -140,6 +140,6 @@ async fn end_of(executor: &mut Option<UnixStream>) {
 async fn over(until: Duration, this_boot: bool) {
     let left = || if this_boot { until.saturating_sub(clock::since_boot()) } else { Duration::ZERO };
     while !left().is_zero() {
-        sleep(left().min(LONGEST_SLEEP)).await;
+        sleep(left().min(MAX_SLEEP)).await;
     }
 }

@@ -183,11 +183,11 @@ fn read(name: &str, folder: &Path, rule: OwnerRule) -> Result<Loaded, Vec<String
     let mut faults = Vec::new();
     if task.name.as_str() != name {
         let message = format!("the folder is called {}: give both the same name", yaml::single_line(name));
-        faults.push(yaml::fault(&text, &["name".into()], message));
+        faults.push(yaml::error_at(&text, &["name".into()], message));
     }
     for (path, run) in task.commands() {
         if let Some(message) = run.first().and_then(|program| script_fault(folder, &entries, program)) {
-            faults.push(yaml::fault(&text, &path, message));
+            faults.push(yaml::error_at(&text, &path, message));
         }
     }
     for (path, playbook) in task.playbooks() {
@@ -203,7 +203,7 @@ fn read(name: &str, folder: &Path, rule: OwnerRule) -> Result<Loaded, Vec<String
 }
 
 fn missing(text: &str, path: &[PathSegment], name: &str) -> yaml::YamlError {
-    yaml::fault(text, path, format!("there is no file {name} in the task's folder"))
+    yaml::error_at(text, path, format!("there is no file {name} in the task's folder"))
 }
 
 fn script_fault(folder: &Path, entries: &[Entry], program: &Template) -> Option<String> {

@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         tokio::pin!(stopped);
         let mut notify = Notify::from_env();
         let who = tokio::select! {
-            who = identity::settle(&settings, &*opened.store, &mut notify) => who?,
+            who = identity::resolve(&settings, &*opened.store, &mut notify) => who?,
             () = &mut stopped => return Ok(()),
         };
         let agent = Agent::build(settings, opened, who, notify, reload_context)?;

@@ -49,7 +49,7 @@ impl ConnectionArgs {
     /// The settings as the agent has them: for looking at what the agent may do.
     pub(super) fn host_settings(&self) -> Result<Settings, Failure> {
         if let Some(dir) = &self.store_dir {
-            let mut settings = Fragment::default().settle(PartialConsul::default())?;
+            let mut settings = Fragment::default().build(PartialConsul::default())?;
             settings.store = StoreSettings::Dir(dir.clone());
             return Ok(settings);
         }

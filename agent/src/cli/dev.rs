@@ -106,7 +106,7 @@ async fn work(settings: Settings, config: &Path, level: Level, once: bool) -> Re
     let reload_context = ReloadContext { load: Box::new(move || load(Some(&file), &env)), level };
     let keys = settings.keys.clone();
     let mut notify = Notify::from_env();
-    let who = identity::settle(&settings, &*store, &mut notify).await?;
+    let who = identity::resolve(&settings, &*store, &mut notify).await?;
     let agent = Agent::build(settings, opened, who, notify, reload_context)?;
     let host = agent.host().clone();
     enroll(&*store, &keys, &host).await?;

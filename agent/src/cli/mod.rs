@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
     }
     complete::answer();
     let cli = Cli::parse();
-    screen::settle(&cli.screen);
+    screen::apply(&cli.screen);
     ended(match cli.command {
         Command::Agent(arguments) => agent::run(&arguments),
         Command::Dev(arguments) => dev::run(&arguments),

@@ -59,7 +59,7 @@ fn screen() -> &'static Screen {
 }
 
 /// Settles how this process shows things.
-pub(super) fn settle(arguments: &ScreenArgs) {
+pub(super) fn apply(arguments: &ScreenArgs) {
     let terminal = io::stdout().is_terminal();
     let said = |name: &str| env(name).filter(|value| !value.is_empty());
     let size = terminal.then(|| {

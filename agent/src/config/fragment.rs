@@ -23,7 +23,7 @@ const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9732);
 
 /// The most groups of a host besides `all`: before a run starts, one transaction of Consul, which has 64 operations, asks
 /// for the marker, the freeze and a nearer order of each group and of the host.
-const MOST_GROUPS: usize = 19;
+const MAX_GROUPS: usize = 19;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -173,14 +173,14 @@ impl Fragment {
     }
 
     /// The settings, with the defaults for what no file says; `env` lies below the files.
-    pub fn settle(self, env: PartialConsul) -> Result<Settings, ConfigError> {
+    pub fn build(self, env: PartialConsul) -> Result<Settings, ConfigError> {
         self.full_paths()?;
         let all = Name::all();
         let mut groups = self.groups.unwrap_or_default();
         groups.retain(|group| *group != all);
         groups.push(all);
-        if groups.len() > MOST_GROUPS + 1 {
-            let why = format!("`groups` names {MOST_GROUPS} groups at most, besides `all`");
+        if groups.len() > MAX_GROUPS + 1 {
+            let why = format!("`groups` names {MAX_GROUPS} groups at most, besides `all`");
             return Err(ConfigError::Value(why));
         }
         let keys = Keys::new(self.consul.prefix.as_deref().unwrap_or(DEFAULT_PREFIX));
@@ -302,8 +302,8 @@ mod tests {
     #[test]
     fn its_commented_settings_are_the_defaults() {
         let shown =
-            Fragment::read(uncommented().as_bytes()).unwrap().settle(PartialConsul::default()).unwrap();
-        let own = Fragment::default().settle(PartialConsul::default()).unwrap();
+            Fragment::read(uncommented().as_bytes()).unwrap().build(PartialConsul::default()).unwrap();
+        let own = Fragment::default().build(PartialConsul::default()).unwrap();
         // Taken apart, so that a new setting has to be looked at here.
         let parts = |settings: Settings| {
             let Settings {
@@ -324,9 +324,9 @@ mod tests {
                 log_level,
                 log_format,
             } = settings;
-            assert!(vault.settle().unwrap().is_none(), "no Vault is the default");
+            assert!(vault.build().unwrap().is_none(), "no Vault is the default");
             let StoreSettings::Consul(layer) = store else { panic!("the default is Consul") };
-            let consul = layer.settle().unwrap();
+            let consul = layer.build().unwrap();
             let (files, flags) = (
                 (host, groups, state_dir, runtime_dir, task_dirs),
                 (allow, launcher, clock, runs, (register, listen, log_level, log_format)),
@@ -338,7 +338,7 @@ mod tests {
         assert_eq!(parts(shown), parts(own));
         let Fragment { dir, .. } = Fragment::read(uncommented().as_bytes()).unwrap();
         let StoreSettings::Dir(path) =
-            Fragment::read(b"store: dir").unwrap().settle(PartialConsul::default()).unwrap().store
+            Fragment::read(b"store: dir").unwrap().build(PartialConsul::default()).unwrap().store
         else {
             panic!("not a folder")
         };
@@ -385,7 +385,7 @@ mod tests {
     fn the_address_for_measurements_can_be_null() {
         let listen = |text: &str| {
             let fragment = Fragment::read(text.as_bytes()).map_err(|error| error.to_string())?;
-            Ok::<_, String>(fragment.settle(PartialConsul::default()).unwrap().listen.map(|a| a.to_string()))
+            Ok::<_, String>(fragment.build(PartialConsul::default()).unwrap().listen.map(|a| a.to_string()))
         };
         assert_eq!(listen("host: a"), Ok(Some("127.0.0.1:9732".into())));
         assert_eq!(listen("telemetry: {}"), Ok(Some("127.0.0.1:9732".into())));
@@ -395,7 +395,7 @@ mod tests {
         assert!(error.contains("ADDRESS:PORT"), "{error}");
         let (upper, lower) = ("telemetry: {listen: null}", "telemetry: {listen: \"[::1]:1\"}");
         let read = |text: &str| Fragment::read(text.as_bytes()).unwrap();
-        let merged = read(upper).over(read(lower)).settle(PartialConsul::default()).unwrap();
+        let merged = read(upper).over(read(lower)).build(PartialConsul::default()).unwrap();
         assert_eq!(merged.listen, None);
     }
 }

@@ -213,7 +213,7 @@ pub fn load(path: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result
     }
     let [token_file, later_token_file] = token_files(main, env);
     let token = PartialConsul { token_file, later_token_file, ..PartialConsul::default() };
-    let mut settings = merged.settle(PartialConsul::from_env(env)?.over(token))?;
+    let mut settings = merged.build(PartialConsul::from_env(env)?.over(token))?;
     settings.vault = settings.vault.over(VaultLayer::from_env(env)?);
     settings.vault = settings.vault.with_usual_secret_ids(usual_secret_ids(main, env));
     Ok(settings)

@@ -12,7 +12,7 @@ use super::state::Fact;
 use super::text;
 
 /// The longest text that a line takes over, in bytes.
-const LONGEST: usize = 300;
+const MAX_LEN: usize = 300;
 
 /// One thing that happened. What does not apply is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,7 +162,7 @@ fn gap_of(reported: &Head) -> String {
 }
 
 fn short(text: &str) -> String {
-    text::head(text, LONGEST)
+    text::head(text, MAX_LEN)
 }
 
 /// One line as it stands on the disk: what was decided at once, its place in the chain, and the hash of the line before.
@@ -240,7 +240,7 @@ mod tests {
         };
         let entry = Entry::of(&fact, |_| Some(&order)).unwrap();
         assert_eq!((entry.what.as_str(), entry.by.as_deref()), ("occasion", Some("alice")));
-        assert_eq!(entry.reason.as_deref().map(str::len), Some(LONGEST));
+        assert_eq!(entry.reason.as_deref().map(str::len), Some(MAX_LEN));
         let line = Line { n: 1, prev: String::new(), at: Timestamp::UNIX_EPOCH, entries: vec![entry] };
         let json = serde_json::to_string(&line).unwrap();
         assert_eq!(serde_json::from_str::<Line>(&json).unwrap(), line);

@@ -141,7 +141,7 @@ impl Control {
         let file: File = yaml::parse(text, MAX_CONTROL)?;
         let fault = |message: &str| {
             let whole = std::str::from_utf8(text).unwrap_or_default();
-            yaml::fault(whole, &[PathSegment::from("as")], message)
+            yaml::error_at(whole, &[PathSegment::from("as")], message)
         };
         match (file.action, file.settled) {
             (ControlAction::Acknowledge, None) => {

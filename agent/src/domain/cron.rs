@@ -9,10 +9,10 @@ use std::fmt;
 use jiff::civil::{Date, DateTime, Weekday};
 
 /// So many days are searched for the next or the last one: 29 February on one day of the week comes at least so often.
-const MOST_DAYS: usize = 41 * 366;
+const MAX_DAYS: usize = 41 * 366;
 
 /// The longest expression: it is kept with the order, and no sensible one is half as long.
-const MOST_BYTES: usize = 200;
+const MAX_BYTES: usize = 200;
 
 /// Why a text is no cron expression, with the place in it and the cure.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,8 +67,8 @@ impl Cron {
         let short: String = text.chars().take(80).collect();
         let bad = |why: String| BadCron(format!("{short:?} is not a cron expression: {why}"));
         let text = text.trim();
-        if text.len() > MOST_BYTES {
-            return Err(bad(format!("it is longer than {MOST_BYTES} bytes")));
+        if text.len() > MAX_BYTES {
+            return Err(bad(format!("it is longer than {MAX_BYTES} bytes")));
         }
         let expression = match SHORT.iter().find(|(short, _)| *short == text) {
             Some((_, long)) => long,
@@ -116,7 +116,7 @@ impl Cron {
     pub fn first_from(&self, from: DateTime) -> Option<DateTime> {
         let mut date = from.date();
         let mut least = (from.hour(), from.minute());
-        for _ in 0..MOST_DAYS {
+        for _ in 0..MAX_DAYS {
             if self.names_day(date)
                 && let Some((hour, minute)) = self.first_time(least)
             {
@@ -132,7 +132,7 @@ impl Cron {
     pub fn last_to(&self, to: DateTime) -> Option<DateTime> {
         let mut date = to.date();
         let mut most = (to.hour(), to.minute());
-        for _ in 0..MOST_DAYS {
+        for _ in 0..MAX_DAYS {
             if self.names_day(date)
                 && let Some((hour, minute)) = self.last_time(most)
             {

@@ -13,7 +13,7 @@ use super::instant;
 use super::name::Name;
 use super::params::whole_numbers;
 use super::schedule::Schedule;
-use super::secret_watch::{MOST, SecretRef};
+use super::secret_watch::{MAX_WATCHED, SecretRef};
 use super::span::Span;
 use super::window::Window;
 use super::yaml::{self, PathSegment, YamlError};
@@ -111,12 +111,13 @@ impl Document {
     pub fn read(text: &[u8]) -> Result<Self, YamlError> {
         let mut file: File = yaml::parse(text, MAX_ORDER)?;
         let whole = std::str::from_utf8(text).unwrap_or_default();
-        let fault = |field: &str, message: String| yaml::fault(whole, &[PathSegment::from(field)], message);
+        let fault =
+            |field: &str, message: String| yaml::error_at(whole, &[PathSegment::from(field)], message);
         if file.skip {
             return Ok(Self::Skip);
         }
         let Some(task) = file.task.clone() else {
-            return Err(yaml::fault(whole, &[], "`task` is missing: say which task to carry out"));
+            return Err(yaml::error_at(whole, &[], "`task` is missing: say which task to carry out"));
         };
         match &file.revision {
             None | Some(Value::String(_)) => {}
@@ -142,7 +143,7 @@ impl Document {
         let times = Times::read(&file).map_err(|(field, message)| fault(field, message))?;
         let on_secret_change = watched(&file).map_err(|(at, message)| {
             let field = PathSegment::from("on_secret_change");
-            yaml::fault(
+            yaml::error_at(
                 whole,
                 &[field].into_iter().chain(at.map(PathSegment::from)).collect::<Vec<_>>(),
                 message,
@@ -232,10 +233,10 @@ impl Times {
 /// What it watches; an error is which of them, if it is one, and what is wrong with it.
 fn watched(file: &File) -> Result<Vec<SecretRef>, (Option<usize>, String)> {
     let Some(texts) = &file.on_secret_change else { return Ok(Vec::new()) };
-    if texts.is_empty() || texts.len() > MOST {
+    if texts.is_empty() || texts.len() > MAX_WATCHED {
         return Err((
             None,
-            format!("`on_secret_change` names 1 to {MOST} secrets: name some, or leave it out"),
+            format!("`on_secret_change` names 1 to {MAX_WATCHED} secrets: name some, or leave it out"),
         ));
     }
     if file.dry_run == Some(true) {

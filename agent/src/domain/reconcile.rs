@@ -24,7 +24,7 @@ const CONFIRMED_AFTER: Duration = Duration::from_secs(60);
 /// So many "holds" in a row after a drift: it lasts.
 const LASTING: u32 = 3;
 /// The drift that is not carried out any more, counted since the state lasted.
-pub const TOO_MANY: u32 = 3;
+pub const MAX_DRIFTS: u32 = 3;
 
 /// What a probe said.
 #[derive(Clone, Debug, PartialEq, Eq)]

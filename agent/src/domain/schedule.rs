@@ -14,11 +14,11 @@ use super::span::Span;
 use super::zone::Zone;
 
 /// How late a missed firing may come at most, unless the order says otherwise.
-const LONGEST_CATCH_UP: Duration = Duration::from_secs(6 * 3600);
+const MAX_CATCH_UP: Duration = Duration::from_secs(6 * 3600);
 /// Within this a firing is on time: a busy host, or a clock that was set by some seconds, misses nothing.
 const ON_TIME: Duration = Duration::from_secs(60);
 /// Missed instants are counted up to this, so that no outage makes the counting long.
-const MOST_COUNTED: u32 = 10_000;
+const MAX_COUNTED: u32 = 10_000;
 
 /// When an order fires.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +88,7 @@ impl Schedule {
         let fires = late <= self.catch_up(newest).max(ON_TIME);
         let mut missed = u32::from(!fires);
         let mut instant = handled;
-        while let Some(next) = self.next(instant).filter(|next| *next < newest && missed < MOST_COUNTED) {
+        while let Some(next) = self.next(instant).filter(|next| *next < newest && missed < MAX_COUNTED) {
             instant = next;
             missed = u32::saturating_add(missed, 1);
         }
@@ -100,8 +100,8 @@ impl Schedule {
         let half = || {
             let interval = self.next(instant).map(|next| next.duration_since(instant));
             let interval = interval.and_then(|interval| Duration::try_from(interval).ok());
-            interval.map_or(LONGEST_CATCH_UP, |interval| {
-                interval.checked_div(2).unwrap_or_default().min(LONGEST_CATCH_UP)
+            interval.map_or(MAX_CATCH_UP, |interval| {
+                interval.checked_div(2).unwrap_or_default().min(MAX_CATCH_UP)
             })
         };
         self.catch_up.map_or_else(half, |span| span.0)

@@ -208,7 +208,7 @@ fn with_outages_no_instant_fires_twice_and_none_is_lost_beyond_the_rules() {
                     Some(None) => continue,
                 };
                 let interval = Duration::try_from(schedule.next(*instant).unwrap().duration_since(*instant));
-                let most = catch_up.map_or((interval.unwrap() / 2).min(LONGEST_CATCH_UP), |span| span.0);
+                let most = catch_up.map_or((interval.unwrap() / 2).min(MAX_CATCH_UP), |span| span.0);
                 let most = i64::try_from(most.max(ON_TIME).as_secs()).unwrap();
                 assert!(
                     (0..=most).contains(&late.as_secs()),
@@ -244,5 +244,5 @@ fn missed_instants_are_counted_and_only_the_newest_may_fire() {
     assert_eq!(daily(None).due(handled, at("2026-11-19T02:29:59Z"), Duration::ZERO), None);
     let minutely = Schedule::read("* * * * *", Zone::utc(), None).unwrap();
     let due = minutely.due(at("2020-01-01T00:00:00Z"), at("2026-01-01T00:00:00Z"), Duration::ZERO).unwrap();
-    assert_eq!(due.missed, MOST_COUNTED, "counting ends");
+    assert_eq!(due.missed, MAX_COUNTED, "counting ends");
 }

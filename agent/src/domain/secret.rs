@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 pub const SHORTEST: usize = 6;
 
 /// The longest one, in bytes, as most storages of Vault have it.
-pub const LONGEST: usize = 1 << 20;
+pub const MAX_LEN: usize = 1 << 20;
 
 /// Which version of a secret a task wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

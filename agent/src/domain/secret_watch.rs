@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The most secrets that one order may watch.
-pub const MOST: usize = 16;
+pub const MAX_WATCHED: usize = 16;
 
 /// The longest path, in bytes.
-const LONGEST: usize = 256;
+const MAX_LEN: usize = 256;
 
 /// A watched secret, such as `kv/data/hana/HDB#password`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl SecretRef {
             let strange = |c: char| matches!(c, '?' | '%' | '\\' | '{' | '}' | '*' | '+') || c.is_control();
             part.is_empty() || part == "." || part == ".." || part.contains(strange)
         };
-        if path.len() > LONGEST || path.split('/').any(odd) {
+        if path.len() > MAX_LEN || path.split('/').any(odd) {
             return Err(wrong("is no path"));
         }
         match parts(path).next() {

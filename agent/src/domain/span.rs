@@ -27,7 +27,7 @@ pub enum BadSpan {
 }
 
 /// The longest span, which keeps every later addition far from an overflow.
-const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+const MAX_SPAN: Duration = Duration::from_secs(366 * 86_400);
 
 impl Span {
     /// So many seconds.
@@ -54,7 +54,7 @@ impl Span {
             rest = rest.get(end..)?;
             total = total.checked_add(unit.checked_mul(number.try_into().ok()?)?)?;
         }
-        (!text.is_empty() && total <= LONGEST).then_some(Self(total))
+        (!text.is_empty() && total <= MAX_SPAN).then_some(Self(total))
     }
 }
 

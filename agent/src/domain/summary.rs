@@ -10,7 +10,7 @@ use super::run::{Operation, Outcome, Phase, State, Suspension};
 use super::text;
 
 /// The outputs of all steps together, in bytes of names and values.
-pub const OUTPUTS: usize = 2 << 10;
+pub const MAX_OUTPUTS: usize = 2 << 10;
 /// How many processes that were left behind are named.
 pub const LEFT_BEHIND: usize = 20;
 /// The longest name of such a process, in bytes.
@@ -84,7 +84,7 @@ impl Summary {
             message: planned.or_else(|| state.message.clone()),
             started: state.started,
             exit_code: state.exit_code,
-            outputs: text::within(&state.outputs, OUTPUTS),
+            outputs: text::within(&state.outputs, MAX_OUTPUTS),
             tail: None,
             killed_processes: text::few(&state.killed_processes, LEFT_BEHIND, LEFT_BEHIND_EACH),
             warnings: text::few(&state.warnings, WARNINGS, WARNINGS_EACH),

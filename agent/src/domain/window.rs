@@ -12,7 +12,7 @@ use super::cron::weekday;
 use super::zone::Zone;
 
 /// The most openings of a week that are written apart.
-const MOST_SPELLS: usize = 8;
+const MAX_SPELLS: usize = 8;
 /// An opening is looked for so many days ahead: one that a clock change swallows comes again a week later.
 const DAYS_AHEAD: i32 = 16;
 
@@ -54,8 +54,8 @@ impl Window {
         let bad = |why: &str| BadWindow { text: text.chars().take(80).collect(), why: why.to_owned() };
         let spells =
             text.split(';').map(Spell::read).collect::<Result<Vec<_>, _>>().map_err(|why| bad(&why))?;
-        if spells.len() > MOST_SPELLS {
-            return Err(bad(&format!("it has more than {MOST_SPELLS} parts")));
+        if spells.len() > MAX_SPELLS {
+            return Err(bad(&format!("it has more than {MAX_SPELLS} parts")));
         }
         Ok(Self { spells, zone })
     }

@@ -20,11 +20,11 @@ use crate::domain::text::head;
 use crate::domain::yaml::single_line;
 
 /// The part of the file that is read, in bytes.
-const MOST: usize = 1 << 20;
+const MAX_FILE: usize = 1 << 20;
 /// The longest line, in bytes.
-const LINE: usize = 4 << 10;
+const MAX_LINE: usize = 4 << 10;
 /// How many outputs.
-const OUTPUTS: usize = 32;
+const MAX_OUTPUTS: usize = 32;
 /// Their names and values together, in bytes.
 const OUTPUT_BYTES: usize = 2 << 10;
 /// The longest message, in bytes.
@@ -141,7 +141,7 @@ impl StepReportReader {
         };
         let too_large = self
             .too_large
-            .then(|| format!("HOSTLER_REPORT has more than {MOST} bytes: the rest was not read"));
+            .then(|| format!("HOSTLER_REPORT has more than {MAX_FILE} bytes: the rest was not read"));
         [bad, too_large, self.trouble.clone()].into_iter().flatten().collect()
     }
 
@@ -197,15 +197,15 @@ impl StepReportReader {
             self.start_over();
             self.stamp = stamp;
         }
-        self.too_large |= bytes.len() > MOST;
-        let readable = bytes.get(..MOST).unwrap_or(&bytes);
+        self.too_large |= bytes.len() > MAX_FILE;
+        let readable = bytes.get(..MAX_FILE).unwrap_or(&bytes);
         let new = readable.get(self.taken..).unwrap_or_default();
         self.sum.update(new);
         self.taken += new.len();
         for byte in new {
             if *byte == b'\n' {
                 news |= self.end_line();
-            } else if self.partial.len() <= LINE {
+            } else if self.partial.len() <= MAX_LINE {
                 self.partial.push(*byte);
             }
         }
@@ -216,7 +216,7 @@ impl StepReportReader {
     fn beginning(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut chunk = vec![0; 64 << 10];
-        while bytes.len() <= MOST {
+        while bytes.len() <= MAX_FILE {
             match self.file.read_at(&mut chunk, bytes.len() as u64) {
                 Ok(0) => break,
                 Ok(n) => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
@@ -224,7 +224,7 @@ impl StepReportReader {
                 Err(error) => return Err(error),
             }
         }
-        bytes.truncate(MOST + 1);
+        bytes.truncate(MAX_FILE + 1);
         Ok(bytes)
     }
 
@@ -235,9 +235,9 @@ impl StepReportReader {
         if text.is_empty() {
             return false;
         }
-        let said = if line.len() > LINE {
+        let said = if line.len() > MAX_LINE {
             // Nothing of it is shown: where it was cut could be in the middle of a secret.
-            Err(format!("it has more than {LINE} bytes"))
+            Err(format!("it has more than {MAX_LINE} bytes"))
         } else {
             self.understand(text).map_err(|why| format!("{:?}: {why}", self.shown(text)))
         };
@@ -334,8 +334,8 @@ impl StepReportReader {
             new.insert(name, text);
         }
         let size: usize = all.iter().map(|(name, text)| name.len() + text.len()).sum();
-        if all.len() > OUTPUTS || size > OUTPUT_BYTES {
-            return Err(format!("a step has room for {OUTPUTS} outputs of {OUTPUT_BYTES} bytes in all"));
+        if all.len() > MAX_OUTPUTS || size > OUTPUT_BYTES {
+            return Err(format!("a step has room for {MAX_OUTPUTS} outputs of {OUTPUT_BYTES} bytes in all"));
         }
         Ok(new)
     }

@@ -173,7 +173,7 @@ fn a_file_that_takes_its_place_is_read_and_what_is_no_file_is_not() {
 fn everything_has_a_bound_and_what_is_above_it_is_said() {
     let many: String = (0..100).map(|n| format!("{{\"output\": {{\"o{n}\": \"x\"}}}}\n")).collect();
     let feedback = said(many);
-    assert_eq!((feedback.outputs.len(), feedback.bad), (OUTPUTS, 68));
+    assert_eq!((feedback.outputs.len(), feedback.bad), (MAX_OUTPUTS, 68));
     assert!(feedback.warnings()[0].contains("a step has room for 32 outputs of 2048 bytes in all"));
     // One output that is too large is not cut to another value.
     let feedback = said(format!("{{\"output\": {{\"id\": \"{}\"}}}}\n", "x".repeat(2047)));
@@ -202,7 +202,7 @@ fn what_was_not_understood_shows_no_secret() {
         format!("{{\"{secret}\": 1}}"),
         format!("{{\"output\": {{\"{secret}\": 1}}}}"),
         format!("{{\"message\": \"{secret}\", \"x\": 1}}"),
-        format!("{}{secret}", "x".repeat(LINE - 9)),
+        format!("{}{secret}", "x".repeat(MAX_LINE - 9)),
         "cor\u{1}rect horse battery".to_owned(),
     ];
     for line in lines {

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use crate::host::disk;
 
 /// The most that is handed over, in bytes.
-const MOST: u64 = 64 << 10;
+const MAX_FILE: u64 = 64 << 10;
 /// An executor that has not come for it after this will not come; the agent takes it for lost then.
 const OFFERED_FOR: Duration = Duration::from_secs(60);
 
@@ -105,12 +105,12 @@ pub fn take(word: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     let Some(fd) = word.strip_prefix("fd:") else {
         let stream = UnixStream::connect(word)?;
         stream.set_read_timeout(Some(OFFERED_FOR))?;
-        stream.take(MOST).read_to_end(&mut bytes)?;
+        stream.take(MAX_FILE).read_to_end(&mut bytes)?;
         return Ok(bytes);
     };
     let fd = fd.parse::<i32>().map_err(io::Error::other)?;
-    let read =
-        File::open(format!("/proc/self/fd/{fd}")).and_then(|file| file.take(MOST).read_to_end(&mut bytes));
+    let read = File::open(format!("/proc/self/fd/{fd}"))
+        .and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
     // No step may inherit it.
     nix::unistd::close(fd)?;
     read.map(|_| bytes)

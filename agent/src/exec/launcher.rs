@@ -28,7 +28,7 @@ const SYSTEMD_ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// How long a unit that has ended may keep its name.
 const UNIT_GOES_WITHIN: Duration = Duration::from_secs(5);
 /// Between two attempts to move a process into a scope.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+const ASK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// Added to the longest grace of a step before systemd kills the unit of a stopping host.
 const STOP_MARGIN: Duration = Duration::from_secs(15);
 
@@ -139,7 +139,7 @@ impl Launcher {
                         Ok(_) => return Ok(None),
                         // The unit of the watcher before this one goes away a moment after its process.
                         Err(why) if asked.elapsed() > UNIT_GOES_WITHIN => return Err(why),
-                        Err(_) => sleep(ASK_AGAIN).await,
+                        Err(_) => sleep(ASK_RETRY_INTERVAL).await,
                     }
                 }
             }
@@ -190,7 +190,7 @@ impl Launcher {
                     // A scope goes away with the last process in it, and is there if an earlier epoch made it.
                     Err(_) => {
                         has_scope = !has_scope;
-                        sleep(ASK_AGAIN).await;
+                        sleep(ASK_RETRY_INTERVAL).await;
                     }
                 }
             }

@@ -112,7 +112,7 @@ impl Output {
     }
 
     /// A command has ended: what stayed behind is no secret, or not the whole of one.
-    pub fn settle(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         self.look()?;
         let Some(filter) = &mut self.filter else { return Ok(()) };
         self.passed.clear();
@@ -286,7 +286,7 @@ mod tests {
                 output.write(chunk).unwrap();
             }
             output.write(rest.as_bytes()).unwrap();
-            output.settle().unwrap();
+            output.flush().unwrap();
             let texts: Vec<String> =
                 parts(dir.path()).iter().map(|path| fs::read_to_string(path).unwrap()).collect();
             let text = texts.concat();

@@ -29,7 +29,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// The first pause between two looks at processes that are being ended; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest one.
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+const MAX_BACKOFF: Duration = Duration::from_millis(200);
 /// Where the kernel shows processes.
 const PROC: &str = "/proc";
 
@@ -183,7 +183,7 @@ impl ProcessSelector {
         loop {
             match self.processes() {
                 Err(error) if Instant::now() >= until => return Err(error),
-                Err(_) => tokio::time::sleep(LONGEST_PAUSE).await,
+                Err(_) => tokio::time::sleep(MAX_BACKOFF).await,
                 found => return found,
             }
         }
@@ -219,7 +219,7 @@ impl ProcessSelector {
             // Not later than the moment from which on they are killed.
             let rest = grace.saturating_sub(began.elapsed());
             tokio::time::sleep(if killing { pause } else { pause.min(rest) }).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_BACKOFF);
         }
     }
 }

@@ -260,7 +260,7 @@ pub async fn run(
         }
     }
     // A full disk costs the output, not the step.
-    let _ = output.settle();
+    let _ = output.flush();
     feedback.finish();
     while let Some(WatcherNews::Started(watcher)) =
         watchers.as_mut().and_then(|watchers| watchers.try_recv().ok())

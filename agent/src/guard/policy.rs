@@ -12,7 +12,7 @@ use super::{PATH, Refusal};
 use crate::domain::yaml;
 
 /// The largest file that is read, in bytes.
-const MOST: usize = 64 << 10;
+const MAX_FILE: usize = 64 << 10;
 
 /// What the shipped tasks may touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -104,7 +104,7 @@ impl Policy {
             return Err(Refusal::Refused(message));
         }
         let mut text = String::new();
-        let most = u64::try_from(MOST).unwrap_or(u64::MAX).saturating_add(1);
+        let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX).saturating_add(1);
         (&mut file).take(most).read_to_string(&mut text).map_err(Refusal::io(&shown))?;
         Self::parse(&text).map_err(|why| Refusal::Refused(format!("{shown}: {why}")))
     }
@@ -113,7 +113,7 @@ impl Policy {
         if text.lines().all(|line| line.trim_start().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        let policy: Self = yaml::parse(text, MOST).map_err(|error| error.to_string())?;
+        let policy: Self = yaml::parse(text, MAX_FILE).map_err(|error| error.to_string())?;
         let places = &policy.places;
         let folders = [&places.clean, &places.backup, &places.restore, &policy.postgres.sockets];
         if let Some(path) = folders.into_iter().flatten().find(|path| !path.is_absolute()) {
@@ -215,7 +215,7 @@ mod tests {
             .filter(|line| !line.starts_with(' ') || line.starts_with("  "))
             .collect();
         assert!(settings.len() > 8, "{settings:?}");
-        let policy: Policy = yaml::parse(settings.join("\n"), MOST).unwrap();
+        let policy: Policy = yaml::parse(settings.join("\n"), MAX_FILE).unwrap();
         assert_eq!(policy, Policy::default());
     }
 }

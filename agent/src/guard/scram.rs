@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// The longest message that is read, in bytes.
-const LONGEST: usize = 16 << 10;
+const MAX_LEN: usize = 16 << 10;
 /// How many messages follow a login until the server is ready: far fewer than this.
 const MESSAGES: usize = 200;
 /// PostgreSQL's own default is 4,096 rounds.
@@ -138,7 +138,7 @@ impl<S: Read + Write> Talk<'_, S> {
         self.stream.read_exact(&mut head)?;
         let [kind, a, b, c, d] = head;
         let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).map_err(io::Error::other)?;
-        let length = length.checked_sub(4).filter(|length| *length <= LONGEST);
+        let length = length.checked_sub(4).filter(|length| *length <= MAX_LEN);
         let mut body = vec![0; length.ok_or_else(|| broken("the length of a message is wrong"))?];
         self.stream.read_exact(&mut body)?;
         Ok((kind, body))

@@ -20,7 +20,7 @@ use crate::domain::text;
 /// Where the journal listens.
 const SOCKET: &str = "/run/systemd/journal/socket";
 /// The longest message, in bytes.
-const LONGEST: usize = 16 << 10;
+const MAX_LEN: usize = 16 << 10;
 
 /// Speaks to the journal.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl<S: Subscriber> Layer<S> for Journald {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut said = Said::default();
         event.record(&mut said);
-        let message = text::head(&said.text(), LONGEST);
+        let message = text::head(&said.text(), MAX_LEN);
         let mut datagram = Vec::with_capacity(256);
         let priority = match *event.metadata().level() {
             Level::ERROR => "3",
@@ -195,7 +195,7 @@ mod tests {
             heard[1],
             pairs(&[("PRIORITY", "3"), ("SYSLOG_IDENTIFIER", "hostler"), ("MESSAGE", "two\nlines n=3")])
         );
-        assert_eq!(heard[2].last().unwrap().1.len(), LONGEST);
+        assert_eq!(heard[2].last().unwrap().1.len(), MAX_LEN);
         assert_eq!(heard.len(), 3);
     }
 

@@ -15,7 +15,7 @@ use crate::host::{clock, facts};
 /// The version of the file that this program writes and the only one that it reads.
 const VERSION: u32 = 1;
 /// The largest file.
-const MOST: u64 = 4096;
+const MAX_FILE: u64 = 4096;
 
 /// What was fixed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ impl HostIdentity {
     /// What was fixed; none on a host that Hostler never ran on.
     pub fn read(state_dir: &Path) -> Result<Option<Self>, IdentityError> {
         let path = file(state_dir);
-        let Some(json) = disk::read(&path, MOST)? else { return Ok(None) };
+        let Some(json) = disk::read(&path, MAX_FILE)? else { return Ok(None) };
         let unreadable = |why: String| IdentityError::Unreadable { path: path.clone(), why };
         let identity: Self = serde_json::from_slice(&json).map_err(|error| unreadable(error.to_string()))?;
         match identity.version {

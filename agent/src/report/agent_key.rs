@@ -42,7 +42,7 @@ pub struct AgentKey {
     /// The kernel's boot id.
     pub boot: String,
     /// Whether this host may not be the one whose name it has: then it writes over no living agent's report.
-    pub doubtful: bool,
+    pub untrusted: bool,
     /// Where a rival is told of.
     pub name_conflicts: watch::Sender<Option<NameConflict>>,
     /// Whether this agent has written; before, a report of its identity under another boot is its own of that boot.
@@ -93,7 +93,7 @@ impl AgentKey {
                 news
             });
         }
-        if living && self.doubtful {
+        if living && self.untrusted {
             return Ok(Attempt::MayNot);
         }
         if !store.put(key, json.to_vec(), When::Unchanged(index)).await? {
@@ -125,7 +125,7 @@ mod tests {
         let own = |wrote| AgentKey {
             id: "i1".into(),
             boot: "b1".into(),
-            doubtful: false,
+            untrusted: false,
             name_conflicts: watch::channel(None).0,
             wrote,
         };

@@ -10,7 +10,7 @@ use std::io;
 use serde::Serialize;
 
 use super::document::{self, AgentReport, OrderReport, RUN_TAIL, ReportedCondition, RunReport, TAIL};
-use crate::domain::summary::{LEFT_BEHIND, OUTPUTS, WARNINGS, WARNINGS_EACH};
+use crate::domain::summary::{LEFT_BEHIND, MAX_OUTPUTS, WARNINGS, WARNINGS_EACH};
 use crate::domain::text::{self, MORE};
 
 /// The largest report of an order, in bytes of JSON.
@@ -23,7 +23,7 @@ pub const MAX_RUN: usize = 2 << 10;
 /// The stamps that the writer adds to a report (`updated`, `next_report_by`), in bytes.
 const STAMPS: usize = 128;
 /// The longest line for the operator.
-const LINE: usize = 1000;
+const MAX_LINE: usize = 1000;
 /// The longest of the short texts: reason, trigger, task, name of a step.
 const WORDS: usize = 200;
 /// The longest line about a process that was left behind, and about what is wrong with a host.
@@ -39,11 +39,11 @@ pub fn order(mut report: OrderReport) -> OrderReport {
     if let Some(step) = &mut report.step {
         step.name = text::head(&text::clean(&step.name), WORDS);
     }
-    bound(&mut report.message, LINE);
-    bound(&mut report.error, LINE);
+    bound(&mut report.message, MAX_LINE);
+    bound(&mut report.error, MAX_LINE);
     bound_tail(&mut report.tail, TAIL);
     let cleaned = report.outputs.iter().map(|(name, value)| (text::clean(name), text::clean(value)));
-    report.outputs = text::within(&cleaned.collect(), OUTPUTS);
+    report.outputs = text::within(&cleaned.collect(), MAX_OUTPUTS);
     // One more than are named: a list that was counted already keeps its count.
     bound_lines(&mut report.killed_processes, LEFT_BEHIND + 1, EACH);
     bound_lines(&mut report.warnings, WARNINGS + 1, WARNINGS_EACH);

@@ -33,7 +33,7 @@ const TOGETHER: Duration = Duration::from_secs(10);
 /// How much later than that a reader may think that the host is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(90);
 /// A report whose phase has not changed is written at most so often.
-const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// What is over in a moment is told only if it is not over by then.
 const BRIEF: Duration = Duration::from_millis(50);
 /// So many reports are deleted before it is asked whether something else is to be written.
@@ -43,7 +43,7 @@ pub const NEWEST_RUNS: usize = 20;
 /// The first pause after a failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 struct Written {
     report: Arc<Report>,
@@ -52,7 +52,7 @@ struct Written {
 }
 
 /// The longest pause before a refused report is tried again.
-const LONGEST_REFUSAL: Duration = Duration::from_secs(600);
+const MAX_REFUSAL_BACKOFF: Duration = Duration::from_secs(600);
 
 /// What the writer says of its work.
 #[derive(Debug)]
@@ -210,8 +210,8 @@ impl Writer {
                     let since = self.since(key, now);
                     match before.report.same_phase(report) {
                         // With each order that moves on the agent's own report changes, which nobody waits for.
-                        true if *key == own_key => (before.at).max(since) + AT_MOST_EVERY,
-                        true => before.at + AT_MOST_EVERY,
+                        true if *key == own_key => (before.at).max(since) + MIN_INTERVAL,
+                        true => before.at + MIN_INTERVAL,
                         false if report.is_brief() => since + BRIEF,
                         false => now,
                     }
@@ -283,7 +283,7 @@ impl Writer {
         let fewer = !now.is_empty();
         if fewer && self.refused.contains_key(self.keys.order_reports(&self.host).as_str()) {
             // They were too many to be read; now they may not be.
-            return Ok(Some(Instant::now() + AT_MOST_EVERY));
+            return Ok(Some(Instant::now() + MIN_INTERVAL));
         }
         self.written = Some(written);
         Ok(again)
@@ -319,7 +319,7 @@ impl Writer {
     /// Remembers that the store refuses a key; says when to try again.
     fn refuse(&mut self, key: &Arc<str>, why: String) -> Instant {
         let before = self.refused.get(key).map(|refusal| refusal.pause);
-        let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_REFUSAL));
+        let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(MAX_REFUSAL_BACKOFF));
         if before.is_none() {
             tracing::warn!("a report is refused: {why}");
         }
@@ -368,10 +368,10 @@ impl Writer {
         if let Some(since) = self.failing_since {
             // One cheap question tells whether the store is back.
             self.held(&self.keys.run_reports(&self.host), drop).await?;
-            sleep(clock::jitter(since.elapsed().min(LONGEST_PAUSE))).await;
+            sleep(clock::jitter(since.elapsed().min(MAX_BACKOFF))).await;
         }
         let mut written = BTreeMap::new();
-        let at = Instant::now().checked_sub(AT_MOST_EVERY).unwrap_or_else(Instant::now);
+        let at = Instant::now().checked_sub(MIN_INTERVAL).unwrap_or_else(Instant::now);
         let mut same = |key: &Arc<str>, report: &Arc<Report>| {
             written.insert(Arc::clone(key), Written { report: Arc::clone(report), at, renew: None });
         };
@@ -422,7 +422,7 @@ impl Writer {
         self.failing_since.get_or_insert_with(Instant::now);
         self.failures = self.failures.saturating_add(1);
         let factor = 1_u32.checked_shl(self.failures - 1).unwrap_or(u32::MAX);
-        let pause = FIRST_PAUSE.checked_mul(factor).map_or(LONGEST_PAUSE, |pause| pause.min(LONGEST_PAUSE));
+        let pause = FIRST_PAUSE.checked_mul(factor).map_or(MAX_BACKOFF, |pause| pause.min(MAX_BACKOFF));
         pause.mul_f64(0.75) + clock::jitter(pause.mul_f64(0.25))
     }
 }
@@ -529,7 +529,7 @@ mod tests {
             own: AgentKey {
                 id: "i".into(),
                 boot: "b".into(),
-                doubtful: false,
+                untrusted: false,
                 name_conflicts: watch::channel(None).0,
                 wrote: false,
             },
@@ -668,7 +668,7 @@ mod tests {
         wanted.dropped = gone.iter().cloned().collect();
         // What cannot be seen is not known to be gone.
         let again = writer.bring(&wanted).await.unwrap().unwrap();
-        assert!(again <= Instant::now() + AT_MOST_EVERY);
+        assert!(again <= Instant::now() + MIN_INTERVAL);
         let left = store.holds();
         assert!(left.iter().all(|key| !key.contains("gone-")), "{left:?}");
         assert!(writer.refusals().unwrap().contains("full"));

@@ -29,7 +29,7 @@ pub const MAX_READ_VALUE: usize = crate::domain::order::MAX_ORDER;
 pub const MAX_KEY: usize = 512;
 
 /// The longest that [`Store::changed`] waits, but for what a store stretches it by.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(60);
+pub const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// The most reads in one [`Store::look`]: Consul's own limit.
 pub const MAX_READS: usize = 64;

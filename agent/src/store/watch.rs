@@ -32,7 +32,7 @@ use tokio::sync::Notify;
 use tokio::sync::watch::Sender;
 
 use super::budget::Budget;
-use super::{LONGEST_WAIT, Listing, Store, StoreError};
+use super::{Listing, MAX_WAIT, Store, StoreError};
 
 /// Answers a second that are asked for in the long run. A store that answers every question at once, for
 /// whatever reason, costs no more than this.
@@ -52,7 +52,7 @@ const EACH: Duration = Duration::from_millis(1000 / ANSWERS_A_SECOND as u64);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause: what an operator waits at most after the servers are back.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// The pause after an answer without marker. An empty prefix is woken by every unrelated write, and a host
 /// that may not see it must not load the servers for that.
@@ -163,7 +163,7 @@ impl Watch {
         let due = self.plainly.and_then(|at| at.checked_add(PLAINLY_EVERY));
         let left = due.map(|due| due.saturating_duration_since(now)).unwrap_or_default();
         let within = left.saturating_mul(16).checked_div(17).unwrap_or_default();
-        let within = within.min(if young { YOUNG_WAIT } else { LONGEST_WAIT });
+        let within = within.min(if young { YOUNG_WAIT } else { MAX_WAIT });
         let seen = self.index.filter(|_| within >= Duration::from_secs(1));
         Ask { seen, within }
     }
@@ -218,7 +218,7 @@ impl Watch {
     fn on_error(&mut self, error: &StoreError, now: Instant, jitter: f64) -> Next {
         // Behind a broken connection may be another server, with another past.
         self.index = None;
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);
         self.seen.away = error.is_away();
         let pause = self.toll(now, 0).max(jittered(pause, jitter));
@@ -247,7 +247,7 @@ impl Watch {
     /// Counts an answer of so many bytes, a large one as several; the pause that keeps the rate.
     fn toll(&mut self, now: Instant, sent: usize) -> Duration {
         let count = u32::try_from(sent / LARGE_ANSWER).unwrap_or(u32::MAX).saturating_add(1);
-        let cost = EACH.saturating_mul(count).min(LONGEST_PAUSE);
+        let cost = EACH.saturating_mul(count).min(MAX_BACKOFF);
         let since = self.paid.map_or(now, |paid| paid.max(now));
         let paid = since.checked_add(cost).unwrap_or(since);
         self.paid = Some(paid);
@@ -440,7 +440,7 @@ mod tests {
         assert_eq!(whole, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         assert_eq!(pause(&mut watch, Err(broken()), 0.0), Duration::from_secs(30));
         for _ in 0..10_000 {
-            assert!(pause(&mut watch, Err(broken()), f64::NAN) <= LONGEST_PAUSE);
+            assert!(pause(&mut watch, Err(broken()), f64::NAN) <= MAX_BACKOFF);
         }
         assert_eq!(pause(&mut watch, Ok(listing(1, &[MARK])), 1.0), Duration::ZERO);
         assert_eq!(pause(&mut watch, Err(broken()), 1.0), Duration::from_secs(1));

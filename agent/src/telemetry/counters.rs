@@ -24,7 +24,7 @@ pub const ENDS: [End; 7] = [
 ];
 
 /// Tasks that are counted by their own name; all others are counted together.
-const MOST_TASKS: usize = 200;
+const MAX_TASKS: usize = 200;
 
 /// Where runs of tasks beyond that are counted. No task has this name: it is none.
 const OTHERS: &str = "_others";
@@ -95,7 +95,7 @@ impl RunCounters {
     }
 
     fn of(&mut self, task: &str) -> &mut Counts {
-        let known = self.tasks.contains_key(task) || self.tasks.len() < MOST_TASKS;
+        let known = self.tasks.contains_key(task) || self.tasks.len() < MAX_TASKS;
         self.tasks.entry(SmolStr::new(if known { task } else { OTHERS })).or_default()
     }
 }
@@ -128,9 +128,9 @@ mod tests {
         for n in 0..1000 {
             counters.count(&format!("t{n}"), End::Succeeded, Some(1.0));
         }
-        assert_eq!(counters.tasks().count(), MOST_TASKS + 1);
+        assert_eq!(counters.tasks().count(), MAX_TASKS + 1);
         let others = counters.tasks().find(|(task, _)| *task == OTHERS).unwrap().1;
-        assert_eq!(others.timed, 1000 - MOST_TASKS as u64);
+        assert_eq!(others.timed, 1000 - MAX_TASKS as u64);
         assert!(OTHERS.parse::<crate::domain::name::Name>().is_err());
     }
 }

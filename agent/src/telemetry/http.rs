@@ -31,7 +31,7 @@ const MAX_ANSWER: u64 = 16 << 10;
 /// The loop answers within this, or does not turn.
 const TURNS_WITHIN: Duration = Duration::from_secs(5);
 /// A port that cannot be had is tried again after this.
-const PORT_AGAIN: Duration = Duration::from_secs(30);
+const PORT_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// After a connection that could not be taken, for want of descriptors or because it was gone.
 const NEXT_AFTER: Duration = Duration::from_secs(1);
 
@@ -88,7 +88,7 @@ pub async fn serve(
                 }
             }
         }
-        sleep(PORT_AGAIN).await;
+        sleep(PORT_RETRY_INTERVAL).await;
     }
 }
 
@@ -109,7 +109,7 @@ pub async fn serve_locally(path: PathBuf, questions: mpsc::Sender<Query>) {
             }
             Err(_) => {}
         }
-        sleep(PORT_AGAIN).await;
+        sleep(PORT_RETRY_INTERVAL).await;
     }
 }
 

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::settings::Server;
 use super::wire::{self, Verdict};
-use crate::domain::secret::{LONGEST, Secret};
+use crate::domain::secret::{MAX_LEN, Secret};
 use crate::host::http::{self, TlsFiles};
 use crate::host::tls::explained;
 
@@ -213,7 +213,7 @@ impl Client {
             if body.len().saturating_add(chunk.len()) > MAX_BODY {
                 let (place, action) = (self.place(), action.to_owned());
                 let why =
-                    format!("an answer of more than {MAX_BODY} bytes, and a secret has at most {LONGEST}");
+                    format!("an answer of more than {MAX_BODY} bytes, and a secret has at most {MAX_LEN}");
                 return Err(VaultError::Refused { place, action, why });
             }
             body.extend_from_slice(&chunk);

@@ -18,7 +18,7 @@ use crate::domain::secret::Secret;
 /// After the first failure; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts, and the longest that a server is believed that says when to come again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// One thing to keep.
 struct Kept {
@@ -85,10 +85,10 @@ pub async fn keep(
             continue;
         }
         tracing::warn!("{name} is not renewed yet: {error}");
-        let pause = kept.pause.max(error.after().unwrap_or_default()).min(LONGEST_PAUSE);
+        let pause = kept.pause.max(error.after().unwrap_or_default()).min(MAX_BACKOFF);
         let now = Instant::now();
         kept.due = now.checked_add(pause).unwrap_or(now);
-        kept.pause = kept.pause.saturating_mul(2).min(LONGEST_PAUSE);
+        kept.pause = kept.pause.saturating_mul(2).min(MAX_BACKOFF);
     }
 }
 

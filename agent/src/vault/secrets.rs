@@ -139,8 +139,8 @@ fn take(answer: &mut Value, fields: &[(&Name, &SecretAt)], got: &mut Got) -> Res
                 wanted.field
             ));
         }
-        if length > secret::LONGEST {
-            let longest = secret::LONGEST;
+        if length > secret::MAX_LEN {
+            let longest = secret::MAX_LEN;
             return Err(format!("{at} {length} bytes in `{}`: a secret has at most {longest}", wanted.field));
         }
         if let Some(version) = version {
@@ -272,8 +272,8 @@ mod tests {
             let data = json!({"value": "x".repeat(length)});
             taken("kv1/app/a", "value", json!({"data": data, "lease_duration": 60})).0
         };
-        assert_eq!(of(secret::LONGEST), Ok(None));
-        let error = of(secret::LONGEST + 1).unwrap_err();
+        assert_eq!(of(secret::MAX_LEN), Ok(None));
+        let error = of(secret::MAX_LEN + 1).unwrap_err();
         assert!(error.contains("1048577 bytes in `value`: a secret has at most 1048576"), "{error}");
     }
 }

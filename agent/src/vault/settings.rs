@@ -292,7 +292,7 @@ impl VaultLayer {
     }
 
     /// The settings; `None` where nothing names a server: the host has no Vault.
-    pub fn settle(self) -> Result<Option<VaultSettings>, BadVaultSettings> {
+    pub fn build(self) -> Result<Option<VaultSettings>, BadVaultSettings> {
         let says_more =
             self.auth.is_some() || self.failover_addresses.is_some() || self.run_policies.is_some();
         let Some(address) = self.address else {
@@ -377,7 +377,7 @@ mod tests {
             ("VAULT_NAMESPACE", "ns"),
             ("VAULT_SKIP_VERIFY", "true"),
         ]);
-        let alone = below.clone().settle().unwrap().unwrap();
+        let alone = below.clone().build().unwrap().unwrap();
         assert_eq!(alone.server.address, "https://env:8200");
         assert!(!alone.server.verify && alone.server.namespace.as_deref() == Some("ns"));
         assert!(matches!(alone.auth, Auth::Token(_)));
@@ -385,7 +385,7 @@ mod tests {
             r#"{"address": "http://file:1/", "verify": true, "auth": {"token_file": "/t"}}"#,
         )
         .unwrap();
-        let both = file.over(below).settle().unwrap().unwrap();
+        let both = file.over(below).build().unwrap().unwrap();
         assert_eq!(both.server.address, "http://file:1");
         assert!(both.server.verify && both.server.client.is_some());
         assert!(matches!(both.auth, Auth::TokenFile(_)));
@@ -421,11 +421,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_told() {
-        assert!(env(&[]).settle().unwrap().is_none());
+        assert!(env(&[]).build().unwrap().is_none());
         let lost: VaultLayer = serde_json::from_str(r#"{"auth": {"cert": {}}}"#).unwrap();
-        assert!(lost.settle().err().unwrap().to_string().contains("names no server"));
+        assert!(lost.build().err().unwrap().to_string().contains("names no server"));
         let upper = env(&[("VAULT_ADDR", "HTTPS://Vault.Example:8200/"), ("VAULT_TOKEN", "t")]);
-        assert_eq!(upper.settle().unwrap().unwrap().server.address, "https://vault.example:8200");
+        assert_eq!(upper.build().unwrap().unwrap().server.address, "https://vault.example:8200");
         for (pairs, word) in [
             (&[("VAULT_ADDR", "vault:8200"), ("VAULT_TOKEN", "t")][..], "vault.address"),
             (&[("VAULT_ADDR", "http://u@h:1"), ("VAULT_TOKEN", "t")][..], "vault.address"),
@@ -435,7 +435,7 @@ mod tests {
                 "go together",
             ),
         ] {
-            let error = env(pairs).settle().err().unwrap().to_string();
+            let error = env(pairs).build().err().unwrap().to_string();
             assert!(error.contains(word), "{error}");
         }
         for (more, word) in [
@@ -447,12 +447,12 @@ mod tests {
         ] {
             let text = format!(r#"{{"address": "https://h:1", "auth": {{"cert": {{}}}}, {more}}}"#);
             let layer: VaultLayer = serde_json::from_str(&text).unwrap();
-            let error = layer.settle().err().unwrap().to_string();
+            let error = layer.build().err().unwrap().to_string();
             assert!(error.contains(word), "{error}");
         }
         let two: VaultLayer =
             serde_json::from_str(r#"{"address": "http://h:1", "auth": {"token_file": "/t", "cert": {}}}"#)
                 .unwrap();
-        assert!(two.settle().err().unwrap().to_string().contains("exactly one"));
+        assert!(two.build().err().unwrap().to_string().contains("exactly one"));
     }
 }

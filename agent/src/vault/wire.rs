@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// The longest text of a server that is passed on, in bytes.
-const LONGEST: usize = 200;
+const MAX_LEN: usize = 200;
 
 /// What an answer that is no success means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) fn text(body: &[u8]) -> String {
     let said = said.unwrap_or_default();
     let said = said.replace("1 error occurred:", "").replace(['\n', '\t', '*'], " ");
     let said: String = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    crate::domain::text::head(&said.chars().filter(|c| !c.is_control()).collect::<String>(), LONGEST)
+    crate::domain::text::head(&said.chars().filter(|c| !c.is_control()).collect::<String>(), MAX_LEN)
 }
 
 fn first(body: &[u8]) -> String {
@@ -85,11 +85,11 @@ pub(super) fn verdict(status: u16, body: &[u8]) -> Verdict {
 
 /// The longest time that an answer is believed: a year. Any number of seconds in an answer is cut to it, so that no sum
 /// with it can overflow.
-const LONGEST_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+const MAX_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Seconds from an answer.
 pub(super) fn seconds(number: u64) -> Duration {
-    Duration::from_secs(number).min(LONGEST_TIME)
+    Duration::from_secs(number).min(MAX_TIME)
 }
 
 /// How long something lasts, as an answer says; nothing counts as no time.
@@ -103,8 +103,8 @@ mod tests {
 
     #[test]
     fn no_time_of_an_answer_overflows_a_sum() {
-        for number in [u64::MAX, 1 << 62, LONGEST_TIME.as_secs() + 1] {
-            assert_eq!(lasts(&number.into()), LONGEST_TIME);
+        for number in [u64::MAX, 1 << 62, MAX_TIME.as_secs() + 1] {
+            assert_eq!(lasts(&number.into()), MAX_TIME);
             assert!(std::time::Instant::now().checked_add(seconds(number)).is_some());
         }
         assert_eq!(lasts(&60.into()), Duration::from_secs(60));

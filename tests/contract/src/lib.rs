@@ -40,7 +40,7 @@ pub const TIMEOUTS: Timeouts = Timeouts {
 /// Settings with the short waits.
 pub fn settings(address: &str) -> ConsulSettings {
     let layer = PartialConsul { address: Some(address.parse().unwrap()), ..PartialConsul::default() };
-    ConsulSettings { timeouts: TIMEOUTS, ..layer.settle().unwrap() }
+    ConsulSettings { timeouts: TIMEOUTS, ..layer.build().unwrap() }
 }
 
 /// A client with these settings.

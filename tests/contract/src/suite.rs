@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hostler::store::{
-    LONGEST_WAIT, Listing, MAX_READ_VALUE, MAX_READS, MAX_VALUE, Read, Store, StoreError, When,
+    Listing, MAX_READ_VALUE, MAX_READS, MAX_VALUE, MAX_WAIT, Read, Store, StoreError, When,
 };
 
 /// Goes through every promise of the port on an empty prefix `suite/`. `pause` is longer than a change takes
@@ -31,7 +31,7 @@ async fn an_empty_prefix_has_an_index(store: &dyn Store) {
     let listing = store.list("suite/none/").await.unwrap();
     assert!(listing.entries.is_empty() && listing.index >= 1, "{listing:?}");
     let answer =
-        tokio::time::timeout(Duration::from_secs(1), store.changed("suite/none/", None, LONGEST_WAIT)).await;
+        tokio::time::timeout(Duration::from_secs(1), store.changed("suite/none/", None, MAX_WAIT)).await;
     assert!(answer.expect("without an index it answers at once").unwrap().index >= 1);
 }
 
@@ -92,13 +92,11 @@ async fn a_change_wakes_its_prefix_alone(store: &dyn Store, pause: Duration) {
         put(store, "suite/w/db1/k", "1").await;
     };
     let quiet = tokio::time::timeout(pause, async {
-        tokio::join!(store.changed("suite/w/db1/", Some(seen), LONGEST_WAIT), change).0
+        tokio::join!(store.changed("suite/w/db1/", Some(seen), MAX_WAIT), change).0
     });
     assert!(quiet.await.is_err(), "woken by a neighbour or by the same value");
-    let (woken, ()) = tokio::join!(
-        store.changed("suite/w/db1/", Some(seen), LONGEST_WAIT),
-        put(store, "suite/w/db1/k", "2")
-    );
+    let (woken, ()) =
+        tokio::join!(store.changed("suite/w/db1/", Some(seen), MAX_WAIT), put(store, "suite/w/db1/k", "2"));
     let woken = woken.unwrap();
     assert!(woken.index > seen);
     assert_eq!(woken.entries[0].value, b"2");

@@ -6,7 +6,7 @@ use hostler::domain::keys::Keys;
 use hostler::domain::name::Name;
 use hostler::domain::source::Source;
 use hostler::store::consul::service::{self, Health, Service};
-use hostler::store::{LONGEST_WAIT, Read, Store, StoreError, When};
+use hostler::store::{MAX_WAIT, Read, Store, StoreError, When};
 use hostler_contract::{LONG, block, client_with};
 use hostler_testkit::{Consul, Options, eventually, request};
 
@@ -38,7 +38,7 @@ fn a_host_can_do_its_work_and_touch_no_other() {
     for prefix in &reads {
         assert!(block(store.list(prefix)).unwrap().without_marker(prefix).is_some(), "{prefix}");
         assert!(
-            block(store.changed(prefix, None, LONGEST_WAIT)).unwrap().without_marker(prefix).is_some(),
+            block(store.changed(prefix, None, MAX_WAIT)).unwrap().without_marker(prefix).is_some(),
             "{prefix}"
         );
     }

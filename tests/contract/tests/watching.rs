@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hostler::store::watch::WatchState;
-use hostler::store::{LONGEST_WAIT, Store, StoreError, When};
+use hostler::store::{MAX_WAIT, Store, StoreError, When};
 use hostler_contract::{LONG, TIMEOUTS, Watching, block, client};
 use hostler_testkit::{Consul, Proxy, eventually};
 
@@ -17,10 +17,10 @@ fn a_prefix_without_its_slash_wakes_for_a_neighbour_and_one_with_it_does_not() {
         let seen = store.list("p/db1/").await.unwrap().index;
         consul.put("p/db10/a", "1");
         let start = Instant::now();
-        assert_eq!(store.changed("p/db1/", Some(seen), LONGEST_WAIT).await.unwrap().index, seen);
+        assert_eq!(store.changed("p/db1/", Some(seen), MAX_WAIT).await.unwrap().index, seen);
         assert!(start.elapsed() >= TIMEOUTS.wait, "it waited to the end");
         let start = Instant::now();
-        assert!(store.changed("p/db1", Some(seen), LONGEST_WAIT).await.unwrap().index > seen);
+        assert!(store.changed("p/db1", Some(seen), MAX_WAIT).await.unwrap().index > seen);
         assert!(start.elapsed() < TIMEOUTS.wait, "without the slash it is woken");
     });
 }
@@ -33,9 +33,9 @@ fn the_same_value_again_wakes_nobody_and_the_same_with_other_flags_does() {
     block(async {
         let seen = store.list("p/").await.unwrap();
         consul.put("p/a", "1");
-        assert_eq!(store.changed("p/", Some(seen.index), LONGEST_WAIT).await.unwrap(), seen);
+        assert_eq!(store.changed("p/", Some(seen.index), MAX_WAIT).await.unwrap(), seen);
         consul.api("PUT", "/v1/kv/p/a?flags=7", b"1");
-        let touched = store.changed("p/", Some(seen.index), LONGEST_WAIT).await.unwrap();
+        let touched = store.changed("p/", Some(seen.index), MAX_WAIT).await.unwrap();
         assert!(touched.index > seen.index);
         assert_eq!(touched.entries[0].value, seen.entries[0].value);
     });
@@ -53,7 +53,7 @@ fn a_missing_prefix_answers_404_with_an_index_that_can_be_waited_on() {
         assert!(listing.entries.is_empty());
         assert!(listing.index >= index && index >= 1);
         let start = Instant::now();
-        let held = store.changed("none/", Some(listing.index), LONGEST_WAIT).await.unwrap();
+        let held = store.changed("none/", Some(listing.index), MAX_WAIT).await.unwrap();
         assert!(start.elapsed() >= TIMEOUTS.wait || held.index > listing.index);
     });
 }
@@ -103,7 +103,7 @@ fn a_wait_is_stretched_by_a_sixteenth_at_most() {
         let seen = store.list("p/").await.unwrap().index;
         for _ in 0..3 {
             let start = Instant::now();
-            assert_eq!(store.changed("p/", Some(seen), LONGEST_WAIT).await.unwrap().index, seen);
+            assert_eq!(store.changed("p/", Some(seen), MAX_WAIT).await.unwrap().index, seen);
             let waited = start.elapsed();
             assert!(waited >= TIMEOUTS.wait, "{waited:?}");
             assert!(waited < TIMEOUTS.wait + TIMEOUTS.wait / 16 + TIMEOUTS.margin / 2, "{waited:?}");
@@ -120,7 +120,7 @@ fn an_index_above_the_present_one_hides_changes_until_the_wait_ends() {
         let seen = store.list("p/").await.unwrap().index;
         let start = Instant::now();
         let change = async { consul.put("p/a", "2") };
-        let (answer, ()) = tokio::join!(store.changed("p/", Some(seen + 1000), LONGEST_WAIT), change);
+        let (answer, ()) = tokio::join!(store.changed("p/", Some(seen + 1000), MAX_WAIT), change);
         let answer = answer.unwrap();
         assert!(start.elapsed() >= TIMEOUTS.wait, "the change did not wake it");
         assert!(answer.index < seen + 1000, "the index goes backwards, which the watch starts again on");
@@ -136,7 +136,7 @@ fn an_index_of_nothing_or_one_answers_at_once() {
     block(async {
         for seen in [0, 1] {
             let start = Instant::now();
-            store.changed("p/", Some(seen), LONGEST_WAIT).await.unwrap();
+            store.changed("p/", Some(seen), MAX_WAIT).await.unwrap();
             assert!(start.elapsed() < TIMEOUTS.wait);
         }
     });

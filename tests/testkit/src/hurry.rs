@@ -21,7 +21,7 @@ use crate::Host;
 const LIBRARY: &str = include_str!("hurry.c");
 
 /// As many phases as the library reads, and what each has in the file: since when, and how fast.
-const MOST: usize = 16;
+const MAX_PHASES: usize = 16;
 const PHASE: usize = 16;
 
 /// A clock that runs as fast as the test says.
@@ -43,7 +43,7 @@ impl TimeWarp {
             compile.arg(folder.path().join("hurry.so")).arg(source).status().expect("a C compiler");
         assert!(compiled.success(), "hurry.c is not compiled");
         let path = folder.path().join("phases");
-        fs::write(&path, [0; MOST * PHASE]).expect("the phases");
+        fs::write(&path, [0; MAX_PHASES * PHASE]).expect("the phases");
         let file = File::options().write(true).open(path).expect("the phases");
         Self { folder, file, phases: RefCell::default() }
     }
@@ -57,7 +57,7 @@ impl TimeWarp {
     /// From now on time passes so many times as fast. Whoever waits already may wait as long as the machine's clock says.
     pub fn run(&self, speed: u32) {
         let mut phases = self.phases.borrow_mut();
-        assert!(phases.len() < MOST && speed > 0, "no more phases than {MOST}");
+        assert!(phases.len() < MAX_PHASES && speed > 0, "no more phases than {MAX_PHASES}");
         let now = machine();
         let at = (phases.len() * PHASE) as u64;
         let since = i64::try_from(now.as_nanos()).expect("a machine that was started in this century");

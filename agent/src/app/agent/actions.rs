@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use super::{Agent, Event, PrepareError, START_AGAIN, prepare};
+use super::{Agent, Event, PrepareError, START_RETRY_INTERVAL, prepare};
 use crate::domain::decide::CheckedOrder;
 use crate::domain::ids::RunId;
 use crate::domain::order::Document;
@@ -104,7 +104,7 @@ impl Agent {
 
     fn again_later(&self, run: RunId) {
         self.work.send(async move {
-            sleep(START_AGAIN).await;
+            sleep(START_RETRY_INTERVAL).await;
             Event::Again(run)
         });
     }

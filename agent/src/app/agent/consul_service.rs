@@ -36,12 +36,12 @@ const FORGET: &str = "72h";
 /// With the first renewal of the reports after this the check is renewed, too.
 const RENEW: Duration = Duration::from_secs(200);
 /// Of many changes in a row each second's last is told.
-const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// What was refused or failed is tried again after this, doubled each time: servers without a leader may say for a
 /// moment that they do not know a token, and a token that may not do it would be asked about for ever.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+const MAX_BACKOFF: Duration = Duration::from_secs(3600);
 /// A stopping agent takes leave within this, or without.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// The longest output of the check, in bytes: Consul keeps it with every node's state.
@@ -182,7 +182,7 @@ impl Keeper {
                     }
                     Err(error) => again = Some(Instant::now() + self.pause(&error)),
                 }
-                sleep(AT_MOST_EVERY).await;
+                sleep(MIN_INTERVAL).await;
             }
             // All hold what they have when another arm is chosen.
             tokio::select! {
@@ -224,7 +224,7 @@ impl Keeper {
                 "this host is not shown as a service of Consul: {error}; or set `consul.register: false`"
             );
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(7)).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(7)).min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);
         pause
     }

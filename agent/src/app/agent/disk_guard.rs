@@ -12,7 +12,7 @@ use crate::domain::state::Fact;
 use crate::ledger::reserve::{Free, Reserve};
 
 /// A full disk is looked at again so often.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const LOOK_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The room that is left for the state folder.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl DiskGuard {
 
     /// When to look again.
     pub(super) fn wake(&self, now: Timestamp) -> Option<Timestamp> {
-        (self.full.is_some() || self.without.is_some()).then(|| now + LOOK_AGAIN)
+        (self.full.is_some() || self.without.is_some()).then(|| now + LOOK_RETRY_INTERVAL)
     }
 
     fn give_up(&mut self, key: &OrderKey) -> bool {

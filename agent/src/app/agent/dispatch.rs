@@ -11,14 +11,14 @@ use crate::domain::decide::{Action, Controls, Decision, View, decide};
 use crate::host::clock;
 
 /// What the ledger could not take is decided again after this.
-const LEDGER_AGAIN: Duration = Duration::from_secs(10);
+const LEDGER_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// One decision can lead to the next; after so many in a row the agent turns to its other work before it goes on.
 const DECISIONS_IN_A_ROW: usize = 64;
 /// More decisions than the store can give reason for between two events: each control that is read leads to one at the
 /// most, and the agent reads no more than twenty thousand.
 const MAX_DECISIONS: usize = 25_000;
 /// How long the agent waits before it goes on after that.
-const NO_END_AGAIN: Duration = Duration::from_secs(10);
+const NO_END_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Agent {
     /// Decides and does what was decided, until nothing more is to be remembered.
@@ -81,13 +81,13 @@ impl Agent {
         self.work.decisions_in_a_row += DECISIONS_IN_A_ROW;
         let mut pause = Duration::ZERO;
         if self.work.decisions_in_a_row >= MAX_DECISIONS {
-            let (made, seconds) = (self.work.decisions_in_a_row, NO_END_AGAIN.as_secs());
+            let (made, seconds) = (self.work.decisions_in_a_row, NO_END_RETRY_INTERVAL.as_secs());
             tracing::error!(
                 "the agent made {made} decisions in a row and each one led to another, which is a fault in hostler; \
                  it goes on in {seconds} s; please report this with the end of the audit (`hostler audit`)"
             );
             self.work.decisions_in_a_row = 0;
-            pause = NO_END_AGAIN;
+            pause = NO_END_RETRY_INTERVAL;
         }
         self.work.decision.wake = Some(clock::now() + pause);
     }
@@ -118,7 +118,7 @@ impl Agent {
         match self.remember(facts) {
             true => true,
             false => {
-                let later = clock::now() + LEDGER_AGAIN;
+                let later = clock::now() + LEDGER_RETRY_INTERVAL;
                 decision.wake = Some(decision.wake.map_or(later, |wake| wake.min(later)));
                 false
             }

@@ -16,15 +16,15 @@ use crate::host::{disk, process};
 /// The file in the runtime folder that counts.
 const FILE: &str = "early-deaths";
 /// A count is not longer, in bytes.
-const LONGEST: u64 = 32;
+const MAX_FILE: u64 = 32;
 /// An agent that has lived so long does not die early.
-const EARLY: Duration = Duration::from_secs(60);
+const STABLE_AFTER: Duration = Duration::from_secs(60);
 /// So many early deaths in a row cost nothing: somebody restarts it, or its first steps fail for a moment.
 const FREE: u32 = 2;
 /// The pause after one more; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// This process, from its start on.
 pub(super) struct AgentLifetime {
@@ -36,7 +36,7 @@ pub(super) struct AgentLifetime {
 impl AgentLifetime {
     /// Counts this start as an early death until it turns out otherwise. Needs a runtime.
     pub(super) fn begin(runtime_dir: &Path) -> Self {
-        Self::of(runtime_dir, EARLY)
+        Self::of(runtime_dir, STABLE_AFTER)
     }
 
     fn of(runtime_dir: &Path, early: Duration) -> Self {
@@ -77,7 +77,7 @@ impl AgentLifetime {
 }
 
 fn read(file: &Path) -> u32 {
-    let text = disk::read(file, LONGEST).ok().flatten().unwrap_or_default();
+    let text = disk::read(file, MAX_FILE).ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&text).trim().parse().unwrap_or_default()
 }
 
@@ -91,7 +91,7 @@ fn pause(deaths: u32) -> Duration {
     match deaths.checked_sub(FREE + 1) {
         None => Duration::ZERO,
         Some(more) => {
-            FIRST_PAUSE.saturating_mul(1_u32.checked_shl(more).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+            FIRST_PAUSE.saturating_mul(1_u32.checked_shl(more).unwrap_or(u32::MAX)).min(MAX_BACKOFF)
         }
     }
 }
@@ -104,7 +104,7 @@ mod tests {
     fn pauses_grow_to_a_bound() {
         let pauses: Vec<u64> = (0..10).map(|deaths| pause(deaths).as_secs()).collect();
         assert_eq!(pauses, [0, 0, 0, 1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
+        assert_eq!(pause(u32::MAX), MAX_BACKOFF);
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use super::Agent;
 use crate::host::{clock, disk};
 
 /// How long an agent has been ready before its host's ledger can no longer be read by the version before.
-const LONG_ENOUGH: SignedDuration = SignedDuration::from_hours(24);
+const ROLLBACK_WINDOW: SignedDuration = SignedDuration::from_hours(24);
 /// The file is two lines of ours.
 const MAX_FILE: u64 = 4096;
 /// What counts is this very program.
@@ -67,7 +67,7 @@ impl RollbackWindow {
     }
 
     pub(super) fn until(&self) -> Option<Timestamp> {
-        self.since.and_then(|since| since.checked_add(LONG_ENOUGH).ok())
+        self.since.and_then(|since| since.checked_add(ROLLBACK_WINDOW).ok())
     }
 }
 

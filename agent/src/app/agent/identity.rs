@@ -35,7 +35,7 @@ pub(super) struct ThisHost {
 }
 
 /// The store is asked for the host's name again after this.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+const ASK_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What systemd is told while the store does not answer.
 const WAITS: &str = "waiting for Consul to say the name of this host; `host:` is not configured";
@@ -55,7 +55,7 @@ pub struct Who {
 }
 
 /// Finds out who this host is, and fixes it at the first start.
-pub async fn settle(settings: &Settings, store: &dyn Store, notify: &mut Notify) -> Result<Who, AgentError> {
+pub async fn resolve(settings: &Settings, store: &dyn Store, notify: &mut Notify) -> Result<Who, AgentError> {
     disk::make_dirs(&settings.state_dir)?;
     let fixed = match (HostIdentity::read(&settings.state_dir), settings.host.clone()) {
         (Ok(Some(fixed)), _) => fixed,
@@ -99,7 +99,7 @@ async fn node(store: &dyn Store, notify: &mut Notify) -> Result<Name, AgentError
                     tracing::warn!("waiting for the name of this host, `host:` is not configured: {why}");
                     told = Some(why);
                 }
-                sleep(ASK_AGAIN).await;
+                sleep(ASK_RETRY_INTERVAL).await;
             }
         }
     }

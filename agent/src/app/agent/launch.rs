@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::runs::LeftGuard;
-use super::{Agent, Event, START_AGAIN, pre_start_check, prepare};
+use super::{Agent, Event, START_RETRY_INTERVAL, pre_start_check, prepare};
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::plan::Plan;
@@ -22,7 +22,7 @@ use crate::ledger::Tokens;
 /// A host that was told to reboot is down by then; otherwise somebody keeps it from that.
 const REBOOTS_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// A reboot that was refused is asked for again after this.
-const REBOOT_AGAIN: Duration = Duration::from_secs(60);
+const REBOOT_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Agent {
     pub(super) fn launch(&mut self, key: &OrderKey, run: RunId, epoch: u32, look: bool) {
@@ -49,7 +49,7 @@ impl Agent {
                 Err(pre_start_check::PreStartError::Changed(_)) => Event::Changed { key, run, epoch },
                 Err(look) => {
                     tracing::debug!(order = %key, run = %run, "the last look failed: {look}");
-                    sleep(START_AGAIN).await;
+                    sleep(START_RETRY_INTERVAL).await;
                     Event::Again(run)
                 }
             }
@@ -182,7 +182,7 @@ impl Agent {
                 Ok(()) => REBOOTS_WITHIN,
                 Err(error) => {
                     tracing::error!(run = %run, "the host is not rebooted: {error}");
-                    REBOOT_AGAIN
+                    REBOOT_RETRY_INTERVAL
                 }
             };
             sleep(wait).await;

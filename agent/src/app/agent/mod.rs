@@ -71,9 +71,9 @@ pub use event::{Event, PrepareError};
 /// While a run executes, its folder is looked at so often, should a notice of the kernel be lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A start that a last look or a full disk kept from happening is tried again after this.
-const START_AGAIN: Duration = Duration::from_secs(1);
+const START_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Nobody sleeps longer for an instant: the clock may be set, and the host may sleep.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+const MAX_SLEEP: Duration = Duration::from_secs(30);
 
 /// The agent: each group of its state belongs to the file that declares it.
 pub struct Agent {
@@ -181,7 +181,7 @@ impl Agent {
                 rests_at = None;
                 allocator::trim();
             }
-            let wake = self.work.decision.wake.map(|at| until(at).min(Instant::now() + LONGEST_SLEEP));
+            let wake = self.work.decision.wake.map(|at| until(at).min(Instant::now() + MAX_SLEEP));
             let wakes = [
                 wake,
                 self.durable.rollback_window_ends().map(until),

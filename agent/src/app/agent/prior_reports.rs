@@ -25,7 +25,7 @@ pub(super) type PriorReports = BTreeMap<Name, Option<RunId>>;
 /// The first pause after trouble with the store; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 impl Agent {
     /// Asks the store until it answers; the answer comes as an event.
@@ -69,7 +69,7 @@ impl Agent {
                 }
                 // Hosts that were started together in an outage must not come back as one.
                 sleep(pause / 2 + clock::jitter(pause / 2)).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(MAX_BACKOFF);
             }
         });
     }
@@ -84,7 +84,7 @@ impl Agent {
         let own = AgentKey {
             id: self.identity.who.id.clone(),
             boot: self.identity.boot.clone(),
-            doubtful: self.identity.who.differs.is_some(),
+            untrusted: self.identity.who.differs.is_some(),
             name_conflicts,
             wrote: false,
         };

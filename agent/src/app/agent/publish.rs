@@ -72,7 +72,7 @@ const CONTROLS: usize = 8;
 const ANSWER: usize = 120;
 
 /// How many keys without effect are named in a report.
-const MOST_IGNORED: usize = 20;
+const MAX_IGNORED: usize = 20;
 
 impl Durable {
     /// What became of the newest controls.
@@ -232,7 +232,7 @@ impl Agent {
         conditions.extend(self.output.listening.trouble().map(about(Kind::Telemetry)));
         // Of these there may be many.
         let ignored = self.sync.watches.iter().flat_map(|sight| sight.ignored());
-        conditions.extend(ignored.take(MOST_IGNORED).map(about(Kind::Ignored)));
+        conditions.extend(ignored.take(MAX_IGNORED).map(about(Kind::Ignored)));
         let broken = self.orders.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string));
         conditions.extend(broken.map(about(Kind::Task)));
         conditions.extend(self.orders.recurring.conditions().map(about(Kind::Probe)));

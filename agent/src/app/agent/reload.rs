@@ -44,7 +44,7 @@ impl Agent {
     pub(super) fn reload(&mut self) {
         self.config.pending = match (self.config.reload_context.load)()
             .map_err(AgentError::from)
-            .and_then(|new| self.settle(new))
+            .and_then(|new| self.apply_settings(new))
         {
             Ok(later) if later.is_empty() => {
                 tracing::info!("the configuration and the tasks are read anew");
@@ -66,8 +66,8 @@ impl Agent {
     }
 
     /// Puts new settings in force; what has to wait for a restart. First all that can fail.
-    fn settle(&mut self, new: Settings) -> Result<Vec<&'static str>, AgentError> {
-        let (former, next) = (self.config.settings.vault.clone().settle(), new.vault.clone().settle());
+    fn apply_settings(&mut self, new: Settings) -> Result<Vec<&'static str>, AgentError> {
+        let (former, next) = (self.config.settings.vault.clone().build(), new.vault.clone().build());
         let next = next.map_err(ConfigError::from)?;
         let another_vault = match (former, &next) {
             (Ok(None), None) => None,

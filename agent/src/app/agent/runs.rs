@@ -40,7 +40,7 @@ pub(super) struct RunTable {
 }
 
 /// A guard for which no watcher is seen to act is given another after this.
-const WATCHED_AGAIN: Duration = Duration::from_secs(15);
+const WATCHED_RETRY_INTERVAL: Duration = Duration::from_secs(15);
 
 /// A guard whose executor is gone.
 pub(super) struct LeftGuard {
@@ -107,7 +107,7 @@ impl Runs {
                 let folder = Folder::new(&self.dir, *run);
                 let key = (*run, arming.epoch, step);
                 standing.insert(key);
-                let lately = self.watched.get(&key).is_some_and(|at| at.elapsed() < WATCHED_AGAIN);
+                let lately = self.watched.get(&key).is_some_and(|at| at.elapsed() < WATCHED_RETRY_INTERVAL);
                 if !lately && !ArmingFolder::of(&folder, arming.epoch, step).has_fired() {
                     left.push(LeftGuard { plan: Arc::clone(&view.plan), folder, epoch: arming.epoch, step });
                 }

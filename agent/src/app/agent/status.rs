@@ -7,7 +7,7 @@ use super::watches::StoreSync;
 use crate::host::clock;
 
 /// What systemd shows is one line; a longer one is of no use there.
-const LONGEST: usize = 200;
+const MAX_LEN: usize = 200;
 
 impl StoreSync {
     /// Whether the store has answered, or was found not to.
@@ -19,7 +19,7 @@ impl StoreSync {
 impl Agent {
     /// The line, and whether the agent is ready: its ledger is read, and the store has answered or was found away.
     pub(super) fn tell_systemd(&mut self) {
-        let status = crate::domain::text::head(&self.status(), LONGEST);
+        let status = crate::domain::text::head(&self.status(), MAX_LEN);
         self.output.notify.say(self.sync.knows_store(), &status);
     }
 

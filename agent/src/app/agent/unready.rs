@@ -20,7 +20,7 @@ use crate::vault::jittered;
 /// Between the first attempt and the second; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Between two attempts at most, whatever Vault says.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// What lasts longer is a condition of the host.
 const CONDITION_AFTER: Duration = Duration::from_secs(60);
 
@@ -56,7 +56,7 @@ impl Waiting {
         let pause = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(tried.attempts).unwrap_or(u32::MAX));
         tried.attempts = tried.attempts.saturating_add(1);
         let after = why.after.map(Duration::from_secs).unwrap_or_default();
-        let until = now + jittered(pause.max(after).min(LONGEST_PAUSE));
+        let until = now + jittered(pause.max(after).min(MAX_BACKOFF));
         self.orders.insert(key, Unready { why: why.why, until });
     }
 
@@ -175,7 +175,7 @@ mod tests {
         assert!((17..=23).contains(&until.duration_since(now).as_secs()));
         assert_eq!(waiting.conditions(now).count(), 0);
         waiting.failed(key.clone(), Some(2), not_ready(Some(86_400)), now);
-        assert!(waiting.orders()[&key].until <= now + LONGEST_PAUSE * 2);
+        assert!(waiting.orders()[&key].until <= now + MAX_BACKOFF * 2);
         let closing = crate::domain::state::Closing {
             end: crate::domain::state::End::Cancelled,
             error: None,

@@ -23,7 +23,7 @@ pub(super) struct VaultSide {
 
 /// The host's Vault; `None`: it has none.
 pub(super) fn open(settings: &Settings) -> Result<Option<Arc<Vault>>, AgentError> {
-    let settings = settings.vault.clone().settle().map_err(ConfigError::from)?;
+    let settings = settings.vault.clone().build().map_err(ConfigError::from)?;
     Ok(settings.map(Vault::new).transpose()?)
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::domain::condition::{Condition, Kind};
 
 /// So many texts of one kind are logged while there is any condition of it: a text that changes all the time must not fill the log.
-const MOST: usize = 32;
+const MAX_WARNINGS: usize = 32;
 
 /// What was logged of the conditions that last.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ impl Warnings {
         let mut news = Vec::new();
         for condition in conditions {
             let logged = self.logged.entry(condition.kind).or_default();
-            if logged.len() < MOST && logged.insert(condition.text.clone()) {
+            if logged.len() < MAX_WARNINGS && logged.insert(condition.text.clone()) {
                 news.push(condition);
             }
         }
@@ -63,6 +63,6 @@ mod tests {
         assert_eq!(logged(&[]), 0);
         assert_eq!(logged(&[away, denied]), 2, "they come up again");
         let many: Vec<Condition> = (0..1000).map(|n| store(&format!("store: {n}"))).collect();
-        assert!(many.iter().map(|one| logged(std::slice::from_ref(one))).sum::<usize>() < MOST + 1);
+        assert!(many.iter().map(|one| logged(std::slice::from_ref(one))).sum::<usize>() < MAX_WARNINGS + 1);
     }
 }

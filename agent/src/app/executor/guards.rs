@@ -29,9 +29,9 @@ use crate::ledger::{ArmingFolder, ArmingLock, Folder, Journal};
 /// A watcher says that it watches within this.
 const WATCHES_WITHIN: Duration = Duration::from_secs(30);
 /// So often a watcher is started anew before its step is ended in its place.
-const STARTED_AGAIN: u32 = 3;
+const MAX_RESTARTS: u32 = 3;
 /// Between two looks at an arming that somebody else has.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+const ASK_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// How much of what a guard printed goes to the run's output, in bytes.
 const TAIL: usize = 4096;
 
@@ -80,7 +80,7 @@ impl Start {
         let mut tried = 1;
         loop {
             match self.watcher_once(news).await {
-                Err(error) if tried < STARTED_AGAIN => tracing::warn!("a watcher did not start: {error}"),
+                Err(error) if tried < MAX_RESTARTS => tracing::warn!("a watcher did not start: {error}"),
                 watcher => return watcher,
             }
             tried += 1;
@@ -131,7 +131,7 @@ impl Start {
                 break;
             }
             again += 1;
-            if again > STARTED_AGAIN {
+            if again > MAX_RESTARTS {
                 tracing::error!("the watcher of a guard is lost again and again");
                 break;
             }
@@ -152,7 +152,7 @@ impl Start {
 async fn ended(id: Option<ProcessId>) {
     let Some(id) = id else { return std::future::pending().await };
     while processes::process(id.pid).is_ok_and(|now| now.is_some_and(|now| now.id == id && !now.zombie)) {
-        sleep(ASK_AGAIN).await;
+        sleep(ASK_RETRY_INTERVAL).await;
     }
 }
 
@@ -226,7 +226,7 @@ impl Executor<'_> {
                 if !folder.records().map_err(io::Error::other)?.is_empty() {
                     break None;
                 }
-                sleep(ASK_AGAIN).await;
+                sleep(ASK_RETRY_INTERVAL).await;
             };
             match lock.filter(|lock| !lock.has_begun()) {
                 Some(lock) => held.push(lock),
@@ -282,7 +282,7 @@ impl Executor<'_> {
         let heading = format!("==> {}\n{}", self.heading(act), output::tail(firing.arming.path(), TAIL));
         // A full disk costs the output, not the guard.
         let _ = self.output.write(heading.as_bytes());
-        let _ = self.output.settle();
+        let _ = self.output.flush();
         if self.plan.place.systemd && !self.mark.left.is_empty() {
             let let_go = Launcher::Systemd.let_go(&self.mark, step).await;
             let_go.unwrap_or_else(|error| {

@@ -20,7 +20,7 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
     let catalog = Catalog::load(&settings.task_dirs, OwnerRule::of_process());
     let wanting = catalog.iter().filter_map(|(name, task)| Some((name, task.ok()?)));
     let wanting: Vec<_> = wanting.filter(|(_, loaded)| !loaded.task.secrets.is_empty()).collect();
-    let vault = match settings.vault.clone().settle() {
+    let vault = match settings.vault.clone().build() {
         Err(error) => return vec![fail("vault", error.to_string(), "correct it, then check again")],
         Ok(None) if wanting.is_empty() => return vec![ok("vault", "none, and no task wants one")],
         Ok(None) => {

@@ -20,7 +20,7 @@ use crate::domain::source::OrderKey;
 use crate::domain::state::End;
 use crate::host::clock;
 use crate::report::document::OrderReport;
-use crate::store::{LONGEST_WAIT, Listing, StoreError};
+use crate::store::{Listing, MAX_WAIT, StoreError};
 
 /// How often the agent's own report is looked at.
 const AGENT_EVERY: Duration = Duration::from_secs(15);
@@ -210,7 +210,7 @@ async fn next(place: &Connection, prefix: &str, seen: Option<u64>) -> Result<Lis
     if seen.is_some() {
         sleep(REST).await;
     }
-    let listing = place.store.changed(prefix, seen, LONGEST_WAIT).await;
+    let listing = place.store.changed(prefix, seen, MAX_WAIT).await;
     if listing.is_err() {
         sleep(AGAIN).await;
     }

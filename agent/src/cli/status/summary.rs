@@ -16,7 +16,7 @@ use crate::cli::table::cut;
 use crate::domain::name::Name;
 
 /// So many hosts in each list.
-pub(super) const MOST: usize = 8;
+pub(super) const MAX_ROWS: usize = 8;
 
 /// Lists, each with the standings that belong into it.
 const LISTS: [(&str, &[OrderStatus]); 3] = [
@@ -30,7 +30,7 @@ pub(super) fn longest(rows: &Rows) -> Vec<&Row> {
     let mut running: Vec<&Row> =
         rows.rows.iter().filter(|row| row.standing == OrderStatus::Running).collect();
     running.sort_by_key(|row| row.report.as_ref().and_then(|report| report.started));
-    running.truncate(MOST);
+    running.truncate(MAX_ROWS);
     running
 }
 
@@ -54,8 +54,11 @@ pub(super) fn summary(
     for (heading, standings) in LISTS {
         let of_list = rows.rows.iter().filter(|row| standings.contains(&row.standing));
         let all = of_list.clone().count();
-        let listed: Vec<&Row> =
-            if standings == [OrderStatus::Running] { longest(rows) } else { of_list.take(MOST).collect() };
+        let listed: Vec<&Row> = if standings == [OrderStatus::Running] {
+            longest(rows)
+        } else {
+            of_list.take(MAX_ROWS).collect()
+        };
         if listed.is_empty() {
             continue;
         }

@@ -76,7 +76,7 @@ fn lacks(memory: &LedgerState, order: &Name, reported: RunId) -> bool {
 }
 
 /// An order that is held for what is not remembered: its probe may know better.
-pub(super) fn settle(
+pub(super) fn recheck_hold(
     case: OrderContext<'_>,
     why: Hold,
     new_run: &mut dyn FnMut() -> RunId,

@@ -64,7 +64,7 @@ pub fn decide(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId) -> Decision {
     } else if view.unreachable {
         recurring::offline(view, new_run, &mut decision);
     }
-    unready::settle(view, &mut decision);
+    unready::close_returned(view, &mut decision);
     if decision.actions.iter().any(|action| matches!(action, Action::Remember(_))) {
         // What is to be remembered changes what is asked below: the next decision, a moment later, rests on it.
         if view.clock == Clock::Synchronised

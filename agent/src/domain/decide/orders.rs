@@ -144,7 +144,7 @@ fn judge(
         Verdict::Index if case.was_refused() => activation(case, new_run),
         Verdict::Nothing if let Some(held) = &order_state.held => {
             if matches!(held.why, Hold::Preexisting | Hold::LedgerBehind) {
-                first::settle(case, held.why, new_run, decision);
+                first::recheck_hold(case, held.why, new_run, decision);
             }
             return;
         }

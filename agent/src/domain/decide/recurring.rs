@@ -32,24 +32,24 @@ use crate::domain::ids::RunId;
 use crate::domain::instant::later;
 use crate::domain::order::{Document, Order};
 use crate::domain::plan::Trigger;
-use crate::domain::reconcile::{Finding, ProbeAnswer, TOO_MANY};
+use crate::domain::reconcile::{Finding, MAX_DRIFTS, ProbeAnswer};
 use crate::domain::schedule::Schedule;
 use crate::domain::secret_watch::VersionChange;
 use crate::domain::span::Span;
 use crate::domain::state::{Closing, End, Fact, Hold, OrderState, Stage, Unreadable};
 
 /// Whether the clock is right is asked again so often.
-const CLOCK_AGAIN: Duration = Duration::from_secs(30);
+const CLOCK_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// A window that opens at no time in sight is asked again so often.
-const WINDOW_AGAIN: Duration = Duration::from_secs(86_400);
+const WINDOW_RETRY_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// Asks to be woken for what comes without an instant.
 pub(super) fn wake(view: &View<'_>, decision: &mut Decision) {
     if decision.waits.values().any(|wait| wait.reason == Reason::Clock) {
-        decision.wake_at(later(view.now, CLOCK_AGAIN));
+        decision.wake_at(later(view.now, CLOCK_RETRY_INTERVAL));
     }
     if decision.waits.values().any(|wait| wait.reason == Reason::Window && wait.until.is_none()) {
-        decision.wake_at(later(view.now, WINDOW_AGAIN));
+        decision.wake_at(later(view.now, WINDOW_RETRY_INTERVAL));
     }
 }
 
@@ -102,7 +102,7 @@ impl OrderContext<'_> {
             && let Some(wait) = clock_untrusted(self.view)
         {
             if self.order_state.is_under_way() {
-                decision.wake_at(later(self.view.now, CLOCK_AGAIN));
+                decision.wake_at(later(self.view.now, CLOCK_RETRY_INTERVAL));
             } else {
                 decision.wait(self.key, wait);
             }
@@ -262,7 +262,7 @@ impl OrderContext<'_> {
                 // Whoever changes the same thing now may well have it in another state for a while.
                 (None, Some("a run that is under way has what this state is about".to_owned()))
             }
-            Finding::Drifted if standing.unsettled.saturating_add(1) >= TOO_MANY => {
+            Finding::Drifted if standing.unsettled.saturating_add(1) >= MAX_DRIFTS => {
                 let fact = hold(view, self.key, Hold::NotConverging, self.order.identity, self.index);
                 return decision.remember(fact);
             }

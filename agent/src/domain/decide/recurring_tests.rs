@@ -383,7 +383,7 @@ fn what_depends_on_the_time_waits_for_a_clock_and_nothing_else_does() {
             assert!(wait.detail.as_ref().unwrap().contains("clock: trusted"), "{wait:?}");
             model.now = at("2026-11-21T12:00:00Z");
             model.clock = Clock::Synchronised;
-            assert_eq!(model.memory.newest, None, "what a doubtful clock says is no measure");
+            assert_eq!(model.memory.newest, None, "what a untrusted clock says is no measure");
             model.settle();
             assert_eq!(model.started().len(), 1, "{order}");
         }

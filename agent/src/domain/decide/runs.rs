@@ -30,13 +30,13 @@ const LOST_AT_ONCE: u32 = 3;
 /// The pause after the first executor that was lost before it did anything; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// So often in a row an executor may be lost, launched in vain or looked for in vain before an operator has to look.
-const MOST_LOSSES: u32 = 10;
+const MAX_LOSSES: u32 = 10;
 /// The longest pause between two epochs of a run that loses its executors.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+const MAX_BACKOFF: Duration = Duration::from_secs(600);
 
 /// `first` for one time, twice as long for each further one, up to the longest pause.
 fn doubled(first: Duration, times: u32) -> Duration {
-    first.saturating_mul(1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+    first.saturating_mul(1_u32.checked_shl(times.saturating_sub(1)).unwrap_or(u32::MAX)).min(MAX_BACKOFF)
 }
 
 pub(super) fn decide(view: &View<'_>, capacity: &mut Capacity, decision: &mut Decision) {
@@ -172,7 +172,7 @@ impl Run<'_> {
                 let why = format!("{n} processes of a lost executor could not be ended");
                 self.close(decision, End::NeedsOperator, Some(why));
             }
-            Some(Leftovers::Unknown { why, times, .. }) if *times >= MOST_LOSSES => {
+            Some(Leftovers::Unknown { why, times, .. }) if *times >= MAX_LOSSES => {
                 let why = format!(
                     "whether processes of a lost executor live could not be told {times} times: {why}"
                 );
@@ -206,7 +206,7 @@ impl Run<'_> {
     /// The next epoch after a lost one of which nothing lives.
     fn again(&self, state: &State, epoch: u32, decision: &mut Decision) {
         // The newest was never begun, and no executor can begin it any more: it was launched in vain.
-        if self.run.launches >= MOST_LOSSES
+        if self.run.launches >= MAX_LOSSES
             && state.epoch.saturating_add(1) < epoch
             && self.run.plan.secrets.is_empty()
         {
@@ -238,7 +238,7 @@ impl Run<'_> {
             return true;
         }
         let why = format!("its executor ended {idle} times in a row before it did anything");
-        if idle >= MOST_LOSSES {
+        if idle >= MAX_LOSSES {
             self.close(decision, End::NeedsOperator, Some(why));
             return false;
         }
@@ -268,7 +268,7 @@ impl Run<'_> {
             return;
         }
         // Without its secrets an executor leaves the epoch alone, and Vault may be away for a day.
-        if self.run.launches >= MOST_LOSSES && self.run.plan.secrets.is_empty() {
+        if self.run.launches >= MAX_LOSSES && self.run.plan.secrets.is_empty() {
             let (key, run) = (self.key.clone(), self.activation.run);
             return decision.actions.push(Action::Fence { key, run, epoch });
         }

@@ -22,7 +22,7 @@ use crate::domain::source::{OrderKey, Source};
 use crate::domain::state::{Activation, Closing, End, Fact, Stage, Unreadable};
 
 /// A gate is asked again so often.
-const GATE_AGAIN: Duration = Duration::from_secs(60);
+const GATE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) fn decide(view: &View<'_>, capacity: &mut Capacity, decision: &mut Decision) {
     // The oldest first: ids sort by the time of their making.
@@ -274,7 +274,7 @@ fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), StartBlock> {
     match full.or_else(|| needs.and_then(|needs| needs.closed.clone())) {
         None => Ok(()),
         detail => {
-            let until = Some(later(view.now, GATE_AGAIN));
+            let until = Some(later(view.now, GATE_RETRY_INTERVAL));
             Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::Gate, until) }))
         }
     }

@@ -63,7 +63,7 @@ fn is_cancelled(activation: &Activation) -> bool {
 
 /// Closes activations that wait and are not wanted any more: most are closed when the change is seen, but one that was
 /// being started then comes back to its place later.
-pub(super) fn settle(view: &View<'_>, decision: &mut Decision) {
+pub(super) fn close_returned(view: &View<'_>, decision: &mut Decision) {
     let waits = |activation: &&Activation| {
         activation.stage == Stage::Open && !view.starting.contains_key(&activation.run)
     };

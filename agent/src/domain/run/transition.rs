@@ -186,7 +186,9 @@ impl Run<'_> {
         state.started = state.started.or(Some(self.at));
         match state.phase.clone() {
             Phase::New | Phase::Suspended(Suspension::Retry { .. }) => state.phase = self.start(),
-            Phase::Running(act) | Phase::Suspended(Suspension::Stopped { act }) => self.settle(state, act),
+            Phase::Running(act) | Phase::Suspended(Suspension::Stopped { act }) => {
+                self.resolve_interrupted(state, act)
+            }
             Phase::Suspended(Suspension::Paused { step, .. }) => self.at_step(state, step),
             Phase::Suspended(Suspension::Rebooting { .. })
                 if state.cancel.is_some() && !state.final_started =>
@@ -238,7 +240,7 @@ impl Run<'_> {
     }
 
     /// An interrupted command: what is known of it, and what may be done.
-    fn settle(&self, state: &mut State, act: Operation) {
+    fn resolve_interrupted(&self, state: &mut State, act: Operation) {
         match act {
             Operation::Step(i) if self.plan.steps.get(i).is_some_and(|step| step.check.is_some()) => {
                 state.phase = Phase::Next(Operation::Done(i));

@@ -22,7 +22,7 @@ pub(super) struct Check<'a> {
 
 impl Check<'_> {
     fn fault(&mut self, path: &[PathSegment], message: impl Into<String>) {
-        self.faults.push(yaml::fault(self.text, path, message));
+        self.faults.push(yaml::error_at(self.text, path, message));
     }
 
     pub(super) fn task(&mut self, task: &Task) {

@@ -189,7 +189,7 @@ impl Task {
                 let mut path = vec![PathSegment::from("params")];
                 path.extend(bad.path);
                 // Without a schema every template would fault as well, and hide the one cause.
-                return Err(vec![yaml::fault(text, &path, bad.message)]);
+                return Err(vec![yaml::error_at(text, &path, bad.message)]);
             }
         }
         check.task(&task);

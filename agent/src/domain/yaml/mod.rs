@@ -23,7 +23,7 @@ use std::cell::Cell;
 use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny};
 use serde_path_to_error::{Deserializer as Tracked, Track};
 
-pub use place::{PathSegment, YamlError, fault, nearest, path_text, single_line};
+pub use place::{PathSegment, YamlError, error_at, nearest, path_text, single_line};
 
 use guard::Guard;
 use place::Fault;

@@ -47,7 +47,7 @@ impl From<usize> for PathSegment {
 }
 
 /// Makes an error that points at `path` of a document that was read before, or at the nearest place above it.
-pub fn fault(text: &str, path: &[PathSegment], message: impl Into<String>) -> YamlError {
+pub fn error_at(text: &str, path: &[PathSegment], message: impl Into<String>) -> YamlError {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     Fault { message: message.into(), at: None, path: path.to_vec() }.place(Form::of(text), text)
 }
@@ -74,13 +74,13 @@ pub(super) fn odd_tag(text: &str) -> Option<(usize, usize, &str)> {
 }
 
 /// How much of the way to a place is shown: a document that repeats itself could lead on without end.
-const MOST_SHOWN: usize = 16;
+const MAX_SHOWN: usize = 16;
 
 /// The way to a place, as `steps[0].run`.
 pub fn path_text(path: &[PathSegment]) -> String {
     let mut out = String::new();
     for (depth, seg) in path.iter().enumerate() {
-        if depth == MOST_SHOWN {
+        if depth == MAX_SHOWN {
             out.push('…');
             break;
         }

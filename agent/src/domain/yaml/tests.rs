@@ -117,7 +117,7 @@ fn every_cut_of_a_document_is_an_answer() {
 fn a_place_is_found_by_its_path() {
     let text = "a:\n  b:\n    - x\n    - y: z\n";
     let at = |path: &[PathSegment]| {
-        let error = fault(text, path, "m");
+        let error = error_at(text, path, "m");
         (error.line, error.column)
     };
     assert_eq!(at(&["a".into(), "b".into(), 1.into(), "y".into()]), (4, 10));
@@ -135,7 +135,7 @@ fn a_byte_order_mark_is_dropped_and_utf_16_is_named() {
     }
     let escaped = "\u{feff}{\"a\": \"\\ud83d\\ude00\"}";
     assert_eq!(parse::<Value>(escaped, LIMIT).unwrap(), json!({"a": "\u{1f600}"}));
-    let marked = fault("\u{feff}a: b\n", &["a".into()], "m");
+    let marked = error_at("\u{feff}a: b\n", &["a".into()], "m");
     assert_eq!((marked.line, marked.column), (1, 4));
     assert!(has("\u{feff}a: {b: 1}", &["a".into(), "b".into()]));
     let wide = |text: &str, swap: bool| -> Vec<u8> {

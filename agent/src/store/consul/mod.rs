@@ -458,7 +458,7 @@ mod tests {
     use super::*;
 
     fn settings() -> ConsulSettings {
-        PartialConsul::default().settle().unwrap()
+        PartialConsul::default().build().unwrap()
     }
 
     #[test]

@@ -237,7 +237,7 @@ impl PartialConsul {
     }
 
     /// The settings, with Consul's own defaults for what no layer said.
-    pub fn settle(self) -> Result<ConsulSettings, BadConsulSettings> {
+    pub fn build(self) -> Result<ConsulSettings, BadConsulSettings> {
         let token_files = self.token_files();
         let default = Address::Tcp { tls: false, host: DEFAULT_HOST.to_owned() };
         let client = match (self.client_cert, self.client_key) {
@@ -354,11 +354,11 @@ mod tests {
             (&[("CONSUL_HTTP_SSL", "1"), ("CONSUL_HTTP_ADDR", "unix:///s")], "unix:///s"),
         ];
         for (pairs, shown) in table {
-            assert_eq!(env(pairs).unwrap().settle().unwrap().address.to_string(), shown, "{pairs:?}");
+            assert_eq!(env(pairs).unwrap().build().unwrap().address.to_string(), shown, "{pairs:?}");
         }
-        assert!(!env(&[("CONSUL_HTTP_SSL_VERIFY", "false")]).unwrap().settle().unwrap().verify);
+        assert!(!env(&[("CONSUL_HTTP_SSL_VERIFY", "false")]).unwrap().build().unwrap().verify);
         assert!(env(&[("CONSUL_HTTP_SSL_VERIFY", "no")]).is_err());
-        let half = env(&[("CONSUL_CLIENT_CERT", "/c")]).unwrap().settle();
+        let half = env(&[("CONSUL_CLIENT_CERT", "/c")]).unwrap().build();
         assert!(matches!(half, Err(BadConsulSettings::Pair("certificate"))));
     }
 
@@ -388,7 +388,7 @@ mod tests {
             token_file: Some("/t".into()),
             ..PartialConsul::default()
         };
-        let settled = file.over(below).settle().unwrap();
+        let settled = file.over(below).build().unwrap();
         assert!(settled.token.is_none());
         assert_eq!(settled.token_files, [PathBuf::from("/t")]);
         // The file's address stands as it is written there.

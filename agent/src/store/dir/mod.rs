@@ -32,7 +32,7 @@ use self::index::Index;
 use self::worker::Worker;
 use self::writer::Writer;
 use super::{
-    Entry, LONGEST_WAIT, Listing, MAX_READ_VALUE, MAX_READS, MAX_VALUE, Read, Store, StoreError, StoreFuture,
+    Entry, Listing, MAX_READ_VALUE, MAX_READS, MAX_VALUE, MAX_WAIT, Read, Store, StoreError, StoreFuture,
     When, bad_key, bad_prefix,
 };
 use crate::domain::keys;
@@ -397,7 +397,7 @@ impl Store for Dir {
         within: Duration,
     ) -> StoreFuture<'a, Listing> {
         Box::pin(async move {
-            let until = tokio::time::Instant::now() + LONGEST_WAIT.min(within);
+            let until = tokio::time::Instant::now() + MAX_WAIT.min(within);
             loop {
                 // First listen, then look: what happens between the two is not lost.
                 let events = if seen.is_some() { self.inner.events.listen() } else { None };

@@ -26,7 +26,7 @@ fn a_folder_that_is_not_there_is_no_empty_listing() {
     let (_folder, store) = store();
     block(store.put("p/a", b"1".to_vec(), When::Always)).unwrap();
     fs::rename(&store.inner.root, store.inner.root.with_extension("away")).unwrap();
-    for answer in [block(store.list("p/")), block(store.changed("p/", Some(3), LONGEST_WAIT))] {
+    for answer in [block(store.list("p/")), block(store.changed("p/", Some(3), MAX_WAIT))] {
         assert!(matches!(answer, Err(StoreError::Unreachable { .. })), "{answer:?}");
     }
     assert!(block(store.put("p/b", vec![], When::Always)).is_err());
@@ -172,13 +172,13 @@ fn an_edit_wakes_its_prefix_and_no_other() {
         let p = store.list("p/").await.unwrap().index;
         let q = store.list("q/").await.unwrap().index;
         let root = store.inner.root.clone();
-        let neighbour = store.changed("q/", Some(q), LONGEST_WAIT);
+        let neighbour = store.changed("q/", Some(q), MAX_WAIT);
         tokio::pin!(neighbour);
         let edit = async {
             fs::write(root.join(".edit"), "2").unwrap();
             fs::rename(root.join(".edit"), root.join("p/a")).unwrap();
         };
-        let (woken, ()) = tokio::join!(store.changed("p/", Some(p), LONGEST_WAIT), edit);
+        let (woken, ()) = tokio::join!(store.changed("p/", Some(p), MAX_WAIT), edit);
         assert_eq!(woken.unwrap().entries[0].value, b"2");
         let quiet = tokio::time::timeout(Duration::from_millis(300), &mut neighbour).await;
         assert!(quiet.is_err(), "a neighbour's change woke it");
@@ -219,7 +219,7 @@ fn a_watch_waits_for_a_file_that_is_being_written() {
         let seen = store.list("p/").await.unwrap().index;
         let mut slow = File::create(store.inner.root.join("p/b")).unwrap();
         slow.write_all(b"half").unwrap();
-        let waiting = store.changed("p/", Some(seen), LONGEST_WAIT);
+        let waiting = store.changed("p/", Some(seen), MAX_WAIT);
         tokio::pin!(waiting);
         let early = tokio::time::timeout(PATIENCE * 2, &mut waiting).await;
         assert!(early.is_err(), "half a file was taken: {early:?}");

@@ -12,7 +12,7 @@ use std::thread;
 use tokio::sync::oneshot;
 
 /// More than all watches, reports and commands of one process ask at a time.
-const MOST_WAITING: usize = 64;
+const MAX_WAITING: usize = 64;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -24,7 +24,7 @@ pub(super) struct Worker(Mutex<Option<SyncSender<Job>>>);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotBegun {
     /// The thread is busy with earlier work, and so is everything behind it.
-    #[error("the disk does not answer: {MOST_WAITING} reads and writes wait for it")]
+    #[error("the disk does not answer: {MAX_WAITING} reads and writes wait for it")]
     Full,
     /// The system has no thread for it.
     #[error("there is no thread to read it: {0}")]
@@ -66,7 +66,7 @@ impl Worker {
 }
 
 fn start() -> io::Result<SyncSender<Job>> {
-    let (sender, receiver): (_, Receiver<Job>) = sync_channel(MOST_WAITING);
+    let (sender, receiver): (_, Receiver<Job>) = sync_channel(MAX_WAITING);
     let work = move || receiver.into_iter().for_each(|job| job());
     thread::Builder::new().name("store".to_owned()).spawn(work)?;
     Ok(sender)

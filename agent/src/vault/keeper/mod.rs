@@ -35,7 +35,7 @@ use crate::host::plain;
 /// The largest file with an id or a token, in bytes.
 const MAX_FILE: u64 = 16 << 10;
 /// A token file is looked at so often, should a notice of the kernel be lost.
-const FILE_AGAIN: Duration = Duration::from_secs(30);
+const FILE_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// What changed a token file gets so long to write all of it.
 const FILE_SETTLES: Duration = Duration::from_millis(50);
 /// Spans are cut to whole seconds.
@@ -45,7 +45,7 @@ const YOUNG: Duration = Duration::from_secs(60);
 /// After the first failure; doubled up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 /// How Vault and the agent's token are is looked at so often, whether anything needs them or not.
 const LOOK_EVERY: Duration = Duration::from_secs(50);
 /// Servers lock a role after five refused logins in a quarter of an hour: the agent makes no more than so many in it.
@@ -166,8 +166,8 @@ impl Vault {
                 }
                 Err(error) => {
                     self.say(SessionState::Unavailable(error.to_string()));
-                    let now = pause.max(error.after().unwrap_or_default()).min(LONGEST_PAUSE);
-                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                    let now = pause.max(error.after().unwrap_or_default()).min(MAX_BACKOFF);
+                    pause = pause.saturating_mul(2).min(MAX_BACKOFF);
                     now
                 }
             };
@@ -220,7 +220,7 @@ impl Vault {
     /// The agent's own token may be good while it cannot make others: that must not go round at full speed.
     fn pause(&self) -> Duration {
         let refusals = self.refusals.load(Ordering::Relaxed).saturating_sub(1).min(10);
-        FIRST_PAUSE.saturating_mul(1_u32.checked_shl(refusals).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+        FIRST_PAUSE.saturating_mul(1_u32.checked_shl(refusals).unwrap_or(u32::MAX)).min(MAX_BACKOFF)
     }
 
     fn say(&self, standing: SessionState) {
@@ -244,7 +244,7 @@ impl Vault {
             let fresh = read_secret(path)?;
             if held.session.as_ref().is_none_or(|session| session.token != fresh) {
                 held.session = Some(self.adopt(fresh).await?);
-                return Ok(FILE_AGAIN);
+                return Ok(FILE_RETRY_INTERVAL);
             }
         }
         let alive = match &held.session {
@@ -291,7 +291,7 @@ impl Vault {
             Some(due.saturating_sub(session.from.elapsed()))
         });
         let next = next.unwrap_or(LOOK_EVERY).clamp(FIRST_PAUSE, LOOK_EVERY);
-        Ok(if matches!(self.auth, Auth::TokenFile(_)) { next.min(FILE_AGAIN) } else { next })
+        Ok(if matches!(self.auth, Auth::TokenFile(_)) { next.min(FILE_RETRY_INTERVAL) } else { next })
     }
 
     /// Sees to it that the agent's token lasts for `needs`: it is renewed for so long, or if that is too near its
