@@ -70,16 +70,27 @@ struct Refusal {
     why: String,
 }
 
+/// What the writer needs: whose reports go where, and by which channels it hears and tells.
+pub struct Writing {
+    /// Where they go.
+    pub store: Arc<dyn Store>,
+    /// How their keys are spelled.
+    pub keys: Keys,
+    /// Whose they are.
+    pub host: Name,
+    /// The agent's own report, by which it knows others of the same name.
+    pub own: AgentKey,
+    /// By which the writer asks for texts.
+    pub texts: RenderQueue,
+    /// What is to be reported.
+    pub wanted: watch::Receiver<Arc<DesiredReports>>,
+    /// What it tells.
+    pub signals: Signals,
+}
+
 /// Writes reports until the channel closes.
-pub async fn write(
-    store: Arc<dyn Store>,
-    keys: Keys,
-    host: Name,
-    own: AgentKey,
-    texts: RenderQueue,
-    mut wanted: watch::Receiver<Arc<DesiredReports>>,
-    signals: Signals,
-) {
+pub async fn write(writing: Writing) {
+    let Writing { store, keys, host, own, texts, mut wanted, signals } = writing;
     let mut writer = Writer {
         own_key: keys.agent_report(&host).into(),
         own,

@@ -138,6 +138,22 @@ impl VaultError {
     }
 }
 
+/// One request to Vault.
+pub struct Request<'a> {
+    /// How.
+    pub method: Method,
+    /// As Vault's own tools write it, without `/v1/`.
+    pub path: &'a str,
+    /// Without the `?`; empty for none.
+    pub query: &'a str,
+    /// What is sent.
+    pub body: Option<&'a Value>,
+    /// By whose right; `None`: nobody's.
+    pub token: Option<&'a Secret>,
+    /// Names the request in errors.
+    pub action: &'a str,
+}
+
 /// A client of one Vault.
 pub struct Client {
     client: reqwest::Client,
@@ -170,17 +186,9 @@ impl Client {
         self.server.address.clone()
     }
 
-    /// One request; `path` as Vault's own tools write it, `action` names it in errors. The `data`, `auth` and the rest
-    /// of the answer; `Null` where it has no body.
-    pub async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        query: &str,
-        body: Option<&Value>,
-        token: Option<&Secret>,
-        action: &str,
-    ) -> Result<Value, VaultError> {
+    /// One request. The `data`, `auth` and the rest of the answer; `Null` where it has no body.
+    pub async fn ask(&self, request: Request<'_>) -> Result<Value, VaultError> {
+        let Request { method, path, query, body, token, action } = request;
         let away = |why: String| VaultError::Away { place: self.place(), why };
         let mut addresses = self.server.addresses();
         let mut address = addresses.next().ok_or_else(|| away("no address".to_owned()))?.to_owned();
@@ -233,7 +241,17 @@ impl Client {
     pub async fn health(&self) -> Result<(), VaultError> {
         // A server that says how it is in its status says it in its body as well, and the status is what was asked for.
         let query = "standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
-        match self.ask(Method::GET, "sys/health", query, None, None, "tell how it is").await {
+        match self
+            .ask(Request {
+                method: Method::GET,
+                path: "sys/health",
+                query,
+                body: None,
+                token: None,
+                action: "tell how it is",
+            })
+            .await
+        {
             Ok(about) if about["initialized"] == Value::Bool(false) => {
                 Err(VaultError::Uninitialised { place: self.place() })
             }

@@ -1,5 +1,6 @@
 //! Who the agent is in Vault, and what it may do there: for `hostler check`, which reads rights and nothing else.
 
+use crate::vault::client::Request;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,10 @@ impl Myself {
         let (token, made) = vault.try_login().await?;
         let path = "auth/token/lookup-self";
         let action = "look at the agent's token";
-        let answer = vault.client().ask(Method::GET, path, "", None, Some(&token), action).await?;
+        let answer = vault
+            .client()
+            .ask(Request { method: Method::GET, path, query: "", body: None, token: Some(&token), action })
+            .await?;
         let data = &answer["data"];
         let role =
             data["meta"]["role_name"].as_str().map(|role| format!(" (role {role})")).unwrap_or_default();
@@ -71,8 +75,18 @@ impl Myself {
     pub async fn may(&self, path: &str) -> Result<Vec<String>, VaultError> {
         let (own, action) = ("sys/capabilities-self", "tell what the agent may do");
         let body = json!({"paths": [path]});
-        let answer =
-            self.vault.client().ask(Method::POST, own, "", Some(&body), Some(&self.token), action).await?;
+        let answer = self
+            .vault
+            .client()
+            .ask(Request {
+                method: Method::POST,
+                path: own,
+                query: "",
+                body: Some(&body),
+                token: Some(&self.token),
+                action,
+            })
+            .await?;
         let words = answer["data"][path].as_array().cloned().unwrap_or_default();
         Ok(words.iter().filter_map(|word| word.as_str().map(str::to_owned)).collect())
     }

@@ -5,6 +5,7 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+use crate::vault::client::Request;
 use std::time::Duration;
 
 use reqwest::Method;
@@ -108,7 +109,9 @@ async fn renew(
         }
         None => ("auth/token/renew-self", "renew the run's token"),
     };
-    let answer = client.ask(Method::PUT, path, "", Some(&body), Some(token), action).await?;
+    let answer = client
+        .ask(Request { method: Method::PUT, path, query: "", body: Some(&body), token: Some(token), action })
+        .await?;
     let lasts = match lease {
         Some(_) => &answer["lease_duration"],
         None => &answer["auth"]["lease_duration"],

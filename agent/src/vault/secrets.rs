@@ -5,6 +5,7 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+use crate::vault::client::Request;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -105,7 +106,16 @@ async fn read(
 ) -> Result<(Option<Lease>, Option<u64>), VaultError> {
     let query = if version == 0 { String::new() } else { format!("version={version}") };
     let action = format!("read {path}");
-    let mut answer = client.ask(Method::GET, path, &query, None, Some(token), &action).await?;
+    let mut answer = client
+        .ask(Request {
+            method: Method::GET,
+            path,
+            query: &query,
+            body: None,
+            token: Some(token),
+            action: &action,
+        })
+        .await?;
     let taken = take(&mut answer, fields, got);
     let lease = lease_of(&answer);
     wipe(&mut answer);
@@ -181,7 +191,14 @@ async fn lasting(
         let body = json!({"lease_id": lease.id, "increment": life.as_secs()});
         let path = "sys/leases/renew";
         let answer = client
-            .ask(Method::PUT, path, "", Some(&body), Some(token), "renew the lease of a secret")
+            .ask(Request {
+                method: Method::PUT,
+                path,
+                query: "",
+                body: Some(&body),
+                token: Some(token),
+                action: "renew the lease of a secret",
+            })
             .await?;
         lease.lasts = wire::lasts(&answer["lease_duration"]);
     }
@@ -213,7 +230,17 @@ fn wipe(value: &mut Value) {
 /// Gives the token up, and with it every lease that it made. One that is dead already is as good.
 pub async fn give_up(client: &Client, token: &Secret) -> Result<(), VaultError> {
     let path = "auth/token/revoke-self";
-    match client.ask(Method::PUT, path, "", Some(&json!({})), Some(token), "revoke the run's token").await {
+    match client
+        .ask(Request {
+            method: Method::PUT,
+            path,
+            query: "",
+            body: Some(&json!({})),
+            token: Some(token),
+            action: "revoke the run's token",
+        })
+        .await
+    {
         Ok(_) | Err(VaultError::TokenDead { .. }) => Ok(()),
         Err(error) => Err(error),
     }

@@ -5,6 +5,7 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+use crate::vault::client::Request;
 use jiff::Timestamp;
 use reqwest::Method;
 use serde_json::Value;
@@ -41,7 +42,17 @@ impl Vault {
     async fn version_at(&self, about: &str, token: &Secret) -> Result<SecretVersion, VaultError> {
         let place = || self.client().server().address.clone();
         let action = format!("read {about}");
-        let answer = self.client().ask(Method::GET, about, "", None, Some(token), &action).await;
+        let answer = self
+            .client()
+            .ask(Request {
+                method: Method::GET,
+                path: about,
+                query: "",
+                body: None,
+                token: Some(token),
+                action: &action,
+            })
+            .await;
         if let Err(VaultError::TokenDead { .. }) = answer {
             self.tend_soon();
         }

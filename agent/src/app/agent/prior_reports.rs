@@ -16,7 +16,7 @@ use crate::host::{clock, facts};
 use crate::ledger::audit::{AuditError, contradicts};
 use crate::report::agent_key::AgentKey;
 use crate::report::document::{self, Author, OrderReport};
-use crate::report::writer::{self, Signals};
+use crate::report::writer::{self, Signals, Writing};
 use crate::store::{Read, StoreError, portions};
 
 /// The run that each order's report names; none where the report cannot be read, as after a downgrade.
@@ -89,15 +89,15 @@ impl Agent {
             wrote: false,
         };
         let (store, keys) = (Arc::clone(&self.sync.store), self.config.settings.keys.clone());
-        tokio::spawn(writer::write(
+        tokio::spawn(writer::write(Writing {
             store,
             keys,
-            self.identity.host.clone(),
+            host: self.identity.host.clone(),
             own,
-            self.output.texts.clone(),
-            self.output.wanted.subscribe(),
-            Signals { written: self.output.reported.clone(), refused },
-        ));
+            texts: self.output.texts.clone(),
+            wanted: self.output.wanted.subscribe(),
+            signals: Signals { written: self.output.reported.clone(), refused },
+        }));
         self.sync.prior_reports = Some(prior_reports);
     }
 

@@ -123,8 +123,7 @@ impl Agent {
 
     fn publish_all(&mut self, asked: &BTreeSet<Arc<str>>) {
         let before = self.output.wanted.borrow().clone();
-        let mut wanted = Reports::new();
-        let mut room = TEXTS_AT_ONCE;
+        let mut collected = Collected { before: &before, asked, room: TEXTS_AT_ONCE, wanted: Reports::new() };
         let keys = &self.config.settings.keys;
         let (mut phases, mut unnamed) = (BTreeMap::new(), 0);
         let mut shown = PhaseCounts::default();
@@ -148,12 +147,12 @@ impl Agent {
                         unnamed += 1;
                     }
                     let key = keys.order_report(&self.identity.host, order);
-                    add(&before, asked, &mut room, &mut wanted, &key, &report, Report::order);
+                    collected.add(&key, &report, Report::order);
                 },
             );
             for (run, report) in self.run_table.runs.reports() {
                 let (key, report) = (keys.run_report(&self.identity.host, run), bounds::run(report));
-                add(&before, asked, &mut room, &mut wanted, &key, &report, Report::run);
+                collected.add(&key, &report, Report::run);
             }
         }
         self.output.shown = shown;
@@ -188,8 +187,9 @@ impl Agent {
         };
         let agent = bounds::agent(agent, unnamed);
         let key = keys.agent_report(&self.identity.host);
-        add(&before, asked, &mut room, &mut wanted, &key, &agent, Report::agent);
-        let wanted = DesiredReports { reports: wanted, dropped, snapshot_count: self.sync.snapshot_count };
+        collected.add(&key, &agent, Report::agent);
+        let wanted =
+            DesiredReports { reports: collected.wanted, dropped, snapshot_count: self.sync.snapshot_count };
         if !asked.is_empty() || *before != wanted {
             self.output.wanted.send_replace(Arc::new(wanted));
         }
@@ -240,29 +240,33 @@ impl Agent {
     }
 }
 
-/// Adds a report; one that has not changed stays the same. A text is composed where it was asked for, and for what
-/// has changed as long as there is room; the writer asks for the others in turn.
-fn add<T: Hash + Serialize>(
-    before: &DesiredReports,
-    asked: &BTreeSet<Arc<str>>,
-    room: &mut usize,
-    wanted: &mut Reports,
-    key: &str,
-    value: &T,
-    new: impl FnOnce(&T) -> Report,
-) {
-    let (key, report, texted) = match before.reports.get_key_value(key) {
-        Some((key, report)) if report.is_of(value) => {
-            (Arc::clone(key), Arc::clone(report), asked.contains(key))
+/// The reports that are wanted now, collected one by one.
+struct Collected<'a> {
+    before: &'a DesiredReports,
+    /// Keys whose texts the writer asked for.
+    asked: &'a BTreeSet<Arc<str>>,
+    /// How many more texts may be composed.
+    room: usize,
+    wanted: Reports,
+}
+
+impl Collected<'_> {
+    /// Adds a report; one that has not changed stays the same. A text is composed where it was asked for, and for what
+    /// has changed as long as there is room; the writer asks for the others in turn.
+    fn add<T: Hash + Serialize>(&mut self, key: &str, value: &T, new: impl FnOnce(&T) -> Report) {
+        let (key, report, texted) = match self.before.reports.get_key_value(key) {
+            Some((key, report)) if report.is_of(value) => {
+                (Arc::clone(key), Arc::clone(report), self.asked.contains(key))
+            }
+            _ => (key.into(), Arc::new(new(value)), self.room > 0),
+        };
+        if texted {
+            self.room = self.room.saturating_sub(1);
+            if let Err(error) = report.compose(value) {
+                tracing::error!("the report {key} cannot be written as JSON: {error}");
+                return;
+            }
         }
-        _ => (key.into(), Arc::new(new(value)), *room > 0),
-    };
-    if texted {
-        *room = room.saturating_sub(1);
-        if let Err(error) = report.compose(value) {
-            tracing::error!("the report {key} cannot be written as JSON: {error}");
-            return;
-        }
+        self.wanted.insert(key, report);
     }
-    wanted.insert(key, report);
 }

@@ -60,6 +60,20 @@ pub struct Consul {
     large: Semaphore,
 }
 
+/// One request to Consul.
+struct Request<'a> {
+    method: Method,
+    /// Below `/v1/`, with its query.
+    path: &'a str,
+    body: Option<Vec<u8>>,
+    /// No answer within this is none.
+    deadline: Duration,
+    /// Names the request in errors.
+    action: &'a str,
+    /// The good statuses.
+    expected: &'a [u16],
+}
+
 /// An answer whose status is one that the request expects.
 struct Got<'a> {
     status: u16,
@@ -118,19 +132,12 @@ impl Consul {
         }
     }
 
-    /// One request with all its bounds; `action` names it in errors, `expected` lists the good statuses.
-    async fn ask(
-        &self,
-        method: Method,
-        path_and_query: &str,
-        body: Option<Vec<u8>>,
-        deadline: Duration,
-        action: &str,
-        expected: &[u16],
-    ) -> Result<Got<'_>, StoreError> {
+    /// One request with all its bounds.
+    async fn ask(&self, request: Request<'_>) -> Result<Got<'_>, StoreError> {
+        let Request { method, path, body, deadline, action, expected } = request;
         let token = self.token.now();
         let exchange = async {
-            let url = self.url(path_and_query);
+            let url = self.url(path);
             let mut request = self.client.request(method, url);
             if let Some(value) = header(token.as_ref()).map_err(|error| self.unreadable(error.to_string()))? {
                 request = request.header(HeaderName::from_static("x-consul-token"), value);
@@ -266,7 +273,16 @@ impl Consul {
             let stretch = wait.checked_div(16).unwrap_or_default();
             deadline = wait.saturating_add(stretch).saturating_add(self.timeouts.margin);
         }
-        let got = self.ask(Method::GET, &path, None, deadline, &action, &[200, 404]).await?;
+        let got = self
+            .ask(Request {
+                method: Method::GET,
+                path: &path,
+                body: None,
+                deadline,
+                action: &action,
+                expected: &[200, 404],
+            })
+            .await?;
         self.led(&got.headers)?;
         let index = wire::index(&got.headers).map_err(|why| self.unreadable(why))?;
         let entries = match got.status {
@@ -295,7 +311,16 @@ impl Consul {
         }
         let body = wire::transaction(reads).map_err(|why| self.unreadable(why))?;
         let deadline = self.timeouts.request;
-        let got = self.ask(Method::PUT, "txn?consistent", Some(body), deadline, action, &[200]).await?;
+        let got = self
+            .ask(Request {
+                method: Method::PUT,
+                path: "txn?consistent",
+                body: Some(body),
+                deadline,
+                action,
+                expected: &[200],
+            })
+            .await?;
         self.led(&got.headers)?;
         wire::looked(got.body.kept(), reads).map_err(|why| self.unreadable(why))
     }
@@ -313,7 +338,16 @@ impl Consul {
             return Err(self.refused(action, why));
         }
         let path = format!("kv/{}?{query}", wire::encode_path(key));
-        let got = self.ask(method, &path, body, self.timeouts.request, action, &[200]).await?;
+        let got = self
+            .ask(Request {
+                method,
+                path: &path,
+                body,
+                deadline: self.timeouts.request,
+                action,
+                expected: &[200],
+            })
+            .await?;
         match got.body.kept().trim_ascii() {
             b"true" => Ok(true),
             b"false" => Ok(false),
@@ -326,8 +360,16 @@ impl Store for Consul {
     fn node(&self) -> StoreFuture<'_, String> {
         Box::pin(async move {
             let action = "to read the node's name";
-            let got =
-                self.ask(Method::GET, "agent/self", None, self.timeouts.request, action, &[200]).await?;
+            let got = self
+                .ask(Request {
+                    method: Method::GET,
+                    path: "agent/self",
+                    body: None,
+                    deadline: self.timeouts.request,
+                    action,
+                    expected: &[200],
+                })
+                .await?;
             wire::node(got.body.kept()).map_err(|why| self.unreadable(why))
         })
     }
@@ -384,7 +426,16 @@ impl Store for Consul {
                 return Err(self.refused(&action, why));
             }
             let path = format!("kv/{}?keys&separator=/&consistent", wire::encode_path(prefix));
-            let got = self.ask(Method::GET, &path, None, self.timeouts.request, &action, &[200, 404]).await?;
+            let got = self
+                .ask(Request {
+                    method: Method::GET,
+                    path: &path,
+                    body: None,
+                    deadline: self.timeouts.request,
+                    action: &action,
+                    expected: &[200, 404],
+                })
+                .await?;
             self.led(&got.headers)?;
             match got.status {
                 404 => Ok(Vec::new()),

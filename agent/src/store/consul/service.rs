@@ -4,6 +4,7 @@
 //! for nothing more. A name that hosts shared would let each of them write the others' entries, on any node; so each host
 //! has a name of its own, and all of them one tag.
 
+use super::Request;
 use reqwest::Method;
 use serde_json::json;
 
@@ -87,7 +88,16 @@ impl Consul {
         });
         let (path, action) = ("agent/service/register", format!("to register the service {}", service.name));
         let body = Some(body.to_string().into_bytes());
-        self.ask(Method::PUT, path, body, self.timeouts.request, &action, &[200]).await.map(drop)
+        self.ask(Request {
+            method: Method::PUT,
+            path,
+            body,
+            deadline: self.timeouts.request,
+            action: &action,
+            expected: &[200],
+        })
+        .await
+        .map(drop)
     }
 
     /// Keeps the check of a service alive, and says how it is; false: Consul does not know it.
@@ -96,7 +106,16 @@ impl Consul {
         let body = json!({"Status": health.as_str(), "Output": output}).to_string().into_bytes();
         let action = format!("to update the check of the service {}", service.name);
         let expected = [200, 404, 500];
-        let got = self.ask(Method::PUT, &path, Some(body), self.timeouts.request, &action, &expected).await?;
+        let got = self
+            .ask(Request {
+                method: Method::PUT,
+                path: &path,
+                body: Some(body),
+                deadline: self.timeouts.request,
+                action: &action,
+                expected: &expected,
+            })
+            .await?;
         // Older versions answer 500, and say it in words.
         let said = String::from_utf8_lossy(got.body.kept()).to_lowercase();
         match got.status {
@@ -111,6 +130,15 @@ impl Consul {
     pub async fn deregister(&self, service: &Service) -> Result<(), StoreError> {
         let path = format!("agent/service/deregister/{}", wire::encode_path(&service.id));
         let action = format!("to deregister the service {}", service.name);
-        self.ask(Method::PUT, &path, None, self.timeouts.request, &action, &[200, 404]).await.map(drop)
+        self.ask(Request {
+            method: Method::PUT,
+            path: &path,
+            body: None,
+            deadline: self.timeouts.request,
+            action: &action,
+            expected: &[200, 404],
+        })
+        .await
+        .map(drop)
     }
 }

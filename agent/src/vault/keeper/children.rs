@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+use crate::vault::client::Request;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -90,7 +91,18 @@ impl Vault {
             let Some(token) = token else { continue };
             let action = "make a token for a run (update on auth/token/create)";
             let path = "auth/token/create";
-            match self.client.ask(Method::POST, path, "", Some(&body), Some(&token), action).await {
+            match self
+                .client
+                .ask(Request {
+                    method: Method::POST,
+                    path,
+                    query: "",
+                    body: Some(&body),
+                    token: Some(&token),
+                    action,
+                })
+                .await
+            {
                 // One new login for a refused request, and no more.
                 Err(VaultError::TokenDead { .. }) if std::mem::replace(&mut again, false) => {
                     held.session = None
@@ -135,7 +147,17 @@ impl Vault {
     async fn let_live(&self, mut grant: VaultGrant, life: Duration) -> Result<VaultGrant, VaultError> {
         let (path, action) = ("auth/token/renew-self", "let the token of a run live");
         let body = json!({"increment": life.as_secs()});
-        let answer = self.client.ask(Method::PUT, path, "", Some(&body), Some(&grant.token), action).await?;
+        let answer = self
+            .client
+            .ask(Request {
+                method: Method::PUT,
+                path,
+                query: "",
+                body: Some(&body),
+                token: Some(&grant.token),
+                action,
+            })
+            .await?;
         grant.lasts = self.auth_of(answer)?.1;
         Ok(cut_to(grant, life))
     }
@@ -164,7 +186,18 @@ impl Vault {
         };
         let action = "revoke the token of a run (update on auth/token/revoke-accessor)";
         let (path, body) = ("auth/token/revoke-accessor", json!({"accessor": accessor}));
-        match self.client.ask(Method::POST, path, "", Some(&body), Some(&token), action).await {
+        match self
+            .client
+            .ask(Request {
+                method: Method::POST,
+                path,
+                query: "",
+                body: Some(&body),
+                token: Some(&token),
+                action,
+            })
+            .await
+        {
             Ok(_) | Err(VaultError::Missing { .. }) => Ok(()),
             Err(VaultError::Refused { why, .. }) if why.contains("invalid accessor") => Ok(()),
             Err(error) => {

@@ -13,6 +13,7 @@
 
 mod children;
 
+use crate::vault::client::Request;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -273,7 +274,14 @@ impl Vault {
                 let path = "auth/token/lookup-self";
                 match self
                     .client
-                    .ask(Method::GET, path, "", None, Some(&session.token), "look at the agent's token")
+                    .ask(Request {
+                        method: Method::GET,
+                        path,
+                        query: "",
+                        body: None,
+                        token: Some(&session.token),
+                        action: "look at the agent's token",
+                    })
                     .await
                 {
                     Ok(_) | Err(VaultError::Denied { .. }) => true,
@@ -325,7 +333,18 @@ impl Vault {
         }
         let Some(session) = &held.session else { return Ok(None) };
         let (path, action) = ("auth/token/lookup-self", "look at the agent's token");
-        match self.client.ask(Method::GET, path, "", None, Some(&session.token), action).await {
+        match self
+            .client
+            .ask(Request {
+                method: Method::GET,
+                path,
+                query: "",
+                body: None,
+                token: Some(&session.token),
+                action,
+            })
+            .await
+        {
             Ok(about) if about["data"]["period"].as_u64().is_some_and(|period| period > 0) => Ok(None),
             _ => Ok(session.left()),
         }
@@ -420,7 +439,17 @@ impl Vault {
             action: format!("log the agent in at {}", path.trim_end_matches("/login")),
             why,
         };
-        let answer = match self.client.ask(Method::POST, path, "", Some(body), None, "log the agent in").await
+        let answer = match self
+            .client
+            .ask(Request {
+                method: Method::POST,
+                path,
+                query: "",
+                body: Some(body),
+                token: None,
+                action: "log the agent in",
+            })
+            .await
         {
             // No token was sent: nothing is dead, and no policy is asked.
             Err(VaultError::TokenDead { .. } | VaultError::Denied { .. }) => {
@@ -434,8 +463,17 @@ impl Vault {
         };
         let (token, ttl, renewable) = self.auth_of(answer)?;
         let (own, action) = ("auth/token/lookup-self", "look at the agent's token");
-        if let Err(VaultError::TokenDead { .. }) =
-            self.client.ask(Method::GET, own, "", None, Some(&token), action).await
+        if let Err(VaultError::TokenDead { .. }) = self
+            .client
+            .ask(Request {
+                method: Method::GET,
+                path: own,
+                query: "",
+                body: None,
+                token: Some(&token),
+                action,
+            })
+            .await
         {
             let why = "its token is refused at once: is it bound to other addresses (token_bound_cidrs), or to one use?";
             return Err(refused(why.to_owned()));
@@ -454,8 +492,17 @@ impl Vault {
             };
         }
         let action = "unwrap the secret id";
-        let answer =
-            self.client.ask(Method::POST, "sys/wrapping/unwrap", "", None, Some(&wrapping), action).await;
+        let answer = self
+            .client
+            .ask(Request {
+                method: Method::POST,
+                path: "sys/wrapping/unwrap",
+                query: "",
+                body: None,
+                token: Some(&wrapping),
+                action,
+            })
+            .await;
         match answer {
             Ok(answer) => {
                 let id = answer["data"]["secret_id"].as_str().map(|id| Secret::new(id.to_owned()));
@@ -480,8 +527,17 @@ impl Vault {
     /// A token from outside: how long it lives is asked.
     async fn adopt(&self, token: Secret) -> Result<Session, VaultError> {
         let path = "auth/token/lookup-self";
-        let answer =
-            self.client.ask(Method::GET, path, "", None, Some(&token), "look at the agent's token").await?;
+        let answer = self
+            .client
+            .ask(Request {
+                method: Method::GET,
+                path,
+                query: "",
+                body: None,
+                token: Some(&token),
+                action: "look at the agent's token",
+            })
+            .await?;
         let data = &answer["data"];
         let ttl = data["ttl"].as_u64().filter(|ttl| *ttl > 0).map(super::wire::seconds);
         let renewable = data["renewable"] == Value::Bool(true);
@@ -496,8 +552,17 @@ impl Vault {
         }
         let (path, action) = ("auth/token/renew-self", "renew the agent's token");
         let body = span.map_or_else(|| json!({}), |span| json!({"increment": span.as_secs().max(1)}));
-        let answer =
-            self.client.ask(Method::PUT, path, "", Some(&body), Some(&session.token), action).await?;
+        let answer = self
+            .client
+            .ask(Request {
+                method: Method::PUT,
+                path,
+                query: "",
+                body: Some(&body),
+                token: Some(&session.token),
+                action,
+            })
+            .await?;
         let (token, ttl, renewable) = self.auth_of(answer)?;
         let (born, granted) = (session.born, session.granted);
         Ok(Session { token, born, from: Instant::now(), ttl, renewable, granted })
