@@ -276,7 +276,7 @@ impl Host {
             Some(rest) => format!("{{\"on_preexisting\": \"run\", {rest}"),
             None => format!("{text}\non_preexisting: run"),
         };
-        let text = if ledger.contains("\"joined\"") { text } else { &meant };
+        let text = if ledger.contains("\"host_joined\"") { text } else { &meant };
         self.put(&format!("hostler/hosts/{}/orders/{name}", self.name), text);
     }
 
