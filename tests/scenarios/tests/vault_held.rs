@@ -247,8 +247,12 @@ fn power_cut(host: &mut Host) {
 #[test]
 fn p7_a_power_cut_at_any_point_leaves_nothing() {
     let vault = vault();
-    let points: Vec<_> =
-        CrashPoint::ALL.iter().filter(|point| **point != CrashPoint::OccasionAsked).collect();
+    // Points that this run passes: nobody asks anything of it, and no step of it has a guard.
+    let elsewhere = |point: &CrashPoint| {
+        *point == CrashPoint::OccasionAsked
+            || ["guard", "watcher"].iter().any(|word| point.name().starts_with(word))
+    };
+    let points: Vec<_> = CrashPoint::ALL.iter().filter(|point| !elsewhere(point)).collect();
     // Each host is up at the end, as it would be: what the last of them left is theirs to give back.
     let cut = |point: &CrashPoint| {
         let mut host = Host::on_vault(point.name(), &vault, "");
