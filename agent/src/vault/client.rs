@@ -154,6 +154,13 @@ pub struct Request<'a> {
     pub action: &'a str,
 }
 
+impl<'a> Request<'a> {
+    /// A request without query, body and token.
+    pub fn new(method: Method, path: &'a str, action: &'a str) -> Self {
+        Self { method, path, query: "", body: None, token: None, action }
+    }
+}
+
 /// A client of one Vault.
 pub struct Client {
     client: reqwest::Client,
@@ -241,17 +248,7 @@ impl Client {
     pub async fn health(&self) -> Result<(), VaultError> {
         // A server that says how it is in its status says it in its body as well, and the status is what was asked for.
         let query = "standbyok=true&perfstandbyok=true&sealedcode=200&uninitcode=200";
-        match self
-            .ask(Request {
-                method: Method::GET,
-                path: "sys/health",
-                query,
-                body: None,
-                token: None,
-                action: "tell how it is",
-            })
-            .await
-        {
+        match self.ask(Request { query, ..Request::new(Method::GET, "sys/health", "tell how it is") }).await {
             Ok(about) if about["initialized"] == Value::Bool(false) => {
                 Err(VaultError::Uninitialised { place: self.place() })
             }

@@ -38,7 +38,7 @@ impl Myself {
         let action = "look at the agent's token";
         let answer = vault
             .client()
-            .ask(Request { method: Method::GET, path, query: "", body: None, token: Some(&token), action })
+            .ask(Request { token: Some(&token), ..Request::new(Method::GET, path, action) })
             .await?;
         let data = &answer["data"];
         let role =
@@ -79,12 +79,9 @@ impl Myself {
             .vault
             .client()
             .ask(Request {
-                method: Method::POST,
-                path: own,
-                query: "",
                 body: Some(&body),
                 token: Some(&self.token),
-                action,
+                ..Request::new(Method::POST, own, action)
             })
             .await?;
         let words = answer["data"][path].as_array().cloned().unwrap_or_default();

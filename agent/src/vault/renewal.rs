@@ -110,7 +110,7 @@ async fn renew(
         None => ("auth/token/renew-self", "renew the run's token"),
     };
     let answer = client
-        .ask(Request { method: Method::PUT, path, query: "", body: Some(&body), token: Some(token), action })
+        .ask(Request { body: Some(&body), token: Some(token), ..Request::new(Method::PUT, path, action) })
         .await?;
     let lasts = match lease {
         Some(_) => &answer["lease_duration"],

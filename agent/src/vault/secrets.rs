@@ -107,14 +107,7 @@ async fn read(
     let query = if version == 0 { String::new() } else { format!("version={version}") };
     let action = format!("read {path}");
     let mut answer = client
-        .ask(Request {
-            method: Method::GET,
-            path,
-            query: &query,
-            body: None,
-            token: Some(token),
-            action: &action,
-        })
+        .ask(Request { query: &query, token: Some(token), ..Request::new(Method::GET, path, &action) })
         .await?;
     let taken = take(&mut answer, fields, got);
     let lease = lease_of(&answer);
@@ -192,12 +185,9 @@ async fn lasting(
         let path = "sys/leases/renew";
         let answer = client
             .ask(Request {
-                method: Method::PUT,
-                path,
-                query: "",
                 body: Some(&body),
                 token: Some(token),
-                action: "renew the lease of a secret",
+                ..Request::new(Method::PUT, path, "renew the lease of a secret")
             })
             .await?;
         lease.lasts = wire::lasts(&answer["lease_duration"]);
@@ -232,12 +222,9 @@ pub async fn give_up(client: &Client, token: &Secret) -> Result<(), VaultError> 
     let path = "auth/token/revoke-self";
     match client
         .ask(Request {
-            method: Method::PUT,
-            path,
-            query: "",
             body: Some(&json!({})),
             token: Some(token),
-            action: "revoke the run's token",
+            ..Request::new(Method::PUT, path, "revoke the run's token")
         })
         .await
     {

@@ -44,14 +44,7 @@ impl Vault {
         let action = format!("read {about}");
         let answer = self
             .client()
-            .ask(Request {
-                method: Method::GET,
-                path: about,
-                query: "",
-                body: None,
-                token: Some(token),
-                action: &action,
-            })
+            .ask(Request { token: Some(token), ..Request::new(Method::GET, about, &action) })
             .await;
         if let Err(VaultError::TokenDead { .. }) = answer {
             self.tend_soon();

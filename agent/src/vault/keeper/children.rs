@@ -94,12 +94,9 @@ impl Vault {
             match self
                 .client
                 .ask(Request {
-                    method: Method::POST,
-                    path,
-                    query: "",
                     body: Some(&body),
                     token: Some(&token),
-                    action,
+                    ..Request::new(Method::POST, path, action)
                 })
                 .await
             {
@@ -150,12 +147,9 @@ impl Vault {
         let answer = self
             .client
             .ask(Request {
-                method: Method::PUT,
-                path,
-                query: "",
                 body: Some(&body),
                 token: Some(&grant.token),
-                action,
+                ..Request::new(Method::PUT, path, action)
             })
             .await?;
         grant.lasts = self.auth_of(answer)?.1;
@@ -189,12 +183,9 @@ impl Vault {
         match self
             .client
             .ask(Request {
-                method: Method::POST,
-                path,
-                query: "",
                 body: Some(&body),
                 token: Some(&token),
-                action,
+                ..Request::new(Method::POST, path, action)
             })
             .await
         {

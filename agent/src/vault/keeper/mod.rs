@@ -275,12 +275,8 @@ impl Vault {
                 match self
                     .client
                     .ask(Request {
-                        method: Method::GET,
-                        path,
-                        query: "",
-                        body: None,
                         token: Some(&session.token),
-                        action: "look at the agent's token",
+                        ..Request::new(Method::GET, path, "look at the agent's token")
                     })
                     .await
                 {
@@ -335,14 +331,7 @@ impl Vault {
         let (path, action) = ("auth/token/lookup-self", "look at the agent's token");
         match self
             .client
-            .ask(Request {
-                method: Method::GET,
-                path,
-                query: "",
-                body: None,
-                token: Some(&session.token),
-                action,
-            })
+            .ask(Request { token: Some(&session.token), ..Request::new(Method::GET, path, action) })
             .await
         {
             Ok(about) if about["data"]["period"].as_u64().is_some_and(|period| period > 0) => Ok(None),
@@ -441,14 +430,7 @@ impl Vault {
         };
         let answer = match self
             .client
-            .ask(Request {
-                method: Method::POST,
-                path,
-                query: "",
-                body: Some(body),
-                token: None,
-                action: "log the agent in",
-            })
+            .ask(Request { body: Some(body), ..Request::new(Method::POST, path, "log the agent in") })
             .await
         {
             // No token was sent: nothing is dead, and no policy is asked.
@@ -463,17 +445,8 @@ impl Vault {
         };
         let (token, ttl, renewable) = self.auth_of(answer)?;
         let (own, action) = ("auth/token/lookup-self", "look at the agent's token");
-        if let Err(VaultError::TokenDead { .. }) = self
-            .client
-            .ask(Request {
-                method: Method::GET,
-                path: own,
-                query: "",
-                body: None,
-                token: Some(&token),
-                action,
-            })
-            .await
+        if let Err(VaultError::TokenDead { .. }) =
+            self.client.ask(Request { token: Some(&token), ..Request::new(Method::GET, own, action) }).await
         {
             let why = "its token is refused at once: is it bound to other addresses (token_bound_cidrs), or to one use?";
             return Err(refused(why.to_owned()));
@@ -495,12 +468,8 @@ impl Vault {
         let answer = self
             .client
             .ask(Request {
-                method: Method::POST,
-                path: "sys/wrapping/unwrap",
-                query: "",
-                body: None,
                 token: Some(&wrapping),
-                action,
+                ..Request::new(Method::POST, "sys/wrapping/unwrap", action)
             })
             .await;
         match answer {
@@ -530,12 +499,8 @@ impl Vault {
         let answer = self
             .client
             .ask(Request {
-                method: Method::GET,
-                path,
-                query: "",
-                body: None,
                 token: Some(&token),
-                action: "look at the agent's token",
+                ..Request::new(Method::GET, path, "look at the agent's token")
             })
             .await?;
         let data = &answer["data"];
@@ -555,12 +520,9 @@ impl Vault {
         let answer = self
             .client
             .ask(Request {
-                method: Method::PUT,
-                path,
-                query: "",
                 body: Some(&body),
                 token: Some(&session.token),
-                action,
+                ..Request::new(Method::PUT, path, action)
             })
             .await?;
         let (token, ttl, renewable) = self.auth_of(answer)?;
