@@ -10,11 +10,11 @@ use crate::journal::{Journal, Open};
 use crate::lookup;
 use crate::manifest::{MAX_BYTES, Manifest};
 use crate::name::{self, Kind, Name};
-use crate::publish::{Expected, Written, publish};
+use crate::publish::{Expected, Publication, Written, publish};
 use crate::store::Store;
 use crate::store::fault::{Class, Fault};
 use crate::store::objects::{Availability, Held, ObjectOptions};
-use crate::store::uploads::MAX_AT_ONCE;
+use crate::store::uploads::{CopySource, MAX_AT_ONCE};
 
 /// A copy in parts moves this much at once, unless the object is so large that more is needed.
 const COPY_PART: u64 = 1024 * 1024 * 1024;
@@ -65,20 +65,27 @@ pub fn longest(class: &str, tier: &str) -> Option<SignedDuration> {
     Some(SignedDuration::from_mins(minutes))
 }
 
-/// Moves the bytes to another storage class: a copy, the manifest, and only then the old bytes go. If somebody else
-/// moves or deletes the backup in this time, one of the two is refused.
+/// Where the bytes of a backup move to.
+struct Destination {
+    /// Key of the copy.
+    key: String,
+    /// Parameters of the copy, with its storage class.
+    object_options: ObjectOptions,
+}
+
+/// Moves the bytes to the storage class of `object_options`: a copy, the manifest, and only then the old bytes go. If
+/// somebody else moves or deletes the backup in this time, one of the two is refused.
 pub async fn relocate(
     store: &Store,
     journal: &Journal,
     name: &Name,
     manifest: &Manifest,
-    class: &str,
-    object_options: &ObjectOptions,
+    object_options: ObjectOptions,
 ) -> Result<Manifest, Error> {
     let key = name.data(&Ulid::generate().to_string());
     let mut open = journal.begin(name.as_str(), vec![key.clone(), manifest.stored.key.clone()])?;
-    let object_options = ObjectOptions { class: Some(class.to_owned()), ..object_options.clone() };
-    match copied(store, &mut open, name, manifest, key, &object_options).await {
+    let destination = Destination { key, object_options };
+    match copied(store, &mut open, name, manifest, destination).await {
         Ok(moved) => clean::clear(store, open).await.map(|_| moved),
         Err(error) => {
             // Before its last write a move leaves nothing but a copy; after it, it can only go forward.
@@ -93,9 +100,9 @@ async fn copied(
     open: &mut Open,
     name: &Name,
     manifest: &Manifest,
-    key: String,
-    object_options: &ObjectOptions,
+    destination: Destination,
 ) -> Result<Manifest, Error> {
+    let Destination { key, object_options } = destination;
     let class = object_options.class.clone().unwrap_or_default();
     let what = format!("moving `{name}` to {class}");
     let old = &manifest.stored;
@@ -117,7 +124,8 @@ async fn copied(
         while from < old.size {
             let length = each.min(old.size - from);
             let number = u32::try_from(parts.len() + 1).unwrap_or(u32::MAX);
-            parts.push(store.part_copy(&old.key, (from, length), &key, &id, number).await.map_err(fault)?);
+            let copied = CopySource { key: &old.key, from, length };
+            parts.push(store.part_copy(&key, &id, number, copied).await.map_err(fault)?);
             from += length;
         }
         store.complete(&key, &id, &parts).await.map_err(fault)?;
@@ -142,7 +150,13 @@ async fn copied(
     if Manifest::open(&text).as_ref() != Ok(manifest) {
         return Err(changed());
     }
-    match publish(store, open, name, &moved, object_options.hot(), Expected::Same(etag)).await? {
+    let publication = Publication {
+        name,
+        manifest: &moved,
+        object_options: object_options.hot(),
+        expected: Expected::Same(etag),
+    };
+    match publish(store, open, publication).await? {
         Written::There => Ok(moved),
         Written::Taken => {
             open.forget()?;
@@ -287,10 +301,9 @@ pub async fn restore(
     if asked && before.state != "thawed" {
         let note = RestoreRequest { key: manifest.stored.key.clone(), asked: now, tier: tier.to_owned() };
         let text = serde_json::to_vec(&note).map_err(|error| Error::Local(format!("{what}: {error}")))?;
-        let crc = crc32c::crc32c(&text);
         let object_options = ObjectOptions { lock: None, ..object_options.hot() };
         store
-            .put(&name.thaw(), text.into(), crc, &object_options, false)
+            .put(&name.thaw(), text.into(), &object_options, false)
             .await
             .map_err(|fault| fault.error(&what))?;
     }

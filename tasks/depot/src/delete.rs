@@ -51,9 +51,8 @@ async fn begin(
     let open = journal.begin(name.as_str(), vec![stored.key.clone(), name.thaw(), mark.clone()])?;
     let text = serde_json::to_vec(&Mark { deleting: name.as_str(), since: store.clock().now() });
     let text = text.map_err(|error| Error::Local(format!("{what}: {error}")))?;
-    let crc = crc32c::crc32c(&text);
     store
-        .put(&mark, text.into(), crc, &ObjectOptions::default(), false)
+        .put(&mark, text.into(), &ObjectOptions::default(), false)
         .await
         .map_err(|fault| fault.error(&what))?;
     let beside = store.list(&name.data("")).await.map_err(|fault| fault.error(&what))?;

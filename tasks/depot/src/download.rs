@@ -16,7 +16,7 @@ use crate::name::Name;
 use crate::progress::Progress;
 use crate::store::Store;
 use crate::store::fault::Class;
-use crate::store::objects::Availability;
+use crate::store::objects::{Availability, Block};
 use crate::stream::buffer_pool::{Buffer, BufferPool};
 use crate::stream::stages::{StreamError, give_out};
 
@@ -92,12 +92,13 @@ impl Read for Blocks {
     }
 }
 
-/// The blocks of a backup: offset, length and sum of each.
-fn blocks(manifest: &Manifest) -> Result<Vec<(u64, u64, u32)>, Error> {
+/// The blocks of a backup.
+fn blocks(manifest: &Manifest) -> Result<Vec<Block>, Error> {
     let stored = &manifest.stored;
     let sums = manifest.sums().ok_or_else(|| Error::damaged(&manifest.name, "its manifest has no sums"))?;
     let at = (0..).step_by(usize::try_from(stored.block).unwrap_or(usize::MAX));
-    Ok(at.zip(sums).map(|(from, sum)| (from, stored.block.min(stored.size - from), sum)).collect())
+    let block = |(from, crc)| Block { from, length: stored.block.min(stored.size - from), crc };
+    Ok(at.zip(sums).map(block).collect())
 }
 
 /// Asks the server whether the bytes are there and can be read; gives the manifest of this moment.
@@ -108,17 +109,20 @@ pub async fn ready(store: &Store, manifest: &Manifest) -> Result<(Manifest, Avai
 }
 
 /// Fetches one block into the buffer, and holds it against its sum.
-async fn block(store: &Store, manifest: &Manifest, block: (u64, u64, u32), into: Buffer) -> Fetched {
-    let (from, length, sum) = block;
+async fn block(store: &Store, manifest: &Manifest, block: Block, into: Buffer) -> Fetched {
     let name = manifest.name.as_str();
     let mut key = manifest.stored.key.clone();
     let into = tokio::sync::Mutex::new(into);
     loop {
-        return match store.range(&key, from, length, sum, &into).await {
+        return match store.block(&key, block, &into).await {
             Ok(true) => Ok(into.into_inner().freeze()),
             Ok(false) => Err(Error::damaged(
                 name,
-                format!("bytes {from} to {} of what is stored are not what was written", from + length - 1),
+                format!(
+                    "bytes {} to {} of what is stored are not what was written",
+                    block.from,
+                    block.from + block.length - 1
+                ),
             )),
             Err(fault) if fault.class == Class::Cold => {
                 Err(Error::Cold(format!("`{name}` is in cold storage: hostler-depot thaw {name}")))
@@ -236,7 +240,7 @@ pub async fn sums(store: &Store, manifest: &Manifest, reading: &Reading, percent
     let mut read = stream::iter(some)
         .map(|one| async move {
             let into = pool.take(manifest.stored.block).await.map_err(Error::local("memory"))?;
-            block(store, manifest, one, into).await.map(|_| one.1)
+            block(store, manifest, one, into).await.map(|_| one.length)
         })
         .buffer_unordered(reading.parallel);
     let mut bytes = 0;

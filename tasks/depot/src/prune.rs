@@ -100,20 +100,30 @@ pub fn plan(
     deleted.chain(moved).collect()
 }
 
+/// What a run is to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// The only database to look at; `None` for all.
+    pub database: Option<&'a str>,
+    /// Age after which what belongs to no backup is removed.
+    pub stale: SignedDuration,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
 /// Does it. One backup that cannot be dealt with does not stop the others.
 pub async fn run(
     store: &Store,
     journal: &Journal,
     settings: &Settings,
-    only: Option<&str>,
-    stale: SignedDuration,
-    dry: bool,
+    options: Options<'_>,
 ) -> Result<Report, Error> {
+    let only = options.database;
     let mut report = Report::default();
     let mut catalog = catalog::read(store, "").await?;
     // Ages are compared with what other hosts wrote: only the server's clock is the same for all.
     let now = store.clock().trusted("pruning")?;
-    if !dry {
+    if !options.dry_run {
         let (interrupted, bad) = clean::abandoned(store, journal).await;
         (report.interrupted, report.failed) = (interrupted, bad);
         catalog = catalog::again(store, "", &catalog).await?;
@@ -124,7 +134,7 @@ pub async fn run(
     let future = future.filter(|backup| retention::is_future(backup.manifest.time, now));
     report.future = future.map(|backup| format!("{}: {}", backup.name, backup.manifest.time)).collect();
     let actions = plan(&catalog, settings, only, now);
-    if dry {
+    if options.dry_run {
         report.actions = actions;
         return Ok(report);
     }
@@ -148,7 +158,7 @@ pub async fn run(
         let Some(backup) = find(name) else { continue };
         let moved = match settings.object_options(now) {
             Ok(object_options) => {
-                relocate(store, journal, &backup.name, &backup.manifest, class, &object_options)
+                relocate(store, journal, &backup.name, &backup.manifest, object_options.of_class(class))
                     .await
                     .map(|_| ())
             }
@@ -161,7 +171,7 @@ pub async fn run(
     }
     // What was listed before may have changed: the second look decides what belongs to nobody.
     let catalog = catalog::again(store, "", &catalog).await?;
-    match clean::stale(store, journal, &catalog, stale).await {
+    match clean::stale(store, journal, &catalog, options.stale).await {
         Ok(done) => {
             (report.stale_uploads, report.stale_objects, report.kept) =
                 (done.uploads, done.objects, done.kept);

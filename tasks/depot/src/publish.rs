@@ -27,6 +27,19 @@ pub enum Expected {
     Same(Option<String>),
 }
 
+/// A manifest that is to be written.
+#[derive(Debug)]
+pub struct Publication<'a> {
+    /// Name of the backup.
+    pub name: &'a Name,
+    /// Its manifest.
+    pub manifest: &'a Manifest,
+    /// Parameters of the manifest's object.
+    pub object_options: ObjectOptions,
+    /// What must be there before.
+    pub expected: Expected,
+}
+
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -37,14 +50,8 @@ pub enum Written {
 }
 
 /// Notes the manifest in the journal, then writes it.
-pub async fn publish(
-    store: &Store,
-    open: &mut Open,
-    name: &Name,
-    manifest: &Manifest,
-    object_options: ObjectOptions,
-    expected: Expected,
-) -> Result<Written, Error> {
+pub async fn publish(store: &Store, open: &mut Open, publication: Publication<'_>) -> Result<Written, Error> {
+    let Publication { name, manifest, object_options, expected } = publication;
     let text = String::from_utf8(manifest.seal().map_err(Error::Local)?);
     let text = text.map_err(|error| Error::Local(format!("the manifest of `{name}`: {error}")))?;
     let pending = PendingManifest { text, object_options, new: expected == Expected::Nothing };
@@ -67,10 +74,9 @@ async fn write(
 ) -> Result<Written, Fault> {
     let key = name.manifest();
     let text = Bytes::from(pending.text.clone());
-    let crc = crc32c::crc32c(&text);
     if !pending.new {
         if let Some(etag) = etag {
-            match store.replace(&key, text.clone(), crc, &pending.object_options, etag).await {
+            match store.replace(&key, text.clone(), &pending.object_options, etag).await {
                 Ok(_) => return Ok(Written::There),
                 // It may be our own, whose answer was lost.
                 Err(fault) if matches!(fault.class, Class::Exists | Class::Missing) => {
@@ -80,16 +86,16 @@ async fn write(
                 Err(fault) => return Err(fault),
             }
         }
-        return store.put(&key, text, crc, &pending.object_options, false).await.map(|_| Written::There);
+        return store.put(&key, text, &pending.object_options, false).await.map(|_| Written::There);
     }
-    let conditions = match store.put(&key, text.clone(), crc, &pending.object_options, true).await {
+    let conditions = match store.put(&key, text.clone(), &pending.object_options, true).await {
         Ok(_) if store.place().endpoint.is_none() => return Ok(Written::There),
         Ok(_) => true,
         Err(fault) if fault.class == Class::Unsupported => {
             if let Some(there) = store.small(&key, MAX_BYTES).await? {
                 return Ok(if there == text { Written::There } else { Written::Taken });
             }
-            store.put(&key, text.clone(), crc, &pending.object_options, false).await?;
+            store.put(&key, text.clone(), &pending.object_options, false).await?;
             false
         }
         // It may be our own, whose answer was lost.

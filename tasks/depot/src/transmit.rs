@@ -88,7 +88,8 @@ pub async fn transmit(
             landed(&mut flying, &mut stored, what).await?;
         }
         let (store, key, id) = (store.clone(), key.to_owned(), id.clone());
-        flying.spawn(async move { store.part(&key, &id, part.number, part.bytes, part.crc).await });
+        let part = uploads::Outgoing { number: part.number, bytes: part.bytes, crc: part.crc };
+        flying.spawn(async move { store.part(&key, &id, part).await });
         next = held.next();
         // A failed part is noticed while the next one is still being filled.
         while next.is_none() {

@@ -24,10 +24,10 @@ use crate::manifest::{Backint, Manifest, Stored, VERSION};
 use crate::message::complain;
 use crate::name::Name;
 use crate::progress::Progress;
-use crate::publish::{Expected, Written, publish};
+use crate::publish::{Expected, Publication, Written, publish};
 use crate::store::Store;
 use crate::store::fault::Fault;
-use crate::store::objects::ObjectOptions;
+use crate::store::objects::{Block, ObjectOptions};
 use crate::store::uploads;
 use crate::stream::buffer_pool::BufferPool;
 use crate::stream::cut::{Cutter, Layout, Part};
@@ -91,6 +91,16 @@ pub trait Source: Read + Send {
     fn ended(&mut self, size: u64) -> io::Result<()>;
 }
 
+/// The stream that is stored, and those who look at it meanwhile.
+pub struct Incoming {
+    /// The stream.
+    pub source: Box<dyn Source>,
+    /// The flag that the source looks at: set when nobody needs its bytes any more.
+    pub called_off: Arc<AtomicBool>,
+    /// Counts the bytes that were read.
+    pub progress: Arc<Progress>,
+}
+
 /// Calls off the thread that reads when the upload is over, however that came.
 struct CallOff(Arc<AtomicBool>, BufferPool);
 
@@ -101,14 +111,12 @@ impl Drop for CallOff {
     }
 }
 
-/// Stores the stream. `called_off` is the flag that the source looks at.
+/// Stores the stream.
 pub async fn put(
     store: &Store,
     journal: &Journal,
     request: PutRequest,
-    source: Box<dyn Source>,
-    called_off: Arc<AtomicBool>,
-    progress: Arc<Progress>,
+    incoming: Incoming,
 ) -> Result<(Manifest, Proof), Error> {
     let name = request.name.clone();
     let manifest_key = name.manifest();
@@ -117,9 +125,7 @@ pub async fn put(
         if !request.same {
             return Err(taken_already(&name));
         }
-        return same(store, &name, source, called_off, &progress)
-            .await
-            .map(|manifest| (manifest, Proof::Same));
+        return same(store, &name, incoming).await.map(|manifest| (manifest, Proof::Same));
     }
     if let Some(wrong) = store.clock().wrong() {
         complain(&format!("{wrong}; `{name}` is dated by the server's"));
@@ -128,7 +134,7 @@ pub async fn put(
     let key = name.data(&id(time).to_string());
     let mut open = journal.begin(name.as_str(), vec![key.clone()])?;
     let done = match beside_its_base(store, &mut open, &request).await {
-        Ok(()) => send(store, &mut open, &request, &key, source, called_off, &progress).await,
+        Ok(()) => send(store, &mut open, &request, &key, incoming).await,
         Err(error) => Err(error),
     };
     // It may have taken hours: what it builds on must still be there in the last moment.
@@ -146,7 +152,13 @@ pub async fn put(
     };
     let (size, sha256) = (taken.size, taken.sha256.clone());
     let manifest = described(request.clone(), time, key, taken, version);
-    match publish(store, &mut open, &name, &manifest, request.object_options.hot(), Expected::Nothing).await {
+    let publication = Publication {
+        name: &name,
+        manifest: &manifest,
+        object_options: request.object_options.hot(),
+        expected: Expected::Nothing,
+    };
+    match publish(store, &mut open, publication).await {
         Ok(Written::There) => {
             if let Some(note) = note(&request) {
                 // One that stays is cleared away by the next run.
@@ -202,27 +214,20 @@ async fn beside_its_base(store: &Store, open: &mut Open, request: &PutRequest) -
     open.key(note.clone())?;
     let text =
         serde_json::json!({"storing": request.name.as_str(), "since": store.clock().now()}).to_string();
-    let crc = crc32c::crc32c(text.as_bytes());
     store
-        .put(&note, text.into(), crc, &ObjectOptions::default(), false)
+        .put(&note, text.into(), &ObjectOptions::default(), false)
         .await
         .map_err(|fault| fault.error(&what))?;
     chain::stays(store, request.name.as_str(), request.parent.as_deref()).await
 }
 
 /// Reads the stream without storing it, and compares it with the backup that has its name.
-async fn same(
-    store: &Store,
-    name: &Name,
-    mut source: Box<dyn Source>,
-    called_off: Arc<AtomicBool>,
-    progress: &Arc<Progress>,
-) -> Result<Manifest, Error> {
+async fn same(store: &Store, name: &Name, incoming: Incoming) -> Result<Manifest, Error> {
+    let Incoming { mut source, called_off, progress } = incoming;
     let there = lookup::manifest(store, name).await?;
     let guard = CallOff(called_off, BufferPool::new(None));
-    let seen = Arc::clone(progress);
     let read = tokio::task::spawn_blocking(move || -> io::Result<(u64, String)> {
-        let digest = crate::stream::stages::digest(&mut source, |count| seen.add(count))?;
+        let digest = crate::stream::stages::digest(&mut source, |count| progress.add(count))?;
         source.ended(digest.0)?;
         Ok(digest)
     });
@@ -277,10 +282,9 @@ async fn send(
     open: &mut Open,
     request: &PutRequest,
     key: &str,
-    mut source: Box<dyn Source>,
-    called_off: Arc<AtomicBool>,
-    progress: &Arc<Progress>,
+    incoming: Incoming,
 ) -> Result<(IngestResult, Option<String>, Proof), Error> {
+    let Incoming { mut source, called_off, progress } = incoming;
     let what = format!("storing `{}`", request.name);
     let name = request.name.clone();
     let pool = BufferPool::new(request.memory);
@@ -292,7 +296,6 @@ async fn send(
     let (tell, sha256) = oneshot::channel();
     let sha256 = request.recipe.is_plain().then_some(sha256);
     let recipe = request.recipe.clone();
-    let seen = Arc::clone(progress);
     let empty = request.empty;
     let pump = tokio::task::spawn_blocking(move || -> Result<IngestResult, StreamError> {
         let source = std::cell::RefCell::new(&mut source);
@@ -304,7 +307,7 @@ async fn send(
             }
             Ok(())
         };
-        let taken = ingest(&mut reader, &recipe, cutter, |count| seen.add(count), ended)?;
+        let taken = ingest(&mut reader, &recipe, cutter, |count| progress.add(count), ended)?;
         // Nobody waits for it where the stream goes in parts.
         let _ = tell.send(taken.sha256.clone());
         Ok(taken)
@@ -406,7 +409,8 @@ async fn read_back(
         let from = at * request.sizes.block;
         let length = request.sizes.block.min(layout.size - from);
         let into = pool.take(request.sizes.block).await.map_err(Error::local("memory"))?;
-        match store.range(key, from, length, *sum, &tokio::sync::Mutex::new(into)).await {
+        let block = Block { from, length, crc: *sum };
+        match store.block(key, block, &tokio::sync::Mutex::new(into)).await {
             Ok(true) => {}
             Ok(false) => {
                 let why = "the server has other bytes than were sent: nothing was kept";

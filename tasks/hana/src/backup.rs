@@ -114,7 +114,7 @@ pub fn backup(
         literal(&run.comment())
     );
     let source = "SAP HANA SQL and System Views Reference, BACKUP DATA";
-    statement(system, key, "back up one database", source, timeout, sql)
+    statement(system, key, "back up one database", source, sql).within(timeout)
 }
 
 /// What is to do for one database.

@@ -68,6 +68,11 @@ pub struct Call {
 }
 
 impl Call {
+    /// The same call with another limit of its time.
+    pub fn within(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
     /// The command line as a shell would take it.
     pub fn line(&self) -> String {
         let program = self.program.display().to_string();

@@ -92,9 +92,8 @@ pub fn create(system: &System, key: &Key) -> Call {
 pub fn count(system: &System, key: &Key, table: &Table) -> Call {
     let source = "SAP HANA SQL and System Views Reference, SELECT";
     let sql = format!("SELECT COUNT(*) AS ROW_COUNT FROM {}", table.0);
-    let call =
-        hdbsql::statement(system, key, "count in the scratch tenant", source, Duration::from_secs(600), sql);
-    hdbsql::in_database(call, SCRATCH)
+    let call = hdbsql::statement(system, key, "count in the scratch tenant", source, sql);
+    hdbsql::in_database(call, SCRATCH).within(Duration::from_secs(600))
 }
 
 /// A drill.

@@ -58,7 +58,8 @@ pub fn set_password(system: &System, key: &Key, user: &DbUser) -> Call {
 pub fn log_on(system: &System, key: &Key) -> Call {
     let source = "SAP HANA SQL and System Views Reference, DUMMY";
     let sql = "SELECT 1 AS ONE FROM DUMMY".to_owned();
-    hdbsql::statement(system, key, "ask whether the password logs on", source, Duration::from_secs(60), sql)
+    hdbsql::statement(system, key, "ask whether the password logs on", source, sql)
+        .within(Duration::from_secs(60))
 }
 
 /// The key that is made for the question.

@@ -74,7 +74,7 @@ impl Backint<'_> {
             "-l".into(),
             level.into(),
         ];
-        let output = self.call("backup", &input, &more, pipes, writers)?.0;
+        let output = self.call("backup", &input, &more, Streams { pipes, ends: writers })?.0;
         let mut ids = Vec::new();
         for ((words, name), size) in self.answers(&output, &names)?.into_iter().zip(&names).zip(sizes) {
             match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
@@ -104,7 +104,7 @@ impl Backint<'_> {
             })
         });
         let readers = readers.collect();
-        let (output, bytes) = self.call("restore", &input, &[], pipes, readers)?;
+        let (output, bytes) = self.call("restore", &input, &[], Streams { pipes, ends: readers })?;
         for (words, (ebid, name)) in self.answers(&output, &names)?.iter().zip(wanted) {
             let fits = matches!(words.as_slice(), [word, id, restored, ..] if word == "#RESTORED" && id == ebid && restored == name);
             if !fits {
@@ -116,8 +116,7 @@ impl Backint<'_> {
 
     /// The newest id of a name; `None` where there is none.
     pub(crate) fn newest(&self, name: &str) -> Result<Option<String>, String> {
-        let output =
-            self.call("inquire", &format!("#NULL {}\n", quoted(name)), &[], Vec::new(), Vec::new())?.0;
+        let output = self.call("inquire", &format!("#NULL {}\n", quoted(name)), &[], Streams::default())?.0;
         let first = lines(&output)?.into_iter().next().unwrap_or_default();
         match first.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
             ["#BACKUP", ebid, found, ..] if *found == name => Ok(Some((*ebid).to_string())),
@@ -128,7 +127,7 @@ impl Backint<'_> {
 
     /// Is each piece there? Names those that are not.
     pub(crate) fn missing(&self, wanted: &[(String, String)]) -> Result<Vec<String>, String> {
-        let output = self.call("inquire", &self.ids(wanted), &[], Vec::new(), Vec::new())?.0;
+        let output = self.call("inquire", &self.ids(wanted), &[], Streams::default())?.0;
         let names: Vec<String> = wanted.iter().map(|(_, name)| name.clone()).collect();
         let answers = self.answers(&output, &names)?.into_iter().zip(names);
         Ok(answers
@@ -141,7 +140,7 @@ impl Backint<'_> {
     pub(crate) fn delete(&self, pieces: &[&Piece]) -> Result<(), String> {
         let wanted: Vec<(String, String)> =
             pieces.iter().map(|piece| (piece.ebid.clone().unwrap_or_default(), piece.path.clone())).collect();
-        let output = self.call("delete", &self.ids(&wanted), &[], Vec::new(), Vec::new())?.0;
+        let output = self.call("delete", &self.ids(&wanted), &[], Streams::default())?.0;
         let names: Vec<String> = wanted.into_iter().map(|(_, name)| name).collect();
         let wrong = self.answers(&output, &names)?.into_iter().find(|words| {
             !words.first().is_some_and(|word| ["#DELETED", "#NOTFOUND"].contains(&word.as_str()))
@@ -179,9 +178,9 @@ impl Backint<'_> {
         function: &str,
         input: &str,
         more: &[String],
-        pipes: Vec<Pipe>,
-        streams: Vec<JoinHandle<std::io::Result<Vec<u8>>>>,
+        streams: Streams,
     ) -> Result<(String, Vec<Vec<u8>>), String> {
+        let Streams { pipes, ends: streams } = streams;
         let (root, system) = (self.root, self.system);
         let io = |error: std::io::Error| format!("Backint: {error}");
         let stamp = format!("{}.{}", std::process::id(), clock::now());
@@ -238,6 +237,13 @@ fn wait(mut child: Child, seconds: u64) -> Result<i32, String> {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The pipes of a call, and the threads that write into them or read from them.
+#[derive(Default)]
+struct Streams {
+    pipes: Vec<Pipe>,
+    ends: Vec<JoinHandle<std::io::Result<Vec<u8>>>>,
 }
 
 /// A named pipe that goes when it is dropped.

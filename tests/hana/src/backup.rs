@@ -79,7 +79,8 @@ pub(crate) fn begin(root: &Root, system: &System, job: &mut Job, comment: &str) 
         if job.level != "COMPLETE" && !catalog.of(&job.database).any(complete) {
             return Err("[2] a delta backup needs a complete data backup".into());
         }
-        catalog.entries.push(Entry::begun(id, id, &job.database, &kind, "running", comment));
+        let begun = Entry::begun(id, id, &job.database, &kind, "running");
+        catalog.entries.push(Entry { comment: comment.into(), ..begun });
         catalog.save(root, system).map_err(told)?;
     }
     files::crash_point(root, "backup.noted");
@@ -180,7 +181,8 @@ fn data(root: &Root, system: &System, job: &Job) -> Result<(Content, Vec<Piece>)
     let topology = vec![(name(0, 1), seal(&topology).map_err(told)?)];
     for (kind, volume, streams) in [("topology", 0, topology), ("volume", volume, streams)] {
         let target = Target { root, system, database: &job.database, backint: job.backint, purpose: "data" };
-        pieces.extend(target.send(kind, volume, job.entry_id, &job.level, &job.option, streams)?);
+        let job = JobName { id: job.entry_id, level: &job.level, option: &job.option };
+        pieces.extend(target.send(kind, volume, &job, streams)?);
         files::crash_point(root, if kind == "topology" { "backup.topology" } else { "backup.volume" });
     }
     Ok((content, pieces))
@@ -193,6 +195,16 @@ fn channels(system: &System, database: &str, bytes: usize) -> usize {
     };
     let threshold = number("parallel_data_backup_backint_size_threshold", 128);
     if bytes >> 30 < threshold { 1 } else { number("parallel_data_backup_backint_channels", 1).clamp(1, 32) }
+}
+
+/// The backup that pieces belong to, as Backint is told.
+struct JobName<'a> {
+    /// Id of the backup.
+    id: i64,
+    /// `COMPLETE`, `LOG` …
+    level: &'a str,
+    /// What the user added with `TOOLOPTION`; empty for nothing.
+    option: &'a str,
 }
 
 /// Where pieces go.
@@ -209,9 +221,7 @@ impl Target<'_> {
         &self,
         kind: &str,
         volume: u32,
-        id: i64,
-        level: &str,
-        option: &str,
+        job: &JobName<'_>,
         streams: Vec<(String, Vec<u8>)>,
     ) -> Result<Vec<Piece>, String> {
         let destination = if self.backint { "backint" } else { "file" };
@@ -231,7 +241,7 @@ impl Target<'_> {
                 database: self.database,
                 purpose: self.purpose,
             };
-            let ids = backint.backup(id, level, option, streams)?;
+            let ids = backint.backup(job.id, job.level, job.option, streams)?;
             for (piece, id) in pieces.iter_mut().zip(ids) {
                 piece.ebid = Some(id);
             }
@@ -276,9 +286,9 @@ fn send_catalog(root: &Root, system: &System, database: &str) -> Result<(), Stri
     let target = Target { root, system, database, backint, purpose: "catalog" };
     let streams = vec![(path.display().to_string(), seal(&part).map_err(told)?)];
     let start = clock::now();
-    let pieces = target.send("catalog", 0, id, "LOG", "", streams)?;
+    let pieces = target.send("catalog", 0, &JobName { id, level: "LOG", option: "" }, streams)?;
     files::crash_point(root, "backup.catalog");
-    record(root, system, log_entry(database, id, start, 0, (0, 0), pieces)).map_err(told)
+    record(root, system, Entry { pieces, ..log_entry(database, id, start) }).map_err(told)
 }
 
 /// Adds an entry to the catalog, under the next id that is free.
@@ -290,30 +300,10 @@ fn record(root: &Root, system: &System, mut entry: Entry) -> Result<(), Halt> {
     catalog.save(root, system)
 }
 
-fn log_entry(
-    database: &str,
-    id: i64,
-    start: i64,
-    branch: i64,
-    positions: (u64, u64),
-    pieces: Vec<Piece>,
-) -> Entry {
-    Entry {
-        entry_id: id,
-        backup_id: id,
-        database: database.into(),
-        kind: "log backup".into(),
-        state: "successful".into(),
-        start,
-        end: Some(clock::now()),
-        comment: String::new(),
-        message: String::new(),
-        pid: 0,
-        branch,
-        first: positions.0,
-        last: positions.1,
-        pieces,
-    }
+/// An entry of a log backup that ends now, without positions and pieces.
+fn log_entry(database: &str, id: i64, start: i64) -> Entry {
+    let begun = Entry::begun(id, id, database, "log backup", "successful");
+    Entry { start, end: Some(clock::now()), ..begun }
 }
 
 /// Sends the logs of every database whose time has come. Called by the server again and again.
@@ -361,15 +351,22 @@ fn log(root: &Root, system: &System, database: &Database) -> Result<(), String> 
         let target = Target { root, system, database: name, backint, purpose: "log" };
         let start = clock::now();
         let streams = vec![(path.display().to_string(), seal(&entries).map_err(told)?)];
-        let mut pieces = target.send("volume", database.volume, id, "LOG", "", streams)?;
+        let mut pieces =
+            target.send("volume", database.volume, &JobName { id, level: "LOG", option: "" }, streams)?;
         if root.faults().find("log-backup-lost", |lost| lost.is_empty() || lost == name.as_str()).is_some() {
             // In the catalog, but not where it says.
             let _ = std::fs::remove_file(&path);
             pieces.iter_mut().for_each(|piece| piece.ebid = piece.ebid.as_ref().map(|_| "0".into()));
         }
         files::crash_point(root, "log-backup.sent");
-        let positions = (first.position, last.position);
-        record(root, system, log_entry(name, id, start, content.branch, positions, pieces)).map_err(told)?;
+        let entry = Entry {
+            branch: content.branch,
+            first: first.position,
+            last: last.position,
+            pieces,
+            ..log_entry(name, id, start)
+        };
+        record(root, system, entry).map_err(told)?;
         files::crash_point(root, "log-backup.recorded");
         sent = last.position;
     }

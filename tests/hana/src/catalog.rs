@@ -58,14 +58,7 @@ pub(crate) struct Catalog {
 
 impl Entry {
     /// A backup that begins now: nothing of it is written yet.
-    pub(crate) fn begun(
-        entry_id: i64,
-        backup_id: i64,
-        database: &str,
-        kind: &str,
-        state: &str,
-        comment: &str,
-    ) -> Self {
+    pub(crate) fn begun(entry_id: i64, backup_id: i64, database: &str, kind: &str, state: &str) -> Self {
         Self {
             entry_id,
             backup_id,
@@ -74,7 +67,7 @@ impl Entry {
             state: state.into(),
             start: clock::now(),
             end: None,
-            comment: comment.into(),
+            comment: String::new(),
             message: String::new(),
             pid: 0,
             branch: 0,

@@ -30,7 +30,13 @@ pub(crate) fn run(root: &Root, arguments: &[String]) -> Ended {
         Some("-sr_register") => {
             let site =
                 Site { id: 2, name: option("name"), host: root.host(), mode: option("replicationMode") };
-            register(root, &system, site, &option("remoteHost"), &option("operationMode"), has("online"))
+            let registration = Registration {
+                site,
+                remote: option("remoteHost"),
+                operation: option("operationMode"),
+                online: has("online"),
+            };
+            register(root, &system, registration)
         }
         Some("-sr_takeover") => takeover(root, &system, has("suspendPrimary")),
         Some("-sr_unregister") => unregister(root, &system, &option("name")),
@@ -190,14 +196,20 @@ pub(crate) fn secure_store(root: &Root, sid: &str) -> [std::path::PathBuf; 2] {
     [folder.join(format!("data/SSFS_{sid}.DAT")), folder.join(format!("key/SSFS_{sid}.KEY"))]
 }
 
-fn register(
-    root: &Root,
-    system: &System,
-    mut site: Site,
-    remote: &str,
-    operation: &str,
+/// What `-sr_register` is told.
+struct Registration {
+    /// The secondary; its id is given by the primary.
+    site: Site,
+    /// Host of the primary.
+    remote: String,
+    /// Mode of operation; empty for the default.
+    operation: String,
+    /// Registers although the nameserver runs.
     online: bool,
-) -> Ended {
+}
+
+fn register(root: &Root, system: &System, registration: Registration) -> Ended {
+    let Registration { mut site, remote, operation, online } = registration;
     println!("adding site ...");
     if !["sync", "syncmem", "async"].contains(&site.mode.as_str())
         || site.name.is_empty()
@@ -215,7 +227,7 @@ fn register(
     }
     println!("nameserver {}:3{}01 not responding.", root.host(), system.number);
     println!("collecting information ...");
-    let there = root.peer(remote);
+    let there = root.peer(&remote);
     let primary = match &there {
         Some(there) => system::load(there, &system.sid)?.filter(|found| found.lives(there)),
         None => None,
@@ -242,10 +254,10 @@ fn register(
     site.id = if first == 1 { 2 } else { 1 };
     let own = Replication {
         mode: site.mode.clone(),
-        operation_mode: if operation.is_empty() { "logreplay".into() } else { operation.into() },
+        operation_mode: if operation.is_empty() { "logreplay".into() } else { operation },
         site_id: site.id,
         site_name: site.name.clone(),
-        remote_host: remote.into(),
+        remote_host: remote,
         remote_site: first,
         suspended: false,
         sites: Vec::new(),

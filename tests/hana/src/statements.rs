@@ -276,7 +276,8 @@ fn snapshot(session: &Session, system: &System, names: &[String], comment: &str)
     }
     let id = catalog.free_id();
     for (name, place) in names.iter().zip(0..) {
-        catalog.entries.push(Entry::begun(id + place, id, name, "data snapshot", "prepared", comment));
+        let begun = Entry::begun(id + place, id, name, "data snapshot", "prepared");
+        catalog.entries.push(Entry { comment: comment.into(), ..begun });
     }
     catalog.save(&session.root, system)?;
     files::crash_point(&session.root, "snapshot.prepared");

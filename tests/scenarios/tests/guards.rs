@@ -17,18 +17,39 @@ const HOLD: &str = "#!/bin/sh\necho \"$HOSTLER_ORDER $HOSTLER_RUN hold\" >> EFFE
 const THAW: &str = "#!/bin/sh\nset -e\nrm -f FROZEN\necho \"$HOSTLER_ORDER $HOSTLER_RUN thaw\" >> EFFECTS\n";
 const UNDO: &str = "#!/bin/sh\necho \"$HOSTLER_ORDER $HOSTLER_RUN undo\" >> EFFECTS\n";
 
-/// A task whose one step holds the state for so long and then ends with the status, if one is given.
-fn task(host: &Host, seconds: &str, status: &str, fields: &str, guard: &str, thaw: &str) {
-    let yaml = format!(
-        "name: freeze\nversion: 1\ntimeout: 5m\nsteps:\n  - name: hold\n    run: [./hold, \"{seconds}\", \"{status}\"]\n    \
-         grace: 1s\n    {fields}\n    guard: {{run: [./thaw], {guard}}}\n"
-    );
-    let frozen = host.path("frozen").display().to_string();
-    let script = |text: &str| text.replace("FROZEN", &frozen);
-    host.task("freeze", &yaml, &[("hold", &script(HOLD)), ("thaw", &script(thaw)), ("undo", UNDO)]);
+const UNDOABLE: &str = "effect: undoable\n    undo: [./undo]";
+
+/// A task whose one step holds the state for some time, and then ends.
+struct Freeze<'a> {
+    /// Seconds for which the state is held.
+    seconds: &'a str,
+    /// Exit status of the step, which then leaves the state to the guard; empty: it ends the state and succeeds.
+    status: &'a str,
+    /// Fields of the step in YAML.
+    fields: &'a str,
+    /// How long the guard lets the step run.
+    within: &'a str,
+    /// Script of the guard.
+    thaw: &'a str,
 }
 
-const UNDOABLE: &str = "effect: undoable\n    undo: [./undo]";
+/// A step that does not end by itself.
+const ENDLESS: Freeze<'static> =
+    Freeze { seconds: "60", status: "", fields: UNDOABLE, within: "2m", thaw: THAW };
+
+impl Freeze<'_> {
+    /// Puts the task on the host.
+    fn install(self, host: &Host) {
+        let Self { seconds, status, fields, within, thaw } = self;
+        let yaml = format!(
+            "name: freeze\nversion: 1\ntimeout: 5m\nsteps:\n  - name: hold\n    run: [./hold, \"{seconds}\", \"{status}\"]\n    \
+             grace: 1s\n    {fields}\n    guard: {{run: [./thaw], within: {within}}}\n"
+        );
+        let frozen = host.path("frozen").display().to_string();
+        let script = |text: &str| text.replace("FROZEN", &frozen);
+        host.task("freeze", &yaml, &[("hold", &script(HOLD)), ("thaw", &script(thaw)), ("undo", UNDO)]);
+    }
+}
 
 fn is_frozen(host: &Host) -> bool {
     host.path("frozen").exists()
@@ -65,7 +86,7 @@ fn journal(host: &Host) -> String {
 #[test]
 fn a_guard_is_armed_and_watched_before_its_step_starts_and_never_fires_after_a_success() {
     let host = started("armed");
-    task(&host, "1", "", "effect: once", "within: 30s", THAW);
+    Freeze { seconds: "1", fields: "effect: once", within: "30s", ..ENDLESS }.install(&host);
     host.order("o", "task: freeze");
     frozen(&host);
     assert_eq!(host.watchers().len(), 1, "{}", host.log_tail());
@@ -87,7 +108,7 @@ fn a_step_that_fails_is_cancelled_or_takes_too_long_fires_its_guard_before_its_u
         [("fails", "0.1", "3", ""), ("cancelled", "60", "", ""), ("late", "60", "", "\n    timeout: 1s")]
     {
         let host = started(name);
-        task(&host, seconds, status, &format!("{UNDOABLE}{more}"), "within: 2m", THAW);
+        Freeze { seconds, status, fields: &format!("{UNDOABLE}{more}"), ..ENDLESS }.install(&host);
         host.order("o", "task: freeze");
         if name == "cancelled" {
             frozen(&host);
@@ -108,7 +129,7 @@ fn a_step_that_fails_is_cancelled_or_takes_too_long_fires_its_guard_before_its_u
 #[test]
 fn within_fires_the_guard_while_the_step_runs_and_the_run_fails() {
     let host = started("within");
-    task(&host, "60", "", UNDOABLE, "within: 1s", THAW);
+    Freeze { within: "1s", ..ENDLESS }.install(&host);
     host.order("o", "task: freeze");
     frozen(&host);
     thawed(&host, Duration::from_secs(4));
@@ -123,7 +144,7 @@ fn within_fires_the_guard_while_the_step_runs_and_the_run_fails() {
 #[test]
 fn p11_the_watcher_fires_when_agent_and_executor_are_gone() {
     let mut host = started("alone");
-    task(&host, "60", "", UNDOABLE, "within: 2m", THAW);
+    ENDLESS.install(&host);
     host.order("o", "task: freeze");
     frozen(&host);
     let executors = host.executors();
@@ -143,7 +164,7 @@ fn p11_the_watcher_fires_when_agent_and_executor_are_gone() {
 fn p11_the_next_epoch_fires_before_anything_else_when_nobody_is_left() {
     let mut host = started("nobody");
     // Its check would say that it is done.
-    task(&host, "60", "", "effect: repeatable\n    check: [./undo]", "within: 2m", THAW);
+    Freeze { fields: "effect: repeatable\n    check: [./undo]", ..ENDLESS }.install(&host);
     host.order("o", "task: freeze");
     frozen(&host);
     let (watchers, executors) = (host.watchers(), host.executors());
@@ -162,7 +183,7 @@ fn p11_the_next_epoch_fires_before_anything_else_when_nobody_is_left() {
 #[test]
 fn a_watcher_that_is_lost_is_replaced() {
     let host = started("replaced");
-    task(&host, "60", "", UNDOABLE, "within: 4s", THAW);
+    Freeze { within: "4s", ..ENDLESS }.install(&host);
     host.order("o", "task: freeze");
     frozen(&host);
     let first = host.watchers();
@@ -181,7 +202,7 @@ fn a_watcher_that_is_lost_is_replaced() {
 #[test]
 fn where_nobody_can_watch_the_step_does_not_start() {
     let host = started("unwatched");
-    task(&host, "1", "", UNDOABLE, "within: 2m", THAW);
+    Freeze { seconds: "1", ..ENDLESS }.install(&host);
     // A file in the place of the folder in which executor and watcher meet.
     fs::create_dir_all(host.path("run")).expect("the runtime folder");
     fs::write(host.path("run/watchers"), "").expect("a file");
@@ -208,7 +229,7 @@ fn failing(host: &Host, times: u32) -> String {
 #[test]
 fn a_guard_that_fails_twice_is_tried_again_until_it_succeeds() {
     let host = started("twice");
-    task(&host, "0.1", "3", UNDOABLE, "within: 2m", &failing(&host, 2));
+    Freeze { seconds: "0.1", status: "3", thaw: &failing(&host, 2), ..ENDLESS }.install(&host);
     host.order("o", "task: freeze");
     let report = host.wait_for("o", &["undone", "undo_failed", "failed", "needs_operator"]);
     assert_eq!(report["phase"], "undone", "{report}");
@@ -221,7 +242,7 @@ fn a_guard_that_never_succeeds_is_for_an_operator_and_keeps_its_locks() {
     let mut host = Host::on_dir("never");
     host.set_env("HOSTLER_GUARD_TRIED_FOR", "3");
     host.start();
-    task(&host, "0.1", "3", UNDOABLE, "within: 2m", &failing(&host, 1_000_000));
+    Freeze { seconds: "0.1", status: "3", thaw: &failing(&host, 1_000_000), ..ENDLESS }.install(&host);
     let yaml = host.path("tasks/freeze/task.yml");
     let text = fs::read_to_string(&yaml).expect("the task") + "resources: [{name: the-clients}]\n";
     fs::write(&yaml, text).expect("the task");
@@ -352,7 +373,7 @@ fn p11_a_guard_fires_while_the_next_epoch_waits_for_vault() {
     vault.policy("agent", &[("secret/data/*", &["read"]), ("auth/token/create", &["update"])]);
     vault.put("app", json!({"password": "correct horse"}));
     let mut host = Host::on_vault("vaultless", &vault, "");
-    task(&host, "60", "", UNDOABLE, "within: 2m", THAW);
+    ENDLESS.install(&host);
     let yaml = host.path("tasks/freeze/task.yml");
     let text = fs::read_to_string(&yaml).expect("the task");
     fs::write(&yaml, text + "secrets: {pass: {path: secret/data/app, field: password}}\n").expect("the task");

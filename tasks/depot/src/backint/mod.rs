@@ -265,8 +265,17 @@ async fn call(options: &Options, arguments: &Arguments) -> Result<bool, Error> {
     let entries: Vec<Line> = lines.into_iter().filter(|line| !matches!(line, Line::Software(_))).collect();
     let name = concat!("hostler-depot ", env!("CARGO_PKG_VERSION"));
     out.say(&[format!("#SOFTWAREID \"backint {version}\" \"{name}\"")])?;
-    let session = match session(options, arguments, user, version, entries.len(), parent).await {
-        Ok(session) => Arc::new(session),
+    let session = match connect(options, arguments).await {
+        Ok((settings, store, journal)) => Arc::new(Session {
+            settings,
+            store,
+            journal,
+            user,
+            version,
+            entries: entries.len().max(1),
+            parent,
+            store_failed: AtomicUsize::new(0),
+        }),
         Err(error) => {
             complain(&error.to_string());
             for entry in &entries {
@@ -361,29 +370,13 @@ fn named(entry: &Line) -> Vec<&str> {
     }
 }
 
-async fn session(
-    options: &Options,
-    arguments: &Arguments,
-    user: String,
-    version: Version,
-    entries: usize,
-    parent: i32,
-) -> Result<Session, Error> {
+/// Reads the configuration that the caller names, and connects to its store.
+async fn connect(options: &Options, arguments: &Arguments) -> Result<(Settings, Store, Journal), Error> {
     let config = arguments.paramfile.clone().or_else(|| options.config.clone());
     let settings = Settings::load(&Options { config, ..options.clone() })?;
     let store = Store::new(settings.place.clone()).await?;
     let journal = Journal::new(&settings.state_dir, store.id());
-    let entries = entries.max(1);
-    Ok(Session {
-        settings,
-        store,
-        journal,
-        user,
-        version,
-        entries,
-        parent,
-        store_failed: AtomicUsize::new(0),
-    })
+    Ok((settings, store, journal))
 }
 
 async fn entry_of(session: &Session, function: Function, entry: &Line) -> Answer {

@@ -16,7 +16,7 @@ use crate::store::objects::Availability;
 use crate::stream::pipe::Endpoint;
 use crate::stream::schedule::SMALLEST_PART;
 use crate::stream::target::Target;
-use crate::upload::{self, PutRequest, Source};
+use crate::upload::{self, Incoming, PutRequest, Source};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -91,8 +91,8 @@ async fn store(session: &Session, object: &str, file: Option<Option<u64>>) -> Re
         same: false,
     };
     let progress = Progress::new("stored", None);
-    let (manifest, _) =
-        upload::put(&session.store, &session.journal, request, source, called_off, progress).await?;
+    let incoming = Incoming { source, called_off, progress };
+    let (manifest, _) = upload::put(&session.store, &session.journal, request, incoming).await?;
     Ok((ebid, manifest.size))
 }
 

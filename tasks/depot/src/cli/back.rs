@@ -22,7 +22,7 @@ use crate::store::objects::Availability;
 use crate::stream::pipe::{Endpoint, Patience};
 use crate::stream::schedule;
 use crate::stream::target::{Sink, Target};
-use crate::upload::{self, Proof, PutRequest, Source};
+use crate::upload::{self, Incoming, Proof, PutRequest, Source};
 
 #[derive(clap::Args)]
 pub(super) struct Put {
@@ -148,8 +148,8 @@ impl Put {
             Box::new(output.map_err(|error| Error::Stream(error.to_string()))?)
         };
         let progress = Progress::new("stored", self.expect);
-        let work =
-            upload::put(&context.store, &context.journal, request, source, called_off, Arc::clone(&progress));
+        let incoming = Incoming { source, called_off, progress: Arc::clone(&progress) };
+        let work = upload::put(&context.store, &context.journal, request, incoming);
         let (manifest, proof) = progress.shown(work).await?;
         let figures = progress.figures(context.store.retries());
         outputs(

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::name::Name;
 use crate::store::fault::{Class, Fault};
 use crate::store::objects::ObjectOptions;
+use crate::store::uploads::Outgoing;
 use crate::store::{Checksums, Store};
 use crate::stream::schedule::SMALLEST_PART;
 
@@ -71,8 +72,7 @@ impl Tries<'_> {
         object_options: &ObjectOptions,
         new: bool,
     ) -> Result<bool, Fault> {
-        let crc = crc32c::crc32c(text);
-        let sent = self.context.store.put(key, Bytes::from_static(text), crc, object_options, new).await?;
+        let sent = self.context.store.put(key, Bytes::from_static(text), object_options, new).await?;
         Ok(sent.proved)
     }
 
@@ -121,9 +121,8 @@ impl Tries<'_> {
     /// Tries to write with less, to find out what the server or the keys do not allow.
     async fn why_not_written(&self, fault: Fault, key: &str, options: &ObjectOptions) -> String {
         let store = &self.context.store;
-        let crc = crc32c::crc32c(b"check");
         let works = async |store: &Store, options: &ObjectOptions| {
-            let sent = store.put(key, Bytes::from_static(b"check"), crc, options, false).await;
+            let sent = store.put(key, Bytes::from_static(b"check"), options, false).await;
             if sent.is_ok() {
                 // What stays is an object of five bytes, under a name of its own.
                 let _ = store.remove(key, None).await;
@@ -204,7 +203,7 @@ impl Tries<'_> {
         for (number, size) in [(1, unit), (2, 2 * unit), (3, 1)] {
             let bytes = Bytes::from(vec![0; size]);
             let crc = crc32c::crc32c(&bytes);
-            match store.part(&key, &id, number, bytes, crc).await {
+            match store.part(&key, &id, Outgoing { number, bytes, crc }).await {
                 Ok(part) => parts.push(part),
                 Err(fault) => {
                     self.row("parts", "failed", why(fault, "s3:PutObject"));

@@ -105,8 +105,8 @@ impl Move {
             )));
         }
         let object_options = context.settings.object_options(context.store.clock().now())?;
-        cold::relocate(&context.store, &context.journal, &self.name, &manifest, &self.to, &object_options)
-            .await?;
+        let object_options = object_options.of_class(&self.to);
+        cold::relocate(&context.store, &context.journal, &self.name, &manifest, object_options).await?;
         print(&format!("{} is in {} now", self.name, self.to));
         Ok(())
     }
@@ -191,8 +191,8 @@ impl Prune {
     pub(super) async fn run(self, context: &Context) -> Result<(), Error> {
         let stale = SignedDuration::try_from(self.stale).unwrap_or(SignedDuration::MAX);
         let (store, journal, settings) = (&context.store, &context.journal, &context.settings);
-        let report =
-            prune::run(store, journal, settings, self.database.as_deref(), stale, self.dry_run).await?;
+        let options = prune::Options { database: self.database.as_deref(), stale, dry_run: self.dry_run };
+        let report = prune::run(store, journal, settings, options).await?;
         for line in &report.unreadable {
             complain(&format!("left alone: {line}"));
         }

@@ -44,6 +44,11 @@ impl ObjectOptions {
         Self { class: None, hold: false, ..self.clone() }
     }
 
+    /// The same for an object of this storage class.
+    pub fn of_class(self, class: &str) -> Self {
+        Self { class: Some(class.to_owned()), ..self }
+    }
+
     pub(super) fn class(&self) -> Option<StorageClass> {
         self.class.as_deref().map(StorageClass::from)
     }
@@ -155,6 +160,17 @@ pub struct Sent {
     pub proved: bool,
 }
 
+/// Bytes in the middle of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Offset of the first byte.
+    pub from: u64,
+    /// How many bytes.
+    pub length: u64,
+    /// Their CRC-32C.
+    pub crc: u32,
+}
+
 fn time(time: &DateTime) -> Option<Timestamp> {
     Timestamp::from_second(time.secs()).ok()
 }
@@ -165,10 +181,10 @@ impl Store {
         &self,
         key: &str,
         bytes: Bytes,
-        crc: u32,
         object_options: &ObjectOptions,
         new: bool,
     ) -> Result<Sent, Fault> {
+        let crc = crc32c::crc32c(&bytes);
         let contents = Contents::of(self, bytes, crc);
         self.send(key, contents, object_options, (new.then(|| "*".to_owned()), None)).await
     }
@@ -188,10 +204,10 @@ impl Store {
         &self,
         key: &str,
         bytes: Bytes,
-        crc: u32,
         object_options: &ObjectOptions,
         etag: &str,
     ) -> Result<Sent, Fault> {
+        let crc = crc32c::crc32c(&bytes);
         let contents = Contents::of(self, bytes, crc);
         self.send(key, contents, object_options, (None, Some(etag.to_owned()))).await
     }
@@ -348,15 +364,14 @@ impl Store {
         .await
     }
 
-    /// A range of an object, held against its sum; `false` if it was wrong twice: that is not the network.
-    pub async fn range(
+    /// A block of an object, held against its sum; `false` if it was wrong twice: that is not the network.
+    pub async fn block(
         &self,
         key: &str,
-        from: u64,
-        length: u64,
-        crc: u32,
+        block: Block,
         into: &tokio::sync::Mutex<Buffer>,
     ) -> Result<bool, Fault> {
+        let Block { from, length, crc } = block;
         let full = self.key(key);
         let range = format!("bytes={from}-{}", from + length.saturating_sub(1));
         let wrong = std::sync::atomic::AtomicU32::new(0);

@@ -14,6 +14,28 @@ pub const MAX_AT_ONCE: u64 = 5 * 1024 * 1024 * 1024;
 /// Most uploads that are looked at in one run.
 const MAX_UPLOADS: usize = 100_000;
 
+/// A part that is to be sent.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Counted from 1.
+    pub number: u32,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their CRC-32C.
+    pub crc: u32,
+}
+
+/// A stretch of an object that becomes a part of another.
+#[derive(Clone, Copy, Debug)]
+pub struct CopySource<'a> {
+    /// Key of the object that is copied.
+    pub key: &'a str,
+    /// Offset of the first byte.
+    pub from: u64,
+    /// How many bytes, at least one.
+    pub length: u64,
+}
+
 /// A part that is stored.
 #[derive(Clone, Debug)]
 pub struct Stored {
@@ -76,14 +98,8 @@ impl Store {
     }
 
     /// Sends one part.
-    pub async fn part(
-        &self,
-        key: &str,
-        id: &str,
-        part: u32,
-        bytes: Bytes,
-        crc: u32,
-    ) -> Result<Stored, Fault> {
+    pub async fn part(&self, key: &str, id: &str, part: Outgoing) -> Result<Stored, Fault> {
+        let Outgoing { number: part, bytes, crc } = part;
         let full = self.key(key);
         let crc32c = self.place.checksums == Checksums::Crc32c;
         let mut contents = Contents::of(self, bytes, crc);
@@ -111,15 +127,14 @@ impl Store {
     /// Copies a range of another object into a part.
     pub async fn part_copy(
         &self,
-        from: &str,
-        range: (u64, u64),
         key: &str,
         id: &str,
         part: u32,
+        copied: CopySource<'_>,
     ) -> Result<Stored, Fault> {
-        let source = self.source(from);
+        let source = self.source(copied.key);
         let full = self.key(key);
-        let range = format!("bytes={}-{}", range.0, range.0 + range.1 - 1);
+        let range = format!("bytes={}-{}", copied.from, copied.from + copied.length - 1);
         let answer = self
             // The server moves the bytes: it is given the time of a large part, whatever its size.
             .tried(1 << 26, || async {

@@ -10,8 +10,17 @@ use crate::support::noise;
 use crate::support::proxy::{Fate, Late, Proxy};
 use crate::support::servers::{Moto, Strict};
 
-/// Runs the command and kills it at request `at`; gives `false` when it ended before that.
-fn killed(depot: &Depot, proxy: &Proxy, arguments: &[&str], input: &[u8], at: usize, fate: Fate) -> bool {
+/// The moment at which a command is killed.
+struct Kill {
+    /// The request at which that happens, counted from 1.
+    at: usize,
+    /// What becomes of that request.
+    fate: Fate,
+}
+
+/// Runs the command and kills it; gives `false` when it ended before that.
+fn killed(depot: &Depot, proxy: &Proxy, arguments: &[&str], input: &[u8], kill: Kill) -> bool {
+    let Kill { at, fate } = kill;
     let child = depot.command(arguments).stdin(Stdio::piped()).spawn();
     let child = Arc::new(Mutex::new(child.unwrap()));
     let mut stdin = child.lock().unwrap().stdin.take().unwrap();
@@ -45,7 +54,7 @@ fn a_put_killed_at_every_request_is_whole_or_nothing() {
         for fate in [Fate::Reset, Fate::LoseAnswer] {
             for at in 1.. {
                 let name = format!("db/{way}");
-                let more = killed(&depot, &proxy, &["put", &name], &bytes, at, fate.clone());
+                let more = killed(&depot, &proxy, &["put", &name], &bytes, Kill { at, fate: fate.clone() });
                 // Whatever list shows is whole, before anything is cleared away and after.
                 depot.run(&["verify"]).ok();
                 depot.run(&["prune"]).ok();
@@ -84,7 +93,7 @@ fn a_delete_and_a_prune_killed_at_every_request_keep_what_must_be_kept() {
                 }
                 let newest = depot.names().pop().unwrap();
                 let arguments: &[&str] = if command == "delete" { &["delete", "db/1"] } else { &["prune"] };
-                let more = killed(&depot, &proxy, arguments, b"", at, fate.clone());
+                let more = killed(&depot, &proxy, arguments, b"", Kill { at, fate: fate.clone() });
                 depot.run(&["verify"]).ok();
                 depot.run(&["prune"]).ok();
                 let names = depot.names();
@@ -118,7 +127,8 @@ fn a_move_killed_at_every_request_leaves_the_backup_in_one_place() {
     let mut to = "STANDARD_IA";
     for fate in [Fate::Reset, Fate::LoseAnswer] {
         for at in 1.. {
-            let more = killed(&depot, &proxy, &["move", "db/a", "--to", to], b"", at, fate.clone());
+            let more =
+                killed(&depot, &proxy, &["move", "db/a", "--to", to], b"", Kill { at, fate: fate.clone() });
             depot.run(&["verify"]).ok();
             depot.run(&["prune"]).ok();
             assert_eq!(depot.run(&["get", "db/a"]).ok().out, b"moved to and fro", "{at} {fate:?}");
@@ -240,7 +250,7 @@ fn a_deletion_killed_at_every_request_beside_a_child_of_another_host_leaves_no_c
             if !depot.names().contains(&"db/base".to_owned()) {
                 depot.put("db/base", b"base");
             }
-            let more = killed(&depot, &proxy, &["delete", "db/base"], b"", at, fate.clone());
+            let more = killed(&depot, &proxy, &["delete", "db/base"], b"", Kill { at, fate: fate.clone() });
             let put = other.feed(&["put", "db/child", "--parent", "db/base"], b"child");
             assert!(matches!(put.code, Some(0 | 5 | 7)), "{at} {fate:?}: {put:?}");
             // What was reported is good now, and when the deletion has been finished or given up.
@@ -278,7 +288,7 @@ fn a_put_of_a_child_killed_at_every_request_beside_a_prune_of_another_host_loses
                 }
             }
             let child = ["put", "db/child", "--parent", "db/base"];
-            let more = killed(&depot, &proxy, &child, b"child", at, fate.clone());
+            let more = killed(&depot, &proxy, &child, b"child", Kill { at, fate: fate.clone() });
             let before = depot.names();
             // Before the dead one is cleared away its note may keep the base; nothing else is lost either way.
             let pruned = other.run(&["prune"]);
@@ -324,8 +334,13 @@ fn a_move_killed_at_every_request_beside_a_get_of_another_host_gives_all_bytes()
                     seen.is_range() && seen.headers["range"].to_str().unwrap().starts_with("bytes=10485760");
                 if third && once.swap(false, std::sync::atomic::Ordering::SeqCst) {
                     let arguments = ["move", "db/a", "--to", to];
-                    *reached.lock().unwrap() =
-                        Some(killed(&mover, &before, &arguments, b"", at, fate_of_move.clone()));
+                    *reached.lock().unwrap() = Some(killed(
+                        &mover,
+                        &before,
+                        &arguments,
+                        b"",
+                        Kill { at, fate: fate_of_move.clone() },
+                    ));
                     // Every other time it is cleared up, or finished, before the reader goes on.
                     if at % 2 == 0 {
                         mover.run(&["clean"]).ok();
@@ -366,7 +381,7 @@ fn a_get_killed_at_every_request_beside_a_move_of_another_host_leaves_no_file_an
         let get = ["get", "db/a", "-o", target.to_str().unwrap()];
         let more = std::thread::scope(|scope| {
             let moved = scope.spawn(|| mover.run(&["move", "db/a", "--to", to]));
-            let more = killed(&reader, &proxy, &get, b"", at, Fate::Reset);
+            let more = killed(&reader, &proxy, &get, b"", Kill { at, fate: Fate::Reset });
             moved.join().unwrap().ok();
             more
         });

@@ -13,7 +13,6 @@ use crate::system::{System, Version};
 
 const SOURCE: &str =
     "SAP HANA SQL and System Views Reference, M_BACKUP_CATALOG; sapagent internal/onetime/hanadiskbackup";
-const QUERY: Duration = Duration::from_secs(120);
 
 /// The columns of [`databases`].
 pub const DATABASES: [&str; 2] = ["DATABASE_NAME", "ACTIVE_STATUS"];
@@ -34,7 +33,6 @@ pub fn databases(system: &System, key: &Key) -> Call {
         key,
         "list the databases",
         "SAP HANA SQL and System Views Reference, M_DATABASES",
-        QUERY,
         sql.to_owned(),
     )
 }
@@ -42,14 +40,7 @@ pub fn databases(system: &System, key: &Key) -> Call {
 /// Whether the license is valid.
 pub fn license(system: &System, key: &Key) -> Call {
     let sql = "SELECT VALID FROM SYS.M_LICENSE".to_owned();
-    statement(
-        system,
-        key,
-        "ask for the license",
-        "SAP HANA SQL and System Views Reference, M_LICENSE",
-        QUERY,
-        sql,
-    )
+    statement(system, key, "ask for the license", "SAP HANA SQL and System Views Reference, M_LICENSE", sql)
 }
 
 /// Reads the row of [`license`].
@@ -98,21 +89,21 @@ pub fn entries(system: &System, key: &Key, since: Timestamp, now: Timestamp) -> 
     );
     let rows = of_all(&ENTRIES, "M_BACKUP_CATALOG", &condition);
     let sql = format!("SELECT * FROM ({rows}) ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
-    statement(system, key, "read the backup catalog", SOURCE, QUERY, sql)
+    statement(system, key, "read the backup catalog", SOURCE, sql)
 }
 
 /// The entries of one database with exactly this comment.
 pub fn commented(system: &System, key: &Key, database: &Database, comment: &str) -> Call {
     let rows = of_one(&ENTRIES, "M_BACKUP_CATALOG", database, &format!("COMMENT = {}", literal(comment)));
     let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
-    statement(system, key, "find the backup of this run in the catalog", SOURCE, QUERY, sql)
+    statement(system, key, "find the backup of this run in the catalog", SOURCE, sql)
 }
 
 /// The parts of a backup.
 pub fn parts(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
     let rows = of_one(&PARTS, "M_BACKUP_CATALOG_FILES", database, &format!("BACKUP_ID = {backup}"));
     let sql = format!("{rows} ORDER BY DESTINATION_PATH LIMIT {MOST_ENTRIES}");
-    statement(system, key, "list the parts of the backup", SOURCE, QUERY, sql)
+    statement(system, key, "list the parts of the backup", SOURCE, sql)
 }
 
 /// The complete data backups of one database that succeeded.
@@ -120,14 +111,14 @@ pub fn complete(system: &System, key: &Key, database: &Database) -> Call {
     let condition = "ENTRY_TYPE_NAME = 'complete data backup' AND STATE_NAME = 'successful'";
     let rows = of_one(&ENTRIES, "M_BACKUP_CATALOG", database, condition);
     let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
-    statement(system, key, "list the complete backups of the database", SOURCE, QUERY, sql)
+    statement(system, key, "list the complete backups of the database", SOURCE, sql)
 }
 
 /// The entries of one database from that backup on.
 pub fn since(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
     let rows = of_one(&ENTRIES, "M_BACKUP_CATALOG", database, &format!("BACKUP_ID >= {backup}"));
     let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
-    statement(system, key, "list what was backed up since", SOURCE, QUERY, sql)
+    statement(system, key, "list what was backed up since", SOURCE, sql)
 }
 
 /// The columns of [`pieces`].
@@ -138,7 +129,7 @@ pub const PIECES: [&str; 5] =
 pub fn pieces(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
     let rows = of_one(&PIECES, "M_BACKUP_CATALOG_FILES", database, &format!("BACKUP_ID >= {backup}"));
     let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
-    statement(system, key, "list the parts of what was backed up since", SOURCE, QUERY, sql)
+    statement(system, key, "list the parts of what was backed up since", SOURCE, sql)
 }
 
 /// Reads the rows of [`pieces`]: the id of the backup, and the part.
@@ -167,7 +158,7 @@ pub fn delete_before(
     let target = if database.is_system() { String::new() } else { format!(" FOR {}", database.as_str()) };
     let sql = format!("BACKUP CATALOG DELETE{target} ALL BEFORE BACKUP_ID {backup} COMPLETE");
     let source = "SAP HANA SQL and System Views Reference, BACKUP CATALOG DELETE";
-    statement(system, key, "delete the backups before the oldest that is kept", source, timeout, sql)
+    statement(system, key, "delete the backups before the oldest that is kept", source, sql).within(timeout)
 }
 
 /// The column of [`before`].
@@ -177,7 +168,7 @@ pub const COUNT: [&str; 1] = ["ENTRY_COUNT"];
 pub fn before(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
     let condition = format!("BACKUP_ID < {backup}");
     let sql = of_one(&["COUNT(*) AS ENTRY_COUNT"], "M_BACKUP_CATALOG", database, &condition);
-    statement(system, key, "count the entries that would go", SOURCE, QUERY, sql)
+    statement(system, key, "count the entries that would go", SOURCE, sql)
 }
 
 /// Reads the row of [`before`].
@@ -199,7 +190,7 @@ pub fn parameter(system: &System, key: &Key, section: &str, name: &str) -> Call 
         literal(name)
     );
     let source = "SAP HANA SQL and System Views Reference, M_INIFILE_CONTENTS";
-    statement(system, key, "read a parameter", source, QUERY, sql)
+    statement(system, key, "read a parameter", source, sql)
 }
 
 /// Reads the row of [`parameter`].
@@ -221,7 +212,7 @@ pub const IDENTITY: [&str; 3] = ["SYSTEM_ID", "HOST", "VERSION"];
 pub fn identity(system: &System, key: &Key) -> Call {
     let sql = "SELECT SYSTEM_ID, HOST, VERSION FROM SYS.M_DATABASE".to_owned();
     let source = "SAP HANA SQL and System Views Reference, M_DATABASE";
-    statement(system, key, "ask which system answers", source, QUERY, sql)
+    statement(system, key, "ask which system answers", source, sql)
 }
 
 /// Which system answers.
@@ -250,7 +241,7 @@ pub const SECONDARIES: [&str; 4] =
 pub fn secondaries(system: &System, key: &Key) -> Call {
     let rows = of_all(&SECONDARIES, "M_SERVICE_REPLICATION", "1 = 1");
     let source = "SAP HANA SQL and System Views Reference, M_SERVICE_REPLICATION";
-    statement(system, key, "ask the primary how far its secondaries are", source, QUERY, rows)
+    statement(system, key, "ask the primary how far its secondaries are", source, rows)
 }
 
 /// A service on a secondary.

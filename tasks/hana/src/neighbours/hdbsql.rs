@@ -64,13 +64,15 @@ impl std::str::FromStr for Key {
     }
 }
 
-/// One statement in SYSTEMDB.
+/// How long a statement may take that only asks. The manual names no limit; what is asked takes seconds.
+const QUERY: Duration = Duration::from_secs(120);
+
+/// One statement in SYSTEMDB, within the time of a query: [`Call::within`] for what takes longer.
 pub fn statement(
     system: &System,
     key: &Key,
     purpose: &'static str,
     source: &'static str,
-    timeout: Duration,
     sql: String,
 ) -> Call {
     // Options: the help text of hdbsql 2.29, in community.sap_libs plugins/modules/sap_hdbsql.py.
@@ -84,7 +86,7 @@ pub fn statement(
         sql,
     ];
     let program = system.exe().join("hdbsql");
-    Call { purpose, source, user: As::Adm, program, arguments, input: Input::Nothing, timeout }
+    Call { purpose, source, user: As::Adm, program, arguments, input: Input::Nothing, timeout: QUERY }
 }
 
 /// One statement that holds a secret: it is read from standard input, so that it is no argument. It ends with a newline.
@@ -95,7 +97,7 @@ pub fn secret_statement(
     source: &'static str,
     pieces: Vec<Piece>,
 ) -> Call {
-    let mut call = statement(system, key, purpose, source, Duration::from_secs(300), String::new());
+    let mut call = statement(system, key, purpose, source, String::new()).within(Duration::from_secs(300));
     call.arguments.pop();
     // -I: a file with statements; with -E it ends at the first error.
     call.arguments.extend(["-I", "/dev/stdin"].map(str::to_owned));

@@ -47,7 +47,7 @@ pub fn sql(database: &Database, to: Timestamp, from: From, catalog: Option<&str>
 
 /// Recovers a tenant that is stopped; it is started by that.
 pub fn tenant(system: &System, key: &Key, sql: String, timeout: Duration) -> Call {
-    statement(system, key, "recover the tenant", SOURCE, timeout, sql)
+    statement(system, key, "recover the tenant", SOURCE, sql).within(timeout)
 }
 
 /// Recovers the newest state of a tenant into another one that is stopped. Source of `USING SOURCE`: system copies.
@@ -64,27 +64,27 @@ pub fn copy(
         "RECOVER DATABASE FOR {} UNTIL TIMESTAMP {to} CLEAR LOG USING SOURCE {source} USING CATALOG BACKINT CHECK ACCESS USING BACKINT",
         into.as_str()
     );
-    statement(system, key, "recover the newest backup into the scratch tenant", SOURCE, timeout, sql)
+    statement(system, key, "recover the newest backup into the scratch tenant", SOURCE, sql).within(timeout)
 }
 
 /// The same from the files of one backup, without its logs.
 pub fn copy_file(system: &System, key: &Key, into: &Database, prefix: &str, timeout: Duration) -> Call {
     let sql = format!("RECOVER DATA FOR {} USING FILE ({}) CLEAR LOG", into.as_str(), literal(prefix));
-    statement(system, key, "recover the newest backup into the scratch tenant", SOURCE, timeout, sql)
+    statement(system, key, "recover the newest backup into the scratch tenant", SOURCE, sql).within(timeout)
 }
 
 /// Stops a tenant.
 pub fn stop(system: &System, key: &Key, database: &Database) -> Call {
     let sql = format!("ALTER SYSTEM STOP DATABASE {}", database.as_str());
     let source = "SAP HANA SQL and System Views Reference, ALTER SYSTEM STOP DATABASE";
-    statement(system, key, "stop the tenant", source, Duration::from_secs(1800), sql)
+    statement(system, key, "stop the tenant", source, sql).within(Duration::from_secs(1800))
 }
 
 /// Drops a tenant that is stopped.
 pub fn drop(system: &System, key: &Key, database: &Database) -> Call {
     let sql = format!("DROP DATABASE {}", database.as_str());
     let source = "community.sap_install roles/sap_hana_install post_tasks (recreate tenant)";
-    statement(system, key, "drop the scratch tenant", source, Duration::from_secs(1800), sql)
+    statement(system, key, "drop the scratch tenant", source, sql).within(Duration::from_secs(1800))
 }
 
 /// `hdbbackupdiag --check`: whether all that a recovery needs is there, by the newest catalog in a folder.

@@ -104,7 +104,8 @@ pub async fn run(cluster: &Cluster, depot: &Depot, wait: Duration) -> Result<Rec
     let began = Timestamp::now();
     let stamp = stamp(began);
     report::progress(1, "looking whether the archive takes WAL");
-    prove_archive(cluster, depot, &admin, &facts, &stamp, wait).await?;
+    let archived = switch_segment(depot, &admin, &facts, &stamp).await?;
+    await_archived(cluster, depot, &admin, &archived, wait).await?;
     let folder = tempfile::tempdir().map_err(Error::local("a temporary folder"))?;
     cluster.owner.give(folder.path())?;
     report::progress(3, &format!("storing the files of {}", cluster.title()));
@@ -168,24 +169,27 @@ fn stamp(now: Timestamp) -> String {
     format!("{}-{run}-{epoch}", now.strftime("%Y-%m-%dT%H%M%SZ"))
 }
 
-/// Ends a segment, and waits until the archive that the backup relies on has it.
-async fn prove_archive(
-    cluster: &Cluster,
-    depot: &Depot,
-    admin: &Session,
-    facts: &Facts,
-    stamp: &str,
-    wait: Duration,
-) -> Result<(), Error> {
+/// Ends a segment; gives its key in the archive.
+async fn switch_segment(depot: &Depot, admin: &Session, facts: &Facts, stamp: &str) -> Result<String, Error> {
     let point = literal(&format!("hostler {stamp}"));
     admin.text(&format!("select pg_create_restore_point({point})")).await?;
     let name = admin.text("select pg_walfile_name(pg_switch_wal())").await?;
     let system =
         facts.system.parse().map_err(|_| Error::Server(format!("no identifier: {}", facts.system)))?;
     let key = archive::key(&depot.place, system, &name);
-    let key = key.ok_or_else(|| Error::Server(format!("no name of a segment: {name}")))?;
+    key.ok_or_else(|| Error::Server(format!("no name of a segment: {name}")))
+}
+
+/// Waits until the archive that the backup relies on has this segment.
+async fn await_archived(
+    cluster: &Cluster,
+    depot: &Depot,
+    admin: &Session,
+    key: &str,
+    wait: Duration,
+) -> Result<(), Error> {
     let until = Instant::now() + wait;
-    while !depot.names(&key).await?.contains(&key) {
+    while !depot.names(key).await?.iter().any(|name| name == key) {
         if Instant::now() > until {
             let why = admin.value(
                 "select format('%s failed %s times, the last time for %s', current_setting('archive_command'), \

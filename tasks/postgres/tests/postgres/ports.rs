@@ -23,13 +23,22 @@ fn only_ends_of_sessions(errors: &[String]) {
     assert!(other.is_empty(), "{other:?}");
 }
 
-/// Lets a step die, then lets clients go by the words of a guard or an operator; nobody may have waited too long.
-#[track_caller]
-fn dies(lab: &Lab, load: &Load, step: &[&str], spare: u16, point: CrashPoint, cure: &[&str]) {
-    load.gap();
-    killed(lab, step, spare, point);
-    good(lab, cure, spare);
-    goes_on(load);
+/// A cluster under load, and the port of the one that it is upgraded to.
+struct Stage<'a> {
+    lab: &'a Lab,
+    load: &'a Load,
+    spare: u16,
+}
+
+impl Stage<'_> {
+    /// Lets a step die, then lets clients go by the words of a guard or an operator; nobody may have waited too long.
+    #[track_caller]
+    fn dies(&self, step: &[&str], point: CrashPoint, cure: &[&str]) {
+        self.load.gap();
+        killed(self.lab, step, self.spare, point);
+        good(self.lab, cure, self.spare);
+        goes_on(self.load);
+    }
 }
 
 /// Before the decision, in either direction.
@@ -40,6 +49,7 @@ const BEFORE: [CrashPoint; 4] =
 fn clients_come_back_at_their_port_whatever_dies_and_no_row_is_lost_or_doubled() {
     let (lab, port, spare) = bare();
     let load = Load::at(&lab, port);
+    let stage = Stage { lab: &lab, load: &load, spare };
     let version = || lab.sql(port, "shop", "show server_version_num")[..2].to_owned();
     let begin = || {
         good(&lab, &["prepare"], spare);
@@ -56,7 +66,7 @@ fn clients_come_back_at_their_port_whatever_dies_and_no_row_is_lost_or_doubled()
     refused(&lab, &["done", "switch"], spare, 1, "not done");
     for point in BEFORE.into_iter().chain([CrashPoint::Fenced, CrashPoint::WayBackKept]) {
         let cure: &[&str] = if point == CrashPoint::Drained { &["undo", "switch"] } else { &["release"] };
-        dies(&lab, &load, &["switch"], spare, point, cure);
+        stage.dies(&["switch"], point, cure);
         assert_eq!(version(), "13", "{}", point.name());
     }
     load.gap();
@@ -76,7 +86,7 @@ fn clients_come_back_at_their_port_whatever_dies_and_no_row_is_lost_or_doubled()
     let said = good(&lab, &["verify"], spare);
     assert!(said.contains("are the same on both"), "{said}");
     for point in BEFORE.into_iter().chain([CrashPoint::PortMeant]) {
-        dies(&lab, &load, &["switch-back"], spare, point, &["release"]);
+        stage.dies(&["switch-back"], point, &["release"]);
         assert_eq!(version(), "15", "{}", point.name());
     }
     load.gap();
@@ -97,16 +107,16 @@ fn clients_come_back_at_their_port_whatever_dies_and_no_row_is_lost_or_doubled()
     assert_eq!(version(), "15");
     good(&lab, &["done", "switch"], spare);
     good(&lab, &["follow-back"], spare);
-    dies(&lab, &load, &["switch-back"], spare, CrashPoint::Turned, &["release"]);
+    stage.dies(&["switch-back"], CrashPoint::Turned, &["release"]);
     end();
     begin();
-    dies(&lab, &load, &["switch"], spare, CrashPoint::Stopped, &["release"]);
+    stage.dies(&["switch"], CrashPoint::Stopped, &["release"]);
     assert_eq!(version(), "15");
-    dies(&lab, &load, &["undo", "switch"], spare, CrashPoint::Restarted, &["undo", "switch"]);
+    stage.dies(&["undo", "switch"], CrashPoint::Restarted, &["undo", "switch"]);
     end();
     // And for good.
     begin();
-    dies(&lab, &load, &["switch"], spare, CrashPoint::Opened, &["switch"]);
+    stage.dies(&["switch"], CrashPoint::Opened, &["switch"]);
     good(&lab, &["follow-back"], spare);
     refused(&lab, &["done", "finish"], spare, 1, "still there");
     good(&lab, &["finish", "--check"], spare);

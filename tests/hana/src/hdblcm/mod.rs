@@ -232,7 +232,9 @@ fn install(root: &Root, options: &Options, folder: &Path, log: &mut Log) -> Resu
     summary(log, &fresh, "SAP HANA Database System Installation", &format!("Install version {version}"));
     log.say("Installing components...\nInstalling SAP HANA Database...")?;
     let nostart = options.yes("nostart");
-    state::phases(root, &place, "install", &version, &INSTALL, None, |phase| match phase {
+    let action =
+        state::Action { name: "install", version: &version, place: &place, phases: &INSTALL, only: None };
+    state::phases(root, &action, |phase| match phase {
         "extract" => {
             log.say("  Extracting software...\n  Installing package 'Binaries'...")?;
             layout::binaries(root, &fresh)?;
@@ -328,7 +330,9 @@ fn update(root: &Root, options: &Options, folder: &Path, log: &mut Log) -> Resul
     let prepare = options.yes("prepare_update");
     log.say(if prepare { "Preparing update of SAP HANA Database..." } else { "Updating components..." })?;
     let nostart = options.yes("hdbupd_server_nostart");
-    state::phases(root, &place, "update", &version, &UPDATE, prepare.then_some("prepare"), |phase| {
+    let only = prepare.then_some("prepare");
+    let action = state::Action { name: "update", version: &version, place: &place, phases: &UPDATE, only };
+    state::phases(root, &action, |phase| {
         let now = system::load(root, &sid)?.unwrap_or_else(|| system.clone());
         match phase {
             "prepare" => log.say("  Extracting software...\n  Preparing package 'Binaries'..."),

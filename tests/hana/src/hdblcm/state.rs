@@ -22,19 +22,30 @@ pub(crate) fn place(shared: &Path, sid: &str, action: &str) -> PathBuf {
     })
 }
 
-/// Carries out the phases that are not done yet, in their order; `only` ends behind the phase of that name.
+/// An installation or update, with the phases that it consists of.
+pub(crate) struct Action<'a> {
+    /// `install` or `update`.
+    pub(crate) name: &'a str,
+    /// To which version it leads.
+    pub(crate) version: &'a str,
+    /// File that says how far it came.
+    pub(crate) place: &'a Path,
+    /// Names of the phases, and how many seconds each takes.
+    pub(crate) phases: &'a [(&'a str, f64)],
+    /// Ends behind the phase of this name; `None`: behind the last.
+    pub(crate) only: Option<&'a str>,
+}
+
+/// Carries out the phases that are not done yet, in their order.
 ///
 /// Behind each phase the state is on the disk, then the crash point `hdblcm.ACTION.PHASE` follows. The fault
 /// `hdblcm-fails PHASE` ends before the phase with 1.
 pub(crate) fn phases(
     root: &Root,
-    place: &Path,
-    action: &str,
-    version: &str,
-    phases: &[(&str, f64)],
-    only: Option<&str>,
+    action: &Action<'_>,
     mut carry_out: impl FnMut(&str) -> Result<(), Halt>,
 ) -> Result<(), Halt> {
+    let Action { name: action, version, place, phases, only } = *action;
     let found = files::load::<State>(place)?;
     let mut state = found.unwrap_or_else(|| State { version: version.to_string(), done: Vec::new() });
     if state.version != version {

@@ -144,17 +144,19 @@ async fn serve(
     let sent = sent.collect().await.map_err(std::io::Error::other)?.to_bytes();
     // In a task of its own: a client that dies, perhaps of the rule itself, drops this future, and must not call off
     // what has begun.
-    tokio::spawn(pass_on(head, sent, rule, number, to, client)).await.map_err(std::io::Error::other)?
+    tokio::spawn(pass_on(Request::from_parts(head, sent), rule, number, to, client))
+        .await
+        .map_err(std::io::Error::other)?
 }
 
 async fn pass_on(
-    mut head: hyper::http::request::Parts,
-    sent: Bytes,
+    request: Request<Bytes>,
     rule: Rule,
     number: usize,
     to: SocketAddr,
     client: Upstream,
 ) -> Result<Response<Body>, std::io::Error> {
+    let (mut head, sent) = request.into_parts();
     let seen = Seen {
         number,
         method: head.method.to_string(),
