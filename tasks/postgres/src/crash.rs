@@ -88,6 +88,8 @@ points! {
     Installed = "installed",
     /// Restart: the mark is on the disk, the server is not stopped yet.
     RestartIntended = "restart-intended",
+    /// Minor: the list of what ran is on the disk, the packages are not changed yet.
+    MinorIntended = "minor-intended",
     /// Drill: the server has recovered, and answers in its place.
     DrillRecovered = "drill-recovered",
     /// Prune: the records are gone, what belongs to them is there.

@@ -3,7 +3,7 @@
 //! ```text
 //!  cli                                           what is asked for
 //!   |
-//!  health   check   upgrade                      what hurts; what an upgrade meets; what it does
+//!  health   fact   check   upgrade               what hurts; what the fleet shows; what an upgrade meets and does
 //!  archive   backup   restore   drill            WAL and files in the depot, and back
 //!   |         |        |         |
 //!  server   layout   depot   wal                 a connection; where clusters are; the store; names and places
@@ -23,10 +23,13 @@ pub mod drill;
 pub mod durable;
 pub mod error;
 pub mod exec;
+pub mod fact;
 pub mod health;
 pub mod install;
 pub mod layout;
 pub mod made;
+pub mod minor;
+pub mod packages;
 pub mod report;
 pub mod restart;
 pub mod restore;

@@ -23,16 +23,16 @@ const ASK: Duration = Duration::from_millis(20);
 pub struct Plan {
     /// Name of the cluster
     #[arg(long, value_name = "NAME")]
-    cluster: String,
+    pub(crate) cluster: String,
     /// Its major version, where several versions have a cluster of this name
     #[arg(long, value_name = "VERSION")]
-    version: Option<u16>,
+    pub(crate) version: Option<u16>,
     /// Restart although nothing waits for it
     #[arg(long)]
-    always: bool,
+    pub(crate) always: bool,
     /// Let settings that wait for a restart take effect with it
     #[arg(long)]
-    settings: bool,
+    pub(crate) settings: bool,
 }
 
 /// Restarts, if there is a reason.
@@ -54,17 +54,8 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     durable::remove(&mark)?;
     let running = session.text("select split_part(current_setting('server_version'), ' ', 1)").await?;
     let installed = layout::minor(cluster.version).await?;
-    let waiting = session
-        .value("select string_agg(name, ', ' order by name) from pg_settings where pending_restart")
-        .await?;
-    check_files(&cluster, &session).await?;
-    if let Some(names) = waiting.as_deref().filter(|_| !plan.settings) {
-        return Err(Error::Refused(format!(
-            "{}: a restart would also change {names}: say --settings if that is meant, or take the changes back",
-            cluster.title()
-        )));
-    }
-    if running == installed && waiting.is_none() && !plan.always {
+    let waiting = would_start(&cluster, &session, plan.settings).await?;
+    if running == installed && !waiting && !plan.always {
         report::message(&format!(
             "{} runs {running}, which is installed, and nothing waits for a restart",
             cluster.title()
@@ -110,8 +101,26 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether settings wait for a restart of a cluster, where it would start again.
+///
+/// # Errors
+/// If its files are wrong, or settings wait and `settings` says that they must not take effect.
+pub(crate) async fn would_start(cluster: &Cluster, session: &Session, settings: bool) -> Result<bool, Error> {
+    let waiting = session
+        .value("select string_agg(name, ', ' order by name) from pg_settings where pending_restart")
+        .await?;
+    check_files(cluster, session).await?;
+    if let Some(names) = waiting.as_deref().filter(|_| !settings) {
+        return Err(Error::Refused(format!(
+            "{}: a restart would also change {names}: say --settings if that is meant, or take the changes back",
+            cluster.title()
+        )));
+    }
+    Ok(waiting.is_some())
+}
+
 /// The longest time between two answers, until it is told to stop and the server has answered once more.
-async fn gap(cluster: &Cluster, stop: &tokio::sync::Notify) -> Duration {
+pub(crate) async fn gap(cluster: &Cluster, stop: &tokio::sync::Notify) -> Duration {
     let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
     let mut stopping = false;
     loop {

@@ -5,11 +5,12 @@
 //! be one transaction, which `CREATE SUBSCRIPTION` and others refuse.
 
 use std::collections::HashMap;
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::error::Error;
@@ -18,6 +19,8 @@ use crate::layout::Cluster;
 
 /// How long a login may take.
 const LOGIN: Duration = Duration::from_secs(10);
+/// Between two attempts to get into the queue of a socket.
+const QUEUE: Duration = Duration::from_millis(5);
 
 /// A row: a text for each column, `None` for null.
 pub type Row = Vec<Option<String>>;
@@ -82,13 +85,22 @@ impl Session {
 
     async fn login(config: Config, path: PathBuf, owner: Owner, place: String) -> Result<Self, Error> {
         let refused = |why: String| Error::Server(format!("{place}: no login: {why}"));
-        let stream = owner.act(|| UnixStream::connect(&path))?;
-        let stream = stream.map_err(|error| refused(format!("{}: {error}", path.display())))?;
-        stream.set_nonblocking(true).map_err(|error| refused(error.to_string()))?;
-        let stream = tokio::net::UnixStream::from_std(stream).map_err(|error| refused(error.to_string()))?;
-        let login = tokio::time::timeout(LOGIN, config.connect_raw(stream, NoTls)).await;
+        let login = async {
+            let stream = loop {
+                match owner.act(|| connect(&path))? {
+                    // The queue of the socket is full.
+                    Err(nix::errno::Errno::EAGAIN) => tokio::time::sleep(QUEUE).await,
+                    stream => break stream,
+                }
+            };
+            let stream = stream.map_err(|error| refused(format!("{}: {}", path.display(), error.desc())))?;
+            let stream = tokio::net::UnixStream::from_std(std::os::unix::net::UnixStream::from(stream));
+            let stream = stream.map_err(|error| refused(error.to_string()))?;
+            config.connect_raw(stream, NoTls).await.map_err(|error| refused(said(&error)))
+        };
+        let login = tokio::time::timeout(LOGIN, login).await;
         let login = login.map_err(|_| refused(format!("no answer within {} s", LOGIN.as_secs())))?;
-        let (client, connection) = login.map_err(|error| refused(said(&error)))?;
+        let (client, connection) = login?;
         tokio::spawn(async move {
             // How it ends is seen by whoever asks the next question.
             let _ = connection.await;
@@ -190,6 +202,15 @@ impl Session {
     pub async fn holds(&self, statement: &str) -> Result<bool, Error> {
         Ok(self.value(statement).await?.is_some_and(|value| value == "t"))
     }
+}
+
+/// Connects to a socket without waiting: a server that accepts nobody, such as a stopped one, would hold up everything
+/// else that this program does.
+fn connect(path: &Path) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
 }
 
 /// What an error says: the text of the crate alone is `db error`.

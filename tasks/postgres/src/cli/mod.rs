@@ -31,6 +31,8 @@ struct Arguments {
 enum Command {
     /// Say what hurts in a cluster or soon will, the worst first; status 1 if something is bad
     Health(health::Health),
+    /// Print what the fleet shows of all clusters: one JSON object of at most 4 KiB, within 8 s
+    Fact,
     /// Store a file of WAL in the depot: the server's archive_command
     Archive(archive::Archive),
     /// Get a file of WAL from the depot: the server's restore_command; status 1 only where the archive ends, else 126
@@ -48,6 +50,8 @@ enum Command {
     Install(install::Install),
     /// Restart a cluster onto the installed minor version, or for settings that wait, and measure how long it is away
     Restart(crate::restart::Plan),
+    /// Bring a cluster to a newer minor version: packages, and one restart that is measured
+    Minor(crate::minor::Plan),
     /// Upgrade a cluster to a new major version beside it
     #[command(subcommand)]
     Upgrade(upgrade::Upgrade),
@@ -126,6 +130,10 @@ async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
     let run = async {
         match arguments.command {
             Command::Health(health) => health.run().await,
+            Command::Fact => {
+                print(crate::fact::fit::text(crate::fact::read().await).trim_end());
+                Ok(())
+            }
             Command::Archive(archive) => archive.run().await,
             Command::Fetch(fetch) => fetch.run().await,
             Command::Backup(backup) => backup.run().await,
@@ -133,6 +141,7 @@ async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
             Command::Drill(plan) => crate::drill::run(&plan).await,
             Command::Install(install) => install.run().await,
             Command::Restart(plan) => crate::restart::run(&plan).await,
+            Command::Minor(plan) => crate::minor::run(&plan).await,
             Command::Upgrade(upgrade) => upgrade.run().await,
         }
     };

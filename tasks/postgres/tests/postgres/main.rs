@@ -11,6 +11,7 @@ mod archive;
 mod backup;
 mod check;
 mod drill;
+mod fact;
 mod health;
 mod install;
 mod kit;
