@@ -7,7 +7,7 @@
 //!
 //! Arrows go down only; the folders in braces do not know one another, `app` joins them.
 //! `domain` decides and touches nothing; `host` is the ground that the others stand on: durable files,
-//! clock, facts, signals. `tests/tidy.rs` holds the code against this picture.
+//! clock, machine, signals. `tests/tidy.rs` holds the code against this picture.
 
 pub mod app;
 pub mod catalog;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::{ConfigError, LauncherChoice, Settings, StoreSettings};
 use crate::exec::launcher::Launcher;
-use crate::host::facts;
+use crate::host::machine;
 use crate::store::Store;
 use crate::store::consul::{Consul, PartialConsul};
 use crate::store::dir::Dir;
@@ -42,7 +42,7 @@ pub fn launcher(choice: LauncherChoice) -> Launcher {
     match choice {
         LauncherChoice::Systemd => Launcher::Systemd,
         LauncherChoice::Detached => Launcher::Detached,
-        LauncherChoice::Auto if facts::systemd_runs() => Launcher::Systemd,
+        LauncherChoice::Auto if machine::systemd_runs() => Launcher::Systemd,
         LauncherChoice::Auto => Launcher::Detached,
     }
 }

@@ -29,7 +29,7 @@ use crate::domain::run::Arming;
 use crate::exec::processes::ProcessSelector;
 use crate::exec::step::Interrupt;
 use crate::host::crash::{CrashPoint, here};
-use crate::host::{clock, facts};
+use crate::host::{clock, machine};
 use crate::ledger::{ArmingFolder, Folder};
 
 /// A sleep does not count the time that the host sleeps, so it is never longer.
@@ -57,7 +57,7 @@ pub async fn watch(folder: &Path, epoch: u32, step: usize) -> Result<(), Executo
         // What is true of both is that nobody is there.
         biased;
         () = end_of(&mut executor) => "its executor is gone".to_owned(),
-        () = over(until, boot == facts::boot_id()) => format!("its `within` of {} is over", guard.within),
+        () = over(until, boot == machine::boot_id()) => format!("its `within` of {} is over", guard.within),
     };
     let (_sender, mut interrupts) = watch::channel(Interrupt::None);
     let firing = Firing {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::exit::{Exit, fault};
 use super::{Failure, env, show};
 use crate::config;
-use crate::host::facts;
+use crate::host::machine;
 use crate::ledger::identity::HostIdentity;
 
 #[derive(Args)]
@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let differs = arguments.audit
         || before
             .as_ref()
-            .is_none_or(|before| before.difference(settings.host.as_ref(), &facts::machine_id()).is_some());
+            .is_none_or(|before| before.difference(settings.host.as_ref(), &machine::machine_id()).is_some());
     if differs {
         HostIdentity::new(host.clone()).write(&settings.state_dir)?;
     }

@@ -1,14 +1,14 @@
-//! The ground: durable files, the record log, clock, facts about this host, crash points.
+//! The ground: durable files, the record log, clock, the machine, crash points.
 
 pub mod allocator;
 pub mod clock;
 pub mod crash;
 pub mod disk;
-pub mod facts;
 pub mod http;
 pub mod journald;
 pub mod log;
 pub mod logging;
+pub mod machine;
 pub mod notify;
 pub mod plain;
 pub mod process;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::name::Name;
 use crate::host::disk::{self, DiskError};
-use crate::host::{clock, facts};
+use crate::host::{clock, machine};
 
 /// The version of the file that this program writes and the only one that it reads.
 const VERSION: u32 = 1;
@@ -50,7 +50,7 @@ impl HostIdentity {
     /// A new one, of this machine.
     pub fn new(host: Name) -> Self {
         let id = format!("{:016x}{:016x}", clock::random(), clock::random());
-        Self { version: VERSION, host, machine: facts::machine_id(), id }
+        Self { version: VERSION, host, machine: machine::machine_id(), id }
     }
 
     /// What was fixed; none on a host that Hostler never ran on.

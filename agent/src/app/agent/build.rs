@@ -26,7 +26,7 @@ use crate::domain::decide::Decision;
 use crate::domain::source::Source;
 use crate::host::disk::DiskError;
 use crate::host::notify::Notify;
-use crate::host::{clock, disk, facts, process};
+use crate::host::{clock, disk, machine, process};
 use crate::ledger::identity::IdentityError;
 use crate::ledger::{Audit, Ledger};
 use crate::report::desired::{DesiredReports, RenderQueue};
@@ -108,7 +108,7 @@ impl Agent {
         let launcher = open::launcher(settings.launcher);
         let (wanted, _) = watch::channel(Arc::new(DesiredReports::default()));
         let vault = vault::open(&settings)?;
-        let since_boot = clock::since_boot().as_secs_f64() - facts::process().started;
+        let since_boot = clock::since_boot().as_secs_f64() - machine::process().started;
         let consul_service = consul
             .clone()
             .map(|consul| consul_service::ConsulService::of(consul, &settings.keys, &host, &settings.groups));
@@ -116,7 +116,7 @@ impl Agent {
             identity: identity::ThisHost {
                 host,
                 who,
-                boot: facts::boot_id(),
+                boot: machine::boot_id(),
                 program: std::env::current_exe()?,
                 rule,
                 started: clock::now().as_duration().as_secs_f64() - since_boot,

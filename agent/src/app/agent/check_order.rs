@@ -18,7 +18,7 @@ use crate::domain::order::Document;
 use crate::domain::plan::Trigger;
 use crate::domain::source::OrderKey;
 use crate::domain::task::{Free, Gate};
-use crate::host::facts;
+use crate::host::machine;
 
 /// The tasks, and what the agent knows of orders besides the ledger.
 pub(super) struct OrderBook {
@@ -86,7 +86,7 @@ impl Agent {
 
 fn closed(gate: &Gate) -> Option<String> {
     let Gate::DiskFree { path, free } = gate;
-    let (percent, bytes) = match facts::disk_free(path) {
+    let (percent, bytes) = match machine::disk_free(path) {
         Ok(free) => free,
         Err(error) => return Some(format!("the free space of {} is not known: {error}", path.display())),
     };

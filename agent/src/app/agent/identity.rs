@@ -15,7 +15,7 @@ use super::{Agent, AgentError};
 use crate::config::Settings;
 use crate::domain::name::Name;
 use crate::host::notify::Notify;
-use crate::host::{disk, facts};
+use crate::host::{disk, machine};
 use crate::ledger::identity::{HostIdentity, IdentityError};
 use crate::report::agent_key::NameConflict;
 use crate::store::{Store, StoreError};
@@ -74,7 +74,7 @@ pub async fn resolve(settings: &Settings, store: &dyn Store, notify: &mut Notify
             new
         }
     };
-    let differs = fixed.difference(settings.host.as_ref(), &facts::machine_id());
+    let differs = fixed.difference(settings.host.as_ref(), &machine::machine_id());
     // Under a new name nothing is taken for the old one's, and under the old name nothing is written by a copy.
     let host = settings.host.clone().unwrap_or(fixed.host);
     Ok(Who { host, id: fixed.id, differs })

@@ -22,7 +22,7 @@ use crate::exec::launcher::Launcher;
 use crate::exec::processes::{self, ProcessSelector, unit_name};
 use crate::exec::secret_mount;
 use crate::host::crash::{CrashPoint, here};
-use crate::host::{clock, disk, facts};
+use crate::host::{clock, disk, machine};
 use crate::ledger::claim::Holder;
 use crate::ledger::{Claim, Folder, FolderError, NotReady, Tokens};
 use crate::vault::Vault;
@@ -202,7 +202,7 @@ impl LaunchRequest {
 pub(super) fn void(folder: &Folder, epoch: u32) -> Result<bool, FolderError> {
     let me = processes::myself();
     let holder =
-        Holder { boot: facts::boot_id(), pid: me.pid, start: me.start, invocation: None, void: true };
+        Holder { boot: machine::boot_id(), pid: me.pid, start: me.start, invocation: None, void: true };
     Ok(Claim::take(folder.path(), epoch, &holder)?.is_some())
 }
 

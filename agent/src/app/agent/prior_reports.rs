@@ -12,7 +12,7 @@ use crate::domain::audit::Entry;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::state::LedgerState;
-use crate::host::{clock, facts};
+use crate::host::{clock, machine};
 use crate::ledger::audit::{AuditError, contradicts};
 use crate::report::agent_key::AgentKey;
 use crate::report::document::{self, Author, OrderReport};
@@ -105,7 +105,7 @@ impl Agent {
     /// with less nothing goes on; a host whose whole memory was put back or lost goes on, and its record names the gap.
     fn compare_audit(&mut self, prior_reports: &PriorReports, author: &Author) {
         let (same_id, same_machine) =
-            (author.id == self.identity.who.id, author.machine == facts::machine_id());
+            (author.id == self.identity.who.id, author.machine == machine::machine_id());
         if !same_id && !same_machine {
             return;
         }

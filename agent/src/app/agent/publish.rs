@@ -22,7 +22,7 @@ use crate::domain::condition::{Condition, Kind};
 use crate::domain::control::ControlId;
 use crate::domain::name::Name;
 use crate::domain::text;
-use crate::host::{clock, facts};
+use crate::host::{clock, machine};
 use crate::report::bounds;
 use crate::report::compose::Sources;
 use crate::report::desired::{DesiredReports, Report, Reports, TEXTS_AT_ONCE};
@@ -169,7 +169,7 @@ impl Agent {
             version: REPORT_VERSION,
             host: self.identity.host.to_string(),
             id: self.identity.who.id.clone(),
-            machine: facts::machine_id(),
+            machine: machine::machine_id(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             boot: self.identity.boot.clone(),
             groups: self.config.settings.groups.clone(),

@@ -13,7 +13,7 @@ use super::Agent;
 use crate::domain::condition::Kind;
 use crate::domain::decide::{ExecutorState, Reason, RunView};
 use crate::domain::state::Hold;
-use crate::host::{clock, disk, facts, process};
+use crate::host::{clock, disk, machine, process};
 use crate::ledger::reserve::Free;
 use crate::report::compose::Composed;
 use crate::telemetry::http::{self, CONNECTIONS, Page, Query, Response};
@@ -123,7 +123,7 @@ impl Agent {
 
     fn measure(&self) -> String {
         let now = clock::now();
-        let process = facts::process();
+        let process = machine::process();
         let mut conditions: Words<'_> = Kind::ALL.iter().map(|kind| (kind.as_str(), 0)).collect();
         for condition in self.conditions() {
             *conditions.entry(condition.kind.as_str()).or_default() += 1;

@@ -41,7 +41,7 @@ use crate::exec::secret_mount::Files;
 use crate::exec::step::{self, CommandResult, CommandSpec, Interrupt, StepError, StepEvent};
 use crate::exec::user::User;
 use crate::host::crash::{CrashPoint, here};
-use crate::host::{clock, disk, facts, process};
+use crate::host::{clock, disk, machine, process};
 use crate::ledger::claim::Holder;
 use crate::ledger::folder::Progress;
 use crate::ledger::journal::JournalError;
@@ -142,7 +142,7 @@ async fn carry_out(
     {
         first.push(cancel_event(folder));
     }
-    first.push(Event::Begun { epoch, boot: facts::boot_id() });
+    first.push(Event::Begun { epoch, boot: machine::boot_id() });
     journal.record(clock::now(), first)?;
     here(CrashPoint::Begun);
     // Order and task stand beside it in the journal: they are fields of the unit.
@@ -193,7 +193,7 @@ async fn carry_out(
 fn holder() -> Holder {
     let me = processes::myself();
     let invocation = std::env::var("INVOCATION_ID").ok();
-    Holder { boot: facts::boot_id(), pid: me.pid, start: me.start, invocation, void: false }
+    Holder { boot: machine::boot_id(), pid: me.pid, start: me.start, invocation, void: false }
 }
 
 /// Turns a TERM and the agent's request into interrupts. The channel keeps the latest only; a stop outlives a cancel.

@@ -382,7 +382,7 @@ fn digest(value: &[u8]) -> String {
 impl Store for Dir {
     fn node(&self) -> StoreFuture<'_, String> {
         // A folder knows nobody: the kernel's name of this host, without the domain.
-        let name = crate::host::facts::hostname();
+        let name = crate::host::machine::hostname();
         Box::pin(async move { Ok(name.split('.').next().unwrap_or_default().to_owned()) })
     }
 

@@ -1,4 +1,4 @@
-//! What this host says of itself.
+//! What the kernel and the system say of this machine.
 
 use std::fs;
 use std::path::Path;
