@@ -11,6 +11,9 @@ key_prefix "hostler/groups/hana/" {
 key "hostler/reports/agents/db1" {
   policy = "write"
 }
+key "hostler/reports/facts/db1" {
+  policy = "write"
+}
 key_prefix "hostler/reports/orders/db1/" {
   policy = "write"
 }

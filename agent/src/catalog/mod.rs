@@ -18,6 +18,7 @@ use crate::host::disk;
 use crate::host::program::Head;
 
 pub mod copy;
+pub mod facts;
 pub mod trust;
 
 use trust::{Entry, Kind, OwnerRule};

@@ -103,6 +103,27 @@ pub fn walk(folder: &Path, rule: OwnerRule) -> Result<Vec<Entry>, Vec<String>> {
     if walk.faults.is_empty() { Ok(walk.entries) } else { Err(walk.faults) }
 }
 
+/// Checks a regular file below a folder that was checked, with the folders between them. Links are refused.
+pub fn check_file(folder: &Path, below: &Path, rule: OwnerRule) -> Result<(), String> {
+    let mut path = folder.to_owned();
+    let mut parts = below.components().peekable();
+    while let Some(part) = parts.next() {
+        let Component::Normal(name) = part else {
+            return Err(format!("{}: name a file below {}", below.display(), folder.display()));
+        };
+        path.push(name);
+        let meta = fs::symlink_metadata(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        if meta.is_symlink() {
+            return Err(format!("{}: a link: name the real path", path.display()));
+        }
+        if parts.peek().is_some() != meta.is_dir() || !(meta.is_dir() || meta.is_file()) {
+            return Err(format!("{}: not a regular file in a folder", path.display()));
+        }
+        rule.check(&path, &meta, false)?;
+    }
+    Ok(())
+}
+
 /// Whether somebody may execute a file.
 pub fn is_executable(path: &Path) -> io::Result<bool> {
     Ok(fs::metadata(path)?.permissions().mode() & 0o111 != 0)

@@ -17,6 +17,7 @@ use clap_complete::env::Shells;
 use tokio::time::timeout;
 
 use super::connection::{Connection, ConnectionArgs};
+use super::facts;
 use super::fleet::Fleet;
 use super::history::{folders, newest_here, reported};
 use super::{command, runtime};
@@ -57,6 +58,7 @@ enum Names {
     Orders,
     Tasks,
     Runs,
+    Facts,
 }
 
 impl Names {
@@ -67,6 +69,7 @@ impl Names {
             "ORDER" => Some(Self::Orders),
             "TASK" | "NAME|FOLDER" | "FOLDER|NAME" => Some(Self::Tasks),
             "RUN" => Some(Self::Runs),
+            "EXPR" => Some(Self::Facts),
             _ => None,
         }
     }
@@ -117,6 +120,7 @@ async fn ask(names: Names, place: &ConnectionArgs) -> Option<BTreeSet<String>> {
             }
             tasks
         }
+        Names::Facts => facts::names(&open?).await?.into_iter().collect(),
         Names::Runs => {
             let here = folders(&settings, None).await.filter(|_| !place.is_folder_only());
             let runs = match here {

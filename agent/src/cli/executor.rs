@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use super::{Failure, log_to_journal, runtime};
-use crate::app::executor::{SecretSource, execute};
+use crate::app::executor::{SecretSource, execute, question};
 use crate::exec::step;
 use crate::host::process;
 
@@ -41,6 +41,9 @@ pub(super) struct Arguments {
     /// Where the agent left what the run needs for Vault
     #[arg(long, value_name = "fd:N|FILE")]
     handed: Option<String>,
+    /// The folder is that of a question, not of a run
+    #[arg(long)]
+    question: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
@@ -51,6 +54,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     // What ends the agent's session or group must not end this process, too. A unit of systemd has both already.
     let _ = step::stand_alone();
     let runtime = runtime()?;
+    if arguments.question {
+        runtime.block_on(question::answer(&arguments.folder))?;
+        runtime.shutdown_background();
+        return Ok(ExitCode::SUCCESS);
+    }
     let handed = arguments.handed.as_deref().map_or(SecretSource::Nothing, SecretSource::ByAgent);
     runtime.block_on(execute(&arguments.folder, arguments.epoch, handed))?;
     runtime.shutdown_background();

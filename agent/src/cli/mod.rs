@@ -13,6 +13,7 @@ mod document;
 mod enroll;
 mod executor;
 mod exit;
+mod facts;
 mod fleet;
 mod follow;
 mod freeze;
@@ -102,6 +103,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Show hosts and orders; exits with 1 unless all are done.
     Status(status::Arguments),
+    /// Show what hosts say of themselves; exits with 1 if none matches.
+    Facts(facts::Arguments),
     /// List the newest runs.
     Runs(runs::Arguments),
     /// Print the output of a run.
@@ -151,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Adopt(arguments) => adopt::run(&arguments),
         Command::Audit(arguments) => audit::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Facts(arguments) => facts::run(&arguments),
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Task(arguments) => task::run(&arguments),

@@ -1,5 +1,6 @@
 //! One configuration file as it is written: everything may be left out, nothing unknown may stand in it.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -7,6 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::{ClockChoice, ConfigError, LauncherChoice, LogFormat, RunSettings, Settings, StoreSettings};
+use crate::domain::facts::FactName;
 use crate::domain::keys::{DEFAULT_PREFIX, Keys};
 use crate::domain::name::Name;
 use crate::domain::span::Bytes;
@@ -25,6 +27,10 @@ const LISTEN: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9732);
 /// for the marker, the freeze and a nearer order of each group and of the host.
 const MAX_GROUPS: usize = 19;
 
+/// The most labels of a host, and the longest one, in bytes: they have room in each report of its facts.
+const MAX_LABELS: usize = 16;
+const MAX_LABEL: usize = 63;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum StoreKind {
@@ -42,6 +48,8 @@ pub struct Fragment {
     runtime_dir: Option<PathBuf>,
     task_dirs: Option<Vec<PathBuf>>,
     tasks: Tasks,
+    facts_dirs: Option<Vec<PathBuf>>,
+    labels: Option<BTreeMap<FactName, String>>,
     store: Option<StoreKind>,
     dir: Dir,
     consul: Consul,
@@ -142,6 +150,8 @@ impl Fragment {
             runtime_dir: self.runtime_dir.or(lower.runtime_dir),
             task_dirs: self.task_dirs.or(lower.task_dirs),
             tasks: Tasks { allow: self.tasks.allow.or(lower.tasks.allow) },
+            facts_dirs: self.facts_dirs.or(lower.facts_dirs),
+            labels: self.labels.or(lower.labels),
             store: self.store.or(lower.store),
             dir: Dir { path: self.dir.path.or(lower.dir.path) },
             consul: first!(
@@ -225,6 +235,8 @@ impl Fragment {
             let levels = LEVELS.join(", ");
             return Err(ConfigError::Value(format!("`log.level` is one of {levels}, not {log_level:?}")));
         }
+        let labels = labels(self.labels.unwrap_or_default())?;
+        let facts = || vec!["/etc/hostler/facts.d".into(), "/usr/share/hostler/facts.d".into()];
         let dirs = || vec!["/etc/hostler/tasks".into(), "/usr/share/hostler/tasks".into()];
         Ok(Settings {
             host: self.host,
@@ -232,6 +244,8 @@ impl Fragment {
             runtime_dir: self.runtime_dir.unwrap_or_else(|| "/run/hostler".into()),
             task_dirs: self.task_dirs.unwrap_or_else(dirs),
             allow: self.tasks.allow.unwrap_or_else(|| vec!["*".into()]),
+            facts_dirs: self.facts_dirs.unwrap_or_else(facts),
+            labels,
             store,
             keys,
             state_dir,
@@ -262,6 +276,8 @@ impl Fragment {
         ];
         let one = one.into_iter().filter_map(|(key, path)| Some((key.to_owned(), path.as_ref()?)));
         let folders = self.task_dirs.iter().flatten().map(|path| ("task_dirs".to_owned(), path));
+        let facts = self.facts_dirs.iter().flatten().map(|path| ("facts_dirs".to_owned(), path));
+        let folders = folders.chain(facts);
         let vault = self.vault.iter().flat_map(VaultLayer::files);
         let vault = vault.map(|(key, path)| (format!("vault.{key}"), path));
         match one.chain(folders).chain(vault).find(|(_, path)| !path.is_absolute()) {
@@ -272,6 +288,20 @@ impl Fragment {
             None => Ok(()),
         }
     }
+}
+
+/// The labels as they are reported.
+fn labels(labels: BTreeMap<FactName, String>) -> Result<BTreeMap<String, String>, ConfigError> {
+    if labels.len() > MAX_LABELS {
+        return Err(ConfigError::Value(format!("`labels` has at most {MAX_LABELS} entries")));
+    }
+    if let Some((name, _)) =
+        labels.iter().find(|(_, text)| text.len() > MAX_LABEL || text.contains(char::is_control))
+    {
+        let why = format!("`labels.{name}` has at most {MAX_LABEL} bytes, and no control characters");
+        return Err(ConfigError::Value(why));
+    }
+    Ok(labels.into_iter().map(|(name, text)| (name.into(), text)).collect())
 }
 
 #[cfg(test)]
@@ -313,6 +343,8 @@ mod tests {
                 runtime_dir,
                 task_dirs,
                 allow,
+                facts_dirs,
+                labels,
                 store,
                 keys,
                 launcher,
@@ -328,7 +360,7 @@ mod tests {
             let StoreSettings::Consul(layer) = store else { panic!("the default is Consul") };
             let consul = layer.build().unwrap();
             let (files, flags) = (
-                (host, groups, state_dir, runtime_dir, task_dirs),
+                (host, groups, state_dir, runtime_dir, (task_dirs, facts_dirs, labels)),
                 (allow, launcher, clock, runs, (register, listen, log_level, log_format)),
             );
             let tls = (consul.token_files, consul.ca_file, consul.client, consul.verify);

@@ -9,6 +9,7 @@
 
 mod fragment;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -127,6 +128,10 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// What must not.
     pub runtime_dir: PathBuf,
+    /// Where facts are installed; the first wins.
+    pub facts_dirs: Vec<PathBuf>,
+    /// What the configuration says of this host, for searches; at most 16, each at most 63 bytes long.
+    pub labels: BTreeMap<String, String>,
     /// Where tasks are installed; the first wins.
     pub task_dirs: Vec<PathBuf>,
     /// Which tasks orders may name: names, and `*` for any part of one.

@@ -23,6 +23,8 @@ pub enum Kind {
     Task,
     /// A probe cannot tell whether an order's state holds.
     Probe,
+    /// A fact cannot be had, or has no room in the report.
+    Fact,
     /// No secrets are to be had.
     Vault,
     /// The configuration on the disk is not the one in force.
@@ -35,7 +37,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Identity,
         Self::NotVisible,
         Self::Store,
@@ -46,6 +48,7 @@ impl Kind {
         Self::Guard,
         Self::Task,
         Self::Probe,
+        Self::Fact,
         Self::Vault,
         Self::Settings,
         Self::Telemetry,
@@ -65,6 +68,7 @@ impl Kind {
             Self::Guard => "guard",
             Self::Task => "task",
             Self::Probe => "probe",
+            Self::Fact => "fact",
             Self::Vault => "vault",
             Self::Settings => "settings",
             Self::Telemetry => "telemetry",

@@ -138,6 +138,16 @@ impl Keys {
         format!("{}reports/agents/{host}", self.prefix)
     }
 
+    /// What the hosts say of themselves: a prefix, one key a host.
+    pub fn facts_reports(&self) -> String {
+        format!("{}reports/facts/", self.prefix)
+    }
+
+    /// What one host says of itself: its facts.
+    pub fn facts_report(&self, host: &Name) -> String {
+        format!("{}reports/facts/{host}", self.prefix)
+    }
+
     /// The order reports of all hosts: a prefix.
     pub fn all_order_reports(&self) -> String {
         format!("{}reports/orders/", self.prefix)

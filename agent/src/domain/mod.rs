@@ -6,6 +6,7 @@ pub mod control;
 pub mod cron;
 pub mod decide;
 pub mod end;
+pub mod facts;
 pub mod format;
 pub mod freeze;
 pub mod hold;

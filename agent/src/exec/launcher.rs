@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::handoff::{self, HandoffArg};
 use super::processes::{self, Process, ProcessId, ProcessSelector, unit_name};
+use super::question::{MEMORY, Question, TASKS};
 use crate::domain::ids::RunId;
 use crate::domain::plan::Plan;
 use crate::domain::task::Limits;
@@ -142,6 +143,28 @@ impl Launcher {
                         Err(_) => sleep(ASK_RETRY_INTERVAL).await,
                     }
                 }
+            }
+        }
+    }
+
+    /// Starts the executor of a question, which is a unit of its own as that of a run, with limits of its own.
+    ///
+    /// # Errors
+    /// Where it could not be started.
+    pub async fn question(&self, program: &Path, folder: &Path, question: &Question) -> Result<(), String> {
+        match self {
+            Self::Detached => {
+                let mut command = detached(program, folder, 1);
+                command.arg("--question");
+                let child = Command::from(command).kill_on_drop(false).spawn();
+                reap(child.map_err(|error| error.to_string())?);
+                Ok(())
+            }
+            Self::Systemd => {
+                let mut command = Command::new("systemd-run");
+                command.args(question_arguments(question, systemd_version().await)).arg("--").arg(program);
+                command.arg(EXECUTOR).arg(folder).args(["1", "--question"]);
+                ask(command).await.map(drop)
             }
         }
     }
@@ -315,6 +338,31 @@ fn unit_arguments(plan: &Plan, systemd: u32) -> Vec<String> {
         format!("--unit={unit}"),
         "--slice=hostler.slice".into(),
         format!("--description=Hostler run of order {} ({})", plan.order, plan.task),
+    ];
+    arguments.extend(properties.into_iter().map(|property| format!("--property={property}")));
+    arguments
+}
+
+/// The unit of a question. It comes and goes every few seconds, so the journal hears only of what is wrong with it.
+fn question_arguments(question: &Question, systemd: u32) -> Vec<String> {
+    let timeout = question.timeout + STOP_MARGIN;
+    let mut properties = vec![
+        "KillMode=mixed".to_owned(),
+        format!("TimeoutStopSec={}", STOP_MARGIN.as_secs()),
+        // Whatever becomes of its executor.
+        format!("RuntimeMaxSec={}", timeout.as_secs()),
+        "LimitCORE=0".to_owned(),
+        "LogLevelMax=notice".to_owned(),
+        format!("MemoryMax={MEMORY}"),
+        format!("TasksMax={TASKS}"),
+    ];
+    properties.extend(since(systemd).into_iter().map(str::to_owned));
+    let mut arguments: Vec<String> = vec![
+        "--quiet".into(),
+        "--collect".into(),
+        format!("--unit={}", unit_name(question.id)),
+        "--slice=hostler.slice".into(),
+        format!("--description=Hostler asks for the fact {}", question.fact),
     ];
     arguments.extend(properties.into_iter().map(|property| format!("--property={property}")));
     arguments

@@ -16,6 +16,7 @@ pub mod output;
 pub mod pager;
 pub mod processes;
 pub mod program;
+pub mod question;
 pub mod redact;
 pub mod secret_mount;
 pub mod step;

@@ -289,7 +289,7 @@ pub async fn run(
 }
 
 /// Which process a child is.
-fn identify(child: &tokio::process::Child) -> io::Result<ProcessId> {
+pub(super) fn identify(child: &tokio::process::Child) -> io::Result<ProcessId> {
     let pid = child.id().ok_or_else(|| io::Error::other("it was waited for already"))?;
     let process = processes::process(pid)?.ok_or_else(|| io::Error::other("/proc does not show it"))?;
     Ok(process.id)
@@ -389,7 +389,7 @@ fn keep(read: io::Result<usize>, buffer: &[u8], output: &mut Output) -> bool {
 }
 
 /// Waits for ended processes that became this process's children; the command itself is left to its own wait.
-fn reap_orphans(child: Option<u32>) {
+pub(super) fn reap_orphans(child: Option<u32>) {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Ok(status) = waitid(Id::All, flags) {
         let Some(pid) = status.pid().filter(|_| status != WaitStatus::StillAlive) else { return };
@@ -404,7 +404,7 @@ fn reap_orphans(child: Option<u32>) {
 ///
 /// This process is a sub-reaper: whatever descends from a step is its child or descends from one, whichever sessions
 /// it opened and whoever started it is gone. What has no child has no descendants.
-fn has_children() -> bool {
+pub(super) fn has_children() -> bool {
     reap_orphans(None);
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     waitid(Id::All, flags) != Err(nix::errno::Errno::ECHILD)
@@ -429,7 +429,7 @@ fn start(job: &CommandSpec<'_>) -> io::Result<(tokio::process::Child, Receiver)>
     Ok((command.kill_on_drop(false).spawn()?, pipe))
 }
 
-fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
+pub(super) fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
     let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(&fd, nix::fcntl::F_GETFL)?);
     nix::fcntl::fcntl(&fd, nix::fcntl::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(fd)
@@ -438,7 +438,12 @@ fn nonblocking(fd: OwnedFd) -> io::Result<OwnedFd> {
 /// What the child does between fork and exec, which is its own: it stands alone, becomes the step's user, and
 /// inherits no signal that whoever started the agent ignores.
 #[expect(unsafe_code, reason = "the standard library has no other way to open a session before exec")]
-fn on_start(command: &mut std::process::Command, user: Option<User>, no_new_privileges: bool, exec: Exec) {
+pub(super) fn on_start(
+    command: &mut std::process::Command,
+    user: Option<User>,
+    no_new_privileges: bool,
+    exec: Exec,
+) {
     let prepare = move || {
         stand_alone()?;
         if let Some(user) = &user {

@@ -1,6 +1,7 @@
 //! The ground: durable files, the record log, clock, the machine, crash points.
 
 pub mod allocator;
+pub mod built_in;
 pub mod clock;
 pub mod crash;
 pub mod disk;

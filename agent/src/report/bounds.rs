@@ -21,7 +21,7 @@ pub const MAX_AGENT: usize = 4 << 10;
 pub const MAX_RUN: usize = 2 << 10;
 
 /// The stamps that the writer adds to a report (`updated`, `next_report_by`), in bytes.
-const STAMPS: usize = 128;
+pub(super) const STAMPS: usize = 128;
 /// The longest line for the operator.
 const MAX_LINE: usize = 1000;
 /// The longest of the short texts: reason, trigger, task, name of a step.
@@ -171,7 +171,7 @@ fn bound_tail(text: &mut Option<String>, most: usize) {
 }
 
 /// How long a value is as JSON, without making the text.
-fn json_bytes(value: &impl Serialize) -> usize {
+pub(super) fn json_bytes(value: &impl Serialize) -> usize {
     struct Count(usize);
     impl io::Write for Count {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::document::{AgentReport, OrderReport, RunReport};
+use super::facts::FactsReport;
 
 /// How many texts are composed at a time; a thousand at once would take a megabyte for a moment, and leave holes.
 pub const TEXTS_AT_ONCE: usize = 64;
@@ -81,6 +82,11 @@ impl Report {
     pub fn agent(report: &AgentReport) -> Self {
         let news = fingerprint(&(&report.conditions, &report.controls));
         Self::new(report, news, Kind::GoesOn)
+    }
+
+    /// The report of the host's facts, which its agent shows seldom enough.
+    pub fn facts(report: &FactsReport) -> Self {
+        Self::new(report, fingerprint(report), Kind::Ended)
     }
 
     fn new(report: &impl Hash, phase: u64, kind: Kind) -> Self {

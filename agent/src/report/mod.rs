@@ -12,4 +12,5 @@ pub mod bounds;
 pub mod compose;
 pub mod desired;
 pub mod document;
+pub mod facts;
 pub mod writer;

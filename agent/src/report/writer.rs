@@ -20,11 +20,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::agent_key::AgentKey;
 use super::desired::{DesiredReports, RenderQueue, Report, Reports};
 use super::document::{self, OrderReport, RunReport};
+use super::facts::FactsReport;
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::{allocator, clock};
-use crate::store::{Entry, Store, StoreError, When, portions};
+use crate::store::{Entry, Read, Store, StoreError, When, portions};
 
 /// A report of something that still goes on is renewed so often, with a jitter of a fifth.
 const RENEW: Duration = Duration::from_secs(300);
@@ -419,6 +420,13 @@ impl Writer {
             runs.insert(entry.key);
         })
         .await?;
+        let facts = self.keys.facts_report(&self.host);
+        if let Some((key, report)) = wanted.get_key_value(facts.as_str())
+            && self.holds_facts(key, report).await?
+        {
+            report.is_written();
+            same(key, report);
+        }
         self.looked = Some(Instant::now());
         self.wrote = true;
         let older = runs.len().saturating_sub(NEWEST_RUNS);
@@ -426,6 +434,19 @@ impl Writer {
             self.delete(key).await?;
         }
         Ok(written)
+    }
+
+    /// Whether the store holds this report of facts. One that may not be read is written.
+    async fn holds_facts(&self, key: &str, report: &Report) -> Result<bool, StoreError> {
+        let found = match self.store.look(&[Read::Key(key.to_owned())]).await {
+            Ok(found) => found,
+            Err(error) if error.is_away() => return Err(error),
+            Err(_) => return Ok(false),
+        };
+        let entry = found.iter().flat_map(|listing| &listing.entries).next();
+        let held = entry.and_then(read::<FactsReport>);
+        Ok(held
+            .is_some_and(|held| report.is_of(&FactsReport { updated: None, next_report_by: None, ..held })))
     }
 
     fn pause(&mut self) -> Duration {
@@ -447,7 +468,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::store::{Listing, Read, StoreFuture};
+    use crate::store::{Listing, StoreFuture};
 
     /// A store that keeps what it takes; some keys it refuses, at some it is away.
     #[derive(Default)]

@@ -116,6 +116,17 @@ pub(crate) fn fleet() -> Bench {
         never,
         &format!(r#", "run": "{run}"{started}, "reason": "retry", "until": "2030-01-01T10:30:00Z""#),
     );
+    for (host, role, stale) in
+        [("db1", "primary", ""), ("db2", "secondary", "\"hana\""), ("db5", "secondary", "")]
+    {
+        put(
+            &format!("reports/facts/{host}"),
+            format!(
+                r#"{{"version": 1, "host": "{host}", "labels": {{"site": "fra"}}, "facts": {{"host": {{"cpus": 4, "os": "sles"}}, "hana": {{"role": "{role}", "replication": "ACTIVE"}}}},
+                    "stale": [{stale}], "left_out": [], "updated": "2030-01-01T09:30:00Z", "next_report_by": null}}"#
+            ),
+        );
+    }
     put(
         &format!("reports/runs/db2/{run}"),
         r#"{"version": 1, "order": "backup", "source": "groups/hana", "trigger": "placed", "task": "postgres-backup@3", "phase": "failed", "epoch": 1,
@@ -157,6 +168,10 @@ fn tables() {
         ("order-put-group", &["order", "put", "x", "--group", "hana", "--task", "good"]),
         ("order-delete", &["order", "delete", "x", "--host", "db1"]),
         ("order-get", &["order", "get", "backup", "--group", "hana"]),
+        ("facts", &["facts"]),
+        ("facts-where", &["facts", "--group", "hana", "--where", "hana.role == 'secondary'"]),
+        ("facts-host", &["facts", "--host", "db1"]),
+        ("facts-none", &["facts", "--where", "host.os == 'debian' or pg.role"]),
         ("runs", &["runs", "--host", "db2"]),
         ("runs-watch", &["runs", "--host", "db2", "--watch", "--wait", "0s"]),
         ("runs-watch-json", &["runs", "--watch", "--json"]),
@@ -193,6 +208,7 @@ fn narrow() {
         ("status-watch", &["status", "backup", "--watch", "--wait", "0s"]),
         ("order-list", &["order", "list"]),
         ("order-list-watch", &["order", "list", "--watch", "--wait", "0s"]),
+        ("facts", &["facts"]),
         ("runs", &["runs", "--host", "db2"]),
         ("runs-watch", &["runs", "--host", "db2", "--watch", "--wait", "0s"]),
         ("check-store-only", &["check", "--store-only"]),
@@ -219,6 +235,7 @@ fn documents() {
         ("order_put", &["order", "put", "x", "--host", "db1", "--task", "good", "--json"]),
         ("order_delete", &["order", "delete", "x", "--host", "db1", "--json"]),
         ("runs", &["runs", "--host", "db2", "--json"]),
+        ("facts", &["facts", "--json"]),
         ("logs", &["logs", run, "--host", "db2", "--json"]),
         ("task_list", &["task", "list", "--json"]),
         ("task_show", &["task", "show", "good", "--json"]),

@@ -217,8 +217,15 @@ fn what_reports_say_never_reaches_the_terminal_as_a_command() {
     );
     put("reports/orders/db1/broken", "{");
     put("reports/runs/db1/01JD8000000000000000000000", r#"{"order":"o","tail":"\u001b[2J"}"#);
+    put(
+        "reports/facts/db1",
+        r#"{"labels":{"\u001b[2J":"\u202e"},"facts":{"\u001bx":{"\u001b":"\u0000"}},"stale":["\u001bx"]}"#,
+    );
     for arguments in [
         &["status"][..],
+        &["facts"],
+        &["facts", "--json"],
+        &["facts", "--where", "labels.x == '\u{1b}'"],
         &["status", "--json"],
         &["status", "o"],
         &["status", "o", "--json"],

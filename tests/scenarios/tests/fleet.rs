@@ -48,6 +48,21 @@ fn a_thousand_hosts_are_told_apart_and_cost_little() {
     assert_eq!(table.matches("the agent has never reported").count(), expected.not_seen);
     assert_eq!(table.matches("stale since 2020-01-01T00:00:00Z; it said: running").count(), expected.silent);
 
+    // What they say of themselves.
+    let said = 1000 - expected.not_seen;
+    let all = ask(&consul, &["facts", "--json"]);
+    let answer: Value = serde_json::from_slice(&all.stdout).expect("JSON");
+    assert_eq!(answer["hosts"].as_array().map(Vec::len), Some(said));
+    let words = ["facts", "--group", GROUP, "--where", "hana.role == 'primary' and labels.site == 'site3'"];
+    let table = ask(&consul, &words);
+    let found: std::collections::BTreeSet<String> = String::from_utf8_lossy(&table.stdout)
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
+        .collect();
+    let wanted = (0..1000).filter(|n| n % 2 == 0 && n % 7 == 3 && n % 20 != 19);
+    assert_eq!(found, wanted.map(|n| format!("db{n:04}")).collect());
+
     // What this test has started is the program and Consul, which still lives: the largest that has ended is ours.
     let used = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the kernel's word").max_rss();
     assert!(used <= MOST, "{used} KiB");

@@ -62,6 +62,7 @@ pub fn simulate(consul: &Consul, program: &Path, hosts: usize) -> Standings {
         let host = name(n);
         consul
             .put(&format!("hostler/reports/agents/{host}"), &agent(&host, phase, next_report_by).to_string());
+        consul.put(&format!("hostler/reports/facts/{host}"), &facts(&host, n).to_string());
         let report = report(&host, &identity, phase, next_report_by).to_string();
         consul.put(&format!("hostler/reports/orders/{host}/{ORDER}"), &report);
     }
@@ -87,6 +88,22 @@ fn place(consul: &Consul, program: &Path, hosts: usize) -> String {
         panic!("{error}: {}", String::from_utf8_lossy(&output.stderr));
     });
     answer["identity"].as_str().expect("an identity").to_owned()
+}
+
+fn facts(host: &str, n: usize) -> Value {
+    let role = if n.is_multiple_of(2) { "primary" } else { "secondary" };
+    json!({
+        "version": 1, "host": host, "labels": {"site": format!("site{}", n % 7)},
+        "facts": {
+            "hana": {"role": role, "replication": "ACTIVE", "sites": ["fra", "ber"], "version": "2.00.079.00"},
+            "host": {
+                "os": "sles", "os_version": "15.6", "kernel": "6.4.0-150600.23-default", "arch": "x86_64", "cpus": 64,
+                "memory_bytes": 1_099_511_627_776_u64, "boot_time": "2026-11-01T04:00:00Z", "virtualization": "none",
+                "machine": "0123456789abcdef0123456789abcdef", "timezone": "Europe/Berlin", "hostler": "0.1.0"
+            },
+        },
+        "stale": [], "left_out": [], "updated": "2026-11-21T22:00:01Z", "next_report_by": null
+    })
 }
 
 fn agent(host: &str, phase: &str, next_report_by: &str) -> Value {

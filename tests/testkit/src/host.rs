@@ -109,13 +109,31 @@ impl Host {
         // Many agents run beside one another: each would want the one port.
         let telemetry = if more.contains("telemetry:") { "" } else { "telemetry: {listen: null}\n" };
         let text = format!(
-            "host: {}\nstate_dir: {}\nruntime_dir: {}\ntask_dirs: [{}]\nlauncher: detached\n{telemetry}{store}\n{more}\n",
+            "host: {}\nstate_dir: {}\nruntime_dir: {}\ntask_dirs: [{}]\nfacts_dirs: [{}]\nlauncher: detached\n{telemetry}{store}\n{more}\n",
             self.name,
             at("state"),
             at("run"),
             at("tasks"),
+            at("facts"),
         );
         fs::write(self.path("hostler.yml"), text).expect("the configuration");
+    }
+
+    /// Installs a fact: its file, and scripts beside it.
+    pub fn fact(&self, file: &str, text: &str, scripts: &[(&str, &str)]) {
+        let folder = self.path("facts");
+        fs::create_dir_all(&folder).expect("the folder of facts");
+        for (name, text) in scripts {
+            let path = folder.join(name);
+            fs::write(&path, text).expect("a script");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+        }
+        fs::write(folder.join(file), text).expect("a fact");
+    }
+
+    /// What the host says of itself, in the store.
+    pub fn facts_report(&self) -> Option<Value> {
+        serde_json::from_str(&self.get(&format!("hostler/reports/facts/{}", self.name))?).ok()
     }
 
     /// Has runs started in another way: systemd, in place of detached.

@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{
-    Agent, Work, check_order, consul_service, disk_guard, formats, identity, publish, recurring, reload,
-    remember, runs, secrets, telemetry, unready, vault, warnings, watches,
+    Agent, Work, check_order, consul_service, disk_guard, facts, formats, identity, publish, recurring,
+    reload, remember, runs, secrets, telemetry, unready, vault, warnings, watches,
 };
 use crate::app::open::{self, Opened};
 use crate::catalog::Catalog;
@@ -169,6 +169,7 @@ impl Agent {
                 give_back: Arc::default(),
                 giving_back: None,
             },
+            facts: facts::HostFacts::load(&settings.facts_dirs, rule),
             output: publish::Output {
                 wanted,
                 texts: RenderQueue::default(),

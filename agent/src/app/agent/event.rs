@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Agent, prior_reports, watches};
+use crate::domain::facts::{FactName, Object};
 use crate::domain::ids::RunId;
 use crate::domain::plan::Plan;
 use crate::domain::reconcile::ProbeAnswer;
@@ -98,6 +99,15 @@ pub enum Event {
         /// What it said.
         answer: ProbeAnswer,
     },
+    /// A fact was asked for.
+    FactAnswered {
+        /// Which.
+        name: FactName,
+        /// When, since the boot.
+        asked: Duration,
+        /// Its value, or why there is none.
+        answer: Result<Object, String>,
+    },
 }
 
 /// Why a run was not made.
@@ -172,6 +182,7 @@ impl Agent {
             }
             Event::NotRebooted => self.run_table.rebooting = false,
             Event::Answered { key, index, at, answer } => self.answered(key, index, at, answer),
+            Event::FactAnswered { name, asked, answer } => self.fact_answered(&name, asked, answer),
         }
     }
 }

@@ -28,6 +28,7 @@ mod disk_guard;
 mod dispatch;
 mod early;
 mod event;
+mod facts;
 mod forget;
 mod formats;
 mod giveback;
@@ -84,6 +85,7 @@ pub struct Agent {
     orders: check_order::OrderBook,
     run_table: runs::RunTable,
     vault: vault::VaultSide,
+    facts: facts::HostFacts,
     output: publish::Output,
     work: Work,
 }
@@ -125,6 +127,7 @@ impl Agent {
         self.tidy();
         self.load_runs();
         self.end_questions();
+        self.end_fact_questions();
         self.sweep_secrets();
         self.keep_vault();
         self.know_tasks();
@@ -165,6 +168,7 @@ impl Agent {
                     }
                     self.watch_over_left_guards();
                     self.watch_secrets();
+                    self.ask_facts();
                     self.publish();
                     self.forget_names();
                     self.trim_sometimes();
@@ -188,6 +192,7 @@ impl Agent {
                 rests_at,
                 self.output.leaving.again,
                 self.sync.desired_retry_at,
+                self.facts.wake(),
             ];
             let wake = wakes.into_iter().flatten().min();
             // Each arm is cancel-safe: a queue, signals and timers lose nothing when another arm is chosen.

@@ -122,6 +122,7 @@ impl Agent {
     }
 
     fn publish_all(&mut self, asked: &BTreeSet<Arc<str>>) {
+        let facts = self.facts.report(&self.identity.host, &self.config.settings.labels);
         let before = self.output.wanted.borrow().clone();
         let mut collected = Collected { before: &before, asked, room: TEXTS_AT_ONCE, wanted: Reports::new() };
         let keys = &self.config.settings.keys;
@@ -154,6 +155,9 @@ impl Agent {
                 let (key, report) = (keys.run_report(&self.identity.host, run), bounds::run(report));
                 collected.add(&key, &report, Report::run);
             }
+        }
+        if let (Some(report), None) = (&facts, &self.identity.who.differs) {
+            collected.add(&keys.facts_report(&self.identity.host), &**report, Report::facts);
         }
         self.output.shown = shown;
         self.output.dropped_count = dropped.len();
@@ -236,6 +240,7 @@ impl Agent {
         let broken = self.orders.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string));
         conditions.extend(broken.map(about(Kind::Task)));
         conditions.extend(self.orders.recurring.conditions().map(about(Kind::Probe)));
+        conditions.extend(self.facts.conditions().into_iter().map(about(Kind::Fact)));
         conditions
     }
 }

@@ -277,7 +277,7 @@ async fn wait(folder: &Folder, plan: &Plan) -> Result<ProbeAnswer, String> {
 }
 
 /// Ends what is left of a question, and removes its folder. An executor that has answered may still be on its way out.
-async fn end(launcher: &Launcher, folder: &Folder, runtime: &Path) {
+pub(super) async fn end(launcher: &Launcher, folder: &Folder, runtime: &Path) {
     let until = Instant::now() + ENDS_WITHIN;
     while matches!(folder.newest_claim(), Ok((_, ClaimState::Held))) && Instant::now() < until {
         sleep(Duration::from_millis(20)).await;

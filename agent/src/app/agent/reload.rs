@@ -61,6 +61,7 @@ impl Agent {
         }
         self.orders.catalog = Catalog::load(&self.config.settings.task_dirs, self.identity.rule);
         self.know_tasks();
+        self.facts.reload(&self.config.settings.facts_dirs, self.identity.rule);
         // What was refused on the former settings and tasks is looked at again.
         self.orders.checked.clear();
     }
@@ -80,9 +81,23 @@ impl Agent {
             consul.follow_token(layer.token_files()).map_err(ConfigError::from)?;
         }
         let later = self.config.settings.for_a_restart(&new);
-        let Settings { task_dirs, allow, clock, vault, runs, register, listen, log_level, .. } = new;
+        let Settings {
+            task_dirs,
+            allow,
+            facts_dirs,
+            labels,
+            clock,
+            vault,
+            runs,
+            register,
+            listen,
+            log_level,
+            ..
+        } = new;
         self.config.settings.task_dirs = task_dirs;
         self.config.settings.allow = allow;
+        self.config.settings.facts_dirs = facts_dirs;
+        self.config.settings.labels = labels;
         self.config.settings.clock = clock;
         self.config.settings.runs = runs;
         self.config.settings.vault = vault;

@@ -8,6 +8,7 @@
 //! somebody else has the epoch.
 
 mod guards;
+pub mod question;
 mod secrets;
 
 use std::collections::BTreeMap;

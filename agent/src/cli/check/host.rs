@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Check, fail, ok, warn};
 use crate::app::open;
 use crate::catalog::Catalog;
+use crate::catalog::facts::FactCatalog;
 use crate::catalog::trust::OwnerRule;
 use crate::config::{ClockChoice, Settings, StoreSettings};
 use crate::domain::span::Bytes;
@@ -37,6 +38,7 @@ pub(super) fn checks(settings: &Settings) -> Vec<Check> {
         ));
     }
     checks.extend(tasks(settings));
+    checks.extend(facts(settings));
     checks.push(admitted());
     checks
 }
@@ -191,5 +193,18 @@ fn tasks(settings: &Settings) -> Vec<Check> {
         0 => warn("tasks", format!("none can be run from {}", dirs.join(", ")), "install one there"),
         _ => ok("tasks", format!("{good} can be run from {}", dirs.join(", "))),
     });
+    checks
+}
+
+fn facts(settings: &Settings) -> Vec<Check> {
+    let catalog = FactCatalog::load(&settings.facts_dirs, OwnerRule::of_process());
+    let cure = "correct it, then: systemctl reload hostler";
+    let broken = catalog.facts.iter().filter_map(|(name, fact)| Some((name, fact.as_ref().err()?)));
+    let mut checks: Vec<Check> =
+        broken.map(|(name, why)| fail("facts", format!("{name} is broken: {why}"), cure)).collect();
+    checks.extend(catalog.odd.iter().map(|why| warn("facts", why.clone(), cure)));
+    let good = catalog.facts.values().filter(|fact| fact.is_ok()).count();
+    let dirs: Vec<String> = settings.facts_dirs.iter().map(|dir| dir.display().to_string()).collect();
+    checks.push(ok("facts", format!("the built-in one, and {good} from {}", dirs.join(", "))));
     checks
 }

@@ -11,7 +11,7 @@ use crate::exec::user::User;
 
 /// The agent's unit has folders of its own for temporary files, on the same file systems as the host's.
 fn private(gate: &Gate) -> Option<String> {
-    let Gate::DiskFree { path, .. } = gate;
+    let Gate::DiskFree { path, .. } = gate else { return None };
     let own = ["/tmp", "/var/tmp"].into_iter().find(|own| path != Path::new(own) && path.starts_with(own))?;
     let shown = path.display();
     Some(format!(

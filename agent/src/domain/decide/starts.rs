@@ -23,6 +23,8 @@ use crate::domain::state::{Activation, Closing, End, Fact, Stage, Unreadable};
 
 /// A gate is asked again so often.
 const GATE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
+/// Gates that were seen to be open are taken for open so long.
+const OPEN_GATE_LASTS: Duration = Duration::from_secs(2);
 
 pub(super) fn decide(view: &View<'_>, capacity: &mut Capacity, decision: &mut Decision) {
     // The oldest first: ids sort by the time of their making.
@@ -268,14 +270,24 @@ pub(super) fn has_secrets(view: &View<'_>, key: &OrderKey, wanted: bool) -> Resu
     Err(StartBlock::Wait(Wait { detail: Some(why), ..Wait::new(Reason::Vault, until) }))
 }
 
+/// Gates are asked again: a closed one after a minute, an open one a moment after it was seen to be, since what waits for
+/// something else must not start on what was true an hour ago.
 fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), StartBlock> {
     let needs = view.checked_orders.get(key).and_then(|checked_orders| checked_orders.finding.as_ref().ok());
     let full = view.full.filter(|_| needs.is_some_and(|needs| !needs.emergency)).map(str::to_owned);
-    match full.or_else(|| needs.and_then(|needs| needs.closed.clone())) {
+    if let Some(detail) = full {
+        let until = Some(later(view.now, GATE_RETRY_INTERVAL));
+        return Err(StartBlock::Wait(Wait { detail: Some(detail), ..Wait::new(Reason::Gate, until) }));
+    }
+    let Some((needs, seen)) = needs.and_then(|needs| Some((needs, needs.gates_seen?))) else { return Ok(()) };
+    let lasts = if needs.closed.is_some() { GATE_RETRY_INTERVAL } else { OPEN_GATE_LASTS };
+    let until = later(seen, lasts);
+    // A clock that was set back says nothing of when that was.
+    if until <= view.now || seen > view.now {
+        return Err(StartBlock::NeedsCheck);
+    }
+    match needs.closed.clone() {
         None => Ok(()),
-        detail => {
-            let until = Some(later(view.now, GATE_RETRY_INTERVAL));
-            Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::Gate, until) }))
-        }
+        detail => Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::Gate, Some(until)) })),
     }
 }

@@ -33,8 +33,10 @@ pub struct Requirements {
     pub repeatable: bool,
     /// What it locks.
     pub locks: Vec<Lock>,
-    /// Why one of its gates is closed at present.
+    /// Why one of its gates was closed when they were looked at.
     pub closed: Option<String>,
+    /// When that was; `None`: its task has no gates.
+    pub gates_seen: Option<Timestamp>,
     /// Whether it may fire while the store is away.
     pub offline: bool,
     /// Whether it has a probe.

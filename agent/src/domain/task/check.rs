@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Command, Effect, Guard, MAX_STEPS, Step, Task, Work, hour, program};
+use super::{Command, Effect, Gate, Guard, MAX_STEPS, Step, Task, Work, hour, program};
 use crate::domain::span::Span;
 use crate::domain::template::{NAMES, Template};
 use crate::domain::yaml::{self, PathSegment, YamlError, nearest};
@@ -58,6 +58,18 @@ impl Check<'_> {
             self.template(task, &resource.name, &path);
             if resource.name.source().starts_with("host:") {
                 self.fault(&path, "names that begin with `host:` are the agent's own: use another");
+            }
+        }
+        for (index, gate) in task.gates.iter().enumerate() {
+            if let Gate::Fact(expression) = gate {
+                let path = ["gates".into(), index.into(), "fact".into()];
+                let unknown = expression
+                    .params()
+                    .into_iter()
+                    .find_map(|name| name_fault(task, &format!("params.{name}")));
+                if let Some(fault) = expression.gate_fault().or(unknown) {
+                    self.fault(&path, fault);
+                }
             }
         }
         for (name, secret) in &task.secrets {

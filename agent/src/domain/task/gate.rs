@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::domain::facts::Expression;
 use crate::domain::span::Bytes;
 
 /// What must hold before a run starts; exactly one key in the file.
@@ -20,6 +21,8 @@ pub enum Gate {
         /// How much.
         free: Free,
     },
+    /// An expression over the facts of the host and the parameters of the order.
+    Fact(Expression),
 }
 
 /// An amount of room on a disk.
@@ -37,6 +40,8 @@ pub enum Free {
 pub(super) struct GateFile {
     #[serde(default)]
     disk_free: Option<DiskFreeFile>,
+    #[serde(default)]
+    fact: Option<Expression>,
 }
 
 #[derive(Deserialize)]
@@ -53,8 +58,10 @@ impl TryFrom<GateFile> for Gate {
     type Error = &'static str;
 
     fn try_from(file: GateFile) -> Result<Self, Self::Error> {
-        let GateFile { disk_free: Some(disk) } = file else {
-            return Err("a gate has exactly one key: disk_free");
+        let disk = match file {
+            GateFile { disk_free: Some(disk), fact: None } => disk,
+            GateFile { disk_free: None, fact: Some(expression) } => return Ok(Self::Fact(expression)),
+            _ => return Err("a gate has exactly one key: disk_free or fact"),
         };
         let free = match (disk.percent, disk.bytes) {
             (Some(percent @ 1..=100), None) => Free::Percent(percent),
