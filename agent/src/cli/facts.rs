@@ -169,7 +169,12 @@ impl Found {
             match evaluator.holds(filter, scope) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(why) => return count(&mut self.failed, &host, &why),
+                Err(why) => {
+                    let absent =
+                        filter.facts().into_iter().find(|name| !report.facts.contains_key(name.as_str()));
+                    let why = absent.map_or(why, |name| format!("it has no fact {name}"));
+                    return count(&mut self.failed, &host, &why);
+                }
             }
         }
         let FactsReport { labels, facts, stale, left_out, updated, .. } = report;

@@ -277,7 +277,7 @@ fn check_names_what_is_wrong_with_its_cure() {
     };
     let good = bench.run(&["check", "--json"]).ends(0).fits("check");
     assert_eq!(level(&good, "markers"), ["ok"; 3]);
-    assert_eq!(level(&good, "rights"), ["ok"; 3]);
+    assert_eq!(level(&good, "rights"), ["ok"; 4]);
     for (name, expected) in
         [("state folder", "ok"), ("launcher", "warn"), ("dir store", "warn"), ("tasks", "ok")]
     {

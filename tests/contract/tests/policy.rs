@@ -27,8 +27,11 @@ fn a_host_can_do_its_work_and_touch_no_other() {
     let reads: Vec<String> = sources.iter().map(|source| keys.source(source)).collect();
     let foreign = foreign.map(|source| keys.source(&source));
     let run = RunId::new(1, 1);
-    let own = [keys.agent_report(&host), keys.order_report(&host, &order), keys.run_report(&host, run)];
-    let others = [keys.agent_report(&other), keys.order_report(&other, &order), keys.run_report(&other, run)];
+    let reports = |host: &Name| {
+        let (agent, facts) = (keys.agent_report(host), keys.facts_report(host));
+        [agent, facts, keys.order_report(host, &order), keys.run_report(host, run)]
+    };
+    let (own, others) = (reports(&host), reports(&other));
     others.iter().for_each(|key| consul.put(key, "theirs"));
 
     let token = consul.token("db1", &policy(&keys, &host, &groups));

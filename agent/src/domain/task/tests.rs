@@ -159,6 +159,19 @@ fn each_fault_has_its_place_and_cure() {
         (full("minimum: 13", "minimum: thirteen"), "params.properties.to.minimum: not a JSON Schema"),
         (full("type: integer", "$ref: \"x.json\""), "params.properties.to.$ref: `$ref` leaves"),
         (full("percent: 20", "percent: 20, bytes: 5G"), "15:9: gates[0]: `disk_free` needs either"),
+        (
+            full("[{disk_free: {path: /var/lib/postgresql, percent: 20}}]", "[{fact: \"a.b ==\"}]"),
+            "15:16: gates[0].fact: not an expression",
+        ),
+        (
+            full("gates: [", "gates: [{fact: a.b == params.clustr}, "),
+            "gates[0].fact: unknown parameter `params.clustr`: did you mean `params.cluster`?",
+        ),
+        (full("gates: [", "gates: [{fact: params.to > 13}, "), "gates[0].fact: the expression names no fact"),
+        (
+            full("gates: [", "gates: [{fact: a.b, disk_free: {path: /, percent: 1}}, "),
+            "a gate has exactly one key",
+        ),
         (full("disk_free", "disk_fre"), "did you mean `disk_free`?"),
         (full("timeout: 4h", "timeout: 4 hours"), "17:10: timeout: \"4 hours\" is not a length of time"),
         (full("name: \"postgres:", "name: \"host:"), "resources[0].name: names that begin with `host:`"),
