@@ -1,6 +1,8 @@
 //! Facts of a host: whatever their commands do, the others are reported, a condition says what is wrong, and nothing of
 //! a command is left. With real Consul.
 
+#![expect(clippy::expect_used, reason = "a helper of tests that fails must fail its test at once")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
