@@ -19,7 +19,7 @@ STATE=$STATES/${HOSTLER_RUN:?the agent sets HOSTLER_RUN}
 
 # Ends this script unless root's /etc/hostler/tasks.yml admits the package. What it prints is the reason.
 admitted() {
-    why=$(${HOSTLER_GUARD:-/usr/bin/hostler guard} package "$1" 2>&1) || { say "$why"; exit 2; }
+    why=$(${HOSTLER_ADMIT:-/usr/bin/hostler admit} package "$1" 2>&1) || { say "$why"; exit 2; }
 }
 
 # The states of the newest 50 runs are enough: their names sort by time.

@@ -5,7 +5,7 @@
 # - a new password goes to the server's socket, whose owner must be `postgres`, as its SCRAM verifier (`\password`), so that
 #   a server which logs its statements logs nothing that lets anybody in. psql asks for the password, and without a
 #   terminal, as a step is started, it reads the answer from its standard input;
-# - to log in, `hostler guard login` goes to the port only where the process that listens at that socket listens, and by
+# - to log in, `hostler admit login` goes to the port only where the process that listens at that socket listens, and by
 #   SCRAM only: what it sends does not hold the password.
 set -eu
 
@@ -27,14 +27,14 @@ usable() {
     [ -s "$1" ] && [ "$(wc -l <"$1")" -eq 0 ] && [ "$(wc -c <"$1")" -lt 100 ]
 }
 
-guard() {
-    ${HOSTLER_GUARD:-/usr/bin/hostler guard} "$@"
+admit() {
+    ${HOSTLER_ADMIT:-/usr/bin/hostler admit} "$@"
 }
 
 # Whether the role logs in by the network with what a file holds: 0 yes, 1 no, 2 cannot tell, and `why`.
 enters() {
     status=0
-    why=$(guard login "$socket" "$port" "$role" "$database" "$1" 2>&1) || status=$?
+    why=$(admit login "$socket" "$port" "$role" "$database" "$1" 2>&1) || status=$?
     return "$status"
 }
 
@@ -46,6 +46,6 @@ set_password() {
 
 # Whether the server itself answers by its socket and at its port.
 answers() {
-    why=$(guard server "$socket" "$port" 2>&1) && why="PostgreSQL does not answer on port $port" &&
+    why=$(admit server "$socket" "$port" 2>&1) && why="PostgreSQL does not answer on port $port" &&
         admin --command='select 1' >/dev/null
 }

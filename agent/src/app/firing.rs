@@ -172,7 +172,7 @@ impl Firing<'_> {
                 && !self.plan.place.systemd
                 && let Err(error) = processes::list(&listed, id)
             {
-                tracing::warn!("the session of a guard is not listed: {error}");
+                tracing::warn!("cannot record the session of a guard: {error}");
             }
         };
         let beside =
@@ -188,7 +188,7 @@ impl Firing<'_> {
             // As what its step may leave: neither this process nor the agent ends it.
             mark.left.insert(*id);
             if let Err(error) = processes::list(&self.folder.path().join("left"), *id) {
-                tracing::warn!("a process that may stay is not listed: {error}");
+                tracing::warn!("cannot record a process that may outlive the run: {error}");
             }
         }
         let said = feedback.message.map(|message| format!(" ({message})")).unwrap_or_default();

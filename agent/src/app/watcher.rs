@@ -101,7 +101,7 @@ pub async fn watch(folder: &Path, epoch: u32, step: usize) -> Result<(), Executo
     };
     say_over(&mut executor).await;
     match fired.map_err(std::io::Error::other)? {
-        Fired::Succeeded(n) => tracing::info!("the guard has fired with attempt {n}"),
+        Fired::Succeeded(n) => tracing::info!("the guard fired successfully on attempt {n}"),
         Fired::GivenUp(how) => tracing::error!("the guard has not succeeded: {how}"),
         Fired::Stopped => {}
     }
@@ -117,7 +117,7 @@ fn armed(folder: &Folder, plan: &Plan, epoch: u32, step: usize) -> Option<(Armin
             Some((arming, state.boot.clone()))
         }
         Err(error) => {
-            tracing::error!("the journal does not say whether the guard is disarmed: {error}");
+            tracing::error!("cannot tell from the journal whether the guard is disarmed: {error}");
             Some((Arming { epoch, since: Duration::ZERO }, String::new()))
         }
     }

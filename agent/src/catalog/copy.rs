@@ -51,7 +51,7 @@ pub enum CopyError {
     #[error("{0:?} is not the digest of a task (sha256: and 64 hexadecimal digits)")]
     BadDigest(String),
     /// The copy is gone or not what its name says.
-    #[error("{} is not the task that its name says: it was removed or changed", .0.display())]
+    #[error("{} does not match its digest: it was removed or changed", .0.display())]
     Damaged(PathBuf),
 }
 

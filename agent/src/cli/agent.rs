@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let agent = Agent::build(settings, opened, who, notify, reload_context)?;
         tracing::info!("agent of {} watches {place}", agent.host());
         agent.run(stopped).await?;
-        tracing::info!("agent stops; runs go on without it");
+        tracing::info!("agent stops; running tasks continue");
         Ok::<_, Failure>(())
     })?;
     // Whatever still waits in a thread must not keep the agent from stopping.

@@ -120,9 +120,9 @@ async fn verify(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, 
         return Err(fault(Exit::Negative, format!("the audit is not whole: {why}")));
     }
     let compared = match &reported {
-        Ok(Some(reported)) => format!("the store was told of line {}", reported.n),
-        Ok(None) => "the store was told of none, so that its end is not proved".to_owned(),
-        Err(error) => format!("its end is not proved: {error}"),
+        Ok(Some(reported)) => format!("the last line reported to the store is {}", reported.n),
+        Ok(None) => "no line was reported to the store, so the end is not verified".to_owned(),
+        Err(error) => format!("the end is not verified: {error}"),
     };
     say(arguments, &head, oldest, &compared)?;
     Ok(Exit::Success.into())
@@ -133,7 +133,10 @@ fn say(arguments: &Arguments, head: &Head, oldest: u64, compared: &str) -> std::
         let document = json!({"from": oldest, "to": head.n, "hash": head.hash, "compared": compared});
         return show::json(&document);
     }
-    show::line(format!("lines {oldest} to {} are whole; {compared}; hash of the last: {}", head.n, head.hash))
+    show::line(format!(
+        "lines {oldest} to {} are complete; {compared}; hash of the last: {}",
+        head.n, head.hash
+    ))
 }
 
 /// The newest line that this host's report names.

@@ -306,7 +306,7 @@ fn conclude(
             Source::Host(host) => format!("--host {host}"),
             Source::Group(group) => format!("--group {group}"),
         };
-        show::say(format!("hostler status {order} {place} shows how it goes"))?;
+        show::say(format!("hostler status {order} {place} shows its progress"))?;
     }
     Ok(exit.into())
 }

@@ -88,9 +88,9 @@ impl Exit {
                 (1, "negative result: not all hosts are done, a check failed, or a task is invalid")
             }
             Self::Usage => (2, "the command line is wrong"),
-            Self::ConfigError => (3, "configuration, a file, or a document is wrong; the message says which"),
+            Self::ConfigError => (3, "invalid configuration, file or document"),
             Self::Store => (4, "the store cannot be reached, has no leader, or denies the request"),
-            Self::NotFound => (5, "there is no such host, group, order, run or task"),
+            Self::NotFound => (5, "no such host, group, order, run or task"),
             Self::NotConfirmed => (
                 6,
                 "nothing was written: not confirmed, something else is there, or it has changed since it was read",
@@ -101,7 +101,7 @@ impl Exit {
             Self::NeedsOperator => (13, "the outcome is unknown; an operator must resolve it"),
             Self::Cancelled => (14, "the run was cancelled"),
             Self::Refused => (15, "the host refused the order: task or parameters are wrong there"),
-            Self::Held => (16, "the host holds the order back until an operator says more"),
+            Self::Held => (16, "the order is held until an operator decides"),
             Self::NotCarriedOut => (17, "the order was superseded, expired or withdrawn"),
             Self::Pending => (18, "the order is still pending"),
             Self::Silent => (19, "the host did not report in time; the order stays in place"),

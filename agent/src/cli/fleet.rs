@@ -375,7 +375,7 @@ pub(super) fn standing(
     let end = end_of_phase(&report.phase);
     let skips = wanted.is_some_and(|placed| placed.document == Ok(Document::Skip));
     let told_of_this = match wanted {
-        // What is not ordered any more is told as it was.
+        // What is no longer ordered is told as it was.
         None => true,
         Some(_) if skips => end == Some(End::Skipped),
         Some(placed) => end != Some(End::Skipped) && report.identity == placed.identity(),

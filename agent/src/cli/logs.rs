@@ -59,7 +59,7 @@ async fn whole(arguments: &Arguments, folder: &Folder) -> Result<(), Failure> {
         show::json(&json!({"run": known, "from": "folder", "output": output}))?;
         return Ok(());
     }
-    show::note(format!("the whole output that is kept, from {}", folder.path().display()));
+    show::note(format!("the complete stored output, from {}", folder.path().display()));
     let mut follower = Follower::new(folder.path());
     let plan = folder.plan()?;
     // Whether it is over is asked before what is new is printed: then nothing comes after it.

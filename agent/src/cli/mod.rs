@@ -1,5 +1,6 @@
 //! The commands: one file each.
 
+mod admit;
 mod adopt;
 mod agent;
 mod audit;
@@ -17,7 +18,6 @@ mod facts;
 mod fleet;
 mod follow;
 mod freeze;
-mod guard;
 mod history;
 mod live;
 mod logs;
@@ -113,7 +113,7 @@ enum Command {
     Task(task::Arguments),
     /// Commands for the shipped tasks.
     #[command(hide = true)]
-    Guard(guard::Arguments),
+    Admit(admit::Arguments),
     /// Print the JSON Schema of a document or of --json output.
     Schema(schema::Arguments),
 }
@@ -158,7 +158,7 @@ pub fn main() -> ExitCode {
         Command::Runs(arguments) => runs::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Task(arguments) => task::run(&arguments),
-        Command::Guard(arguments) => guard::run(&arguments),
+        Command::Admit(arguments) => admit::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
     })
 }
@@ -181,11 +181,7 @@ type Failure = Box<dyn std::error::Error>;
 
 /// A runtime of one thread; blocking work goes to others.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(4)
-        .on_thread_park(allocator::parked)
-        .build()
+    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()
 }
 
 /// Runs one command's work to its end; whatever still waits in a thread does not keep it.

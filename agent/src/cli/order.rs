@@ -176,7 +176,7 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
                 "a host that has carried it out does so again only with another revision, or hostler retry",
             )?;
         }
-        show::say(format!("hostler status {} shows how it goes", key.order))?;
+        show::say(format!("hostler status {} shows its progress", key.order))?;
     }
     Ok(Exit::Success.into())
 }
@@ -318,7 +318,7 @@ async fn delete(one: &One) -> Result<ExitCode, Failure> {
     if one.json {
         show::json(&json!({"order": key, "did": "deleted"}))?;
     } else {
-        show::say(format!("{key}: deleted; what was done stays done, and a run under way goes on"))?;
+        show::say(format!("{key}: deleted; completed work is not undone, and a run in progress continues"))?;
     }
     Ok(Exit::Success.into())
 }

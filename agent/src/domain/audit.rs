@@ -97,11 +97,13 @@ impl Entry {
                 why: Some(trigger.clone().into()),
                 identity: Some(identity.to_string()),
                 index: Some(*index),
-                ..what("occasion", key)
+                ..what("activation", key)
             },
-            Fact::BaselineTaken { key, identity, index, .. } => {
-                Self { identity: Some(identity.to_string()), index: Some(*index), ..what("taken", key) }
-            }
+            Fact::BaselineTaken { key, identity, index, .. } => Self {
+                identity: Some(identity.to_string()),
+                index: Some(*index),
+                ..what("baseline_taken", key)
+            },
             Fact::Held { key, held } => Self {
                 why: Some(held.why.as_str().to_owned()),
                 identity: Some(held.identity.to_string()),
@@ -118,11 +120,11 @@ impl Entry {
             },
             Fact::FiringsSkipped { key, until, missed, overlaps, .. } if missed + overlaps > 0 => Self {
                 why: Some(format!("until {until}: {missed} missed, {overlaps} skipped for overlap")),
-                ..what("passed", key)
+                ..what("firings_skipped", key)
             },
             Fact::Prepared { key, run } => Self { run: Some(run.to_string()), ..what("prepared", key) },
             Fact::PreparationRevoked { key, run, .. } => {
-                Self { run: Some(run.to_string()), ..what("voided", key) }
+                Self { run: Some(run.to_string()), ..what("preparation_revoked", key) }
             }
             Fact::Closed { key, run, closing } => {
                 let summary = closing.run.as_deref();
@@ -147,7 +149,7 @@ impl Entry {
                 end: Some(short(&acted.answer)),
                 ..Self::default()
             },
-            Fact::HostJoined { .. } => Self { what: "joined".to_owned(), ..Self::default() },
+            Fact::HostJoined { .. } => Self { what: "host_joined".to_owned(), ..Self::default() },
             _ => return None,
         })
     }
@@ -158,7 +160,7 @@ const GAP: &str = "gap";
 
 fn gap_of(reported: &Head) -> String {
     let Head { n, hash } = reported;
-    if hash.is_empty() { format!("reported line {n}") } else { format!("reported line {n} with hash {hash}") }
+    format!("reported line {n} with hash {hash}")
 }
 
 fn short(text: &str) -> String {
@@ -180,29 +182,11 @@ pub struct Line {
 
 /// The number of a line and its hash. That of the newest line is in the agent's report, and so outside of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(from = "AnyHead")]
 pub struct Head {
     /// The number; 0 before the first line.
     pub n: u64,
-    /// SHA-256 in hexadecimal. Empty where only the number is known, as from a report of an earlier program.
+    /// SHA-256 in hexadecimal.
     pub hash: String,
-}
-
-/// A report of an earlier program has the number alone.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum AnyHead {
-    Number(u64),
-    Head { n: u64, hash: String },
-}
-
-impl From<AnyHead> for Head {
-    fn from(any: AnyHead) -> Self {
-        match any {
-            AnyHead::Number(n) => Self { n, hash: String::new() },
-            AnyHead::Head { n, hash } => Self { n, hash },
-        }
-    }
 }
 
 #[cfg(test)]
@@ -212,12 +196,11 @@ mod tests {
     use crate::domain::plan::Trigger;
 
     #[test]
-    fn a_head_reads_as_a_number_too_and_its_gap_is_its_own() {
+    fn a_head_reads_as_it_was_written_and_its_gap_is_its_own() {
         let read = |json: &str| serde_json::from_str::<Head>(json);
         let head = Head { n: 7, hash: "ab".to_owned() };
         assert_eq!(read(&serde_json::to_string(&head).unwrap()).unwrap(), head);
-        assert_eq!(read("7").unwrap(), Head { n: 7, hash: String::new() });
-        assert!(read("-1").is_err() && read("\"7\"").is_err() && read("{\"n\": 7}").is_err());
+        assert!(read("7").is_err() && read("{\"n\": 7}").is_err());
         let gap = Entry::gap(&head, "the disk was restored");
         assert!(gap.is_gap_of(&head));
         for other in [Head { n: 70, ..head.clone() }, Head { hash: "a".to_owned(), ..head }, Head::default()]
@@ -239,7 +222,7 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
         };
         let entry = Entry::of(&fact, |_| Some(&order)).unwrap();
-        assert_eq!((entry.what.as_str(), entry.by.as_deref()), ("occasion", Some("alice")));
+        assert_eq!((entry.what.as_str(), entry.by.as_deref()), ("activation", Some("alice")));
         assert_eq!(entry.reason.as_deref().map(str::len), Some(MAX_LEN));
         let line = Line { n: 1, prev: String::new(), at: Timestamp::UNIX_EPOCH, entries: vec![entry] };
         let json = serde_json::to_string(&line).unwrap();

@@ -205,7 +205,7 @@ impl Times {
             ("catch_up", file.catch_up.is_some() && schedule.is_none(), "`schedule`"),
         ] {
             if senseless {
-                return Err((field, format!("`{field}` says something only beside {why}: leave it out")));
+                return Err((field, format!("`{field}` has an effect only with {why}: leave it out")));
             }
         }
         if file.reconcile.is_some() && schedule.is_some() {
@@ -339,8 +339,8 @@ pub(super) mod tests {
             ("task: hello\nschedule: 5", "schedule"),
             ("task: hello\nschedule: '* * * * *'\ntimezone: Berlin", "Europe/Berlin"),
             ("task: hello\nwindow: Sat", "Sat,Sun 01:00-05:00"),
-            ("task: hello\ntimezone: UTC", "only beside `window` or `schedule`"),
-            ("task: hello\nwindow: 01:00-02:00\ncatch_up: 1h", "only beside `schedule`"),
+            ("task: hello\ntimezone: UTC", "only with `window` or `schedule`"),
+            ("task: hello\nwindow: 01:00-02:00\ncatch_up: 1h", "only with `schedule`"),
             ("task: hello\nschedule: '@daily'\nreconcile: 15m", "not both"),
             ("task: hello\nreconcile: 0s", "at least 1s"),
             ("task: hello\nreconcile: 15m\ndry_run: true", "never change"),

@@ -97,7 +97,7 @@ impl TryFrom<String> for Template {
             return Err(TemplateError::Syntax(format!("longer than {MAX_TEXT} bytes")));
         }
         if text.contains('\0') {
-            return Err(TemplateError::Syntax("a NUL byte cannot stand in an argument".to_owned()));
+            return Err(TemplateError::Syntax("an argument cannot contain a NUL byte".to_owned()));
         }
         match environment().template_from_str(&text) {
             Ok(_) => Ok(Self(text)),
@@ -179,7 +179,7 @@ fn run(template: &Template, context: &Context<'_>, env: Environment<'_>) -> Resu
         .map_err(|error| failed(said(&error)))?;
     let text = String::from_utf8(out.0).map_err(|_| failed("not UTF-8".to_owned()))?;
     if text.contains('\0') {
-        return Err(failed("a NUL byte cannot stand in an argument".to_owned()));
+        return Err(failed("an argument cannot contain a NUL byte".to_owned()));
     }
     Ok(text)
 }

@@ -91,8 +91,10 @@ fn offer_for(span: Duration, runtime: &Path, name: &str, bytes: &[u8]) -> io::Re
         });
         match served.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("an executor did not get what it needs for Vault: {error}"),
-            Err(_) => tracing::warn!("no executor came for what it needs for Vault"),
+            Ok(Err(error)) => {
+                tracing::warn!("cannot hand the Vault access of a run to its executor: {error}")
+            }
+            Err(_) => tracing::warn!("no executor fetched the Vault access of its run"),
         }
         let _ = fs::remove_file(&socket);
     });

@@ -55,16 +55,23 @@ pub struct LaunchError {
     pub why: String,
 }
 
+/// Which epoch of a run, and by which program.
+#[derive(Clone, Copy)]
+pub struct Epoch<'a> {
+    /// Hostler itself, in the version that carries out this epoch.
+    pub program: &'a Path,
+    /// The run's own folder.
+    pub folder: &'a Path,
+    /// Its number, from 1.
+    pub number: u32,
+    /// What the run is to do.
+    pub plan: &'a Plan,
+}
+
 impl Launcher {
     /// Starts the executor for one epoch of a run and returns as soon as it was started.
-    pub async fn launch(
-        &self,
-        program: &Path,
-        folder: &Path,
-        epoch: u32,
-        plan: &Plan,
-        handed: Option<&[u8]>,
-    ) -> Result<(), LaunchError> {
+    pub async fn launch(&self, of: Epoch<'_>, handed: Option<&[u8]>) -> Result<(), LaunchError> {
+        let Epoch { program, folder, number: epoch, plan } = of;
         let failed = |why: String| LaunchError { run: plan.run, why };
         let arguments = [EXECUTOR.into(), folder.to_owned(), PathBuf::from(epoch.to_string())];
         let word = |word: HandoffArg| ["--handed".to_owned(), word.0];
@@ -111,14 +118,8 @@ impl Launcher {
     ///
     /// # Errors
     /// Where it could not be started.
-    pub async fn watch(
-        &self,
-        program: &Path,
-        folder: &Path,
-        epoch: u32,
-        step: usize,
-        plan: &Plan,
-    ) -> Result<Option<ProcessId>, String> {
+    pub async fn watch(&self, of: Epoch<'_>, step: usize) -> Result<Option<ProcessId>, String> {
+        let Epoch { program, folder, number: epoch, plan } = of;
         let words = [epoch.to_string(), step.to_string()];
         match self {
             Self::Detached => {
@@ -291,7 +292,7 @@ async fn systemd_version() -> u32 {
         parse_version(&ask(command).await?).ok_or_else(|| "it names no version".to_owned())
     });
     version.await.copied().unwrap_or_else(|why| {
-        tracing::warn!("the version of systemd is not known: {why}");
+        tracing::warn!("cannot determine the version of systemd: {why}");
         u32::MAX
     })
 }

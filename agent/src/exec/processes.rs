@@ -422,15 +422,15 @@ mod tests {
     impl Fake {
         fn new() -> Self {
             let fake = Self(tempfile::tempdir().unwrap());
-            fake.put(1, 0, 1, 1, "");
-            fake.put(std::process::id(), 1, 1, 100, "");
+            fake.put([1, 0, 1, 1], "");
+            fake.put([std::process::id(), 1, 1, 100], "");
             fake
         }
 
-        fn put(&self, pid: u32, parent: u32, session: u32, start: u64, environ: &str) {
+        fn put(&self, [pid, parent, session, start]: [u32; 4], environ: &str) {
             let dir = self.0.path().join(pid.to_string());
             fs::create_dir(&dir).unwrap();
-            fs::write(dir.join("stat"), stat(pid, "x", parent, session, start)).unwrap();
+            fs::write(dir.join("stat"), stat(pid, "x", parent, session, start.into())).unwrap();
             fs::write(dir.join("environ"), environ).unwrap();
             fs::write(dir.join("cgroup"), "0::/user.slice\n").unwrap();
         }
@@ -457,7 +457,7 @@ mod tests {
     fn what_cannot_be_read_is_never_taken_for_ended() {
         for systemd in [false, true] {
             let fake = Fake::new();
-            fake.put(7_000_001, 1, 5, 200, "X=1");
+            fake.put([7_000_001, 1, 5, 200], "X=1");
             let mark = fake.mark(systemd);
             assert_eq!(fake.pids(&mark), [0_u32; 0]);
             // Between the listing and the reading it may end.
@@ -467,7 +467,7 @@ mod tests {
             let error = mark.processes().unwrap_err().to_string();
             assert!(error.contains("7000001"), "{error}");
             let fake = Fake::new();
-            fake.put(7_000_001, 1, 5, 200, "X=1");
+            fake.put([7_000_001, 1, 5, 200], "X=1");
             fake.spoil(7_000_001, "stat");
             fake.mark(systemd).processes().unwrap_err();
             let fake = Fake::new();
@@ -486,16 +486,16 @@ mod tests {
     #[test]
     fn a_process_belongs_by_variable_session_or_descent() {
         let fake = Fake::new();
-        fake.put(7_000_001, 1, 5, 200, &format!("A=1\0HOSTLER_RUN={RUN}\0"));
-        fake.put(7_000_002, 7_000_001, 6, 210, "");
-        fake.put(7_000_003, 1, 7_000_009, 220, "");
-        fake.put(7_000_004, 1, 8, 230, &format!("A=HOSTLER_RUN={RUN}\0HOSTLER_RUN={RUN}X\0"));
+        fake.put([7_000_001, 1, 5, 200], &format!("A=1\0HOSTLER_RUN={RUN}\0"));
+        fake.put([7_000_002, 7_000_001, 6, 210], "");
+        fake.put([7_000_003, 1, 7_000_009, 220], "");
+        fake.put([7_000_004, 1, 8, 230], &format!("A=HOSTLER_RUN={RUN}\0HOSTLER_RUN={RUN}X\0"));
         let mut mark = fake.mark(false);
         assert_eq!(fake.pids(&mark), [7_000_001, 7_000_002]);
         mark.sessions.insert(ProcessId { pid: 7_000_009, start: 190 });
         assert_eq!(fake.pids(&mark), [7_000_001, 7_000_002, 7_000_003]);
         // The leader's pid is another process now, so its session is another, too.
-        fake.put(7_000_009, 1, 7_000_009, 999, "");
+        fake.put([7_000_009, 1, 7_000_009, 999], "");
         assert_eq!(fake.pids(&mark), [7_000_001, 7_000_002]);
     }
 
@@ -505,11 +505,11 @@ mod tests {
             // To root nothing is closed here: the rule itself is asked.
             let fake = Fake::new();
             let me = std::process::id();
-            fake.put(7_000_001, 1, 5, 150, "");
-            fake.put(7_000_002, 7_000_001, 5, 300, "");
-            fake.put(7_000_003, 1, 5, 300, "");
-            fake.put(7_000_004, me, 5, 300, "");
-            fake.put(7_000_005, 7_000_004, 5, 310, "");
+            fake.put([7_000_001, 1, 5, 150], "");
+            fake.put([7_000_002, 7_000_001, 5, 300], "");
+            fake.put([7_000_003, 1, 5, 300], "");
+            fake.put([7_000_004, me, 5, 300], "");
+            fake.put([7_000_005, 7_000_004, 5, 310], "");
             let all = all(fake.0.path()).unwrap();
             let mut mark = fake.mark(false);
             let may = |mark: &ProcessSelector, pid: u32| mark.may_be_ours(&all, &all[&pid]);
@@ -520,7 +520,7 @@ mod tests {
             assert!(may(&mark, 7_000_003) && may(&mark, 7_000_004) && may(&mark, 7_000_005));
         } else {
             let fake = Fake::new();
-            fake.put(7_000_001, 1, 5, 300, "");
+            fake.put([7_000_001, 1, 5, 300], "");
             let environ = fake.0.path().join("7000001/environ");
             fs::set_permissions(environ, fs::Permissions::from_mode(0o0)).unwrap();
             let mut mark = fake.mark(false);
@@ -534,9 +534,9 @@ mod tests {
     #[test]
     fn the_executor_goes_by_descent() {
         let fake = Fake::new();
-        fake.put(7_000_001, std::process::id(), 5, 200, "");
-        fake.put(7_000_002, 7_000_001, 6, 210, "");
-        fake.put(7_000_003, 1, 7, 220, "");
+        fake.put([7_000_001, std::process::id(), 5, 200], "");
+        fake.put([7_000_002, 7_000_001, 6, 210], "");
+        fake.put([7_000_003, 1, 7, 220], "");
         fake.spoil(7_000_003, "environ");
         let mark = ProcessSelector { executor: true, ..fake.mark(false) };
         assert_eq!(fake.pids(&mark), [7_000_001, 7_000_002]);

@@ -108,14 +108,18 @@ fn prepare(runtime: &Path) -> io::Result<()> {
         if mounts(runtime).iter().any(is_without_programs) {
             let again = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
             let remounted = mount(None::<&str>, &place, None::<&str>, again, None::<&str>);
-            let _ =
-                remounted.inspect_err(|error| tracing::warn!("{} stays noexec: {error}", place.display()));
+            let _ = remounted.inspect_err(|error| {
+                tracing::warn!("cannot remount {} without noexec: {error}", place.display())
+            });
         }
         return Ok(());
     }
     let with = |kind: &str, options: &str| mount(Some("hostler"), &place, Some(kind), flags, Some(options));
     if with("ramfs", "mode=0711").or_else(|_| with("tmpfs", "mode=0711,noswap,size=64m")).is_err() {
-        tracing::warn!("nothing may be mounted here: secrets lie in {} like other files", place.display());
+        tracing::warn!(
+            "mounting is not permitted: secrets are stored as ordinary files in {}",
+            place.display()
+        );
     }
     disk::set_mode(&place, 0o711).map_err(|error| error.source)
 }
@@ -172,7 +176,7 @@ fn sweep_one(path: &Path) {
     let _ = disk::set_mode(path, 0o700);
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::error!("secrets are left in {}: {error}", path.display());
+            tracing::error!("cannot remove secrets from {}: {error}", path.display());
         }
         _ => {}
     }

@@ -197,7 +197,6 @@ pub async fn run(
             read = pipe.read(&mut buffer), if open => {
                 open = keep(read, &buffer, output);
                 rests_at = Some(Instant::now() + allocator::IDLE_BEFORE_TRIM);
-                allocator::mark_active();
             }
             more = feed(&mut input, &mut written), if input.is_some() => if !more {
                 input = None;
@@ -250,7 +249,6 @@ pub async fn run(
             }
         }
     };
-    allocator::mark_active();
     let spent = clock::since_boot().saturating_sub(began);
     let drained = Instant::now() + DRAIN;
     while open {
@@ -271,15 +269,17 @@ pub async fn run(
     let (mut left, mut killed_processes, mut survives) = (Vec::new(), Vec::new(), None);
     let remaining = if has_children() { mark.find().await } else { Ok(Vec::new()) };
     match remaining {
-        Err(error) => survives = Some(format!("whether anything of it lives cannot be told: {error}")),
+        Err(error) => survives = Some(format!("cannot tell whether any of its processes is alive: {error}")),
         Ok(remaining) if may_stay => left = remaining.iter().map(|process| process.id).collect(),
         Ok(remaining) if remaining.is_empty() => {}
         Ok(remaining) => {
             let names = remaining.iter().map(|process| format!("{} ({})", process.name, process.id.pid));
             killed_processes = text::few(&names.collect::<Vec<_>>(), LEFT_BEHIND, LEFT_BEHIND_EACH);
             survives = match mark.end_all(LEFT_BEHIND_GRACE).await {
-                Ok(alive) => alive.first().map(|process| format!("process {} still lives", process.id.pid)),
-                Err(error) => Some(format!("whether anything of it lives cannot be told: {error}")),
+                Ok(alive) => {
+                    alive.first().map(|process| format!("process {} is still alive", process.id.pid))
+                }
+                Err(error) => Some(format!("cannot tell whether any of its processes is alive: {error}")),
             };
         }
     }

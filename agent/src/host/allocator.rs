@@ -1,14 +1,8 @@
-//! Keeps the process small at rest: one heap for all threads, and what a burst of work needed is given back.
-//!
-//! ```text
-//!  at work ── REST without work: give_back ──> at rest ── woken, and parked again: the program's pages ──> at rest
-//!     ^───────────────────────────────── at_work ─┘
-//! ```
+//! Keeps the process small at rest: one heap for all threads, and what a burst of work needed goes back to the system.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Without anything to do for so long, a process is at rest: what it needs again at once it had better keep.
+/// A process that was idle for this long trims its memory: what it needs again at once it had better keep.
 pub const IDLE_BEFORE_TRIM: Duration = Duration::from_secs(2);
 
 /// To be called before any second thread: all threads then share one heap.
@@ -28,30 +22,14 @@ pub fn single_arena() {
 #[cfg(not(target_env = "gnu"))]
 pub fn single_arena() {}
 
-/// Nothing but waiting is left to do.
-static RESTING: AtomicBool = AtomicBool::new(false);
-
-/// There is work: what it needs is kept until it is given back.
-pub fn mark_active() {
-    RESTING.store(false, Ordering::Relaxed);
-}
-
-/// Returns free pages of the heap to the system, and the pages of the program that are mapped; from now on the process
-/// is at rest.
+/// Returns free pages of the heap, and mapped pages of the program, to the system.
 ///
-/// The allocator alone keeps free pages for the next burst, which may never come. Of the program a start and a burst
-/// need nearly all, and rest a third; what is needed again is mapped again from the system's cache, without a read.
+/// The allocator alone keeps free pages for the next burst, which may never come. Of the program, a start and a burst map
+/// nearly all, and rest needs a third: the promise of 12 MiB with a thousand orders counts these pages, too. The kernel
+/// maps again what is needed again, from its cache and without a read.
 pub fn trim() {
-    RESTING.store(true, Ordering::Relaxed);
     release_free_heap();
-    advise(libc::MADV_DONTNEED);
-}
-
-/// A thread is about to wait. At rest it has only seen that there is nothing to do, and its pages go at once.
-pub fn parked() {
-    if RESTING.load(Ordering::Relaxed) {
-        advise(libc::MADV_DONTNEED);
-    }
+    unmap_program();
 }
 
 #[cfg(target_env = "gnu")]
@@ -65,7 +43,7 @@ fn release_free_heap() {
 
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the C library's own function, declared unsafe as all of them")]
-fn advise(advice: libc::c_int) {
+fn unmap_program() {
     unsafe extern "C" {
         // The linker's own symbols: the first byte of the program, and the one after its code.
         static __executable_start: u8;
@@ -78,7 +56,7 @@ fn advise(advice: libc::c_int) {
         let page = 4096;
         let from = (&raw const __executable_start).addr().next_multiple_of(page);
         let length = ((&raw const etext).addr() / page * page).saturating_sub(from);
-        libc::madvise(std::ptr::with_exposed_provenance_mut(from), length, advice);
+        libc::madvise(std::ptr::with_exposed_provenance_mut(from), length, libc::MADV_DONTNEED);
     }
 }
 
@@ -87,4 +65,4 @@ fn advise(advice: libc::c_int) {
 fn release_free_heap() {}
 
 #[cfg(not(target_env = "gnu"))]
-fn advise(_: libc::c_int) {}
+fn unmap_program() {}

@@ -25,7 +25,7 @@ points! {
     /// Agent: an order was seen, nothing is on the disk.
     OrderSeen = "order-seen",
     /// Agent: the activation is in the ledger.
-    OccasionRecorded = "occasion-recorded",
+    ActivationRecorded = "activation-recorded",
     /// Agent: the last look was good, nothing is prepared.
     Looked = "looked",
     /// Agent: the run's folder is on the disk, the ledger does not say so.
@@ -44,8 +44,8 @@ points! {
     Closed = "closed",
     /// Agent: a report was written to the store.
     Reported = "reported",
-    /// Agent: what an operator wants of a run is in the ledger, its executor is not told.
-    OccasionAsked = "occasion-asked",
+    /// Agent: an operator's request to a run is in the ledger, and not sent to the executor.
+    RequestRecorded = "request-recorded",
     /// Executor: started, without a claim.
     ExecutorStarted = "executor-started",
     /// Executor: has read its secrets, without a claim.

@@ -99,11 +99,13 @@ fn keep_aside(path: &Path, torn: &[u8]) {
     let (path, bytes) = (path.display(), torn.len());
     match disk::replace(&aside, torn, 0o600) {
         Ok(()) => tracing::warn!(
-            "{path} ended in an unfinished line, as a crash leaves it; its {bytes} bytes are now in {}",
+            "{path} ended in an incomplete line after a crash; its {bytes} bytes were moved to {}",
             aside.display()
         ),
         Err(error) => {
-            tracing::error!("{path} ended in an unfinished line of {bytes} bytes, which is cut off: {error}")
+            tracing::error!(
+                "{path} ended in an incomplete line of {bytes} bytes, which was truncated: {error}"
+            )
         }
     }
 }

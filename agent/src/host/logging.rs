@@ -47,7 +47,9 @@ pub fn start(level: &str, journal: Option<Journald>, wish: Option<&str>) -> Leve
     };
     let _ = tracing_subscriber::registry().with(Filtered::new(layer, filter)).try_init();
     if let Some(error) = wrong {
-        tracing::warn!("HOSTLER_LOG is not read: {error}; write it as in HOSTLER_LOG=hostler=debug,warn");
+        tracing::warn!(
+            "invalid HOSTLER_LOG, ignored: {error}; write it as in HOSTLER_LOG=hostler=debug,warn"
+        );
     }
     Level { filter: handle, wished: wish.is_some() }
 }

@@ -2,6 +2,7 @@
 
 pub mod allocator;
 pub mod built_in;
+#[expect(clippy::disallowed_methods, reason = "the one clock")]
 pub mod clock;
 pub mod crash;
 pub mod disk;

@@ -43,7 +43,7 @@ pub fn keep_out_of_dumps() {
     if geteuid().is_root()
         && let Err(error) = set_dumpable(false)
     {
-        tracing::warn!("this process may be part of a core dump: {error}");
+        tracing::warn!("cannot exclude this process from core dumps: {error}");
     }
 }
 

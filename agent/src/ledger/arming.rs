@@ -133,10 +133,7 @@ fn parse(lines: &[String]) -> Vec<FiringRecord> {
     let read = |line: &String| match serde_json::from_str(line) {
         Ok(record) => Some(record),
         Err(error) => {
-            tracing::warn!(
-                "a line in the log of a guard cannot be read: {}",
-                single_line(&error.to_string())
-            );
+            tracing::warn!("cannot read a line in the log of a guard: {}", single_line(&error.to_string()));
             None
         }
     };

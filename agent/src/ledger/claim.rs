@@ -31,7 +31,7 @@ pub struct Holder {
     pub invocation: Option<String>,
     /// The agent took the epoch so that no executor can: nothing was or will be done in it.
     #[serde(default)]
-    pub void: bool,
+    pub fenced: bool,
 }
 
 /// A claim that this process holds; the lock ends with it.
@@ -77,9 +77,9 @@ impl Claim {
     }
 
     /// Whether the agent took the epoch, so that no executor can. A claim that cannot be read is an executor's.
-    pub fn is_void(dir: &Path, epoch: u32) -> bool {
+    pub fn is_fenced(dir: &Path, epoch: u32) -> bool {
         let json = disk::read(&path(dir, epoch), MAX_CLAIM).ok().flatten().unwrap_or_default();
-        serde_json::from_slice(&json).is_ok_and(|holder: Holder| holder.void)
+        serde_json::from_slice(&json).is_ok_and(|holder: Holder| holder.fenced)
     }
 
     /// Whether somebody has the epoch, and lives.
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     fn holder(pid: u32) -> Holder {
-        Holder { boot: "b".into(), pid, start: 1, invocation: None, void: false }
+        Holder { boot: "b".into(), pid, start: 1, invocation: None, fenced: false }
     }
 
     #[test]

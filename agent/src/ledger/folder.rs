@@ -126,7 +126,7 @@ const NOT_KNOWN: &str = "somebody whose request cannot be read";
 fn unread(name: &str, read: Result<RunRequest, String>) -> String {
     let why = read.map_or_else(|why| why, |_| "it asks for something else".to_owned());
     let why = single_line(&why);
-    tracing::error!("the request {name} of a run cannot be read, and counts as asked: {why}");
+    tracing::error!("cannot read the request {name} of a run, treating it as made: {why}");
     format!("the file {name} in the run's folder: {why}")
 }
 
@@ -233,22 +233,22 @@ impl Folder {
         Ok((newest, claim))
     }
 
-    /// Writes what an operator wants of the run, on the disk when this returns; once for each wish.
-    pub fn request(&self, asked: &RunRequest) -> Result<(), FolderError> {
-        let path = self.path.join(match asked {
+    /// Writes an operator's request to the run; it is on the disk when this returns. Each request is written once.
+    pub fn request(&self, request: &RunRequest) -> Result<(), FolderError> {
+        let path = self.path.join(match request {
             RunRequest::Cancel { .. } => CANCEL.to_owned(),
             RunRequest::Undo { before, .. } => undo_name(*before),
         });
         if path.exists() {
             return Ok(());
         }
-        let json = serde_json::to_vec(asked).map_err(io::Error::other).with_path("write", &path)?;
+        let json = serde_json::to_vec(request).map_err(io::Error::other).with_path("write", &path)?;
         disk::replace(&path, &json, 0o600)?;
         Ok(())
     }
 
-    /// Whether an operator wants the run to end. A request that cannot be read is one all the same: its file is there
-    /// because somebody asked.
+    /// The request to cancel the run; `None` if there is none. A file that cannot be read counts as a request: it exists
+    /// because somebody made one.
     pub fn cancel(&self) -> Option<RunRequest> {
         match self.requested(CANCEL)? {
             Ok(asked @ RunRequest::Cancel { .. }) => Some(asked),

@@ -76,7 +76,7 @@ impl HostIdentity {
 
     /// How this machine, or its configured name, differs from what was fixed; one line for the operator.
     pub fn difference(&self, configured: Option<&Name>, machine: &str) -> Option<String> {
-        let cure = "nothing starts until somebody says hostler adopt on this host";
+        let cure = "nothing starts until an operator runs hostler adopt on this host";
         match configured {
             Some(name) if *name != self.host => {
                 Some(format!("this host was {} and is configured as {name}: {cure}", self.host))

@@ -161,7 +161,7 @@ impl Ledger {
         facts.into_iter().for_each(|fact| self.memory.take(fact));
         // What was to be kept is kept; the file stays long until there is room for its short form.
         self.compact_if_grown()
-            .inspect_err(|error| tracing::warn!("the ledger is not shortened: {error}"))
+            .inspect_err(|error| tracing::warn!("cannot compact the ledger: {error}"))
             .ok();
         Ok(())
     }

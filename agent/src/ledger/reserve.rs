@@ -118,7 +118,7 @@ impl Reserve {
     }
 
     /// Gives it up; whether there was something to give.
-    pub fn give_up(&self) -> Result<bool, DiskError> {
+    pub fn release(&self) -> Result<bool, DiskError> {
         let was = self.is_there();
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -145,12 +145,12 @@ mod tests {
     fn it_takes_its_room_and_gives_it_back() {
         let dir = tempfile::tempdir().unwrap();
         let reserve = Reserve::of(dir.path());
-        assert!(!reserve.give_up().unwrap());
+        assert!(!reserve.release().unwrap());
         assert!(reserve.make().unwrap() && reserve.make().unwrap());
         let taken = fs::metadata(reserve.bytes()).unwrap();
         assert!(taken.blocks() * 512 >= BYTES, "{} blocks", taken.blocks());
         assert_eq!(fs::read_dir(dir.path().join("reserve")).unwrap().count() as u64, INODES + 1);
-        assert!(reserve.give_up().unwrap() && !reserve.is_there());
+        assert!(reserve.release().unwrap() && !reserve.is_there());
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Tokens {
         };
         match Claim::look(folder.path(), token.epoch) {
             Ok(ClaimState::Held) | Err(_) => false,
-            Ok(ClaimState::Dead) if !Claim::is_void(folder.path(), token.epoch) => true,
+            Ok(ClaimState::Dead) if !Claim::is_fenced(folder.path(), token.epoch) => true,
             Ok(ClaimState::Dead | ClaimState::None) => {
                 folder.unready(token.epoch).is_some() || has_had_time()
             }
@@ -109,6 +109,7 @@ impl Tokens {
 }
 
 /// Whether a file is older; a clock that was set back must not make it young for ever.
+#[expect(clippy::disallowed_methods, reason = "compared with the time that the kernel gave the file")]
 fn is_older(path: &Path, span: Duration) -> bool {
     let Ok(made) = fs::metadata(path).and_then(|about| about.modified()) else { return false };
     SystemTime::now().duration_since(made).is_ok_and(|age| age > span)
@@ -141,7 +142,7 @@ mod tests {
         age(&token, 0);
         fs::create_dir_all(folder.path()).unwrap();
         assert!(!tokens.is_due(&token), "its executor may be on its way");
-        let holder = Holder { boot: "b".into(), pid: 1, start: 1, invocation: None, void: false };
+        let holder = Holder { boot: "b".into(), pid: 1, start: 1, invocation: None, fenced: false };
         let claim = Claim::take(folder.path(), 1, &holder).unwrap().unwrap();
         assert!(!tokens.is_due(&token), "its executor lives");
         drop(claim);
@@ -153,7 +154,7 @@ mod tests {
         assert!(tokens.is_due(&next), "its executor has left");
         tokens.record(run, 3, "void").unwrap();
         let token = tokens.all().unwrap().into_iter().find(|token| token.epoch == 3).unwrap();
-        let holder = Holder { void: true, ..holder };
+        let holder = Holder { fenced: true, ..holder };
         drop(Claim::take(folder.path(), 3, &holder).unwrap().unwrap());
         assert!(!tokens.is_due(&token), "the epoch was taken from an executor that may still read");
         age(&token, 61);

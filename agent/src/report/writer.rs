@@ -140,7 +140,7 @@ pub async fn write(writing: Writing) {
                 again
             }
             Err(error) => {
-                tracing::debug!("reports are not written: {error}");
+                tracing::debug!("cannot write reports: {error}");
                 // In an outage nothing comes to rest, so here is where what the attempts needed is given back.
                 allocator::trim();
                 Some(Instant::now() + writer.pause())
@@ -262,7 +262,6 @@ impl Writer {
             report.is_written();
             self.changed.remove(key);
             self.wrote = true;
-            allocator::mark_active();
             here(CrashPoint::Reported);
             let renew = renew.map(|span| now + span);
             again = renew.map_or(again, |renew| Some(again.map_or(renew, |again| again.min(renew))));
@@ -304,7 +303,7 @@ impl Writer {
     /// Removes a report; one that may not be removed stays.
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         match self.store.delete(key).await {
-            Err(error) if !error.is_away() => tracing::debug!("an old report stays: {error}"),
+            Err(error) if !error.is_away() => tracing::debug!("cannot delete an old report: {error}"),
             deleted => deleted?,
         }
         Ok(())
@@ -333,7 +332,7 @@ impl Writer {
         let before = self.refused.get(key).map(|refusal| refusal.pause);
         let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(MAX_REFUSAL_BACKOFF));
         if before.is_none() {
-            tracing::warn!("a report is refused: {why}");
+            tracing::warn!("the store refused a report: {why}");
         }
         let again = Instant::now() + pause.mul_f64(0.75) + clock::jitter(pause.mul_f64(0.25));
         self.refused.insert(Arc::clone(key), Refusal { again, pause, why });

@@ -74,7 +74,7 @@ pub async fn serve(
         match TcpListener::bind(listen).await {
             Ok(listener) => {
                 trouble.send_if_modified(|known| known.take().is_some());
-                tracing::info!("measurements at http://{listen}/metrics");
+                tracing::info!("serving metrics at http://{listen}/metrics");
                 return accept(&listener, &questions).await;
             }
             Err(error) => {
@@ -105,7 +105,7 @@ pub async fn serve_locally(path: PathBuf, questions: mpsc::Sender<Query>) {
         match bind(&path) {
             Ok(listener) => return accept(&listener, &questions).await,
             Err(error) if !std::mem::replace(&mut said, true) => {
-                tracing::info!("`hostler check --ready` gets no answer: {}: {error}", path.display());
+                tracing::info!("`hostler check --ready` will get no answer: {}: {error}", path.display());
             }
             Err(_) => {}
         }
@@ -188,7 +188,7 @@ async fn accept(listener: &impl Listener, questions: &mpsc::Sender<Query>) {
         let stream = match listener.next().await {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::debug!("a connection for measurements could not be taken: {error}");
+                tracing::debug!("cannot accept a connection for metrics: {error}");
                 sleep(NEXT_AFTER).await;
                 continue;
             }

@@ -123,14 +123,14 @@ pub const METRICS: [Metric; 21] = [
     Metric {
         name: "hostler_ready",
         kind: Kind::Gauge,
-        help: "1: this host takes orders, as /ready says; 0: nothing new starts.",
+        help: "1 if this host accepts orders, as /ready; 0 if nothing new starts.",
         labels: &[],
         samples: |now, out| out.one(f64::from(u8::from(now.ready))),
     },
     Metric {
         name: "hostler_conditions",
         kind: Kind::Gauge,
-        help: "What is wrong with this host, by kind; the agent's report says it in words.",
+        help: "Conditions of this host, by kind; the agent's report describes them.",
         labels: &["kind"],
         samples: |now, out| out.words("kind", &now.conditions),
     },
@@ -144,14 +144,14 @@ pub const METRICS: [Metric; 21] = [
     Metric {
         name: "hostler_orders_waiting",
         kind: Kind::Gauge,
-        help: "Orders that wait, by what they wait for.",
+        help: "Waiting orders, by reason.",
         labels: &["reason"],
         samples: |now, out| out.words("reason", &now.waiting),
     },
     Metric {
         name: "hostler_orders_held",
         kind: Kind::Gauge,
-        help: "Orders that are held back until an operator speaks, by why.",
+        help: "Held orders, by reason; they wait for an operator.",
         labels: &["reason"],
         samples: |now, out| out.words("reason", &now.held),
     },

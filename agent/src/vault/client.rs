@@ -64,7 +64,7 @@ pub enum VaultError {
         after: Option<Duration>,
     },
     /// The token is dead.
-    #[error("Vault at {place} does not know the token any more")]
+    #[error("Vault at {place} rejects the token as expired or revoked")]
     TokenDead {
         /// Its address.
         place: String,
@@ -89,7 +89,7 @@ pub enum VaultError {
     },
     /// A wrapping token was used before.
     #[error(
-        "the wrapped secret id in {} was unwrapped by somebody else, or too late: take it for stolen, destroy it in Vault, and place a new one", path.display()
+        "the wrapped secret id in {} was unwrapped by another client, or has expired: treat it as stolen, destroy it in Vault, and place a new one", path.display()
     )]
     Stolen {
         /// The file that held it.

@@ -60,7 +60,7 @@ impl VaultGrant {
     /// Reads what was handed over; no message holds any of it.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, &'static str> {
         let read: In = serde_json::from_slice(bytes)
-            .map_err(|_| "what the agent handed over for Vault is not readable")?;
+            .map_err(|_| "the Vault access that the agent handed over is not readable")?;
         match read.token {
             Value::String(token) => Ok(Self {
                 server: read.server,
@@ -70,7 +70,7 @@ impl VaultGrant {
                 accessor: None,
                 record: read.record,
             }),
-            _ => Err("what the agent handed over for Vault has no token"),
+            _ => Err("the Vault access that the agent handed over has no token"),
         }
     }
 }

@@ -76,16 +76,16 @@ pub async fn keep(
         };
         let name = kept.name();
         if let VaultError::TokenDead { .. } = error {
-            tracing::warn!("the run's token has ended, and its leases with it: {error}");
+            tracing::warn!("the run's token has expired, and its leases with it: {error}");
             return;
         }
         let gone = matches!(error, VaultError::Refused { .. } | VaultError::Missing { .. });
         if gone || Instant::now() >= kept.ends {
-            tracing::warn!("{name} is not renewed any more: {error}");
+            tracing::warn!("giving up the renewal of {name}: {error}");
             all.remove(at);
             continue;
         }
-        tracing::warn!("{name} is not renewed yet: {error}");
+        tracing::warn!("cannot renew {name} yet: {error}");
         let pause = kept.pause.max(error.after().unwrap_or_default()).min(MAX_BACKOFF);
         let now = Instant::now();
         kept.due = now.checked_add(pause).unwrap_or(now);

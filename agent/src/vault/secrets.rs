@@ -58,7 +58,7 @@ pub async fn read_all(
     pinned: &BTreeMap<Name, u64>,
     times: Times,
 ) -> Result<Got, VaultError> {
-    let mut got = Got::default();
+    let mut reading = Reading { client, token, got: Got::default() };
     let mut by_path: BTreeMap<(&str, u64), Vec<(&Name, &SecretAt)>> = BTreeMap::new();
     let newest = |(_, secret): &(&Name, &SecretAt)| secret.version.is_newest();
     for (name, secret) in wanted.iter().filter(newest) {
@@ -68,10 +68,10 @@ pub async fn read_all(
     // Which one is newest at each path.
     let mut versions = BTreeMap::new();
     for ((path, version), fields) in by_path {
-        let (lease, read) = read(client, token, path, version, &fields, &mut got).await?;
+        let (lease, read) = reading.read(path, version, &fields).await?;
         versions.extend(read.map(|version| (path, version)));
         if let Some(lease) = lease {
-            got.leases.push(lasting(client, token, lease, times).await?);
+            reading.got.leases.push(lasting(client, token, lease, times).await?);
         }
     }
     for (name, secret) in wanted.iter().filter(|secret| !newest(secret)) {
@@ -86,34 +86,41 @@ pub async fn read_all(
         if version == 0 {
             continue;
         }
-        match read(client, token, path, version, &[(name, secret)], &mut got).await {
+        match reading.read(path, version, &[(name, secret)]).await {
             // Deleted, destroyed, or fallen out: the task finds no file of that name.
             Ok(_) | Err(VaultError::Missing { .. }) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(got)
+    Ok(reading.got)
 }
 
-/// Reads a path once, in one version (0: the newest); its lease, and which version it was.
-async fn read(
-    client: &Client,
-    token: &Secret,
-    path: &str,
-    version: u64,
-    fields: &[(&Name, &SecretAt)],
-    got: &mut Got,
-) -> Result<(Option<Lease>, Option<u64>), VaultError> {
-    let query = if version == 0 { String::new() } else { format!("version={version}") };
-    let action = format!("read {path}");
-    let mut answer = client
-        .ask(Request { query: &query, token: Some(token), ..Request::new(Method::GET, path, &action) })
-        .await?;
-    let taken = take(&mut answer, fields, got);
-    let lease = lease_of(&answer);
-    wipe(&mut answer);
-    let version = taken.map_err(VaultError::Local)?;
-    Ok((lease, version))
+/// The secrets of one run, path by path.
+struct Reading<'a> {
+    client: &'a Client,
+    token: &'a Secret,
+    got: Got,
+}
+
+impl Reading<'_> {
+    /// Reads a path once, in one version (0: the newest); its lease, and which version it was.
+    async fn read(
+        &mut self,
+        path: &str,
+        version: u64,
+        fields: &[(&Name, &SecretAt)],
+    ) -> Result<(Option<Lease>, Option<u64>), VaultError> {
+        let query = if version == 0 { String::new() } else { format!("version={version}") };
+        let action = format!("read {path}");
+        let token = Some(self.token);
+        let request = Request { query: &query, token, ..Request::new(Method::GET, path, &action) };
+        let mut answer = self.client.ask(request).await?;
+        let taken = take(&mut answer, fields, &mut self.got);
+        let lease = lease_of(&answer);
+        wipe(&mut answer);
+        let version = taken.map_err(VaultError::Local)?;
+        Ok((lease, version))
+    }
 }
 
 /// Takes the fields out of an answer; which version it is, where the engine keeps any.

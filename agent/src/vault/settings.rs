@@ -37,7 +37,7 @@ pub enum BadVaultSettings {
     #[error("`vault.auth` names exactly one of approle, cert and token_file")]
     Auth,
     /// No way to log in.
-    #[error("vault: nothing says how to log in: set `vault.auth`, or VAULT_TOKEN")]
+    #[error("vault: no login method: set `vault.auth`, or VAULT_TOKEN")]
     NoAuth,
     /// An interval.
     #[error("`vault.secret_poll_interval` is {0}: at least 1s")]
@@ -429,7 +429,7 @@ mod tests {
         for (pairs, word) in [
             (&[("VAULT_ADDR", "vault:8200"), ("VAULT_TOKEN", "t")][..], "vault.address"),
             (&[("VAULT_ADDR", "http://u@h:1"), ("VAULT_TOKEN", "t")][..], "vault.address"),
-            (&[("VAULT_ADDR", "http://h:1")][..], "how to log in"),
+            (&[("VAULT_ADDR", "http://h:1")][..], "no login method"),
             (
                 &[("VAULT_ADDR", "http://h:1"), ("VAULT_TOKEN", "t"), ("VAULT_CLIENT_KEY", "/k")][..],
                 "go together",

@@ -1,5 +1,6 @@
 //! The operators' commands as an operator types them: the built binary, a store in a folder, and a real agent.
 
+#![allow(clippy::disallowed_methods, reason = "tests start programs")]
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

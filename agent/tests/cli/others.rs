@@ -191,5 +191,5 @@ fn a_task_is_tried_as_the_host_that_the_agent_is() {
     bench
         .run(&["audit", "--verify"])
         .ends(0)
-        .says("its end is not proved: the name of this host is not known");
+        .says("the end is not verified: the name of this host is not known");
 }

@@ -30,7 +30,7 @@ fn an_order_goes_from_put_to_done_and_is_told_of_on_all_ways() {
     bench.run(&["runs"]).ends(0).says(&run).says("good@1");
     let runs = bench.run(&["runs", "--json"]).ends(0).fits("runs");
     assert_eq!((&runs["from"], &runs["runs"][0]["run"]), (&"folders".into(), &run.as_str().into()));
-    let logs = bench.run(&["logs", &run]).ends(0).says("the whole output");
+    let logs = bench.run(&["logs", &run]).ends(0).says("the complete stored output");
     assert!(logs.out.ends_with("fine\n"), "{}", logs.out);
 
     // A success of an older instruction is no success of the present one.
@@ -374,7 +374,7 @@ fn a_task_can_be_tried_with_secrets_from_a_file() {
     let done = tried("password: s3cret-value").ends(0).says("it is [redacted]").says("12\n");
     assert!(!done.out.contains("s3cret") && !done.err.contains("s3cret"), "{}{}", done.out, done.err);
     tried("password: short").ends(10).says("allow_short_secret");
-    tried("other: s3cret-value").ends(10).says("secret password, which was not given");
+    tried("other: s3cret-value").ends(10).says("secret password, which was not provided");
     tried("password: [1]").ends(3).says("secrets.yml:1:");
     bench.run(&["task", "try", "secret"]).ends(10).says("without --secrets");
     bench.run(&["task", "try", "secret", "--secrets", "/nonexistent"]).ends(5);

@@ -396,7 +396,7 @@ fn p9_names_of_orders_that_are_gone_are_forgotten() {
     eventually(DEFAULT_TIMEOUT * 2, || {
         let log = fs::read_to_string(host.path("log")).unwrap_or_default();
         let goes = log.lines().filter_map(|line| {
-            let line = line.strip_suffix(" names of orders that are long gone are forgotten")?;
+            let line = line.strip_suffix(" names of orders that were deleted long ago from the ledger")?;
             line.rsplit(' ').next()?.parse::<usize>().ok()
         });
         let forgotten: usize = goes.sum();

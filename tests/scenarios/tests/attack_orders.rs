@@ -23,7 +23,7 @@ fn carry_out(host: &Host, name: &str, task: &str, params: Value) -> Value {
 /// A shipped task of the depot, on a stand-in that keeps what it is given as `stored/1`, `stored/2`, and gives `archive`.
 fn shipped(host: &Host, name: &str, policy: &str) {
     host.shipped(name, policy);
-    let guard = host.guard(policy);
+    let admit = host.admit(policy);
     let depot = host.path("depot");
     let text = format!(
         "#!/bin/sh\nset -eu\nact=$1\nwhile [ \"$1\" != -- ]; do shift; done\nshift\ncd {}\n\
@@ -36,7 +36,7 @@ fn shipped(host: &Host, name: &str, policy: &str) {
         let text = fs::read_to_string(entry.path()).expect("a file of the task");
         let text = text.replace("${HOSTLER_DEPOT:-hostler-depot}", &depot.display().to_string());
         // It is several words, in an assignment.
-        let text = text.replace(&format!("guard={guard}"), &format!("guard=\"{guard}\""));
+        let text = text.replace(&format!("admit={admit}"), &format!("admit=\"{admit}\""));
         fs::write(entry.path(), text).expect("a file of the task");
     }
 }

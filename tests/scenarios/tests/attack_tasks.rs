@@ -15,11 +15,11 @@ use std::sync::mpsc::Sender;
 use hostler_testkit::{Host, Postgres, Vault};
 use serde_json::json;
 
-/// Runs `hostler guard` as the scripts of the tasks do.
-fn guard(host: &Host, policy: &str, words: &[&str]) -> Output {
-    let line = host.guard(policy);
+/// Runs `hostler admit` as the scripts of the tasks do.
+fn admit(host: &Host, policy: &str, words: &[&str]) -> Output {
+    let line = host.admit(policy);
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("{line} \"$@\""), "guard"]).args(words);
+    command.args(["-c", &format!("{line} \"$@\""), "admit"]).args(words);
     command.stdin(Stdio::null()).output().expect("the program")
 }
 
@@ -57,13 +57,13 @@ fn p7_a_backup_never_holds_what_is_hostlers_own() {
         "/etc/hostler".into(),
     ] {
         for act in ["readable", "archive"] {
-            let output = guard(&host, &policy, &[act, &list(&[&folder])]);
+            let output = admit(&host, &policy, &[act, &list(&[&folder])]);
             assert_eq!(output.status.code(), Some(2), "{}: {}", folder.display(), said(&output));
             assert!(output.stdout.is_empty(), "{}", folder.display());
         }
     }
     // The whole, in which they are: the rest of it, by the names that were asked for.
-    let output = guard(&host, &policy, &["archive", &list(&[&host.path("data"), &all])]);
+    let output = admit(&host, &policy, &["archive", &list(&[&host.path("data"), &all])]);
     assert!(output.status.code().is_some_and(|code| code < 2), "{}", said(&output));
     assert!(!output.stdout.windows(14).any(|part| part == b"a-secret-value"), "a secret is in the archive");
     let into = host.path("unpacked");
@@ -96,7 +96,7 @@ fn cleaning_stays_in_its_place_whatever_is_renamed_meanwhile() {
     fs::write(host.path("other/b/kept"), "root's").expect("a file");
     fs::write(host.path("state/ledger"), "kept").expect("a file");
     for folder in ["/var/lib/dpkg", "/etc", "/var/log/../lib", "/"] {
-        let output = guard(&host, &policy, &["clean", "remove", "0", "0", &list(&[Path::new(folder)])]);
+        let output = admit(&host, &policy, &["clean", "remove", "0", "0", &list(&[Path::new(folder)])]);
         assert_eq!(output.status.code(), Some(2), "{folder}: {}", said(&output));
     }
     let done = AtomicBool::new(false);
@@ -114,7 +114,7 @@ fn cleaning_stays_in_its_place_whatever_is_renamed_meanwhile() {
         for n in 0..200 {
             let _ = fs::write(host.path("user/c").join(n.to_string()), "x");
             for place in ["user", "user/a/b"] {
-                guard(&host, &policy, &["clean", "remove", "0", "0", &list(&[&host.path(place)])]);
+                admit(&host, &policy, &["clean", "remove", "0", "0", &list(&[&host.path(place)])]);
             }
             if !host.path("other/b/kept").exists() {
                 break;
@@ -126,7 +126,7 @@ fn cleaning_stays_in_its_place_whatever_is_renamed_meanwhile() {
     assert_eq!(fs::read_dir(host.path("user/c")).expect("the folder").count(), 0, "it does clean");
     // Hostler's own folder in a place of root's.
     let policy = format!("places: {{clean: [{}]}}\n", host.path("").display());
-    guard(&host, &policy, &["clean", "remove", "0", "0", &list(&[&host.path("")])]);
+    admit(&host, &policy, &["clean", "remove", "0", "0", &list(&[&host.path("")])]);
     assert!(host.path("state/ledger").exists() && !host.path("other/b/kept").exists());
 }
 
@@ -143,7 +143,7 @@ fn a_restore_makes_its_folder_only_where_nobody_else_can_make_a_name() {
     let restore = |target: &Path, command: &[&str]| {
         let mut words = vec!["restore", target.to_str().expect("a path"), "--"];
         words.extend(command);
-        guard(&host, &policy, &words)
+        admit(&host, &policy, &words)
     };
     for target in [
         place.join("open/db"),

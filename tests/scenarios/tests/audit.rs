@@ -45,8 +45,19 @@ fn the_audit_says_who_wanted_what_and_what_became_of_it() {
     let found = entries(&host);
     let whats: Vec<&str> = found.iter().filter_map(|entry| entry["what"].as_str()).collect();
     let whole = [
-        "started", "joined", "occasion", "prepared", "ended", "occasion", "prepared", "ended", "held",
-        "control", "occasion", "prepared", "ended",
+        "started",
+        "host_joined",
+        "activation",
+        "prepared",
+        "ended",
+        "activation",
+        "prepared",
+        "ended",
+        "held",
+        "control",
+        "activation",
+        "prepared",
+        "ended",
     ];
     assert_eq!(whats, whole);
     let say = |n: usize, field: &str| found[n][field].as_str().unwrap_or_default().to_owned();
@@ -60,7 +71,10 @@ fn the_audit_says_who_wanted_what_and_what_became_of_it() {
     // Each run that had an effect has its lines.
     assert_eq!(host.effects("o").len(), 3);
     let (status, text) = host.hostler(&["audit", "--verify"]);
-    assert!(status == 0 && text.contains("are whole; the store was told of line"), "{status} {text}");
+    assert!(
+        status == 0 && text.contains("are complete; the last line reported to the store is"),
+        "{status} {text}"
+    );
     host.stop();
     host.start();
     eventually(DEFAULT_TIMEOUT, || match entries(&host).last().map(|entry| entry["what"].clone()) {

@@ -79,7 +79,8 @@ fn a_run_that_needs_an_operator_is_taken_back_on_his_word() {
 
 #[test]
 fn an_undo_is_carried_out_though_agent_or_executor_is_killed_meanwhile() {
-    for point in ["occasion-asked", "launched", "claimed", "begun", "intended", "command-ended", "end-seen"] {
+    for point in ["request-recorded", "launched", "claimed", "begun", "intended", "command-ended", "end-seen"]
+    {
         let mut host = needs_operator(&format!("undo-{point}"));
         host.crash_at(point);
         let run = host.runs()[0].file_name().unwrap().to_string_lossy().into_owned();

@@ -69,7 +69,7 @@ fn crash_everywhere(task: &str, both: bool) {
         CrashPoint::GuardFiring,
         CrashPoint::GuardAttempted,
         CrashPoint::GuardFired,
-        CrashPoint::OccasionAsked,
+        CrashPoint::RequestRecorded,
         CrashPoint::TokenMade,
         CrashPoint::TokenRecorded,
         CrashPoint::SecretsRead,

@@ -40,6 +40,23 @@ fn the_rules_are_right_and_each_fires_when_it_should() {
     }
 }
 
+/// Each alert links to its section of the runbook, each section belongs to an alert and has three commands or more.
+#[test]
+fn each_alert_has_its_section_in_the_runbook() {
+    let rules = read(&shipped("hostler-alerts.yml"));
+    let page = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/runbook.md"));
+    let sections: Vec<(&str, &str)> =
+        page.split("\n## ").skip(1).filter_map(|section| section.split_once('\n')).collect();
+    let alerts = alerts();
+    assert_eq!(sections.iter().map(|(name, _)| *name).collect::<Vec<_>>(), alerts);
+    for (name, text) in sections {
+        let link = format!("file:///usr/share/doc/hostler/docs/runbook.md#{}\"", name.to_lowercase());
+        assert_eq!(rules.matches(&link).count(), 1, "{name}");
+        let commands = text.split("```").nth(1).expect("commands").lines().skip(1).count();
+        assert!(commands >= 3, "{name} has {commands} commands");
+    }
+}
+
 fn alerts() -> Vec<String> {
     let rules = read(&shipped("hostler-alerts.yml"));
     let names: Vec<String> =

@@ -183,12 +183,12 @@ impl Host {
 
     fn run_as(&self, which: &str, params: Value) -> (i32, Value, String) {
         let (config, root, states) = (self.path("apt.conf"), self.path("root"), self.path("states"));
-        let guard = self.guard();
+        let admit = self.admit();
         let env: [(&str, &Path); 4] = [
             ("APT_CONFIG", &config),
             ("DPKG_ROOT", &root),
             ("HOSTLER_PACKAGE_STATES", &states),
-            ("HOSTLER_GUARD", Path::new(&guard)),
+            ("HOSTLER_ADMIT", Path::new(&admit)),
         ];
         let output = command(&self.task, which, &params, self.dir.path(), &env);
         eprintln!("{which} {params}: {}", String::from_utf8_lossy(&output.stderr));
@@ -197,12 +197,12 @@ impl Host {
     }
 
     /// What the scripts ask whether a package is admitted: with this test's own word of root.
-    fn guard(&self) -> String {
+    fn admit(&self) -> String {
         let file = self.path("tasks.yml");
         if !file.exists() {
             fs::write(&file, "packages: {deny: [libc6]}\n").unwrap();
         }
-        format!("{} guard --tasks-file {}", hostler_testkit::program().display(), file.display())
+        format!("{} admit --tasks-file {}", hostler_testkit::program().display(), file.display())
     }
 
     fn status(&self) -> String {
@@ -367,7 +367,7 @@ fn probe_of_rpms(rpm: &str, dnf: &str, version: &str) -> (i32, String) {
         .env_clear()
         .env("PATH", &programs)
         .env("HOSTLER_RUN", RUN)
-        .env("HOSTLER_GUARD", "true")
+        .env("HOSTLER_ADMIT", "true")
         .env("HOSTLER_REPORT", dir.path().join("report"))
         .output()
         .unwrap();

@@ -198,7 +198,7 @@ fn a_version_that_comes_while_one_runs_waits_for_its_end() {
 /// Killed at each point between the sight of a version and the run's start.
 #[test]
 fn p2_a_new_version_starts_one_run_whatever_is_killed() {
-    for point in ["occasion-recorded", "looked", "folder-made", "prepared", "launched"] {
+    for point in ["activation-recorded", "looked", "folder-made", "prepared", "launched"] {
         let vault = Vault::start();
         put(&vault, "the-first");
         let mut host = host("s5", &vault);

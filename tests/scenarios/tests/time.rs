@@ -174,7 +174,7 @@ fn p2_a_firing_happens_once_wherever_the_agent_is_killed() {
     host.order("o", "task: count\nschedule: '0 12 * * *'");
     host.wait_for("o", &["waiting schedule"]);
     let points = [
-        "occasion-recorded",
+        "activation-recorded",
         "looked",
         "folder-made",
         "prepared",

@@ -249,7 +249,7 @@ fn p7_a_power_cut_at_any_point_leaves_nothing() {
     let vault = vault();
     // Points that this run passes: nobody asks anything of it, and no step of it has a guard.
     let elsewhere = |point: &CrashPoint| {
-        *point == CrashPoint::OccasionAsked
+        *point == CrashPoint::RequestRecorded
             || ["guard", "watcher"].iter().any(|word| point.name().starts_with(word))
     };
     let points: Vec<_> = CrashPoint::ALL.iter().filter(|point| !elsewhere(point)).collect();

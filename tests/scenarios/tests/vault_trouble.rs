@@ -136,7 +136,7 @@ fn p7_a_lease_or_a_policy_that_is_taken_away_during_a_run_is_told_and_ends_nothi
     up(&host, "o");
     vault.revoke_leases();
     eventually(DEFAULT_TIMEOUT, || match log(&host) {
-        log if log.contains("is not renewed any more") && log.contains("lease not found") => Ok(()),
+        log if log.contains("giving up the renewal of") && log.contains("lease not found") => Ok(()),
         _ => Err(host.log_tail()),
     });
     go(&host);
@@ -148,7 +148,10 @@ fn p7_a_lease_or_a_policy_that_is_taken_away_during_a_run_is_told_and_ends_nothi
     vault.policy("agent", &[("auth/token/create", &["update"])]);
     vault.policy("default", &[("auth/token/revoke-self", &["update"])]);
     eventually(DEFAULT_TIMEOUT, || match log(&host) {
-        log if log.contains("is not renewed yet: Vault") && log.contains("forbids to renew a lease") => {
+        log if log.contains("cannot renew")
+            && log.contains(" yet: Vault")
+            && log.contains("forbids to renew a lease") =>
+        {
             Ok(())
         }
         _ => Err(host.log_tail()),

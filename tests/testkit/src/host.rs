@@ -202,12 +202,12 @@ impl Host {
 
     /// Installs a task as it is shipped, with `policy` in place of `/etc/hostler/tasks.yml`.
     pub fn shipped(&self, name: &str, policy: &str) {
-        let guard = self.guard(policy);
+        let admit = self.admit(policy);
         let mut files = shipped_task(name);
         let yaml = files.remove("task.yml").expect("a task");
         files
             .values_mut()
-            .for_each(|text| *text = text.replace("${HOSTLER_GUARD:-/usr/bin/hostler guard}", &guard));
+            .for_each(|text| *text = text.replace("${HOSTLER_ADMIT:-/usr/bin/hostler admit}", &admit));
         let scripts: Vec<(&str, &str)> =
             files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
         self.task(name, &yaml, &scripts);
@@ -215,12 +215,12 @@ impl Host {
 
     /// What the scripts of shipped tasks call for what they may touch, with `policy` in place of
     /// `/etc/hostler/tasks.yml`.
-    pub fn guard(&self, policy: &str) -> String {
+    pub fn admit(&self, policy: &str) -> String {
         let file = self.path("tasks.yml");
         fs::write(&file, policy).expect("what is admitted");
         let config = self.path("hostler.yml");
         format!(
-            "{} guard --config {} --tasks-file {}",
+            "{} admit --config {} --tasks-file {}",
             self.program.display(),
             config.display(),
             file.display()

@@ -90,13 +90,13 @@ impl Agent {
         let (events, inbox) = mpsc::channel(EVENTS);
         let ledger = Ledger::open(&settings.state_dir.join("ledger"));
         if let Err(error) = &ledger {
-            tracing::error!("safe mode, nothing is started: {error}");
+            tracing::error!("safe mode, the agent starts nothing: {error}");
         }
         let own_format = ledger.as_ref().is_ok_and(Ledger::is_newest);
         let rollback_window = formats::RollbackWindow::of(&settings.state_dir, own_format);
         let audit = Audit::open(&settings.state_dir);
         if let Err(error) = &audit {
-            tracing::error!("nothing is started, since the audit cannot be kept: {error}");
+            tracing::error!("the agent starts nothing, because it cannot write the audit: {error}");
         }
         let recurring =
             ledger.as_ref().map(|ledger| recurring::RecurringOrders::of(ledger.state())).unwrap_or_default();

@@ -138,5 +138,5 @@ fn no_room(path: &Path, free: &Free) -> Option<String> {
         Free::Percent(wanted) => (percent >= u64::from(*wanted), format!("{wanted} %")),
         Free::Bytes(wanted) => (bytes >= wanted.0, wanted.to_string()),
     };
-    (!open).then(|| format!("{} has {percent} % free, the task wants {wanted}", path.display()))
+    (!open).then(|| format!("{} has {percent} % free, the task needs {wanted}", path.display()))
 }

@@ -86,7 +86,7 @@ impl ConsulService {
                 tokio::spawn(async move {
                     if let Err(error) = consul.deregister(&service).await {
                         tracing::warn!(
-                            "the service {} stays in Consul until it is forgotten: {error}",
+                            "cannot deregister the service {}: {error}; Consul removes it after 72 h",
                             service.name
                         );
                     }
@@ -131,7 +131,7 @@ impl ConsulService {
             self.consul.tell(&self.service, Health::Critical, "the agent was stopped").await
         };
         if !matches!(timeout(LEAVE_WITHIN, said).await, Ok(Ok(_))) {
-            tracing::debug!("Consul was not told that the agent stops");
+            tracing::debug!("could not report to Consul that the agent stops");
         }
     }
 }
@@ -220,9 +220,7 @@ impl Keeper {
     /// Tells of a refusal once, and of what passes by itself not at all; how long to leave it.
     fn pause(&mut self, error: &StoreError) -> Duration {
         if self.failures == 0 && matches!(error, StoreError::Denied { .. }) {
-            tracing::info!(
-                "this host is not shown as a service of Consul: {error}; or set `consul.register: false`"
-            );
+            tracing::info!("cannot register the service in Consul: {error}; or set `consul.register: false`");
         }
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(7)).min(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1);

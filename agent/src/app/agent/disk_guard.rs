@@ -34,15 +34,16 @@ impl DiskGuard {
         (self.full.is_some() || self.without.is_some()).then(|| now + LOOK_RETRY_INTERVAL)
     }
 
-    fn give_up(&mut self, key: &OrderKey) -> bool {
-        let given = self.reserve.give_up().unwrap_or_else(|error| {
-            tracing::error!("the reserve cannot be given up: {error}");
+    fn release(&mut self, key: &OrderKey) -> bool {
+        let given = self.reserve.release().unwrap_or_else(|error| {
+            tracing::error!("cannot release the disk reserve: {error}");
             false
         });
         if given {
-            tracing::warn!(order = %key, "the disk is full: the reserve is given up");
-            self.without =
-                Some(format!("the reserve was given up for {key}: it is made again when there is room"));
+            tracing::warn!(order = %key, "the disk is full: releasing the disk reserve");
+            self.without = Some(format!(
+                "the disk reserve was released for {key}; the agent makes it again when there is space"
+            ));
         }
         given
     }
@@ -69,7 +70,7 @@ impl Agent {
         self.durable.disk_guard.without = match self.durable.disk_guard.reserve.make() {
             Ok(true) => None,
             Ok(false) => {
-                Some("there is no room for the reserve: free some, or order disk-cleanup".to_owned())
+                Some("not enough space for the disk reserve: free some, or order disk-cleanup".to_owned())
             }
             Err(error) => Some(format!("the reserve cannot be made: {error}")),
         };
@@ -83,13 +84,13 @@ impl Agent {
             }
             _ => None,
         });
-        begun.is_some_and(|key| self.durable.disk_guard.give_up(key))
+        begun.is_some_and(|key| self.durable.disk_guard.release(key))
     }
 
     /// The same for a start whose folder is about to be made.
     pub(super) fn make_room_to_start(&mut self, key: &OrderKey) {
         if self.durable.disk_guard.full.is_some() && self.is_emergency(key) {
-            self.durable.disk_guard.give_up(key);
+            self.durable.disk_guard.release(key);
         }
     }
 

@@ -47,7 +47,7 @@ impl AgentLifetime {
             .and_then(|()| process::pass_through(runtime_dir))
             .and_then(|()| disk::replace(&file, deaths.saturating_add(1).to_string().as_bytes(), 0o600));
         if let Err(error) = counted {
-            tracing::warn!("early deaths of the agent are not counted: {error}");
+            tracing::warn!("cannot count early deaths of the agent: {error}");
         }
         let old = file.clone();
         let grows_old = tokio::spawn(async move {
@@ -57,7 +57,7 @@ impl AgentLifetime {
         let life = Self { file, deaths, grows_old: grows_old.abort_handle() };
         if !life.pause().is_zero() {
             tracing::warn!(
-                "the agent died {deaths} times in a row within a minute of its start: it asks the store in {} s",
+                "the agent died {deaths} times in a row within a minute of its start: waiting {} s before the first request to the store",
                 life.pause().as_secs()
             );
         }
@@ -83,7 +83,7 @@ fn read(file: &Path) -> u32 {
 
 fn forget(file: &Path) {
     if let Err(error) = disk::remove(file) {
-        tracing::debug!("the count of early deaths stays: {error}");
+        tracing::debug!("cannot reset the count of early deaths: {error}");
     }
 }
 

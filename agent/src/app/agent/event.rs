@@ -159,7 +159,7 @@ impl Agent {
             Event::RunPrepared { key, run, result } => self.made(&key, run, result),
             Event::Changed { key, run, epoch } => {
                 self.run_table.starting.remove(&run);
-                self.void(&key, run, epoch);
+                self.revoke(&key, run, epoch);
             }
             Event::LaunchFinished { run, .. } => {
                 self.run_table.starting.remove(&run);

@@ -27,7 +27,7 @@ use crate::report::desired::DesiredReports;
 /// A report is written at most so long after what it tells has come about, as long as the store takes it.
 const REPORTED_WITHIN: Duration = Duration::from_secs(2);
 /// How often it is asked whether names can go on.
-const AGAIN: Duration = Duration::from_secs(3);
+const RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 /// What is on its way to be forgotten.
 #[derive(Default)]
@@ -45,8 +45,8 @@ impl Leaving {
     /// that the store still has all that was due.
     fn look_again(&mut self, wanted: &watch::Sender<Arc<DesiredReports>>) {
         let now = Instant::now();
-        self.again = Some(now + AGAIN);
-        if self.compared.is_none_or(|compared| now.duration_since(compared) >= AGAIN) {
+        self.again = Some(now + RETRY_INTERVAL);
+        if self.compared.is_none_or(|compared| now.duration_since(compared) >= RETRY_INTERVAL) {
             self.compared = Some(now);
             wanted.send_modify(|_| {});
         }
@@ -106,7 +106,10 @@ impl Agent {
         let facts: Vec<Fact> =
             keys.into_iter().filter(|key| still.contains(key)).map(|key| Fact::Forgotten { key }).collect();
         if !facts.is_empty() {
-            tracing::info!("{} names of orders that are long gone are forgotten", facts.len());
+            tracing::info!(
+                "removed {} names of orders that were deleted long ago from the ledger",
+                facts.len()
+            );
             self.remember(facts);
         }
     }

@@ -83,12 +83,12 @@ impl Agent {
                 let Ok(ledger) = &mut self.durable.ledger else { return false };
                 match ledger.upgrade() {
                     Ok(()) => {
-                        tracing::info!("all is kept in this version's own formats from now on");
+                        tracing::info!("all files are written in this version's formats from now on");
                         self.durable.rollback_window.forget();
                     }
                     // It stays as it was, and readable; a full disk has its own condition.
                     Err(error) => {
-                        tracing::warn!("the ledger stays in the former format: {error}");
+                        tracing::warn!("cannot rewrite the ledger, keeping its previous format: {error}");
                         self.durable.rollback_window.since = Some(now);
                     }
                 }
@@ -96,7 +96,7 @@ impl Agent {
             Some(_) => return false,
             None if self.obstacle().is_none() => {
                 if let Err(error) = self.durable.rollback_window.begin(now) {
-                    tracing::warn!("the ledger stays in the former format: {error}");
+                    tracing::warn!("cannot rewrite the ledger, keeping its previous format: {error}");
                     return false;
                 }
             }

@@ -17,7 +17,7 @@ use crate::ledger::Tokens;
 use crate::vault::{SessionState, Vault, jittered};
 
 /// While there are records, they are looked at so often: an executor that dies before its claim tells nobody.
-const AGAIN: Duration = Duration::from_secs(30);
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// What has just ended gets so long to give its token up itself.
 const OWN_END: Duration = Duration::from_secs(2);
 
@@ -43,7 +43,7 @@ async fn give_back(vault: Arc<Vault>, tokens: Tokens, ended: Arc<Notify>) {
             changed = standing.changed() => if changed.is_err() {
                 return;
             },
-            () = sleep(jittered(AGAIN)), if left && ready => {}
+            () = sleep(jittered(RETRY_INTERVAL)), if left && ready => {}
         }
     }
 }
@@ -53,7 +53,7 @@ async fn once(vault: &Vault, tokens: &Tokens) -> bool {
     let all = match tokens.all() {
         Ok(all) => all,
         Err(error) => {
-            tracing::warn!("tokens of runs are not given back: {error}");
+            tracing::warn!("cannot list the tokens of runs, so none is revoked: {error}");
             return true;
         }
     };
@@ -69,11 +69,11 @@ async fn once(vault: &Vault, tokens: &Tokens) -> bool {
                 if let Err(error) = disk::remove(&token.path) {
                     tracing::warn!("{error}");
                 }
-                tracing::info!(run = %token.run, "the token of epoch {} is given back", token.epoch);
+                tracing::info!(run = %token.run, "revoked the token of epoch {}", token.epoch);
             }
             Err(error) => {
                 left = true;
-                tracing::warn!(run = %token.run, "the token of epoch {} is not given back yet: {error}", token.epoch);
+                tracing::warn!(run = %token.run, "cannot revoke the token of epoch {} yet: {error}", token.epoch);
                 if error.may_pass() {
                     break;
                 }

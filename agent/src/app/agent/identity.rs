@@ -122,7 +122,7 @@ impl Agent {
 
 fn rival_line(rival: &NameConflict) -> String {
     format!(
-        "host name also used by {} until it is silent: give each host a `host:` of its own; nothing starts",
+        "host name also used by {}: set a unique `host:` on each host; nothing starts until the other host stops reporting",
         rival.who
     )
 }

@@ -29,7 +29,9 @@ impl Agent {
         let Some(plan) = self.run_table.runs.plan(run) else { return };
         let task = match plan.task_name() {
             Ok(task) => task,
-            Err(error) => return tracing::error!(order = %key, run = %run, "its plan names no task: {error}"),
+            Err(error) => {
+                return tracing::error!(order = %key, run = %run, "cannot read the task name in its plan: {error}");
+            }
         };
         self.run_table.starting.insert(run, plan.resources.clone());
         let seen = self.sync.desired.orders.get(key).map(|seen| seen.index);
@@ -48,7 +50,7 @@ impl Agent {
                 Ok(_) => launching.launch().await,
                 Err(pre_start_check::PreStartError::Changed(_)) => Event::Changed { key, run, epoch },
                 Err(look) => {
-                    tracing::debug!(order = %key, run = %run, "the last look failed: {look}");
+                    tracing::debug!(order = %key, run = %run, "the check before the start failed: {look}");
                     sleep(START_RETRY_INTERVAL).await;
                     Event::Again(run)
                 }
@@ -86,22 +88,30 @@ impl Agent {
             let (launcher, program) = (self.run_table.launcher.clone(), self.identity.program.clone());
             tokio::spawn(async move {
                 let LeftGuard { plan, folder, epoch, step } = guard;
-                tracing::warn!(run = %plan.run, order = %plan.order, "a guard is left by its executor: it is fired");
-                let watcher = launcher.watch(&program, folder.path(), epoch, step, &plan).await;
+                tracing::warn!(run = %plan.run, order = %plan.order, "the executor of an armed guard is gone: firing the guard");
+                let of = crate::exec::launcher::Epoch {
+                    program: &program,
+                    folder: folder.path(),
+                    number: epoch,
+                    plan: &plan,
+                };
+                let watcher = launcher.watch(of, step).await;
                 let listed = watcher.and_then(|id| match id {
                     Some(id) => processes::list(&folder.path().join("left"), id).map_err(|e| e.to_string()),
                     None => Ok(()),
                 });
                 // Its own watcher may still be there, and have the name of the unit.
-                listed.unwrap_or_else(|why| tracing::info!(run = %plan.run, "no other watcher: {why}"));
+                listed.unwrap_or_else(
+                    |why| tracing::info!(run = %plan.run, "starting no other watcher: {why}"),
+                );
             });
         }
     }
 
     /// Takes an epoch away from every executor, and opens the activation again; whether that is remembered.
-    pub(super) fn void(&mut self, key: &OrderKey, run: RunId, epoch: u32) -> bool {
+    pub(super) fn revoke(&mut self, key: &OrderKey, run: RunId, epoch: u32) -> bool {
         let folder = self.config.run_folder(run);
-        match prepare::void(&folder, epoch) {
+        match prepare::fence(&folder, epoch) {
             Ok(true) => {
                 let next = clock::new_run();
                 let order_state =
@@ -117,7 +127,7 @@ impl Agent {
                 return order_state;
             }
             Ok(false) => self.run_table.runs.look_at(run),
-            Err(error) => tracing::warn!(order = %key, run = %run, "cannot be taken back: {error}"),
+            Err(error) => tracing::warn!(order = %key, run = %run, "cannot revoke the preparation: {error}"),
         }
         false
     }
@@ -125,30 +135,30 @@ impl Agent {
     /// Takes an epoch away from every executor that may still come, so that its run can be given up.
     pub(super) fn fence(&mut self, key: &OrderKey, run: RunId, epoch: u32) -> bool {
         let folder = self.config.run_folder(run);
-        match prepare::void(&folder, epoch) {
+        match prepare::fence(&folder, epoch) {
             Ok(_) => {
                 self.run_table.runs.look_at(run);
                 true
             }
             Err(error) => {
-                tracing::warn!(order = %key, run = %run, "cannot be given up: {error}");
+                tracing::warn!(order = %key, run = %run, "cannot fence the claim: {error}");
                 false
             }
         }
     }
 
-    /// Writes what an operator wants of a run where its executor, or the next one, finds it.
-    pub(super) fn tell(&mut self, run: RunId, asked: RunRequest) -> bool {
-        here(CrashPoint::OccasionAsked);
+    /// Writes the request of an operator into the run's folder, where its executor, or the next one, finds it.
+    pub(super) fn send_request(&mut self, run: RunId, request: RunRequest) -> bool {
+        here(CrashPoint::RequestRecorded);
         let folder = self.config.run_folder(run);
-        match folder.request(&asked) {
+        match folder.request(&request) {
             Ok(()) => {
-                tracing::info!(run = %run, "told: {asked:?}");
-                self.run_table.runs.told(run, asked);
+                tracing::info!(run = %run, "sent to the executor: {request}");
+                self.run_table.runs.delivered(run, request);
                 true
             }
             Err(error) => {
-                tracing::error!(run = %run, "cannot be told what an operator wants: {error}");
+                tracing::error!(run = %run, "cannot send the request {request} to the executor: {error}");
                 false
             }
         }
@@ -163,7 +173,7 @@ impl Agent {
         self.work.send(async move {
             let found = prepare::kill_leftovers(&launcher, &folder, &runtime).await;
             if let Err(why) = &found {
-                tracing::error!(run = %run, "whether processes of it live cannot be told: {why}");
+                tracing::error!(run = %run, "cannot tell whether processes of the run are alive: {why}");
             }
             Event::LeftoversKilled { run, found }
         });
@@ -173,7 +183,7 @@ impl Agent {
         if std::mem::replace(&mut self.run_table.rebooting, true) {
             return;
         }
-        tracing::warn!(run = %run, "rebooting the host, as the run asks");
+        tracing::warn!(run = %run, "rebooting the host at the request of the run");
         let launcher = self.run_table.launcher.clone();
         self.work.send(async move {
             // It may take minutes, in which this process has other things to do.
@@ -181,7 +191,7 @@ impl Agent {
             let wait = match launcher.reboot().await {
                 Ok(()) => REBOOTS_WITHIN,
                 Err(error) => {
-                    tracing::error!(run = %run, "the host is not rebooted: {error}");
+                    tracing::error!(run = %run, "cannot reboot the host: {error}");
                     REBOOT_RETRY_INTERVAL
                 }
             };

@@ -18,7 +18,7 @@ use crate::domain::plan::{Plan, RunPaths, Trigger};
 use crate::domain::plan_builder;
 use crate::domain::source::OrderKey;
 use crate::domain::task::Task;
-use crate::exec::launcher::Launcher;
+use crate::exec::launcher::{Epoch, Launcher};
 use crate::exec::processes::{self, ProcessSelector, unit_name};
 use crate::exec::secret_mount;
 use crate::host::crash::{CrashPoint, here};
@@ -98,7 +98,7 @@ impl PrepareRun {
             let about = RunContext { key: &key, host: &host, run, trigger, place };
             let plan = about.plan(&order, &task, copied.digest).map_err(PrepareError::Refused)?;
             if plan.version > version {
-                return Err(PrepareError::Unexamined("its task was replaced meanwhile".into()));
+                return Err(PrepareError::Unexamined("its task was replaced".into()));
             }
             Folder::new(&runs, run).create(&document, &plan).map_err(|e| not_now(e.to_string()))?;
             Ok(Arc::new(plan))
@@ -153,9 +153,9 @@ impl LaunchRequest {
             }
         };
         let handed = handed.as_ref().map(|bytes| bytes.as_slice());
-        let launcher = &self.launcher;
-        let launched =
-            launcher.launch(&self.program, self.folder.path(), self.epoch, &self.plan, handed).await;
+        let (program, folder) = (&*self.program, self.folder.path());
+        let epoch = Epoch { program, folder, number: self.epoch, plan: &self.plan };
+        let launched = self.launcher.launch(epoch, handed).await;
         if let Err(error) = &launched {
             tracing::error!(run = %run, order = %self.plan.order, "{error}");
         }
@@ -199,10 +199,10 @@ impl LaunchRequest {
 }
 
 /// Takes an epoch so that no executor can; false: one has it.
-pub(super) fn void(folder: &Folder, epoch: u32) -> Result<bool, FolderError> {
+pub(super) fn fence(folder: &Folder, epoch: u32) -> Result<bool, FolderError> {
     let me = processes::myself();
     let holder =
-        Holder { boot: machine::boot_id(), pid: me.pid, start: me.start, invocation: None, void: true };
+        Holder { boot: machine::boot_id(), pid: me.pid, start: me.start, invocation: None, fenced: true };
     Ok(Claim::take(folder.path(), epoch, &holder)?.is_some())
 }
 
@@ -223,13 +223,16 @@ pub(super) async fn kill_leftovers(
     let mut pause = Duration::from_millis(10);
     while launcher.is_active(run).await? {
         if asked.elapsed() > UNIT_ENDS_WITHIN {
-            return Err(format!("systemd still has {}, although no process of it lives", unit_name(run)));
+            return Err(format!(
+                "systemd still has {}, although none of its processes is alive",
+                unit_name(run)
+            ));
         }
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
     if alive > 0 {
-        tracing::error!(run = %run, "{alive} processes cannot be ended at {}", clock::now());
+        tracing::error!(run = %run, "{alive} processes of the run are still alive after SIGKILL at {}", clock::now());
     } else {
         secret_mount::sweep_run(runtime, run);
     }

@@ -45,7 +45,7 @@ impl Agent {
                         Ok(report) if report.run.is_none() => {}
                         Ok(report) => drop(named.insert(order, report.run)),
                         Err(error) => {
-                            tracing::warn!(order = %order, "its report says nothing: {error}");
+                            tracing::warn!(order = %order, "cannot read its previous report: {error}");
                             named.insert(order, None);
                         }
                     }
@@ -53,19 +53,21 @@ impl Agent {
                 match async { Ok::<_, StoreError>((reports.await?, own.await?)) }.await {
                     Ok((unread, _)) if !unread.is_empty() => {
                         let why = unread.first().map(|(_, why)| why.as_str()).unwrap_or_default();
-                        tracing::error!("nothing starts before the host's own reports are read: {why}");
+                        tracing::error!(
+                            "waiting to read the host's own reports before anything starts: {why}"
+                        );
                     }
                     Ok((_, own)) => {
                         let author = own.iter().flat_map(|listing| &listing.entries).find_map(|entry| {
                             serde_json::from_slice(&entry.value)
                                 .inspect_err(|error| {
-                                    tracing::warn!("the agent's own report is no report: {error}")
+                                    tracing::warn!("cannot parse the agent's previous report: {error}")
                                 })
                                 .ok()
                         });
                         return Event::PriorReports(named, author.unwrap_or_default());
                     }
-                    Err(error) => tracing::debug!("the host's own reports are not read yet: {error}"),
+                    Err(error) => tracing::debug!("cannot read the host's own reports yet: {error}"),
                 }
                 // Hosts that were started together in an outage must not come back as one.
                 sleep(pause / 2 + clock::jitter(pause / 2)).await;
@@ -121,8 +123,10 @@ impl Agent {
                 let forgot =
                     self.durable.ledger.as_ref().is_ok_and(|ledger| forgets(ledger.state(), prior_reports));
                 if !(same_id && same_machine) || forgot {
-                    tracing::warn!("{why}; this host's memory was put back or lost, so its record goes on");
-                    let gap = Entry::gap(reported, "the host's memory was put back, lost or adopted");
+                    tracing::warn!(
+                        "{why}; this host's state was restored or lost, so the audit continues with a gap"
+                    );
+                    let gap = Entry::gap(reported, "the host's state was restored, lost or adopted");
                     audit.append(vec![gap])
                 } else {
                     Err(AuditError::Contradicted(why))
@@ -131,7 +135,7 @@ impl Agent {
             Err(error) => Err(error),
         };
         if let Err(error) = compared {
-            tracing::error!("nothing is started, since the audit cannot be believed: {error}");
+            tracing::error!("the agent starts nothing, because the audit cannot be trusted: {error}");
             self.durable.audit = Err(error);
         }
     }

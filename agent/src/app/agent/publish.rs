@@ -268,7 +268,7 @@ impl Collected<'_> {
         if texted {
             self.room = self.room.saturating_sub(1);
             if let Err(error) = report.compose(value) {
-                tracing::error!("the report {key} cannot be written as JSON: {error}");
+                tracing::error!("cannot serialize the report {key}: {error}");
                 return;
             }
         }

@@ -165,7 +165,7 @@ impl Agent {
         self.orders.recurring.asking.remove(&key);
         // An answer about an order that has changed meanwhile says nothing.
         if self.sync.desired.orders.get(&key).is_some_and(|seen| seen.index == index) {
-            tracing::debug!(order = %key, "the probe: {answer:?}");
+            tracing::debug!(order = %key, "answer of the probe: {answer:?}");
             self.orders.recurring.answers.entry(key).or_default().take(at, answer);
         }
     }
@@ -289,9 +289,11 @@ pub(super) async fn end(launcher: &Launcher, folder: &Folder, runtime: &Path) {
             }
         }
         // Its folder stays, and the next agent looks for them again.
-        Ok(left) => tracing::warn!(run = %folder.run(), "{left} processes of a probe cannot be ended"),
+        Ok(left) => {
+            tracing::warn!(run = %folder.run(), "{left} processes of a probe are still alive after SIGKILL")
+        }
         Err(why) => {
-            tracing::warn!(run = %folder.run(), "whether processes of a probe live cannot be told: {why}");
+            tracing::warn!(run = %folder.run(), "cannot tell whether processes of a probe are alive: {why}");
         }
     }
 }

@@ -47,7 +47,7 @@ impl Agent {
             .and_then(|new| self.apply_settings(new))
         {
             Ok(later) if later.is_empty() => {
-                tracing::info!("the configuration and the tasks are read anew");
+                tracing::info!("reloaded the configuration and the tasks");
                 None
             }
             Ok(later) => Some(format!(

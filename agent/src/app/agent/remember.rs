@@ -149,7 +149,7 @@ impl Agent {
                 self.orders.unready.follow(&facts);
                 self.orders.secrets.follow(&facts, &self.sync.desired.orders);
                 if activations {
-                    here(CrashPoint::OccasionRecorded);
+                    here(CrashPoint::ActivationRecorded);
                 }
                 if !closed.is_empty() {
                     here(CrashPoint::Closed);
@@ -167,7 +167,7 @@ impl Agent {
                 true
             }
             Err(error) => {
-                tracing::error!("nothing is started: {error}");
+                tracing::error!("the agent starts nothing: {error}");
                 self.durable.ledger_full = Some(error);
                 false
             }
@@ -175,7 +175,7 @@ impl Agent {
     }
 
     fn keep(&mut self, facts: &[Fact]) -> Result<(), String> {
-        self.audit_facts(facts).map_err(|error| format!("the audit cannot be written: {error}"))?;
+        self.audit_facts(facts).map_err(|error| format!("cannot write the audit: {error}"))?;
         let ledger = self.durable.ledger.as_mut().map_err(|error| error.to_string())?;
         ledger.record(facts.to_vec()).map_err(|error| format!("the ledger cannot be written: {error}"))?;
         self.durable.audited = Audited::default();
@@ -189,7 +189,7 @@ impl Agent {
         if let Ok(audit) = &mut self.durable.audit
             && let Err(error) = audit.append(vec![started])
         {
-            tracing::error!("the audit cannot be written: {error}");
+            tracing::error!("cannot write the audit: {error}");
         }
     }
 

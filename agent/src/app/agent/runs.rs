@@ -72,7 +72,7 @@ impl Runs {
     /// Looks at nothing yet.
     pub(super) fn open(dir: &Path, events: mpsc::Sender<Event>) -> Self {
         let notice = RunWatcher::open(events)
-            .inspect_err(|error| tracing::warn!("runs are looked at once a second only: {error}"))
+            .inspect_err(|error| tracing::warn!("inotify unavailable, polling runs once a second: {error}"))
             .ok();
         let (views, epochs, kept) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let (unread, reports, trouble) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -237,10 +237,10 @@ impl Runs {
         left.collect()
     }
 
-    /// The executor finds in the run's folder what an operator wants of it.
-    pub(super) fn told(&mut self, run: RunId, asked: RunRequest) {
+    /// The run's folder holds the request: its executor finds it there.
+    pub(super) fn delivered(&mut self, run: RunId, request: RunRequest) {
         if let Some(view) = self.views.get_mut(&run) {
-            view.delivered = Some(asked);
+            view.delivered = Some(request);
             // A run that is to be undone is looked at again.
             self.kept.remove(&run);
         }

@@ -44,7 +44,7 @@ impl Agent {
     pub(super) fn obstacle(&self) -> Option<String> {
         let store = self.config.settings.store_word();
         if let Err(error) = &self.durable.ledger {
-            return Some(format!("safe mode, nothing is started: {error}"));
+            return Some(format!("safe mode, the agent starts nothing: {error}"));
         }
         if let Some(why) = self.run_table.runs.newer() {
             return Some(format!("safe mode, nothing new is started: {why}"));

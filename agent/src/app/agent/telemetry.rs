@@ -115,7 +115,7 @@ impl Agent {
         let answer = match question.page {
             Page::Metrics => Response { good: true, text: self.measure() },
             // That it is answered at all says it.
-            Page::Health => Response { good: true, text: "the agent lives, and its loop turns\n".to_owned() },
+            Page::Health => Response { good: true, text: "the agent is alive\n".to_owned() },
             Page::Ready => Response { good: self.obstacle().is_none(), text: format!("{}\n", self.status()) },
         };
         let _ = question.answer.send(answer);

@@ -27,10 +27,10 @@ impl Agent {
             Ok(trimmed) => {
                 if let Some(error) = trimmed.failed.first() {
                     let count = trimmed.failed.len();
-                    tracing::warn!("{count} old runs cannot be removed or measured, the first: {error}");
+                    tracing::warn!("cannot remove or measure {count} old runs; the first: {error}");
                 }
             }
-            Err(error) => tracing::warn!("old runs are not removed: {error}"),
+            Err(error) => tracing::warn!("cannot remove old runs: {error}"),
         }
     }
 
@@ -46,13 +46,13 @@ impl Agent {
             Ok(mut needed) => {
                 match recurring::digests(&self.config.settings.state_dir) {
                     Ok(digests) => needed.extend(digests),
-                    Err(error) => return tracing::warn!("old copies of tasks are not removed: {error}"),
+                    Err(error) => return tracing::warn!("cannot remove old copies of tasks: {error}"),
                 }
                 if let Err(error) = copy::remove_unneeded(&tasks, &needed) {
-                    tracing::warn!("old copies of tasks are not removed: {error}");
+                    tracing::warn!("cannot remove old copies of tasks: {error}");
                 }
             }
-            Err(error) => tracing::warn!("old copies of tasks are not removed: {error}"),
+            Err(error) => tracing::warn!("cannot remove old copies of tasks: {error}"),
         }
     }
 }

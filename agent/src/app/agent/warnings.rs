@@ -23,7 +23,7 @@ impl Warnings {
         self.logged.retain(|kind, _| {
             let lasts = conditions.iter().any(|condition| condition.kind == *kind);
             if !lasts {
-                tracing::info!("no condition of kind {} any more", kind.as_str());
+                tracing::info!("condition {} cleared", kind.as_str());
             }
             lasts
         });

@@ -17,7 +17,7 @@ use crate::app::firing::{Fired, Firing};
 use crate::app::watcher_link::{OVER, WATCHES, link};
 use crate::domain::plan::Plan;
 use crate::domain::run::{Event, ExitKind, Operation, Phase, State, StepResult};
-use crate::exec::launcher::Launcher;
+use crate::exec::launcher::{Epoch, Launcher};
 use crate::exec::output;
 use crate::exec::processes::{self, ProcessId};
 use crate::exec::step::WatcherNews;
@@ -98,7 +98,9 @@ impl Start {
         let listener = UnixListener::bind(&path)?;
         let launcher = if self.plan.place.systemd { Launcher::Systemd } else { Launcher::Detached };
         let program: PathBuf = std::env::current_exe()?;
-        let started = launcher.watch(&program, self.folder.path(), self.epoch, self.step, &self.plan).await;
+        let folder = self.folder.path();
+        let epoch = Epoch { program: &program, folder, number: self.epoch, plan: &self.plan };
+        let started = launcher.watch(epoch, self.step).await;
         let started = started.map_err(io::Error::other)?;
         if let Some(id) = started {
             // It is a child of this process, and no part of any step.
@@ -132,14 +134,14 @@ impl Start {
             }
             again += 1;
             if again > MAX_RESTARTS {
-                tracing::error!("the watcher of a guard is lost again and again");
+                tracing::error!("the watcher of a guard died repeatedly");
                 break;
             }
-            tracing::warn!("the watcher of a guard is gone; another is started");
+            tracing::warn!("the watcher of a guard died; starting another");
             watcher = match self.watcher(&news).await {
                 Ok(watcher) => watcher,
                 Err(error) => {
-                    tracing::error!("the guard has no watcher any more: {error}");
+                    tracing::error!("the guard has no watcher: {error}");
                     break;
                 }
             };
@@ -174,7 +176,7 @@ impl Executor<'_> {
             }
             Err(error) => {
                 let act = Operation::Step(step);
-                let why = format!("nobody could watch over its guard: {error}");
+                let why = format!("its guard has no watcher: {error}");
                 journal.record(clock::now(), vec![Event::Intended { act }, not_started(act, why)])?;
             }
         }
@@ -273,7 +275,7 @@ impl Executor<'_> {
             let Some(how) = how else { return };
             let message = Some(format!("{name} fires: attempt {n} {how}"));
             if let Err(error) = folder.set_progress(&Progress { progress: None, message }) {
-                tracing::warn!("the progress of a guard is not written: {error}");
+                tracing::warn!("cannot write the progress of a guard: {error}");
             }
         };
         let fired = firing.fire(&mut lock, &mut self.mark, &mut self.interrupts, &mut tell).await;
@@ -286,7 +288,7 @@ impl Executor<'_> {
         if self.plan.place.systemd && !self.mark.left.is_empty() {
             let let_go = Launcher::Systemd.let_go(&self.mark, step).await;
             let_go.unwrap_or_else(|error| {
-                tracing::error!("processes that may stay could not be moved: {error}")
+                tracing::error!("cannot move processes that may outlive the run: {error}")
             });
         }
         Ok(match fired {

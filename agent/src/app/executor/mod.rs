@@ -91,7 +91,7 @@ pub async fn execute(folder: &Path, epoch: u32, handed: SecretSource<'_>) -> Res
         Fetched::NotNow(why) => {
             // The agent may have taken the run back meanwhile: then nobody wants to know.
             if let Err(error) = folder.set_unready(epoch, &why) {
-                tracing::warn!(run = %plan.run, "left without a word: {error}");
+                tracing::warn!(run = %plan.run, "the executor was not released by the agent: {error}");
             }
             return Ok(());
         }
@@ -194,7 +194,7 @@ async fn carry_out(
 fn holder() -> Holder {
     let me = processes::myself();
     let invocation = std::env::var("INVOCATION_ID").ok();
-    Holder { boot: machine::boot_id(), pid: me.pid, start: me.start, invocation, void: false }
+    Holder { boot: machine::boot_id(), pid: me.pid, start: me.start, invocation, fenced: false }
 }
 
 /// Turns a TERM and the agent's request into interrupts. The channel keeps the latest only; a stop outlives a cancel.
@@ -344,13 +344,13 @@ impl Executor<'_> {
             StepEvent::Started(id) => {
                 here(CrashPoint::Started);
                 if !systemd && let Err(error) = processes::list(&folder.path().join("sessions"), id) {
-                    tracing::warn!("the session of a step is not listed: {error}");
+                    tracing::warn!("cannot record the session of a step: {error}");
                 }
             }
             StepEvent::Reported(feedback) => {
                 let progress = Progress { progress: feedback.progress, message: feedback.message.clone() };
                 if let Err(error) = folder.set_progress(&progress) {
-                    tracing::warn!("the progress of a step is not written: {error}");
+                    tracing::warn!("cannot write the progress of a step: {error}");
                 }
             }
             StepEvent::Interrupted(Interrupt::Stop) => {
@@ -374,8 +374,8 @@ impl Executor<'_> {
             Err(StepError::NotStarted(why)) => Ok(not_started(act, self.secrets.clean(&why))),
             Err(error @ StepError::Lost(_)) => {
                 let left = match self.mark.end_all(LOST_GRACE).await {
-                    Ok(alive) => format!("{} processes of it could not be ended", alive.len()),
-                    Err(error) => format!("whether anything of it lives cannot be told: {error}"),
+                    Ok(alive) => format!("{} of its processes are still alive after SIGKILL", alive.len()),
+                    Err(error) => format!("cannot tell whether any of its processes is alive: {error}"),
                 };
                 let why = format!("{error}; {left}");
                 Ok(finished(act, ExitKind::Unknown(self.secrets.clean(&why))))
@@ -411,13 +411,13 @@ impl Executor<'_> {
         }
         for id in &ended.left {
             if let Err(error) = processes::list(&self.folder.path().join("left"), *id) {
-                tracing::warn!("a process that may stay is not listed: {error}");
+                tracing::warn!("cannot record a process that may outlive the run: {error}");
             }
         }
         self.mark.left.extend(&ended.left);
         let launcher = if self.plan.place.systemd { Launcher::Systemd } else { Launcher::Detached };
         if let Err(error) = launcher.let_go(&self.mark, i).await {
-            tracing::error!("processes that may stay could not be moved out of the run's unit: {error}");
+            tracing::error!("cannot move processes that may outlive the run out of its unit: {error}");
         }
     }
 

@@ -63,8 +63,10 @@ impl Access {
                     tracing::warn!("{error}");
                 }
             }
-            Ok(Err(error)) => tracing::warn!("the run's token is left to the agent: {error}"),
-            Err(_) => tracing::warn!("the run's token is left to the agent: Vault does not answer"),
+            Ok(Err(error)) => {
+                tracing::warn!("cannot revoke the run's token, leaving it to the agent: {error}")
+            }
+            Err(_) => tracing::warn!("Vault does not answer, leaving the run's token to the agent"),
         }
     }
 }
@@ -222,7 +224,7 @@ fn lacking(plan: &Plan, values: &BTreeMap<Name, Secret>) -> Option<String> {
         match values.get(name) {
             // As in Vault, there need not be a version before.
             None if wanted.version == VersionSelector::Previous => {}
-            None => return Some(format!("the task wants a secret {name}, which was not given")),
+            None => return Some(format!("the task needs the secret {name}, which was not provided")),
             Some(value) if value.reveal().len() < SHORTEST && !wanted.allow_short_secret => {
                 return Some(format!(
                     "secret {name} has fewer than {SHORTEST} bytes, which cannot be kept out of outputs: take a \

@@ -5,6 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Check, fail, ok, warn};
+use crate::admission::PATH;
+use crate::admission::policy::Policy;
 use crate::app::open;
 use crate::catalog::Catalog;
 use crate::catalog::facts::FactCatalog;
@@ -12,8 +14,6 @@ use crate::catalog::trust::OwnerRule;
 use crate::config::{ClockChoice, Settings, StoreSettings};
 use crate::domain::span::Bytes;
 use crate::exec::launcher::Launcher;
-use crate::guard::PATH;
-use crate::guard::policy::Policy;
 use crate::host::clock;
 use crate::host::program::is_noexec;
 
@@ -33,8 +33,8 @@ pub(super) fn checks(settings: &Settings) -> Vec<Check> {
     if matches!(settings.store, StoreSettings::Dir(_)) {
         checks.push(warn(
             "dir store",
-            "a folder cannot tell a restored copy from an edit",
-            "after a restore of the folder look at hostler status before the agent starts",
+            "a directory store does not distinguish a restored copy from an edit",
+            "after you restore the directory, check hostler status before you start the agent",
         ));
     }
     checks.extend(tasks(settings));
@@ -88,7 +88,7 @@ fn disk(dir: &Path) -> [Check; 2] {
         Ok(stat) => stat,
         Err(error) => {
             let why = || format!("{}: {error}", there.display());
-            return ["disk", "inodes"].map(|name| fail(name, why(), "look at the file system"));
+            return ["disk", "inodes"].map(|name| fail(name, why(), "check the file system"));
         }
     };
     let free = stat.blocks_free().saturating_mul(stat.fragment_size());
@@ -119,13 +119,13 @@ fn disk(dir: &Path) -> [Check; 2] {
 /// What the agent asks as well: what depends on the time of day waits while the kernel says no.
 fn clock(settings: &Settings) -> Check {
     match settings.clock {
-        ClockChoice::Trusted => ok("clock", "trusted, as the configuration says"),
+        ClockChoice::Trusted => ok("clock", "trusted by the configuration"),
         ClockChoice::Synchronised if clock::synchronised() => {
-            ok("clock", "the kernel says that it is synchronised")
+            ok("clock", "synchronised, according to the kernel")
         }
         ClockChoice::Synchronised => warn(
             "clock",
-            "the kernel says that it is not synchronised: schedules, windows, not_before and not_after wait",
+            "not synchronised, according to the kernel: schedules, windows, not_before and not_after wait",
             "run a time service, see timedatectl; or, if the clock is right without one, configure `clock: trusted`",
         ),
     }

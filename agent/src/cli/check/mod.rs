@@ -120,7 +120,7 @@ impl Findings {
         if !only_bad {
             let counts = [Level::Ok, Level::Warn, Level::Fail, Level::Skip].map(|level| self.count(level));
             let [ok, warn, fail, skip] = counts;
-            text.push_str(&format!("{ok} ok, {warn} to look at, {fail} wrong, {skip} not looked at\n"));
+            text.push_str(&format!("{ok} ok, {warn} warnings, {fail} failed, {skip} skipped\n"));
         }
         text
     }
@@ -169,7 +169,7 @@ async fn all(arguments: &Arguments) -> Findings {
     let settings = match settings {
         Ok(settings) => settings,
         Err(error) => {
-            let why = "without a configuration there is nothing else to look at";
+            let why = "not checked without a configuration";
             findings.checks = vec![
                 fail("configuration", error.to_string(), "correct it, then check again"),
                 skip("everything", why),
@@ -181,7 +181,7 @@ async fn all(arguments: &Arguments) -> Findings {
     let mut checks = vec![ok("configuration", "no faults")];
     if arguments.place.store_dir.is_none() {
         checks.extend(passed_over(arguments.place.config.as_deref()).into_iter().map(|path| {
-            let finding = format!("{} is passed over: only files that end in .yml count", path.display());
+            let finding = format!("{} is ignored: only files that end in .yml are read", path.display());
             warn("configuration", finding, "rename it, or remove it")
         }));
     }

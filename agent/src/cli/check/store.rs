@@ -42,7 +42,7 @@ pub(super) async fn checks(place: &Connection, settings: &Settings, local: bool)
         }
         Err(error) => {
             checks.push(fail("store", error.to_string(), "see the token and the store's own log"));
-            checks.extend(skipped("the store does not let this token read the group all"));
+            checks.extend(skipped("the token may not read the group all"));
             return checks;
         }
         Ok(_) => {
@@ -179,7 +179,7 @@ async fn may(place: &Connection, what: &str, key: &str, wanted: bool, policy: &s
     let cure = format!("give the token {policy}, and no more");
     match (answer, wanted) {
         (Ok(_), true) => ok("rights", format!("may {what} ({key})")),
-        (Ok(_), false) => warn("rights", format!("may {what}, which it has no need to"), cure),
+        (Ok(_), false) => warn("rights", format!("may {what}, which it does not need"), cure),
         (Err(StoreError::Denied { .. }), false) => ok("rights", format!("may not {what}")),
         (Err(error @ StoreError::Denied { .. }), true) => {
             fail("rights", format!("may not {what}: {error}"), cure)

@@ -22,10 +22,10 @@ pub(super) async fn checks(settings: &Settings) -> Vec<Check> {
     let wanting: Vec<_> = wanting.filter(|(_, loaded)| !loaded.task.secrets.is_empty()).collect();
     let vault = match settings.vault.clone().build() {
         Err(error) => return vec![fail("vault", error.to_string(), "correct it, then check again")],
-        Ok(None) if wanting.is_empty() => return vec![ok("vault", "none, and no task wants one")],
+        Ok(None) if wanting.is_empty() => return vec![ok("vault", "none, and no task needs one")],
         Ok(None) => {
             let names: Vec<String> = wanting.iter().map(|(name, _)| name.to_string()).collect();
-            let finding = format!("none, and these tasks wait for one: {}", names.join(", "));
+            let finding = format!("none, but these tasks need one: {}", names.join(", "));
             return vec![warn("vault", finding, "set `vault:` in the configuration")];
         }
         Ok(Some(vault)) => vault,
@@ -117,7 +117,7 @@ async fn by_the_agent(settings: &Settings) -> Check {
                 "see `vault:` in the configuration",
             ),
             None => {
-                ok("vault", format!("{why}; the agent reports no trouble at {}", show::time(agent.updated)))
+                ok("vault", format!("{why}; the agent reports no problem at {}", show::time(agent.updated)))
             }
         },
     }

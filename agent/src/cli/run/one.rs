@@ -27,7 +27,7 @@ const AGENT_EVERY: Duration = Duration::from_secs(15);
 /// How often the time that has gone by is shown anew, on a terminal.
 const TICK: Duration = Duration::from_secs(1);
 /// After trouble with the store.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two questions: a store that answers at once, for whatever reason, is not asked without end.
 const REST: Duration = Duration::from_millis(100);
 
@@ -212,7 +212,7 @@ async fn next(place: &Connection, prefix: &str, seen: Option<u64>) -> Result<Lis
     }
     let listing = place.store.changed(prefix, seen, MAX_WAIT).await;
     if listing.is_err() {
-        sleep(AGAIN).await;
+        sleep(RETRY_INTERVAL).await;
     }
     listing
 }

@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         } else {
             show::page(&of_rows(&place, &rows, order.is_some()).await?)?;
             if let (Some(order), true, false) = (order, rows.rows.len() > 1, rows.all_done()) {
-                show::note(format!("all that one host says: hostler status {order} --host HOST"));
+                show::note(format!("all details of one host: hostler status {order} --host HOST"));
             }
         }
         Ok(rows.exit().into())

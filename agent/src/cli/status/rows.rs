@@ -35,14 +35,14 @@ impl Question {
 pub(in crate::cli) struct Row {
     pub(in crate::cli) host: Name,
     pub(in crate::cli) order: Name,
-    /// Where the order stands that counts there; none: it is not ordered any more.
+    /// Where the order stands that counts there; none: it is no longer ordered.
     pub(in crate::cli) key: Option<OrderKey>,
     pub(in crate::cli) standing: OrderStatus,
     pub(in crate::cli) report: Option<OrderReport>,
 }
 
 impl Row {
-    /// What is not ordered any more is shown, but nobody waits for it.
+    /// What is no longer ordered is shown, but nobody waits for it.
     pub(in crate::cli) fn is_good(&self) -> bool {
         self.standing == OrderStatus::Done || self.key.is_none()
     }

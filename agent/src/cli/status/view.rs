@@ -123,7 +123,7 @@ pub(super) fn explained(row: &Row, fleet: &Fleet, now: Timestamp) -> String {
             format!("its report is of another instruction: {}", report.phase)
         }
         (OrderStatus::NoReport, None) => "no report yet".to_owned(),
-        (_, Some(report)) if row.key.is_none() => format!("not ordered any more; {}", detail(report)),
+        (_, Some(report)) if row.key.is_none() => format!("no longer ordered; {}", detail(report)),
         (_, Some(report)) => detail(report),
         (_, None) => String::new(),
     }
@@ -163,7 +163,7 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
     let blank = OrderReport::default();
     let report = row.report.as_ref().unwrap_or(&blank);
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let place = row.key.as_ref().map_or_else(|| "not ordered any more".to_owned(), ToString::to_string);
+    let place = row.key.as_ref().map_or_else(|| "no longer ordered".to_owned(), ToString::to_string);
     let took = match (report.started, report.ended) {
         (Some(started), Some(ended)) => format!(" (took {})", show::length(ended.duration_since(started))),
         _ => String::new(),
@@ -243,7 +243,7 @@ fn next(row: &Row, report: &OrderReport) -> Vec<String> {
             format!("hostler undo {order} --host {host}"),
             format!("hostler retry {order} --host {host}"),
         ],
-        // What is not ordered any more cannot be retried.
+        // What is no longer ordered cannot be retried.
         (OrderStatus::Failed, Some(_), run) if row.key.is_none() => {
             run.map(|run| format!("hostler logs {run}")).into_iter().collect()
         }

@@ -114,9 +114,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             Some(path) => SecretSource::Given(secrets(path)?),
             None => {
                 if !task.secrets.is_empty() {
-                    show::note(
-                        "the task wants secrets, and without --secrets none of its commands is started",
-                    );
+                    show::note("the task needs secrets: name a file with --secrets");
                 }
                 SecretSource::Nothing
             }
@@ -233,7 +231,7 @@ async fn carry_out(folder: &Folder, handed: SecretSource<'_>) -> Result<(), Fail
                 if std::mem::replace(&mut asked, true) {
                     raise(Signal::SIGTERM)?;
                 } else {
-                    show::note("cancelling; Ctrl-C again stops it at once");
+                    show::note("cancelling; press Ctrl-C again to stop it immediately");
                     folder.request(&RunRequest::Cancel { by: "hostler task try".into(), reason: "Ctrl-C".into() })?;
                 }
             }

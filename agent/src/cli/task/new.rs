@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let shown = folder.display();
     show::line(format!("{shown}: a task that keeps a line in a file; make it yours"))?;
     show::say(format!("  {shown}/test                   runs its test, by hand, without store or agent"))?;
-    show::say(format!("  hostler task lint {shown}      says what is wrong with it"))?;
+    show::say(format!("  hostler task lint {shown}      lists its faults"))?;
     show::say(
         "  then install it, as root, in /etc/hostler/tasks/; see /usr/share/doc/hostler/docs/writing-tasks.md",
     )?;

@@ -8,7 +8,7 @@ pub(super) fn clock_untrusted(view: &View<'_>) -> Option<Wait> {
     let (until, detail) = match (view.clock, view.memory.newest) {
         (Clock::Unsynchronised, _) => (
             None,
-            "the kernel says that the clock is not synchronised: see to the time service, or configure `clock: trusted`"
+            "the clock is not synchronised, according to the kernel: check the time service, or configure `clock: trusted`"
                 .to_owned(),
         ),
         (Clock::Synchronised, Some(newest)) if newest > view.now => (

@@ -1,5 +1,6 @@
 //! An order in its place, with what is remembered of it.
 
+use super::record::RecordedOrder;
 use super::view::{Requirements, View};
 use crate::domain::order::Order;
 use crate::domain::source::OrderKey;
@@ -15,7 +16,11 @@ pub(super) struct OrderContext<'a> {
     pub(super) order_state: &'a OrderState,
 }
 
-impl OrderContext<'_> {
+impl<'a> OrderContext<'a> {
+    pub(super) fn recorded(&self) -> RecordedOrder<'a> {
+        RecordedOrder { view: self.view, key: self.key, order_state: self.order_state }
+    }
+
     /// What its task makes of it; `None`: not asked yet.
     pub(super) fn finding(&self) -> Option<&Result<Requirements, String>> {
         let checked_orders = self

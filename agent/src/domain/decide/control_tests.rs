@@ -112,7 +112,7 @@ fn the_executor_of_a_run_is_told_to_end_it() {
     let (first, run) = (model.control(ControlAction::Cancel, model.run(), None), model.run());
     assert_eq!(model.answer(first), "done");
     let (by, reason) = ("alice".to_owned(), "CHG1".to_owned());
-    assert_eq!(model.current().asked.as_deref(), Some(&RunRequest::Cancel { by, reason }));
+    assert_eq!(model.current().request.as_deref(), Some(&RunRequest::Cancel { by, reason }));
     let second = model.control(ControlAction::Cancel, run, None);
     assert!(model.answer(second).starts_with("stale"));
     for act in [ControlAction::Retry, ControlAction::Undo, ControlAction::Release, ControlAction::Accept] {

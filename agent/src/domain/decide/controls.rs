@@ -40,7 +40,8 @@ pub(super) fn decide(
     decision: &mut Decision,
 ) {
     // Taken back in this very decision: such a run has another name when the control is remembered.
-    let taken_back = |action: &Action| if let Action::Void { run, .. } = action { Some(*run) } else { None };
+    let taken_back =
+        |action: &Action| if let Action::Revoke { run, .. } = action { Some(*run) } else { None };
     let taken_back: BTreeSet<RunId> = decision.actions.iter().filter_map(taken_back).collect();
     let is_new = |id: ControlId| !view.memory.has_acted(id) && !is_old(id, view.now);
     let mut new: Vec<_> = controls.iter().filter(|((_, id), _)| is_new(*id)).collect();
@@ -135,18 +136,22 @@ impl<'a> ControlContext<'a> {
             (ControlAction::Cancel, Stage::Open) if self.view.starting.contains_key(&activation.run) => {
                 ControlOutcome::NotYet
             }
-            (ControlAction::Cancel, Stage::Open) => {
-                ControlOutcome::Done(vec![self.closed(key, activation, End::Cancelled, "cancelled", None)])
-            }
+            (ControlAction::Cancel, Stage::Open) => ControlOutcome::Done(vec![closed(
+                key,
+                activation,
+                self.closing(End::Cancelled, "cancelled", None),
+            )]),
             (ControlAction::Cancel, Stage::Prepared) if self.taken_back.contains(&activation.run) => {
                 ControlOutcome::NotYet
             }
-            (ControlAction::Cancel, Stage::Prepared) if activation.asked.is_some() => {
+            (ControlAction::Cancel, Stage::Prepared) if activation.request.is_some() => {
                 ControlOutcome::Stale("that was asked before".into())
             }
             (ControlAction::Cancel, Stage::Prepared) => match self.state(activation) {
                 Some(state) if state.final_started => ControlOutcome::Refused(PAST_RETURN.into()),
-                _ => self.asked(key, activation, RunRequest::Cancel { by: self.by(), reason: self.reason() }),
+                _ => {
+                    self.request(key, activation, RunRequest::Cancel { by: self.by(), reason: self.reason() })
+                }
             },
             (ControlAction::Retry, Stage::Closed(closing)) => self.retry(key, activation, closing, new_run),
             (ControlAction::Acknowledge, Stage::Closed(closing)) if closing.end.keeps_its_place() => {
@@ -154,7 +159,7 @@ impl<'a> ControlContext<'a> {
                     Some(Settled::Done) => (End::Succeeded, "acknowledged as done"),
                     Some(Settled::Failed) | None => (End::Failed, "acknowledged as failed"),
                 };
-                ControlOutcome::Done(vec![self.closed(key, activation, end, how, Some(closing))])
+                ControlOutcome::Done(vec![closed(key, activation, self.closing(end, how, Some(closing)))])
             }
             (ControlAction::Undo, Stage::Closed(closing)) if closing.end.keeps_its_place() => {
                 match self.state(activation) {
@@ -162,14 +167,14 @@ impl<'a> ControlContext<'a> {
                     Some(state) if state.final_started => ControlOutcome::Refused(PAST_RETURN.into()),
                     Some(state) if state.outcome().is_none_or(|outcome| outcome.unsettled().is_none()) => {
                         ControlOutcome::Refused(
-                            "processes of it may still live: see that they are gone, then acknowledge it"
+                            "its processes may still be alive: make sure that they have ended, then acknowledge it"
                                 .into(),
                         )
                     }
                     Some(state) => {
-                        let asked =
+                        let request =
                             RunRequest::Undo { by: self.by(), reason: self.reason(), before: state.undos };
-                        self.asked(key, activation, asked)
+                        self.request(key, activation, request)
                     }
                 }
             }
@@ -223,7 +228,7 @@ impl<'a> ControlContext<'a> {
         let counts = self.view.memory.effective.get(&key.order) == Some(&key.source);
         let Some(seen) = seen.filter(|_| counts) else {
             return ControlOutcome::Refused(
-                "the order is gone or says something else now: write it instead".into(),
+                "the order was deleted or changed: write it again instead".into(),
             );
         };
         let newest = self.view.memory.orders.get(key).and_then(|order| order.current.as_ref());
@@ -232,7 +237,7 @@ impl<'a> ControlContext<'a> {
         }
         let mut facts = Vec::new();
         if closing.end.keeps_its_place() {
-            facts.push(self.closed(key, activation, End::Failed, "retried", Some(closing)));
+            facts.push(closed(key, activation, self.closing(End::Failed, "retried", Some(closing))));
         }
         facts.push(self.activation(key, activation.identity, seen.index, new_run()));
         ControlOutcome::Done(facts)
@@ -259,8 +264,8 @@ impl<'a> ControlContext<'a> {
         self.view.runs.get(&activation.run)?.state.as_ref().ok()
     }
 
-    fn asked(&self, key: &OrderKey, activation: &Activation, asked: RunRequest) -> ControlOutcome {
-        ControlOutcome::Done(vec![Fact::RunRequest { key: key.clone(), run: activation.run, asked }])
+    fn request(&self, key: &OrderKey, activation: &Activation, request: RunRequest) -> ControlOutcome {
+        ControlOutcome::Done(vec![Fact::RunRequest { key: key.clone(), run: activation.run, request }])
     }
 
     fn activation(
@@ -274,18 +279,10 @@ impl<'a> ControlContext<'a> {
         Fact::Activation { key, run, identity, index, trigger, at }
     }
 
-    fn closed(
-        &self,
-        key: &OrderKey,
-        activation: &Activation,
-        end: End,
-        how: &str,
-        before: Option<&Closing>,
-    ) -> Fact {
+    /// An end that a person gives; `before`: the end that it replaces, `None` if there was none.
+    fn closing(&self, end: End, how: &str, before: Option<&Closing>) -> Closing {
         let error = Some(format!("{how} by {}: {}", self.control.by, self.control.reason));
-        let run = before.and_then(|closing| closing.run.clone());
-        let closing = Closing { end, error, at: self.view.now, run };
-        Fact::Closed { key: key.clone(), run: activation.run, closing }
+        Closing { end, error, at: self.view.now, run: before.and_then(|closing| closing.run.clone()) }
     }
 
     fn by(&self) -> String {
@@ -297,4 +294,8 @@ impl<'a> ControlContext<'a> {
     }
 }
 
-const PAST_RETURN: &str = "a final step has started: nothing is undone any more";
+fn closed(key: &OrderKey, activation: &Activation, closing: Closing) -> Fact {
+    Fact::Closed { key: key.clone(), run: activation.run, closing }
+}
+
+const PAST_RETURN: &str = "a final step has started: nothing can be undone";

@@ -42,7 +42,7 @@ pub enum Action {
         look: bool,
     },
     /// Take back a run that has begun nothing: nobody can claim the epoch any more, and its activation waits again.
-    Void {
+    Revoke {
         /// The order.
         key: OrderKey,
         /// The run.
@@ -55,7 +55,7 @@ pub enum Action {
         /// Which.
         run: RunId,
         /// What.
-        asked: RunRequest,
+        request: RunRequest,
     },
     /// Take an epoch that was launched in vain away from every executor that may still come.
     Fence {

@@ -16,14 +16,14 @@ use std::collections::BTreeMap;
 use super::context::OrderContext;
 use super::decision::{Action, Decision};
 use super::first;
-use super::record::{close_waiting, hold};
+use super::record::{RecordedOrder, hold};
 use super::view::{SeenOrder, View};
 use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::plan::Trigger;
 use crate::domain::source::{OrderKey, Source};
-use crate::domain::state::{End, Fact, Hold, OrderState, Unreadable};
+use crate::domain::state::{End, Fact, Hold, OrderState};
 
 pub(super) fn decide(
     view: &View<'_>,
@@ -41,7 +41,8 @@ pub(super) fn decide(
     }
     for (key, order_state) in &view.memory.orders {
         if order_state.gone.is_none() && !present(view, orders, key) {
-            close_waiting(view, key, order_state, End::Withdrawn, "the order is gone", decision);
+            let recorded = RecordedOrder { view, key, order_state };
+            recorded.close_waiting(End::Withdrawn, "the order is gone", decision);
             decision.remember(Fact::Gone { key: key.clone(), at: view.now });
         }
     }
@@ -56,8 +57,9 @@ pub(super) fn decide(
             let key = OrderKey { source: before.clone(), order: name.clone() };
             if let Some(order_state) = view.memory.orders.get(&key) {
                 let why = format!("the order in {now} took its place");
-                close_waiting(view, &key, order_state, End::Superseded, &why, decision);
-                rest(&key, order_state, decision);
+                let recorded = RecordedOrder { view, key: &key, order_state };
+                recorded.close_waiting(End::Superseded, &why, decision);
+                recorded.disarm(decision);
             }
         }
     }
@@ -68,7 +70,8 @@ pub(super) fn decide(
             // Places are watched one by one: the nearer order can be seen to go before the other is seen to come.
             let left = view.memory.left.get(&order).filter(|(_, index)| seen.index <= *index);
             let before = before.or(left.map(|(source, _)| source));
-            judge(view, &key, seen, uncovered(view, before, &source), new_run, decision);
+            let effective = EffectiveOrder { key: &key, seen, uncovered: uncovered(view, before, &source) };
+            judge(view, effective, new_run, decision);
         }
         if view.memory.effective.get(&order) != Some(&source) {
             decision.remember(Fact::EffectiveSource { order, source: Some(source), index: None });
@@ -106,21 +109,28 @@ fn uncovered(view: &View<'_>, before: Option<&Source>, now: &Source) -> bool {
     }
 }
 
+/// The order that counts for its name on this host.
+struct EffectiveOrder<'a> {
+    key: &'a OrderKey,
+    seen: &'a SeenOrder,
+    /// It counts only because a nearer one went away.
+    uncovered: bool,
+}
+
 fn judge(
     view: &View<'_>,
-    key: &OrderKey,
-    seen: &SeenOrder,
-    uncovered: bool,
+    EffectiveOrder { key, seen, uncovered }: EffectiveOrder<'_>,
     new_run: &mut dyn FnMut() -> RunId,
     decision: &mut Decision,
 ) {
     let unknown = OrderState::default();
     let order_state = view.memory.orders.get(key).map_or(&unknown, |order_state| order_state);
+    let recorded = RecordedOrder { view, key, order_state };
     let order = match &seen.document {
-        Err(message) => return unreadable(view, key, seen.index, message, order_state, decision),
+        Err(message) => return recorded.refuse_document(seen.index, message, decision),
         Ok(Document::Skip) => {
-            close_waiting(view, key, order_state, End::Skipped, "the order says skip", decision);
-            rest(key, order_state, decision);
+            recorded.close_waiting(End::Skipped, "the order says skip", decision);
+            recorded.disarm(decision);
             decision.skipped.insert(key.clone());
             return;
         }
@@ -164,12 +174,11 @@ fn judge(
         Verdict::Hold(why) => hold(view, key, why, identity, seen.index),
     };
     if !matches!(fact, Fact::Index { .. }) {
-        let why = "a newer order took its place";
-        close_waiting(view, key, order_state, End::Superseded, why, decision);
+        recorded.close_waiting(End::Superseded, "a newer order took its place", decision);
     }
     if matches!(fact, Fact::Activation { .. } | Fact::BaselineTaken { .. }) {
         // By which terms it comes again, if it does, is asked anew: they may go with another task.
-        rest(key, order_state, decision);
+        recorded.disarm(decision);
     }
     decision.remember(fact);
 }
@@ -237,29 +246,4 @@ fn activation(case: OrderContext<'_>, new_run: &mut dyn FnMut() -> RunId) -> Fac
         return Fact::BaselineTaken { key, identity, index, at };
     }
     Fact::Activation { key, run: new_run(), identity, index, trigger: Trigger::Placed, at }
-}
-
-fn unreadable(
-    view: &View<'_>,
-    key: &OrderKey,
-    index: u64,
-    message: &str,
-    order_state: &OrderState,
-    decision: &mut Decision,
-) {
-    if order_state.gone.is_none() && order_state.unreadable.as_ref().is_some_and(|known| known.index == index)
-    {
-        return;
-    }
-    let why = "an order that is refused took its place";
-    close_waiting(view, key, order_state, End::Superseded, why, decision);
-    let unreadable = Unreadable { message: message.to_owned(), identity: None, index, at: view.now };
-    decision.remember(Fact::Unreadable { key: key.clone(), unreadable });
-}
-
-/// An order that would come again does not while it is not the one that counts.
-fn rest(key: &OrderKey, order_state: &OrderState, decision: &mut Decision) {
-    if order_state.recurrence.terms.is_some() {
-        decision.remember(Fact::ScheduleDisarmed { key: key.clone() });
-    }
 }

@@ -24,7 +24,7 @@ use super::capacity::Capacity;
 use super::clock::clock_untrusted;
 use super::context::OrderContext;
 use super::decision::{Action, Decision};
-use super::record::{close_waiting, hold};
+use super::record::hold;
 use super::spread::spread;
 use super::view::View;
 use super::wait::{Reason, Wait};
@@ -86,7 +86,7 @@ impl OrderContext<'_> {
         let standing = &self.order_state.recurrence;
         let Some(terms) = self.order.standing_terms() else {
             if standing.terms.is_some() {
-                self.close_by_terms("the order does not come again any more", decision);
+                self.close_by_terms("the order no longer repeats", decision);
                 decision.remember(Fact::ScheduleDisarmed { key: self.key.clone() });
             } else if self.order_state.unanswered().is_some() {
                 let why = format!(
@@ -144,7 +144,7 @@ impl OrderContext<'_> {
             None => decision.actions.push(Action::CheckOrder(self.key.clone())),
             Some(Err(why)) => self.refuse(why, new_run, decision),
             Some(Ok(_)) => {
-                self.close_by_terms("the order comes again by other terms", decision);
+                self.close_by_terms("the order's schedule was changed", decision);
                 decision.remember(Fact::ScheduleArmed { key: self.key.clone(), terms, at: self.view.now });
             }
         }
@@ -155,7 +155,7 @@ impl OrderContext<'_> {
         if self.order_state.unanswered().is_some() {
             self.answer(End::Refused, why.to_owned(), new_run(), decision);
         } else {
-            close_waiting(self.view, self.key, self.order_state, End::Refused, why, decision);
+            self.recorded().close_waiting(End::Refused, why, decision);
         }
         let identity = Some(self.order.identity);
         let unreadable =
@@ -178,7 +178,7 @@ impl OrderContext<'_> {
             .as_ref()
             .is_some_and(|activation| !comes_by(&activation.trigger, self.order))
         {
-            close_waiting(self.view, self.key, self.order_state, End::Superseded, why, decision);
+            self.recorded().close_waiting(End::Superseded, why, decision);
         }
     }
 
@@ -302,7 +302,7 @@ impl OrderContext<'_> {
         }
         if newest.is_some() {
             let why = "the secret has a newer version";
-            close_waiting(self.view, self.key, self.order_state, End::Superseded, why, decision);
+            self.recorded().close_waiting(End::Superseded, why, decision);
         }
         let news = !known.is_empty();
         known.into_iter().for_each(|fact| decision.remember(fact));

@@ -74,11 +74,11 @@ impl Run<'_> {
             }
             Err(_) => return,
         };
-        if let Some(asked) =
-            self.activation.asked.as_deref().filter(|asked| self.run.delivered.as_ref() != Some(asked))
+        if let Some(request) =
+            self.activation.request.as_deref().filter(|request| self.run.delivered.as_ref() != Some(request))
         {
-            let (run, asked) = (self.activation.run, asked.clone());
-            decision.actions.push(Action::SendRequest { run, asked });
+            let (run, request) = (self.activation.run, request.clone());
+            decision.actions.push(Action::SendRequest { run, request });
         }
         if let Phase::Ended(outcome) = &state.phase
             && !self.is_to_be_undone(state)
@@ -102,11 +102,11 @@ impl Run<'_> {
 
     /// Whether it has ended, and an operator wants it taken back all the same.
     fn is_to_be_undone(&self, state: &State) -> bool {
-        matches!(self.activation.asked.as_deref(), Some(RunRequest::Undo { before, .. }) if *before == state.undos)
+        matches!(self.activation.request.as_deref(), Some(RunRequest::Undo { before, .. }) if *before == state.undos)
     }
 
     fn resume(&self, state: &State, epoch: u32, capacity: &mut Capacity, decision: &mut Decision) {
-        let cancelled = matches!(self.activation.asked.as_deref(), Some(RunRequest::Cancel { .. }));
+        let cancelled = matches!(self.activation.request.as_deref(), Some(RunRequest::Cancel { .. }));
         if matches!(state.phase, Phase::Suspended(_) | Phase::Ended(_))
             && !self.is_paced(state, epoch, decision)
         {
@@ -174,7 +174,7 @@ impl Run<'_> {
             }
             Some(Leftovers::Unknown { why, times, .. }) if *times >= MAX_LOSSES => {
                 let why = format!(
-                    "whether processes of a lost executor live could not be told {times} times: {why}"
+                    "cannot tell whether processes of a lost executor are alive, after {times} attempts: {why}"
                 );
                 self.close(decision, End::NeedsOperator, Some(why));
             }
@@ -183,7 +183,7 @@ impl Run<'_> {
                 if self.wait_from(*at, doubled(FIRST_PAUSE, *times), decision) {
                     decision.actions.push(Action::KillLeftovers { run });
                 }
-                let why = format!("whether processes of its lost executor live cannot be told: {why}");
+                let why = format!("cannot tell whether processes of its lost executor are alive: {why}");
                 self.wait_lost(until, why, decision);
             }
         }
@@ -195,7 +195,7 @@ impl Run<'_> {
         if state.phase == Phase::New
             && is_to_be_taken_back(self.view, self.key, self.activation, self.run, decision)
         {
-            return decision.actions.push(Action::Void { key, run, epoch });
+            return decision.actions.push(Action::Revoke { key, run, epoch });
         }
         if self.view.unready.contains_key(self.key) {
             decision.wait(self.key, starting(self.view, self.key));
@@ -277,7 +277,7 @@ impl Run<'_> {
 
     fn launch(&self, state: &State, epoch: u32, decision: &mut Decision) {
         let starts = matches!(state.phase, Phase::New | Phase::Suspended(Suspension::Retry { .. }));
-        let look = starts && self.activation.asked.is_none();
+        let look = starts && self.activation.request.is_none();
         if look && self.view.orders.is_none() {
             // Not in sight is not gone: nothing has happened of it, and it can wait.
             return decision.wait(self.key, Wait::new(Reason::Store, None));

@@ -222,7 +222,7 @@ impl Model {
                     }
                     Action::Probe(_) | Action::SendRequest { .. } => {}
                     Action::CheckOrder(_) => self.gate = Some((self.now, self.gate_says.clone())),
-                    Action::Void { key, run, .. } => {
+                    Action::Revoke { key, run, .. } => {
                         self.runs.remove(&run);
                         self.ids += 1;
                         self.memory.take(Fact::PreparationRevoked {
@@ -566,7 +566,7 @@ fn a_broken_document_in_between_starts_nothing_twice() {
 
 /// Any history of a few operations: each activation starts once, and nothing starts that is not in sight.
 #[test]
-fn p2_no_occasion_starts_twice_in_any_short_history() {
+fn p2_no_activation_starts_twice_in_any_short_history() {
     const OPERATIONS: [&str; 9] =
         ["put r1", "put r2", "old r1", "delete", "restart", "blind", "group", "ungroup", "same"];
     let histories = OPERATIONS.len().pow(4);

@@ -14,6 +14,7 @@ use super::decision::Decision;
 use super::recurring::comes_by;
 use super::starts::can_start_now;
 use super::view::{RunView, View};
+use crate::domain::ids::RunId;
 use crate::domain::instant::later;
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;
@@ -58,7 +59,7 @@ pub(super) fn is_to_be_taken_back(
 }
 
 fn is_cancelled(activation: &Activation) -> bool {
-    matches!(activation.asked.as_deref(), Some(RunRequest::Cancel { .. }))
+    matches!(activation.request.as_deref(), Some(RunRequest::Cancel { .. }))
 }
 
 /// Closes activations that wait and are not wanted any more: most are closed when the change is seen, but one that was
@@ -67,25 +68,26 @@ pub(super) fn close_returned(view: &View<'_>, decision: &mut Decision) {
     let waits = |activation: &&Activation| {
         activation.stage == Stage::Open && !view.starting.contains_key(&activation.run)
     };
+    let closing = |end: End, why: String| Closing { end, error: Some(why), at: view.now, run: None };
     for (key, order_state) in &view.memory.orders {
         if let Some(activation) = order_state.previous.as_deref().filter(waits) {
             let (end, why) = match cancelled(activation) {
                 Some(cancelled) => cancelled,
                 None => (End::Superseded, "a newer order took its place".to_owned()),
             };
-            close(view, key, activation, end, why, decision);
+            close(key, activation.run, closing(end, why), decision);
         }
         if let Some(activation) = order_state.current.as_ref().filter(waits)
             && let Some((end, why)) =
                 cancelled(activation).or_else(|| no_longer_counts(view, key, order_state, activation))
         {
-            close(view, key, activation, end, why, decision);
+            close(key, activation.run, closing(end, why), decision);
         }
     }
 }
 
 fn cancelled(activation: &Activation) -> Option<(End, String)> {
-    match activation.asked.as_deref() {
+    match activation.request.as_deref() {
         Some(RunRequest::Cancel { by, reason }) => {
             Some((End::Cancelled, format!("cancelled by {by}: {reason}")))
         }
@@ -120,25 +122,17 @@ fn no_longer_counts(
         Some(Ok(Document::Order(order)))
             if order.identity == activation.identity && !comes_by(&activation.trigger, order) =>
         {
-            superseded("the order comes again by other terms")
+            superseded("the order's schedule was changed")
         }
         _ => None,
     }
 }
 
-fn close(
-    view: &View<'_>,
-    key: &OrderKey,
-    activation: &Activation,
-    end: End,
-    why: String,
-    decision: &mut Decision,
-) {
+fn close(key: &OrderKey, run: RunId, closing: Closing, decision: &mut Decision) {
     let already = decision.actions.iter().any(
-        |action| matches!(action, super::Action::Remember(Fact::Closed { run, .. }) if *run == activation.run),
+        |action| matches!(action, super::Action::Remember(Fact::Closed { run: closed, .. }) if *closed == run),
     );
     if !already {
-        let closing = Closing { end, error: Some(why), at: view.now, run: None };
-        decision.remember(Fact::Closed { key: key.clone(), run: activation.run, closing });
+        decision.remember(Fact::Closed { key: key.clone(), run, closing });
     }
 }

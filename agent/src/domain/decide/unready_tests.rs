@@ -97,8 +97,8 @@ fn a_deletion_before_the_claim_withdraws_it() {
 #[test]
 fn a_cancel_before_the_claim_withdraws_it() {
     let (mut model, key, run) = launched(&text("r1"));
-    let asked = RunRequest::Cancel { by: "op".into(), reason: "not today".into() };
-    model.memory.take(Fact::RunRequest { key: key.clone(), run, asked });
+    let request = RunRequest::Cancel { by: "op".into(), reason: "not today".into() };
+    model.memory.take(Fact::RunRequest { key: key.clone(), run, request });
     model.settle();
     assert_eq!(end(&model, &key), Some(End::Cancelled));
 }

@@ -248,7 +248,7 @@ impl Run<'_> {
             Operation::Step(i) if self.effect(i) == Effect::Repeatable => state.phase = Phase::Next(act),
             Operation::Step(i) => {
                 let text =
-                    format!("step {} was interrupted, and nothing tells whether it is done", self.name(i));
+                    format!("step {} was interrupted, and it is unknown whether it is done", self.name(i));
                 self.not_done(state, i, text);
             }
             // Reading and undoing may be repeated.
@@ -485,7 +485,7 @@ impl Run<'_> {
             ExitKind::Cancelled => "was cancelled".to_owned(),
             ExitKind::Guarded(i) => format!("did not end in time: {} has fired", self.guard_name(*i)),
             ExitKind::NotStarted(why) => format!("could not be started: {why}"),
-            ExitKind::Unknown(why) => format!("ended in a way that is not known: {why}"),
+            ExitKind::Unknown(why) => format!("ended for an unknown reason: {why}"),
             ExitKind::Survived(what) => format!("could not be ended: {what}"),
         };
         let kind = match (&ending.exit, act) {

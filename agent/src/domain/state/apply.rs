@@ -47,7 +47,7 @@ impl LedgerState {
                         order.recurrence.unsettled = order.recurrence.unsettled.saturating_add(1);
                     }
                 }
-                let newest = Activation { run, identity, trigger, at, stage: Stage::Open, asked: None };
+                let newest = Activation { run, identity, trigger, at, stage: Stage::Open, request: None };
                 let before = order.current.replace(newest);
                 // At most one older activation has a run: newer ones wait for it, and are superseded waiting.
                 if let Some(before) = before.filter(|before| before.has_run()) {
@@ -116,12 +116,12 @@ impl LedgerState {
                     self.acts.pop_first();
                 }
             }
-            Fact::RunRequest { key, run, asked } => {
-                if matches!(asked, RunRequest::Undo { .. }) {
+            Fact::RunRequest { key, run, request } => {
+                if matches!(request, RunRequest::Undo { .. }) {
                     self.stage(&key, run, Stage::Prepared);
                 }
                 if let Some(activation) = self.activation(&key, run) {
-                    activation.asked = Some(Box::new(asked));
+                    activation.request = Some(Box::new(request));
                 }
             }
             Fact::HostJoined { at, unread } => {

@@ -176,14 +176,14 @@ pub enum Fact {
         #[serde(flatten)]
         acted: Acted,
     },
-    /// An operator wants something of a run; its executor is told next.
+    /// An operator requests something of a run; the agent sends it to the executor next.
     RunRequest {
         /// Of this order.
         key: OrderKey,
         /// Which.
         run: RunId,
         /// What.
-        asked: RunRequest,
+        request: RunRequest,
     },
     /// What is held is what stands, and is not carried out.
     Accepted {

@@ -4,6 +4,7 @@
 //! superseded while they waited, so that a key that is written a thousand times costs no more than one.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -68,29 +69,38 @@ pub enum Stage {
     Closed(Closing),
 }
 
-/// What an operator wants of a run, and what its executor is told.
+/// What an operator requests of a run; the agent sends it to the run's executor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "act", rename_all = "lowercase")]
+#[serde(tag = "action", rename_all = "lowercase")]
 pub enum RunRequest {
-    /// That it ends.
+    /// To end.
     Cancel {
         /// Who.
         by: String,
         /// Why.
         reason: String,
     },
-    /// That it is taken back, after it ended so that only a person can tell.
+    /// To undo its steps, after it ended as `needs_operator`.
     Undo {
         /// Who.
         by: String,
         /// Why.
         reason: String,
-        /// How many times that was asked before.
+        /// How often an operator requested that before.
         before: u32,
     },
 }
 
-/// One activation: what is carried out at most once.
+impl fmt::Display for RunRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancel { by, reason } => write!(f, "cancel, by {by}: {reason}"),
+            Self::Undo { by, reason, .. } => write!(f, "undo, by {by}: {reason}"),
+        }
+    }
+}
+
+/// One activation: it starts at most one run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activation {
     /// The id of its run, given before there is one.
@@ -103,9 +113,9 @@ pub struct Activation {
     pub at: Timestamp,
     /// How far it has come.
     pub stage: Stage,
-    /// What an operator wants of its run.
+    /// What an operator requests of its run; `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub asked: Option<Box<RunRequest>>,
+    pub request: Option<Box<RunRequest>>,
 }
 
 /// What is remembered of one key. What few keys have is boxed: a host may have a thousand of them.

@@ -194,7 +194,7 @@ impl Check<'_> {
             Some(end) if end > index => {}
             Some(end) if end == index => self.fault(
                 &at("until"),
-                "without `until` the guard stands until this step has ended: leave it out",
+                "without `until` the guard is armed until this step has ended: leave it out",
             ),
             Some(_) if step.effect == Effect::Final => {
                 let message = format!(

@@ -138,7 +138,7 @@ fn each_fault_has_its_place_and_cure() {
         ),
         (guarded("within: 10s, timeout: 2h"), "steps[1].guard.timeout: more than nothing, at most 1h"),
         (guarded("within: 10s, until: copy"), "until: step `copy` is carried out before this one"),
-        (guarded("within: 10s, until: switch"), "until: without `until` the guard stands until this step"),
+        (guarded("within: 10s, until: switch"), "until: without `until` the guard is armed until this step"),
         (
             guarded("within: 10s, until: drop-odl"),
             "until: there is no step `drop-odl`: did you mean `drop-old`?",

@@ -10,13 +10,13 @@
 //! text is YAML, one document.
 //!
 //! ```text
-//!  guard.rs      the walk that refuses what two readers would read differently
+//!  walk.rs       the walk that refuses what two readers would read differently
 //!  place.rs      what is wrong with a document, where, and the cure
 //!  described.rs  for tests: a schema describes the very fields that are read
 //! ```
 
-mod guard;
 mod place;
+mod walk;
 
 use std::cell::Cell;
 
@@ -25,8 +25,8 @@ use serde_path_to_error::{Deserializer as Tracked, Track};
 
 pub use place::{PathSegment, YamlError, error_at, nearest, path_text, single_line};
 
-use guard::Guard;
 use place::Fault;
+use walk::Walk;
 
 use super::text::{is_utf16, without_mark};
 
@@ -46,7 +46,7 @@ pub fn parse<T: DeserializeOwned>(text: impl AsRef<[u8]>, limit: usize) -> Resul
         let message = format!("the tag `!!{tag}` is not read: write the plain value, without it");
         return Err(YamlError { line, column, path: String::new(), message });
     }
-    form.read(text, Guard(&budget)).map_err(|fault| fault.place(form, text))?;
+    form.read(text, Walk(&budget)).map_err(|fault| fault.place(form, text))?;
     form.read(text, std::marker::PhantomData::<T>).map_err(|fault| fault.place(form, text))
 }
 
@@ -88,7 +88,7 @@ fn checked(bytes: &[u8], limit: usize) -> Result<&str, YamlError> {
             _ => {}
         }
         if depth > MAX_BRACKETS {
-            let message = format!("more than {MAX_BRACKETS} brackets are open at once: close them");
+            let message = format!("more than {MAX_BRACKETS} brackets are open: close them");
             return Err(error(1, 1, message));
         }
     }

@@ -173,7 +173,7 @@ fn cured(message: &str) -> String {
         return "more than one document: keep one, without a second `---`".to_owned();
     }
     if message.contains("recursion limit exceeded") || message.contains("repetition limit exceeded") {
-        return "it holds itself, or is too deep: write out what aliases stand for".to_owned();
+        return "it contains itself, or is nested too deeply: replace the aliases by their values".to_owned();
     }
     let unknown = ["unknown field `", "unknown variant `"].iter().find_map(|start| {
         let (name, rest) = message.strip_prefix(start)?.split_once('`')?;

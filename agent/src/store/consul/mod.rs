@@ -60,6 +60,17 @@ pub struct Consul {
     large: Semaphore,
 }
 
+/// A change of one key.
+struct Write<'a> {
+    method: Method,
+    key: &'a str,
+    query: &'a str,
+    /// `None` for a deletion.
+    body: Option<Vec<u8>>,
+    /// As an infinitive, for messages.
+    action: &'a str,
+}
+
 /// One request to Consul.
 struct Request<'a> {
     method: Method,
@@ -326,28 +337,14 @@ impl Consul {
     }
 
     /// Writes and deletes answer `true` or `false`.
-    async fn write(
-        &self,
-        method: Method,
-        key: &str,
-        query: &str,
-        body: Option<Vec<u8>>,
-        action: &str,
-    ) -> Result<bool, StoreError> {
+    async fn write(&self, write: Write<'_>) -> Result<bool, StoreError> {
+        let Write { method, key, query, body, action } = write;
         if let Some(why) = bad_key(key) {
             return Err(self.refused(action, why));
         }
         let path = format!("kv/{}?{query}", wire::encode_path(key));
-        let got = self
-            .ask(Request {
-                method,
-                path: &path,
-                body,
-                deadline: self.timeouts.request,
-                action,
-                expected: &[200],
-            })
-            .await?;
+        let deadline = self.timeouts.request;
+        let got = self.ask(Request { method, path: &path, body, deadline, action, expected: &[200] }).await?;
         match got.body.kept().trim_ascii() {
             b"true" => Ok(true),
             b"false" => Ok(false),
@@ -401,7 +398,8 @@ impl Store for Consul {
                 When::Always => String::new(),
                 When::Unchanged(index) => format!("cas={index}"),
             };
-            let written = self.write(Method::PUT, key, &query, Some(value), &action).await?;
+            let (method, body) = (Method::PUT, Some(value));
+            let written = self.write(Write { method, key, query: &query, body, action: &action }).await?;
             match when {
                 When::Always if !written => Err(self.unreadable(format!("{action}: false, unasked"))),
                 _ => Ok(written),
@@ -412,7 +410,8 @@ impl Store for Consul {
     fn delete<'a>(&'a self, key: &'a str) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let action = format!("to delete {key:?}");
-            match self.write(Method::DELETE, key, "", None, &action).await? {
+            let (method, query) = (Method::DELETE, "");
+            match self.write(Write { method, key, query, body: None, action: &action }).await? {
                 true => Ok(()),
                 false => Err(self.unreadable(format!("{action}: false, unasked"))),
             }

@@ -72,7 +72,7 @@ impl Token {
             held.stamps = stamps;
             match read(&held.files) {
                 Ok(Some(token)) if held.now.as_ref() != Some(&token) => {
-                    tracing::info!("taking another token for Consul: its file has changed");
+                    tracing::info!("using the new Consul token: its file has changed");
                     held.now = Some(token);
                     held.changes = held.changes.saturating_add(1);
                 }

@@ -131,7 +131,9 @@ impl Vault {
                 Ok(path) => grant.record = Some(path),
                 Err(error) => {
                     if let Err(error) = self.revoke(accessor).await {
-                        tracing::warn!("a token for a run ends by itself in a minute: {error}");
+                        tracing::warn!(
+                            "cannot revoke a token made for a run; it expires within a minute: {error}"
+                        );
                     }
                     return Err(VaultError::Local(error.to_string()));
                 }
@@ -142,7 +144,7 @@ impl Vault {
 
     /// Lets a token live for so long that was made for a minute.
     async fn let_live(&self, mut grant: VaultGrant, life: Duration) -> Result<VaultGrant, VaultError> {
-        let (path, action) = ("auth/token/renew-self", "let the token of a run live");
+        let (path, action) = ("auth/token/renew-self", "keep the token of a run alive");
         let body = json!({"increment": life.as_secs()});
         let answer = self
             .client

@@ -213,7 +213,7 @@ impl Vault {
             Ok(watcher)
         });
         let told = watching.inspect_err(|error| {
-            tracing::warn!("{} is looked at by turns: no events of its folder: {error}", path.display());
+            tracing::warn!("inotify unavailable, polling {}: {error}", path.display());
         });
         told.ok()
     }

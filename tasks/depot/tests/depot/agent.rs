@@ -23,11 +23,11 @@ fn install(host: &Host, depot: &Depot, name: &str, more: &str) {
     let program = depot.path("program").display().to_string();
     let commands = depot.path("commands").display().to_string();
     let all = depot.path("");
-    let guard = host.guard(&format!("places: {{backup: [{0}], restore: [{0}]}}\n", all.display()));
+    let admit = host.admit(&format!("places: {{backup: [{0}], restore: [{0}]}}\n", all.display()));
     for text in files.values_mut() {
         *text = text
             .replace("${HOSTLER_DEPOT:-hostler-depot}", &program)
-            .replace("${HOSTLER_GUARD:-/usr/bin/hostler guard}", &format!("\"{guard}\""))
+            .replace("${HOSTLER_ADMIT:-/usr/bin/hostler admit}", &format!("\"{admit}\""))
             .replace("${HOSTLER_DEPOT_COMMANDS:-/etc/hostler/depot.d}", &commands);
     }
     let scripts: Vec<(&str, &str)> =

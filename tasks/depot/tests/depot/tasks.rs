@@ -14,7 +14,7 @@ fn script(depot: &Depot, task: &str, script: &str, arguments: &[&str]) -> Ended 
         .current_dir(&folder)
         .env("HOSTLER_DEPOT", env!("CARGO_BIN_EXE_hostler-depot"))
         .env("HOSTLER_DEPOT_COMMANDS", depot.path("commands"))
-        .env("HOSTLER_GUARD", guard(depot))
+        .env("HOSTLER_ADMIT", guard(depot))
         .env("HOSTLER_REPORT", depot.path("report"));
     ended(command.spawn().unwrap())
 }

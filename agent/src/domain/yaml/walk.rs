@@ -17,12 +17,12 @@ const LARGEST: f64 = 9_007_199_254_740_992.0;
 
 /// Walks a whole document and refuses what [`parse`](super::parse) says; keeps nothing.
 #[derive(Clone, Copy)]
-pub(super) struct Guard<'a>(pub(super) &'a Cell<usize>);
+pub(super) struct Walk<'a>(pub(super) &'a Cell<usize>);
 
-impl Guard<'_> {
+impl Walk<'_> {
     fn spend<E: de::Error>(self, bytes: usize) -> Result<(), E> {
         let left = self.0.get().checked_sub(bytes.saturating_add(1));
-        self.0.set(left.ok_or_else(|| E::custom("aliases repeat too much: write out what they stand for"))?);
+        self.0.set(left.ok_or_else(|| E::custom("aliases expand too far: replace them by their values"))?);
         Ok(())
     }
 
@@ -39,7 +39,7 @@ impl Guard<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Guard<'_> {
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = ();
 
     fn deserialize<D: de::Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
@@ -47,7 +47,7 @@ impl<'de> DeserializeSeed<'de> for Guard<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Guard<'_> {
+impl<'de> Visitor<'de> for Walk<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -114,7 +114,7 @@ impl<'de> Visitor<'de> for Guard<'_> {
 }
 
 /// One key of a map: text, and not seen before.
-struct Key<'a, 'b>(Guard<'a>, &'b mut HashSet<String>);
+struct Key<'a, 'b>(Walk<'a>, &'b mut HashSet<String>);
 
 impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
     type Value = ();
@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
         if self.1.insert(key.to_owned()) {
             return Ok(());
         }
-        Err(E::custom(format!("the key `{}` stands here twice: remove one", single_line(key))))
+        Err(E::custom(format!("the key `{}` appears twice: remove one", single_line(key))))
     }
 
     fn visit_enum<A: de::EnumAccess<'de>>(self, _: A) -> Result<(), A::Error> {

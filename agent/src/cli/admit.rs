@@ -1,4 +1,4 @@
-//! `hostler guard`: what the shipped tasks call for what they touch on this host. Not for people.
+//! `hostler admit`: what the shipped tasks call for what they touch on this host. Not for people.
 //!
 //! Exit status: 0 done or yes, 1 no, 2 refused or cannot tell, with the reason in one line.
 
@@ -12,16 +12,16 @@ use zeroize::Zeroizing;
 
 use super::connection::ConnectionArgs;
 use super::{Failure, show};
+use crate::admission::PATH;
+use crate::admission::archive;
+use crate::admission::clean::{self, Old};
+use crate::admission::folder::{self, Own};
+use crate::admission::listener::Server;
+use crate::admission::policy::Policy;
+use crate::admission::restore::Target;
+use crate::admission::scram::{self, Login};
 use crate::config::{Settings, StoreSettings};
 use crate::exec::inherit;
-use crate::guard::PATH;
-use crate::guard::archive;
-use crate::guard::clean::{self, Old};
-use crate::guard::folder::{self, Own};
-use crate::guard::listener::Server;
-use crate::guard::policy::Policy;
-use crate::guard::restore::Target;
-use crate::guard::scram::{self, Login};
 use crate::host::clock;
 
 #[derive(Args)]
@@ -32,11 +32,11 @@ pub(super) struct Arguments {
     #[command(flatten)]
     place: ConnectionArgs,
     #[command(subcommand)]
-    act: GuardCommand,
+    act: AdmitCommand,
 }
 
 #[derive(Subcommand)]
-enum GuardCommand {
+enum AdmitCommand {
     /// Whether the task `package` may act on this package
     Package { name: String },
     /// Look for old files, or remove them
@@ -81,16 +81,16 @@ fn act(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let policy = Policy::read(&arguments.tasks_file)?;
     let own = || own(&arguments.place.host_settings()?);
     match &arguments.act {
-        GuardCommand::Package { name } => policy.packages.admit(name)?,
-        GuardCommand::Clean { mode, days, kib, places } => {
-            return clean(&policy, &own()?, mode == "look", *days, *kib, &list(places)?);
+        AdmitCommand::Package { name } => policy.packages.admit(name)?,
+        AdmitCommand::Clean { mode, days, kib, places } => {
+            return clean(&policy, &own()?, old(*days, *kib), mode == "look", &list(places)?);
         }
-        GuardCommand::Readable { folders } => {
+        AdmitCommand::Readable { folders } => {
             for path in list(folders)? {
                 folder::admit(&path, &policy.places.backup, "places.backup", &own()?, false)?;
             }
         }
-        GuardCommand::Archive { folders } => {
+        AdmitCommand::Archive { folders } => {
             let own = own()?;
             let mut open = Vec::new();
             for path in list(folders)? {
@@ -103,8 +103,8 @@ fn act(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
             return Err(inherit::become_program(&archive::words(&open, &own)).into());
         }
-        GuardCommand::Restorable { target } => drop(Target::make(target, &policy.places.restore, &own()?)?),
-        GuardCommand::Restore { target, command } => {
+        AdmitCommand::Restorable { target } => drop(Target::make(target, &policy.places.restore, &own()?)?),
+        AdmitCommand::Restore { target, command } => {
             let new = Target::make(target, &policy.places.restore, &own()?)?;
             inherit::keep_open(&new.fd)?;
             let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&new.fd));
@@ -115,10 +115,10 @@ fn act(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
             new.keep()?;
         }
-        GuardCommand::Server { socket, port } => {
+        AdmitCommand::Server { socket, port } => {
             drop(Server::at(socket, *port, &policy.postgres)?.connect()?)
         }
-        GuardCommand::Login { socket, port, role, database, file } => {
+        AdmitCommand::Login { socket, port, role, database, file } => {
             let server = Server::at(socket, *port, &policy.postgres)?;
             // A hundred bytes and a little more: of a longer one it is known that it is too long.
             let mut password = Zeroizing::new(Vec::with_capacity(1024));
@@ -157,24 +157,20 @@ fn own(settings: &Settings) -> Result<Own, Failure> {
     Ok(Own::new(paths)?)
 }
 
-fn clean(
-    policy: &Policy,
-    own: &Own,
-    look: bool,
-    days: u32,
-    kib: u32,
-    paths: &[PathBuf],
-) -> Result<ExitCode, Failure> {
+fn old(days: u32, kib: u32) -> Old {
+    Old {
+        before: clock::now().as_second().saturating_sub(i64::from(days).saturating_mul(24 * 3600)),
+        bytes: i64::from(kib).saturating_mul(1024),
+    }
+}
+
+/// `look`: nothing is removed; the exit status says whether anything would be.
+fn clean(policy: &Policy, own: &Own, old: Old, look: bool, paths: &[PathBuf]) -> Result<ExitCode, Failure> {
     let mut open = Vec::new();
     // All of them before the first file goes.
     for path in paths {
         open.push(folder::admit(path, &policy.places.clean, "places.clean", own, false)?);
     }
-    let now = clock::now().as_second();
-    let old = Old {
-        before: now.saturating_sub(i64::from(days).saturating_mul(24 * 3600)),
-        bytes: i64::from(kib).saturating_mul(1024),
-    };
     let (mut files, mut bytes, mut failed) = (0_u64, 0_u64, 0_u64);
     for folder in &open {
         let free = || {
@@ -206,7 +202,7 @@ fn clean(
             json!({"message": format!("removed {files} files of {bytes} bytes")}),
         ])?;
         if failed > 0 {
-            show::error(format!("{failed} files or folders could not be removed or looked at"));
+            show::error(format!("{failed} files or folders could not be removed or examined"));
             return Ok(NO.into());
         }
     }
