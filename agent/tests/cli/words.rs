@@ -376,7 +376,7 @@ fn a_task_can_be_tried_with_secrets_from_a_file() {
     tried("password: short").ends(10).says("allow_short_secret");
     tried("other: s3cret-value").ends(10).says("secret password, which was not provided");
     tried("password: [1]").ends(3).says("secrets.yml:1:");
-    bench.run(&["task", "try", "secret"]).ends(10).says("without --secrets");
+    bench.run(&["task", "try", "secret"]).ends(10).says("with --secrets");
     bench.run(&["task", "try", "secret", "--secrets", "/nonexistent"]).ends(5);
 }
 
