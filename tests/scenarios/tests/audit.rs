@@ -89,7 +89,7 @@ fn what_was_changed_or_cut_off_is_found() {
     let told = || {
         let (status, text) = host.hostler(&["audit", "--verify"]);
         let number = |after: &str| text.split_once(after)?.1.split([' ', ';']).next().map(str::to_owned);
-        let all = number("lines 1 to ").is_some_and(|last| number("told of line ") == Some(last));
+        let all = number("lines 1 to ").is_some_and(|last| number("reported to the store is ") == Some(last));
         if status == 0 && all { Ok(()) } else { Err(text.clone()) }
     };
     eventually(DEFAULT_TIMEOUT, told);
