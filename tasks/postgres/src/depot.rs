@@ -141,7 +141,8 @@ impl Depot {
         let mut all: Vec<OsString> = vec!["--config".into(), file.into()];
         all.extend(words);
         // Whatever takes long is the step's own work, and says how far it is.
-        exec::call(self.owner, Path::new(&program), &all, input, within == LONG, within).await
+        let call = exec::Call { input, reports: within == LONG, within };
+        exec::call(self.owner, Path::new(&program), &all, call).await
     }
 
     /// Stores something; what it says of itself as JSON.

@@ -160,8 +160,18 @@ fn unnamed() -> Result<std::fs::File, Error> {
     tempfile::tempfile().map_err(Error::local("a temporary file"))
 }
 
-/// Runs a program of Hostler to its end, with the environment of whoever calls but for what clients of PostgreSQL read
-/// from it. `input` is its standard input; `reports` lets it speak as the step.
+/// How a program of Hostler is called.
+pub struct Call {
+    /// Its standard input.
+    pub input: Stdio,
+    /// Whether it reports as the step does, by `HOSTLER_REPORT`.
+    pub reports: bool,
+    /// How long it may take.
+    pub within: Duration,
+}
+
+/// Runs a program of Hostler to its end, with the environment of the caller but for what clients of PostgreSQL read from
+/// it.
 ///
 /// # Errors
 /// As [`run`].
@@ -169,9 +179,7 @@ pub async fn call<S: AsRef<OsStr>>(
     owner: Option<Owner>,
     program: &Path,
     words: &[S],
-    input: Stdio,
-    reports: bool,
-    within: Duration,
+    Call { input, reports, within }: Call,
 ) -> Result<Ended, Error> {
     let mut command = command(program, owner);
     inherit(&mut command, reports);
