@@ -137,13 +137,14 @@ impl Package {
         apt(&["--no-remove", "--download-only", "install", &package], SLOW).await.map(|_| ())
     }
 
-    /// Installs a version that was fetched.
+    /// Installs a version that was fetched. It may be read again from a repository that is a folder of this host: apt
+    /// fetches nothing from there.
     ///
     /// # Errors
     /// If that fails; servers may be stopped then.
     pub async fn install(&self, version: &str) -> Result<(), Error> {
         let package = self.at(version);
-        apt(&["--no-remove", "--no-download", "install", &package], SLOW).await.map(|_| ())
+        apt(&["--no-remove", "install", &package], SLOW).await.map(|_| ())
     }
 }
 
