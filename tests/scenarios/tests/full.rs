@@ -72,7 +72,7 @@ fn order_cleanup(host: &Host, small: &Small) {
     host.order("free", &format!("task: disk-cleanup\nparams: {{places: [{place}], older_than_days: 0}}"));
     let report = host.wait_for("free", &["succeeded"]);
     assert!(report["outputs"]["files"].as_str().is_some_and(|files| files != "0"), "{report}");
-    assert!(host.log_tail().contains("the reserve is given up"), "{}", host.log_tail());
+    assert!(host.log_tail().contains("releasing the disk reserve"), "{}", host.log_tail());
 }
 
 /// A step that waits in the middle until it may go on, and two more.

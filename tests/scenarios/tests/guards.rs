@@ -209,7 +209,7 @@ fn where_nobody_can_watch_the_step_does_not_start() {
     host.order("o", "task: freeze");
     let report = host.wait_for("o", &["undone", "failed", "needs_operator"]);
     let error = report["error"].as_str().unwrap_or_default();
-    assert!(error.contains("nobody could watch over its guard"), "{report}");
+    assert!(error.contains("its guard has no watcher"), "{report}");
     assert_eq!(
         (&report["phase"], host.effects("o")),
         (&"failed".into(), vec!["thaw".to_owned()]),

@@ -119,7 +119,7 @@ fn a_token_that_may_not_show_the_host_hinders_nothing() {
     place("a");
     done("a");
     let log = std::fs::read_to_string(host.path("log")).expect("the log");
-    assert_eq!(log.matches("is not shown as a service").count(), 1, "{log}");
+    assert_eq!(log.matches("cannot register the service in Consul").count(), 1, "{log}");
     let report = consul.get("hostler/reports/agents/quiet").expect("the agent's report");
     let report: Value = serde_json::from_str(&report).expect("JSON");
     assert_eq!(report["conditions"], serde_json::json!([]));

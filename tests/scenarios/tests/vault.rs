@@ -250,7 +250,7 @@ fn p7_a_wrapped_secret_id_is_unwrapped_once_and_a_stolen_one_is_told() {
     } else {
         host.wait_until("o", "the theft told", |report| report.to_string().contains("stolen"))
     };
-    assert!(report.to_string().contains("unwrapped by somebody else"), "{report}");
+    assert!(report.to_string().contains("unwrapped by another client"), "{report}");
     let wrapping = vault.wrapped_secret_id();
     fs::write(host.path("wrapped"), format!("{wrapping}\n")).expect("the wrapped secret id");
     host.wait_for("o", &["succeeded"]);

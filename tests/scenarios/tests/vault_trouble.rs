@@ -102,7 +102,7 @@ fn ails_during_a_run(name: &str, ailment: FaultMode) {
     }
     // In the middle: the next renewal meets it. A server that is down notes no request.
     let tried =
-        |log: &str| ["is not renewed", "the run's token has ended"].iter().any(|word| log.contains(word));
+        |log: &str| ["cannot renew", "giving up the renewal", "the run's token has expired"].iter().any(|word| log.contains(word));
     eventually(DEFAULT_TIMEOUT, || match (vault.renewals() > before, tried(&log(&host))) {
         (true, _) if name == "restarted" => Ok(()),
         (_, true) => Ok(()),
@@ -177,7 +177,7 @@ fn p7_a_token_that_comes_to_its_longest_life_during_a_run_ends_no_run_and_starts
     host.start();
     host.order("o", "task: kv");
     up(&host, "o");
-    let dead = "the run's token has ended";
+    let dead = "the run's token has expired";
     let logins = || vault.requests().iter().filter(|line| line.ends_with("/approle/login")).count();
     eventually(DEFAULT_TIMEOUT, || if logins() >= 4 { Ok(()) } else { Err(format!("{} logins", logins())) });
     assert_eq!(host.executors().len(), 1, "the run goes on: {dead}");
