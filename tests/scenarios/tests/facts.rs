@@ -7,8 +7,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, eventually};
+use hostler_testkit::{Consul, DEFAULT_TIMEOUT, Host, eventually, signal};
 use jiff::Timestamp;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const EVERY: &str = "every: 10s\ntimeout: 2s\n";
@@ -111,11 +112,55 @@ fn a_command_that_hangs_forks_floods_or_prints_garbage_costs_its_own_fact_alone(
         let (status, said) = host.hostler(words);
         assert!(status == code && said.contains(wanted), "{words:?}: {status} {said}");
     }
+    // Root adds one.
+    host.fact("rack.json", r#"{"name": "r7"}"#, &[]);
+    signal(host.agent_pid().unwrap(), Signal::SIGHUP);
+    wait_for_facts(&host, |report| report["facts"]["rack"]["name"] == "r7");
     host.stop();
     eventually(DEFAULT_TIMEOUT, || match host.processes() {
         left if left.is_empty() => Ok(()),
         left => Err(format!("{left:?}")),
     });
+}
+
+/// Whoever of agent and executor is killed: what was asked goes away, and is asked again.
+#[test]
+fn a_question_whose_executor_or_agent_is_killed_leaves_nothing() {
+    let consul = Consul::dev();
+    let mut host = Host::on_consul("killed", &consul);
+    let go = host.path("go").display().to_string();
+    let began = host.path("began");
+    let script = format!(
+        "#!/bin/bash\n: >{}\nwhile [ ! -e {go} ]; do sleep 0.1; done\necho '{{\"ok\": true}}'\n",
+        began.display()
+    );
+    host.fact("slow.yml", "run: [./slow]\nevery: 30s\ntimeout: 30s\n", &[("slow", &script)]);
+    let asked = |host: &Host| {
+        eventually(DEFAULT_TIMEOUT, || fs::remove_file(&began).map_err(|error| error.to_string()));
+        host.executors().first().copied().expect("the executor of the question")
+    };
+    host.start();
+    signal(asked(&host), Signal::SIGKILL);
+    wait_for_condition(&host, "fact slow: its executor was lost; it is absent");
+    let nothing = |host: &Host| {
+        eventually(DEFAULT_TIMEOUT, || {
+            let folders = fs::read_dir(host.path("run/questions")).map_or(0, Iterator::count);
+            match host.processes() {
+                left if left.is_empty() && folders == 0 => Ok(()),
+                left => Err(format!("{left:?}, {folders} folders")),
+            }
+        });
+    };
+    nothing(&host);
+    // Each agent asks at its start.
+    host.kill();
+    host.start();
+    asked(&host);
+    host.kill();
+    fs::write(&go, "").unwrap();
+    host.start();
+    wait_for_facts(&host, |report| report["facts"]["slow"]["ok"] == true);
+    nothing(&host);
 }
 
 #[test]

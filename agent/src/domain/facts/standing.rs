@@ -15,6 +15,8 @@ use super::value::Object;
 
 /// A value counts for so many intervals.
 const KEPT_INTERVALS: u32 = 3;
+/// Why a fact fails is said for so long before another reason is.
+const SAID_AT_LEAST: Duration = Duration::from_secs(300);
 
 /// What is known of a fact at a moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,8 +38,8 @@ pub struct AskedFact {
     asking: bool,
     /// The last good value, and when it was asked for.
     last: Option<(Duration, Object)>,
-    /// Why asking failed, the last time; `None`: it did not.
-    failure: Option<String>,
+    /// Why asking failed, and since when that is said; `None`: the last time it did not.
+    failure: Option<(Duration, String)>,
     /// Whether it was asked at all.
     answered: bool,
 }
@@ -84,8 +86,13 @@ impl AskedFact {
                 !same
             }
             Err(why) => {
-                let news = self.failure.as_ref() != Some(&why);
-                self.failure = Some(why);
+                // A message that is another one each time, as one with a time in it, is no news each time.
+                let said = self.failure.as_ref().map(|(since, _)| since.saturating_add(SAID_AT_LEAST));
+                if said.is_some_and(|until| asked < until) {
+                    return false;
+                }
+                let news = self.failure.as_ref().is_none_or(|(_, known)| *known != why);
+                self.failure = Some((asked, why));
                 news
             }
         }
@@ -102,9 +109,9 @@ impl AskedFact {
         }
     }
 
-    /// Why it failed, the last time that it was asked.
+    /// Why it failed, if it did the last time that it was asked; said for five minutes, also when it fails otherwise.
     pub fn failure(&self) -> Option<&str> {
-        self.failure.as_deref()
+        self.failure.as_ref().map(|(_, why)| why.as_str())
     }
 
     /// When something is to be done or to be said of it next.
@@ -156,6 +163,9 @@ mod tests {
         assert!(!fact.take(s(1181), Err("exit 1".into())), "the same failure is no news");
         assert_eq!(fact.known(s(1239)), Known::Stale(&value(1)));
         assert_eq!(fact.known(s(1240)), Known::Absent, "3 x 60 s after it was asked for at 1060");
+        fact.ask(s(1235));
+        assert!(!fact.take(s(1235), Err("exit 1 at noon".into())));
+        assert_eq!(fact.failure(), Some("exit 1"), "another message is no news for five minutes");
         fact.ask(s(1240));
         assert!(fact.take(s(1240), Ok(value(1))), "it is fresh again");
         assert_eq!(fact.known(s(1241)), Known::Fresh(&value(1)));

@@ -14,8 +14,8 @@ use crate::exec::question::Question;
 use crate::host::{clock, disk};
 use crate::ledger::{ClaimState, Folder, trim};
 
-/// An executor that was launched answers within the command's time and this.
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
+/// An executor that was launched has its claim within this, and answers within the command's time and this.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
 /// The pauses between two looks for the answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -68,7 +68,8 @@ impl Asking {
     }
 
     async fn wait(&self, folder: &Folder) -> Result<Answer, String> {
-        let until = Instant::now() + self.command.timeout.0 + STARTS_WITHIN;
+        let started_by = Instant::now() + STARTS_WITHIN;
+        let until = started_by + self.command.timeout.0;
         let mut pause = FIRST_PAUSE;
         loop {
             sleep(pause).await;
@@ -77,8 +78,12 @@ impl Asking {
             if let Some(answer) = answer_in(folder.path())? {
                 return Ok(answer);
             }
-            if matches!(claim, (_, ClaimState::Dead)) {
-                return Err("its executor was lost".to_owned());
+            match claim {
+                (_, ClaimState::Dead) => return Err("its executor was lost".to_owned()),
+                (_, ClaimState::None) if Instant::now() > started_by => {
+                    return Err("its executor did not start in time".to_owned());
+                }
+                (_, ClaimState::None | ClaimState::Held) => {}
             }
             if Instant::now() > until {
                 return Err("its executor gave no answer in time".to_owned());
