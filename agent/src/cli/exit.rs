@@ -84,9 +84,10 @@ impl Exit {
     const fn row(self) -> (u8, &'static str) {
         match self {
             Self::Success => (0, "done; a run: it succeeded, or there was nothing to do"),
-            Self::Negative => {
-                (1, "negative result: not all hosts are done, a check failed, or a task is invalid")
-            }
+            Self::Negative => (
+                1,
+                "negative result: not all hosts are done, no host matches, a check failed, or a task is invalid",
+            ),
             Self::Usage => (2, "the command line is wrong"),
             Self::ConfigError => (3, "invalid configuration, file or document"),
             Self::Store => (4, "the store cannot be reached, has no leader, or denies the request"),
