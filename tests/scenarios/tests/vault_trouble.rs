@@ -101,8 +101,11 @@ fn ails_during_a_run(name: &str, ailment: FaultMode) {
         _ => vault.ail(ailment),
     }
     // In the middle: the next renewal meets it. A server that is down notes no request.
-    let tried =
-        |log: &str| ["cannot renew", "giving up the renewal", "the run's token has expired"].iter().any(|word| log.contains(word));
+    let tried = |log: &str| {
+        ["cannot renew", "giving up the renewal", "the run's token has expired"]
+            .iter()
+            .any(|word| log.contains(word))
+    };
     eventually(DEFAULT_TIMEOUT, || match (vault.renewals() > before, tried(&log(&host))) {
         (true, _) if name == "restarted" => Ok(()),
         (_, true) => Ok(()),
