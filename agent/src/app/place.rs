@@ -7,10 +7,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::domain::downtime::Downtime;
 use crate::domain::plan::Plan;
 use crate::exec::feedback::StepReportReader;
 use crate::exec::program;
 use crate::exec::redact::Redactor;
+use crate::exec::secret_mount;
 use crate::exec::user::User;
 use crate::host::{disk, process};
 
@@ -51,6 +53,18 @@ impl Place<'_> {
         let feedback = StepReportReader::create(&report, redactor)?;
         user.own(&report)?;
         Ok(feedback)
+    }
+
+    /// What the command of a lost executor said of downtime, from the file that it left; nothing after a reboot.
+    pub(super) fn left_behind(&self, redactor: Option<Arc<Redactor>>) -> Vec<Downtime> {
+        let secrets = (!self.plan.secrets.is_empty())
+            .then(|| secret_mount::folder(&self.plan.place.runtime_dir, self.plan.run));
+        let left = StepReportReader::left_behind(&self.report(secrets.as_deref()), redactor);
+        left.map(|mut left| {
+            left.finish();
+            left.downtime()
+        })
+        .unwrap_or_default()
     }
 
     fn report(&self, secrets: Option<&Path>) -> PathBuf {

@@ -85,7 +85,10 @@ fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure>
     headings.retain(|heading| !narrow || *heading != "RUN");
     let mut table = Table::new(&headings);
     for AuditProof { n, at, entry } in newest {
-        let says = [entry.why, entry.end, entry.step, entry.error];
+        let downtime = entry.downtime.iter().map(|one| format!("{} down {}", one.service, one.seconds));
+        let downtime = downtime.collect::<Vec<_>>().join(", ");
+        let downtime = Some(downtime).filter(|text| !text.is_empty());
+        let says = [entry.why, entry.end, entry.step, downtime, entry.error];
         let (n, at, order) = (n.to_string(), show::time(Some(at)), entry.order.unwrap_or_default());
         let (run, by) = (entry.run.unwrap_or_default(), entry.by.unwrap_or_default());
         let reason = entry.reason.unwrap_or_default();

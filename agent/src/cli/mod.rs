@@ -11,6 +11,7 @@ mod connection;
 mod control;
 mod dev;
 mod document;
+mod downtime;
 mod enroll;
 mod executor;
 mod exit;
@@ -107,6 +108,8 @@ enum Command {
     Facts(facts::Arguments),
     /// List the newest runs.
     Runs(runs::Arguments),
+    /// Show downtime of services, error budgets and what spent them.
+    Downtime(downtime::Arguments),
     /// Print the output of a run.
     Logs(logs::Arguments),
     /// List, show, check and try tasks.
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => status::run(&arguments),
         Command::Facts(arguments) => facts::run(&arguments),
         Command::Runs(arguments) => runs::run(&arguments),
+        Command::Downtime(arguments) => downtime::run(&arguments),
         Command::Logs(arguments) => logs::run(&arguments),
         Command::Task(arguments) => task::run(&arguments),
         Command::Admit(arguments) => admit::run(&arguments),

@@ -14,6 +14,7 @@ use super::screen;
 use super::table::Table;
 use super::watch::{WatchArgs, endless};
 use super::{Failure, block, show};
+use crate::domain::downtime::Downtime;
 use crate::domain::name::Name;
 use crate::host::clock;
 use crate::report::document::RunReport;
@@ -115,7 +116,11 @@ fn table(runs: Vec<Known>, still: bool) -> String {
     let narrow = screen::width().is_some_and(|width| width < WIDE);
     let mut headings = vec!["RUN", "HOST", "ORDER"];
     headings.extend((!narrow).then_some("TASK"));
-    headings.extend(["CAUSE", "PHASE", started, "TOOK", "ERROR"]);
+    headings.extend(["CAUSE", "PHASE", started, "TOOK"]);
+    // Most runs cost nobody anything: then there is more room for why one failed.
+    let costly = runs.iter().any(|known| !known.report.downtime.is_empty());
+    headings.extend(costly.then_some("DOWNTIME"));
+    headings.push("ERROR");
     let mut table = Table::new(&headings);
     for known in runs {
         let report = known.report;
@@ -132,11 +137,20 @@ fn table(runs: Vec<Known>, still: bool) -> String {
                 at => show::time(at),
             },
             took.map(show::length).unwrap_or_default(),
-            report.error.unwrap_or_default(),
         ]);
+        cells.extend(costly.then(|| downtime(&report.downtime)));
+        cells.push(report.error.unwrap_or_default());
         table.cells(&cells);
     }
     table.shown()
+}
+
+/// How long the run kept which service from its users: the one that lost the most, and how many others there are.
+fn downtime(all: &[Downtime]) -> String {
+    let Some(most) = all.iter().max_by_key(|one| one.seconds) else { return String::new() };
+    let others = all.len().saturating_sub(1);
+    let more = if others > 0 { format!(" +{others}") } else { String::new() };
+    format!("{} {}{more}", most.service, most.seconds)
 }
 
 /// Why it ran, and that it was to change nothing.

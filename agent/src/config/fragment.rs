@@ -8,6 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::{ClockChoice, ConfigError, LauncherChoice, LogFormat, RunSettings, Settings, StoreSettings};
+use crate::domain::downtime::Objective;
 use crate::domain::facts::FactName;
 use crate::domain::keys::{DEFAULT_PREFIX, Keys};
 use crate::domain::name::Name;
@@ -30,6 +31,9 @@ const MAX_GROUPS: usize = 19;
 /// The most labels of a host, and the longest one, in bytes: they have room in each report of its facts.
 const MAX_LABELS: usize = 16;
 const MAX_LABEL: usize = 63;
+
+/// The most objectives: each is held against each service.
+const MAX_OBJECTIVES: usize = 100;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -57,6 +61,7 @@ pub struct Fragment {
     launcher: Option<LauncherChoice>,
     clock: Option<ClockChoice>,
     runs: Runs,
+    objectives: Option<Vec<Objective>>,
     telemetry: Telemetry,
     log: Log,
 }
@@ -177,6 +182,7 @@ impl Fragment {
             launcher: self.launcher.or(lower.launcher),
             clock: self.clock.or(lower.clock),
             runs: first!(self.runs, lower.runs, Runs { parallel, keep_count, keep_days, keep_bytes }),
+            objectives: self.objectives.or(lower.objectives),
             telemetry: first!(self.telemetry, lower.telemetry, Telemetry { listen }),
             log: first!(self.log, lower.log, Log { level, format }),
         }
@@ -230,6 +236,10 @@ impl Fragment {
                 "`runs.keep_count` is at least 20: so many runs are reported".into(),
             ));
         }
+        let objectives = self.objectives.unwrap_or_default();
+        if objectives.len() > MAX_OBJECTIVES {
+            return Err(ConfigError::Value(format!("`objectives` has at most {MAX_OBJECTIVES} entries")));
+        }
         let log_level = self.log.level.unwrap_or_else(|| "info".into());
         if !LEVELS.contains(&log_level.as_str()) {
             let levels = LEVELS.join(", ");
@@ -253,6 +263,7 @@ impl Fragment {
             clock: self.clock.unwrap_or_default(),
             vault: self.vault.unwrap_or_default(),
             runs,
+            objectives,
             register,
             listen: self.telemetry.listen.unwrap_or(Some(LISTEN.into())),
             log_level,
@@ -351,6 +362,7 @@ mod tests {
                 clock,
                 vault,
                 runs,
+                objectives,
                 register,
                 listen,
                 log_level,
@@ -361,7 +373,7 @@ mod tests {
             let consul = layer.build().unwrap();
             let (files, flags) = (
                 (host, groups, state_dir, runtime_dir, (task_dirs, facts_dirs, labels)),
-                (allow, launcher, clock, runs, (register, listen, log_level, log_format)),
+                (allow, launcher, clock, runs, objectives, (register, listen, log_level, log_format)),
             );
             let tls = (consul.token_files, consul.ca_file, consul.client, consul.verify);
             let place = (consul.address, consul.datacenter, consul.namespace, keys.prefix().to_owned());

@@ -16,9 +16,11 @@ use std::path::{Path, PathBuf};
 
 pub use fragment::Fragment;
 
+use crate::domain::downtime::Objective;
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::span::Bytes;
+use crate::domain::text::matches_pattern;
 use crate::domain::yaml::YamlError;
 use crate::host::disk::{self, DiskError, PathContext};
 use crate::store::consul::{BadConsulSettings, PartialConsul};
@@ -148,6 +150,8 @@ pub struct Settings {
     pub vault: VaultLayer,
     /// Runs.
     pub runs: RunSettings,
+    /// What is promised of services on this host; each covering one has to have the budget that a gate asks for.
+    pub objectives: Vec<Objective>,
     /// Whether the agent shows itself as a service of Consul.
     pub register: bool,
     /// Where measurements are asked for; `None`: nowhere.
@@ -315,17 +319,7 @@ fn listed(dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
 
 /// Whether orders may name this task on this host.
 pub fn allows(patterns: &[String], task: &Name) -> bool {
-    patterns.iter().any(|pattern| matches(pattern, task.as_str()))
-}
-
-/// `*` stands for any part of a name.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((before, after)) => name.strip_prefix(before).is_some_and(|rest| {
-            (0..=rest.len()).any(|i| rest.get(i..).is_some_and(|rest| matches(after, rest)))
-        }),
-    }
+    patterns.iter().any(|pattern| matches_pattern(pattern, task.as_str()))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::downtime::Downtime;
 use super::order::Order;
 use super::source::OrderKey;
 use super::state::Fact;
@@ -56,6 +57,9 @@ pub struct Entry {
     /// The step that it came to: `2/3 switch`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step: Option<String>,
+    /// How long services could not be used because of the run, a sum for each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub downtime: Vec<Downtime>,
 }
 
 impl Entry {
@@ -136,6 +140,7 @@ impl Entry {
                     step: summary
                         .and_then(|summary| summary.step.as_ref())
                         .map(|step| format!("{}/{} {}", step.index, step.count, step.name)),
+                    downtime: summary.map(|summary| summary.downtime.clone()).unwrap_or_default(),
                     ..what("ended", key)
                 }
             }

@@ -17,6 +17,8 @@ pub enum Kind {
     Disk,
     /// The ledger cannot be written.
     Ledger,
+    /// Downtime is not counted.
+    Downtime,
     /// A state that a step left could not be ended by its guard.
     Guard,
     /// An installed task is broken.
@@ -37,7 +39,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Identity,
         Self::NotVisible,
         Self::Store,
@@ -45,6 +47,7 @@ impl Kind {
         Self::Audit,
         Self::Disk,
         Self::Ledger,
+        Self::Downtime,
         Self::Guard,
         Self::Task,
         Self::Probe,
@@ -65,6 +68,7 @@ impl Kind {
             Self::Audit => "audit",
             Self::Disk => "disk",
             Self::Ledger => "ledger",
+            Self::Downtime => "downtime",
             Self::Guard => "guard",
             Self::Task => "task",
             Self::Probe => "probe",

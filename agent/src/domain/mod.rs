@@ -5,6 +5,7 @@ pub mod condition;
 pub mod control;
 pub mod cron;
 pub mod decide;
+pub mod downtime;
 pub mod end;
 pub mod facts;
 pub mod format;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::downtime::{Downtime, added_up};
 use super::plan::Plan;
 use super::run::{Operation, Outcome, Phase, State, Suspension};
 use super::text;
@@ -19,6 +20,9 @@ pub const LEFT_BEHIND_EACH: usize = 100;
 pub const WARNINGS: usize = 5;
 /// The longest warning, in bytes.
 pub const WARNINGS_EACH: usize = 300;
+
+/// How many services with downtime are named.
+pub const DOWNTIMES: usize = 16;
 
 /// Which step of how many.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,6 +68,9 @@ pub struct Summary {
     /// What its commands said and nobody understood, or was too much.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// How long services could not be used, a sum for each; the [`DOWNTIMES`] that lost the most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub downtime: Vec<Downtime>,
 }
 
 impl Summary {
@@ -88,8 +95,20 @@ impl Summary {
             tail: None,
             killed_processes: text::few(&state.killed_processes, LEFT_BEHIND, LEFT_BEHIND_EACH),
             warnings: text::few(&state.warnings, WARNINGS, WARNINGS_EACH),
+            downtime: downtime(state),
         }
     }
+}
+
+/// The sums of what a run cost each service, by name: of more services than have room those that lost the most.
+pub fn downtime(state: &State) -> Vec<Downtime> {
+    let mut sums = added_up(state.downtime.iter().map(|journaled| &journaled.downtime));
+    if sums.len() > DOWNTIMES {
+        sums.sort_by_key(|sum| std::cmp::Reverse(sum.seconds));
+        sums.truncate(DOWNTIMES);
+        sums.sort_by(|a, b| a.service.cmp(&b.service));
+    }
+    sums
 }
 
 /// The phase of a run that is not over, as it stands in a report, with a reason where there is one.

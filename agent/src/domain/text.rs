@@ -37,6 +37,16 @@ pub fn is_utf16(bytes: &[u8]) -> bool {
     marked || (pairs >= 2 && (zero(0) * 2 > pairs) != (zero(1) * 2 > pairs))
 }
 
+/// Whether a name fits a pattern, in which each `*` stands for any part of it.
+pub fn matches_pattern(pattern: &str, name: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == name,
+        Some((before, after)) => name.strip_prefix(before).is_some_and(|rest| {
+            (0..=rest.len()).any(|i| rest.get(i..).is_some_and(|rest| matches_pattern(after, rest)))
+        }),
+    }
+}
+
 /// A text without control characters but the newline: others are blanks, and a carriage return is left out.
 pub fn clean(text: &str) -> String {
     let kept = text.chars().filter(|c| *c != '\r');

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::output::clean;
 use super::redact::Redactor;
+use crate::domain::downtime::{Downtime, MAX_SERVICES_AT_ONCE, Service, read_line};
 use crate::domain::text::head;
 use crate::domain::yaml::single_line;
 
@@ -52,6 +53,8 @@ pub struct StepReportReader {
     pub message: Option<String>,
     /// By name.
     pub outputs: BTreeMap<String, String>,
+    /// How long services could not be used, the sum of all lines for each.
+    downtime: BTreeMap<Service, Downtime>,
     /// Lines that were not understood.
     bad: u64,
     /// The first of them, and why.
@@ -82,6 +85,7 @@ struct StepReport {
     progress: Option<u8>,
     message: Option<String>,
     outputs: BTreeMap<String, String>,
+    downtime: Option<Downtime>,
 }
 
 impl StepReportReader {
@@ -89,7 +93,11 @@ impl StepReportReader {
     pub fn create(path: &Path, redactor: Option<Arc<Redactor>>) -> io::Result<Self> {
         let _ = fs::remove_file(path);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-        Ok(Self {
+        Ok(Self::of(path, file, redactor))
+    }
+
+    fn of(path: &Path, file: File, redactor: Option<Arc<Redactor>>) -> Self {
+        Self {
             path: path.to_owned(),
             file,
             redactor,
@@ -100,11 +108,24 @@ impl StepReportReader {
             progress: None,
             message: None,
             outputs: BTreeMap::new(),
+            downtime: BTreeMap::new(),
             bad: 0,
             first_bad: None,
             too_large: false,
             trouble: None,
-        })
+        }
+    }
+
+    /// Opens the file that the command of a lost executor left; an error if there is none, or it is no regular file.
+    pub fn left_behind(path: &Path, redactor: Option<Arc<Redactor>>) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        // A link could lead anywhere, and a pipe would be waited for.
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let file = options.open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        Ok(Self::of(path, file, redactor))
     }
 
     /// Reads what has come since; true if anything that was understood has.
@@ -129,6 +150,11 @@ impl StepReportReader {
         self.stamp = None;
         self.read();
         self.end_line();
+    }
+
+    /// How long services could not be used, one sum for each service.
+    pub fn downtime(&self) -> Vec<Downtime> {
+        self.downtime.values().cloned().collect()
     }
 
     /// What was not taken, a line each.
@@ -246,6 +272,7 @@ impl StepReportReader {
                 self.progress = said.progress.or(self.progress);
                 self.message = said.message.or(self.message.take());
                 self.outputs.extend(said.outputs);
+                self.downtime_said(said.downtime);
                 true
             }
             Err(why) => {
@@ -281,7 +308,7 @@ impl StepReportReader {
             .map_err(|error| format!("it is not JSON: {}", single_line(&error.to_string())))?;
         let Value::Object(fields) = value else { return Err("it is no JSON object".to_owned()) };
         if fields.is_empty() {
-            return Err("it has none of progress, message and output".to_owned());
+            return Err("it has none of progress, message, output and downtime".to_owned());
         }
         let mut said = StepReport::default();
         for (field, value) in fields {
@@ -293,16 +320,39 @@ impl StepReportReader {
                 }
                 ("message", Value::String(text)) => said.message = Some(self.message(&text)),
                 ("output", Value::Object(outputs)) => said.outputs = self.outputs(outputs)?,
+                ("downtime", value) => said.downtime = Some(self.downtime_of(value)?),
                 ("progress", _) => return Err("progress is a number from 0 to 100".to_owned()),
                 ("message", _) => return Err("message is a text".to_owned()),
                 ("output", _) => return Err("output is an object of names and values".to_owned()),
                 (other, _) => {
                     let name = head(&self.said(other), SHOWN);
-                    return Err(format!("{name:?} is none of progress, message and output"));
+                    return Err(format!("{name:?} is none of progress, message, output and downtime"));
                 }
             }
         }
         Ok(said)
+    }
+
+    fn downtime_said(&mut self, said: Option<Downtime>) {
+        let Some(one) = said else { return };
+        match self.downtime.get_mut(&one.service) {
+            Some(sum) => sum.add(&one),
+            None => drop(self.downtime.insert(one.service.clone(), one)),
+        }
+    }
+
+    /// The downtime of one line, if there is room for its service beside the others.
+    fn downtime_of(&self, value: Value) -> Result<Downtime, String> {
+        let one = read_line(value).map_err(|why| self.said(&why))?;
+        let service = one.service.as_str();
+        // A name that holds a secret becomes none.
+        if self.said(service) != service {
+            return Err("downtime: the name of the service holds a secret".to_owned());
+        }
+        if self.downtime.len() >= MAX_SERVICES_AT_ONCE && !self.downtime.contains_key(&one.service) {
+            return Err(format!("downtime: a step reports {MAX_SERVICES_AT_ONCE} services at most"));
+        }
+        Ok(one)
     }
 
     /// A message in one line; one that is too long ends with a mark.

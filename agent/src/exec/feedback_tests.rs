@@ -76,7 +76,7 @@ fn good_lines_are_taken_and_bad_ones_are_counted_with_the_first_of_them() {
     assert_eq!(
         one,
         "1 line of HOSTLER_REPORT was not understood: \"{\\\"progres\\\": 8}\": \"progres\" is none of progress, \
-         message and output"
+         message, output and downtime"
     );
     assert_eq!(said("").warnings(), [""; 0]);
 }
@@ -212,4 +212,52 @@ fn what_was_not_understood_shows_no_secret() {
         let [warning] = report.feedback.warnings().try_into().unwrap();
         assert!(!warning.contains("horse") && !warning.contains("battery"), "{warning}");
     }
+}
+
+#[test]
+fn downtimes_add_up_for_each_service_and_bad_ones_count_as_other_bad_lines_do() {
+    let feedback = said(
+        "{\"downtime\": {\"service\": \"postgres:main\", \"seconds\": 0.42, \"failed\": 3}, \"progress\": 9}\n\
+         {\"downtime\": {\"service\": \"web\", \"seconds\": 1}}\n\
+         {\"downtime\": {\"service\": \"postgres:main\", \"seconds\": 0.08, \"failed\": 1}}\n\
+         {\"downtime\": {\"service\": \"Web\", \"seconds\": 1}, \"progress\": 10}\n\
+         {\"downtime\": 7}\n\
+         {\"downtime\": {\"service\": \"web\", \"seconds\": -1}}\n",
+    );
+    let sums: Vec<_> = feedback
+        .downtime()
+        .into_iter()
+        .map(|one| (one.service.to_string(), one.seconds.0, one.failed))
+        .collect();
+    assert_eq!(sums, [("postgres:main".to_owned(), 500, 4), ("web".to_owned(), 1000, 0)]);
+    assert_eq!(feedback.progress, Some(9), "a bad line is left out as a whole");
+    let [warning] = feedback.warnings().try_into().unwrap();
+    assert!(warning.starts_with("3 lines of HOSTLER_REPORT were not understood, the first: "), "{warning}");
+    let many: String =
+        (0..20).map(|n| format!("{{\"downtime\": {{\"service\": \"s{n}\", \"seconds\": 1}}}}\n")).collect();
+    let feedback = said(many);
+    assert_eq!((feedback.downtime().len(), feedback.bad), (MAX_SERVICES_AT_ONCE, 4));
+}
+
+#[test]
+fn a_service_that_is_named_as_a_secret_is_none() {
+    let mut report = Report::new(&["hunter2hunter2"]);
+    report.append("{\"downtime\": {\"service\": \"db:hunter2hunter2\", \"seconds\": 1}}\n");
+    report.feedback.finish();
+    assert!(report.feedback.downtime().is_empty());
+    let warnings = report.feedback.warnings().join(" ");
+    assert!(warnings.contains("holds a secret") && !warnings.contains("hunter2"), "{warnings}");
+}
+
+#[test]
+fn what_the_command_of_a_lost_executor_wrote_is_read_from_its_file() {
+    let report = Report::new(&[]);
+    report.append("{\"downtime\": {\"service\": \"web\", \"seconds\": 2}}");
+    let mut left = StepReportReader::left_behind(&report.path(), None).unwrap();
+    left.finish();
+    assert_eq!(left.downtime().len(), 1, "its last line needs no newline");
+    let link = report.dir.path().join("link");
+    std::os::unix::fs::symlink(report.path(), &link).unwrap();
+    assert!(StepReportReader::left_behind(&link, None).is_err(), "no link is followed");
+    assert!(StepReportReader::left_behind(report.dir.path(), None).is_err(), "nor a folder read");
 }

@@ -13,6 +13,7 @@
 //!     result            how it ended, for people                         by the executor alone
 //!     guards/<epoch>-<step>/  lock and log of an armed guard             by whoever fires it
 //!     unready.<epoch>   why it left without a claim                      by the executor alone
+//!   downtime            how long services could not be used, per service and day
 //!   tokens/             the accessors of runs' tokens for Vault, until they are given back
 //!   audit/<n>.log       who ordered, what was decided and why, what was done; never changed
 //!   reserve/            room that is given up for what frees a full disk
@@ -24,6 +25,7 @@
 pub mod arming;
 pub mod audit;
 pub mod claim;
+pub mod downtime;
 pub mod folder;
 pub mod identity;
 pub mod journal;
@@ -35,6 +37,7 @@ pub mod trim;
 pub use arming::{ArmingFolder, ArmingLock, FiringEvent};
 pub use audit::Audit;
 pub use claim::{Claim, ClaimState};
+pub use downtime::{DowntimeError, DowntimeRecord};
 pub use folder::{Folder, FolderError, NotReady};
 pub use journal::Journal;
 pub use orders::Ledger;

@@ -10,6 +10,7 @@ use std::io;
 use serde::Serialize;
 
 use super::document::{self, AgentReport, OrderReport, RUN_TAIL, ReportedCondition, RunReport, TAIL};
+use crate::domain::downtime::Downtime;
 use crate::domain::summary::{LEFT_BEHIND, MAX_OUTPUTS, WARNINGS, WARNINGS_EACH};
 use crate::domain::text::{self, MORE};
 
@@ -28,6 +29,8 @@ const MAX_LINE: usize = 1000;
 const WORDS: usize = 200;
 /// The longest line about a process that was left behind, and about what is wrong with a host.
 const EACH: usize = 300;
+/// How many services with downtime the report of a run names.
+const RUN_DOWNTIMES: usize = 4;
 /// How many conditions an agent's report has.
 const CONDITIONS: usize = 20;
 
@@ -48,7 +51,7 @@ pub fn order(mut report: OrderReport) -> OrderReport {
     bound_lines(&mut report.killed_processes, LEFT_BEHIND + 1, EACH);
     bound_lines(&mut report.warnings, WARNINGS + 1, WARNINGS_EACH);
     let (outputs, killed_processes) = (report.outputs.clone(), report.killed_processes.clone());
-    let warnings = report.warnings.clone();
+    let (warnings, downtime) = (report.warnings.clone(), report.downtime.clone());
     let mut most = TAIL;
     while json_bytes(&report) > MAX_ORDER - STAMPS && most > 1 {
         most /= 2;
@@ -56,6 +59,8 @@ pub fn order(mut report: OrderReport) -> OrderReport {
         report.outputs = text::within(&outputs, most);
         report.killed_processes = text::few(&killed_processes, most / EACH, EACH);
         report.warnings = text::few(&warnings, most / EACH, EACH);
+        report.downtime.clone_from(&downtime);
+        few_downtimes(&mut report.downtime, most / EACH, &mut report.warnings);
         if most < WORDS {
             bound(&mut report.message, most);
             bound(&mut report.error, most);
@@ -71,13 +76,29 @@ pub fn run(mut report: RunReport) -> RunReport {
     report.task = text::head(&text::clean(&report.task), WORDS);
     bound_tail(&mut report.tail, RUN_TAIL);
     bound_lines(&mut report.warnings, WARNINGS + 1, WORDS);
+    few_downtimes(&mut report.downtime, RUN_DOWNTIMES, &mut report.warnings);
     let mut most = RUN_TAIL;
     while json_bytes(&report) > MAX_RUN && most > 1 {
         most /= 2;
         bound_tail(&mut report.tail, most);
         bound_lines(&mut report.warnings, most / WORDS, WORDS);
+        few_downtimes(&mut report.downtime, most / WORDS, &mut report.warnings);
     }
     report
+}
+
+/// The services that lost the most, in their order; the last warning counts the others.
+fn few_downtimes(all: &mut Vec<Downtime>, most: usize, warnings: &mut Vec<String>) {
+    let more = all.len().saturating_sub(most);
+    if more == 0 {
+        return;
+    }
+    all.sort_by_key(|one| std::cmp::Reverse(one.seconds));
+    all.truncate(most);
+    all.sort_by(|a, b| a.service.cmp(&b.service));
+    let said = "more services with downtime";
+    warnings.retain(|warning| !warning.ends_with(said));
+    warnings.push(format!("{more} {said}"));
 }
 
 /// At most so many conditions, each within its bound; the last one counts the others.
@@ -196,6 +217,18 @@ mod tests {
     /// Texts that are long, wide, or grow in JSON.
     const HOSTILE: [&str; 6] = ["x", "ä", "\u{1f600}", "\"", "\n", "\u{1}"];
 
+    fn downtimes(count: usize) -> Vec<Downtime> {
+        let at = jiff::Timestamp::from_second(1_800_000_000).ok();
+        let one = |n: usize| Downtime {
+            service: format!("{n:0>63}").parse().unwrap(),
+            seconds: crate::domain::downtime::Millis(u64::MAX >> 12),
+            from: at,
+            to: at,
+            failed: u64::MAX,
+        };
+        (0..count).map(one).collect()
+    }
+
     #[test]
     fn no_report_is_larger_than_its_bound() {
         for hostile in HOSTILE {
@@ -212,6 +245,7 @@ mod tests {
                 outputs,
                 killed_processes: vec![hostile.repeat(700); 400],
                 warnings: vec![hostile.repeat(700); 400],
+                downtime: downtimes(16),
                 host: "h".repeat(63),
                 order: "o".repeat(63),
                 ..OrderReport::default()
@@ -226,6 +260,7 @@ mod tests {
                 tail: long(),
                 task: hostile.repeat(999),
                 warnings: vec![hostile.repeat(700); 400],
+                downtime: downtimes(16),
                 ..RunReport::default()
             });
             assert!(json_bytes(&bounded) <= MAX_RUN, "{hostile:?}: {}", json_bytes(&bounded));
@@ -264,12 +299,15 @@ mod tests {
             message: Some("copying ä\n\"b\"".to_owned()),
             tail: Some("x".repeat(TAIL)),
             outputs: [("id".to_owned(), "7".to_owned())].into(),
+            downtime: downtimes(4),
             killed_processes: vec!["sleep (1)".to_owned()],
             ..OrderReport::default()
         };
         assert_eq!(order(report.clone()), report);
         let report = RunReport { tail: Some("y".repeat(RUN_TAIL)), ..RunReport::default() };
         assert_eq!(run(report.clone()), report);
+        let few = run(RunReport { downtime: downtimes(9), ..RunReport::default() });
+        assert_eq!((few.downtime.len(), few.warnings), (4, vec!["5 more services with downtime".to_owned()]));
         let report = AgentReport {
             groups: vec!["all".parse().unwrap()],
             conditions: vec![ReportedCondition::of_report("one".to_owned())],

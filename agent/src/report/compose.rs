@@ -16,7 +16,7 @@ use crate::domain::recurrence::Recurrence;
 use crate::domain::run::{Phase, State, Suspension};
 use crate::domain::source::OrderKey;
 use crate::domain::state::{Activation, End, Hold, LedgerState, OrderState, Stage, end_of};
-use crate::domain::summary::{Summary, WARNINGS, WARNINGS_EACH, phase};
+use crate::domain::summary::{Summary, WARNINGS, WARNINGS_EACH, downtime, phase};
 use crate::domain::text;
 
 /// The longest error in the report of a run, in bytes.
@@ -312,6 +312,7 @@ fn summarised(report: OrderReport, summary: &Summary) -> OrderReport {
         tail: summary.tail,
         killed_processes: summary.killed_processes,
         warnings: summary.warnings,
+        downtime: summary.downtime,
         ..report
     }
 }
@@ -390,6 +391,7 @@ pub fn run(plan: &Plan, state: &State, alive: bool, tail: Option<&str>) -> RunRe
         started: state.started,
         exit_code: state.exit_code,
         warnings: text::few(&state.warnings, WARNINGS, WARNINGS_EACH),
+        downtime: downtime(state),
         ..RunReport::default()
     };
     match state.outcome() {

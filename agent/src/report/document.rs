@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::audit::Head;
 use crate::domain::control::ControlId;
+use crate::domain::downtime::Downtime;
 use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::name::Name;
 use crate::domain::source::Source;
@@ -85,6 +86,8 @@ pub struct OrderReport {
     pub killed_processes: Vec<String>,
     /// What its commands said and nobody understood, or was too much.
     pub warnings: Vec<String>,
+    /// How long services could not be used because of the run, a sum for each service.
+    pub downtime: Vec<Downtime>,
     /// When this report was written; put at the end by the writer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated: Option<Timestamp>,
@@ -123,6 +126,8 @@ pub struct RunReport {
     pub error: Option<String>,
     /// As in the report of its order.
     pub warnings: Vec<String>,
+    /// As in the report of its order.
+    pub downtime: Vec<Downtime>,
     /// The end of what it printed; only for those that did not succeed.
     pub tail: Option<String>,
 }

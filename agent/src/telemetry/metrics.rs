@@ -86,12 +86,25 @@ pub struct Snapshot<'a> {
     pub reported: Option<f64>,
     /// The ledger's bytes and records, if it can be read.
     pub ledger: Option<(u64, usize)>,
+    /// Services with downtime or an objective, by name.
+    pub services: Vec<ServiceDowntime>,
     /// Free bytes and inodes of the state folder's file system.
     pub free: Option<(u64, Option<u64>)>,
 }
 
+/// What operations cost a service.
+#[derive(Debug)]
+pub struct ServiceDowntime {
+    /// Its name.
+    pub service: String,
+    /// How long it could not be used, in seconds, since the host began to count. `None` if it never failed.
+    pub seconds: Option<f64>,
+    /// The share of its error budget that is left, of the objective that has the least. `None` without an objective.
+    pub remaining: Option<f64>,
+}
+
 /// The table. docs/monitoring.md explains each row.
-pub const METRICS: [Metric; 21] = [
+pub const METRICS: [Metric; 23] = [
     Metric {
         name: "hostler_build_info",
         kind: Kind::Gauge,
@@ -248,6 +261,29 @@ pub const METRICS: [Metric; 21] = [
         samples: |now, out| out.maybe(now.ledger.map(|(_, records)| records as f64)),
     },
     Metric {
+        name: "hostler_downtime_seconds_total",
+        kind: Kind::Counter,
+        help: "How long runs kept a service from its users, as their steps reported; counts on over restarts.",
+        labels: &["service"],
+        samples: |now, out| {
+            for ServiceDowntime { service, seconds, .. } in &now.services {
+                seconds.iter().for_each(|seconds| out.of(&[("service", service)], *seconds));
+            }
+        },
+    },
+    Metric {
+        name: "hostler_error_budget_remaining_ratio",
+        kind: Kind::Gauge,
+        help: "What is left of a service's error budget: 1 all of it, 0 nothing, below 0 overspent; of several \
+               objectives the least.",
+        labels: &["service"],
+        samples: |now, out| {
+            for ServiceDowntime { service, remaining, .. } in &now.services {
+                remaining.iter().for_each(|ratio| out.of(&[("service", service)], *ratio));
+            }
+        },
+    },
+    Metric {
         name: "hostler_state_free_bytes",
         kind: Kind::Gauge,
         help: "What root can still write on the file system of the state folder, without the reserve.",
@@ -340,6 +376,10 @@ mod tests {
             contact: Some(1_700_000_100.0),
             reported: None,
             ledger: Some((4096, 12)),
+            services: vec![
+                ServiceDowntime { service: "db".into(), seconds: Some(1.42), remaining: None },
+                ServiceDowntime { service: "web".into(), seconds: None, remaining: Some(1.0) },
+            ],
             free: Some((1 << 30, None)),
         }
     }

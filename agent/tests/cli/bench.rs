@@ -124,7 +124,12 @@ impl Bench {
 
     /// On a terminal of 80 columns without colours; errors come on it too, as they do for people.
     pub(crate) fn on_terminal(&self, arguments: &[&str]) -> Done {
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        self.on_terminal_of(80, arguments)
+    }
+
+    /// The same on a terminal of so many columns.
+    pub(crate) fn on_terminal_of(&self, columns: u16, arguments: &[&str]) -> Done {
+        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = nix::pty::openpty(Some(&size), None).unwrap();
         let mut command = self.command(arguments);
         command.env("NO_COLOR", "1").stderr(pty.slave.try_clone().unwrap()).stdout(pty.slave);

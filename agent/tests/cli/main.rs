@@ -9,6 +9,7 @@
 
 mod acts;
 mod bench;
+mod downtime;
 mod exits;
 mod others;
 mod screens;

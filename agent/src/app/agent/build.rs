@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::{
-    Agent, Work, check_order, consul_service, disk_guard, facts, formats, identity, publish, recurring,
-    reload, remember, runs, secrets, telemetry, unready, vault, warnings, watches,
+    Agent, Work, check_order, consul_service, disk_guard, downtime, facts, formats, identity, publish,
+    recurring, reload, remember, runs, secrets, telemetry, unready, vault, warnings, watches,
 };
 use crate::app::open::{self, Opened};
 use crate::catalog::Catalog;
@@ -98,6 +98,7 @@ impl Agent {
         if let Err(error) = &audit {
             tracing::error!("the agent starts nothing, because it cannot write the audit: {error}");
         }
+        let downtime = downtime::DowntimeSide::open(&settings.state_dir);
         let recurring =
             ledger.as_ref().map(|ledger| recurring::RecurringOrders::of(ledger.state())).unwrap_or_default();
         let mut sources = vec![Source::Host(host.clone())];
@@ -140,6 +141,7 @@ impl Agent {
             durable: remember::Durable {
                 ledger,
                 audit,
+                downtime,
                 reported_audit: Head::default(),
                 ledger_full: None,
                 audited: remember::Audited::default(),

@@ -1,6 +1,5 @@
 //! An order is held against its task: what it needs, or why it is refused.
 
-use super::facts::HostFacts;
 use super::recurring::RecurringOrders;
 use super::secrets::Secrets;
 use super::secrets::VersionResult;
@@ -8,19 +7,17 @@ use super::unready::Waiting;
 use crate::catalog::Catalog;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{Agent, prepare, recurring};
+use super::{Agent, gates, prepare, recurring};
 use crate::config;
 use crate::domain::decide::{CheckedOrder, Requirements, SeenOrder};
-use crate::domain::facts::Expression;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::plan::Trigger;
 use crate::domain::source::OrderKey;
-use crate::domain::task::{Free, Gate};
-use crate::host::{clock, machine};
+use crate::host::clock;
 use jiff::Timestamp;
 
 /// The tasks, and what the agent knows of orders besides the ledger.
@@ -46,13 +43,13 @@ impl Agent {
         copies.map_or_else(|| self.sync.desired.orders.get(key), |copies| copies.get(key))
     }
 
-    /// Closed gates are looked at once more with the next decision: what they ask for may have changed.
+    /// Gates are asked once more with the next decision: what they ask for may have changed.
     pub(super) fn look_at_gates_again(&mut self) {
         for checked in self.orders.checked.values_mut() {
             if let Ok(needs) = &mut checked.finding
-                && needs.closed.is_some()
+                && let Some(answer) = &mut needs.gates
             {
-                needs.gates_seen = Some(Timestamp::UNIX_EPOCH);
+                answer.asked = Timestamp::UNIX_EPOCH;
             }
         }
     }
@@ -60,7 +57,6 @@ impl Agent {
     /// Holds an order against its task, which is read anew unless it is among `tasks_read`; true if that was possible.
     pub(super) fn examine(&mut self, key: &OrderKey, tasks_read: &mut BTreeSet<Name>) -> bool {
         let Some(seen) = self.known(key).cloned() else { return false };
-        let (facts, labels) = (&self.facts, &self.config.settings.labels);
         let Ok(Document::Order(order)) = &seen.document else { return false };
         let finding = if !config::allows(&self.config.settings.allow, &order.task) {
             Err(format!(
@@ -80,7 +76,7 @@ impl Agent {
             // task that is being replaced at this moment does no harm.
             let checked = self.orders.checked.get(key).filter(|checked| checked.index == seen.index);
             let again =
-                checked.is_some_and(|checked| checked.finding.as_ref().is_ok_and(|n| n.gates_seen.is_some()));
+                checked.is_some_and(|checked| checked.finding.as_ref().is_ok_and(|n| n.gates.is_some()));
             let loaded = match !again && tasks_read.insert(order.task.clone()) {
                 true => self.orders.catalog.refresh(&order.task),
                 false => self.orders.catalog.get(order.task.as_str()),
@@ -91,52 +87,22 @@ impl Agent {
                 if let Some(why) = recurring::unbearable(order, task) {
                     return Err(why);
                 }
-                let closed = task.gates.iter().find_map(|gate| closed(gate, &plan.params, facts, labels));
-                let gates_seen = (!task.gates.is_empty()).then(clock::now);
+                let context = gates::GateContext {
+                    downtime: &self.durable.downtime.record,
+                    objectives: &self.config.settings.objectives,
+                    facts: &self.facts,
+                    labels: &self.config.settings.labels,
+                    now: clock::now(),
+                };
+                let gates = gates::ask(&context, task, &plan)?;
                 let (repeatable, offline) = (task.is_repeatable(), task.offline);
                 let (probe, emergency) = (plan.probe.is_some(), task.emergency);
                 let secrets = !plan.secrets.is_empty();
                 let (locks, plan) = (plan.resources, plan.version);
-                Ok(Requirements {
-                    repeatable,
-                    locks,
-                    closed,
-                    gates_seen,
-                    offline,
-                    probe,
-                    secrets,
-                    emergency,
-                    plan,
-                })
+                Ok(Requirements { repeatable, locks, gates, offline, probe, secrets, emergency, plan })
             })
         };
         self.orders.checked.insert(key.clone(), CheckedOrder { index: seen.index, finding });
         true
     }
-}
-
-fn closed(
-    gate: &Gate,
-    params: &serde_json::Value,
-    facts: &HostFacts,
-    labels: &BTreeMap<String, String>,
-) -> Option<String> {
-    match gate {
-        Gate::DiskFree { path, free } => no_room(path, free),
-        Gate::Fact(expression) => {
-            expression.closed(|name| facts.known(name), Expression::scope(Some(params), labels))
-        }
-    }
-}
-
-fn no_room(path: &Path, free: &Free) -> Option<String> {
-    let (percent, bytes) = match machine::disk_free(path) {
-        Ok(free) => free,
-        Err(error) => return Some(format!("the free space of {} is not known: {error}", path.display())),
-    };
-    let (open, wanted) = match free {
-        Free::Percent(wanted) => (percent >= u64::from(*wanted), format!("{wanted} %")),
-        Free::Bytes(wanted) => (bytes >= wanted.0, wanted.to_string()),
-    };
-    (!open).then(|| format!("{} has {percent} % free, the task needs {wanted}", path.display()))
 }

@@ -25,6 +25,7 @@ impl Agent {
     pub(super) fn decide_and_dispatch(&mut self) {
         self.look_at_space();
         self.look_at_unready();
+        self.follow_downtime();
         for _ in 0..DECISIONS_IN_A_ROW {
             let Ok(ledger) = &self.durable.ledger else { return };
             let now = clock::now();

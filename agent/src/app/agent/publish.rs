@@ -228,6 +228,7 @@ impl Agent {
         );
         conditions.extend(self.sync.refused_reports.borrow().iter().cloned().map(about(Kind::Store)));
         conditions.extend(self.durable.ledger_full.iter().cloned().map(about(Kind::Ledger)));
+        conditions.extend(self.durable.downtime.condition().map(about(Kind::Downtime)));
         conditions.extend(self.run_table.runs.failed_guards().map(about(Kind::Guard)));
         conditions.extend(self.config.pending.iter().cloned().map(about(Kind::Settings)));
         conditions.extend(self.vault.vault_condition().map(about(Kind::Vault)));

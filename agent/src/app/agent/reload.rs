@@ -89,6 +89,7 @@ impl Agent {
             clock,
             vault,
             runs,
+            objectives,
             register,
             listen,
             log_level,
@@ -100,6 +101,7 @@ impl Agent {
         self.config.settings.labels = labels;
         self.config.settings.clock = clock;
         self.config.settings.runs = runs;
+        self.config.settings.objectives = objectives;
         self.config.settings.vault = vault;
         self.config.settings.register = register;
         self.config.settings.listen = listen;

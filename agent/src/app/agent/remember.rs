@@ -1,6 +1,7 @@
 //! How decisions become facts: first the audit, then the ledger, each on the disk before anything follows.
 
 use super::disk_guard::DiskGuard;
+use super::downtime::DowntimeSide;
 use super::formats::RollbackWindow;
 use crate::domain::audit::Head;
 use crate::domain::decide::PreviousFormat;
@@ -29,6 +30,7 @@ use crate::ledger::audit::AuditError;
 pub(super) struct Durable {
     pub(super) ledger: Result<Ledger, LedgerError>,
     pub(super) audit: Result<Audit, AuditError>,
+    pub(super) downtime: DowntimeSide,
     /// The newest line of the audit that this host reported before.
     pub(super) reported_audit: Head,
     /// Why the ledger takes nothing, if that is so.
@@ -175,6 +177,8 @@ impl Agent {
     }
 
     fn keep(&mut self, facts: &[Fact]) -> Result<(), String> {
+        // Before the ledger says that a run is over: after that its journal is read no more.
+        self.count_downtime().map_err(|error| format!("cannot write the record of downtime: {error}"))?;
         self.audit_facts(facts).map_err(|error| format!("cannot write the audit: {error}"))?;
         let ledger = self.durable.ledger.as_mut().map_err(|error| error.to_string())?;
         ledger.record(facts.to_vec()).map_err(|error| format!("the ledger cannot be written: {error}"))?;

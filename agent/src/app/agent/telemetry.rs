@@ -152,6 +152,7 @@ impl Agent {
             tasks: (self.orders.catalog.iter().count() - broken, broken),
             contact: contact.map(|at| seconds(now) - at.elapsed().as_secs_f64()),
             reported: self.output.reported.borrow().map(seconds),
+            services: self.service_downtimes(now),
             ledger: self.durable.ledger.as_ref().ok().map(crate::ledger::Ledger::size),
             free: Free::of(&self.config.settings.state_dir).ok().map(|free| (free.bytes, free.inodes)),
         })

@@ -28,6 +28,7 @@ use self::guards::Watchers;
 pub use self::secrets::SecretSource;
 use self::secrets::{Fetched, Secrets};
 use super::place::Place;
+use crate::domain::downtime::Downtime;
 use crate::domain::plan::{Action, Command, Plan};
 use crate::domain::run::{Event, ExitKind, Next, Operation, Outcome, Phase, StepResult, Suspension, next};
 use crate::domain::state::RunRequest;
@@ -143,7 +144,15 @@ async fn carry_out(
     {
         first.push(cancel_event(folder));
     }
+    let path = plan.place.runtime_dir.join("runs").join(plan.run.to_string());
+    let place = Place { plan, path, epoch };
+    // Of a command that was cut short nothing but its file says it; each other one is in the journal.
+    let left = match journal.state().phase {
+        Phase::Running(act) if !matches!(act, Operation::Guard(_)) => place.left_behind(secrets.redactor()),
+        _ => Vec::new(),
+    };
     first.push(Event::Begun { epoch, boot: machine::boot_id() });
+    first.extend(downtime_event(left));
     journal.record(clock::now(), first)?;
     here(CrashPoint::Begun);
     // Order and task stand beside it in the journal: they are fields of the unit.
@@ -159,8 +168,6 @@ async fn carry_out(
         sender.send_replace(Interrupt::Cancel);
     }
     tokio::spawn(listen(term, sender, folder.clone()));
-    let path = plan.place.runtime_dir.join("runs").join(plan.run.to_string());
-    let place = Place { plan, path, epoch };
     if !plan.place.systemd {
         // What it starts is younger than it is, and this is how the agent knows.
         processes::list(&folder.path().join("sessions"), processes::myself())?;
@@ -179,6 +186,7 @@ async fn carry_out(
         place,
         interrupts,
         watchers: Watchers::new(),
+        downtime: Vec::new(),
     };
     let renewing = executor.secrets.keep(plan);
     let worked = executor.work(&mut journal).await;
@@ -224,6 +232,8 @@ struct Executor<'a> {
     secrets: &'a Secrets,
     interrupts: watch::Receiver<Interrupt>,
     watchers: Watchers,
+    /// What the newest command said of downtime, until it is in the journal.
+    downtime: Vec<Downtime>,
 }
 
 impl Executor<'_> {
@@ -266,7 +276,11 @@ impl Executor<'_> {
             here(CrashPoint::CommandEnded);
             let (event, held) = self.before_a_success(event, journal).await?;
             let stopped = matches!(event, Event::Interrupted { .. });
-            journal.record(clock::now(), vec![event])?;
+            // In one record, so that a crash leaves both or none.
+            let mut events: Vec<Event> =
+                downtime_event(std::mem::take(&mut self.downtime)).into_iter().collect();
+            events.push(event);
+            journal.record(clock::now(), events)?;
             here(CrashPoint::Finished);
             drop(held);
             self.watchers.keep_only(journal.state());
@@ -369,6 +383,7 @@ impl Executor<'_> {
             watchers: Some(self.watchers.news()),
         };
         let ran = step::run(&job, beside, &mut tell).await;
+        self.downtime = feedback.downtime();
         recorded?;
         match ran {
             Err(StepError::NotStarted(why)) => Ok(not_started(act, self.secrets.clean(&why))),
@@ -524,6 +539,10 @@ fn cancel_event(folder: &Folder) -> Event {
         // Gone again, which nobody does: that it was asked is what counts.
         _ => Event::CancelAsked { by: "somebody".into(), reason: "not said".into() },
     }
+}
+
+fn downtime_event(downtime: Vec<Downtime>) -> Option<Event> {
+    (!downtime.is_empty()).then_some(Event::Downtime { downtime })
 }
 
 fn not_started(act: Operation, why: String) -> Event {

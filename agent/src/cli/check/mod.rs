@@ -5,6 +5,7 @@
 //! is made to be pasted into a ticket, so it begins with who asked, where and when.
 
 mod host;
+mod objectives;
 mod ready;
 mod store;
 mod vault;
@@ -193,6 +194,7 @@ async fn all(arguments: &Arguments) -> Findings {
     }
     if local {
         checks.extend(host::checks(&settings));
+        checks.extend(objectives::checks(&settings));
         checks.extend(vault::checks(&settings).await);
     }
     match Connection::existing(&settings) {

@@ -241,6 +241,9 @@ fn conclude(
     for (name, value) in &report.outputs {
         show::line(format!("  {} = {}", show::inline(name), show::inline(value)))?;
     }
+    for one in &report.downtime {
+        show::line(format!("  downtime: {one}"))?;
+    }
     if exit != Exit::Success
         && let Some(tail) = &report.tail
     {

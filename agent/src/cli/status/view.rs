@@ -210,6 +210,9 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
     for (name, value) in &report.outputs {
         line("output", &format!("{} = {}", show::inline(name), show::inline(value)));
     }
+    for one in &report.downtime {
+        line("downtime", &one.to_string());
+    }
     // A line for each, whole: so that it can be taken over with the mouse.
     for (i, command) in next(row, report).iter().enumerate() {
         line(if i == 0 { "next" } else { "" }, command);

@@ -32,6 +32,7 @@ use crate::domain::run::Phase;
 use crate::domain::secret::Secret;
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::state::{RunRequest, end_of};
+use crate::domain::summary::downtime;
 use crate::domain::yaml;
 use crate::exec::secret_mount;
 use crate::host::{clock, disk};
@@ -162,6 +163,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let (end, error) = end_of(outcome);
         for (name, value) in &state.outputs {
             show::line(format!("  {} = {}", show::inline(name), show::inline(value)))?;
+        }
+        for one in downtime(&state) {
+            show::line(format!("  downtime: {one}"))?;
         }
         let error = error.map(|error| format!(": {error}")).unwrap_or_default();
         show::line(show::inline(&format!("{}{error}", end.as_str())))?;

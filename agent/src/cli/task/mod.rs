@@ -212,8 +212,12 @@ fn show(arguments: &Show) -> Result<ExitCode, Failure> {
 
 fn lint(arguments: &Lint) -> Result<ExitCode, Failure> {
     let mut looked = Vec::new();
+    // A folder is looked at also where no configuration can be read.
+    let objectives = arguments.place.settings().ok().map(|settings| settings.objectives);
     let mut add = |name: String, result: Result<&Loaded, &Broken>| {
-        let warnings = |loaded: &Loaded| [loaded.task.schema.warnings(), here::warnings(loaded)].concat();
+        let warnings = |loaded: &Loaded| {
+            [loaded.task.schema.warnings(), here::warnings(loaded, objectives.as_deref())].concat()
+        };
         let warnings = result.map(warnings).unwrap_or_default();
         looked.push((name, result.err().map(|broken| broken.faults.clone()).unwrap_or_default(), warnings));
     };

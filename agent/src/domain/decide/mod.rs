@@ -42,8 +42,8 @@ use std::time::Duration;
 pub use decision::{Action, Decision};
 pub use starts::frozen;
 pub use view::{
-    CheckedOrder, Clock, Controls, ExecutorState, Freezes, Leftovers, PreviousFormat, Requirements, RunView,
-    SeenOrder, UnreadablePlan, Unready, View,
+    CheckedOrder, Clock, Controls, ExecutorState, Freezes, GateAnswer, Leftovers, PreviousFormat,
+    Requirements, RunView, SeenOrder, UnreadablePlan, Unready, View,
 };
 pub use wait::{Reason, Wait};
 
@@ -85,6 +85,8 @@ mod control_tests;
 mod first_tests;
 #[cfg(test)]
 mod format_tests;
+#[cfg(test)]
+mod gate_tests;
 #[cfg(test)]
 mod runs_tests;
 #[cfg(test)]

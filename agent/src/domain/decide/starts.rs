@@ -21,9 +21,9 @@ use crate::domain::plan::{Lock, Trigger};
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::state::{Activation, Closing, End, Fact, Stage, Unreadable};
 
-/// A gate is asked again so often.
+/// A closed gate is asked again so often.
 const GATE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
-/// Gates that were seen to be open are taken for open so long.
+/// Gates that are open count as open for so long; other waits come before and after them.
 const OPEN_GATE_LASTS: Duration = Duration::from_secs(2);
 
 pub(super) fn decide(view: &View<'_>, capacity: &mut Capacity, decision: &mut Decision) {
@@ -270,24 +270,29 @@ pub(super) fn has_secrets(view: &View<'_>, key: &OrderKey, wanted: bool) -> Resu
     Err(StartBlock::Wait(Wait { detail: Some(why), ..Wait::new(Reason::Vault, until) }))
 }
 
-/// Gates are asked again: a closed one after a minute, an open one a moment after it was seen to be, since what waits for
-/// something else must not start on what was true an hour ago.
+/// A full disk, and the gates of the task. An answer of the gates counts for a while only, then they are asked again: a
+/// closed one may have opened, and one that was open when the order came may be closed when its time has come.
 fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), StartBlock> {
     let needs = view.checked_orders.get(key).and_then(|checked_orders| checked_orders.finding.as_ref().ok());
-    let full = view.full.filter(|_| needs.is_some_and(|needs| !needs.emergency)).map(str::to_owned);
-    if let Some(detail) = full {
-        let until = Some(later(view.now, GATE_RETRY_INTERVAL));
-        return Err(StartBlock::Wait(Wait { detail: Some(detail), ..Wait::new(Reason::Gate, until) }));
+    let wait = |detail, until| {
+        Err(StartBlock::Wait(Wait { detail: Some(detail), ..Wait::new(Reason::Gate, Some(until)) }))
+    };
+    if let Some(full) = view.full.filter(|_| needs.is_some_and(|needs| !needs.emergency)) {
+        return wait(full.to_owned(), later(view.now, GATE_RETRY_INTERVAL));
     }
-    let Some((needs, seen)) = needs.and_then(|needs| Some((needs, needs.gates_seen?))) else { return Ok(()) };
-    let lasts = if needs.closed.is_some() { GATE_RETRY_INTERVAL } else { OPEN_GATE_LASTS };
-    let until = later(seen, lasts);
-    // A clock that was set back says nothing of when that was.
-    if until <= view.now || seen > view.now {
+    let Some(answer) = needs.and_then(|needs| needs.gates.as_ref()) else { return Ok(()) };
+    if let Some(wait) = clock_untrusted(view).filter(|_| answer.timed) {
+        return Err(StartBlock::Wait(wait));
+    }
+    let lasts = if answer.closed.is_some() { GATE_RETRY_INTERVAL } else { OPEN_GATE_LASTS };
+    let again = later(answer.asked, lasts);
+    let again = answer.opens.map_or(again, |opens| opens.min(again));
+    // An answer from the future is one from before the clock was set back.
+    if again <= view.now || answer.asked > view.now {
         return Err(StartBlock::NeedsCheck);
     }
-    match needs.closed.clone() {
+    match &answer.closed {
         None => Ok(()),
-        detail => Err(StartBlock::Wait(Wait { detail, ..Wait::new(Reason::Gate, Some(until)) })),
+        Some(why) => wait(why.clone(), answer.opens.unwrap_or(again)),
     }
 }

@@ -30,10 +30,6 @@ pub(crate) struct Model {
     pub(crate) unread: BTreeMap<RunId, UnreadablePlan>,
     pub(crate) probe: bool,
     pub(crate) emergency: bool,
-    /// When the gates of its task were looked at, and why one was closed.
-    pub(crate) gate: Option<(Timestamp, Option<String>)>,
-    /// What a look at them would find now.
-    pub(crate) gate_says: Option<String>,
     pub(crate) full: Option<String>,
     pub(crate) start_block: Option<String>,
     pub(crate) repeatable: bool,
@@ -56,6 +52,10 @@ pub(crate) struct Model {
     /// What each task locks, and what runs that are being started have.
     pub(crate) locks: Vec<Lock>,
     starting: BTreeMap<RunId, Vec<Lock>>,
+    /// What the gates of each task said when they were asked last.
+    pub(crate) gates: Option<GateAnswer>,
+    /// What they say when they are asked: why one is closed, and when it opens.
+    pub(crate) gates_say: (Option<String>, Option<Timestamp>),
 }
 
 /// The memory of a host that has joined.
@@ -93,8 +93,6 @@ impl Model {
             unread: BTreeMap::new(),
             probe: false,
             emergency: false,
-            gate: None,
-            gate_says: None,
             full: None,
             start_block: None,
             repeatable: false,
@@ -112,6 +110,8 @@ impl Model {
             versions: BTreeMap::new(),
             locks: Vec::new(),
             starting: BTreeMap::new(),
+            gates: None,
+            gates_say: (None, None),
         }
     }
 
@@ -156,8 +156,7 @@ impl Model {
                     let needs = Requirements {
                         repeatable,
                         locks: self.locks.clone(),
-                        closed: self.gate.clone().and_then(|(_, closed)| closed),
-                        gates_seen: self.gate.as_ref().map(|(seen, _)| *seen),
+                        gates: self.gates.clone(),
                         offline,
                         probe,
                         secrets: self.secrets,
@@ -221,7 +220,10 @@ impl Model {
                         self.memory.take(fact);
                     }
                     Action::Probe(_) | Action::SendRequest { .. } => {}
-                    Action::CheckOrder(_) => self.gate = Some((self.now, self.gate_says.clone())),
+                    Action::CheckOrder(_) => {
+                        let (closed, opens) = self.gates_say.clone();
+                        self.gates = Some(GateAnswer { asked: self.now, closed, opens, timed: true });
+                    }
                     Action::Revoke { key, run, .. } => {
                         self.runs.remove(&run);
                         self.ids += 1;
@@ -638,30 +640,4 @@ pub(super) mod words {
     pub(crate) use crate::domain::source::{OrderKey, Source};
     pub(crate) use crate::domain::state::{LedgerState, RunRequest};
     pub(crate) use crate::domain::task::LockMode;
-}
-
-/// Gates are asked again, also those that were open, so that nothing starts on what was true a while ago.
-#[test]
-fn a_closed_gate_opens_in_its_time_and_an_open_one_is_asked_again_before_a_start() {
-    let mut model = Model::new();
-    model.gate = Some((model.now, Some("the fact hana is stale".into())));
-    model.gate_says = None;
-    model.put(HOST, "r1");
-    model.settle();
-    let wait = model.decision.waits[&HOST.parse().unwrap()].clone();
-    assert_eq!((wait.reason, wait.detail.as_deref()), (Reason::Gate, Some("the fact hana is stale")));
-    let until = wait.until.unwrap();
-    assert_eq!(until.duration_since(model.now).as_secs(), 60);
-    model.now = until;
-    model.settle();
-    assert_eq!(model.started(), ["hosts/h/o r1"]);
-    // It was seen to be open an hour ago.
-    let mut model = Model::new();
-    model.gate = Some((model.now, None));
-    model.now = model.now.checked_add(jiff::SignedDuration::from_hours(1)).unwrap();
-    model.gate_says = Some("the fact hana is absent".into());
-    model.put(HOST, "r1");
-    model.settle();
-    assert!(model.started().is_empty());
-    assert_eq!(model.decision.waits[&HOST.parse().unwrap()].reason, Reason::Gate);
 }

@@ -33,10 +33,8 @@ pub struct Requirements {
     pub repeatable: bool,
     /// What it locks.
     pub locks: Vec<Lock>,
-    /// Why one of its gates was closed when they were looked at.
-    pub closed: Option<String>,
-    /// When that was; `None`: its task has no gates.
-    pub gates_seen: Option<Timestamp>,
+    /// What the gates of its task said; `None` if it has none.
+    pub gates: Option<GateAnswer>,
     /// Whether it may fire while the store is away.
     pub offline: bool,
     /// Whether it has a probe.
@@ -47,6 +45,19 @@ pub struct Requirements {
     pub emergency: bool,
     /// The version of the plan that says it.
     pub plan: u32,
+}
+
+/// What the gates of a task said when they were asked last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateAnswer {
+    /// When that was.
+    pub asked: Timestamp,
+    /// Why one of them is closed; `None` if all are open.
+    pub closed: Option<String>,
+    /// When all of them will be open; `None` if that is not known.
+    pub opens: Option<Timestamp>,
+    /// Whether one of them depends on the time, and so on a clock that can be trusted.
+    pub timed: bool,
 }
 
 /// The version of the program before this one, to which an upgrade can be taken back for a day.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::downtime::Downtime;
+
 /// One command of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -147,6 +149,12 @@ pub enum Event {
     },
     /// The run's time was up between two commands.
     Expired,
+    /// What a command said of downtime, added up for each service: beside its end or interruption, or after `Begun` where
+    /// the executor before was lost.
+    Downtime {
+        /// For each service.
+        downtime: Vec<Downtime>,
+    },
 }
 
 /// One record of the journal.

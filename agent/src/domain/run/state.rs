@@ -8,7 +8,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::event::Operation;
+use crate::domain::downtime::{Downtime, Journaled};
 use crate::domain::plan::Plan;
+
+/// The most downtimes that count of one run: far more than commands of honest runs report.
+const MAX_DOWNTIMES: usize = 1_000;
 
 /// One arming of a guard: since when, and in which epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +219,8 @@ pub struct State {
     pub killed_processes: Vec<String>,
     /// What commands said and nobody understood, or was too much.
     pub warnings: Vec<String>,
+    /// What commands said of downtime, in the order of the journal; at most a thousand.
+    pub downtime: Vec<Journaled>,
     /// When the first epoch began.
     pub started: Option<Timestamp>,
     /// When the newest record was written.
@@ -269,8 +275,28 @@ impl State {
             exit_code: None,
             killed_processes: Vec::new(),
             warnings: Vec::new(),
+            downtime: Vec::new(),
             started: None,
             updated: None,
+        }
+    }
+
+    /// Takes downtimes in that the newest epoch recorded.
+    pub(super) fn take_downtime(&mut self, downtimes: &[Downtime], at: Timestamp) {
+        for downtime in downtimes {
+            if self.downtime.len() >= MAX_DOWNTIMES {
+                let said =
+                    format!("more than {MAX_DOWNTIMES} downtimes were reported: the others do not count");
+                if self.warnings.last() != Some(&said) {
+                    self.warnings.push(said);
+                }
+                return;
+            }
+            let before =
+                self.downtime.last().filter(|last| last.epoch == self.epoch).map_or(0, |last| last.number);
+            let number = before.saturating_add(1);
+            let downtime = downtime.clone();
+            self.downtime.push(Journaled { epoch: self.epoch, number, at, downtime });
         }
     }
 

@@ -21,6 +21,7 @@
 //! | rests: rebooting | cancel asked, then begun | undone from here; no reboot is missed |
 //! | at or doing | cancel asked | undone from here; refused once a final step has started |
 //! | needs_operator, undo_failed | begun | the same: only what is asked next counts |
+//! | anything but new | downtime | the same: it is added up |
 //! | needs_operator, undo_failed | undo asked | the undo of the newest step that has one; never once a final step has started |
 //!
 //! A pair that is not in the table is an error, never a guess.
@@ -96,6 +97,14 @@ pub fn replay<'a>(plan: &Plan, records: impl IntoIterator<Item = &'a Record>) ->
 /// Takes one record in. On an error the state is as it was.
 pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Illegal> {
     let run = Run { plan, at: record.at };
+    if let Event::Downtime { downtime } = &record.event {
+        if state.epoch == 0 {
+            return Err(illegal(state, record));
+        }
+        // Nothing else follows from it.
+        state.take_downtime(downtime, record.at);
+        return Ok(());
+    }
     match (&state.phase, &record.event) {
         (Phase::Ended(outcome), Event::UndoAsked { by, reason }) if !state.final_started => {
             let Some(failure) = outcome.unsettled().cloned() else { return Err(illegal(state, record)) };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::*;
+use crate::domain::downtime::{Downtime, Millis};
 use crate::domain::plan::{Action, Command, RunPaths, Trigger};
 use crate::domain::span::Span;
 use crate::domain::task::{Limits, OnCancel, OnTimeout, Retry};
@@ -361,4 +362,35 @@ fn what_took_too_long_says_which_limit_it_met() {
     // The run's time was up first.
     assert_eq!(of(Some(Span::secs(30))), "step s0 took too long and was ended: the run's `timeout` is 1m");
     assert_eq!(of(None), "step s0 took too long and was ended: the run's `timeout` is 1m");
+}
+
+#[test]
+fn downtimes_are_numbered_within_their_epoch_and_change_nothing_else() {
+    let plan = plan("r");
+    let at = Timestamp::from_second(1_800_000_000).unwrap();
+    let downtime = |ms: u64| Downtime {
+        service: "web".parse().unwrap(),
+        seconds: Millis(ms),
+        from: None,
+        to: None,
+        failed: 0,
+    };
+    let said = |ms: &[u64]| Event::Downtime { downtime: ms.iter().copied().map(downtime).collect() };
+    let mut state = State::new(1);
+    let mut take = |event: Event| {
+        let before = state.clone();
+        let taken = apply(&plan, &mut state, &Record { at, event });
+        let numbers: Vec<_> = state.downtime.iter().map(|one| (one.epoch, one.number)).collect();
+        (taken.is_ok(), before.phase == state.phase && before.acted == state.acted, numbers)
+    };
+    assert!(!take(said(&[1])).0, "nobody has taken the run up");
+    assert!(take(Event::Begun { epoch: 1, boot: "b".into() }).0);
+    assert_eq!(take(said(&[1, 2])), (true, true, vec![(1, 1), (1, 2)]));
+    take(Event::Intended { act: Operation::Step(0) });
+    assert_eq!(take(said(&[3])), (true, true, vec![(1, 1), (1, 2), (1, 3)]));
+    take(Event::Begun { epoch: 2, boot: "b".into() });
+    assert_eq!(take(said(&[4])).2, [(1, 1), (1, 2), (1, 3), (2, 1)]);
+    let many = vec![5; 2_000];
+    assert_eq!(take(said(&many)).2.len(), 1_000, "and no more");
+    assert!(state.warnings.last().unwrap().contains("more than 1000 downtimes"));
 }

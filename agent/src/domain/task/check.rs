@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::{Command, Effect, Gate, Guard, MAX_STEPS, Step, Task, Work, hour, program};
+use crate::domain::downtime::Service;
 use crate::domain::span::Span;
 use crate::domain::template::{NAMES, Template};
 use crate::domain::yaml::{self, PathSegment, YamlError, nearest};
@@ -61,16 +62,7 @@ impl Check<'_> {
             }
         }
         for (index, gate) in task.gates.iter().enumerate() {
-            if let Gate::Fact(expression) = gate {
-                let path = ["gates".into(), index.into(), "fact".into()];
-                let unknown = expression
-                    .params()
-                    .into_iter()
-                    .find_map(|name| name_fault(task, &format!("params.{name}")));
-                if let Some(fault) = expression.gate_fault().or(unknown) {
-                    self.fault(&path, fault);
-                }
-            }
+            self.gate(task, index, gate);
         }
         for (name, secret) in &task.secrets {
             let path = ["secrets".into(), name.as_str().into(), "path".into()];
@@ -88,6 +80,29 @@ impl Check<'_> {
             }
         }
         self.steps(task);
+    }
+
+    fn gate(&mut self, task: &Task, index: usize, gate: &Gate) {
+        let at = |kind: &str| [PathSegment::from("gates"), PathSegment::from(index), PathSegment::from(kind)];
+        match gate {
+            Gate::DiskFree { .. } => {}
+            Gate::Fact(expression) => {
+                let mut params = expression.params().into_iter();
+                let unknown = params.find_map(|name| name_fault(task, &format!("params.{name}")));
+                if let Some(fault) = expression.gate_fault().or(unknown) {
+                    self.fault(&at("fact"), fault);
+                }
+            }
+            Gate::ErrorBudget { service, .. } => {
+                let at = [&at("error_budget")[..], &["service".into()]].concat();
+                self.template(task, service, &at);
+                if service.is_plain()
+                    && let Err(bad) = service.source().parse::<Service>()
+                {
+                    self.fault(&at, bad.to_string());
+                }
+            }
+        }
     }
 
     fn steps(&mut self, task: &Task) {

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use crate::domain::facts::Expression;
-use crate::domain::span::Bytes;
+use crate::domain::span::{Bytes, Span};
+use crate::domain::template::Template;
 
 /// What must hold before a run starts; exactly one key in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -23,6 +24,13 @@ pub enum Gate {
     },
     /// An expression over the facts of the host and the parameters of the order.
     Fact(Expression),
+    /// Error budget of a service.
+    ErrorBudget {
+        /// The name of the service.
+        service: Template,
+        /// How much has to be left. `None`: as much as the task has cost the service before.
+        needs: Option<Span>,
+    },
 }
 
 /// An amount of room on a disk.
@@ -42,6 +50,16 @@ pub(super) struct GateFile {
     disk_free: Option<DiskFreeFile>,
     #[serde(default)]
     fact: Option<Expression>,
+    #[serde(default)]
+    error_budget: Option<ErrorBudgetFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ErrorBudgetFile {
+    service: Template,
+    #[serde(default)]
+    needs: Option<Span>,
 }
 
 #[derive(Deserialize)]
@@ -59,9 +77,14 @@ impl TryFrom<GateFile> for Gate {
 
     fn try_from(file: GateFile) -> Result<Self, Self::Error> {
         let disk = match file {
-            GateFile { disk_free: Some(disk), fact: None } => disk,
-            GateFile { disk_free: None, fact: Some(expression) } => return Ok(Self::Fact(expression)),
-            _ => return Err("a gate has exactly one key: disk_free or fact"),
+            GateFile { disk_free: Some(disk), fact: None, error_budget: None } => disk,
+            GateFile { disk_free: None, fact: Some(expression), error_budget: None } => {
+                return Ok(Self::Fact(expression));
+            }
+            GateFile { disk_free: None, fact: None, error_budget: Some(budget) } => {
+                return Ok(Self::ErrorBudget { service: budget.service, needs: budget.needs });
+            }
+            _ => return Err("a gate has exactly one key: disk_free, fact or error_budget"),
         };
         let free = match (disk.percent, disk.bytes) {
             (Some(percent @ 1..=100), None) => Free::Percent(percent),

@@ -158,6 +158,17 @@ fn each_fault_has_its_place_and_cure() {
         (full("[./copy,", "[../copy,"), "write ./name"),
         (full("minimum: 13", "minimum: thirteen"), "params.properties.to.minimum: not a JSON Schema"),
         (full("type: integer", "$ref: \"x.json\""), "params.properties.to.$ref: `$ref` leaves"),
+        (
+            full("{disk_free: {path: /var/lib/postgresql, percent: 20}}", "{error_budget: {service: Web}}"),
+            "\"Web\" is not the name of a service",
+        ),
+        (
+            full(
+                "{disk_free: {path: /var/lib/postgresql, percent: 20}}",
+                "{error_budget: {service: \"{{ params.nope }}\"}}",
+            ),
+            "nope",
+        ),
         (full("percent: 20", "percent: 20, bytes: 5G"), "15:9: gates[0]: `disk_free` needs either"),
         (
             full("[{disk_free: {path: /var/lib/postgresql, percent: 20}}]", "[{fact: \"a.b ==\"}]"),
