@@ -28,7 +28,7 @@ appended to the file named by HOSTLER_REPORT, or printed if that is not set. The
 to within what the sum is measured. The exit status is that of CMD, 128 and the number of its signal, or 127 if it cannot \
 be started. SIGTERM, SIGINT and SIGHUP are handed on to CMD.";
 
-/// Carry out a command and report for how long a check fails meanwhile.
+/// Run a command and report for how long a check fails during it.
 #[derive(Parser)]
 #[command(
     name = "hostler-probe",
@@ -49,7 +49,7 @@ struct Cli {
     /// Longest time of one check; one that takes longer fails
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time)]
     timeout: Duration,
-    /// Command to carry out, with its arguments, up to the first `--`
+    /// Command to run, with its arguments, up to the first `--`
     #[arg(long, value_name = "CMD", num_args = 1.., required = true)]
     for_command: Vec<OsString>,
     /// Program with its arguments, or --tcp HOST:PORT, or --http URL

@@ -1,4 +1,4 @@
-//! `hostler-probe`: carries out a command, repeats a check meanwhile, and reports for how long there was no success.
+//! `hostler-probe`: runs a command, repeats a check until it has ended, and reports for how long there was no success.
 //!
 //! ```text
 //!  main thread:   CMD ......................... its status -> report -> the same status

@@ -13,7 +13,7 @@ use crate::tally::{Checked, Tally};
 /// How often the command and the signals are looked at.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Carries the command out and checks meanwhile: its status, and what the checks said. An error, one line, if it cannot be
+/// Runs the command and checks until it has ended: its status, and what the checks said. An error, one line, if it cannot be
 /// started.
 pub(crate) fn measure(arguments: &Arguments) -> Result<(u8, Tally), String> {
     let mut child = child::start(&arguments.command)?;
