@@ -91,13 +91,23 @@ pub enum To {
 }
 
 /// A backup of one database.
-pub fn backup(
-    system: &System,
-    key: &Key,
-    (database, what, to): (&Database, What, To),
-    (run, now): (&Run, Timestamp),
-    timeout: Duration,
-) -> Call {
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Of which database.
+    pub database: &'a Database,
+    /// What of it.
+    pub what: What,
+    /// Where it goes.
+    pub to: To,
+    /// The run that it is for, by which it is found again.
+    pub run: &'a Run,
+    /// When it is asked for; its files are named by that.
+    pub now: Timestamp,
+}
+
+/// Makes a backup; it takes longer than a query.
+pub fn backup(system: &System, key: &Key, request: Request<'_>) -> Call {
+    let Request { database, what, to, run, now } = request;
     // Connected to SYSTEMDB, a statement without FOR is of SYSTEMDB itself.
     let target = if database.is_system() { String::new() } else { format!(" FOR {}", database.as_str()) };
     let to = match to {
@@ -114,7 +124,7 @@ pub fn backup(
         literal(&run.comment())
     );
     let source = "SAP HANA SQL and System Views Reference, BACKUP DATA";
-    statement(system, key, "back up one database", source, sql).within(timeout)
+    statement(system, key, "back up one database", source, sql)
 }
 
 /// What is to do for one database.
@@ -277,8 +287,8 @@ impl<'a> Backups<'a> {
     /// Starts the statement, and believes the catalog of its end.
     fn one(&self, database: &Database) -> Result<Entry, Error> {
         let Wish { key, what, to, run, timeout, .. } = self.wish;
-        let call =
-            backup(self.runner.system(), key, (database, *what, *to), (run, Timestamp::now()), *timeout);
+        let request = Request { database, what: *what, to: *to, run, now: Timestamp::now() };
+        let call = backup(self.runner.system(), key, request).within(*timeout);
         let stated = hdbsql::check(&self.runner.run(&call)?);
         // A connection that broke says nothing of the backup, which may go on without it.
         match (decide(database, *what, &self.mine(database)?, &[]), stated) {

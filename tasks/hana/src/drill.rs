@@ -155,7 +155,7 @@ impl<'a> Drill<'a> {
         self.stop(&scratch)?;
         let begun = Instant::now();
         let call = match from {
-            From::Backint => recovery::copy(system, key, (tenant, &scratch), now, *timeout),
+            From::Backint => recovery::copy(system, key, tenant, &scratch, now).within(*timeout),
             From::File => recovery::copy_file(system, key, &scratch, &self.prefix(backup.id)?, *timeout),
         };
         hdbsql::check(&self.runner.run(&call)?)?;

@@ -114,7 +114,8 @@ fn backups(system: &System, key: &Key, now: Timestamp) -> Vec<Call> {
         for what in [What::Complete, What::Incremental, What::Differential] {
             for to in [To::Backint, To::File] {
                 let timeout = Duration::from_secs(20 * 3600);
-                calls.push(backup::backup(system, key, (&database, what, to), (&run, now), timeout));
+                let request = backup::Request { database: &database, what, to, run: &run, now };
+                calls.push(backup::backup(system, key, request).within(timeout));
             }
         }
         calls.push(catalog::parts(system, key, &database, 0));
@@ -173,7 +174,7 @@ fn drills(system: &System, key: &Key, to: Timestamp) -> Vec<Call> {
         catalog::complete(system, key, &tenant),
         drill::create(system, key),
         recovery::stop(system, key, &scratch),
-        recovery::copy(system, key, (&tenant, &scratch), to, RECOVERY),
+        recovery::copy(system, key, &tenant, &scratch, to).within(RECOVERY),
         catalog::pieces(system, key, &tenant, 0),
         recovery::copy_file(system, key, &scratch, "PREFIX", RECOVERY),
         drill::count(system, key, &table),

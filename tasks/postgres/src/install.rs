@@ -10,7 +10,7 @@ use crate::crash::{CrashPoint, here};
 use crate::durable;
 use crate::error::Error;
 use crate::exec::Owner;
-use crate::layout::{self, Cluster, Shape};
+use crate::layout::{self, Cluster, Shape, Site};
 use crate::made::{Begun, Intent};
 use crate::report;
 use crate::server::{Bounds, Session, literal};
@@ -124,7 +124,8 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
         checksums: true,
         segment: u64::from(plan.segment) << 20,
     };
-    layout::make((version, name), (plan.port, &plan.socket), owner, &shape).await?;
+    let site = Site { version, name, port: plan.port, socket: &plan.socket, owner };
+    layout::make(&site, &shape).await?;
     here(CrashPoint::Installed);
     let cluster = layout::cluster(name, Some(version)).await?;
     let mut text = "# By hostler-postgres install.\n".to_owned();

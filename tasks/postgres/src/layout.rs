@@ -227,7 +227,23 @@ pub async fn create(like: &Cluster, admin: &Session, version: u16, port: u16) ->
         checksums: checksums == "on",
         segment: bytes << 20,
     };
-    make((version, &like.name), (port, &like.socket), like.owner, &shape).await
+    let site = Site { version, name: &like.name, port, socket: &like.socket, owner: like.owner };
+    make(&site, &shape).await
+}
+
+/// Where a new cluster is, and whose it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// Major version.
+    pub version: u16,
+    /// Name.
+    pub name: &'a str,
+    /// Port.
+    pub port: u16,
+    /// Folder of its sockets.
+    pub socket: &'a Path,
+    /// Whom its files belong to.
+    pub owner: Owner,
 }
 
 /// What of a cluster is decided when it is made.
@@ -248,12 +264,8 @@ pub struct Shape {
 ///
 /// # Errors
 /// If the tool fails; what it has left is then cleared away by [`clear_away`].
-pub async fn make(
-    (version, name): (u16, &str),
-    (port, socket): (u16, &Path),
-    owner: Owner,
-    shape: &Shape,
-) -> Result<(), Error> {
+pub async fn make(site: &Site<'_>, shape: &Shape) -> Result<(), Error> {
+    let Site { version, name, port, socket, owner } = *site;
     let folder = data(version, name);
     let mut words = vec![
         format!("--datadir={}", folder.display()),
@@ -546,17 +558,12 @@ pub fn remove_folder(folder: &Path) -> Result<(), Error> {
 }
 
 /// Makes a folder of data that is whole a cluster, with the configuration that was saved of another one in `saved`, less
-/// the settings of these names, and with `block` at its end. It is not started, and not started at boot.
+/// the settings of the names in `own`, and with `block` at its end. It is not started, and not started at boot.
 ///
 /// # Errors
 /// If the tool fails; what it has left is then cleared away by [`clear_away`].
-pub async fn adopt(
-    (version, name): (u16, &str),
-    (port, socket): (u16, &Path),
-    owner: Owner,
-    saved: &Path,
-    (own, block): (&[&str], &str),
-) -> Result<(), Error> {
+pub async fn adopt(site: &Site<'_>, saved: &Path, own: &[&str], block: &str) -> Result<(), Error> {
+    let Site { version, name, port, socket, owner } = *site;
     let folder = data(version, name);
     // The tool takes these three from the data. A configuration that names another folder than this one must never lie
     // where the tools find it, so that it gets the saved one last and at once.

@@ -4,11 +4,12 @@
 //!  cli                                           what is asked for
 //!   |
 //!  health   fact   check   upgrade               what hurts; what the fleet shows; what an upgrade meets and does
+//!  install   restart   minor                    a new cluster; a new start; a newer minor version
 //!  archive   backup   restore   drill            WAL and files in the depot, and back
 //!   |         |        |         |
 //!  server   layout   depot   wal                 a connection; where clusters are; the store; names and places
 //!   |         |        |
-//!  exec     durable   report                     processes and identities; files; what a step says
+//!  exec     durable   packages   report          processes and identities; files; apt; what a step says
 //! ```
 //! Nothing is remembered about how far a command has come: what is done is read from the servers and their files.
 //! `tokio-postgres` is the client, without its own sockets and without TLS: servers are reached by the local socket.

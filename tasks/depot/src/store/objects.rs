@@ -151,6 +151,29 @@ impl Held {
     }
 }
 
+/// What must be so for an object to be stored.
+#[derive(Clone, Copy, Debug)]
+enum Condition<'a> {
+    /// Nothing: whatever is there is replaced.
+    None,
+    /// No object is there.
+    Absent,
+    /// The object is the one with this ETag.
+    Unchanged(&'a str),
+}
+
+impl Condition<'_> {
+    /// The value of `If-None-Match`.
+    fn none_match(self) -> Option<String> {
+        matches!(self, Self::Absent).then(|| "*".to_owned())
+    }
+
+    /// The value of `If-Match`.
+    fn matching(self) -> Option<String> {
+        if let Self::Unchanged(etag) = self { Some(etag.to_owned()) } else { None }
+    }
+}
+
 /// What came of sending bytes.
 #[derive(Clone, Debug)]
 pub struct Sent {
@@ -186,7 +209,8 @@ impl Store {
     ) -> Result<Sent, Fault> {
         let crc = crc32c::crc32c(&bytes);
         let contents = Contents::of(self, bytes, crc);
-        self.send(key, contents, object_options, (new.then(|| "*".to_owned()), None)).await
+        let condition = if new { Condition::Absent } else { Condition::None };
+        self.send(key, contents, object_options, condition).await
     }
 
     /// Stores an object at once, whatever is there.
@@ -196,7 +220,7 @@ impl Store {
         contents: Contents,
         object_options: &ObjectOptions,
     ) -> Result<Sent, Fault> {
-        self.send(key, contents, object_options, (None, None)).await
+        self.send(key, contents, object_options, Condition::None).await
     }
 
     /// Replaces the object that the server calls `etag`: `Class::Exists` or `Class::Missing` where it is another.
@@ -209,16 +233,16 @@ impl Store {
     ) -> Result<Sent, Fault> {
         let crc = crc32c::crc32c(&bytes);
         let contents = Contents::of(self, bytes, crc);
-        self.send(key, contents, object_options, (None, Some(etag.to_owned()))).await
+        self.send(key, contents, object_options, Condition::Unchanged(etag)).await
     }
 
-    /// Stores an object at once, under the conditions `If-None-Match` and `If-Match`.
+    /// Stores an object at once, under a condition.
     async fn send(
         &self,
         key: &str,
         mut contents: Contents,
         object_options: &ObjectOptions,
-        (none, same): (Option<String>, Option<String>),
+        condition: Condition<'_>,
     ) -> Result<Sent, Fault> {
         let full = self.key(key);
         let (mode, until) = object_options.lock();
@@ -238,8 +262,8 @@ impl Store {
                     .set_object_lock_mode(mode.clone())
                     .set_object_lock_retain_until_date(until)
                     .set_object_lock_legal_hold_status(object_options.hold())
-                    .set_if_none_match(none.clone())
-                    .set_if_match(same.clone())
+                    .set_if_none_match(condition.none_match())
+                    .set_if_match(condition.matching())
                     .set_checksum_algorithm(crc32c.then_some(ChecksumAlgorithm::Crc32C))
                     .set_checksum_crc32_c(crc32c.then(|| header(contents.crc)))
                     .set_content_md5(md5.clone())

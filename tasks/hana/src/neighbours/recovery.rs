@@ -50,21 +50,15 @@ pub fn tenant(system: &System, key: &Key, sql: String, timeout: Duration) -> Cal
     statement(system, key, "recover the tenant", SOURCE, sql).within(timeout)
 }
 
-/// Recovers the newest state of a tenant into another one that is stopped. Source of `USING SOURCE`: system copies.
-pub fn copy(
-    system: &System,
-    key: &Key,
-    (of, into): (&Database, &Database),
-    to: Timestamp,
-    timeout: Duration,
-) -> Call {
+/// Recovers the newest state of a tenant into another one that is stopped; it takes longer than a query. Source of `USING SOURCE`: system copies.
+pub fn copy(system: &System, key: &Key, of: &Database, into: &Database, to: Timestamp) -> Call {
     let to = literal(&to.strftime("%Y-%m-%d %H:%M:%S").to_string());
     let source = literal(&format!("{}@{}", of.as_str(), system.sid));
     let sql = format!(
         "RECOVER DATABASE FOR {} UNTIL TIMESTAMP {to} CLEAR LOG USING SOURCE {source} USING CATALOG BACKINT CHECK ACCESS USING BACKINT",
         into.as_str()
     );
-    statement(system, key, "recover the newest backup into the scratch tenant", SOURCE, sql).within(timeout)
+    statement(system, key, "recover the newest backup into the scratch tenant", SOURCE, sql)
 }
 
 /// The same from the files of one backup, without its logs.

@@ -25,7 +25,7 @@ use crate::depot::{Depot, Place};
 use crate::durable;
 use crate::error::Error;
 use crate::exec::Owner;
-use crate::layout::{self, Cluster};
+use crate::layout::{self, Cluster, Site};
 use crate::made::{Begun, Intent};
 use crate::report;
 use crate::server::{Bounds, Session};
@@ -265,8 +265,8 @@ async fn adopt(plan: &Plan, depot: &Depot, chosen: &Chosen, scratch: &Scratch) -
     }
     let mut names: Vec<&str> = own.iter().map(|(name, _)| *name).chain(QUIET.map(|(name, _)| name)).collect();
     names.extend(OTHERS);
-    let place = (plan.port, plan.socket.as_path());
-    layout::adopt((version, name), place, scratch.owner, &saved, (&names, &block)).await?;
+    let site = Site { version, name, port: plan.port, socket: &plan.socket, owner: scratch.owner };
+    layout::adopt(&site, &saved, &names, &block).await?;
     // What ALTER SYSTEM has left wins over the file.
     let auto = scratch.data.join("postgresql.auto.conf");
     let text = durable::read(&auto)?.unwrap_or_default();
