@@ -23,6 +23,8 @@ const ORDER: Duration = Duration::from_secs(2);
 const END: Duration = Duration::from_secs(10);
 /// Between two looks whether it has.
 const LOOK: Duration = Duration::from_millis(5);
+/// Between two attempts to remove the data of a server that is about to end.
+const AGAIN: Duration = Duration::from_millis(100);
 /// The oldest version that is dealt with.
 const OLDEST: u16 = 13;
 
@@ -374,11 +376,16 @@ pub async fn clear_away(version: u16, name: &str, owner: Owner) -> Result<(), Er
         // Of a half-made one it removes what it can.
         exec::run(None, Path::new("/usr/bin/pg_dropcluster"), &words, SLOW).await?;
     }
-    halt(&data, version, owner).await?;
-    for folder in [conf, data] {
-        remove_folder(&folder)?;
+    remove_folder(&conf)?;
+    // A server that a dead run had just started has no pid file for a moment, and makes files that are in the way.
+    let begun = Instant::now();
+    loop {
+        let halted = halt(&data, version, owner).await;
+        match halted.and_then(|()| remove_folder(&data)) {
+            Err(_) if begun.elapsed() < END => tokio::time::sleep(AGAIN).await,
+            cleared => return cleared,
+        }
     }
-    Ok(())
 }
 
 /// The process that serves a folder of data: the one of its pid file, if it works there. After a power cut that number
