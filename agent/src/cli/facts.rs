@@ -1,6 +1,6 @@
 //! `hostler facts`: what hosts say of themselves, as a table over the fleet, and a search in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -20,7 +20,7 @@ use crate::domain::source::Source;
 use crate::host::clock;
 use crate::report::document::{self, Author};
 use crate::report::facts::FactsReport;
-use crate::store::{Entry, MAX_READS, Read, portions};
+use crate::store::{Entry, Read, portions};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -91,61 +91,53 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 async fn read(place: &Connection, arguments: &Arguments) -> Result<Found, Failure> {
-    let wanted: Option<Vec<Name>> = match (&arguments.host, &arguments.group) {
-        (Some(host), _) => Some(vec![host.clone()]),
-        (None, Some(group)) => {
-            let fleet = Fleet::read(place).await?;
-            fleet.check(&Source::Group(group.clone()))?;
-            fleet.note_claimants(group);
-            Some(fleet.members(group).into_iter().cloned().collect())
-        }
-        (None, None) => None,
-    };
+    let (facts, agents) = (place.keys.facts_reports(), place.keys.agent_reports());
     let (evaluator, now) = (Evaluator::new(), clock::now());
     let mut found = Found::default();
-    let (agents, facts) = (place.keys.agent_reports(), place.keys.facts_reports());
-    let mut late = BTreeMap::new();
-    let mut take_agent = |entry: &Entry| {
-        let author: Author = serde_json::from_slice(&entry.value).unwrap_or_default();
-        if is_late(author.next_report_by, now) {
-            late.insert(entry.key.get(agents.len()..).unwrap_or_default().to_owned(), author.next_report_by);
-        }
-    };
-    let mut take_facts = |entry: &Entry| {
-        let host = entry.key.get(facts.len()..).unwrap_or_default();
-        if let Ok(host) = host.parse::<Name>() {
+    // Since when which hosts are silent.
+    let mut late: BTreeMap<Name, Timestamp> = BTreeMap::new();
+    let mut members = None;
+    if let Some(group) = &arguments.group {
+        let fleet = Fleet::read(place).await?;
+        fleet.check(&Source::Group(group.clone()))?;
+        fleet.note_claimants(group);
+        members = Some(fleet.members(group).into_iter().cloned().collect::<BTreeSet<Name>>());
+        let silent = fleet.agents.iter().filter(|(_, agent)| is_late(agent.next_report_by, now));
+        late.extend(silent.filter_map(|(host, agent)| Some((host.clone(), agent.next_report_by?))));
+    }
+    let mut take = |entry: &Entry| {
+        let host = entry.key.strip_prefix(&facts).and_then(|host| host.parse::<Name>().ok());
+        if let Some(host) = host.filter(|host| members.as_ref().is_none_or(|members| members.contains(host)))
+        {
             found.take(host, &entry.value, arguments.filter.as_ref(), &evaluator);
         }
     };
-    match wanted {
-        None => {
-            let mut unread = portions::read(place.store.as_ref(), &facts, |entry| take_facts(&entry)).await?;
-            unread.extend(portions::read(place.store.as_ref(), &agents, |entry| take_agent(&entry)).await?);
-            for (key, why) in unread {
-                show::note(format!("{key}: {why}"));
-            }
+    let mut take_agent = |entry: &Entry| {
+        let author: Author = serde_json::from_slice(&entry.value).unwrap_or_default();
+        let host = entry.key.strip_prefix(&agents).and_then(|host| host.parse::<Name>().ok());
+        if let (Some(host), Some(by)) = (host, author.next_report_by.filter(|by| is_late(Some(*by), now))) {
+            late.insert(host, by);
         }
-        Some(hosts) => {
-            for hosts in hosts.chunks(MAX_READS) {
-                let mut reads: Vec<Read> =
-                    hosts.iter().map(|host| Read::Key(place.keys.facts_report(host))).collect();
-                for listing in place.store.look(&reads).await? {
-                    listing.entries.iter().for_each(&mut take_facts);
-                }
-                reads = hosts.iter().map(|host| Read::Key(place.keys.agent_report(host))).collect();
-                for listing in place.store.look(&reads).await? {
-                    listing.entries.iter().for_each(&mut take_agent);
-                }
-            }
+    };
+    let store = place.store.as_ref();
+    if let Some(host) = &arguments.host {
+        let reads = [Read::Key(place.keys.facts_report(host)), Read::Key(place.keys.agent_report(host))];
+        if let [own, agent] = &store.look(&reads).await?[..] {
+            own.entries.iter().for_each(&mut take);
+            agent.entries.iter().for_each(&mut take_agent);
         }
-    }
-    if found.reported == 0
-        && let Some(host) = &arguments.host
-    {
-        Fleet::read(place).await?.check_host(host)?;
+        if found.reported == 0 {
+            Fleet::read(place).await?.check_host(host)?;
+        }
+    } else {
+        let mut unread = portions::read(store, &facts, |entry| take(&entry)).await?;
+        if arguments.group.is_none() {
+            unread.extend(portions::read(store, &agents, |entry| take_agent(&entry)).await?);
+        }
+        unread.iter().for_each(|(key, why)| show::note(format!("{key}: {why}")));
     }
     for host in &mut found.hosts {
-        host.silent_since = late.get(host.host.as_str()).copied().flatten();
+        host.silent_since = late.get(&host.host).copied();
     }
     found.hosts.sort_by(|a, b| a.host.cmp(&b.host));
     Ok(found)

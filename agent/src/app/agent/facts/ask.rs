@@ -16,8 +16,8 @@ use crate::ledger::{ClaimState, Folder, trim};
 
 /// An executor that was launched has its claim within this, and answers within the command's time and this.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
-/// The pauses between two looks for the answer.
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
+/// The pauses between two looks for the answer: few, since each wakes the agent.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Everything that asking for a fact needs.
@@ -88,7 +88,7 @@ impl Asking {
             if Instant::now() > until {
                 return Err("its executor gave no answer in time".to_owned());
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 3).min(LONGEST_PAUSE);
         }
     }
 }
