@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
+use super::connection::config_file;
 use super::exit::{Exit, fault};
 use super::{Failure, env, show};
 use crate::config;
@@ -14,7 +15,7 @@ use crate::ledger::identity::HostIdentity;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The configuration file; without it /etc/hostler/hostler.yml
+    /// The configuration file (HOSTLER_CONFIG); default /etc/hostler/hostler.yml
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Accept an audit that lacks lines which were reported, too; the gap is named in it
@@ -26,7 +27,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let settings = config::load(arguments.config.as_deref(), &env)?;
+    let settings = config::load(config_file(arguments.config.as_deref()).as_deref(), &env)?;
     // One that cannot be read is what adopting mends.
     let before = HostIdentity::read(&settings.state_dir).unwrap_or_default();
     let host = settings.host.clone().or_else(|| before.as_ref().map(|before| before.host.clone()));

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::connection::config_file;
 use super::{Failure, env, log, log_to_journal, runtime};
 use crate::app::agent::reload::ReloadContext;
 use crate::app::agent::{Agent, identity};
@@ -17,7 +18,7 @@ use crate::host::process;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The configuration file.
+    /// The configuration file (HOSTLER_CONFIG); default /etc/hostler/hostler.yml
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -28,12 +29,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     process::usual_signals()?;
     process::keep_out_of_dumps();
-    let settings = config::load(arguments.config.as_deref(), &env)?;
+    let file = config_file(arguments.config.as_deref());
+    let settings = config::load(file.as_deref(), &env)?;
     let level = match settings.log_format {
         LogFormat::Journald => log_to_journal(&settings.log_level),
         LogFormat::Text => log(&settings.log_level),
     };
-    let file = arguments.config.clone();
     let reload_context = ReloadContext { load: Box::new(move || config::load(file.as_deref(), &env)), level };
     let runtime = runtime()?;
     runtime.block_on(async {

@@ -17,7 +17,7 @@ use crate::store::consul::PartialConsul;
 /// Options of each command that asks a store.
 #[derive(Args, Default)]
 pub(super) struct ConnectionArgs {
-    /// The configuration file; without it /etc/hostler/hostler.yml, if it is there
+    /// The configuration file (HOSTLER_CONFIG); default /etc/hostler/hostler.yml, if it exists
     #[arg(long, short, value_name = "FILE", help_heading = "Where")]
     pub(super) config: Option<PathBuf>,
     /// A folder that is the store, in place of the configured one
@@ -31,7 +31,18 @@ pub(super) struct Connection {
     pub(super) keys: Keys,
 }
 
+/// The configuration file that was asked for: by the option, else by `HOSTLER_CONFIG`. `None`: the usual one.
+pub(super) fn config_file(option: Option<&Path>) -> Option<PathBuf> {
+    let named = || env("HOSTLER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    option.map(Path::to_owned).or_else(named)
+}
+
 impl ConnectionArgs {
+    /// The configuration file that was asked for, as [`config_file`].
+    pub(super) fn config_file(&self) -> Option<PathBuf> {
+        config_file(self.config.as_deref())
+    }
+
     /// The settings; the environment names the token of the person who types, so it wins over the host's own.
     pub(super) fn settings(&self) -> Result<Settings, Failure> {
         let mut settings = self.host_settings()?;
@@ -53,7 +64,7 @@ impl ConnectionArgs {
             settings.store = StoreSettings::Dir(dir.clone());
             return Ok(settings);
         }
-        Ok(load(self.config.as_deref(), &env)?)
+        Ok(load(self.config_file().as_deref(), &env)?)
     }
 
     /// Whether there is nothing but a store: then no run's folder belongs to it.

@@ -60,7 +60,7 @@ const FIRST: &str = "First steps: `hostler dev` shows everything here and now. W
 
 /// Carries out orders from Consul on this host, each once, and reports the result.
 #[derive(Parser)]
-#[command(name = "hostler", version, about, after_help = FIRST, disable_help_subcommand = true)]
+#[command(name = "hostler", version, about, after_help = FIRST)]
 struct Cli {
     #[command(flatten)]
     screen: screen::ScreenArgs,

@@ -91,3 +91,16 @@ fn every_documented_exit_status_is_reached() {
 
     assert_eq!(reached, documented());
 }
+
+#[test]
+fn the_environment_names_the_configuration_where_no_option_does() {
+    let bench = Bench::new();
+    let run = |file: &str| -> Done {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
+        command.args(["task", "list"]).env("HOSTLER_CONFIG", bench.path(file)).stdin(Stdio::null());
+        command.output().unwrap().into()
+    };
+    bench.step_task("one", "effect: repeatable", "exit 0", "exit 0");
+    run("hostler.yml").ends(0).says("one");
+    run("missing.yml").ends(3).says("there is no file");
+}

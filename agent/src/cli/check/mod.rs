@@ -181,7 +181,7 @@ async fn all(arguments: &Arguments) -> Findings {
     findings.host = this_host(&settings).filter(|_| local).map(|host| host.to_string());
     let mut checks = vec![ok("configuration", "no faults")];
     if arguments.place.store_dir.is_none() {
-        checks.extend(passed_over(arguments.place.config.as_deref()).into_iter().map(|path| {
+        checks.extend(passed_over(arguments.place.config_file().as_deref()).into_iter().map(|path| {
             let finding = format!("{} is ignored: only files that end in .yml are read", path.display());
             warn("configuration", finding, "rename it, or remove it")
         }));
