@@ -1,5 +1,8 @@
 //! The policy that `hostler enroll` prints: with it a host can do all that its agent does, and nothing to others.
 
+use std::fs;
+use std::path::Path;
+
 use hostler::cli::policy;
 use hostler::domain::ids::RunId;
 use hostler::domain::keys::Keys;
@@ -152,4 +155,48 @@ fn a_host_can_do_its_work_and_touch_no_other() {
     // With the rights, the same condition says no and leaves nothing.
     assert!(!block(store.put(&own[0], b"x".to_vec(), When::Unchanged(i64::MAX as u64))).unwrap());
     assert_eq!(consul.get(&own[0]), None);
+}
+
+/// The rules of a shipped policy.
+fn shipped(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/policies").join(name);
+    fs::read_to_string(&path).unwrap()
+}
+
+#[test]
+fn a_reader_changes_nothing_and_a_team_only_what_is_its_own() {
+    let consul = Consul::with(Options { acl: true, ..Options::default() });
+    let (own, others) = (
+        ["groups/hana/orders/o", "groups/hana/freeze", "hosts/db1/orders/o", "hosts/db1/control/o/c"],
+        [
+            "groups/all/orders/o",
+            "groups/hana2/orders/o",
+            "hosts/db10/orders/o",
+            "hosts/db1/_hostler",
+            "groups/hana/_hostler",
+            "reports/orders/db1/o",
+            "reports/agents/db1",
+        ],
+    );
+    let all = || own.iter().chain(&others).map(|key| format!("hostler/{key}"));
+    all().for_each(|key| consul.put(&key, "before"));
+    let reader = client_with(&consul.address(), &consul.token("reader", &shipped("consul-reader.hcl")));
+    let team = client_with(&consul.address(), &consul.token("team", &shipped("consul-team.hcl")));
+    for key in all() {
+        for store in [&reader, &team] {
+            let listing = block(store.list(&key)).unwrap();
+            assert!(listing.entries.iter().any(|entry| entry.key == key), "{key} is not read");
+        }
+        assert!(block(reader.put(&key, b"x".to_vec(), When::Always)).is_err(), "a reader writes {key}");
+        assert!(block(reader.delete(&key)).is_err(), "a reader deletes {key}");
+    }
+    for key in others.map(|key| format!("hostler/{key}")) {
+        assert!(block(team.put(&key, b"x".to_vec(), When::Always)).is_err(), "the team writes {key}");
+        assert!(block(team.delete(&key)).is_err(), "the team deletes {key}");
+    }
+    assert!(all().all(|key| consul.get(&key).as_deref() == Some("before")));
+    for key in own.map(|key| format!("hostler/{key}")) {
+        assert!(block(team.put(&key, b"new".to_vec(), When::Always)).unwrap(), "{key}");
+        block(team.delete(&key)).unwrap();
+    }
 }
