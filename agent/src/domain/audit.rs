@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::downtime::Downtime;
 use super::order::Order;
 use super::source::OrderKey;
-use super::state::Fact;
+use super::state::LedgerEntry;
 use super::text;
 
 /// The longest text that a line takes over, in bytes.
@@ -83,7 +83,7 @@ impl Entry {
     }
 
     /// The entry for a fact that means something to an auditor; `order` finds the document that it is about.
-    pub fn of<'a>(fact: &Fact, order: impl Fn(&OrderKey) -> Option<&'a Order>) -> Option<Self> {
+    pub fn of<'a>(fact: &LedgerEntry, order: impl Fn(&OrderKey) -> Option<&'a Order>) -> Option<Self> {
         let what = |what: &str, key: &OrderKey| {
             let order = order(key);
             Self {
@@ -96,41 +96,45 @@ impl Entry {
             }
         };
         Some(match fact {
-            Fact::Activation { key, run, identity, index, trigger, .. } => Self {
+            LedgerEntry::Activation { key, run, identity, index, trigger, .. } => Self {
                 run: Some(run.to_string()),
                 why: Some(trigger.clone().into()),
                 identity: Some(identity.to_string()),
                 index: Some(*index),
                 ..what("activation", key)
             },
-            Fact::BaselineTaken { key, identity, index, .. } => Self {
+            LedgerEntry::BaselineTaken { key, identity, index, .. } => Self {
                 identity: Some(identity.to_string()),
                 index: Some(*index),
                 ..what("baseline_taken", key)
             },
-            Fact::Held { key, held } => Self {
+            LedgerEntry::Held { key, held } => Self {
                 why: Some(held.why.as_str().to_owned()),
                 identity: Some(held.identity.to_string()),
                 index: Some(held.index),
                 ..what("held", key)
             },
-            Fact::Accepted { key, identity, index } => {
+            LedgerEntry::Accepted { key, identity, index } => {
                 Self { identity: Some(identity.to_string()), index: Some(*index), ..what("accepted", key) }
             }
-            Fact::Unreadable { key, unreadable } => Self {
+            LedgerEntry::Unreadable { key, unreadable } => Self {
                 error: Some(short(&unreadable.message)),
                 index: Some(unreadable.index),
                 ..what("unreadable", key)
             },
-            Fact::FiringsSkipped { key, until, missed, overlaps, .. } if missed + overlaps > 0 => Self {
-                why: Some(format!("until {until}: {missed} missed, {overlaps} skipped for overlap")),
-                ..what("firings_skipped", key)
-            },
-            Fact::Prepared { key, run } => Self { run: Some(run.to_string()), ..what("prepared", key) },
-            Fact::PreparationRevoked { key, run, .. } => {
+            LedgerEntry::FiringsSkipped { key, until, missed, overlaps, .. } if missed + overlaps > 0 => {
+                Self {
+                    why: Some(format!("until {until}: {missed} missed, {overlaps} skipped for overlap")),
+                    ..what("firings_skipped", key)
+                }
+            }
+            LedgerEntry::Prepared { key, run } => {
+                Self { run: Some(run.to_string()), ..what("prepared", key) }
+            }
+            LedgerEntry::PreparationRevoked { key, run, .. } => {
                 Self { run: Some(run.to_string()), ..what("preparation_revoked", key) }
             }
-            Fact::Closed { key, run, closing } => {
+            LedgerEntry::Closed { key, run, closing } => {
                 let summary = closing.run.as_deref();
                 Self {
                     run: Some(run.to_string()),
@@ -144,8 +148,8 @@ impl Entry {
                     ..what("ended", key)
                 }
             }
-            Fact::Gone { key, .. } => what("gone", key),
-            Fact::ControlHandled { control, acted } => Self {
+            LedgerEntry::Gone { key, .. } => what("gone", key),
+            LedgerEntry::ControlHandled { control, acted } => Self {
                 what: "control".to_owned(),
                 order: Some(acted.order.to_string()),
                 why: Some(format!("{} {control}", acted.act.map_or("?", |act| act.as_str()))),
@@ -154,7 +158,7 @@ impl Entry {
                 end: Some(short(&acted.answer)),
                 ..Self::default()
             },
-            Fact::HostJoined { .. } => Self { what: "host_joined".to_owned(), ..Self::default() },
+            LedgerEntry::HostJoined { .. } => Self { what: "host_joined".to_owned(), ..Self::default() },
             _ => return None,
         })
     }
@@ -218,7 +222,7 @@ mod tests {
     fn a_line_says_who_wanted_what_and_is_bounded() {
         let text = format!("task: hello\nby: alice\nreason: {}\n", "x".repeat(2000));
         let order: Order = crate::domain::order::tests::order(&text);
-        let fact = Fact::Activation {
+        let fact = LedgerEntry::Activation {
             key: "hosts/db1/backup".parse().unwrap(),
             run: RunId::new(1, 1),
             identity: InstructionHash::new([0; 32]),

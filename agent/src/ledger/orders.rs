@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::format;
-use crate::domain::state::{Fact, LedgerState};
+use crate::domain::state::{LedgerEntry, LedgerState};
 use crate::domain::yaml::single_line;
 use crate::host::disk::{self, DiskError};
 use crate::host::log::{self, Log, LogError};
@@ -99,8 +99,8 @@ fn parse_up_to(newest: u32, path: &Path, lines: &[String]) -> Result<(u32, Ledge
             }
             version = header.ledger;
         } else {
-            let facts: Vec<Fact> = serde_json::from_str(line).map_err(|why| unreadable(i, why))?;
-            facts.into_iter().for_each(|fact| memory.take(fact));
+            let facts: Vec<LedgerEntry> = serde_json::from_str(line).map_err(|why| unreadable(i, why))?;
+            facts.into_iter().for_each(|fact| memory.apply(fact));
         }
     }
     Ok((version, memory))
@@ -147,18 +147,22 @@ impl Ledger {
     }
 
     /// Adds facts, all of them or none; when this returns they are on the disk.
-    pub fn record(&mut self, facts: Vec<Fact>) -> Result<(), LedgerError> {
-        self.record_if(facts, Fact::format)
+    pub fn record(&mut self, facts: Vec<LedgerEntry>) -> Result<(), LedgerError> {
+        self.record_if(facts, LedgerEntry::format)
     }
 
     /// Adds facts, of which `needs` says the first version of the ledger that can say each.
-    fn record_if(&mut self, facts: Vec<Fact>, needs: fn(&Fact) -> u32) -> Result<(), LedgerError> {
+    fn record_if(
+        &mut self,
+        facts: Vec<LedgerEntry>,
+        needs: fn(&LedgerEntry) -> u32,
+    ) -> Result<(), LedgerError> {
         if facts.iter().any(|fact| needs(fact) > self.version) {
             return Err(LedgerError::Former { path: self.path.clone(), version: self.version });
         }
         self.log.append(&json(&facts))?;
         self.lines += 1;
-        facts.into_iter().for_each(|fact| self.memory.take(fact));
+        facts.into_iter().for_each(|fact| self.memory.apply(fact));
         // What was to be kept is kept; the file stays long until there is room for its short form.
         self.compact_if_grown()
             .inspect_err(|error| tracing::warn!("cannot compact the ledger: {error}"))
@@ -202,10 +206,10 @@ mod tests {
     use crate::domain::ids::{InstructionHash, RunId};
     use crate::domain::plan::Trigger;
 
-    fn flip(n: u32) -> Fact {
+    fn flip(n: u32) -> LedgerEntry {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
-        Fact::Activation {
+        LedgerEntry::Activation {
             key: "hosts/db1/backup".parse().unwrap(),
             run: RunId::new(u64::from(n), 1),
             identity: InstructionHash::new(bytes),
@@ -241,8 +245,8 @@ mod tests {
     /// As the next release will have it, whose version is 2: there a firing needs the newer one.
     #[test]
     fn a_ledger_stays_in_its_version_until_it_is_upgraded() {
-        let needs: fn(&Fact) -> u32 = |fact| match fact {
-            Fact::Activation { trigger: Trigger::Firing(_), .. } => 2,
+        let needs: fn(&LedgerEntry) -> u32 = |fact| match fact {
+            LedgerEntry::Activation { trigger: Trigger::Firing(_), .. } => 2,
             _ => 1,
         };
         let dir = tempfile::tempdir().unwrap();
@@ -263,7 +267,7 @@ mod tests {
         }
         assert_eq!(version(), 1);
         let mut firing = flip(3_000);
-        if let Fact::Activation { trigger, .. } = &mut firing {
+        if let LedgerEntry::Activation { trigger, .. } = &mut firing {
             *trigger = Trigger::Firing(Timestamp::UNIX_EPOCH);
         }
         let refused = ledger.record_if(vec![firing.clone()], needs);

@@ -14,7 +14,7 @@ use crate::domain::ids::RunId;
 use crate::domain::order::Document;
 use crate::domain::plan::{Lock, Plan, RunPaths};
 use crate::domain::source::OrderKey;
-use crate::domain::state::{Fact, Stage};
+use crate::domain::state::{LedgerEntry, Stage};
 use crate::exec::launcher::Launcher;
 use crate::host::crash::{CrashPoint, here};
 
@@ -68,7 +68,7 @@ impl Agent {
         match result {
             Ok(plan) if still_open.is_some() => {
                 here(CrashPoint::FolderMade);
-                if self.remember(vec![Fact::Prepared { key: key.clone(), run }]) {
+                if self.record(vec![LedgerEntry::Prepared { key: key.clone(), run }]) {
                     here(CrashPoint::Prepared);
                     tracing::info!(order = %key, run = %run, task = %plan.task, "starting");
                     self.run_table.runs.add(run, Arc::clone(&plan));

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     Agent, Work, check_order, consul_service, disk_guard, downtime, facts, formats, identity, publish,
-    recurring, reload, remember, runs, secrets, telemetry, unready, vault, warnings, watches,
+    record, recurring, reload, runs, secrets, telemetry, unready, vault, warnings, watches,
 };
 use crate::app::open::{self, Opened};
 use crate::catalog::Catalog;
@@ -138,13 +138,13 @@ impl Agent {
                 desired_retry_at: None,
                 quiet_until: None,
             },
-            durable: remember::Durable {
+            durable: record::Durable {
                 ledger,
                 audit,
                 downtime,
                 reported_audit: Head::default(),
                 ledger_full: None,
-                audited: remember::Audited::default(),
+                audited: record::Audited::default(),
                 disk_guard: disk_guard::DiskGuard::of(&settings.state_dir),
                 rollback_window,
                 _lock: lock,

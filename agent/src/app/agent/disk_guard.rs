@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::Agent;
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;
-use crate::domain::state::Fact;
+use crate::domain::state::LedgerEntry;
 use crate::ledger::reserve::{Free, Reserve};
 
 /// A full disk is looked at again so often.
@@ -77,9 +77,9 @@ impl Agent {
     }
 
     /// Gives the reserve up if these facts begin something that may use it; whether there is more room now.
-    pub(super) fn make_room_for(&mut self, facts: &[Fact]) -> bool {
+    pub(super) fn make_room_for(&mut self, facts: &[LedgerEntry]) -> bool {
         let begun = facts.iter().find_map(|fact| match fact {
-            Fact::Activation { key, .. } | Fact::Prepared { key, .. } => {
+            LedgerEntry::Activation { key, .. } | LedgerEntry::Prepared { key, .. } => {
                 Some(key).filter(|key| self.is_emergency(key))
             }
             _ => None,

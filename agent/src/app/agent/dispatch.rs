@@ -100,7 +100,7 @@ impl Agent {
         let mut tasks_read = BTreeSet::new();
         for action in actions {
             match action {
-                Action::Remember(fact) => facts.push(fact),
+                Action::Record(fact) => facts.push(fact),
                 Action::CheckOrder(key) => again |= self.examine(&key, &mut tasks_read),
                 Action::Start { key, run, locks } => self.start(&key, run, locks),
                 Action::Launch { key, run, epoch, look } => self.launch(&key, run, epoch, look),
@@ -116,7 +116,7 @@ impl Agent {
         if facts.is_empty() {
             return again;
         }
-        match self.remember(facts) {
+        match self.record(facts) {
             true => true,
             false => {
                 let later = clock::now() + LEDGER_RETRY_INTERVAL;

@@ -20,7 +20,7 @@ use super::Agent;
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::source::OrderKey;
-use crate::domain::state::{Fact, LedgerState, MAX_GONE, MAX_GONE_REPORTED};
+use crate::domain::state::{LedgerEntry, LedgerState, MAX_GONE, MAX_GONE_REPORTED};
 use crate::host::clock;
 use crate::report::desired::DesiredReports;
 
@@ -103,14 +103,17 @@ impl Agent {
             return;
         }
         let still: BTreeSet<&OrderKey> = gone.iter().map(|(key, _)| *key).collect();
-        let facts: Vec<Fact> =
-            keys.into_iter().filter(|key| still.contains(key)).map(|key| Fact::Forgotten { key }).collect();
+        let facts: Vec<LedgerEntry> = keys
+            .into_iter()
+            .filter(|key| still.contains(key))
+            .map(|key| LedgerEntry::Forgotten { key })
+            .collect();
         if !facts.is_empty() {
             tracing::info!(
                 "removed {} names of orders that were deleted long ago from the ledger",
                 facts.len()
             );
-            self.remember(facts);
+            self.record(facts);
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::plan::Plan;
 use crate::domain::source::OrderKey;
-use crate::domain::state::{Fact, RunRequest};
+use crate::domain::state::{LedgerEntry, RunRequest};
 use crate::exec::processes;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
@@ -115,7 +115,7 @@ impl Agent {
             Ok(true) => {
                 let next = clock::new_run();
                 let order_state =
-                    self.remember(vec![Fact::PreparationRevoked { key: key.clone(), run, next }]);
+                    self.record(vec![LedgerEntry::PreparationRevoked { key: key.clone(), run, next }]);
                 if order_state {
                     self.run_table.runs.close(run, &BTreeSet::new());
                     // Nothing happened in it. An executor on its way finds neither plan nor claim, and leaves.

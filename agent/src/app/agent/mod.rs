@@ -40,9 +40,9 @@ mod pre_start_check;
 mod prepare;
 mod prior_reports;
 mod publish;
+mod record;
 mod recurring;
 pub mod reload;
-mod remember;
 mod run_watcher;
 mod runs;
 mod secrets;
@@ -83,7 +83,7 @@ pub struct Agent {
     identity: identity::ThisHost,
     config: reload::Config,
     sync: watches::StoreSync,
-    durable: remember::Durable,
+    durable: record::Durable,
     orders: check_order::OrderBook,
     run_table: runs::RunTable,
     vault: vault::VaultSide,

@@ -1,10 +1,10 @@
 //! What the agent shows the writer: the reports of its orders, of its newest runs, and of itself.
 
 use super::forget::Leaving;
-use super::remember::Durable;
+use super::record::Durable;
 use super::telemetry::Listening;
 use super::warnings::Warnings;
-use crate::domain::state::Fact;
+use crate::domain::state::LedgerEntry;
 use crate::host::notify::Notify;
 use crate::report::desired::RenderQueue;
 use crate::telemetry::counters::RunCounters;
@@ -48,9 +48,9 @@ pub(super) struct Output {
 
 impl Output {
     /// Counts the runs that are over as the ledger now says.
-    pub(super) fn count_ends(&mut self, facts: &[Fact]) {
+    pub(super) fn count_ends(&mut self, facts: &[LedgerEntry]) {
         for fact in facts {
-            let Fact::Closed { closing, .. } = fact else { continue };
+            let LedgerEntry::Closed { closing, .. } = fact else { continue };
             let Some(run) = &closing.run else { continue };
             let task = run.task.split('@').next().unwrap_or_default();
             let seconds = run.started.map(|started| closing.at.duration_since(started).as_secs_f64());

@@ -23,7 +23,7 @@ use crate::domain::plan::{Plan, RunPaths, Trigger};
 use crate::domain::reconcile::{ProbeAnswer, ProbeAnswers, SHORTEST};
 use crate::domain::run::Outcome;
 use crate::domain::source::OrderKey;
-use crate::domain::state::{Fact, LedgerState};
+use crate::domain::state::{LedgerEntry, LedgerState};
 use crate::domain::task::Task;
 use crate::exec::launcher::Launcher;
 use crate::host::{clock, disk};
@@ -60,16 +60,20 @@ impl RecurringOrders {
     }
 
     /// Follows what was put into the ledger: answers from before say nothing of what came after.
-    pub(super) fn follow(&mut self, facts: &[Fact]) {
+    pub(super) fn follow(&mut self, facts: &[LedgerEntry]) {
         for fact in facts {
             match fact {
-                Fact::DocumentConfirmed { key, index, document: Some(document), .. } => {
+                LedgerEntry::DocumentConfirmed { key, index, document: Some(document), .. } => {
                     self.copies.insert(key.clone(), read(*index, document));
                 }
-                Fact::Activation { key, .. } | Fact::Closed { key, .. } | Fact::ScheduleArmed { key, .. } => {
+                LedgerEntry::Activation { key, .. }
+                | LedgerEntry::Closed { key, .. }
+                | LedgerEntry::ScheduleArmed { key, .. } => {
                     self.answers.remove(key);
                 }
-                Fact::ScheduleDisarmed { key } | Fact::Gone { key, .. } | Fact::Held { key, .. } => {
+                LedgerEntry::ScheduleDisarmed { key }
+                | LedgerEntry::Gone { key, .. }
+                | LedgerEntry::Held { key, .. } => {
                     self.answers.remove(key);
                     self.copies.remove(key);
                 }
@@ -121,13 +125,13 @@ impl Config {
 
 impl Agent {
     /// The fact that an order's document stands as the store shows it.
-    pub(super) fn confirmation(&self, key: &OrderKey) -> Option<Fact> {
+    pub(super) fn confirmation(&self, key: &OrderKey) -> Option<LedgerEntry> {
         let (index, value) = self.sync.watches.iter().find_map(|sight| sight.value(key))?;
         let ledger = self.durable.ledger.as_ref().ok()?;
         let copy = ledger.state().orders.get(key)?.recurrence.confirmed.as_ref();
         let known = copy.is_some_and(|copy| copy.index == index);
         let document = if known { None } else { Some(String::from_utf8(value).ok()?) };
-        Some(Fact::DocumentConfirmed { key: key.clone(), index, document, at: clock::now() })
+        Some(LedgerEntry::DocumentConfirmed { key: key.clone(), index, document, at: clock::now() })
     }
 
     /// Asks an order's probe, unless it is being asked.

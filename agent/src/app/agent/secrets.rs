@@ -20,7 +20,7 @@ use crate::domain::decide::SeenOrder;
 use crate::domain::order::{Document, Order};
 use crate::domain::secret_watch::SecretVersion;
 use crate::domain::source::OrderKey;
-use crate::domain::state::Fact;
+use crate::domain::state::LedgerEntry;
 use crate::vault::{Vault, VaultError, jittered};
 
 /// What Vault said of a secret: its version, or one line on why there is none.
@@ -56,9 +56,9 @@ fn order(seen: &SeenOrder) -> Option<&Order> {
 
 impl Secrets {
     /// Follows what was put into the ledger.
-    pub(super) fn follow(&mut self, facts: &[Fact], orders: &BTreeMap<OrderKey, SeenOrder>) {
-        let begins = |fact: &Fact| match fact {
-            Fact::ScheduleArmed { key, .. } => orders.get(key).and_then(order).is_some(),
+    pub(super) fn follow(&mut self, facts: &[LedgerEntry], orders: &BTreeMap<OrderKey, SeenOrder>) {
+        let begins = |fact: &LedgerEntry| match fact {
+            LedgerEntry::ScheduleArmed { key, .. } => orders.get(key).and_then(order).is_some(),
             _ => false,
         };
         if facts.iter().any(begins) {

@@ -12,7 +12,7 @@ use super::Agent;
 use crate::domain::decide::{ExecutorState, Unready};
 use crate::domain::ids::RunId;
 use crate::domain::source::OrderKey;
-use crate::domain::state::Fact;
+use crate::domain::state::LedgerEntry;
 use crate::host::clock;
 use crate::ledger::NotReady;
 use crate::vault::jittered;
@@ -66,9 +66,9 @@ impl Waiting {
     }
 
     /// Follows what was put into the ledger.
-    pub(super) fn follow(&mut self, facts: &[Fact]) {
+    pub(super) fn follow(&mut self, facts: &[LedgerEntry]) {
         for fact in facts {
-            if let Fact::Closed { key, .. } = fact {
+            if let LedgerEntry::Closed { key, .. } = fact {
                 self.forget(key);
             }
         }
@@ -182,7 +182,7 @@ mod tests {
             at: now,
             run: None,
         };
-        waiting.follow(&[Fact::Closed { key, run: clock::new_run(), closing }]);
+        waiting.follow(&[LedgerEntry::Closed { key, run: clock::new_run(), closing }]);
         assert!(waiting.orders().is_empty());
     }
 }

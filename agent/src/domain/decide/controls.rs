@@ -27,7 +27,7 @@ use crate::domain::order::Document;
 use crate::domain::plan::Trigger;
 use crate::domain::run::State;
 use crate::domain::source::OrderKey;
-use crate::domain::state::{Acted, Activation, Closing, End, Fact, Held, RunRequest, Stage};
+use crate::domain::state::{Acted, Activation, Closing, End, Held, LedgerEntry, RunRequest, Stage};
 
 /// So many controls are answered in one record of the ledger, and the next ones in the next: fewer than are remembered, so
 /// that one record pushes out none of its own.
@@ -85,13 +85,13 @@ pub(super) fn decide(
             }
         };
         answered = answered.saturating_add(1);
-        decision.remember(Fact::ControlHandled { control: *id, acted });
-        facts.into_iter().for_each(|fact| decision.remember(fact));
+        decision.record(LedgerEntry::ControlHandled { control: *id, acted });
+        facts.into_iter().for_each(|fact| decision.record(fact));
     }
 }
 
 enum ControlOutcome {
-    Done(Vec<Fact>),
+    Done(Vec<LedgerEntry>),
     /// It names nothing that is there.
     Stale(String),
     /// It may not be done.
@@ -192,15 +192,15 @@ impl<'a> ControlContext<'a> {
     fn accept(&self, key: &OrderKey, held: &Held, run: RunId) -> ControlOutcome {
         let (identity, index, at) = (held.identity, held.index, self.view.now);
         let placed =
-            Fact::Activation { key: key.clone(), run, identity, index, trigger: Trigger::Placed, at };
+            LedgerEntry::Activation { key: key.clone(), run, identity, index, trigger: Trigger::Placed, at };
         let error = Some(format!("accepted by {}: {}", self.control.by, self.control.reason));
         let closing = Closing { end: End::Unchanged, error, at, run: None };
-        let closed = Fact::Closed { key: key.clone(), run, closing };
+        let closed = LedgerEntry::Closed { key: key.clone(), run, closing };
         ControlOutcome::Done(vec![self.stands(key, held), placed, closed])
     }
 
-    fn stands(&self, key: &OrderKey, held: &Held) -> Fact {
-        Fact::Accepted { key: key.clone(), identity: held.identity, index: held.index }
+    fn stands(&self, key: &OrderKey, held: &Held) -> LedgerEntry {
+        LedgerEntry::Accepted { key: key.clone(), identity: held.identity, index: held.index }
     }
 
     /// An order with a schedule fires at its times: to let it go is to let it stand.
@@ -265,7 +265,7 @@ impl<'a> ControlContext<'a> {
     }
 
     fn request(&self, key: &OrderKey, activation: &Activation, request: RunRequest) -> ControlOutcome {
-        ControlOutcome::Done(vec![Fact::RunRequest { key: key.clone(), run: activation.run, request }])
+        ControlOutcome::Done(vec![LedgerEntry::RunRequest { key: key.clone(), run: activation.run, request }])
     }
 
     fn activation(
@@ -274,9 +274,9 @@ impl<'a> ControlContext<'a> {
         identity: crate::domain::ids::InstructionHash,
         index: u64,
         run: RunId,
-    ) -> Fact {
+    ) -> LedgerEntry {
         let (key, trigger, at) = (key.clone(), Trigger::Retry(self.id), self.view.now);
-        Fact::Activation { key, run, identity, index, trigger, at }
+        LedgerEntry::Activation { key, run, identity, index, trigger, at }
     }
 
     /// An end that a person gives; `before`: the end that it replaces, `None` if there was none.
@@ -294,8 +294,8 @@ impl<'a> ControlContext<'a> {
     }
 }
 
-fn closed(key: &OrderKey, activation: &Activation, closing: Closing) -> Fact {
-    Fact::Closed { key: key.clone(), run: activation.run, closing }
+fn closed(key: &OrderKey, activation: &Activation, closing: Closing) -> LedgerEntry {
+    LedgerEntry::Closed { key: key.clone(), run: activation.run, closing }
 }
 
 const PAST_RETURN: &str = "a final step has started: nothing can be undone";

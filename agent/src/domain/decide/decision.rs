@@ -8,13 +8,13 @@ use super::wait::Wait;
 use crate::domain::ids::RunId;
 use crate::domain::plan::Lock;
 use crate::domain::source::OrderKey;
-use crate::domain::state::{Fact, RunRequest};
+use crate::domain::state::{LedgerEntry, RunRequest};
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Put it into the ledger.
-    Remember(Fact),
+    Record(LedgerEntry),
     /// Hold the order against its task.
     CheckOrder(OrderKey),
     /// Look once more, make the run's folder, launch its first epoch.
@@ -92,8 +92,8 @@ pub struct Decision {
 }
 
 impl Decision {
-    pub(super) fn remember(&mut self, fact: Fact) {
-        self.actions.push(Action::Remember(fact));
+    pub(super) fn record(&mut self, fact: LedgerEntry) {
+        self.actions.push(Action::Record(fact));
     }
 
     pub(super) fn wake_at(&mut self, at: Timestamp) {

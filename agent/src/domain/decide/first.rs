@@ -28,7 +28,7 @@ use crate::domain::order::{Document, OnPreexisting};
 use crate::domain::plan::Trigger;
 use crate::domain::reconcile::ProbeAnswer;
 use crate::domain::source::{OrderKey, Source};
-use crate::domain::state::{Closing, End, Fact, Hold, LedgerState};
+use crate::domain::state::{Closing, End, Hold, LedgerEntry, LedgerState};
 
 use super::record::hold;
 
@@ -46,16 +46,16 @@ pub(super) fn join<'a>(
         return false;
     }
     if blank {
-        decision.remember(Fact::HostJoined { at: view.now, unread: view.unknown.clone() });
+        decision.record(LedgerEntry::HostJoined { at: view.now, unread: view.unknown.clone() });
     }
-    late.iter().for_each(|source| decision.remember(Fact::FirstRead { source: (*source).clone() }));
+    late.iter().for_each(|source| decision.record(LedgerEntry::FirstRead { source: (*source).clone() }));
     for (key, seen) in effective.filter(|(key, _)| blank || late.contains(&key.source)) {
         if let Ok(Document::Order(order)) = &seen.document
             && order.on_preexisting == OnPreexisting::Hold
             && order.schedule.is_none()
         {
             let why = if is_behind(view, &key.order) { Hold::LedgerBehind } else { Hold::Preexisting };
-            decision.remember(hold(view, &key, why, order.identity, seen.index));
+            decision.record(hold(view, &key, why, order.identity, seen.index));
         }
     }
     true
@@ -99,12 +99,12 @@ pub(super) fn recheck_hold(
         ProbeAnswer::CannotTell(_) => {}
         ProbeAnswer::DoesNotHold if why == Hold::LedgerBehind => {}
         ProbeAnswer::DoesNotHold => {
-            decision.remember(Fact::Activation { key, run, identity, index, trigger, at })
+            decision.record(LedgerEntry::Activation { key, run, identity, index, trigger, at })
         }
         ProbeAnswer::Holds => {
-            decision.remember(Fact::Activation { key: key.clone(), run, identity, index, trigger, at });
+            decision.record(LedgerEntry::Activation { key: key.clone(), run, identity, index, trigger, at });
             let closing = Closing { end: End::Unchanged, error: None, at, run: None };
-            decision.remember(Fact::Closed { key, run, closing });
+            decision.record(LedgerEntry::Closed { key, run, closing });
         }
     }
 }

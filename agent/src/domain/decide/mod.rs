@@ -48,7 +48,7 @@ pub use view::{
 pub use wait::{Reason, Wait};
 
 use super::ids::RunId;
-use super::state::Fact;
+use super::state::LedgerEntry;
 
 /// With whatever is remembered the ledger is told what time it is, at most so often.
 const CLOCK_TOLD: Duration = Duration::from_secs(60);
@@ -65,12 +65,12 @@ pub fn decide(view: &View<'_>, new_run: &mut dyn FnMut() -> RunId) -> Decision {
         recurring::offline(view, new_run, &mut decision);
     }
     unready::close_returned(view, &mut decision);
-    if decision.actions.iter().any(|action| matches!(action, Action::Remember(_))) {
+    if decision.actions.iter().any(|action| matches!(action, Action::Record(_))) {
         // What is to be remembered changes what is asked below: the next decision, a moment later, rests on it.
         if view.clock == Clock::Synchronised
             && view.memory.newest.is_none_or(|at| crate::domain::instant::later(at, CLOCK_TOLD) <= view.now)
         {
-            decision.remember(Fact::Clock { at: view.now });
+            decision.record(LedgerEntry::Clock { at: view.now });
         }
         return decision;
     }

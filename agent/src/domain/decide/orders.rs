@@ -23,7 +23,7 @@ use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::plan::Trigger;
 use crate::domain::source::{OrderKey, Source};
-use crate::domain::state::{End, Fact, Hold, OrderState};
+use crate::domain::state::{End, Hold, LedgerEntry, OrderState};
 
 pub(super) fn decide(
     view: &View<'_>,
@@ -43,14 +43,14 @@ pub(super) fn decide(
         if order_state.gone.is_none() && !present(view, orders, key) {
             let recorded = RecordedOrder { view, key, order_state };
             recorded.close_waiting(End::Withdrawn, "the order is gone", decision);
-            decision.remember(Fact::Gone { key: key.clone(), at: view.now });
+            decision.record(LedgerEntry::Gone { key: key.clone(), at: view.now });
         }
     }
     for (name, before) in &view.memory.effective {
         if !effective.contains_key(name) {
             let newest = || view.indexes.values().max();
             let index = view.indexes.get(before).or_else(newest).copied();
-            decision.remember(Fact::EffectiveSource { order: name.clone(), source: None, index });
+            decision.record(LedgerEntry::EffectiveSource { order: name.clone(), source: None, index });
         } else if let Some(now) = effective.get(name)
             && now != before
         {
@@ -74,7 +74,7 @@ pub(super) fn decide(
             judge(view, effective, new_run, decision);
         }
         if view.memory.effective.get(&order) != Some(&source) {
-            decision.remember(Fact::EffectiveSource { order, source: Some(source), index: None });
+            decision.record(LedgerEntry::EffectiveSource { order, source: Some(source), index: None });
         }
     }
 }
@@ -164,7 +164,7 @@ fn judge(
         }
         Verdict::New if behind() => hold(view, key, Hold::LedgerBehind, identity, seen.index),
         Verdict::Nothing => return case.decide(new_run, decision),
-        Verdict::Index => Fact::Index { key: key.clone(), index: seen.index },
+        Verdict::Index => LedgerEntry::Index { key: key.clone(), index: seen.index },
         Verdict::New => activation(case, new_run),
         Verdict::Hold(Hold::Repeated) => match checked_orders.map(|checked_orders| &checked_orders.finding) {
             None => return decision.actions.push(Action::CheckOrder(key.clone())),
@@ -173,14 +173,14 @@ fn judge(
         },
         Verdict::Hold(why) => hold(view, key, why, identity, seen.index),
     };
-    if !matches!(fact, Fact::Index { .. }) {
+    if !matches!(fact, LedgerEntry::Index { .. }) {
         recorded.close_waiting(End::Superseded, "a newer order took its place", decision);
     }
-    if matches!(fact, Fact::Activation { .. } | Fact::BaselineTaken { .. }) {
+    if matches!(fact, LedgerEntry::Activation { .. } | LedgerEntry::BaselineTaken { .. }) {
         // By which terms it comes again, if it does, is asked anew: they may go with another task.
         recorded.disarm(decision);
     }
-    decision.remember(fact);
+    decision.record(fact);
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -239,11 +239,11 @@ fn verdict(order_state: &OrderState, identity: InstructionHash, index: u64, unco
 }
 
 /// A new activation; an order with a schedule is only taken in, and fires when its time comes.
-fn activation(case: OrderContext<'_>, new_run: &mut dyn FnMut() -> RunId) -> Fact {
+fn activation(case: OrderContext<'_>, new_run: &mut dyn FnMut() -> RunId) -> LedgerEntry {
     let OrderContext { view, key, index, order, .. } = case;
     let (key, identity, at) = (key.clone(), order.identity, view.now);
     if order.schedule.is_some() {
-        return Fact::BaselineTaken { key, identity, index, at };
+        return LedgerEntry::BaselineTaken { key, identity, index, at };
     }
-    Fact::Activation { key, run: new_run(), identity, index, trigger: Trigger::Placed, at }
+    LedgerEntry::Activation { key, run: new_run(), identity, index, trigger: Trigger::Placed, at }
 }

@@ -4,7 +4,9 @@ use super::decision::Decision;
 use super::view::View;
 use crate::domain::ids::InstructionHash;
 use crate::domain::source::OrderKey;
-use crate::domain::state::{Activation, Closing, End, Fact, Held, Hold, OrderState, Stage, Unreadable};
+use crate::domain::state::{
+    Activation, Closing, End, Held, Hold, LedgerEntry, OrderState, Stage, Unreadable,
+};
 
 /// That it is held.
 pub(super) fn hold(
@@ -13,8 +15,8 @@ pub(super) fn hold(
     why: Hold,
     identity: InstructionHash,
     index: u64,
-) -> Fact {
-    Fact::Held { key: key.clone(), held: Held { why, identity, index, at: view.now } }
+) -> LedgerEntry {
+    LedgerEntry::Held { key: key.clone(), held: Held { why, identity, index, at: view.now } }
 }
 
 /// What the ledger has of an order, whether its key can be read or not.
@@ -34,7 +36,7 @@ impl RecordedOrder<'_> {
         };
         if let Some(activation) = self.order_state.current.as_ref().filter(open) {
             let closing = Closing { end, error: Some(why.to_owned()), at: self.view.now, run: None };
-            decision.remember(Fact::Closed { key: self.key.clone(), run: activation.run, closing });
+            decision.record(LedgerEntry::Closed { key: self.key.clone(), run: activation.run, closing });
         }
     }
 
@@ -46,13 +48,13 @@ impl RecordedOrder<'_> {
         }
         self.close_waiting(End::Superseded, "an order that is refused took its place", decision);
         let unreadable = Unreadable { message: message.to_owned(), identity: None, index, at: self.view.now };
-        decision.remember(Fact::Unreadable { key: self.key.clone(), unreadable });
+        decision.record(LedgerEntry::Unreadable { key: self.key.clone(), unreadable });
     }
 
     /// Disarms the schedule of an order that is not the one that counts.
     pub(super) fn disarm(&self, decision: &mut Decision) {
         if self.order_state.recurrence.terms.is_some() {
-            decision.remember(Fact::ScheduleDisarmed { key: self.key.clone() });
+            decision.record(LedgerEntry::ScheduleDisarmed { key: self.key.clone() });
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::domain::reconcile::{Finding, MAX_DRIFTS, ProbeAnswer};
 use crate::domain::schedule::Schedule;
 use crate::domain::secret_watch::VersionChange;
 use crate::domain::span::Span;
-use crate::domain::state::{Closing, End, Fact, Hold, OrderState, Stage, Unreadable};
+use crate::domain::state::{Closing, End, Hold, LedgerEntry, OrderState, Stage, Unreadable};
 
 /// Whether the clock is right is asked again so often.
 const CLOCK_RETRY_INTERVAL: Duration = Duration::from_secs(30);
@@ -87,7 +87,7 @@ impl OrderContext<'_> {
         let Some(terms) = self.order.standing_terms() else {
             if standing.terms.is_some() {
                 self.close_by_terms("the order no longer repeats", decision);
-                decision.remember(Fact::ScheduleDisarmed { key: self.key.clone() });
+                decision.record(LedgerEntry::ScheduleDisarmed { key: self.key.clone() });
             } else if self.order_state.unanswered().is_some() {
                 let why = format!(
                     "it lost its schedule before that fired, and nothing is started for that: change `revision`, or \
@@ -145,7 +145,11 @@ impl OrderContext<'_> {
             Some(Err(why)) => self.refuse(why, new_run, decision),
             Some(Ok(_)) => {
                 self.close_by_terms("the order's schedule was changed", decision);
-                decision.remember(Fact::ScheduleArmed { key: self.key.clone(), terms, at: self.view.now });
+                decision.record(LedgerEntry::ScheduleArmed {
+                    key: self.key.clone(),
+                    terms,
+                    at: self.view.now,
+                });
             }
         }
     }
@@ -160,14 +164,14 @@ impl OrderContext<'_> {
         let identity = Some(self.order.identity);
         let unreadable =
             Unreadable { message: why.to_owned(), identity, index: self.index, at: self.view.now };
-        decision.remember(Fact::Unreadable { key: self.key.clone(), unreadable });
+        decision.record(LedgerEntry::Unreadable { key: self.key.clone(), unreadable });
     }
 
     /// Remembers what became of an instruction of which nothing comes, so that it has a status like any other.
     fn answer(&self, end: End, why: String, run: RunId, decision: &mut Decision) {
         self.activation(Trigger::Placed, run, decision);
         let closing = Closing { end, error: Some(why), at: self.view.now, run: None };
-        decision.remember(Fact::Closed { key: self.key.clone(), run, closing });
+        decision.record(LedgerEntry::Closed { key: self.key.clone(), run, closing });
     }
 
     /// Closes an activation that waits, if it came by what counts no more.
@@ -196,7 +200,7 @@ impl OrderContext<'_> {
             let missed = due.missed.saturating_add(u32::from(due.fires && !under_way && !fires));
             if missed > 0 || overlaps > 0 {
                 let (key, until, at) = (self.key.clone(), due.newest, now);
-                decision.remember(Fact::FiringsSkipped { key, until, missed, overlaps, at });
+                decision.record(LedgerEntry::FiringsSkipped { key, until, missed, overlaps, at });
             }
             if fires {
                 self.activation(Trigger::Firing(due.newest), new_run(), decision);
@@ -255,7 +259,7 @@ impl OrderContext<'_> {
         let unknown = Default::default();
         let answers = view.answers.get(self.key).unwrap_or(&unknown);
         if standing.unsettled > 0 && answers.lasts() {
-            return decision.remember(Fact::DriftCleared { key: self.key.clone() });
+            return decision.record(LedgerEntry::DriftCleared { key: self.key.clone() });
         }
         let (until, detail) = match answers.finding(view.now, every, run_ended) {
             Finding::Ask | Finding::Drifted if Capacity::of(view).taken(locks).is_some() => {
@@ -264,7 +268,7 @@ impl OrderContext<'_> {
             }
             Finding::Drifted if standing.unsettled.saturating_add(1) >= MAX_DRIFTS => {
                 let fact = hold(view, self.key, Hold::NotConverging, self.order.identity, self.index);
-                return decision.remember(fact);
+                return decision.record(fact);
             }
             Finding::Drifted => {
                 return self.activation(
@@ -298,14 +302,14 @@ impl OrderContext<'_> {
                 // The first that is seen, or another that is no newer: nothing follows from it.
                 None | Some(VersionChange::Another) => {}
             }
-            known.push(Fact::Version { key: self.key.clone(), path: path.to_owned(), version });
+            known.push(LedgerEntry::Version { key: self.key.clone(), path: path.to_owned(), version });
         }
         if newest.is_some() {
             let why = "the secret has a newer version";
             self.recorded().close_waiting(End::Superseded, why, decision);
         }
         let news = !known.is_empty();
-        known.into_iter().for_each(|fact| decision.remember(fact));
+        known.into_iter().for_each(|fact| decision.record(fact));
         if let Some(trigger) = newest {
             self.activation(trigger, new_run(), decision);
         }
@@ -342,7 +346,7 @@ impl OrderContext<'_> {
 
     fn activation(&self, trigger: Trigger, run: RunId, decision: &mut Decision) {
         let (key, identity, index) = (self.key.clone(), self.order.identity, self.index);
-        decision.remember(Fact::Activation { key, run, identity, index, trigger, at: self.view.now });
+        decision.record(LedgerEntry::Activation { key, run, identity, index, trigger, at: self.view.now });
     }
 }
 

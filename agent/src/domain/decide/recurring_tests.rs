@@ -53,7 +53,7 @@ impl Model {
 
     pub(crate) fn end_runs(&mut self, end: End) {
         for (key, run) in std::mem::take(&mut self.running) {
-            self.memory.take(Fact::Closed {
+            self.memory.apply(LedgerEntry::Closed {
                 key,
                 run,
                 closing: Closing { end, error: None, at: self.now, run: None },

@@ -15,7 +15,7 @@ use super::wait::{Reason, Wait};
 use crate::domain::instant::later;
 use crate::domain::run::{Phase, State, Suspension};
 use crate::domain::source::OrderKey;
-use crate::domain::state::{Activation, Closing, End, Fact, RunRequest, end_of};
+use crate::domain::state::{Activation, Closing, End, LedgerEntry, RunRequest, end_of};
 use crate::domain::summary::Summary;
 
 /// A launched executor has its claim within this; otherwise the same epoch is launched again, which is safe,
@@ -308,6 +308,6 @@ impl Run<'_> {
         let tail = if end.is_good() { None } else { self.run.tail.clone() };
         let summary = state.map(|state| Summary { tail, ..Summary::of(&self.run.plan, state) });
         let closing = Closing { end, error, at: self.view.now, run: summary.map(Box::new) };
-        decision.remember(Fact::Closed { key: self.key.clone(), run: self.activation.run, closing });
+        decision.record(LedgerEntry::Closed { key: self.key.clone(), run: self.activation.run, closing });
     }
 }

@@ -23,8 +23,8 @@ impl One {
         let now = Timestamp::from_second(1_700_000_000).unwrap();
         let (key, id): (OrderKey, RunId) = (KEY.parse().unwrap(), plan.run);
         let mut memory = LedgerState::default();
-        memory.take(Fact::HostJoined { at: now, unread: BTreeSet::new() });
-        memory.take(Fact::Activation {
+        memory.apply(LedgerEntry::HostJoined { at: now, unread: BTreeSet::new() });
+        memory.apply(LedgerEntry::Activation {
             key: key.clone(),
             run: id,
             identity: plan.identity,
@@ -32,7 +32,7 @@ impl One {
             trigger: Trigger::Placed,
             at: now,
         });
-        memory.take(Fact::Prepared { key, run: id });
+        memory.apply(LedgerEntry::Prepared { key, run: id });
         let view = RunView {
             state: Ok(State::new(plan.steps.len())),
             plan,
@@ -109,7 +109,7 @@ impl One {
             Action::KillLeftovers { .. } => "search".into(),
             Action::Fence { epoch, .. } => format!("fence {epoch}"),
             Action::Reboot { .. } => "reboot".into(),
-            Action::Remember(Fact::Closed { closing: Closing { end, .. }, .. }) => end.as_str().into(),
+            Action::Record(LedgerEntry::Closed { closing: Closing { end, .. }, .. }) => end.as_str().into(),
             other => format!("{other:?}"),
         });
         let mut words: Vec<String> = words.collect();

@@ -19,7 +19,7 @@ use crate::domain::name::Name;
 use crate::domain::order::{Document, Order};
 use crate::domain::plan::{Lock, Trigger};
 use crate::domain::source::{OrderKey, Source};
-use crate::domain::state::{Activation, Closing, End, Fact, Stage, Unreadable};
+use crate::domain::state::{Activation, Closing, End, LedgerEntry, Stage, Unreadable};
 
 /// A closed gate is asked again so often.
 const GATE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
@@ -54,8 +54,8 @@ pub(super) fn decide(view: &View<'_>, capacity: &mut Capacity, decision: &mut De
             Err(StartBlock::Never(end, error)) => {
                 let refused = refused_as_placed(view, key, activation, end, &error);
                 let closing = Closing { end, error: Some(error), at: view.now, run: None };
-                decision.remember(Fact::Closed { key: key.clone(), run: activation.run, closing });
-                refused.into_iter().for_each(|fact| decision.remember(fact));
+                decision.record(LedgerEntry::Closed { key: key.clone(), run: activation.run, closing });
+                refused.into_iter().for_each(|fact| decision.record(fact));
             }
         }
     }
@@ -68,7 +68,7 @@ fn refused_as_placed(
     activation: &Activation,
     end: End,
     why: &str,
-) -> Option<Fact> {
+) -> Option<LedgerEntry> {
     let seen = view.orders?.get(key)?;
     let Ok(Document::Order(order)) = &seen.document else { return None };
     let comes_again = order.standing_terms().is_some() && order.identity == activation.identity;
@@ -77,7 +77,7 @@ fn refused_as_placed(
     }
     let identity = Some(activation.identity);
     let unreadable = Unreadable { message: why.to_owned(), identity, index: seen.index, at: view.now };
-    Some(Fact::Unreadable { key: key.clone(), unreadable })
+    Some(LedgerEntry::Unreadable { key: key.clone(), unreadable })
 }
 
 /// Why an activation does not start.

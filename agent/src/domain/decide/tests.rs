@@ -61,7 +61,7 @@ pub(crate) struct Model {
 /// The memory of a host that has joined.
 fn joined() -> LedgerState {
     let mut memory = LedgerState::default();
-    memory.take(Fact::HostJoined { at: Timestamp::UNIX_EPOCH, unread: BTreeSet::new() });
+    memory.apply(LedgerEntry::HostJoined { at: Timestamp::UNIX_EPOCH, unread: BTreeSet::new() });
     memory
 }
 
@@ -213,11 +213,13 @@ impl Model {
             }
             for action in actions {
                 match action {
-                    Action::Remember(fact) => {
-                        if let Fact::Activation { key, .. } | Fact::ScheduleArmed { key, .. } = &fact {
+                    Action::Record(fact) => {
+                        if let LedgerEntry::Activation { key, .. } | LedgerEntry::ScheduleArmed { key, .. } =
+                            &fact
+                        {
                             self.answers.remove(key);
                         }
-                        self.memory.take(fact);
+                        self.memory.apply(fact);
                     }
                     Action::Probe(_) | Action::SendRequest { .. } => {}
                     Action::CheckOrder(_) => {
@@ -227,7 +229,7 @@ impl Model {
                     Action::Revoke { key, run, .. } => {
                         self.runs.remove(&run);
                         self.ids += 1;
-                        self.memory.take(Fact::PreparationRevoked {
+                        self.memory.apply(LedgerEntry::PreparationRevoked {
                             key,
                             run,
                             next: RunId::new(self.ids, 0),
@@ -236,7 +238,7 @@ impl Model {
                     Action::Confirm(key) => {
                         let (index, at) = (self.orders[&key].index, self.now);
                         let document = Some(self.texts[&key].clone());
-                        self.memory.take(Fact::DocumentConfirmed { key, index, document, at });
+                        self.memory.apply(LedgerEntry::DocumentConfirmed { key, index, document, at });
                     }
                     Action::Start { key, run, .. } => {
                         let trigger = self.memory.orders[&key].current.as_ref().unwrap().trigger.clone();
@@ -246,10 +248,10 @@ impl Model {
                             trigger => String::from(trigger),
                         };
                         self.started.push(format!("{key} {what}"));
-                        self.memory.take(Fact::Prepared { key: key.clone(), run });
+                        self.memory.apply(LedgerEntry::Prepared { key: key.clone(), run });
                         if let Some(end) = self.ends {
                             let closing = Closing { end, error: None, at: self.now, run: None };
-                            self.memory.take(Fact::Closed { key, run, closing });
+                            self.memory.apply(LedgerEntry::Closed { key, run, closing });
                         } else {
                             self.running.push((key, run));
                         }
@@ -266,7 +268,7 @@ impl Model {
         let mut memory = LedgerState::default();
         for fact in self.memory.facts() {
             let json = serde_json::to_string(&fact).unwrap();
-            memory.take(serde_json::from_str(&json).unwrap());
+            memory.apply(serde_json::from_str(&json).unwrap());
         }
         assert_eq!(memory, self.memory);
         self.memory = memory;

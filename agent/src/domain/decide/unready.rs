@@ -18,7 +18,7 @@ use crate::domain::ids::RunId;
 use crate::domain::instant::later;
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;
-use crate::domain::state::{Activation, Closing, End, Fact, OrderState, RunRequest, Stage};
+use crate::domain::state::{Activation, Closing, End, LedgerEntry, OrderState, RunRequest, Stage};
 
 /// An end has passed when so much time is over.
 const PAST: Duration = Duration::from_millis(1);
@@ -130,9 +130,9 @@ fn no_longer_counts(
 
 fn close(key: &OrderKey, run: RunId, closing: Closing, decision: &mut Decision) {
     let already = decision.actions.iter().any(
-        |action| matches!(action, super::Action::Remember(Fact::Closed { run: closed, .. }) if *closed == run),
+        |action| matches!(action, super::Action::Record(LedgerEntry::Closed { run: closed, .. }) if *closed == run),
     );
     if !already {
-        decision.remember(Fact::Closed { key: key.clone(), run, closing });
+        decision.record(LedgerEntry::Closed { key: key.clone(), run, closing });
     }
 }

@@ -98,7 +98,7 @@ fn a_deletion_before_the_claim_withdraws_it() {
 fn a_cancel_before_the_claim_withdraws_it() {
     let (mut model, key, run) = launched(&text("r1"));
     let request = RunRequest::Cancel { by: "op".into(), reason: "not today".into() };
-    model.memory.take(Fact::RunRequest { key: key.clone(), run, request });
+    model.memory.apply(LedgerEntry::RunRequest { key: key.clone(), run, request });
     model.settle();
     assert_eq!(end(&model, &key), Some(End::Cancelled));
 }

@@ -4,7 +4,7 @@
 //! starts knows what the one before knew. It cannot fail and asks nothing: whether a fact may come about was decided
 //! before it was written.
 
-use super::{Acted, Activation, Fact, LedgerState, MAX_ACTS, MAX_GONE, OrderState, RunRequest, Stage};
+use super::{Acted, Activation, LedgerEntry, LedgerState, MAX_ACTS, MAX_GONE, OrderState, RunRequest, Stage};
 use crate::domain::control::ControlId;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
@@ -14,29 +14,31 @@ use crate::domain::source::{OrderKey, Source};
 
 impl LedgerState {
     /// Takes a fact in.
-    pub fn take(&mut self, fact: Fact) {
+    pub fn apply(&mut self, fact: LedgerEntry) {
         match fact {
-            Fact::BaselineTaken { key, identity, index, .. } => self.present(key).stands(identity, index),
-            Fact::ScheduleArmed { key, terms, at } => self.present(key).recurrence.begin(terms, at),
-            Fact::ScheduleDisarmed { key } => self.orders.entry(key).or_default().recurrence.rest(),
-            Fact::FiringsSkipped { key, until, missed, overlaps, .. } => {
+            LedgerEntry::BaselineTaken { key, identity, index, .. } => {
+                self.present(key).stands(identity, index)
+            }
+            LedgerEntry::ScheduleArmed { key, terms, at } => self.present(key).recurrence.begin(terms, at),
+            LedgerEntry::ScheduleDisarmed { key } => self.orders.entry(key).or_default().recurrence.rest(),
+            LedgerEntry::FiringsSkipped { key, until, missed, overlaps, .. } => {
                 let recurrence = &mut self.orders.entry(key).or_default().recurrence;
                 recurrence.pass(until);
                 recurrence.missed = recurrence.missed.saturating_add(missed);
                 recurrence.overlaps = recurrence.overlaps.saturating_add(overlaps);
             }
-            Fact::DocumentConfirmed { key, index, document, at } => {
+            LedgerEntry::DocumentConfirmed { key, index, document, at } => {
                 let recurrence = &mut self.orders.entry(key).or_default().recurrence;
                 let known = recurrence.confirmed.take().map(|confirmed| confirmed.document);
                 let document = document.or(known);
                 recurrence.confirmed = document.map(|document| Confirmed { index, document, at });
             }
-            Fact::DriftCleared { key } => self.orders.entry(key).or_default().recurrence.unsettled = 0,
-            Fact::Version { key, path, version } => {
+            LedgerEntry::DriftCleared { key } => self.orders.entry(key).or_default().recurrence.unsettled = 0,
+            LedgerEntry::Version { key, path, version } => {
                 self.orders.entry(key).or_default().recurrence.know(path, version);
             }
-            Fact::Clock { at } => self.newest = self.newest.max(Some(at)),
-            Fact::Activation { key, run, identity, index, trigger, at } => {
+            LedgerEntry::Clock { at } => self.newest = self.newest.max(Some(at)),
+            LedgerEntry::Activation { key, run, identity, index, trigger, at } => {
                 let order = self.present(key);
                 order.stands(identity, index);
                 match &trigger {
@@ -54,32 +56,32 @@ impl LedgerState {
                     order.previous = Some(Box::new(before));
                 }
             }
-            Fact::Index { key, index } => {
+            LedgerEntry::Index { key, index } => {
                 let order = self.present(key);
                 order.index = index;
                 order.held = None;
                 order.unreadable = None;
             }
-            Fact::Held { key, held } => {
+            LedgerEntry::Held { key, held } => {
                 let order = self.present(key);
                 order.unreadable = None;
                 order.held = Some(Box::new(held));
                 order.recurrence.rest();
             }
-            Fact::Unreadable { key, unreadable } => {
+            LedgerEntry::Unreadable { key, unreadable } => {
                 let order = self.present(key);
                 order.held = None;
                 order.unreadable = Some(Box::new(unreadable));
                 order.recurrence.rest();
             }
-            Fact::Prepared { key, run } => self.stage(&key, run, Stage::Prepared),
-            Fact::PreparationRevoked { key, run, next } => {
+            LedgerEntry::Prepared { key, run } => self.stage(&key, run, Stage::Prepared),
+            LedgerEntry::PreparationRevoked { key, run, next } => {
                 self.stage(&key, run, Stage::Open);
                 if let Some(activation) = self.activation(&key, run) {
                     activation.run = next;
                 }
             }
-            Fact::Closed { key, run, closing } => {
+            LedgerEntry::Closed { key, run, closing } => {
                 let place_kept = closing.end.keeps_its_place();
                 self.stage(&key, run, Stage::Closed(closing));
                 if let Some(order) = self.orders.get_mut(&key)
@@ -88,18 +90,18 @@ impl LedgerState {
                     order.previous = None;
                 }
             }
-            Fact::Gone { key, at } => {
+            LedgerEntry::Gone { key, at } => {
                 let order = self.orders.entry(key).or_default();
                 order.gone = Some(at);
                 order.held = None;
                 order.unreadable = None;
                 order.recurrence.rest();
             }
-            Fact::EffectiveSource { order, source: Some(source), .. } => {
+            LedgerEntry::EffectiveSource { order, source: Some(source), .. } => {
                 self.left.remove(&order);
                 self.effective.insert(order, source);
             }
-            Fact::EffectiveSource { order, source: None, index } => {
+            LedgerEntry::EffectiveSource { order, source: None, index } => {
                 if let (Some(before), Some(index)) = (self.effective.remove(&order), index) {
                     self.left.insert(order, (before, index));
                 }
@@ -110,13 +112,13 @@ impl LedgerState {
                     self.left.remove(&oldest);
                 }
             }
-            Fact::ControlHandled { control, acted } => {
+            LedgerEntry::ControlHandled { control, acted } => {
                 self.acts.insert(control, acted);
                 if self.acts.len() > MAX_ACTS {
                     self.acts.pop_first();
                 }
             }
-            Fact::RunRequest { key, run, request } => {
+            LedgerEntry::RunRequest { key, run, request } => {
                 if matches!(request, RunRequest::Undo { .. }) {
                     self.stage(&key, run, Stage::Prepared);
                 }
@@ -124,45 +126,47 @@ impl LedgerState {
                     activation.request = Some(Box::new(request));
                 }
             }
-            Fact::HostJoined { at, unread } => {
+            LedgerEntry::HostJoined { at, unread } => {
                 self.joined = Some(at);
                 self.unread_sources = unread;
             }
-            Fact::FirstRead { source } => {
+            LedgerEntry::FirstRead { source } => {
                 self.unread_sources.remove(&source);
             }
-            Fact::Accepted { key, identity, index } => self.present(key).stands(identity, index),
-            Fact::Forgotten { key } => {
+            LedgerEntry::Accepted { key, identity, index } => self.present(key).stands(identity, index),
+            LedgerEntry::Forgotten { key } => {
                 self.orders.remove(&key);
             }
-            Fact::OrderSnapshot { key, order } => {
+            LedgerEntry::OrderSnapshot { key, order } => {
                 self.orders.insert(key, order);
             }
         }
     }
 
     /// The shortest list of facts that adds up to the same.
-    pub fn facts(&self) -> Vec<Fact> {
-        let effective = |(order, source): (&Name, &Source)| Fact::EffectiveSource {
+    pub fn facts(&self) -> Vec<LedgerEntry> {
+        let effective = |(order, source): (&Name, &Source)| LedgerEntry::EffectiveSource {
             order: order.clone(),
             source: Some(source.clone()),
             index: None,
         };
         let left = |(order, (source, index)): (&Name, &(Source, u64))| {
             let not_any_more =
-                Fact::EffectiveSource { order: order.clone(), source: None, index: Some(*index) };
+                LedgerEntry::EffectiveSource { order: order.clone(), source: None, index: Some(*index) };
             [effective((order, source)), not_any_more]
         };
-        let acted = |(control, acted): (&ControlId, &Acted)| Fact::ControlHandled {
+        let acted = |(control, acted): (&ControlId, &Acted)| LedgerEntry::ControlHandled {
             control: *control,
             acted: acted.clone(),
         };
         let whole = self.orders.iter();
-        let whole = whole.map(|(key, order)| Fact::OrderSnapshot { key: key.clone(), order: order.clone() });
+        let whole =
+            whole.map(|(key, order)| LedgerEntry::OrderSnapshot { key: key.clone(), order: order.clone() });
         let orders = whole.chain(self.acts.iter().map(acted));
         let places = self.effective.iter().map(effective).chain(self.left.iter().flat_map(left));
-        let joined = self.joined.map(|at| Fact::HostJoined { at, unread: self.unread_sources.clone() });
-        orders.chain(places).chain(joined).chain(self.newest.map(|at| Fact::Clock { at })).collect()
+        let joined =
+            self.joined.map(|at| LedgerEntry::HostJoined { at, unread: self.unread_sources.clone() });
+        orders.chain(places).chain(joined).chain(self.newest.map(|at| LedgerEntry::Clock { at })).collect()
     }
 
     fn present(&mut self, key: OrderKey) -> &mut OrderState {

@@ -1,6 +1,6 @@
 //! What the agent remembers of orders, and the facts that change it.
 //!
-//! The ledger on disk is the list of [`Fact`]s, each there before anything follows from it; [`LedgerState`] is their sum.
+//! The ledger on disk is the list of [`LedgerEntry`]s, each there before anything follows from it; [`LedgerState`] is their sum.
 //!
 //! ```text
 //!  order_state.rs  what is remembered of one key: its identities, its activations, why it is held
@@ -9,7 +9,7 @@
 //! ```
 
 mod apply;
-mod fact;
+mod entry;
 mod order_state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +23,7 @@ use super::source::{OrderKey, Source};
 
 pub use super::end::{End, end_of};
 pub use super::hold::Hold;
-pub use fact::Fact;
+pub use entry::LedgerEntry;
 pub use order_state::{Activation, Closing, Held, OrderState, RunRequest, Stage, Unreadable};
 
 /// How many identities are order_state for each key.

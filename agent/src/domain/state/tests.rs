@@ -8,8 +8,8 @@ fn identity(n: u8) -> InstructionHash {
     InstructionHash::new([n; 32])
 }
 
-fn activation(n: u8, index: u64) -> Fact {
-    Fact::Activation {
+fn activation(n: u8, index: u64) -> LedgerEntry {
+    LedgerEntry::Activation {
         key: key(),
         run: RunId::new(u64::from(n), 1),
         identity: identity(n),
@@ -28,26 +28,30 @@ fn a_compacted_ledger_says_the_same() {
     let mut memory = LedgerState::default();
     let run = RunId::new(1, 1);
     let order: Name = "backup".parse().unwrap();
-    memory.take(Fact::EffectiveSource { order, source: Some("hosts/db1".parse().unwrap()), index: None });
+    memory.apply(LedgerEntry::EffectiveSource {
+        order,
+        source: Some("hosts/db1".parse().unwrap()),
+        index: None,
+    });
     let order: Name = "gone".parse().unwrap();
     let source = Some("groups/all".parse().unwrap());
-    memory.take(Fact::EffectiveSource { order: order.clone(), source, index: None });
-    memory.take(Fact::EffectiveSource { order, source: None, index: Some(7) });
+    memory.apply(LedgerEntry::EffectiveSource { order: order.clone(), source, index: None });
+    memory.apply(LedgerEntry::EffectiveSource { order, source: None, index: Some(7) });
     assert_eq!(memory.left.len(), 1);
-    memory.take(activation(1, 5));
-    memory.take(Fact::Prepared { key: key(), run });
-    memory.take(activation(2, 7));
+    memory.apply(activation(1, 5));
+    memory.apply(LedgerEntry::Prepared { key: key(), run });
+    memory.apply(activation(2, 7));
     let at = Timestamp::UNIX_EPOCH;
     let held = Held { why: Hold::Repeated, identity: identity(1), index: 9, at };
-    memory.take(Fact::Held { key: key(), held });
+    memory.apply(LedgerEntry::Held { key: key(), held });
     let unread = ["groups/a", "groups/b"].map(|source| source.parse().unwrap()).into();
-    memory.take(Fact::HostJoined { at, unread });
-    memory.take(Fact::FirstRead { source: "groups/a".parse().unwrap() });
+    memory.apply(LedgerEntry::HostJoined { at, unread });
+    memory.apply(LedgerEntry::FirstRead { source: "groups/a".parse().unwrap() });
     assert_eq!(memory.unread_sources.len(), 1);
     let mut again = LedgerState::default();
     for fact in memory.facts() {
         let json = serde_json::to_string(&fact).unwrap();
-        again.take(serde_json::from_str(&json).unwrap());
+        again.apply(serde_json::from_str(&json).unwrap());
     }
     assert_eq!(again, memory);
     assert!(memory.orders[&key()].had(identity(1)) && !memory.orders[&key()].had(identity(2)));
@@ -70,7 +74,7 @@ fn facts_are_read_as_they_stand_in_a_file() {
     ];
     let mut memory = LedgerState::default();
     for line in lines {
-        memory.take(serde_json::from_str(&line).unwrap());
+        memory.apply(serde_json::from_str(&line).unwrap());
     }
     let order = &memory.orders[&key()];
     assert_eq!((order.last, order.index, order.recurrence.missed), (Some(identity), 6, 1));
@@ -89,16 +93,16 @@ fn facts_are_read_as_they_stand_in_a_file() {
 #[test]
 fn the_older_run_keeps_its_place_until_it_is_closed() {
     let mut memory = LedgerState::default();
-    memory.take(activation(1, 1));
-    memory.take(Fact::Prepared { key: key(), run: RunId::new(1, 1) });
+    memory.apply(activation(1, 1));
+    memory.apply(LedgerEntry::Prepared { key: key(), run: RunId::new(1, 1) });
     for n in 2..200 {
-        memory.take(activation(n, u64::from(n)));
+        memory.apply(activation(n, u64::from(n)));
     }
     let order = &memory.orders[&key()];
     assert_eq!(order.previous.as_ref().unwrap().run, RunId::new(1, 1));
     assert_eq!(order.current.as_ref().unwrap().run, RunId::new(199, 1));
     let closing = Closing { end: End::Succeeded, error: None, at: Timestamp::UNIX_EPOCH, run: None };
-    memory.take(Fact::Closed { key: key(), run: RunId::new(1, 1), closing });
+    memory.apply(LedgerEntry::Closed { key: key(), run: RunId::new(1, 1), closing });
     assert!(memory.orders[&key()].previous.is_none());
 }
 
@@ -108,9 +112,16 @@ fn no_more_than_a_thousand_identities_are_kept() {
     for n in 0..1500_u32 {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&n.to_be_bytes());
-        let Fact::Activation { key, run, trigger, at, .. } = activation(1, 1) else { unreachable!() };
+        let LedgerEntry::Activation { key, run, trigger, at, .. } = activation(1, 1) else { unreachable!() };
         let index = u64::from(n);
-        memory.take(Fact::Activation { key, run, identity: InstructionHash::new(bytes), index, trigger, at });
+        memory.apply(LedgerEntry::Activation {
+            key,
+            run,
+            identity: InstructionHash::new(bytes),
+            index,
+            trigger,
+            at,
+        });
     }
     assert_eq!(memory.orders[&key()].older.len(), MAX_IDENTITIES);
 }

@@ -20,7 +20,7 @@ use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::source::OrderKey;
-use crate::domain::state::{End, Fact};
+use crate::domain::state::{End, LedgerEntry};
 use crate::domain::text;
 use crate::domain::yaml::single_line;
 use crate::host::crash::{CrashPoint, here};
@@ -66,9 +66,9 @@ impl Audited {
 }
 
 /// Says what came of orders, when it is on the disk: loudly what somebody should look at.
-fn log(fact: &Fact) {
+fn log(fact: &LedgerEntry) {
     match fact {
-        Fact::Closed { key, run, closing } => {
+        LedgerEntry::Closed { key, run, closing } => {
             let (end, why) = (closing.end.as_str(), closing.error.as_deref());
             let why =
                 why.map(|why| format!(": {}", text::head(&single_line(why), LOGGED))).unwrap_or_default();
@@ -82,11 +82,11 @@ fn log(fact: &Fact) {
                 _ => tracing::info!(order = %key, run = %run, "{end}"),
             }
         }
-        Fact::Unreadable { key, unreadable } if unreadable.identity.is_none() => {
+        LedgerEntry::Unreadable { key, unreadable } if unreadable.identity.is_none() => {
             let why = text::head(&single_line(&unreadable.message), LOGGED);
             tracing::warn!(order = %key, "refused: {why}");
         }
-        Fact::Held { key, held } => tracing::warn!(order = %key, "held: {}", held.why.as_str()),
+        LedgerEntry::Held { key, held } => tracing::warn!(order = %key, "held: {}", held.why.as_str()),
         _ => {}
     }
 }
@@ -119,11 +119,11 @@ impl Durable {
 
 impl Agent {
     /// Puts facts on the disk; if that fails, nothing may follow from them.
-    pub(super) fn remember(&mut self, facts: Vec<Fact>) -> bool {
+    pub(super) fn record(&mut self, facts: Vec<LedgerEntry>) -> bool {
         let closed: Vec<(OrderKey, RunId)> = facts
             .iter()
             .filter_map(|fact| match fact {
-                Fact::Closed { key, run, .. } => Some((key.clone(), *run)),
+                LedgerEntry::Closed { key, run, .. } => Some((key.clone(), *run)),
                 _ => None,
             })
             .collect();
@@ -131,11 +131,13 @@ impl Agent {
         let judged: Vec<Name> = facts
             .iter()
             .filter_map(|fact| match fact {
-                Fact::Activation { key, .. } | Fact::Accepted { key, .. } => Some(key.order.clone()),
+                LedgerEntry::Activation { key, .. } | LedgerEntry::Accepted { key, .. } => {
+                    Some(key.order.clone())
+                }
                 _ => None,
             })
             .collect();
-        let activations = facts.iter().any(|fact| matches!(fact, Fact::Activation { .. }));
+        let activations = facts.iter().any(|fact| matches!(fact, LedgerEntry::Activation { .. }));
         if !closed.is_empty() {
             here(CrashPoint::EndSeen);
         }
@@ -176,7 +178,7 @@ impl Agent {
         }
     }
 
-    fn keep(&mut self, facts: &[Fact]) -> Result<(), String> {
+    fn keep(&mut self, facts: &[LedgerEntry]) -> Result<(), String> {
         // Before the ledger says that a run is over: after that its journal is read no more.
         self.count_downtime().map_err(|error| format!("cannot write the record of downtime: {error}"))?;
         self.audit_facts(facts).map_err(|error| format!("cannot write the audit: {error}"))?;
@@ -197,7 +199,7 @@ impl Agent {
         }
     }
 
-    fn audit_facts(&mut self, facts: &[Fact]) -> Result<(), AuditError> {
+    fn audit_facts(&mut self, facts: &[LedgerEntry]) -> Result<(), AuditError> {
         let orders = &self.sync.desired.orders;
         let order = |key: &OrderKey| match &orders.get(key)?.document {
             Ok(Document::Order(order)) => Some(&**order),
@@ -228,7 +230,7 @@ mod tests {
             let at = Timestamp::from_second(second).unwrap();
             let closing = Closing { end: End::Succeeded, error: None, at, run: None };
             let key = "hosts/h/o".parse().unwrap();
-            Entry::of(&Fact::Closed { key, run: RunId::new(1, run), closing }, |_| None)
+            Entry::of(&LedgerEntry::Closed { key, run: RunId::new(1, run), closing }, |_| None)
         };
         let mut audited = Audited::default();
         let first = audited.unsaid(ended(1, 10).into_iter());

@@ -1,7 +1,7 @@
 //! Each thing that the agent can find or decide, as a line of the ledger says it.
 //!
 //! What is written here is read by later versions of the program, and by the one before if an upgrade is taken back.
-//! So a fact is never changed: it gets fields that may be absent, or there is a new one, and [`Fact::format`] says
+//! So a fact is never changed: it gets fields that may be absent, or there is a new one, and [`LedgerEntry::format`] says
 //! from which version of the ledger on.
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use crate::domain::source::{OrderKey, Source};
 /// One thing that the agent found or decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
-pub enum Fact {
+pub enum LedgerEntry {
     /// A new activation.
     Activation {
         /// Of this order.
@@ -221,7 +221,7 @@ pub enum Fact {
     },
 }
 
-impl Fact {
+impl LedgerEntry {
     /// The first version of the ledger that can say this ([`crate::domain::format`]).
     pub fn format(&self) -> u32 {
         1
