@@ -1,8 +1,5 @@
 //! The policy that `hostler enroll` prints: with it a host can do all that its agent does, and nothing to others.
 
-use std::fs;
-use std::path::Path;
-
 use hostler::cli::policy;
 use hostler::domain::ids::RunId;
 use hostler::domain::keys::Keys;
@@ -157,11 +154,8 @@ fn a_host_can_do_its_work_and_touch_no_other() {
     assert_eq!(consul.get(&own[0]), None);
 }
 
-/// The rules of a shipped policy.
-fn shipped(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/policies").join(name);
-    fs::read_to_string(&path).unwrap()
-}
+const READER: &str = include_str!("../../../packaging/policies/consul-reader.hcl");
+const TEAM: &str = include_str!("../../../packaging/policies/consul-team.hcl");
 
 #[test]
 fn a_reader_changes_nothing_and_a_team_only_what_is_its_own() {
@@ -180,8 +174,8 @@ fn a_reader_changes_nothing_and_a_team_only_what_is_its_own() {
     );
     let all = || own.iter().chain(&others).map(|key| format!("hostler/{key}"));
     all().for_each(|key| consul.put(&key, "before"));
-    let reader = client_with(&consul.address(), &consul.token("reader", &shipped("consul-reader.hcl")));
-    let team = client_with(&consul.address(), &consul.token("team", &shipped("consul-team.hcl")));
+    let reader = client_with(&consul.address(), &consul.token("reader", READER));
+    let team = client_with(&consul.address(), &consul.token("team", TEAM));
     for key in all() {
         for store in [&reader, &team] {
             let listing = block(store.list(&key)).unwrap();
