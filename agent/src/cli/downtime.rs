@@ -1,6 +1,7 @@
 //! `hostler downtime`: what operations cost services, what is left of their error budgets, and the runs that spent it.
 //!
-//! On the host itself everything that it remembers; from afar what the hosts reported of their newest runs.
+//! On the host itself everything that it remembers; from afar what the hosts reported of their newest runs, and the budgets
+//! that their agents report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::host::clock;
 use crate::ledger::downtime;
+use crate::report::document::ReportedBudget;
 
 /// From this width on, in characters, there is room for hosts, orders and failed requests.
 const WIDE: usize = 100;
@@ -64,7 +66,7 @@ struct ServiceLine {
     failed: u64,
     /// Of the window: 0.01 is one hundredth of it.
     share: f64,
-    /// One for each objective that covers it; none from afar.
+    /// One for each objective that covers it; from afar those that the agent reports.
     budgets: Vec<BudgetLine>,
 }
 
@@ -97,6 +99,14 @@ struct Found {
     runs: Vec<RunLine>,
 }
 
+impl From<&ReportedBudget> for BudgetLine {
+    fn from(budget: &ReportedBudget) -> Self {
+        let ReportedBudget { target, window, allowed, spent, .. } = budget;
+        let left = allowed.seconds() - spent.seconds();
+        Self { target: *target, window: *window, allowed: *allowed, spent: *spent, left }
+    }
+}
+
 impl From<Budget> for BudgetLine {
     fn from(budget: Budget) -> Self {
         let left = budget.left() as f64 / 1000.0;
@@ -127,7 +137,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
         if !is_here {
             show::note(
-                "from the reports of the newest 20 runs of each host; on the host itself all that it remembers, with budgets",
+                "from the reports of the newest 20 runs of each host; on the host itself all that it remembers",
             );
         }
         Ok(Exit::Success.into())
@@ -207,29 +217,24 @@ fn of_totals(
 async fn of_reports(arguments: &Arguments, settings: &Settings) -> Result<Found, Failure> {
     let place = Connection::existing(settings)?;
     let first = Day::of(clock::now()).plus(1 - arguments.window.length());
-    let fleet = match (&arguments.host, &arguments.group) {
-        (None, None) => None,
-        _ => Some(Fleet::read(&place).await?),
-    };
-    if let (Some(fleet), Some(host)) = (&fleet, &arguments.host) {
+    let fleet = Fleet::read(&place).await?;
+    if let Some(host) = &arguments.host {
         fleet.check_host(host)?;
     }
-    let members: Option<BTreeSet<&str>> = match (&fleet, &arguments.group) {
-        (Some(fleet), Some(group)) => Some(fleet.members(group).into_iter().map(Name::as_str).collect()),
-        _ => None,
-    };
+    let members: Option<BTreeSet<&str>> =
+        arguments.group.as_ref().map(|group| fleet.members(group).into_iter().map(Name::as_str).collect());
+    let outside = |host: &str| members.as_ref().is_some_and(|members| !members.contains(host));
+    let wanted = |service: &Service| arguments.service.as_ref().is_none_or(|wanted| wanted == service);
     let mut sums: BTreeMap<(String, Service), Cost> = BTreeMap::new();
     let mut runs = Vec::new();
     for known in reported(&place, arguments.host.as_ref()).await? {
         let report = known.report;
         let at = report.ended.or(report.started);
-        if members.as_ref().is_some_and(|members| !members.contains(known.host.as_str()))
-            || at.is_none_or(|at| Day::of(at) < first)
-        {
+        if outside(&known.host) || at.is_none_or(|at| Day::of(at) < first) {
             continue;
         }
         let mut downtime = report.downtime;
-        downtime.retain(|one| arguments.service.as_ref().is_none_or(|wanted| *wanted == one.service));
+        downtime.retain(|one| wanted(&one.service));
         for one in &downtime {
             let sum = sums.entry((known.host.clone(), one.service.clone())).or_default();
             sum.seconds = sum.seconds.plus(one.seconds);
@@ -240,13 +245,20 @@ async fn of_reports(arguments: &Arguments, settings: &Settings) -> Result<Found,
             runs.push(RunLine { host: known.host, run: known.run, task, order: report.order, at, downtime });
         }
     }
-    let line = |((host, service), sum): ((String, Service), Cost)| ServiceLine {
-        share: share(sum.seconds, arguments.window),
-        host,
-        service,
-        seconds: sum.seconds,
-        failed: sum.failed,
-        budgets: Vec::new(),
+    let mut budgets: BTreeMap<(String, Service), Vec<BudgetLine>> = BTreeMap::new();
+    for (host, agent) in &fleet.agents {
+        let of_host = arguments.host.as_ref().is_none_or(|wanted| wanted == host) && !outside(host.as_str());
+        for budget in agent.budgets.iter().filter(|budget| of_host && wanted(&budget.service)) {
+            let key = (host.to_string(), budget.service.clone());
+            sums.entry(key.clone()).or_default();
+            budgets.entry(key).or_default().push(budget.into());
+        }
+    }
+    let line = |(key, sum): ((String, Service), Cost)| {
+        let budgets = budgets.remove(&key).unwrap_or_default();
+        let (host, service) = key;
+        let share = share(sum.seconds, arguments.window);
+        ServiceLine { host, service, seconds: sum.seconds, failed: sum.failed, share, budgets }
     };
     Ok(Found { services: sums.into_iter().map(line).collect(), runs })
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::downtime::DowntimeTotals;
-use crate::domain::downtime::totals::DowntimeFact;
+use crate::domain::downtime::totals::DowntimeEntry;
 use crate::domain::ids::RunId;
 use crate::domain::yaml::single_line;
 use crate::host::disk::{self, DiskError};
@@ -76,7 +76,7 @@ fn parse(path: &Path, lines: &[String]) -> Result<DowntimeTotals, DowntimeError>
                 return Err(DowntimeError::Newer { path: path.to_owned(), version: header.downtime });
             }
         } else {
-            let facts: Vec<DowntimeFact> = serde_json::from_str(line).map_err(|why| unreadable(i, why))?;
+            let facts: Vec<DowntimeEntry> = serde_json::from_str(line).map_err(|why| unreadable(i, why))?;
             facts.into_iter().for_each(|fact| totals.take(fact));
         }
     }
@@ -113,7 +113,7 @@ impl DowntimeRecord {
     /// Adds facts, all of them or none; when this returns they are on the disk. Runs in `standing` may report more.
     pub fn count(
         &mut self,
-        facts: Vec<DowntimeFact>,
+        facts: Vec<DowntimeEntry>,
         standing: &BTreeSet<RunId>,
     ) -> Result<(), DowntimeError> {
         self.log.append(&json(&facts))?;
@@ -153,7 +153,7 @@ mod tests {
     use crate::domain::downtime::totals::Day;
     use crate::domain::downtime::{Downtime, Millis};
 
-    fn counted(run: u64, number: u32) -> DowntimeFact {
+    fn counted(run: u64, number: u32) -> DowntimeEntry {
         let downtime = Downtime {
             service: "web".parse().unwrap(),
             seconds: Millis(250),
@@ -161,7 +161,7 @@ mod tests {
             to: None,
             failed: 1,
         };
-        DowntimeFact::Counted {
+        DowntimeEntry::Counted {
             run: RunId::new(run, 1),
             task: "t".parse().unwrap(),
             order: "o".parse().unwrap(),

@@ -133,6 +133,8 @@ pub fn agent(mut report: AgentReport, unnamed: usize) -> AgentReport {
         let conditions = json_bytes(&report.conditions);
         if conditions > room / 2 && most > 1 {
             most -= 1;
+        } else if json_bytes(&report) > room && report.budgets.pop().is_some() {
+            // The host has them all; here the ones with the most left go first.
         } else if json_bytes(&report) > room && named > 0 {
             named -= 1;
         } else {
@@ -217,6 +219,18 @@ mod tests {
     /// Texts that are long, wide, or grow in JSON.
     const HOSTILE: [&str; 6] = ["x", "ä", "\u{1f600}", "\"", "\n", "\u{1}"];
 
+    /// As long as they can be.
+    fn budgets(count: usize) -> Vec<document::ReportedBudget> {
+        let budget = document::ReportedBudget {
+            service: "s".repeat(63).parse().unwrap(),
+            target: 99.9999.try_into().unwrap(),
+            window: serde_json::from_str("\"366d\"").unwrap(),
+            allowed: crate::domain::downtime::Millis(u64::MAX >> 12),
+            spent: crate::domain::downtime::Millis(u64::MAX >> 12),
+        };
+        vec![budget; count]
+    }
+
     fn downtimes(count: usize) -> Vec<Downtime> {
         let at = jiff::Timestamp::from_second(1_800_000_000).ok();
         let one = |n: usize| Downtime {
@@ -272,6 +286,7 @@ mod tests {
                         conditions: vec![ReportedCondition::of_report(hostile.repeat(5000)); 90],
                         observed_index: (0..groups).map(|n| (name(n), n as u64)).collect(),
                         orders: (0..100).map(|n| (name(n), "succeeded".to_owned())).collect(),
+                        budgets: budgets(8),
                         ..AgentReport::default()
                     },
                     900,
@@ -313,6 +328,7 @@ mod tests {
             conditions: vec![ReportedCondition::of_report("one".to_owned())],
             orders: (0..100).map(|n| (format!("order-{n}"), "succeeded".to_owned())).collect(),
             observed_index: [("hostler/".to_owned(), 7)].into(),
+            budgets: budgets(2),
             ..AgentReport::default()
         };
         assert_eq!(agent(report.clone(), 0), report);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::audit::Head;
 use crate::domain::control::ControlId;
-use crate::domain::downtime::Downtime;
+use crate::domain::downtime::{Downtime, Millis, Service, Target, Window};
 use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::name::Name;
 use crate::domain::source::Source;
@@ -160,12 +160,30 @@ pub struct AgentReport {
     pub controls: BTreeMap<ControlId, String>,
     /// Each order with its phase, as many as there is room for; `…` counts the others.
     pub orders: BTreeMap<String, String>,
+    /// The error budgets of which the smallest share is left.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub budgets: Vec<ReportedBudget>,
     /// When this report was written; put at the end by the writer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated: Option<Timestamp>,
     /// When it must have been renewed. As `updated`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_report_by: Option<Timestamp>,
+}
+
+/// The error budget of one service on a host, as one of its objectives gives it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ReportedBudget {
+    /// The service.
+    pub service: Service,
+    /// The share of the window in which it can be used, in percent.
+    pub target: Target,
+    /// The days that count.
+    pub window: Window,
+    /// How much downtime the window has room for, in seconds.
+    pub allowed: Millis,
+    /// How much of it is spent, in seconds.
+    pub spent: Millis,
 }
 
 /// One problem of a host that needs attention.

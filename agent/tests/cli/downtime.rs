@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 
-use hostler::domain::downtime::totals::DowntimeFact;
+use hostler::domain::downtime::totals::DowntimeEntry;
 use hostler::domain::downtime::{Day, Downtime, Millis};
 use hostler::domain::ids::RunId;
 use hostler::ledger::DowntimeRecord;
@@ -16,10 +16,10 @@ use crate::screens::fleet;
 use crate::steady::{shown, steady, steady_json};
 
 /// A run that cost a service so much, so many days ago.
-fn counted(run: u64, task: &str, days: i32, service: &str, ms: u64) -> DowntimeFact {
+fn counted(run: u64, task: &str, days: i32, service: &str, ms: u64) -> DowntimeEntry {
     let downtime =
         Downtime { service: service.parse().unwrap(), seconds: Millis(ms), from: None, to: None, failed: 2 };
-    DowntimeFact::Counted {
+    DowntimeEntry::Counted {
         run: RunId::new(1_700_000_000_000 + run, 1),
         task: task.parse().unwrap(),
         order: "change".parse().unwrap(),
@@ -110,6 +110,15 @@ fn the_reports_of_a_fleet() {
         )
         .unwrap();
     }
+    let path = bench.path("store/hostler/reports/agents/db3");
+    let agent = fs::read_to_string(&path).unwrap();
+    let budget = |service: &str, spent: &str| {
+        format!(
+            r#"{{"service": "{service}", "target": 99.99, "window": "30d", "allowed": 259.2, "spent": {spent}}}"#
+        )
+    };
+    let budgets = format!(r#", "budgets": [{}, {}]}}"#, budget("web", "300.5"), budget("idle", "0"));
+    fs::write(&path, format!("{}{budgets}", agent.trim_end().strip_suffix('}').unwrap())).unwrap();
     for (name, arguments) in [
         ("downtime-group", &["downtime", "--group", "hana"][..]),
         ("downtime-host", &["downtime", "--host", "db3"]),

@@ -52,6 +52,12 @@ fn what_a_step_reports_is_in_journal_report_runs_audit_and_metrics() {
     assert_eq!(report["downtime"], json!([{"service": "web", "seconds": 0.5}]), "{report}");
     assert!(report["warnings"].to_string().contains("not the name of a service"), "{report}");
     assert_eq!(counted(&host), [("web".to_owned(), 500)]);
+    // For those who look from afar the agent reports what is left.
+    let budget = json!([{"service": "web", "target": 99.9, "window": "1d", "allowed": 86.4, "spent": 0.5}]);
+    eventually(DEFAULT_TIMEOUT, || match host.agent_report() {
+        Some(report) if report["budgets"] == budget => Ok(()),
+        report => Err(format!("{report:?}")),
+    });
     let journal = fs::read_to_string(host.runs()[0].join("journal")).expect("the journal");
     assert!(journal.contains(r#""event":"downtime""#), "{journal}");
     let (_, runs) = host.hostler(&["runs"]);

@@ -12,15 +12,18 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::Agent;
-use crate::domain::downtime::Service;
-use crate::domain::downtime::budget::budgets;
+use crate::domain::downtime::budget::{Budget, budgets};
 use crate::domain::downtime::totals::RunOf;
+use crate::domain::downtime::{DowntimeTotals, Objective, Service};
 use crate::domain::ids::RunId;
 use crate::ledger::{DowntimeError, DowntimeRecord};
+use crate::report::document::ReportedBudget;
 use crate::telemetry::metrics::ServiceDowntime;
 
 /// How many services are a label of measurements, the first by name.
 const MAX_LABELS: usize = 200;
+/// How many error budgets the agent's report names.
+const MAX_BUDGETS: usize = 8;
 
 /// The record of downtime, and what is wrong with it.
 pub(super) struct DowntimeSide {
@@ -87,8 +90,7 @@ impl Agent {
     pub(super) fn service_downtimes(&self, now: Timestamp) -> Vec<ServiceDowntime> {
         let Ok(record) = &self.durable.downtime.record else { return Vec::new() };
         let (totals, objectives) = (record.totals(), &self.config.settings.objectives);
-        let named = objectives.iter().filter_map(|objective| objective.service.literal());
-        let services: BTreeSet<Service> = totals.lifetimes.keys().cloned().chain(named).collect();
+        let services = services(totals, objectives);
         let downtime = |service: Service| {
             let ratios = budgets(totals, objectives, &service, now).into_iter().map(|budget| budget.ratio());
             ServiceDowntime {
@@ -99,4 +101,34 @@ impl Agent {
         };
         services.into_iter().take(MAX_LABELS).map(downtime).collect()
     }
+
+    /// The budgets for the agent's report: of all services with an objective the ones with the smallest share left first.
+    pub(super) fn reported_budgets(&self, now: Timestamp) -> Vec<ReportedBudget> {
+        let objectives = &self.config.settings.objectives;
+        let Ok(record) = &self.durable.downtime.record else { return Vec::new() };
+        if objectives.is_empty() {
+            return Vec::new();
+        }
+        let of_service = |service: Service| {
+            let budgets = budgets(record.totals(), objectives, &service, now).into_iter();
+            budgets.map(|budget| (service.clone(), budget)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> =
+            services(record.totals(), objectives).into_iter().flat_map(of_service).collect();
+        all.sort_by(|(_, a), (_, b)| a.ratio().total_cmp(&b.ratio()));
+        let reported = |(service, budget): (Service, Budget)| ReportedBudget {
+            service,
+            target: budget.objective.target,
+            window: budget.objective.window,
+            allowed: budget.allowed,
+            spent: budget.spent,
+        };
+        all.into_iter().take(MAX_BUDGETS).map(reported).collect()
+    }
+}
+
+/// The services with downtime, and those that an objective names.
+fn services(totals: &DowntimeTotals, objectives: &[Objective]) -> BTreeSet<Service> {
+    let named = objectives.iter().filter_map(|objective| objective.service.literal());
+    totals.lifetimes.keys().cloned().chain(named).collect()
 }

@@ -187,6 +187,7 @@ impl Agent {
             observed_index: watches::observed_index(&self.sync.watches),
             controls: self.durable.answers(),
             orders: phases,
+            budgets: self.reported_budgets(clock::now()),
             ..AgentReport::default()
         };
         let agent = bounds::agent(agent, unnamed);

@@ -1,6 +1,6 @@
 //! What the host remembers of downtime: sums per service and day, a lifetime sum per service, and the newest runs.
 //!
-//! Everything follows from [`DowntimeFact`]s. One that was taken in before changes nothing: each run remembers the epoch and
+//! Everything follows from [`DowntimeEntry`]s. One that was taken in before changes nothing: each run remembers the epoch and
 //! number of the newest downtime that was taken from its journal, so that whoever reads a journal again counts nothing twice.
 
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
@@ -62,7 +62,7 @@ impl fmt::Display for Day {
 /// One line of the record, as it is on the disk. Never changed once released: fields are added that may be missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
-pub enum DowntimeFact {
+pub enum DowntimeEntry {
     /// A downtime in the journal of a run.
     Counted {
         /// Which run.
@@ -165,9 +165,9 @@ pub struct RunOf<'a> {
 
 impl DowntimeTotals {
     /// Takes a fact in; one that was taken in before changes nothing.
-    pub fn take(&mut self, fact: DowntimeFact) {
+    pub fn take(&mut self, fact: DowntimeEntry) {
         match fact {
-            DowntimeFact::Counted { run, task, order, epoch, number, at, downtime } => {
+            DowntimeEntry::Counted { run, task, order, epoch, number, at, downtime } => {
                 let cost = Cost { seconds: downtime.seconds, failed: downtime.failed };
                 let service = downtime.service;
                 let spender = self.runs.entry(run).or_insert_with(|| Spender {
@@ -186,21 +186,21 @@ impl DowntimeTotals {
                 self.lifetimes.entry(service.clone()).or_default().add(cost);
                 self.days.entry((Day::of(at), service)).or_default().add(cost);
             }
-            DowntimeFact::Sum { day, service, cost } => drop(self.days.insert((day, service), cost)),
-            DowntimeFact::Lifetime { service, cost } => drop(self.lifetimes.insert(service, cost)),
-            DowntimeFact::Run { run, spender } => drop(self.runs.insert(run, spender)),
+            DowntimeEntry::Sum { day, service, cost } => drop(self.days.insert((day, service), cost)),
+            DowntimeEntry::Lifetime { service, cost } => drop(self.lifetimes.insert(service, cost)),
+            DowntimeEntry::Run { run, spender } => drop(self.runs.insert(run, spender)),
         }
     }
 
     /// The facts for what the journal of a run holds and is not counted yet.
-    pub fn uncounted(&self, of: &RunOf<'_>, journaled: &[Journaled]) -> Vec<DowntimeFact> {
+    pub fn uncounted(&self, of: &RunOf<'_>, journaled: &[Journaled]) -> Vec<DowntimeEntry> {
         let counted = self.runs.get(&of.run).map_or((0, 0), |spender| spender.counted);
         // A task's name is checked when it is loaded; a plan that holds another one was made by something else.
         let Ok(task) = of.task.split('@').next().unwrap_or_default().parse::<Name>() else {
             return Vec::new();
         };
         let new = journaled.iter().filter(|one| (one.epoch, one.number) > counted);
-        new.map(|one| DowntimeFact::Counted {
+        new.map(|one| DowntimeEntry::Counted {
             run: of.run,
             task: task.clone(),
             order: of.order.clone(),
@@ -244,18 +244,18 @@ impl DowntimeTotals {
     }
 
     /// The shortest list of facts that adds up to the same.
-    pub fn facts(&self) -> impl Iterator<Item = DowntimeFact> {
-        let sum = |((day, service), cost): (&(Day, Service), &Cost)| DowntimeFact::Sum {
+    pub fn facts(&self) -> impl Iterator<Item = DowntimeEntry> {
+        let sum = |((day, service), cost): (&(Day, Service), &Cost)| DowntimeEntry::Sum {
             day: *day,
             service: service.clone(),
             cost: *cost,
         };
-        let lifetime = |(service, cost): (&Service, &Cost)| DowntimeFact::Lifetime {
+        let lifetime = |(service, cost): (&Service, &Cost)| DowntimeEntry::Lifetime {
             service: service.clone(),
             cost: *cost,
         };
         let run =
-            |(run, spender): (&RunId, &Spender)| DowntimeFact::Run { run: *run, spender: spender.clone() };
+            |(run, spender): (&RunId, &Spender)| DowntimeEntry::Run { run: *run, spender: spender.clone() };
         let days = self.days.iter().map(sum);
         days.chain(self.lifetimes.iter().map(lifetime)).chain(self.runs.iter().map(run))
     }

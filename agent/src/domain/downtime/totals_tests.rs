@@ -29,7 +29,7 @@ fn each_journaled_downtime_counts_once_whoever_dies_and_whatever_the_clock_says(
     for seed in 0..300 {
         let mut dice = Dice(seed);
         let mut journals: BTreeMap<RunId, Vec<Journaled>> = BTreeMap::new();
-        let mut disk: Vec<DowntimeFact> = Vec::new();
+        let mut disk: Vec<DowntimeEntry> = Vec::new();
         let mut totals = DowntimeTotals::default();
         let mut now: i64 = 1_790_000_000;
         let mut epochs: BTreeMap<RunId, u32> = BTreeMap::new();
@@ -99,8 +99,8 @@ fn each_journaled_downtime_counts_once_whoever_dies_and_whatever_the_clock_says(
     }
 }
 
-fn counted(run: u64, task: &str, day: i32, service: &str) -> DowntimeFact {
-    DowntimeFact::Counted {
+fn counted(run: u64, task: &str, day: i32, service: &str) -> DowntimeEntry {
+    DowntimeEntry::Counted {
         run: RunId::new(run, 1),
         task: task.parse().unwrap(),
         order: "o".parse().unwrap(),
@@ -161,7 +161,7 @@ fn lines_are_read_as_they_stand_in_a_file() {
     ];
     let mut totals = DowntimeTotals::default();
     for line in lines {
-        let fact: DowntimeFact = serde_json::from_str(line).unwrap();
+        let fact: DowntimeEntry = serde_json::from_str(line).unwrap();
         assert_eq!(serde_json::to_string(&fact).unwrap(), line);
         totals.take(fact);
     }
