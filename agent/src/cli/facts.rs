@@ -49,8 +49,8 @@ struct HostFacts {
     stale: Vec<String>,
     left_out: Vec<String>,
     updated: Option<Timestamp>,
-    /// Since when its agent is silent; `None`: it is not.
-    silent_since: Option<Timestamp>,
+    /// Since when the report of its agent is overdue; `None`: it is not.
+    host_stale_since: Option<Timestamp>,
 }
 
 /// The answer, and what is worth a word beside it.
@@ -94,7 +94,7 @@ async fn read(place: &Connection, arguments: &Arguments) -> Result<Found, Failur
     let (facts, agents) = (place.keys.facts_reports(), place.keys.agent_reports());
     let (evaluator, now) = (Evaluator::new(), clock::now());
     let mut found = Found::default();
-    // Since when which hosts are silent.
+    // The hosts whose report is overdue, each since when.
     let mut late: BTreeMap<Name, Timestamp> = BTreeMap::new();
     let mut members = None;
     if let Some(group) = &arguments.group {
@@ -102,8 +102,8 @@ async fn read(place: &Connection, arguments: &Arguments) -> Result<Found, Failur
         fleet.check(&Source::Group(group.clone()))?;
         fleet.note_claimants(group);
         members = Some(fleet.members(group).into_iter().cloned().collect::<BTreeSet<Name>>());
-        let silent = fleet.agents.iter().filter(|(_, agent)| is_late(agent.next_report_by, now));
-        late.extend(silent.filter_map(|(host, agent)| Some((host.clone(), agent.next_report_by?))));
+        let overdue = fleet.agents.iter().filter(|(_, agent)| is_late(agent.next_report_by, now));
+        late.extend(overdue.filter_map(|(host, agent)| Some((host.clone(), agent.next_report_by?))));
     }
     let mut take = |entry: &Entry| {
         let host = entry.key.strip_prefix(&facts).and_then(|host| host.parse::<Name>().ok());
@@ -137,7 +137,7 @@ async fn read(place: &Connection, arguments: &Arguments) -> Result<Found, Failur
         unread.iter().for_each(|(key, why)| show::note(format!("{key}: {why}")));
     }
     for host in &mut found.hosts {
-        host.silent_since = late.get(&host.host).copied();
+        host.host_stale_since = late.get(&host.host).copied();
     }
     found.hosts.sort_by(|a, b| a.host.cmp(&b.host));
     Ok(found)
@@ -170,7 +170,7 @@ impl Found {
             }
         }
         let FactsReport { labels, facts, stale, left_out, updated, .. } = report;
-        self.hosts.push(HostFacts { host, labels, facts, stale, left_out, updated, silent_since: None });
+        self.hosts.push(HostFacts { host, labels, facts, stale, left_out, updated, host_stale_since: None });
     }
 }
 
@@ -183,7 +183,7 @@ fn count(trouble: &mut Option<(usize, String)>, host: &Name, why: &str) {
 
 /// A line for each fact of each host.
 fn table(hosts: &[HostFacts]) -> String {
-    let marked = hosts.iter().any(|host| !host.stale.is_empty() || host.silent_since.is_some());
+    let marked = hosts.iter().any(|host| !host.stale.is_empty() || host.host_stale_since.is_some());
     let mut headings = vec!["HOST", "FACT"];
     headings.extend(marked.then_some("STATE"));
     headings.push("VALUE");
@@ -192,8 +192,8 @@ fn table(hosts: &[HostFacts]) -> String {
         let mut row = |fact: &str, value: String| {
             let mut cells = vec![host.host.to_string(), fact.to_owned()];
             let stale = host.stale.iter().any(|stale| stale == fact);
-            cells.extend(marked.then(|| match (host.silent_since, stale) {
-                (Some(_), _) => "silent".to_owned(),
+            cells.extend(marked.then(|| match (host.host_stale_since, stale) {
+                (Some(_), _) => "host stale".to_owned(),
                 (None, true) => "stale".to_owned(),
                 (None, false) => String::new(),
             }));
@@ -293,10 +293,11 @@ mod tests {
             "{text}"
         );
         found.hosts[0].stale.push("hana".into());
-        found.hosts[1].silent_since = Some(Timestamp::UNIX_EPOCH);
+        found.hosts[1].host_stale_since = Some(Timestamp::UNIX_EPOCH);
         let text = table(&found.hosts);
         assert!(
-            text.contains("db1   hana    stale   role=primary") && text.contains("db2   host    silent"),
+            text.contains("db1   hana    stale       role=primary")
+                && text.contains("db2   host    host stale"),
             "{text}"
         );
     }

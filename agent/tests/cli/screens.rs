@@ -221,6 +221,9 @@ fn narrow() {
             steady(&bench, &format!("{text}exit status {}\n", done.code))
         );
     }
+    let done = bench.on_terminal_of(60, &["facts"]);
+    assert!(done.out.lines().all(|line| line.chars().count() <= 60), "{}", done.out);
+    assert_snapshot!("facts-60", steady(&bench, &done.out));
 }
 
 #[test]
