@@ -128,7 +128,7 @@ pub fn command() -> clap::Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    allocator::single_arena();
+    allocator::keep_tight();
     let word = std::env::args_os().nth(1).unwrap_or_default();
     if word == EXECUTOR {
         return ended(executor::run(&executor::Executor::parse().arguments()));

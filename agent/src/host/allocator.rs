@@ -5,22 +5,44 @@ use std::time::Duration;
 /// A process that was idle for this long trims its memory: what it needs again at once it had better keep.
 pub const IDLE_BEFORE_TRIM: Duration = Duration::from_secs(2);
 
-/// To be called before any second thread: all threads then share one heap.
+/// A block of this size or more is mapped by itself, and goes back to the system when it is freed. In bytes.
+#[cfg(target_env = "gnu")]
+const MMAP_THRESHOLD: libc::c_int = 64 << 10;
+
+/// Free memory at the heap's end goes back to the system from this size on. In bytes.
+#[cfg(target_env = "gnu")]
+const TRIM_THRESHOLD: libc::c_int = 64 << 10;
+
+/// The heap grows by this much more than was asked for. In bytes.
+#[cfg(target_env = "gnu")]
+const TOP_PAD: libc::c_int = 4 << 10;
+
+/// Keeps the heap tight; to be called before any second thread.
 ///
 /// The C library's default gives a thread a heap of its own when two want memory at once. Here the second one only
 /// ever helps out for a moment (a task's copy, a name's address), and what it leaves behind in its heap would stay.
+/// By default it also raises the size from which a block is mapped by itself, up to 32 MiB, whenever such a block is freed:
+/// after one large answer of the store, all later ones would lie in the heap and leave holes in it.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the C library's own function, declared unsafe as all of them")]
-pub fn single_arena() {
-    // SAFETY: mallopt(3) sets a number; it may be called at any time.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+pub fn keep_tight() {
+    let settings = [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD),
+        (libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD),
+        (libc::M_TOP_PAD, TOP_PAD),
+    ];
+    for (setting, value) in settings {
+        // SAFETY: mallopt(3) sets a number; it may be called at any time.
+        unsafe {
+            libc::mallopt(setting, value);
+        }
     }
 }
 
-/// Other C libraries do so by themselves.
+/// Other C libraries have no such settings.
 #[cfg(not(target_env = "gnu"))]
-pub fn single_arena() {}
+pub fn keep_tight() {}
 
 /// Returns free pages of the heap, and mapped pages of the program, to the system.
 ///

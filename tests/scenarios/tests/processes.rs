@@ -207,7 +207,7 @@ fn a_cancel_ends_the_step_and_undoes_what_was_done() {
     host.start();
     host.order("o", "task: undo");
     host.wait_until("o", "a step", |report| report["step"]["name"] == "a");
-    let request = "{\"act\": \"cancel\", \"by\": \"alice\", \"reason\": \"a test\"}";
+    let request = "{\"action\": \"cancel\", \"by\": \"alice\", \"reason\": \"a test\"}";
     fs::write(host.runs()[0].join("request.1"), request).unwrap();
     let report = host.wait_for("o", &["cancelled"]);
     assert_eq!(report["error"], "cancelled by alice: a test");

@@ -117,7 +117,7 @@ fn health_and_readiness_are_two_things_and_say_why() {
             if good { Ok(()) } else { Err(format!("{} {}", answer.head, answer.text())) }
         });
         let health = ask(port, "/health");
-        assert_eq!((health.status, health.text().contains("loop turns")), (200, true));
+        assert_eq!((health.status, health.text().contains("the agent is alive")), (200, true));
     };
     ready(200, "watching Consul for orders of measured");
     consul.kill();

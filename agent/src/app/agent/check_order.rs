@@ -94,7 +94,7 @@ impl Agent {
                     labels: &self.config.settings.labels,
                     now: clock::now(),
                 };
-                let gates = gates::ask(&context, task, &plan)?;
+                let gates = gates::ask(&context, task, &plan)?.map(Box::new);
                 let (repeatable, offline) = (task.is_repeatable(), task.offline);
                 let (probe, emergency) = (plan.probe.is_some(), task.emergency);
                 let secrets = !plan.secrets.is_empty();

@@ -280,7 +280,7 @@ fn open_gates(view: &View<'_>, key: &OrderKey) -> Result<(), StartBlock> {
     if let Some(full) = view.full.filter(|_| needs.is_some_and(|needs| !needs.emergency)) {
         return wait(full.to_owned(), later(view.now, GATE_RETRY_INTERVAL));
     }
-    let Some(answer) = needs.and_then(|needs| needs.gates.as_ref()) else { return Ok(()) };
+    let Some(answer) = needs.and_then(|needs| needs.gates.as_deref()) else { return Ok(()) };
     if let Some(wait) = clock_untrusted(view).filter(|_| answer.timed) {
         return Err(StartBlock::Wait(wait));
     }

@@ -156,7 +156,7 @@ impl Model {
                     let needs = Requirements {
                         repeatable,
                         locks: self.locks.clone(),
-                        gates: self.gates.clone(),
+                        gates: self.gates.clone().map(Box::new),
                         offline,
                         probe,
                         secrets: self.secrets,

@@ -33,8 +33,8 @@ pub struct Requirements {
     pub repeatable: bool,
     /// What it locks.
     pub locks: Vec<Lock>,
-    /// What the gates of its task said; `None` if it has none.
-    pub gates: Option<GateAnswer>,
+    /// What the gates of its task said; `None` if it has none. Few have, and a host may have a thousand orders.
+    pub gates: Option<Box<GateAnswer>>,
     /// Whether it may fire while the store is away.
     pub offline: bool,
     /// Whether it has a probe.
