@@ -17,6 +17,7 @@ use clap_complete::env::Shells;
 use tokio::time::timeout;
 
 use super::connection::{Connection, ConnectionArgs};
+use super::downtime;
 use super::facts;
 use super::fleet::Fleet;
 use super::history::{folders, newest_here, reported};
@@ -59,6 +60,7 @@ enum Names {
     Tasks,
     Runs,
     Facts,
+    Services,
 }
 
 impl Names {
@@ -70,6 +72,7 @@ impl Names {
             "TASK" | "NAME|FOLDER" | "FOLDER|NAME" => Some(Self::Tasks),
             "RUN" => Some(Self::Runs),
             "EXPR" => Some(Self::Facts),
+            "SERVICE" => Some(Self::Services),
             _ => None,
         }
     }
@@ -101,6 +104,7 @@ async fn ask(names: Names, place: &ConnectionArgs) -> Option<BTreeSet<String>> {
     let open = Connection::existing(&settings).ok();
     let strings = |names: BTreeSet<&Name>| names.into_iter().map(ToString::to_string).collect();
     Some(match names {
+        Names::Services => downtime::names(&settings, open.as_ref()).await,
         Names::Hosts => strings(Fleet::read(&open?).await.ok()?.hosts()),
         Names::Groups => strings(Fleet::read(&open?).await.ok()?.groups()),
         Names::Orders => {
@@ -187,6 +191,7 @@ mod tests {
             "WHAT",
             "STATUS",
             "FOLDER",
+            "COMMAND",
         ];
         fn look(command: &clap::Command, others: &[&str]) {
             for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {

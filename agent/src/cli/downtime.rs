@@ -263,6 +263,22 @@ async fn of_reports(arguments: &Arguments, settings: &Settings) -> Result<Found,
     Ok(Found { services: sums.into_iter().map(line).collect(), runs })
 }
 
+/// The services that objectives, this host's record and the agents' reports name: for completion.
+pub(super) async fn names(settings: &Settings, place: Option<&Connection>) -> BTreeSet<String> {
+    let named = settings.objectives.iter().filter_map(|objective| objective.service.literal());
+    let mut services: BTreeSet<Service> = named.collect();
+    if let Ok(totals) = downtime::read(&settings.state_dir) {
+        services.extend(totals.lifetimes.into_keys());
+    }
+    if let Some(place) = place
+        && let Ok(fleet) = Fleet::read(place).await
+    {
+        let budgets = fleet.agents.into_values().flat_map(|agent| agent.budgets);
+        services.extend(budgets.map(|budget| budget.service));
+    }
+    services.iter().map(ToString::to_string).collect()
+}
+
 fn tables(found: &Found, window: Window) -> String {
     let [wide, medium] = [WIDE, MEDIUM].map(|least| screen::width().is_none_or(|width| width >= least));
     let hosts = found.services.iter().map(|line| &line.host).collect::<BTreeSet<_>>().len() > 1;
