@@ -14,18 +14,18 @@ fn script(depot: &Depot, task: &str, script: &str, arguments: &[&str]) -> Ended 
         .current_dir(&folder)
         .env("HOSTLER_DEPOT", env!("CARGO_BIN_EXE_hostler-depot"))
         .env("HOSTLER_DEPOT_COMMANDS", depot.path("commands"))
-        .env("HOSTLER_ADMIT", guard(depot))
+        .env("HOSTLER_ADMIT", admit(depot))
         .env("HOSTLER_REPORT", depot.path("report"));
     ended(command.spawn().unwrap())
 }
 
 /// What decides which folders may be touched, with this test's own word of root.
-fn guard(depot: &Depot) -> String {
+fn admit(depot: &Depot) -> String {
     let file = depot.path("tasks.yml");
     let (source, place) = (depot.path("source"), depot.path("place"));
     let policy = format!("places: {{backup: [{}], restore: [{}]}}\n", source.display(), place.display());
     std::fs::write(&file, policy).unwrap();
-    format!("{} guard --tasks-file {}", hostler_testkit::program().display(), file.display())
+    format!("{} admit --tasks-file {}", hostler_testkit::program().display(), file.display())
 }
 
 fn with_report(server: std::net::SocketAddr, more: &str) -> Depot {
