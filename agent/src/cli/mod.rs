@@ -185,7 +185,11 @@ type Failure = Box<dyn std::error::Error>;
 
 /// A runtime of one thread; blocking work goes to others.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .on_thread_park(allocator::parked)
+        .build()
 }
 
 /// Runs one command's work to its end; whatever still waits in a thread does not keep it.

@@ -197,6 +197,7 @@ pub async fn run(
             read = pipe.read(&mut buffer), if open => {
                 open = keep(read, &buffer, output);
                 rests_at = Some(Instant::now() + allocator::IDLE_BEFORE_TRIM);
+                allocator::mark_active();
             }
             more = feed(&mut input, &mut written), if input.is_some() => if !more {
                 input = None;
@@ -249,6 +250,7 @@ pub async fn run(
             }
         }
     };
+    allocator::mark_active();
     let spent = clock::since_boot().saturating_sub(began);
     let drained = Instant::now() + DRAIN;
     while open {

@@ -262,6 +262,7 @@ impl Writer {
             report.is_written();
             self.changed.remove(key);
             self.wrote = true;
+            allocator::mark_active();
             here(CrashPoint::Reported);
             let renew = renew.map(|span| now + span);
             again = renew.map_or(again, |renew| Some(again.map_or(renew, |again| again.min(renew))));

@@ -181,6 +181,7 @@ impl Agent {
             stirred |= std::mem::replace(&mut was_busy, busy) != busy;
             if std::mem::take(&mut stirred) {
                 rests_at = Some(Instant::now() + allocator::IDLE_BEFORE_TRIM);
+                allocator::mark_active();
             }
             if rests_at.is_some_and(|at| at <= Instant::now()) {
                 rests_at = None;
