@@ -167,8 +167,8 @@ mod tests {
     #[test]
     fn what_apt_offers_is_read() {
         let text = "postgresql-15:\n  Installed: 15.18-0+deb12u1\n  Candidate: 15.20-0+deb12u1\n  Version table:\n     \
-             15.20-0+deb12u1 500\n        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages\n \
-             *** 15.18-0+deb12u1 500\n        500 http://deb.debian.org/debian bookworm/main amd64 Packages\n        \
+             15.20-0+deb12u1 500\n        500 http://mirror.example/security bookworm-security/main amd64 Packages\n \
+             *** 15.18-0+deb12u1 500\n        500 http://mirror.example/debian bookworm/main amd64 Packages\n        \
              100 /var/lib/dpkg/status\n";
         let (candidate, offered) = offers(text);
         assert_eq!(candidate.as_deref(), Some("15.20-0+deb12u1"));
