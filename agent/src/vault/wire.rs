@@ -74,6 +74,8 @@ pub(super) fn verdict(status: u16, body: &[u8]) -> Verdict {
             "error converting input",
             "could not find version data",
             "error decrementing wrapping token",
+            // OpenBao 2.7.2, in the last second of a token's longest life; Vault cuts the answer to one second instead.
+            "past the max TTL",
         ]) =>
         {
             Verdict::Refused
@@ -136,6 +138,8 @@ mod tests {
             let body = recorded["response"]["body"].to_string();
             assert_eq!(verdict(status, body.as_bytes()), wanted, "{name}");
         }
+        // Only a new login helps.
+        assert_eq!(verdict(500, br#"{"errors":["past the max TTL, cannot renew"]}"#), Verdict::Refused);
         assert_eq!(verdict(503, b"<html>no server is available</html>"), Verdict::Later);
         assert_eq!(verdict(503, br#"{"errors":["upstream connect error"]}"#), Verdict::Later);
         assert_eq!(verdict(503, br#"{"errors":["Vault is sealed"]}"#), Verdict::Sealed);
