@@ -5,6 +5,9 @@ key_prefix "hostler/hosts/" {
 key_prefix "hostler/groups/" {
   policy = "write"
 }
+key_prefix "hostler/history/" {
+  policy = "write"
+}
 key_prefix "hostler/reports/" {
   policy = "read"
 }

@@ -6,6 +6,9 @@ key_prefix "hostler/hosts/" {
 key_prefix "hostler/groups/" {
   policy = "read"
 }
+key_prefix "hostler/history/" {
+  policy = "read"
+}
 key_prefix "hostler/reports/" {
   policy = "read"
 }

@@ -8,6 +8,15 @@ key_prefix "hostler/hosts/" {
 key_prefix "hostler/groups/" {
   policy = "read"
 }
+key_prefix "hostler/history/" {
+  policy = "read"
+}
+key_prefix "hostler/history/groups/hana/" {
+  policy = "write"
+}
+key_prefix "hostler/history/hosts/db1/" {
+  policy = "write"
+}
 key_prefix "hostler/reports/" {
   policy = "read"
 }

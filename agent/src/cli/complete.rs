@@ -59,6 +59,7 @@ enum Names {
     Orders,
     Tasks,
     Runs,
+    RunsAndOrders,
     Facts,
     Services,
 }
@@ -71,6 +72,7 @@ impl Names {
             "ORDER" => Some(Self::Orders),
             "TASK" | "NAME|FOLDER" | "FOLDER|NAME" => Some(Self::Tasks),
             "RUN" => Some(Self::Runs),
+            "RUN|ORDER" => Some(Self::RunsAndOrders),
             "EXPR" => Some(Self::Facts),
             "SERVICE" => Some(Self::Services),
             _ => None,
@@ -125,13 +127,21 @@ async fn ask(names: Names, place: &ConnectionArgs) -> Option<BTreeSet<String>> {
             tasks
         }
         Names::Facts => facts::names(&open?).await?.into_iter().collect(),
-        Names::Runs => {
+        Names::Runs | Names::RunsAndOrders => {
             let here = folders(&settings, None).await.filter(|_| !place.is_folder_only());
             let runs = match here {
-                Some(dir) => newest_here(&dir, RUNS).ok()?,
-                None => reported(&open?, None).await.ok()?,
+                Some(dir) => newest_here(&dir, RUNS, |_| true).ok()?,
+                None => reported(&open?, None, |_| true).await.ok()?,
             };
-            runs.into_iter().take(RUNS).map(|known| known.run.to_string()).collect()
+            let mut found: BTreeSet<String> =
+                runs.into_iter().take(RUNS).map(|known| known.run.to_string()).collect();
+            if matches!(names, Names::RunsAndOrders)
+                && let Some(place) = Connection::existing(&settings).ok()
+                && let Ok(fleet) = Fleet::read(&place).await
+            {
+                found.extend(fleet.orders.keys().map(|key| key.order.to_string()));
+            }
+            found
         }
     })
 }

@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::exit::{Exit, end_of_phase, fault};
 use super::show;
 use crate::config::ALL;
+use crate::domain::freeze::Freeze;
 use crate::domain::ids::InstructionHash;
 use crate::domain::keys::Kind;
 use crate::domain::name::Name;
@@ -54,8 +55,8 @@ pub(super) struct Fleet {
     pub(super) agents: BTreeMap<Name, AgentReport>,
     /// Each order in its place.
     pub(super) orders: BTreeMap<OrderKey, Placed>,
-    /// The hosts and groups that are frozen.
-    freezes: BTreeSet<Source>,
+    /// The hosts and groups that are frozen, each with its freeze, or why that cannot be read.
+    pub(super) freezes: BTreeMap<Source, Result<Freeze, String>>,
     /// Keys of hosts and groups that have no effect, by their part behind the prefix, each with its reason.
     pub(super) odd: Vec<(String, String)>,
     /// The places that are enrolled; with a host, the groups that whoever enrolled it named.
@@ -121,7 +122,8 @@ impl Fleet {
                 self.markers.insert(source, serde_json::from_slice(&entry.value).unwrap_or_default());
             }
             Kind::Freeze => {
-                self.freezes.insert(source);
+                let freeze = Freeze::read(&entry.value).map_err(|error| error.to_string());
+                self.freezes.insert(source, freeze);
             }
             Kind::Order(name) => {
                 if let Ok(order) = name.parse() {
@@ -146,8 +148,24 @@ impl Fleet {
             Source::Host(_) => odd::freeze_of_nobody(source, hosts.iter().map(|name| name.as_str())),
             Source::Group(_) => odd::freeze_of_nobody(source, groups.iter().map(|name| name.as_str())),
         };
-        let wrong = self.freezes.iter().filter(|source| !known(source));
+        let wrong = self.freezes.keys().filter(|source| !known(source));
         wrong.map(|source| (source.clone(), why(source))).collect()
+    }
+
+    /// The freezes that are not over and keep anything from starting on one of these hosts.
+    pub(super) fn freezes_of<'a>(
+        &'a self,
+        hosts: &BTreeSet<&Name>,
+        now: Timestamp,
+    ) -> Vec<(&'a Source, &'a Result<Freeze, String>)> {
+        let concerns = |source: &Source| match source {
+            Source::Host(host) => hosts.contains(host),
+            Source::Group(group) => {
+                group.as_str() == ALL || hosts.iter().any(|host| self.groups_of(host).contains(group))
+            }
+        };
+        let over = |freeze: &Result<Freeze, String>| freeze.as_ref().is_ok_and(|freeze| freeze.is_over(now));
+        self.freezes.iter().filter(|(source, freeze)| concerns(source) && !over(freeze)).collect()
     }
 
     /// The number of hosts and groups that are enrolled.
@@ -248,6 +266,27 @@ impl Fleet {
         sources.into_iter().find_map(|source| {
             let key = OrderKey { source, order: order.clone() };
             self.orders.get(&key).map(|placed| (key, placed))
+        })
+    }
+
+    /// The hosts on which an order counts where it stands, and those of its place that have a nearer one of this name.
+    pub(super) fn followers(&self, key: &OrderKey) -> (Vec<&Name>, Vec<&Name>) {
+        let hosts: Vec<&Name> = match &key.source {
+            Source::Host(host) => self.hosts().into_iter().filter(|known| *known == host).collect(),
+            Source::Group(group) => self.members(group).into_iter().collect(),
+        };
+        let all = Name::all();
+        hosts.into_iter().partition(|host| {
+            let own = std::iter::once(Source::Host((*host).clone()));
+            let groups = self.groups_of(host).iter().chain([&all]).cloned().map(Source::Group);
+            let mut sources = own.chain(groups);
+            // Whichever of its places has the order first, this one included.
+            let has = |source: &Source| {
+                let place = OrderKey { source: source.clone(), order: key.order.clone() };
+                *source == key.source || self.orders.contains_key(&place)
+            };
+            // A host that has not said yet that it is in the group will be.
+            sources.find(has).is_none_or(|source| source == key.source)
         })
     }
 

@@ -1,18 +1,23 @@
 //! Runs, from the folders on the host itself or, from afar, from what the host reported of the newest.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::Failure;
 use super::connection::Connection;
+use super::exit::{Exit, fault};
 use super::fleet::UNREADABLE;
 use super::show;
 use crate::config::Settings;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::odd;
+use crate::domain::text::head;
 use crate::ledger::identity::HostIdentity;
 use crate::ledger::{ClaimState, Folder, FolderError, trim};
 use crate::report::compose;
@@ -29,6 +34,92 @@ pub(super) struct Known {
     /// What is known of it.
     #[serde(flatten)]
     pub(super) report: RunReport,
+}
+
+/// A run as people name it: by its id, or by at least six characters of its beginning or its end.
+#[derive(Clone, Debug)]
+pub(super) struct RunPart(String);
+
+/// The fewest characters of a run's id that name it; as many as tables show.
+const LEAST_PART: usize = 6;
+
+impl FromStr for RunPart {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // As typed from a page: letters of either case, and the sign that tables put before a short form.
+        let part = text.trim_start_matches('…').to_ascii_uppercase();
+        let good = part.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if good && (LEAST_PART..=RUN_LENGTH).contains(&part.len()) {
+            return Ok(Self(part));
+        }
+        Err(format!(
+            "{:?} names no run: write its id, or at least {LEAST_PART} characters of its beginning or its end",
+            head(text, 40)
+        ))
+    }
+}
+
+/// The length of a run's id.
+const RUN_LENGTH: usize = 26;
+
+impl fmt::Display for RunPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl RunPart {
+    /// Whether this is a name of the run.
+    pub(super) fn names(&self, run: RunId) -> bool {
+        let id = run.to_string();
+        id.starts_with(&self.0) || id.ends_with(&self.0)
+    }
+
+    /// The one run that it names among these; `None`: it names none of them.
+    pub(super) fn one_of(&self, runs: impl Iterator<Item = RunId>) -> Result<Option<RunId>, Failure> {
+        let named: BTreeSet<RunId> = runs.filter(|run| self.names(*run)).collect();
+        let mut named = named.into_iter();
+        match (named.next(), named.next()) {
+            (Some(first), Some(second)) => {
+                let others = match named.count() {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                let message = format!("{self} names {first} and {second}{others}: give more characters");
+                Err(fault(Exit::Usage, message))
+            }
+            (one, _) => Ok(one),
+        }
+    }
+}
+
+/// The short form of a run's id, which names it in commands: its end, since the beginning is the time.
+pub(super) fn short(run: RunId) -> String {
+    run.to_string().chars().skip(RUN_LENGTH.saturating_sub(LEAST_PART)).collect()
+}
+
+/// The folder of the run that is named; `None`: it is not on this host.
+pub(super) fn folder_of(dir: &Path, part: &RunPart) -> Result<Option<Folder>, Failure> {
+    let run = part.one_of(trim::folders(dir)?.into_iter())?;
+    Ok(run.map(|run| Folder::new(dir, run)))
+}
+
+/// The run that is named among those that hosts reported.
+pub(super) async fn reported_one(
+    place: &Connection,
+    host: Option<&Name>,
+    part: &RunPart,
+) -> Result<Known, Failure> {
+    let mut found = reported(place, host, |known| part.names(known.run)).await?;
+    let run = part.one_of(found.iter().map(|known| known.run))?;
+    let at = found.iter().position(|known| Some(known.run) == run);
+    at.map(|at| found.swap_remove(at)).ok_or_else(|| {
+        let message = format!(
+            "run {part} is neither on this host nor among the newest that hosts reported: hostler runs"
+        );
+        fault(Exit::NotFound, message)
+    })
 }
 
 /// This host, as far as it is known without a store: as it is configured, or as the agent fixed it at its first start.
@@ -67,24 +158,34 @@ pub(super) fn of_folder(folder: &Folder) -> Result<Known, FolderError> {
     let alive = matches!(folder.newest_claim()?.1, ClaimState::Held);
     let state = folder.state(&plan)?;
     let tail = crate::exec::output::tail(folder.path(), RUN_TAIL);
-    let report = compose::run(&plan, &state, alive, Some(&tail));
+    let (by, reason) = folder.ordered_by();
+    let report = RunReport { by, reason, ..compose::run(&plan, &state, alive, Some(&tail)) };
     Ok(Known { run: folder.run(), host: plan.host.to_string(), report })
 }
 
-/// The newest runs from their folders, the newest first; one that cannot be read is told of as such.
-pub(super) fn newest_here(dir: &Path, count: usize) -> Result<Vec<Known>, Failure> {
-    let runs = trim::folders(dir)?.into_iter().rev().take(count);
+/// The newest wanted runs from their folders, the newest first; one that cannot be read is told of as such.
+pub(super) fn newest_here(
+    dir: &Path,
+    count: usize,
+    wanted: impl Fn(&Known) -> bool,
+) -> Result<Vec<Known>, Failure> {
+    let runs = trim::folders(dir)?.into_iter().rev();
     let unreadable = |run: RunId, error: FolderError| {
         let report =
             RunReport { phase: UNREADABLE.into(), error: Some(error.to_string()), ..RunReport::default() };
         Known { run, host: String::new(), report }
     };
     let known = |run| of_folder(&Folder::new(dir, run)).unwrap_or_else(|error| unreadable(run, error));
-    Ok(runs.map(known).collect())
+    Ok(runs.map(known).filter(wanted).take(count).collect())
 }
 
-/// The runs that hosts reported, the newest first; what one host has too much of is named, and keeps nobody else's away.
-pub(super) async fn reported(place: &Connection, host: Option<&Name>) -> Result<Vec<Known>, Failure> {
+/// The wanted runs that hosts reported, the newest first; what one host has too much of is named, and keeps nobody
+/// else's away.
+pub(super) async fn reported(
+    place: &Connection,
+    host: Option<&Name>,
+    wanted: impl Fn(&Known) -> bool + Sync,
+) -> Result<Vec<Known>, Failure> {
     let all = place.keys.all_run_reports();
     let prefix = host.map_or_else(|| all.clone(), |host| place.keys.run_reports(host));
     let mut found = Vec::new();
@@ -97,7 +198,10 @@ pub(super) async fn reported(place: &Connection, host: Option<&Name>) -> Result<
             ..RunReport::default()
         };
         let report = document::read(&entry.value).unwrap_or_else(unreadable);
-        found.push(Known { run, host: host.to_owned(), report });
+        let known = Known { run, host: host.to_owned(), report };
+        if wanted(&known) {
+            found.push(known);
+        }
     });
     for (prefix, why) in unread.await? {
         show::note(format!("not read: {}: {why}", odd::shown(&prefix)));
@@ -112,7 +216,7 @@ pub(super) async fn usual(
     host: &Name,
     task: &str,
 ) -> Result<Option<SignedDuration>, Failure> {
-    Ok(median(reported(place, Some(host)).await?.iter().map(|known| &known.report), task))
+    Ok(median(reported(place, Some(host), |_| true).await?.iter().map(|known| &known.report), task))
 }
 
 fn median<'a>(runs: impl Iterator<Item = &'a RunReport>, task: &str) -> Option<SignedDuration> {
@@ -127,6 +231,22 @@ fn median<'a>(runs: impl Iterator<Item = &'a RunReport>, task: &str) -> Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_named_by_either_end_if_that_is_one() {
+        let run = |text: &str| text.parse::<RunId>().unwrap();
+        let (one, other) = (run("01JD8000000000000000ABCDEF"), run("01JD8000000000000000FBCDEF"));
+        let part = |text: &str| text.parse::<RunPart>().unwrap();
+        assert_eq!(part("abcdef").one_of([one, other].into_iter()).unwrap(), Some(one));
+        assert_eq!(part(&short(one)).one_of([one, other].into_iter()).unwrap(), Some(one));
+        assert_eq!(part(&other.to_string()).one_of([one, other, other].into_iter()).unwrap(), Some(other));
+        assert_eq!(part("ABCDEE").one_of([one, other].into_iter()).unwrap(), None);
+        let both = part("01JD80").one_of([one, other].into_iter()).unwrap_err().to_string();
+        assert!(both.contains("ABCDEF") && both.contains("give more characters"), "{both}");
+        for bad in ["", "ABCDE", "ABC DEF", "../../", "01JD8000000000000000ABCDEFG"] {
+            assert!(bad.parse::<RunPart>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn only_successes_of_this_very_task_tell_how_long_it_takes() {

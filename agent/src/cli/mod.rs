@@ -22,6 +22,7 @@ mod freeze;
 mod history;
 mod live;
 mod logs;
+mod moment;
 mod order;
 mod progress;
 mod run;
@@ -87,13 +88,13 @@ enum Command {
     /// Run a held order.
     Release(Box<control::Arguments>),
     /// Run the same instruction once more.
-    Retry(Box<control::Arguments>),
+    Retry(Box<control::Retry>),
     /// Record the outcome of a run that needs an operator.
     Acknowledge(Box<control::Acknowledge>),
     /// Undo the undoable steps of a run that needs an operator.
     Undo(Box<control::Arguments>),
     /// Accept a held order as already applied, without running it.
-    Accept(Box<control::Arguments>),
+    Accept(Box<control::Accept>),
     /// Block new starts on a host or in a group.
     Freeze(freeze::Arguments),
     /// End a freeze.
@@ -146,12 +147,12 @@ pub fn main() -> ExitCode {
         Command::Enroll(arguments) => enroll::run(&arguments),
         Command::Order(arguments) => order::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
-        Command::Cancel(arguments) => control::run(&arguments, ControlAction::Cancel, None),
-        Command::Release(arguments) => control::run(&arguments, ControlAction::Release, None),
-        Command::Retry(arguments) => control::run(&arguments, ControlAction::Retry, None),
+        Command::Cancel(arguments) => control::run(&arguments, ControlAction::Cancel),
+        Command::Release(arguments) => control::run(&arguments, ControlAction::Release),
+        Command::Retry(arguments) => control::retry(&arguments),
         Command::Acknowledge(arguments) => control::acknowledge(&arguments),
-        Command::Undo(arguments) => control::run(&arguments, ControlAction::Undo, None),
-        Command::Accept(arguments) => control::run(&arguments, ControlAction::Accept, None),
+        Command::Undo(arguments) => control::run(&arguments, ControlAction::Undo),
+        Command::Accept(arguments) => control::accept(&arguments),
         Command::Freeze(arguments) => freeze::freeze(&arguments),
         Command::Thaw(arguments) => freeze::thaw(&arguments),
         Command::Adopt(arguments) => adopt::run(&arguments),

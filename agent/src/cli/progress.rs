@@ -29,12 +29,14 @@ pub(super) fn detail(report: &OrderReport) -> String {
     let step = report.step.as_ref().map(|step| format!("step {}/{} {}", step.index, step.count, step.name));
     let over = report.ended.is_some();
     let parts = [
+        // Of what is over, why it went wrong is what is asked for first.
+        report.error.clone().filter(|_| over),
         report.reason.clone(),
         report.until.map(|_| format!("until {}", show::time(report.until))),
         step.filter(|_| !over),
         report.progress.filter(|_| !over).map(|percent| format!("{percent} %")),
         report.message.clone().filter(|_| report.error.is_none()),
-        report.error.clone(),
+        report.error.clone().filter(|_| !over),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -1,35 +1,88 @@
-//! `hostler runs`: the newest runs, once or watched.
+//! `hostler runs`: the newest runs, once or watched; `hostler runs show`: all that is known of one.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::connection::{Connection, ConnectionArgs};
-use super::exit::Exit;
+use super::exit::{Exit, end_of_phase};
 use super::fleet::Fleet;
-use super::history::{Known, folders, newest_here, reported};
+use super::history::{
+    Known, RunPart, folder_of, folders, newest_here, of_folder, reported, reported_one, short,
+};
+use super::moment;
 use super::screen;
 use super::table::Table;
 use super::watch::{WatchArgs, endless};
 use super::{Failure, block, show};
 use crate::domain::downtime::Downtime;
 use crate::domain::name::Name;
+use crate::domain::source::Source;
 use crate::host::clock;
 use crate::report::document::RunReport;
-
-/// From this width on, in characters, there is room for both the task and the trigger.
-const WIDE: usize = 100;
 
 /// What is said in place of an empty table.
 const NONE: &str = "there are no runs, or the token may not see their reports";
 
+/// Two commands to begin with.
+pub(super) const EXAMPLES: &str = "Examples:
+  hostler runs --group hana --failed --since 7d
+  hostler runs show 8Q2F7K";
+
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// Of this host only
+    #[command(subcommand)]
+    act: Option<RunsCommand>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Subcommand)]
+enum RunsCommand {
+    /// Show all that is known of a run
+    #[command(after_help = EXAMPLES)]
+    Show(Show),
+}
+
+#[derive(Args)]
+struct Show {
+    /// The run: its id, or at least six characters of its beginning or its end
+    run: RunPart,
+    /// The host, where it is known: a shorter question to the store
     #[arg(long, value_name = "HOST")]
     host: Option<Name>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: ConnectionArgs,
+}
+
+#[derive(Args)]
+struct List {
+    /// Of these hosts only, separated by commas
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    host: Vec<Name>,
+    /// Of the known hosts of this group only
+    #[arg(long, value_name = "GROUP", conflicts_with = "host")]
+    group: Option<Name>,
+    /// Of this order only
+    #[arg(long, value_name = "ORDER")]
+    order: Option<Name>,
+    /// Of this task only, in whichever version
+    #[arg(long, value_name = "TASK")]
+    task: Option<Name>,
+    /// Begun since then: 7d, 22:00, 2026-11-30 or "2026-11-30 06:00"
+    #[arg(long, value_name = "TIME", value_parser = moment::past)]
+    since: Option<Timestamp>,
+    /// Only those that are over and did not succeed
+    #[arg(long)]
+    failed: bool,
     /// Maximum number of runs to list
     #[arg(long, short = 'n', value_name = "N", default_value = "20")]
     count: usize,
@@ -42,6 +95,28 @@ pub(super) struct Arguments {
     place: ConnectionArgs,
 }
 
+impl List {
+    /// Whether a run is asked for, by all but its host.
+    fn wants(&self, known: &Known) -> bool {
+        let report = &known.report;
+        let named = |name: &Option<Name>, of: &str| name.as_ref().is_none_or(|name| name.as_str() == of);
+        let begun = || {
+            let millis = i64::try_from(known.run.millis()).unwrap_or(i64::MAX);
+            // A run that waits to begin was made just now.
+            report.started.or_else(|| Timestamp::from_millisecond(millis).ok())
+        };
+        named(&self.order, &report.order)
+            && named(&self.task, report.task.split('@').next().unwrap_or_default())
+            && self.since.is_none_or(|since| begun().is_some_and(|begun| begun >= since))
+            && (!self.failed || end_of_phase(&report.phase).is_some_and(|end| !end.is_good()))
+    }
+
+    /// Whether anything but the newest of all was asked for.
+    fn chooses(&self) -> bool {
+        self.order.is_some() || self.task.is_some() || self.since.is_some() || self.failed
+    }
+}
+
 /// Where runs are read from.
 enum From {
     /// The host's own folders: all that are kept.
@@ -51,59 +126,178 @@ enum From {
 }
 
 impl From {
-    async fn read(&self, arguments: &Arguments) -> Result<Vec<Known>, Failure> {
-        let host = arguments.host.as_ref();
+    async fn read(&self, list: &List) -> Result<Vec<Known>, Failure> {
         let mut runs = match self {
-            Self::Folders(dir) => newest_here(dir, arguments.count)?,
-            Self::Reports(place) => {
-                let runs = reported(place, host).await?;
-                if runs.is_empty()
-                    && let Some(host) = host
-                {
-                    Fleet::read(place).await?.check_host(host)?;
-                }
-                runs
-            }
+            Self::Folders(dir) => newest_here(dir, list.count, |known| list.wants(known))?,
+            Self::Reports(place) => of_hosts(place, list).await?,
         };
-        runs.truncate(arguments.count);
+        runs.truncate(list.count);
         Ok(runs)
     }
 }
 
+/// The wanted runs of the hosts that were asked for.
+async fn of_hosts(place: &Connection, list: &List) -> Result<Vec<Known>, Failure> {
+    if let ([host], None) = (&*list.host, &list.group) {
+        let runs = reported(place, Some(host), |known| list.wants(known)).await?;
+        if runs.is_empty() {
+            Fleet::read(place).await?.check_host(host)?;
+        }
+        return Ok(runs);
+    }
+    let mut hosts: BTreeSet<Name> = list.host.iter().cloned().collect();
+    if !hosts.is_empty() || list.group.is_some() {
+        let fleet = Fleet::read(place).await?;
+        for host in &hosts {
+            fleet.check_host(host)?;
+        }
+        if let Some(group) = &list.group {
+            fleet.check(&Source::Group(group.clone()))?;
+            fleet.note_claimants(group);
+            hosts.extend(fleet.members(group).into_iter().cloned());
+        }
+    }
+    let everywhere = list.host.is_empty() && list.group.is_none();
+    let there = |known: &Known| everywhere || hosts.iter().any(|host| host.as_str() == known.host);
+    reported(place, None, |known| there(known) && list.wants(known)).await
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    block(async {
-        let settings = arguments.place.settings()?;
-        let here = folders(&settings, arguments.host.as_ref()).await;
-        let from = match here.filter(|_| !arguments.place.is_folder_only()) {
-            Some(dir) => From::Folders(dir),
-            None => From::Reports(Connection::existing(&settings)?),
+    match &arguments.act {
+        Some(RunsCommand::Show(one)) => block(self::one(one)),
+        None => block(list(&arguments.list)),
+    }
+}
+
+async fn list(list: &List) -> Result<ExitCode, Failure> {
+    let settings = list.place.settings()?;
+    let here = match (&*list.host, &list.group) {
+        ([], None) => folders(&settings, None).await,
+        ([host], None) => folders(&settings, Some(host)).await,
+        _ => None,
+    };
+    let from = match here.filter(|_| !list.place.is_folder_only()) {
+        Some(dir) => From::Folders(dir),
+        None => From::Reports(Connection::existing(&settings)?),
+    };
+    let none = if list.chooses() { "there are no such runs among those that are known" } else { NONE };
+    if list.watch.watch {
+        let look = async || {
+            let runs = from.read(list).await?;
+            Ok(if runs.is_empty() { format!("{none}\n") } else { table(runs, !screen::terminal()) })
         };
-        if arguments.watch.watch {
-            let look = async || {
-                let runs = from.read(arguments).await?;
-                Ok(if runs.is_empty() { format!("{NONE}\n") } else { table(runs, !screen::terminal()) })
-            };
-            return Ok(endless(&arguments.watch, look).await?.into());
+        return Ok(endless(&list.watch, look).await?.into());
+    }
+    let runs = from.read(list).await?;
+    if list.json {
+        let from = match from {
+            From::Folders(_) => "folders",
+            From::Reports(_) => "reports",
+        };
+        show::json(&json!({"from": from, "runs": runs}))?;
+    } else if runs.is_empty() {
+        show::note(none);
+    } else {
+        show::page(&table(runs, false))?;
+        if matches!(from, From::Reports(_)) {
+            show::note(
+                "from the hosts' reports, the newest 20 of each; on the host itself all that are kept",
+            );
         }
-        let runs = from.read(arguments).await?;
-        if arguments.json {
-            let from = match from {
-                From::Folders(_) => "folders",
-                From::Reports(_) => "reports",
-            };
-            show::json(&json!({"from": from, "runs": runs}))?;
-        } else if runs.is_empty() {
-            show::note(NONE);
-        } else {
-            show::page(&table(runs, false))?;
-            if matches!(from, From::Reports(_)) {
-                show::note(
-                    "from the hosts' reports, the newest 20 of each; on the host itself all that are kept",
-                );
-            }
+    }
+    Ok(Exit::Success.into())
+}
+
+async fn one(one: &Show) -> Result<ExitCode, Failure> {
+    let settings = one.place.settings()?;
+    let here = folders(&settings, one.host.as_ref()).await.filter(|_| !one.place.is_folder_only());
+    let folder = match here {
+        Some(dir) => folder_of(&dir, &one.run)?,
+        None => None,
+    };
+    let (known, from) = match folder {
+        Some(folder) => (of_folder(&folder)?, "folder"),
+        None => {
+            let place = Connection::existing(&settings)?;
+            (reported_one(&place, one.host.as_ref(), &one.run).await?, "report")
         }
-        Ok(Exit::Success.into())
-    })
+    };
+    if one.json {
+        show::json(&json!({"run": known, "from": from}))?;
+    } else {
+        show::page(&whole(&known))?;
+    }
+    Ok(Exit::Success.into())
+}
+
+/// Where values begin in their lines.
+const AT: usize = 13;
+
+/// Everything that is known of a run.
+fn whole(known: &Known) -> String {
+    let report = &known.report;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let time = |at: Option<Timestamp>| at.map(|at| show::time(Some(at))).unwrap_or_default();
+    let took = match (report.started, report.ended) {
+        (Some(started), Some(ended)) => format!(" (took {})", show::length(ended.duration_since(started))),
+        _ => String::new(),
+    };
+    let place = report.source.as_ref().map(|source| format!("{source}/{}", report.order));
+    let fields = [
+        ("run", known.run.to_string()),
+        ("host", known.host.clone()),
+        ("order", place.unwrap_or_else(|| report.order.clone())),
+        ("task", report.task.clone()),
+        ("parameters", text(&report.params)),
+        ("by", text(&report.by)),
+        ("reason", text(&report.reason)),
+        ("trigger", trigger(report)),
+        ("phase", report.phase.clone()),
+        ("error", text(&report.error)),
+        ("started", time(report.started)),
+        ("ended", report.ended.map(|_| format!("{}{took}", time(report.ended))).unwrap_or_default()),
+        ("exit code", report.exit_code.map(|code| code.to_string()).unwrap_or_default()),
+        ("epoch", if report.epoch > 1 { report.epoch.to_string() } else { String::new() }),
+        ("killed", report.killed_processes.join(", ")),
+    ];
+    let mut shown = String::new();
+    let mut line = |name: &str, value: &str| {
+        shown.push_str(&format!("{name:<12} {}\n", show::indented(value, AT)));
+    };
+    for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
+        line(name, value);
+    }
+    for step in &report.steps {
+        let exit = step.exit.as_ref().map(|exit| {
+            if exit.bytes().all(|byte| byte.is_ascii_digit()) { format!("exit {exit}") } else { exit.clone() }
+        });
+        let took = SignedDuration::from_millis(i64::try_from(step.took_ms).unwrap_or(i64::MAX));
+        let parts = match step.started {
+            None => vec![step.name.clone()],
+            Some(at) => vec![
+                step.name.clone(),
+                show::time(Some(at)),
+                show::length(took),
+                exit.unwrap_or_else(|| "no exit known".to_owned()),
+            ],
+        };
+        line("step", &parts.join("  "));
+    }
+    for warning in &report.warnings {
+        line("warning", warning);
+    }
+    for (name, value) in &report.outputs {
+        line("output", &format!("{name} = {value}"));
+    }
+    for one in &report.downtime {
+        line("downtime", &one.to_string());
+    }
+    line("next", &format!("hostler logs {}", known.run));
+    if let Some(tail) = &report.tail {
+        shown.push_str("the end of what it printed:\n");
+        show::lines(tail.trim_end()).lines().for_each(|line| shown.push_str(&format!("  | {line}\n")));
+    }
+    shown
 }
 
 /// A line for each run; `still`: what is under way has no length yet, so that only news changes the text.
@@ -112,23 +306,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 fn table(runs: Vec<Known>, still: bool) -> String {
     let now = clock::now();
     let started = if screen::terminal() { "AGO" } else { "STARTED" };
-    // Where there is no room for both, why it ran says more than the name of the task, of which little would be left.
-    let narrow = screen::width().is_some_and(|width| width < WIDE);
-    let mut headings = vec!["RUN", "HOST", "ORDER"];
-    headings.extend((!narrow).then_some("TASK"));
-    headings.extend(["CAUSE", "PHASE", started, "TOOK"]);
+    let mut headings = vec!["RUN", "HOST", "ORDER", "TASK", "TRIGGER", "PHASE", started, "TOOK"];
     // Most runs cost nobody anything: then there is more room for why one failed.
     let costly = runs.iter().any(|known| !known.report.downtime.is_empty());
     headings.extend(costly.then_some("DOWNTIME"));
     headings.push("ERROR");
-    let mut table = Table::new(&headings);
+    let mut table = Table::new(&headings).names(3, &["TASK", "TOOK", "AGO", "TRIGGER"]);
     for known in runs {
         let report = known.report;
         let until = report.ended.or((!still).then_some(now));
         let took = report.started.zip(until).map(|(started, until)| until.duration_since(started));
         let trigger = trigger(&report);
-        let mut cells = vec![known.run.to_string(), known.host, report.order];
-        cells.extend((!narrow).then_some(report.task));
+        // The short form names it in commands; where nothing is cut, programs may read the whole.
+        let run = if screen::terminal() { short(known.run) } else { known.run.to_string() };
+        let mut cells = vec![run, known.host, report.order, report.task];
         cells.extend([
             trigger,
             report.phase,

@@ -9,9 +9,16 @@ const GAP: usize = 2;
 /// A column is never cut shorter than this.
 const LEAST: usize = 8;
 
+/// The last column, which explains, has at least so much room before others are left out for it.
+const EXPLAINS: usize = 24;
+
 /// A table under way.
 pub(super) struct Table {
     rows: Vec<Row>,
+    /// So many of the first columns are names, and are never cut.
+    names: usize,
+    /// Columns that a narrow screen does without, the first one first.
+    spare: &'static [&'static str],
 }
 
 struct Row {
@@ -24,7 +31,12 @@ impl Table {
     /// With these headings.
     pub(super) fn new(headings: &[&str]) -> Self {
         let cells = headings.iter().map(|heading| (*heading).to_owned()).collect();
-        Self { rows: vec![Row { cells, tone: None }] }
+        Self { rows: vec![Row { cells, tone: None }], names: 1, spare: &[] }
+    }
+
+    /// How many of the first columns are names, which are never cut; and the columns that a narrow screen does without.
+    pub(super) fn names(self, names: usize, spare: &'static [&'static str]) -> Self {
+        Self { names, spare, ..self }
     }
 
     /// Adds a row; a cell may come from outside.
@@ -61,14 +73,16 @@ impl Table {
             let cells = self.rows.iter().filter_map(|row| row.cells.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
         };
-        let mut widths: Vec<usize> = (0..columns).map(longest).collect();
+        let mut widths: Vec<Option<usize>> = (0..columns).map(|column| Some(longest(column))).collect();
         if let Some(most) = most {
-            fit(&mut widths, most);
+            self.spare(&mut widths, most);
+            fit(&mut widths, most, self.names);
         }
         let mut text = String::new();
         for row in &self.rows {
             let mut line = String::new();
             for (column, (cell, width)) in row.cells.iter().zip(&widths).enumerate() {
+                let Some(width) = width else { continue };
                 let shown = cut(cell, *width);
                 match row.tone {
                     Some((toned, tone)) if toned == column => line.push_str(&screen::paint(&shown, tone)),
@@ -83,18 +97,39 @@ impl Table {
     }
 }
 
-/// Takes from the last column, which explains, then from the widest. The first one names what the row is about,
+impl Table {
+    /// Leaves columns out until the last one has room to explain.
+    fn spare(&self, widths: &mut [Option<usize>], most: usize) {
+        let Some(headings) = self.rows.first() else { return };
+        for name in self.spare {
+            let last = widths.last().copied().flatten().unwrap_or_default();
+            if total(widths).saturating_sub(last.saturating_sub(EXPLAINS)) <= most {
+                return;
+            }
+            let at = headings.cells.iter().position(|heading| heading == name);
+            if let Some(width) = at.and_then(|at| widths.get_mut(at)) {
+                *width = None;
+            }
+        }
+    }
+}
+
+fn total(widths: &[Option<usize>]) -> usize {
+    let shown = widths.iter().flatten();
+    shown.clone().sum::<usize>() + GAP * shown.count().saturating_sub(1)
+}
+
+/// Takes from the last column, which explains, then from the widest. The first ones name what the row is about,
 /// and a name that is cut is of no use.
-fn fit(widths: &mut [usize], most: usize) {
-    let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-    let mut over = total.saturating_sub(most);
-    if let [_, .., last] = widths {
+fn fit(widths: &mut [Option<usize>], most: usize, names: usize) {
+    let mut over = total(widths).saturating_sub(most);
+    if let [_, .., Some(last)] = widths {
         let taken = over.min(last.saturating_sub(LEAST));
         *last -= taken;
         over -= taken;
     }
     for _ in 0..over {
-        let widest = widths.iter_mut().skip(1).max();
+        let widest = widths.iter_mut().skip(names).flatten().max();
         match widest.filter(|widest| **widest > LEAST) {
             Some(widest) => *widest -= 1,
             None => return,
@@ -136,6 +171,20 @@ mod tests {
         let text = table().text(Some(30));
         assert_eq!(text, "HOST         ERROR\ndb1          one two three fo…\ndatabase-22\n");
         assert_eq!(table().text(Some(1)), "HOST         ERROR\ndb1          one two…\ndatabase-22\n");
+    }
+
+    #[test]
+    fn a_narrow_screen_does_without_columns_and_cuts_no_name() {
+        let mut table = Table::new(&["HOST", "ORDER", "FROM", "DETAIL"]).names(2, &["FROM"]);
+        let order = "a-rather-long-name-of-an-order";
+        table.row(["db1".into(), order.into(), "groups/hana".into(), "why it went wrong, in words".into()]);
+        let text = table.text(Some(60));
+        assert!(
+            text.contains(order) && !text.contains("FROM") && text.contains("why it went wrong, in"),
+            "{text}"
+        );
+        assert!(table.text(Some(90)).contains("groups/hana"));
+        assert!(table.text(Some(40)).contains(order), "a name is never cut");
     }
 
     #[test]

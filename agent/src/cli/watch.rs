@@ -71,7 +71,7 @@ pub(super) async fn watch(
         let next = Instant::now() + EVERY;
         let away = match look().await {
             Ok(Look { text, over }) => {
-                frame.show(&text)?;
+                frame.show(&text, over.is_some())?;
                 if let Some(exit) = over {
                     return Ok(exit);
                 }
@@ -79,7 +79,7 @@ pub(super) async fn watch(
             }
             Err(error) => match error.downcast::<StoreError>() {
                 Ok(error) if error.is_away() => {
-                    frame.show(&format!("(no view: {})\n", show::inline(&error.to_string())))?;
+                    frame.show(&format!("(no view: {})\n", show::inline(&error.to_string())), false)?;
                     Some(error)
                 }
                 Ok(error) => return Err(error),
@@ -106,7 +106,8 @@ struct Frame {
 }
 
 impl Frame {
-    fn show(&mut self, text: &str) -> Result<(), Failure> {
+    /// Shows a view; `last`: nothing more comes.
+    fn show(&mut self, text: &str, last: bool) -> Result<(), Failure> {
         if self.blind || *text == self.last {
             return Ok(());
         }
@@ -117,8 +118,8 @@ impl Frame {
                 let fits = height.saturating_sub(2);
                 let lines: Vec<String> =
                     text.lines().take(fits).map(|line| format!("{line}\x1b[K")).collect();
-                let hint =
-                    table::cut(&hint(text.lines().count().saturating_sub(fits)), width.saturating_sub(1));
+                let hidden = text.lines().count().saturating_sub(fits);
+                let hint = table::cut(&hint(hidden, last), width.saturating_sub(1));
                 let clear = if self.last.is_empty() { "\x1b[2J" } else { "" };
                 let frame = format!(
                     "{clear}\x1b[?7l\x1b[H{}\n{}\x1b[K\x1b[J\x1b[?7h\n",
@@ -135,11 +136,11 @@ impl Frame {
 }
 
 /// The line below a view of which so many lines find no room.
-fn hint(hidden: usize) -> String {
+fn hint(hidden: usize, last: bool) -> String {
     let more = match hidden {
         0 => String::new(),
         1 => "1 more line does not fit; ".to_owned(),
         hidden => format!("{hidden} more lines do not fit; "),
     };
-    format!("{more}Ctrl-C ends the watch; the orders stay")
+    if last { more } else { format!("{more}Ctrl-C ends the watch; the orders stay") }
 }

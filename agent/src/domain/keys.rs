@@ -118,6 +118,11 @@ impl Keys {
         format!("{}{id}", self.controls_of_order(host, order))
     }
 
+    /// The former documents of one order, for people: a prefix, one key a document. No host reads it.
+    pub fn former(&self, key: &OrderKey) -> String {
+        format!("{}history/{}/{}/", self.prefix, key.source, key.order)
+    }
+
     /// The freeze of one host or group.
     pub fn freeze(&self, source: &Source) -> String {
         format!("{}{FREEZE}", self.source(source))

@@ -50,6 +50,11 @@ impl Schedule {
         format!("{} {}", self.cron.as_str(), self.zone.as_str())
     }
 
+    /// Where its times are local.
+    pub fn zone(&self) -> &Zone {
+        &self.zone
+    }
+
     /// The first instant after another.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         let local = self.zone.local(after);

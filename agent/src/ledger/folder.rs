@@ -16,6 +16,7 @@ use super::journal::{self, JournalError};
 use crate::domain::format;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
+use crate::domain::order::{Document, MAX_ORDER};
 use crate::domain::plan::Plan;
 use crate::domain::run::State;
 use crate::domain::state::RunRequest;
@@ -193,6 +194,15 @@ impl Folder {
             return Err(self.bad_plan(&format!("it is the plan of run {}", plan.run)));
         }
         Ok(plan)
+    }
+
+    /// By whom and why the run was ordered, as its order says; nothing where that cannot be read.
+    pub fn ordered_by(&self) -> (Option<String>, Option<String>) {
+        let text = disk::read(&self.path.join("order"), MAX_ORDER as u64).ok().flatten().unwrap_or_default();
+        match Document::read(&text) {
+            Ok(Document::Order(order)) => (order.by, order.reason),
+            Ok(Document::Skip) | Err(_) => (None, None),
+        }
     }
 
     /// The digest of the copy that the run uses, whichever version of a plan says it.

@@ -9,7 +9,9 @@ use std::io;
 
 use serde::Serialize;
 
-use super::document::{self, AgentReport, OrderReport, RUN_TAIL, ReportedCondition, RunReport, TAIL};
+use super::document::{
+    self, AgentReport, OrderReport, RUN_TAIL, ReportedCondition, RunReport, StepReport, TAIL,
+};
 use crate::domain::downtime::Downtime;
 use crate::domain::summary::{LEFT_BEHIND, MAX_OUTPUTS, WARNINGS, WARNINGS_EACH};
 use crate::domain::text::{self, MORE};
@@ -31,6 +33,12 @@ const WORDS: usize = 200;
 const EACH: usize = 300;
 /// How many services with downtime the report of a run names.
 const RUN_DOWNTIMES: usize = 4;
+/// How many steps of a run are named.
+const RUN_STEPS: usize = 10;
+/// The longest name of a step in the report of a run.
+const RUN_STEP_NAME: usize = 60;
+/// Parameters and outputs in the report of a run, each.
+const RUN_VALUES: usize = 300;
 /// How many conditions an agent's report has.
 const CONDITIONS: usize = 20;
 
@@ -77,14 +85,41 @@ pub fn run(mut report: RunReport) -> RunReport {
     bound_tail(&mut report.tail, RUN_TAIL);
     bound_lines(&mut report.warnings, WARNINGS + 1, WORDS);
     few_downtimes(&mut report.downtime, RUN_DOWNTIMES, &mut report.warnings);
+    bound(&mut report.by, WORDS);
+    bound(&mut report.reason, WORDS);
+    bound(&mut report.params, RUN_VALUES);
+    let cleaned = report.outputs.iter().map(|(name, value)| (text::clean(name), text::clean(value)));
+    let outputs: BTreeMap<String, String> = cleaned.collect();
+    report.outputs = text::within(&outputs, RUN_VALUES);
+    bound_lines(&mut report.killed_processes, LEFT_BEHIND + 1, WORDS);
+    let steps = std::mem::take(&mut report.steps);
+    report.steps = few_steps(&steps, RUN_STEPS);
     let mut most = RUN_TAIL;
     while json_bytes(&report) > MAX_RUN && most > 1 {
         most /= 2;
         bound_tail(&mut report.tail, most);
         bound_lines(&mut report.warnings, most / WORDS, WORDS);
         few_downtimes(&mut report.downtime, most / WORDS, &mut report.warnings);
+        bound_lines(&mut report.killed_processes, most / WORDS, WORDS);
+        for text in [&mut report.by, &mut report.reason, &mut report.params] {
+            bound(text, most / 2);
+        }
+        report.outputs = text::within(&outputs, most / 4);
+        report.steps = few_steps(&steps, most / WORDS);
     }
     report
+}
+
+/// The first steps; a last one counts the others.
+fn few_steps(all: &[StepReport], most: usize) -> Vec<StepReport> {
+    let named = |step: &StepReport| StepReport {
+        name: text::head(&text::clean(&step.name), RUN_STEP_NAME),
+        ..step.clone()
+    };
+    let mut few: Vec<StepReport> = all.iter().take(most).map(named).collect();
+    let more = all.len().saturating_sub(most);
+    few.extend((more > 0).then(|| StepReport { name: format!("and {more} more"), ..StepReport::default() }));
+    few
 }
 
 /// The services that lost the most, in their order; the last warning counts the others.
@@ -231,6 +266,10 @@ mod tests {
         vec![budget; count]
     }
 
+    fn outputs_of(hostile: &str) -> BTreeMap<String, String> {
+        (0..300).map(|n| (format!("output_{n}"), hostile.repeat(500))).collect()
+    }
+
     fn downtimes(count: usize) -> Vec<Downtime> {
         let at = jiff::Timestamp::from_second(1_800_000_000).ok();
         let one = |n: usize| Downtime {
@@ -247,7 +286,7 @@ mod tests {
     fn no_report_is_larger_than_its_bound() {
         for hostile in HOSTILE {
             let long = || Some(hostile.repeat(20_000));
-            let outputs = (0..300).map(|n| (format!("output_{n}"), hostile.repeat(500))).collect();
+            let outputs = outputs_of(hostile);
             let bounded = order(OrderReport {
                 reason: long(),
                 trigger: long(),
@@ -275,6 +314,14 @@ mod tests {
                 task: hostile.repeat(999),
                 warnings: vec![hostile.repeat(700); 400],
                 downtime: downtimes(16),
+                by: long(),
+                reason: long(),
+                params: long(),
+                steps: (0..40)
+                    .map(|_| StepReport { name: hostile.repeat(900), ..StepReport::default() })
+                    .collect(),
+                outputs: outputs_of(hostile),
+                killed_processes: vec![hostile.repeat(700); 400],
                 ..RunReport::default()
             });
             assert!(json_bytes(&bounded) <= MAX_RUN, "{hostile:?}: {}", json_bytes(&bounded));

@@ -5,18 +5,21 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde_json::Value;
 
-use super::document::{OrderReport, REPORT_VERSION, RUN_TAIL, RunReport};
+use super::document::{OrderReport, REPORT_VERSION, RUN_TAIL, RunReport, StepReport};
 use crate::domain::decide::{Decision, ExecutorState, Leftovers, Reason, RunView};
 use crate::domain::ids::RunId;
 use crate::domain::instant::later;
 use crate::domain::name::Name;
 use crate::domain::plan::{Plan, Trigger};
 use crate::domain::recurrence::Recurrence;
-use crate::domain::run::{Phase, State, Suspension};
+use crate::domain::run::{ExitKind, Phase, State, StepRecord, Suspension};
 use crate::domain::source::OrderKey;
 use crate::domain::state::{Activation, End, Hold, LedgerState, OrderState, Stage, end_of};
-use crate::domain::summary::{Summary, WARNINGS, WARNINGS_EACH, downtime, phase};
+use crate::domain::summary::{
+    LEFT_BEHIND, LEFT_BEHIND_EACH, Summary, WARNINGS, WARNINGS_EACH, downtime, phase,
+};
 use crate::domain::text;
 
 /// The longest error in the report of a run, in bytes.
@@ -272,7 +275,7 @@ impl Sources<'_> {
         // What it waits for says more than what its last command said.
         let detail = wait.and_then(|wait| wait.detail.clone());
         let message = detail.or(message).or(report.message.clone());
-        OrderReport { progress, message, error, ..report }
+        OrderReport { progress, message, error, tail: run.tail.clone(), ..report }
     }
 }
 
@@ -377,7 +380,29 @@ fn way_out(end: End, key: &OrderKey, host: &Name) -> Option<String> {
     })
 }
 
-/// The report of one run, from what its folder says.
+/// A step of a run that was begun.
+fn step(name: &str, record: &StepRecord) -> Option<StepReport> {
+    let started = Some(record.started?);
+    let took_ms = u64::try_from(record.spent.as_millis()).unwrap_or(u64::MAX);
+    Some(StepReport { name: name.to_owned(), started, took_ms, exit: record.exit.as_ref().map(exit) })
+}
+
+/// How a command ended, in a word or two.
+fn exit(kind: &ExitKind) -> String {
+    match kind {
+        ExitKind::Code(code) => code.to_string(),
+        ExitKind::Signal(signal) => format!("signal {signal}"),
+        ExitKind::TimedOut => "timed out".to_owned(),
+        ExitKind::Oom => "out of memory".to_owned(),
+        ExitKind::Cancelled => "cancelled".to_owned(),
+        ExitKind::Guarded(_) => "ended by a guard".to_owned(),
+        ExitKind::NotStarted(_) => "not started".to_owned(),
+        ExitKind::Unknown(_) => "unknown".to_owned(),
+        ExitKind::Survived(_) => "not ended".to_owned(),
+    }
+}
+
+/// The report of one run, from what its folder says; by whom and why, only the order in its folder says.
 pub fn run(plan: &Plan, state: &State, alive: bool, tail: Option<&str>) -> RunReport {
     let blank = RunReport {
         version: REPORT_VERSION,
@@ -392,6 +417,19 @@ pub fn run(plan: &Plan, state: &State, alive: bool, tail: Option<&str>) -> RunRe
         exit_code: state.exit_code,
         warnings: text::few(&state.warnings, WARNINGS, WARNINGS_EACH),
         downtime: downtime(state),
+        params: match &plan.params {
+            Value::Null => None,
+            Value::Object(params) if params.is_empty() => None,
+            params => Some(params.to_string()),
+        },
+        steps: plan
+            .steps
+            .iter()
+            .zip(&state.records)
+            .filter_map(|(planned, record)| step(&planned.name, record))
+            .collect(),
+        outputs: state.outputs.clone(),
+        killed_processes: text::few(&state.killed_processes, LEFT_BEHIND, LEFT_BEHIND_EACH),
         ..RunReport::default()
     };
     match state.outcome() {
@@ -402,7 +440,7 @@ pub fn run(plan: &Plan, state: &State, alive: bool, tail: Option<&str>) -> RunRe
                 phase: end.as_str().into(),
                 ended: state.updated,
                 error: error.map(|error| text::head(&error, ERROR)),
-                tail: tail.filter(|_| !end.is_good()).map(|tail| text::tail(tail, RUN_TAIL)),
+                tail: tail.filter(|tail| !tail.is_empty()).map(|tail| text::tail(tail, RUN_TAIL)),
                 ..blank
             }
         }

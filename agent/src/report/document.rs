@@ -128,8 +128,41 @@ pub struct RunReport {
     pub warnings: Vec<String>,
     /// As in the report of its order.
     pub downtime: Vec<Downtime>,
-    /// The end of what it printed; only for those that did not succeed.
+    /// The end of what it printed, once it is over.
     pub tail: Option<String>,
+    /// Who ordered it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Why, as the order says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The parameters as JSON, cut where they are long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub params: Option<String>,
+    /// The steps that were begun; a last one without a start may count the others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepReport>,
+    /// What the steps wanted to be known.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+    /// Processes that were left running without leave, and ended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub killed_processes: Vec<String>,
+}
+
+/// One step of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepReport {
+    /// Its name.
+    pub name: String,
+    /// When it began first.
+    pub started: Option<Timestamp>,
+    /// Executing time of all its attempts, in milliseconds.
+    pub took_ms: u64,
+    /// How its newest attempt ended: an exit status, or words such as `signal 9`. `None` while it executes, and when that
+    /// is not known.
+    pub exit: Option<String>,
 }
 
 /// What an agent says of itself; at most 4 KiB.

@@ -4,11 +4,12 @@
 //! `INSTA_UPDATE=always cargo test -p hostler --test cli screens`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use clap::Command;
 use insta::assert_snapshot;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, Done};
 use crate::steady::{screen, steady, steady_json};
 
 /// The help of a command and of each below it, as it is with `--help`.
@@ -130,7 +131,10 @@ pub(crate) fn fleet() -> Bench {
     put(
         &format!("reports/runs/db2/{run}"),
         r#"{"version": 1, "order": "backup", "source": "groups/hana", "trigger": "placed", "task": "postgres-backup@3", "phase": "failed", "epoch": 1,
-            "started": "2030-01-01T09:30:00Z", "ended": "2030-01-01T10:00:00Z", "exit_code": 3, "error": "step upload: exit status 3", "tail": "no space left on device"}"#
+            "started": "2030-01-01T09:30:00Z", "ended": "2030-01-01T10:00:00Z", "exit_code": 3, "error": "step upload: exit status 3", "tail": "no space left on device",
+            "by": "alice", "reason": "CHG1", "params": "{\"cluster\":\"main\"}", "outputs": {"bytes": "17"},
+            "steps": [{"name": "copy", "started": "2030-01-01T09:30:00Z", "took_ms": 61000, "exit": "0"},
+                      {"name": "upload", "started": "2030-01-01T09:31:01Z", "took_ms": 1739000, "exit": "3"}]}"#
             .into(),
     );
     bench
@@ -158,6 +162,29 @@ fn tables() {
         ("cancel-nothing", &["cancel", "backup", "--host", "db1"]),
         ("cancel-no-answer", &["cancel", "backup", "--host", "db6", "--answer-timeout", "0s"]),
         ("cancel-group", &["cancel", "backup", "--group", "hana"]),
+        ("cancel-waiting", &["cancel", "backup", "--group", "hana", "--waiting"]),
+        ("retry-group", &["retry", "backup", "--group", "hana"]),
+        ("retry-group-all", &["retry", "backup", "--group", "hana", "--all", "--except", "db2"]),
+        ("retry-except", &["retry", "backup", "--group", "hana", "--except", "db2"]),
+        ("retry-except-other", &["retry", "backup", "--group", "hana", "--except", "db99"]),
+        ("retry-hosts", &["retry", "backup", "--host", "db1,db3", "--failed"]),
+        (
+            "release-held",
+            &[
+                "release",
+                "backup",
+                "--group",
+                "hana",
+                "--held",
+                "--confirm-hosts",
+                "1",
+                "--answer-timeout",
+                "0s",
+            ],
+        ),
+        ("accept-all", &["accept", "--all-orders", "--host", "db4", "--answer-timeout", "0s"]),
+        ("accept-nothing", &["accept", "--all-orders", "--host", "db1"]),
+        ("accept-order", &["accept", "--host", "db1"]),
         ("check-store-only", &["check", "--store-only"]),
         ("order-list", &["order", "list"]),
         ("order-list-watch", &["order", "list", "--watch", "--wait", "0s"]),
@@ -165,8 +192,38 @@ fn tables() {
         ("order-put", &["order", "put", "x", "--host", "db1", "--task", "good"]),
         ("order-put-again", &["order", "put", "x", "--host", "db1", "--task", "good"]),
         ("order-put-changed", &["order", "put", "x", "--host", "db1", "--task", "good", "--param", "n=1"]),
+        (
+            "order-put-check",
+            &["order", "put", "x", "--host", "db1", "--task", "good", "--param", "n=2", "--check"],
+        ),
+        ("order-put-task", &["order", "put", "x", "--host", "db1", "--task", "bad"]),
+        (
+            "order-put-schedule",
+            &["order", "put", "x", "--host", "db1", "--task", "good", "--schedule", "30 2 31 12 *"],
+        ),
         ("order-put-group", &["order", "put", "x", "--group", "hana", "--task", "good"]),
+        (
+            "order-put-follow",
+            &[
+                "order",
+                "put",
+                "backup",
+                "--group",
+                "hana",
+                "--task",
+                "postgres-backup",
+                "--param",
+                "cluster=main",
+                "--check",
+            ],
+        ),
+        ("order-next-none", &["order", "next", "x", "--host", "db1"]),
         ("order-delete", &["order", "delete", "x", "--host", "db1"]),
+        ("order-delete-group", &["order", "delete", "backup", "--group", "hana"]),
+        ("order-revert-list", &["order", "revert", "x", "--host", "db1", "--list"]),
+        ("order-revert-to", &["order", "revert", "x", "--host", "db1", "--to", "9"]),
+        ("order-revert-check", &["order", "revert", "x", "--host", "db1", "--check"]),
+        ("order-revert-none", &["order", "revert", "backup", "--group", "hana"]),
         ("order-get", &["order", "get", "backup", "--group", "hana"]),
         ("facts", &["facts"]),
         ("facts-where", &["facts", "--group", "hana", "--where", "hana.role == 'secondary'"]),
@@ -176,14 +233,40 @@ fn tables() {
         ("runs-watch", &["runs", "--host", "db2", "--watch", "--wait", "0s"]),
         ("runs-watch-json", &["runs", "--watch", "--json"]),
         ("runs-none", &["runs", "--host", "db1"]),
+        (
+            "runs-failed",
+            &["runs", "--group", "hana", "--order", "backup", "--task", "postgres-backup", "--failed"],
+        ),
+        ("runs-since", &["runs", "--host", "db1,db2", "--since", "2999-01-01"]),
+        ("runs-since-bad", &["runs", "--since", "last week"]),
+        ("runs-show", &["runs", "show", "000000"]),
+        ("runs-show-none", &["runs", "show", "ABCDEF"]),
+        ("runs-show-bad", &["runs", "show", "abc"]),
         ("audit-none", &["audit"]),
         ("logs", &["logs", run, "--host", "db2"]),
+        ("logs-short", &["logs", "01JD80", "--host", "db2"]),
+        ("logs-order", &["logs", "backup", "--host", "db2"]),
+        ("logs-order-follow", &["logs", "backup", "--host", "db2", "-f"]),
+        ("logs-order-failed", &["logs", "backup", "--group", "hana", "--failed"]),
+        ("logs-order-all", &["logs", "backup", "--host", "db1,db2", "-n", "1"]),
+        ("logs-order-none", &["logs", "backup", "--host", "db3"]),
+        ("logs-run-group", &["logs", run, "--group", "hana"]),
         ("task-list", &["task", "list"]),
         ("task-show", &["task", "show", "good"]),
         ("task-lint", &["task", "lint"]),
         ("enroll", &["enroll", "db9", "--group", "hana"]),
         ("freeze", &["freeze", "hana", "--reason", "test", "--until", "2999-01-01T00:00:00Z"]),
+        ("freeze-list", &["freeze", "--list"]),
+        (
+            "freeze-wait",
+            &["freeze", "--host", "db3", "--by", "alice", "--until", "2999-01-01T00:00:00Z", "--wait=0s"],
+        ),
+        ("status-frozen", &["status", "--host", "db3"]),
+        ("status-waits", &["status", "--waiting"]),
+        ("status-waits-not", &["status", "--waiting", "--host", "db1"]),
+        ("thaw-host", &["thaw", "--host", "db3", "--by", "alice"]),
         ("thaw", &["thaw", "hana"]),
+        ("freeze-list-none", &["freeze", "--list"]),
         ("mistyped-order", &["status", "bakup"]),
         ("mistyped-host", &["status", "--host", "db11"]),
         ("mistyped-group", &["status", "--group", "hanna"]),
@@ -221,9 +304,66 @@ fn narrow() {
             steady(&bench, &format!("{text}exit status {}\n", done.code))
         );
     }
-    let done = bench.on_terminal_of(60, &["facts"]);
-    assert!(done.out.lines().all(|line| line.chars().count() <= 60), "{}", done.out);
-    assert_snapshot!("facts-60", steady(&bench, &done.out));
+    for (name, arguments) in [
+        ("facts", &["facts"][..]),
+        ("runs", &["runs", "--host", "db2"]),
+        ("runs-show", &["runs", "show", "000000"]),
+        ("status", &["status"]),
+        ("status-order", &["status", "backup"]),
+        ("status-host", &["status", "--host", "db2"]),
+        ("status-watch", &["status", "backup", "--watch", "--wait", "0s"]),
+        ("order-list", &["order", "list"]),
+        ("freeze-list", &["freeze", "--list"]),
+    ] {
+        let done = bench.on_terminal_of(60, arguments);
+        // Commands are whole, so that they can be taken over with the mouse.
+        let answer: Vec<&str> = done.out.lines().filter(|line| !line.contains("hostler")).collect();
+        // A view that is watched begins and ends its lines with words for the terminal.
+        let plain = |line: &str| line.replace("\x1b[2J\x1b[?7l\x1b[H", "").replace("\x1b[K", "");
+        assert!(answer.iter().all(|line| plain(line).chars().count() <= 60), "{name}: {}", done.out);
+        let text = done.out.replace('\x1b', "ESC");
+        assert_snapshot!(format!("{name}-60"), steady(&bench, &text));
+    }
+}
+
+#[test]
+fn a_schedule_says_when_it_fires() {
+    let bench = fleet();
+    let order = ["order", "put", "nightly", "--host", "db1", "--task", "good", "--schedule", "30 2 * * *"];
+    let times = ["--timezone", "Europe/Berlin", "--window", "Sat 03:00-05:00"];
+    let put = bench.run(&[&order[..], &times].concat()).ends(0).says("next firings: ");
+    assert_eq!(put.out.matches("02:30 Europe/Berlin").count(), 3, "{}", put.out);
+    let next = bench.run(&["order", "next", "nightly", "--host", "db1", "-n", "7"]).ends(0);
+    assert_eq!(next.out.lines().count(), 8, "{}", next.out);
+    // Its window opens once in these seven days, and each firing waits for it.
+    assert_eq!(next.out.matches("when the window opens, Sat ").count(), 7, "{}", next.out);
+    let json = bench.run(&["order", "next", "nightly", "--host", "db1", "--json"]).fits("order_next");
+    assert_eq!(json["firings"].as_array().unwrap().len(), 5);
+    let list = bench.run(&["order", "list", "--host", "db1"]).ends(0);
+    list.says("30 2 * * * Europe/Berlin").says(" 02:30 ");
+    // Without the schedule it would be carried out now: that is asked first.
+    bench.run(&order[..7]).ends(6).says("with 30 2 * * * Europe/Berlin").says("--replace");
+    bench.run(&[&order[..7], &["--replace"]].concat()).ends(0).says("- schedule: \"30 2 * * *\"");
+    bench.run(&["order", "delete", "nightly", "--host", "db1", "--by", "bob", "--reason", "CHG7"]).ends(0);
+    let kept = ["order", "revert", "nightly", "--host", "db1"];
+    bench.run(&[&kept[..], &["--list"]].concat()).ends(0).says("deleted").says("bob").says("CHG7");
+    let back = bench.run(&[&kept[..], &["--to", "2"]].concat()).ends(0).says("next firings: ");
+    assert!(back.out.contains("+ revision: "), "hosts would hold what they held before: {}", back.out);
+    // An editor that changes nothing, one that makes a mistake, and one that does what is wanted.
+    let edit = |script: &str| {
+        let editor = bench.path("editor");
+        fs::write(&editor, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = bench.command(&["order", "edit", "nightly", "--host", "db1"]);
+        command.env("VISUAL", &editor).env("TMPDIR", bench.dir.path());
+        Done::from(command.output().unwrap())
+    };
+    edit("true").ends(0).says("nothing was changed");
+    edit("echo 'tusk: x' >> \"$1\"").ends(3).says("tusk").says("your text is kept in");
+    edit("echo 'not_after: 2999-01-01T00:00:00Z' >> \"$1\"")
+        .ends(0)
+        .says("+ not_after: \"2999-01-01T00:00:00Z\"");
+    edit("exit 1").ends(3).says("set EDITOR");
 }
 
 #[test]
@@ -239,12 +379,16 @@ fn documents() {
         ("order_delete", &["order", "delete", "x", "--host", "db1", "--json"]),
         ("runs", &["runs", "--host", "db2", "--json"]),
         ("facts", &["facts", "--json"]),
+        ("runs_show", &["runs", "show", run, "--json"]),
         ("logs", &["logs", run, "--host", "db2", "--json"]),
+        ("logs_order", &["logs", "backup", "--group", "hana", "--json"]),
         ("task_list", &["task", "list", "--json"]),
         ("task_show", &["task", "show", "good", "--json"]),
         ("task_lint", &["task", "lint", "--json"]),
         ("enroll", &["enroll", "db9", "--json"]),
+        ("order_former", &["order", "revert", "x", "--host", "db1", "--list", "--json"]),
         ("freeze", &["freeze", "hana", "--json"]),
+        ("freeze_list", &["freeze", "--list", "--json"]),
         ("thaw", &["thaw", "hana", "--json"]),
         ("control", &["cancel", "backup", "--host", "db6", "--answer-timeout", "0s", "--json"]),
         ("check", &["check", "--json", "--store-only"]),

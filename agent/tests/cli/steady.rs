@@ -25,6 +25,7 @@ pub(crate) fn shown(bench: &Bench, done: &Done) -> String {
 
 /// A text without what changes.
 pub(crate) fn steady(bench: &Bench, text: &str) -> String {
+    let text = short_forms(bench, text);
     let text = text.replace(&bench.dir.path().display().to_string(), "/DIR");
     let text = text.replace(env!("CARGO_PKG_VERSION"), "0.0.0");
     let mut out = String::with_capacity(text.len());
@@ -40,6 +41,17 @@ pub(crate) fn steady(bench: &Bench, text: &str) -> String {
     }
     out.pop();
     out
+}
+
+/// The short forms of the runs of this host, which are chance, as one word of their length.
+fn short_forms(bench: &Bench, text: &str) -> String {
+    let runs = std::fs::read_dir(bench.path("state/runs")).into_iter().flatten().flatten();
+    let names = runs.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name.len() == 26).fold(text.to_owned(), |text, name| {
+        // What stands alone, and not as the end of the whole id.
+        let short = &name[20..];
+        text.replace(&format!("\n{short} "), "\nRUN-RU ").replace(&format!("run {short}"), "run RUN-RU")
+    })
 }
 
 fn of_word(word: &str) -> String {

@@ -185,7 +185,8 @@ fn mistakes_cost_one_line_and_write_nothing() {
         (&["status", "nothing"], "", 5, "there is no order nothing"),
         (&["status", "--host", "elsewhere"], "", 5, "hostler enroll elsewhere"),
         (&["logs", "01JD8000000000000000000000"], "", 5, "neither on this host"),
-        (&["logs", "x"], "", 2, "26 letters"),
+        (&["logs", "x"], "", 5, "no run of order x is reported"),
+        (&["logs", "X"], "", 2, "at least 6 characters"),
     ] {
         let done = bench.with_input(arguments, input).ends(code).says(says);
         if code != 2 {

@@ -161,13 +161,21 @@ const TEAM: &str = include_str!("../../../packaging/policies/consul-team.hcl");
 fn a_reader_changes_nothing_and_a_team_only_what_is_its_own() {
     let consul = Consul::with(Options { acl: true, ..Options::default() });
     let (own, others) = (
-        ["groups/hana/orders/o", "groups/hana/freeze", "hosts/db1/orders/o", "hosts/db1/control/o/c"],
+        [
+            "groups/hana/orders/o",
+            "groups/hana/freeze",
+            "hosts/db1/orders/o",
+            "hosts/db1/control/o/c",
+            "history/groups/hana/o/1",
+            "history/hosts/db1/o/1",
+        ],
         [
             "groups/all/orders/o",
             "groups/hana2/orders/o",
             "hosts/db10/orders/o",
             "hosts/db1/_hostler",
             "groups/hana/_hostler",
+            "history/groups/hana2/o/1",
             "reports/orders/db1/o",
             "reports/agents/db1",
         ],

@@ -39,6 +39,9 @@ pub(super) struct RunTable {
     pub(super) closed_since_trim: usize,
 }
 
+/// The end of the output of a run that executes is read, and so reported, at most so often.
+const TAIL_INTERVAL: Duration = Duration::from_secs(2);
+
 /// A guard for which no watcher is seen to act is given another after this.
 const WATCHED_RETRY_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -63,6 +66,8 @@ pub(super) struct Runs {
     /// What keeps a run's folder from being read, as it was said last.
     trouble: BTreeMap<RunId, String>,
     reports: BTreeMap<RunId, RunReport>,
+    /// When the end of the output of a run was read last.
+    tails: BTreeMap<RunId, Instant>,
     /// When a watcher was started for a guard that an executor left: run, epoch, step.
     watched: BTreeMap<(RunId, u32, usize), Instant>,
     notice: Option<RunWatcher>,
@@ -76,8 +81,8 @@ impl Runs {
             .ok();
         let (views, epochs, kept) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         let (unread, reports, trouble) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let watched = BTreeMap::new();
-        Self { dir: dir.to_owned(), views, unread, epochs, kept, trouble, reports, watched, notice }
+        let (tails, watched) = (BTreeMap::new(), BTreeMap::new());
+        Self { dir: dir.to_owned(), views, unread, epochs, kept, trouble, reports, tails, watched, notice }
     }
 
     /// The runs that an executor may have, and those that keep their place.
@@ -189,7 +194,9 @@ impl Runs {
             if state.epoch > 0 {
                 let tail = output::tail(folder.path(), TAIL);
                 let alive = self.views.get(&run).is_some_and(|view| view.executor == ExecutorState::Alive);
-                self.reports.insert(run, compose::run(&plan, &state, alive, Some(&tail)));
+                let (by, reason) = folder.ordered_by();
+                let report = compose::run(&plan, &state, alive, Some(&tail));
+                self.reports.insert(run, RunReport { by, reason, ..report });
             }
         }
     }
@@ -267,6 +274,7 @@ impl Runs {
         self.look_at(run);
         self.epochs.remove(&run);
         self.trouble.remove(&run);
+        self.tails.remove(&run);
         if let Some(notice) = &mut self.notice {
             notice.leave(run, Folder::new(&self.dir, run).path());
         }
@@ -329,12 +337,20 @@ impl Runs {
         let progress = folder.progress();
         view.progress = (progress.progress, progress.message);
         if let Ok(state) = &view.state {
-            if state.outcome().is_some() {
-                view.tail = Some(output::tail(folder.path(), TAIL));
+            let due = self.tails.get(&run).is_none_or(|at| at.elapsed() >= TAIL_INTERVAL);
+            if state.outcome().is_some() || (state.epoch > 0 && due) {
+                view.tail = Some(output::tail(folder.path(), TAIL)).filter(|tail| !tail.is_empty());
+                self.tails.insert(run, Instant::now());
             }
             if state.epoch > 0 {
                 let alive = view.executor == ExecutorState::Alive;
-                self.reports.insert(run, compose::run(&view.plan, state, alive, view.tail.as_deref()));
+                // The order in the folder never changes: it is read once.
+                let (by, reason) = match self.reports.remove(&run) {
+                    Some(report) => (report.by, report.reason),
+                    None => folder.ordered_by(),
+                };
+                let report = compose::run(&view.plan, state, alive, view.tail.as_deref());
+                self.reports.insert(run, RunReport { by, reason, ..report });
             }
         }
     }

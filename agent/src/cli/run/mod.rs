@@ -17,6 +17,7 @@ use super::document::OrderArgs;
 use super::exit::{Exit, fault};
 use super::fleet::{Fleet, OrderStatus, Placed, reports, standing};
 use super::order::{in_time, write};
+use super::status::next;
 use super::status::rows::Question;
 use super::status::watch::Watch;
 use super::{Failure, block, show};
@@ -113,7 +114,7 @@ async fn put(
             let what = format!("{key}, spread over {}", new.spread.unwrap_or(DEFAULT_SPREAD));
             fleet.note_claimants(group);
             let hosts = fleet.members(group).len();
-            confirm_number(&what, &key.source.to_string(), hosts, arguments.confirm_hosts)?;
+            confirm_number(&what, &format!("{} has", key.source), hosts, arguments.confirm_hosts)?;
         }
     }
     write(place, key, text.into_bytes(), before).await?;
@@ -128,14 +129,20 @@ async fn on_group(
     key: &OrderKey,
 ) -> Result<Exit, Failure> {
     let order = &key.order;
-    let question = Question { order: Some(order.clone()), host: None, group: Some(group.clone()) };
+    let question =
+        Question { order: Some(order.clone()), hosts: BTreeSet::new(), group: Some(group.clone()) };
     let watch = Watch::new(place, &question);
     let watch = if arguments.json { watch.without_view() } else { watch };
     let (exit, rows) = watch.watch(Some(arguments.wait.0)).await?;
     if arguments.json {
         let document = rows.map(|rows| rows.document());
         show::json(&json!({"order": key, "exit": exit.number(), "status": document}))?;
-    } else if matches!(exit, Exit::Interrupted | Exit::Pending) {
+        return Ok(exit);
+    }
+    if let Some(rows) = rows.filter(|_| exit == Exit::Negative) {
+        show::raw(next::of_rows(&rows, &question).as_bytes())?;
+    }
+    if matches!(exit, Exit::Interrupted | Exit::Pending) {
         show::note(format!("{key} stays in place: hostler status {order} --group {group} --watch"));
         show::note(format!("to end it: hostler cancel {order} --group {group}"));
     }

@@ -4,6 +4,7 @@
 //! The exit status says whether all are done. What counts is the order as it stands now: a success of an older
 //! instruction is no success.
 
+pub(super) mod next;
 pub(super) mod rows;
 mod summary;
 mod view;
@@ -16,27 +17,37 @@ use serde_json::{Value, json};
 
 use super::connection::{Connection, ConnectionArgs};
 use super::exit::Exit;
-use super::fleet::{Fleet, is_late};
+use super::fleet::{Fleet, OrderStatus, is_late};
 use super::history::usual;
 use super::watch::WatchArgs;
 use super::{Failure, block, screen, show};
+use crate::domain::freeze::Freeze;
 use crate::domain::name::Name;
-use crate::domain::source::OrderKey;
+use crate::domain::source::{OrderKey, Source};
 use crate::host::clock;
 use rows::{Question, Rows};
 use watch::Watch;
 
+/// Two commands to begin with.
+const EXAMPLES: &str = "Examples:
+  hostler status backup --group hana --watch
+  hostler status --waiting";
+
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// The order; a watch ends when it is over on each host
     #[arg(value_name = "ORDER")]
     order: Option<Name>,
-    /// This host only
-    #[arg(long, value_name = "HOST")]
-    host: Option<Name>,
+    /// These hosts only, separated by commas
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    host: Vec<Name>,
     /// The known hosts of this group only
     #[arg(long, value_name = "GROUP")]
     group: Option<Name>,
+    /// Only orders that wait, with what they wait for; exits with 1 if there are any
+    #[arg(long, conflicts_with = "watch")]
+    waiting: bool,
     #[command(flatten)]
     watch: WatchArgs,
     /// Print JSON
@@ -50,26 +61,48 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
         let place = arguments.place.open()?;
         let Arguments { order, host, group, .. } = arguments;
-        let question = Question { order: order.clone(), host: host.clone(), group: group.clone() };
+        let hosts = host.iter().cloned().collect();
+        let question = Question { order: order.clone(), hosts, group: group.clone() };
         if arguments.watch.watch {
             let (exit, _) = Watch::new(&place, &question).watch(arguments.watch.most()).await?;
             return Ok(exit.into());
         }
         let fleet = Fleet::read(&place).await?;
-        let rows = Rows::read(&place, fleet, &question, clock::now()).await?;
+        let mut rows = Rows::read(&place, fleet, &question, clock::now()).await?;
+        if arguments.waiting {
+            rows.rows.retain(|row| row.standing == OrderStatus::Waiting && row.key.is_some());
+            return Ok(waiting(&rows, arguments.json)?.into());
+        }
         if question.is_all() {
             return Ok(overview(&place, &rows, arguments.json)?.into());
         }
         if arguments.json {
             show::json(&rows.document())?;
         } else {
-            show::page(&of_rows(&place, &rows, order.is_some()).await?)?;
+            let mut text = view::freezes(&rows);
+            text.push_str(&of_rows(&place, &rows, order.is_some()).await?);
+            if rows.rows.len() > 1 && !screen::quiet() {
+                text.push_str(&next::of_rows(&rows, &question));
+            }
+            show::page(&text)?;
             if let (Some(order), true, false) = (order, rows.rows.len() > 1, rows.all_done()) {
                 show::note(format!("all details of one host: hostler status {order} --host HOST"));
             }
         }
         Ok(rows.exit().into())
     })
+}
+
+/// Shows what waits, and why.
+fn waiting(rows: &Rows, json: bool) -> Result<Exit, Failure> {
+    if json {
+        show::json(&rows.document())?;
+    } else if rows.rows.is_empty() {
+        show::note("nothing waits");
+    } else {
+        show::page(&format!("{}{}", view::freezes(rows), view::table(rows, false, false)))?;
+    }
+    Ok(rows.exit())
 }
 
 async fn of_rows(place: &Connection, rows: &Rows, one_order: bool) -> Result<String, Failure> {
@@ -107,14 +140,16 @@ fn overview(place: &Connection, rows: &Rows, json: bool) -> Result<Exit, Failure
         };
         let hosts: Vec<Value> = hosts.iter().map(host).collect();
         let orders: Vec<&OrderKey> = fleet.orders.keys().collect();
-        show::json(&json!({"all_done": good, "hosts": hosts, "orders": orders}))?;
+        let frozen = |(source, freeze): (&Source, &Result<Freeze, String>)| json!({"source": source, "freeze": freeze.as_ref().ok()});
+        let freezes: Vec<Value> = rows.freezes().into_iter().map(frozen).collect();
+        show::json(&json!({"all_done": good, "hosts": hosts, "orders": orders, "freezes": freezes}))?;
     } else if hosts.is_empty() {
         show::error(format!(
             "no host is enrolled in {}, or the token may not see it: hostler enroll HOST",
             place.store.place()
         ));
     } else {
-        show::page(&view::overview(rows, screen::quiet(), false))?;
+        show::page(&format!("{}{}", view::freezes(rows), view::overview(rows, screen::quiet(), false)))?;
         if fleet.agents.is_empty() {
             show::note(
                 "no agent has ever reported; on a host: hostler check, systemctl enable --now hostler",

@@ -9,6 +9,7 @@ use crate::cli::Failure;
 use crate::cli::connection::Connection;
 use crate::cli::exit::Exit;
 use crate::cli::fleet::{Fleet, OrderStatus, is_late, reports, standing};
+use crate::domain::freeze::Freeze;
 use crate::domain::name::Name;
 use crate::domain::source::{OrderKey, Source};
 use crate::report::document::OrderReport;
@@ -18,8 +19,8 @@ use crate::report::document::OrderReport;
 pub(in crate::cli) struct Question {
     /// This order.
     pub(in crate::cli) order: Option<Name>,
-    /// On this host.
-    pub(in crate::cli) host: Option<Name>,
+    /// On these hosts.
+    pub(in crate::cli) hosts: BTreeSet<Name>,
     /// On the known hosts of this group.
     pub(in crate::cli) group: Option<Name>,
 }
@@ -27,7 +28,7 @@ pub(in crate::cli) struct Question {
 impl Question {
     /// Whether nothing was said.
     pub(in crate::cli) fn is_all(&self) -> bool {
-        self.order.is_none() && self.host.is_none() && self.group.is_none()
+        self.order.is_none() && self.hosts.is_empty() && self.group.is_none()
     }
 }
 
@@ -51,6 +52,8 @@ impl Row {
 /// The answer.
 pub(in crate::cli) struct Rows {
     pub(in crate::cli) rows: Vec<Row>,
+    /// The hosts that were asked for, also those without an order.
+    pub(in crate::cli) hosts: BTreeSet<Name>,
     pub(in crate::cli) fleet: Fleet,
     /// As of.
     pub(in crate::cli) now: Timestamp,
@@ -64,7 +67,7 @@ impl Rows {
         question: &Question,
         now: Timestamp,
     ) -> Result<Self, Failure> {
-        let pairs = pairs(question, &fleet)?;
+        let (hosts, pairs) = pairs(question, &fleet)?;
         let mut found = reports(place, &pairs).await?;
         let mut rows = Vec::new();
         for (host, order) in pairs {
@@ -81,8 +84,14 @@ impl Rows {
         }
         match &question.order {
             Some(order) if rows.is_empty() => Err(fleet.no_order(order, None)),
-            _ => Ok(Self { rows, fleet, now }),
+            _ => Ok(Self { rows, hosts, fleet, now }),
         }
+    }
+
+    /// The freezes in force that concern the hosts that were asked for.
+    pub(in crate::cli) fn freezes(&self) -> Vec<(&Source, &Result<Freeze, String>)> {
+        let shown: BTreeSet<&Name> = self.hosts.iter().collect();
+        self.fleet.freezes_of(&shown, self.now)
     }
 
     /// Whether the wanted state holds on each host.
@@ -127,8 +136,11 @@ impl Rows {
     }
 }
 
-/// The hosts and orders that were asked for.
-fn pairs(question: &Question, fleet: &Fleet) -> Result<Vec<(Name, Name)>, Failure> {
+/// Orders, each on a host.
+type Pairs = Vec<(Name, Name)>;
+
+/// The hosts that were asked for, and the orders on them.
+fn pairs(question: &Question, fleet: &Fleet) -> Result<(BTreeSet<Name>, Pairs), Failure> {
     let mut hosts: BTreeSet<&Name> = match &question.group {
         Some(group) => {
             fleet.check(&Source::Group(group.clone()))?;
@@ -137,28 +149,23 @@ fn pairs(question: &Question, fleet: &Fleet) -> Result<Vec<(Name, Name)>, Failur
         }
         None => fleet.hosts(),
     };
-    if let Some(host) = &question.host {
-        fleet.check_host(host)?;
-        hosts.retain(|known| *known == host);
+    if !question.hosts.is_empty() {
+        question.hosts.iter().try_for_each(|host| fleet.check_host(host))?;
+        hosts.retain(|known| question.hosts.contains(*known));
     }
-    let of_group = |key: &&OrderKey| match (&key.source, &question.group) {
-        (Source::Group(group), Some(wanted)) => group == wanted,
-        (Source::Host(_), Some(_)) => false,
-        (_, None) => true,
-    };
     let orders: BTreeSet<&Name> = match &question.order {
         Some(order) => BTreeSet::from([order]),
-        None => fleet.orders.keys().filter(of_group).map(|key| &key.order).collect(),
+        None => fleet.orders.keys().map(|key| &key.order).collect(),
     };
     let ordered =
         |host: &Name, order: &Name| question.order.is_some() || fleet.effective(host, order).is_some();
     let mut pairs = Vec::new();
-    for host in hosts {
+    for host in &hosts {
         for order in &orders {
             if ordered(host, order) {
-                pairs.push((host.clone(), (*order).clone()));
+                pairs.push(((*host).clone(), (*order).clone()));
             }
         }
     }
-    Ok(pairs)
+    Ok((hosts.into_iter().cloned().collect(), pairs))
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
+use super::next::{Reason, reasons};
 use super::rows::{Row, Rows};
 use super::view::{explained, tone};
 use crate::cli::fleet::OrderStatus;
@@ -45,33 +46,42 @@ pub(super) fn summary(
     let (over, all) =
         (u64::try_from(over).unwrap_or(u64::MAX), u64::try_from(rows.rows.len()).unwrap_or(u64::MAX));
     let mut text = format!("{title}: {all} hosts\n{} {over} over\n", bar(over, all));
-    let words = rows.counts().into_iter().map(|(standing, count)| {
+    let mut used = 0;
+    for (standing, count) in rows.counts() {
         let word = format!("{count} {}", standing.as_str());
-        paint(&word, tone(standing))
-    });
-    text.push_str(&words.collect::<Vec<_>>().join(", "));
+        let gap = match used {
+            0 => "",
+            _ if width.is_some_and(|width| used + word.len() + 3 > width) => ",\n",
+            _ => ", ",
+        };
+        used = word.len() + if gap == ", " { used + gap.len() } else { 0 };
+        text.push_str(&format!("{gap}{}", paint(&word, tone(standing))));
+    }
     text.push('\n');
     for (heading, standings) in LISTS {
-        let of_list = rows.rows.iter().filter(|row| standings.contains(&row.standing));
-        let all = of_list.clone().count();
-        let listed: Vec<&Row> = if standings == [OrderStatus::Running] {
-            longest(rows)
+        let all = rows.rows.iter().filter(|row| standings.contains(&row.standing)).count();
+        let (listed, counted): (Vec<(String, String)>, usize) = if standings == [OrderStatus::Running] {
+            let listed = longest(rows);
+            let said = |row: &&Row| (row.host.to_string(), said(row, rows, usual));
+            (listed.iter().map(said).collect(), listed.len())
         } else {
-            of_list.take(MAX_ROWS).collect()
+            let listed: Vec<Reason<'_>> = reasons(rows, standings).into_iter().take(MAX_ROWS).collect();
+            let counted = listed.iter().map(|reason| reason.hosts.len()).sum();
+            (listed.into_iter().map(|reason| (reason.whose(), reason.text)).collect(), counted)
         };
         if listed.is_empty() {
             continue;
         }
         text.push_str(&format!("{heading}\n"));
-        for row in &listed {
-            let line = format!("  {:<12} {}", row.host.as_str(), show::inline(&said(row, rows, usual)));
+        for (whose, said) in &listed {
+            let line = format!("  {whose:<12} {}", show::inline(said));
             text.push_str(&width.map_or_else(|| line.clone(), |width| cut(&line, width.saturating_sub(1))));
             text.push('\n');
         }
-        if all > listed.len() {
+        if all > counted {
             text.push_str(&format!(
                 "  and {} more: hostler status without --watch lists all\n",
-                all - listed.len()
+                all - counted
             ));
         }
     }

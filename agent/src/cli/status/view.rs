@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::rows::{Row, Rows};
 use crate::cli::exit::end_of_phase;
 use crate::cli::fleet::{Fleet, OrderStatus, UNREADABLE, conditions_line, is_late};
+use crate::cli::freeze;
 use crate::cli::progress::{detail, elapsed};
 use crate::cli::screen::{Severity, paint};
 use crate::cli::show;
@@ -31,7 +32,8 @@ pub(in crate::cli) fn tone(standing: OrderStatus) -> Severity {
 /// changes only with what was reported.
 pub(super) fn overview(rows: &Rows, only_bad: bool, still: bool) -> String {
     let (fleet, now) = (&rows.fleet, rows.now);
-    let mut table = Table::new(&["HOST", "AGENT", "VERSION", "GROUPS", "CONDITIONS"]);
+    let mut table =
+        Table::new(&["HOST", "AGENT", "VERSION", "GROUPS", "CONDITIONS"]).names(1, &["VERSION", "GROUPS"]);
     for host in fleet.hosts() {
         let blank = AgentReport::default();
         let agent = fleet.agents.get(host);
@@ -57,7 +59,7 @@ pub(super) fn overview(rows: &Rows, only_bad: bool, still: bool) -> String {
         table.toned(1, tone, row);
     }
     let mut text = if table.is_empty() { String::new() } else { table.shown() };
-    let mut table = Table::new(&["PLACE", "ORDER", "HOSTS", "STATUS"]);
+    let mut table = Table::new(&["PLACE", "ORDER", "HOSTS", "STATUS"]).names(2, &[]);
     let standings = standings(rows);
     for key in fleet.orders.keys() {
         let counts = standings.get(key);
@@ -81,6 +83,26 @@ pub(super) fn overview(rows: &Rows, only_bad: bool, still: bool) -> String {
     }
     text
 }
+
+/// A line for each freeze that keeps anything from starting on the hosts that were asked for.
+pub(super) fn freezes(rows: &Rows) -> String {
+    let line = |(source, freeze)| {
+        let text = show::indented(&freeze::line(source, freeze), 0);
+        format!("{}\n", paint(&text, Severity::Wait))
+    };
+    let mut text: String = rows.freezes().into_iter().take(MAX_FREEZES).map(line).collect();
+    let more = rows.freezes().len().saturating_sub(MAX_FREEZES);
+    if more > 0 {
+        text.push_str(&format!("and {more} more freezes: hostler freeze --list\n"));
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
+}
+
+/// So many freezes are named above a list.
+const MAX_FREEZES: usize = 10;
 
 /// How each order stands, counted over the hosts on which it counts.
 fn standings(rows: &Rows) -> BTreeMap<&OrderKey, BTreeMap<OrderStatus, usize>> {
@@ -132,7 +154,8 @@ pub(super) fn explained(row: &Row, fleet: &Fleet, now: Timestamp) -> String {
 /// A line for each row; `only_bad`: without those that are done; `still`: times stand as such.
 pub(super) fn table(rows: &Rows, only_bad: bool, still: bool) -> String {
     let time = if still { "SINCE" } else { "FOR" };
-    let mut table = Table::new(&["HOST", "ORDER", "FROM", "STATUS", "PHASE", time, "DETAIL"]);
+    let headings = ["HOST", "ORDER", "FROM", "STATUS", "PHASE", time, "DETAIL"];
+    let mut table = Table::new(&headings).names(2, &["FROM", "PHASE"]);
     for row in rows.rows.iter().filter(|row| !only_bad || !row.is_good()) {
         // How long ago is shorter than when, and what people ask; documents for programs have the time.
         let since = row.report.as_ref().and_then(|report| report.since);
@@ -152,7 +175,7 @@ pub(super) fn table(rows: &Rows, only_bad: bool, still: bool) -> String {
         table.toned(3, tone(row.standing), cells);
     }
     let shown = if table.is_empty() { String::new() } else { table.shown() };
-    if only_bad { shown } else { format!("{shown}\n{}\n", rows.in_words()) }
+    if only_bad { shown } else { format!("{shown}\n{}\n", show::indented(&rows.in_words(), 0)) }
 }
 
 /// Where values begin in their lines.

@@ -68,7 +68,8 @@ impl<'a> Watch<'a> {
         let Question { order, group, .. } = self.question;
         let rows = Rows::read(self.place, fleet, self.question, now).await?;
         if self.question.is_all() {
-            return Ok((view::overview(&rows, screen::quiet(), !screen::terminal()), None));
+            let view = view::overview(&rows, screen::quiet(), !screen::terminal());
+            return Ok((format!("{}{view}", view::freezes(&rows)), None));
         }
         let text = match (&*rows.rows, order) {
             // Nobody sees it change: a line for each change, without what changes with the clock alone.

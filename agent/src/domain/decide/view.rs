@@ -161,7 +161,7 @@ pub struct RunView {
     pub progress: (Option<u8>, Option<String>),
     /// What its executor was told last of what an operator wants.
     pub delivered: Option<RunRequest>,
-    /// The end of what it printed, once it is over and did not succeed.
+    /// The end of what it printed so far; while it executes, as of the last two seconds.
     pub tail: Option<String>,
 }
 

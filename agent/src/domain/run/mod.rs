@@ -16,7 +16,9 @@ mod state;
 mod transition;
 
 pub use event::{Event, ExitKind, Operation, Record, StepResult};
-pub use state::{Arming, Failure, FailureKind, GuardStatus, Outcome, Phase, State, StepStatus, Suspension};
+pub use state::{
+    Arming, Failure, FailureKind, GuardStatus, Outcome, Phase, State, StepRecord, StepStatus, Suspension,
+};
 #[cfg(test)]
 pub(crate) use transition::tests::plan as plan_of;
 pub use transition::{Illegal, Next, apply, next, replay};

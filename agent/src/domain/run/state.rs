@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::event::Operation;
+use super::event::{ExitKind, Operation};
 use crate::domain::downtime::{Downtime, Journaled};
 use crate::domain::plan::Plan;
 
@@ -50,6 +50,17 @@ pub enum StepStatus {
     Done,
     /// Taken back.
     Undone,
+}
+
+/// What is known of the commands of a step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepRecord {
+    /// When it was intended first; `None` if never.
+    pub started: Option<Timestamp>,
+    /// Executing time of all its attempts.
+    pub spent: Duration,
+    /// How its newest attempt ended; `None` while it executes, and when that is not known.
+    pub exit: Option<ExitKind>,
 }
 
 /// Why a run rests without an executor, and goes on in its next epoch.
@@ -184,6 +195,8 @@ pub struct State {
     pub acted: u32,
     /// What has become of each step.
     pub marks: Vec<StepStatus>,
+    /// Times and exit of each step.
+    pub records: Vec<StepRecord>,
     /// What has become of the guard of each step.
     pub guards: Vec<GuardStatus>,
     /// Where the run goes on when the guards have fired that it has to fire first.
@@ -258,6 +271,7 @@ impl State {
             acted: 0,
             boot: String::new(),
             marks: vec![StepStatus::Untouched; steps],
+            records: vec![StepRecord::default(); steps],
             guards: vec![GuardStatus::Off; steps],
             after_guards: None,
             guard_failure: None,

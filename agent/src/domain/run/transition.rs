@@ -243,6 +243,10 @@ impl Run<'_> {
     fn intend(&self, state: &mut State, act: Operation) {
         if let Operation::Step(i) = act {
             self.mark(state, i, StepStatus::Started);
+            if let Some(record) = state.records.get_mut(i) {
+                record.started = record.started.or(Some(self.at));
+                record.exit = None;
+            }
             state.final_started = self.final_started(state);
         }
         state.phase = Phase::Running(act);
@@ -285,6 +289,12 @@ impl Run<'_> {
     fn finish(&self, state: &mut State, act: Operation, ending: &StepResult) {
         if counts(act) {
             state.spent = state.spent.saturating_add(Duration::from_millis(ending.spent_ms));
+        }
+        if let Operation::Step(i) = act
+            && let Some(record) = state.records.get_mut(i)
+        {
+            record.spent = record.spent.saturating_add(Duration::from_millis(ending.spent_ms));
+            record.exit = Some(ending.exit.clone());
         }
         state.interruptions = 0;
         state.outputs.extend(ending.outputs.clone());
@@ -505,7 +515,14 @@ impl Run<'_> {
             (_, Operation::Reprobe | Operation::Verify) => FailureKind::Verify,
             (_, Operation::Step(_) | Operation::Done(_) | Operation::Undo(_)) => FailureKind::Step,
         };
-        Failure { kind, text: format!("{what} {how}") }
+        // The step's own word says more than its exit.
+        let text = match (&ending.message, &ending.exit) {
+            (Some(message), ExitKind::Code(code)) if *code != NOT_NOW && !message.trim().is_empty() => {
+                format!("{} ({what}, exit {code})", single_line(message.trim()))
+            }
+            _ => format!("{what} {how}"),
+        };
+        Failure { kind, text }
     }
 }
 

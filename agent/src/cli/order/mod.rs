@@ -1,7 +1,12 @@
-//! `hostler order`: writes, shows, lists and removes orders.
+//! `hostler order`: writes, shows, lists, edits and removes orders.
 //!
 //! A document is checked here before it is written, so that a mistake costs the operator a line and no host
 //! anything. What is replaced is what was looked at: a change in between is never overwritten.
+
+mod change;
+mod edit;
+mod former;
+mod next;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -11,14 +16,15 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::confirm::confirm_number;
-use super::connection::{Connection, ConnectionArgs, SourceArgs};
-use super::document::{OrderArgs, user};
-use super::exit::{Exit, fault};
-use super::fleet::{Fleet, Placed};
-use super::table::Table;
-use super::watch::{WatchArgs, endless};
-use super::{Failure, block, screen, show};
+use self::former::{Fate, Former};
+use crate::cli::confirm::{confirm_number, confirm_yes};
+use crate::cli::connection::{Connection, ConnectionArgs, SourceArgs};
+use crate::cli::document::{OrderArgs, user};
+use crate::cli::exit::{Exit, fault};
+use crate::cli::fleet::{Fleet, Placed};
+use crate::cli::table::Table;
+use crate::cli::watch::{WatchArgs, endless};
+use crate::cli::{Failure, block, screen, show};
 use crate::domain::name::Name;
 use crate::domain::odd;
 use crate::domain::order::{DEFAULT_SPREAD, Document, MAX_ORDER, Order};
@@ -42,14 +48,35 @@ pub(super) struct Arguments {
 #[derive(Subcommand)]
 enum OrderCommand {
     /// Write an order, from a file or from options
+    #[command(after_help = PUT_EXAMPLES)]
     Put(Box<Put>),
     /// Print an order as it is stored
     Get(One),
     /// List the orders
     List(List),
+    /// Change an order in your editor (VISUAL, EDITOR)
+    #[command(after_help = edit::EXAMPLES)]
+    Edit(edit::Edit),
+    /// Write a former document of an order again
+    #[command(after_help = edit::REVERT_EXAMPLES)]
+    Revert(edit::Revert),
+    /// Show when an order fires next
+    #[command(after_help = next::EXAMPLES)]
+    Next(next::Next),
     /// Remove an order; what was done stays done, and a run under way goes on
-    Delete(One),
+    #[command(after_help = DELETE_EXAMPLES)]
+    Delete(Delete),
 }
+
+/// Two commands to begin with.
+const PUT_EXAMPLES: &str = "Examples:
+  hostler order put backup --group hana backup.yml --check
+  hostler order put backup --host db1 --task backup --schedule \"30 2 * * *\" --timezone Europe/Berlin";
+
+/// Two commands to begin with.
+const DELETE_EXAMPLES: &str = "Examples:
+  hostler order delete backup --host db1
+  hostler order delete backup --group hana --reason CHG42 --confirm-hosts 7";
 
 #[derive(Args)]
 struct Put {
@@ -72,9 +99,67 @@ struct Put {
     spread: Option<Span>,
     #[command(flatten)]
     order: OrderArgs,
-    /// Write over an order of this name that is for another task
+    #[command(flatten)]
+    terms: Terms,
+    #[command(flatten)]
+    writing: Writing,
+}
+
+/// Terms that only an order that stays has.
+#[derive(Args)]
+struct Terms {
+    /// When it fires: a cron expression, or @daily
+    #[arg(long, value_name = "TEXT", requires = "task", help_heading = "Order")]
+    schedule: Option<String>,
+    /// When it may start, such as "Sat,Sun 01:00-05:00"
+    #[arg(long, value_name = "TEXT", requires = "task", help_heading = "Order")]
+    window: Option<String>,
+    /// The zone of schedule and window, such as Europe/Berlin; default UTC
+    #[arg(long, value_name = "TEXT", requires = "task", help_heading = "Order")]
+    timezone: Option<String>,
+    /// How late a firing that was missed may come
+    #[arg(long, value_name = "SPAN", requires = "task", help_heading = "Order")]
+    catch_up: Option<Span>,
+    /// How often to ask whether the wanted state holds
+    #[arg(long, value_name = "SPAN", requires = "task", help_heading = "Order")]
+    reconcile: Option<Span>,
+    /// A secret of which each new version carries it out once more; may be repeated
+    #[arg(long, value_name = "TEXT", requires = "task", help_heading = "Order")]
+    on_secret_change: Vec<String>,
+    /// What a host does that finds it there when it joins: hold or run
+    #[arg(long, value_name = "TEXT", requires = "task", help_heading = "Order")]
+    on_preexisting: Option<String>,
+}
+
+impl Terms {
+    /// As lines of the document.
+    fn text(&self) -> String {
+        let span = |span: &Option<Span>| span.map(|span| Value::from(span.to_string()));
+        let text = |text: &Option<String>| text.clone().map(Value::from);
+        let secrets = Some(&self.on_secret_change).filter(|secrets| !secrets.is_empty());
+        let fields = [
+            ("schedule", text(&self.schedule)),
+            ("window", text(&self.window)),
+            ("timezone", text(&self.timezone)),
+            ("catch_up", span(&self.catch_up)),
+            ("reconcile", span(&self.reconcile)),
+            ("on_secret_change", secrets.map(|secrets| json!(secrets))),
+            ("on_preexisting", text(&self.on_preexisting)),
+        ];
+        let line = |(name, value): (&str, Option<Value>)| value.map(|value| format!("{name}: {value}\n"));
+        fields.into_iter().filter_map(line).collect()
+    }
+}
+
+/// How a document is written.
+#[derive(Args)]
+struct Writing {
+    /// Write over an order for another task, or with another schedule, without a question
     #[arg(long)]
     replace: bool,
+    /// Show what would change, and write nothing
+    #[arg(long)]
+    check: bool,
     /// The number of known hosts of the group, so that no question is asked
     #[arg(long, value_name = "N")]
     confirm_hosts: Option<usize>,
@@ -100,6 +185,21 @@ struct One {
 }
 
 #[derive(Args)]
+struct Delete {
+    #[command(flatten)]
+    one: One,
+    /// Who deletes it; the user's name when not said
+    #[arg(long, value_name = "WHO")]
+    by: Option<String>,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// The number of known hosts of the group, so that no question is asked
+    #[arg(long, value_name = "N")]
+    confirm_hosts: Option<usize>,
+}
+
+#[derive(Args)]
 struct List {
     /// Of this host only
     #[arg(long, value_name = "HOST", conflicts_with = "group")]
@@ -121,7 +221,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         OrderCommand::Put(put) => block(self::put(put)),
         OrderCommand::Get(one) => block(get(one)),
         OrderCommand::List(list) => block(self::list(list)),
-        OrderCommand::Delete(one) => block(delete(one)),
+        OrderCommand::Edit(edit) => block(edit::edit(edit)),
+        OrderCommand::Revert(revert) => block(edit::revert(revert)),
+        OrderCommand::Next(next) => block(next::next(next)),
+        OrderCommand::Delete(delete) => block(self::delete(delete)),
     }
 }
 
@@ -131,8 +234,27 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
         Document::read(&text).map_err(|error| fault(Exit::ConfigError, format!("{origin}{error}")))?;
     let (text, document) = signed(text, document, put.order.by.as_deref())?;
     let key = OrderKey { source: put.source.source()?, order: put.name.clone() };
-    let place = put.place.open()?;
+    let place = put.writing.place.open()?;
     let fleet = Fleet::read(&place).await?;
+    let by = put.order.by.clone().or_else(user);
+    let new = New { key, text, document, by, reason: put.order.reason.clone() };
+    Ok(replace(&put.writing, &place, &fleet, new).await?.into())
+}
+
+/// A document that is to stand somewhere.
+struct New {
+    key: OrderKey,
+    text: Vec<u8>,
+    document: Document,
+    /// Who writes it.
+    by: Option<String>,
+    /// Why.
+    reason: Option<String>,
+}
+
+/// Puts a document in its place, as far as that is wanted by whoever sees what it changes.
+async fn replace(writing: &Writing, place: &Connection, fleet: &Fleet, new: New) -> Result<Exit, Failure> {
+    let New { key, text, document, by, reason } = new;
     fleet.check(&key.source)?;
     if let Document::Order(order) = &document {
         in_time(order)?;
@@ -141,36 +263,53 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
         }
         fleet.doubt_task(&order.task).into_iter().for_each(show::note);
     }
-    let other = |placed: &&Placed| match (&placed.document, &document) {
-        (Ok(Document::Order(old)), Document::Order(new)) => old.task != new.task,
-        _ => false,
+    let before = fleet.orders.get(&key);
+    let identity = identity(&document);
+    let did = match before.map(Placed::identity) {
+        None => "created",
+        Some(old) if old == identity && old.is_some() => SAME,
+        Some(_) => "changed",
     };
-    if let Some(Ok(Document::Order(old))) =
-        fleet.orders.get(&key).filter(other).map(|placed| &placed.document)
-        && !put.replace
+    let differences = change::differences(before.map(|placed| &*placed.value), &text);
+    let consequences = change::consequences(fleet, &key, &document, clock::now());
+    let tell = |did: &str| -> Result<(), Failure> {
+        let change = json!({"order": key, "did": did, "identity": identity, "differences": differences, "consequences": consequences});
+        if writing.json {
+            return Ok(show::json(&change)?);
+        }
+        show::say(format!("{key}: {did}"))?;
+        for line in differences.iter().chain(&consequences) {
+            show::say(format!("  {}", show::inline(line)))?;
+        }
+        Ok(())
+    };
+    if writing.check {
+        tell(match did {
+            "created" => "would be created",
+            "changed" => "would be changed",
+            _ => "same instruction, other terms at most; nothing is written",
+        })?;
+        return Ok(Exit::Success);
+    }
+    if let Some(Ok(Document::Order(old))) = before.map(|placed| &placed.document)
+        && let Some(what) = change::takes_over(old, &document)
+        && !writing.replace
     {
         let by = old.by.as_deref().map(|by| format!(" by {}", show::inline(by))).unwrap_or_default();
-        let message = format!(
-            "{key} is there{by} for task {}; nothing was written: take another name, or --replace",
-            old.task
-        );
-        return Err(fault(Exit::NotConfirmed, message));
+        confirm_yes(&format!("{key} is there{by}, {what}"), "take another name, or --replace")?;
     }
     if let Source::Group(group) = &key.source {
         fleet.note_claimants(group);
-        confirm(&key, &document, fleet.members(group).len(), put.confirm_hosts)?;
+        confirm(&key, &document, fleet.members(group).len(), writing.confirm_hosts)?;
     }
-    let before = fleet.orders.get(&key);
-    write(&place, &key, text, before).await?;
-    let did = match (before.map(Placed::identity), identity(&document)) {
-        (None, _) => "created",
-        (Some(old), new) if old == new && old.is_some() => SAME,
-        (Some(_), _) => "changed",
-    };
-    if put.json {
-        show::json(&json!({"order": key, "did": did, "identity": identity(&document)}))?;
-    } else {
-        show::say(format!("{key}: {did}"))?;
+    write(place, &key, text, before).await?;
+    if let Some(placed) = before.filter(|_| !differences.is_empty()) {
+        let text = String::from_utf8_lossy(&placed.value).into_owned();
+        let former = Former { at: clock::now(), did: Fate::Replaced, by, reason, text };
+        former::keep(place, &key, &former).await;
+    }
+    tell(did)?;
+    if !writing.json {
         if did == SAME {
             show::say(
                 "a host that has carried it out does so again only with another revision, or hostler retry",
@@ -178,7 +317,7 @@ async fn put(put: &Put) -> Result<ExitCode, Failure> {
         }
         show::say(format!("hostler status {} shows its progress", key.order))?;
     }
-    Ok(Exit::Success.into())
+    Ok(Exit::Success)
 }
 
 /// An order that can never start is a mistake of whoever writes it.
@@ -232,7 +371,8 @@ fn identity(document: &Document) -> Option<crate::domain::ids::InstructionHash> 
 /// The document, and what to put before a fault in it.
 fn text(put: &Put) -> Result<(Vec<u8>, String), Failure> {
     if let Some(task) = &put.task {
-        let text = put.order.text(task, put.revision.as_deref(), put.spread)?;
+        let mut text = put.order.text(task, put.revision.as_deref(), put.spread)?;
+        text.push_str(&put.terms.text());
         return Ok((text.into_bytes(), "the options make no order: ".to_owned()));
     }
     if put.order.any() {
@@ -280,7 +420,7 @@ fn confirm(
         Document::Order(order) => format!(", spread over {}", order.spread.unwrap_or(DEFAULT_SPREAD)),
         Document::Skip => String::new(),
     };
-    confirm_number(&format!("{key}{spread}"), &key.source.to_string(), hosts, confirm_hosts)
+    confirm_number(&format!("{key}{spread}"), &format!("{} has", key.source), hosts, confirm_hosts)
 }
 
 async fn get(one: &One) -> Result<ExitCode, Failure> {
@@ -312,15 +452,39 @@ async fn find(one: &One) -> Result<(Connection, OrderKey, String, Placed), Failu
     }
 }
 
-async fn delete(one: &One) -> Result<ExitCode, Failure> {
-    let (place, key, store_key, _) = find(one).await?;
+async fn delete(delete: &Delete) -> Result<ExitCode, Failure> {
+    let (place, key, store_key, placed) = find(&delete.one).await?;
+    if let Source::Group(group) = &key.source {
+        let fleet = Fleet::read(&place).await?;
+        fleet.note_claimants(group);
+        let hosts = fleet.members(group).len();
+        confirm_number(
+            &format!("delete {key}"),
+            &format!("{} has", key.source),
+            hosts,
+            delete.confirm_hosts,
+        )?;
+    }
     place.store.delete(&store_key).await?;
-    if one.json {
+    let by = delete.by.clone().or_else(user);
+    let text = String::from_utf8_lossy(&placed.value).into_owned();
+    let reason = delete.reason.clone();
+    former::keep(&place, &key, &Former { at: clock::now(), did: Fate::Deleted, by, reason, text }).await;
+    if delete.one.json {
         show::json(&json!({"order": key, "did": "deleted"}))?;
     } else {
         show::say(format!("{key}: deleted; completed work is not undone, and a run in progress continues"))?;
+        show::say(format!("hostler order revert {} {} puts it back", key.order, option(&key.source)))?;
     }
     Ok(Exit::Success.into())
+}
+
+/// A place as commands name it.
+fn option(source: &Source) -> String {
+    match source {
+        Source::Host(host) => format!("--host {host}"),
+        Source::Group(group) => format!("--group {group}"),
+    }
 }
 
 fn described(key: &OrderKey, placed: &Placed) -> Value {
@@ -328,6 +492,9 @@ fn described(key: &OrderKey, placed: &Placed) -> Value {
     match &placed.document {
         Ok(Document::Order(order)) => {
             described["task"] = order.task.as_str().into();
+            described["schedule"] = order.standing_terms().into();
+            let next = order.schedule.as_ref().and_then(|schedule| schedule.next(clock::now()));
+            described["next"] = next.map(|at| at.to_string()).into();
             described["dry_run"] = order.dry_run.into();
             described["by"] = order.by.clone().into();
             described["reason"] = order.reason.clone().into();
@@ -376,7 +543,9 @@ async fn list(list: &List) -> Result<ExitCode, Failure> {
 
 /// A line for each order.
 fn table(orders: &BTreeMap<OrderKey, Placed>, odd: &[(String, String)]) -> String {
-    let mut table = Table::new(&["PLACE", "ORDER", "TASK", "INSTRUCTION", "BY", "REASON"]);
+    let mut table =
+        Table::new(&["PLACE", "ORDER", "TASK", "SCHEDULE", "NEXT", "INSTRUCTION", "BY", "REASON"])
+            .names(2, &["INSTRUCTION", "BY", "NEXT"]);
     for (key, placed) in orders {
         let (task, by, reason) = match &placed.document {
             Ok(Document::Order(order)) => {
@@ -387,14 +556,36 @@ fn table(orders: &BTreeMap<OrderKey, Placed>, odd: &[(String, String)]) -> Strin
         };
         let identity = placed.identity().map_or_else(|| "-".to_owned(), |identity| identity.short());
         let by = by.unwrap_or_else(|| "-".to_owned());
-        table.row([key.source.to_string(), key.order.to_string(), task, identity, by, reason]);
+        let (schedule, next) = standing(placed);
+        table.row([
+            key.source.to_string(),
+            key.order.to_string(),
+            task,
+            schedule,
+            next,
+            identity,
+            by,
+            reason,
+        ]);
     }
     for (path, why) in odd {
         // The place is what is before the second slash.
         let cut = path.match_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
         let (source, name) = path.split_at(cut);
         let source = odd::shown(source.trim_end_matches('/'));
-        table.row([source, odd::shown(name), "(broken)".into(), "-".into(), "-".into(), why.clone()]);
+        let [none, nothing, identity, by] = ["-"; 4].map(str::to_owned);
+        table.row([source, odd::shown(name), "(broken)".into(), none, nothing, identity, by, why.clone()]);
     }
     table.shown()
+}
+
+/// What makes an order come again, and when it fires next, on the clock of its zone.
+fn standing(placed: &Placed) -> (String, String) {
+    let none = || "-".to_owned();
+    let Ok(Document::Order(order)) = &placed.document else { return (none(), none()) };
+    let next = order.schedule.as_ref().and_then(|schedule| {
+        let at = schedule.next(clock::now())?;
+        Some(schedule.zone().local(at).strftime("%Y-%m-%d %H:%M").to_string())
+    });
+    (order.standing_terms().unwrap_or_else(none), next.unwrap_or_else(none))
 }

@@ -1,0 +1,89 @@
+//! The former documents of an order: the last ten that were replaced or deleted, kept in the store for people.
+//!
+//! They lie beside what hosts watch and mean nothing to any host. That they cannot be kept keeps no order from being
+//! written: it costs a note.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::Failure;
+use crate::cli::connection::Connection;
+use crate::cli::show;
+use crate::domain::source::OrderKey;
+use crate::host::clock;
+use crate::store::When;
+
+/// How many are kept of each order.
+pub(super) const KEPT: usize = 10;
+/// The largest that is kept, in bytes of JSON: less than a value in the store may have.
+const MAX_FORMER: usize = 60 << 10;
+
+/// What became of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Fate {
+    /// Another one took its place.
+    Replaced,
+    /// The order was deleted.
+    Deleted,
+}
+
+impl Fate {
+    /// As people read it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Replaced => "replaced",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+/// A document that stood there before.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Former {
+    /// Until when.
+    pub(super) at: Timestamp,
+    /// What became of it.
+    pub(super) did: Fate,
+    /// Who did that.
+    pub(super) by: Option<String>,
+    /// Why.
+    pub(super) reason: Option<String>,
+    /// The document.
+    pub(super) text: String,
+}
+
+/// Keeps a document that stands there no more.
+pub(super) async fn keep(place: &Connection, key: &OrderKey, former: &Former) {
+    if let Err(error) = try_keep(place, key, former).await {
+        show::note(format!(
+            "the former document is not kept, so hostler order revert does not have it: {}",
+            show::inline(&error.to_string())
+        ));
+    }
+}
+
+async fn try_keep(place: &Connection, key: &OrderKey, former: &Former) -> Result<(), Failure> {
+    let json = serde_json::to_vec(former)?;
+    if json.len() > MAX_FORMER {
+        return Err(format!("it has more than {MAX_FORMER} bytes").into());
+    }
+    let prefix = place.keys.former(key);
+    // The id begins with the time, so keys are in the order of time.
+    place.store.put(&format!("{prefix}{}", clock::new_run()), json, When::Unchanged(0)).await?;
+    let mut keys: Vec<String> =
+        place.store.list(&prefix).await?.entries.into_iter().map(|entry| entry.key).collect();
+    keys.sort_unstable();
+    let surplus = keys.len().saturating_sub(KEPT);
+    for old in keys.iter().take(surplus) {
+        place.store.delete(old).await?;
+    }
+    Ok(())
+}
+
+/// The former documents, the newest first; what cannot be read is left out.
+pub(super) async fn all(place: &Connection, key: &OrderKey) -> Result<Vec<Former>, Failure> {
+    let mut entries = place.store.list(&place.keys.former(key)).await?.entries;
+    entries.sort_by(|a, b| b.key.cmp(&a.key));
+    Ok(entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect())
+}
