@@ -66,13 +66,7 @@ fn words(source: &Source) -> String {
     }
 }
 
-/// Two commands to begin with.
-const EXAMPLES: &str = "Examples:
-  hostler freeze hana --until 22:00 --reason \"network maintenance\" --wait=10m
-  hostler freeze --list";
-
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     #[command(flatten)]
     scope: Scope,

@@ -31,13 +31,7 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How many of the last lines of each host are shown where there are several.
 const LINES: usize = 10;
 
-/// Two commands to begin with.
-const EXAMPLES: &str = "Examples:
-  hostler logs 8Q2F7K
-  hostler logs backup --group hana --failed";
-
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// The run, by its id or at least six characters of its beginning or end; or an order, for its newest run
     #[arg(value_name = "RUN|ORDER")]

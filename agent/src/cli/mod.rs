@@ -13,6 +13,7 @@ mod dev;
 mod document;
 mod downtime;
 mod enroll;
+mod examples;
 mod executor;
 mod exit;
 mod facts;
@@ -42,7 +43,7 @@ pub use schema::{Document, schema};
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::domain::control::ControlAction;
 use crate::exec::launcher::{EXECUTOR, WATCHER};
@@ -124,7 +125,7 @@ enum Command {
 
 /// The definitions of all commands: man pages and completions are made from them.
 pub fn command() -> clap::Command {
-    Cli::command()
+    examples::with_examples(Cli::command())
 }
 
 /// Runs the program.
@@ -138,7 +139,9 @@ pub fn main() -> ExitCode {
         return ended(watcher::run(&watcher::Watcher::parse().arguments()));
     }
     complete::answer();
-    let cli = Cli::parse();
+    let mut matches = command().get_matches();
+    let cli =
+        Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command()).exit());
     screen::apply(&cli.screen);
     ended(match cli.command {
         Command::Agent(arguments) => agent::run(&arguments),

@@ -28,13 +28,8 @@ use crate::report::document::RunReport;
 /// What is said in place of an empty table.
 const NONE: &str = "there are no runs, or the token may not see their reports";
 
-/// Two commands to begin with.
-pub(super) const EXAMPLES: &str = "Examples:
-  hostler runs --group hana --failed --since 7d
-  hostler runs show 8Q2F7K";
-
 #[derive(Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     act: Option<RunsCommand>,
@@ -45,7 +40,6 @@ pub(super) struct Arguments {
 #[derive(Subcommand)]
 enum RunsCommand {
     /// Show all that is known of a run
-    #[command(after_help = EXAMPLES)]
     Show(Show),
 }
 

@@ -75,6 +75,41 @@ fn lists_are_watched_until_ctrl_c() {
 }
 
 #[test]
+fn output_is_seen_from_afar_while_a_run_executes_and_after_it() {
+    let mut bench = Bench::new();
+    bench.start();
+    // Somebody who has the store and no folder of runs.
+    let config = fs::read_to_string(bench.path("hostler.yml")).unwrap();
+    let here = bench.path("state").display().to_string();
+    let afar = bench.path("afar.yml");
+    fs::write(&afar, config.replace(&here, &bench.path("nothing").display().to_string())).unwrap();
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
+        Done::from(command.args(arguments).arg("--config").arg(&afar).output().unwrap())
+    };
+    bench.run(&["order", "put", "o", "--host", "db1", "--task", "slow", "--reason", "CHG8"]).ends(0);
+    let logs = ["logs", "o", "--host", "db1"];
+    eventually(SOON, || {
+        let done = ask(&logs);
+        if done.out.contains("begin") { Ok(()) } else { Err(format!("{}{}", done.out, done.err)) }
+    });
+    let followed = bench.path("followed");
+    let mut follow = Command::new(env!("CARGO_BIN_EXE_hostler"));
+    follow.args(logs).arg("-f").arg("--config").arg(&afar).stdout(fs::File::create(&followed).unwrap());
+    let mut follow = follow.stderr(Stdio::null()).spawn().unwrap();
+    let begun = || fs::read_to_string(&followed).unwrap();
+    eventually(SOON, || if begun().contains("begin") { Ok(()) } else { Err(begun()) });
+    fs::write(bench.path("flag"), "").unwrap();
+    assert!(follow.wait().unwrap().success());
+    assert!(begun().contains("end") && begun().matches("begin").count() == 1, "{}", begun());
+    ask(&logs).ends(0).says("end");
+    // The run by the short form of its id, with what only its order says.
+    let run = ask(&["runs", "--json"]).json()["runs"][0]["run"].as_str().unwrap().to_owned();
+    ask(&["runs", "show", &run[20..]]).ends(0).says("CHG8").says("exit 0").says("end");
+    bench.run(&["runs", "show", &run[..10]]).ends(0).says("go  ").says("CHG8");
+}
+
+#[test]
 fn a_watch_outlives_a_store_that_is_away_and_does_not_end_well_without_having_seen_it() {
     // A port that was free a moment ago: nobody listens there.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();

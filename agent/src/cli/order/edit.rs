@@ -21,16 +21,6 @@ use crate::domain::yaml;
 use crate::exec::editor;
 use crate::host::{clock, disk};
 
-/// Two commands to begin with.
-pub(super) const EXAMPLES: &str = "Examples:
-  hostler order edit backup --host db1
-  EDITOR=nano hostler order edit backup --group hana --check";
-
-/// Two commands to begin with.
-pub(super) const REVERT_EXAMPLES: &str = "Examples:
-  hostler order revert backup --group hana --list
-  hostler order revert backup --group hana --to 2";
-
 /// The order, and how its new document is written.
 #[derive(Args)]
 struct Target {

@@ -48,35 +48,20 @@ pub(super) struct Arguments {
 #[derive(Subcommand)]
 enum OrderCommand {
     /// Write an order, from a file or from options
-    #[command(after_help = PUT_EXAMPLES)]
     Put(Box<Put>),
     /// Print an order as it is stored
     Get(One),
     /// List the orders
     List(List),
     /// Change an order in your editor (VISUAL, EDITOR)
-    #[command(after_help = edit::EXAMPLES)]
     Edit(edit::Edit),
     /// Write a former document of an order again
-    #[command(after_help = edit::REVERT_EXAMPLES)]
     Revert(edit::Revert),
     /// Show when an order fires next
-    #[command(after_help = next::EXAMPLES)]
     Next(next::Next),
     /// Remove an order; what was done stays done, and a run under way goes on
-    #[command(after_help = DELETE_EXAMPLES)]
     Delete(Delete),
 }
-
-/// Two commands to begin with.
-const PUT_EXAMPLES: &str = "Examples:
-  hostler order put backup --group hana backup.yml --check
-  hostler order put backup --host db1 --task backup --schedule \"30 2 * * *\" --timezone Europe/Berlin";
-
-/// Two commands to begin with.
-const DELETE_EXAMPLES: &str = "Examples:
-  hostler order delete backup --host db1
-  hostler order delete backup --group hana --reason CHG42 --confirm-hosts 7";
 
 #[derive(Args)]
 struct Put {

@@ -14,11 +14,6 @@ use crate::domain::order::{Document, Order};
 use crate::domain::window::Window;
 use crate::host::clock;
 
-/// Two commands to begin with.
-pub(super) const EXAMPLES: &str = "Examples:
-  hostler order next backup --group hana
-  hostler order next backup --host db1 -n 10 --json";
-
 /// The most firings that are looked for.
 const MAX_FIRINGS: usize = 1000;
 

@@ -28,13 +28,7 @@ use crate::host::clock;
 use rows::{Question, Rows};
 use watch::Watch;
 
-/// Two commands to begin with.
-const EXAMPLES: &str = "Examples:
-  hostler status backup --group hana --watch
-  hostler status --waiting";
-
 #[derive(Args)]
-#[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// The order; a watch ends when it is over on each host
     #[arg(value_name = "ORDER")]
