@@ -139,7 +139,7 @@ const CLUSTER: [Probe; 12] = [
     Probe {
         name: "configuration",
         statement: "select 'bad', coalesce(f.name, ''), format('%s:%s %s', sourcefile, sourceline, error) \
-            from pg_file_settings f where error is not null and not exists (select from pg_settings s \
+            from pg_file_settings f where error is not null and sourcefile is not null and not exists (select from pg_settings s \
             where s.name = f.name and s.context = 'postmaster') limit 5",
     },
     Probe {

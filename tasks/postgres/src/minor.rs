@@ -4,10 +4,9 @@
 //! are looked at before, none is restarted along the way without being named, and those that ran are started again. A list
 //! of them is on the disk while servers may be down: the next one starts what only this has stopped.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::Notify;
 
 use crate::crash::{CrashPoint, here};
 use crate::durable;
@@ -16,7 +15,7 @@ use crate::exec::Owner;
 use crate::layout::{self, Cluster};
 use crate::packages::{Package, Target};
 use crate::report;
-use crate::restart;
+use crate::restart::{self, Watch};
 use crate::server::{Bounds, Session};
 
 /// What is brought to which minor version.
@@ -91,14 +90,18 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     durable::replace(&mark, &names, Owner { uid: 0, gid: 0 })?;
     here(CrashPoint::MinorIntended);
     report::progress(50, &format!("installing {target}, which restarts {}", titles(&running)));
-    let (told, begun) = (Arc::new(Notify::new()), Timestamp::now());
-    let (asked, stop) = (cluster.clone(), Arc::clone(&told));
-    let gap = tokio::spawn(async move { restart::gap(&asked, &stop).await });
+    let begun = Timestamp::now();
+    let watches: Vec<_> = running.iter().map(Watch::begin).collect();
     let installed = package.install(&target).await;
     // Also after a failure: nobody else starts what the package has stopped.
     let back = come_back(cluster.version, &names).await;
-    told.notify_one();
-    let gap = gap.await.map_err(|error| Error::Local(error.to_string()))?;
+    let mut gap = Duration::ZERO;
+    for (watch, of) in watches.into_iter().zip(&running) {
+        let length = watch.end().await?;
+        if of.name == cluster.name {
+            gap = length;
+        }
+    }
     installed?;
     back?;
     durable::remove(&mark)?;

@@ -3,8 +3,12 @@
 //!
 //! A mark is on the disk while the server may be down for it: the next one starts a server that only that has stopped.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::crash::{CrashPoint, here};
@@ -70,13 +74,9 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     std::fs::create_dir_all(&folder).map_err(Error::local(folder.display()))?;
     durable::replace(&mark, "\n", Owner { uid: 0, gid: 0 })?;
     here(CrashPoint::RestartIntended);
-    let asked = cluster.clone();
-    let (stopped, begun) = (std::sync::Arc::new(tokio::sync::Notify::new()), Instant::now());
-    let told = std::sync::Arc::clone(&stopped);
-    let gap = tokio::spawn(async move { gap(&asked, &told).await });
+    let (watch, begun) = (Watch::begin(&cluster), Instant::now());
     let restarted = layout::restart(&cluster).await;
-    stopped.notify_one();
-    let gap = gap.await.map_err(|error| Error::Local(error.to_string()))?;
+    let gap = watch.end().await?;
     restarted?;
     let session = Session::open(&cluster, "postgres", Bounds::LOOK).await?;
     let now = session.text("select split_part(current_setting('server_version'), ' ', 1)").await?;
@@ -119,21 +119,58 @@ pub(crate) async fn would_start(cluster: &Cluster, session: &Session, settings: 
     Ok(waiting.is_some())
 }
 
-/// The longest time between two answers, until it is told to stop and the server has answered once more.
-pub(crate) async fn gap(cluster: &Cluster, stop: &tokio::sync::Notify) -> Duration {
-    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+/// Somebody who logs in to a cluster again and again, and so knows for how long nobody was answered.
+pub(crate) struct Watch {
+    cluster: Cluster,
+    stop: Arc<Notify>,
+    task: JoinHandle<Gap>,
+}
+
+/// The longest time between two answers.
+struct Gap {
+    from: Timestamp,
+    length: Duration,
+}
+
+impl Watch {
+    /// Begins to ask the server of a cluster, which answers.
+    pub(crate) fn begin(cluster: &Cluster) -> Self {
+        let stop = Arc::new(Notify::new());
+        let (asked, told) = (cluster.clone(), Arc::clone(&stop));
+        let task = tokio::spawn(async move { gap(&asked, &told).await });
+        Self { cluster: cluster.clone(), stop, task }
+    }
+
+    /// Ends it after one more question. Reports the longest time without an answer as downtime, whatever else has become
+    /// of the server, and says it.
+    ///
+    /// # Errors
+    /// If the process has no room for the task.
+    pub(crate) async fn end(self) -> Result<Duration, Error> {
+        self.stop.notify_one();
+        let gap = self.task.await.map_err(|error| Error::Local(error.to_string()))?;
+        report::downtime(&format!("postgres:{}", self.cluster.name), gap.from, gap.length);
+        Ok(gap.length)
+    }
+}
+
+async fn gap(cluster: &Cluster, stop: &Notify) -> Gap {
+    let (mut last, mut since) = (Instant::now(), Timestamp::now());
+    let mut longest = Gap { from: since, length: Duration::ZERO };
     let mut stopping = false;
     loop {
         let answers = match Session::open(cluster, "postgres", Bounds::LOOK).await {
             Ok(session) => session.holds("select true").await.unwrap_or(false),
             Err(_) => false,
         };
-        if answers {
-            longest = longest.max(last.elapsed());
-            last = Instant::now();
+        if (answers || stopping) && last.elapsed() > longest.length {
+            longest = Gap { from: since, length: last.elapsed() };
         }
         if stopping {
-            return longest.max(last.elapsed());
+            return longest;
+        }
+        if answers {
+            (last, since) = (Instant::now(), Timestamp::now());
         }
         tokio::select! {
             () = sleep(ASK) => {}
@@ -144,11 +181,13 @@ pub(crate) async fn gap(cluster: &Cluster, stop: &tokio::sync::Notify) -> Durati
 
 /// Whether the files are such that a server starts with them: a broken one would only be found when the old one is gone.
 async fn check_files(cluster: &Cluster, session: &Session) -> Result<(), Error> {
-    // A change that waits for a restart is an error of this kind, too, and none that a start would meet.
+    // A change that waits for a restart is an error of this kind, too, and none that a start would meet; so is a line that
+    // was taken away, which has no place in a file.
     let wrong = session
         .value(
             "select string_agg(format('%s:%s %s: %s', sourcefile, sourceline, coalesce(name, '?'), error), '; ') \
-             from pg_file_settings where error is not null and error <> 'setting could not be applied'",
+             from pg_file_settings where error is not null and error <> 'setting could not be applied' \
+             and sourcefile is not null",
         )
         .await?;
     let hba = session

@@ -79,7 +79,7 @@ with finding (severity, what, example) as (
     from pg_settings where name = 'shared_preload_libraries' and setting <> ''
     union all
     select 'block', 'configuration that breaks the next start', format('%s:%s %s', sourcefile, sourceline, error)
-    from pg_file_settings f where error is not null and not exists (
+    from pg_file_settings f where error is not null and sourcefile is not null and not exists (
         -- Such a setting waits for a restart, which is no mistake.
         select from pg_settings s where s.name = f.name and s.context = 'postmaster')
 )

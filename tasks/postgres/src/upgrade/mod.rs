@@ -56,9 +56,6 @@ pub struct Plan {
     /// The longest time for which a switch may hold clients before it lets them go where they were
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(4..=300))]
     max_hold: u16,
-    /// Report for how long clients were held as `downtime` as well
-    #[arg(long)]
-    downtime: bool,
     #[command(flatten)]
     bouncer: Bouncer,
     #[command(flatten)]
@@ -184,12 +181,10 @@ impl Pair {
         &self.plan
     }
 
-    /// Says for how long clients were held, from this instant on.
+    /// Says for how long clients were held, from this instant on: it is downtime of the cluster, whichever version serves.
     pub(super) fn report_held(&self, from: jiff::Timestamp, held: Duration) {
         report::output("held_seconds", (held.as_secs_f64() * 1000.0).round() / 1000.0);
-        if self.plan.downtime {
-            report::downtime(&format!("postgres:{}", self.plan.cluster), from, held);
-        }
+        report::downtime(&format!("postgres:{}", self.plan.cluster), from, held);
     }
 
     /// Everything that the upgrade would meet.

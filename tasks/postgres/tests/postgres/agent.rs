@@ -96,6 +96,9 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
     load.goes_on();
     assert!(report["message"].to_string().contains("are the same on both"), "{report}");
     assert!(report["outputs"]["held_seconds"].to_string().contains('.'), "{report}");
+    let downtime = &report["downtime"][0];
+    assert_eq!(downtime["service"], json!(format!("postgres:{}", lab.name())), "{report}");
+    assert!(downtime["seconds"].as_f64() > Some(0.0), "{report}");
     assert_eq!(lab.sql(new, "shop", "show server_version_num").get(..2), Some("15"));
     let (_, errors) = load.prove(&lab, new);
     assert!(errors.is_empty(), "{errors:?}");

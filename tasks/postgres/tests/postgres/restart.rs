@@ -49,8 +49,14 @@ fn a_restart_is_measured_and_refused_where_the_server_would_not_come_back() {
         assert_ne!(begun(), first);
         assert_eq!(lab.sql(port, "postgres", "show max_connections"), "50");
         let second = begun();
-        restart(&["--always"], 0, "did not answer for");
+        let report = lab.path("report");
+        fs::write(&report, "").expect("a report");
+        let mut reporting = lab.program(&["restart", "--cluster", lab.name(), "--always"]);
+        assert_eq!(output(reporting.env("HOSTLER_REPORT", &report)).0, 0);
         assert_ne!(begun(), second);
+        let report = fs::read_to_string(&report).expect("the report");
+        let service = format!("\"service\":\"postgres:{}\"", lab.name());
+        assert!(report.contains("\"downtime\":{") && report.contains(&service), "{report}");
         // One that somebody has stopped is left alone; one that a dead restart has stopped is not.
         let by_hand = |action: &str| lab.run("pg_ctlcluster", &[&version.to_string(), lab.name(), action]);
         by_hand("stop");
