@@ -34,8 +34,8 @@ fn unclear(entry: &Value, name: &str, reason: &str, why: &str) {
     assert!(entry.get(name) == Some(&Value::Null) && said.contains(why), "{name}: {entry}");
 }
 
-/// A standby that streams from a cluster of another lab; its port.
-fn standby(of: &Lab, port: u16) -> (Lab, u16) {
+/// A standby of version 15 that streams from a cluster of another lab, with these settings; its port.
+pub(crate) fn standby(of: &Lab, port: u16, settings: &str) -> (Lab, u16) {
     let lab = Lab::new();
     let data = lab.data("15");
     fs::create_dir_all(data.parent().expect("a parent")).expect("a folder");
@@ -55,7 +55,7 @@ fn standby(of: &Lab, port: u16) -> (Lab, u16) {
     for file in ["pg_hba.conf", "pg_ident.conf", "postgresql.conf"] {
         crate::kit::own(&data.join(file));
     }
-    let port = lab.start_cluster(15, &[], "shared_buffers = 8MB\nhot_standby = on\n");
+    let port = lab.start_cluster(15, &format!("shared_buffers = 8MB\nhot_standby = on\n{settings}"));
     (lab, port)
 }
 
@@ -79,7 +79,7 @@ fn the_fleet_sees_what_is_so_and_what_cannot_be_told() {
     );
     assert!(entry.get("unclear").is_none(), "{entry}");
     let stamp = back_up(&store);
-    let (second, second_port) = standby(&store.lab, port);
+    let (second, second_port) = standby(&store.lab, port, "");
     let sql = "alter system set max_connections = 50; select pg_reload_conf()";
     store.lab.sql(port, "postgres", sql);
     eventually(SOON, || {

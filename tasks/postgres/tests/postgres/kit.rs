@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -43,6 +44,29 @@ pub(crate) fn as_postgres(program: impl AsRef<Path>) -> Command {
     }
     command.stdin(Stdio::null());
     command
+}
+
+/// The data of a new cluster, made once for all tests of all runs.
+fn template(version: u16, kind: &str, words: &[&str]) -> PathBuf {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(|broken| broken.into_inner());
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{kind}-{version}"));
+    if !place.exists() {
+        let folder = tempfile::tempdir().expect("a folder");
+        own(folder.path());
+        let data = folder.path().join("data");
+        let mut command = as_postgres(format!("/usr/lib/postgresql/{version}/bin/initdb"));
+        command.args(["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--auth-local=peer"]);
+        command.args(["--auth-host=scram-sha-256"]).args(words).arg("--pgdata").arg(&data);
+        let (status, _, said) = output(&mut command);
+        assert_eq!(status, 0, "{said}");
+        let half = place.with_extension("half");
+        let _ = fs::remove_dir_all(&half);
+        let copied = Command::new("cp").arg("-a").args([&data, &half]).status().expect("cp");
+        assert!(copied.success());
+        fs::rename(half, &place).expect("the template");
+    }
+    place
 }
 
 impl Lab {
@@ -95,21 +119,28 @@ impl Lab {
     /// A running cluster of this version, ready for logical replication; its port.
     #[track_caller]
     pub(crate) fn cluster(&self, version: u16, more: &str) -> u16 {
-        let made =
-            ["--encoding=UTF8", "--locale=C.UTF-8", "--", "--auth-local=peer", "--auth-host=scram-sha-256"];
-        self.start_cluster(version, &made, &format!("wal_level = logical\nlog_statement = 'ddl'\n{more}"))
+        self.copy_template(version, "plain", &[]);
+        self.start_cluster(version, &format!("wal_level = logical\nlog_statement = 'ddl'\n{more}"))
     }
 
-    /// Starts a cluster with the data that is in its folder, or with new data where there is none; its port.
-    ///
-    /// `words` are for `pg_createcluster`: options first, then `--` and those of `initdb`.
+    /// Puts the data of a new cluster in its folder: a copy of one that is made once for all tests, with these words for
+    /// `initdb`.
     #[track_caller]
-    pub(crate) fn start_cluster(&self, version: u16, words: &[&str], settings: &str) -> u16 {
+    pub(crate) fn copy_template(&self, version: u16, kind: &str, words: &[&str]) {
+        let data = self.data(&version.to_string());
+        fs::create_dir_all(data.parent().expect("a parent")).expect("a folder");
+        own(data.parent().expect("a parent"));
+        let mut copy = Command::new("cp");
+        copy.args(["-a", "--reflink=auto"]).args([&template(version, kind, words), &data]);
+        assert!(copy.status().expect("cp").success());
+    }
+
+    /// Starts a cluster with the data that is in its folder; its port.
+    #[track_caller]
+    pub(crate) fn start_cluster(&self, version: u16, settings: &str) -> u16 {
         let [port] = free_ports();
         let (version, port_text) = (version.to_string(), port.to_string());
         let data = self.data(&version);
-        fs::create_dir_all(data.parent().expect("a parent")).expect("a folder");
-        own(data.parent().expect("a parent"));
         let (run, log) = (self.path("run"), self.path(&format!("log-{version}")));
         let place = [
             "--datadir",
@@ -122,16 +153,42 @@ impl Lab {
             &port_text,
             "--start-conf=manual",
         ];
-        let split = words.iter().position(|word| *word == "--").unwrap_or(words.len());
-        let (options, of_initdb) = words.split_at(split);
         let named = [version.as_str(), &self.name];
-        let all: Vec<&str> = place.iter().chain(options).chain(&named).chain(of_initdb).copied().collect();
+        let all: Vec<&str> = place.iter().chain(&named).copied().collect();
         self.run("pg_createcluster", &all);
         let conf = self.path("conf").join(&version).join(&self.name).join("postgresql.conf");
         let text = fs::read_to_string(&conf).expect("the configuration");
         fs::write(&conf, format!("{text}\nfsync = off\n{settings}\n")).expect("the configuration");
-        self.run("pg_ctlcluster", &[&version, &self.name, "start"]);
+        self.start(&version);
         port
+    }
+
+    /// Starts a server as Debian's tool does, which looks for two seconds whether it stays.
+    #[track_caller]
+    pub(crate) fn start(&self, version: &str) {
+        self.pg_ctl(version, &["--wait", "start"]);
+    }
+
+    /// Stops a server: `fast` in order, `immediate` as a power cut would.
+    #[track_caller]
+    pub(crate) fn stop(&self, version: &str, mode: &str) {
+        self.pg_ctl(version, &[&format!("--mode={mode}"), "--wait", "stop"]);
+    }
+
+    fn pg_ctl(&self, version: &str, words: &[&str]) {
+        let conf = self.path("conf").join(version).join(&self.name).join("postgresql.conf");
+        let log = self.path(&format!("log-{version}"));
+        fs::OpenOptions::new().append(true).create(true).open(&log).expect("the log");
+        own(&log);
+        let mut command = as_postgres(format!("/usr/lib/postgresql/{version}/bin/pg_ctl"));
+        command
+            .arg("--pgdata")
+            .arg(self.data(version))
+            .arg("--log")
+            .arg(self.path(&format!("log-{version}")));
+        command.arg("--options").arg(format!("-c config_file={}", conf.display())).args(words);
+        let (status, _, said) = output(&mut command);
+        assert_eq!(status, 0, "pg_ctl {words:?}: {said}");
     }
 
     /// Where the data of this lab's cluster of a version is.
@@ -165,11 +222,8 @@ impl Lab {
     /// Ends a server as a power cut would, and starts it again.
     #[track_caller]
     pub(crate) fn cut(&self, version: u16) {
-        let data = self.path("data").join(version.to_string()).join(&self.name);
-        let mut command = as_postgres(format!("/usr/lib/postgresql/{version}/bin/pg_ctl"));
-        command.arg("--pgdata").arg(&data).args(["--mode=immediate", "--wait", "stop"]);
-        assert!(command.stdout(Stdio::null()).status().expect("pg_ctl").success());
-        self.run("pg_ctlcluster", &[&version.to_string(), &self.name, "start"]);
+        self.stop(&version.to_string(), "immediate");
+        self.start(&version.to_string());
     }
 
     /// The port of the pgbouncer.

@@ -46,14 +46,20 @@ impl Load {
 
     /// Begins to write into the database `shop`, by the socket of a port.
     pub(crate) fn at(lab: &Lab, port: u16) -> Self {
+        Self::between(&[(lab, port)])
+    }
+
+    /// Begins to write into the database `shop`, by the socket of whichever server accepts writes.
+    pub(crate) fn between(servers: &[(&Lab, u16)]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let seen: Vec<_> = (0..WRITERS).map(|_| Arc::new(Seen::default())).collect();
-        let path = lab.path(&format!("run/.s.PGSQL.{port}"));
+        let paths: Vec<_> =
+            servers.iter().map(|(lab, port)| lab.path(&format!("run/.s.PGSQL.{port}"))).collect();
         let write = |(writer, seen): (usize, &Arc<Seen>)| {
-            let (stop, seen, path) = (Arc::clone(&stop), Arc::clone(seen), path.clone());
+            let (stop, seen, paths) = (Arc::clone(&stop), Arc::clone(seen), paths.clone());
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                runtime.expect("a runtime").block_on(work(writer, &seen, &stop, path));
+                runtime.expect("a runtime").block_on(work(writer, &seen, &stop, &paths));
             })
         };
         let threads = seen.iter().enumerate().map(write).collect();
@@ -109,7 +115,27 @@ impl Load {
     }
 }
 
-async fn connect(path: &PathBuf) -> Option<Client> {
+/// A session with the server that accepts writes; with several servers each is asked, and there are never two.
+async fn connect(paths: &[PathBuf]) -> Option<Client> {
+    let [path] = paths else {
+        let mut open = None;
+        for path in paths {
+            let Some(client) = login(path).await else { continue };
+            let answer = client.simple_query("select pg_is_in_recovery()").await.ok()?;
+            let primary = answer
+                .iter()
+                .any(|said| matches!(said, SimpleQueryMessage::Row(row) if row.get(0) == Some("f")));
+            if primary {
+                assert!(open.is_none(), "two servers accept writes");
+                open = Some(client);
+            }
+        }
+        return open;
+    };
+    login(path).await
+}
+
+async fn login(path: &PathBuf) -> Option<Client> {
     let stream = UnixStream::connect(path).ok()?;
     stream.set_nonblocking(true).ok()?;
     let stream = tokio::net::UnixStream::from_std(stream).ok()?;
@@ -122,13 +148,13 @@ async fn connect(path: &PathBuf) -> Option<Client> {
     Some(client)
 }
 
-async fn work(writer: usize, seen: &Seen, stop: &AtomicBool, path: PathBuf) {
+async fn work(writer: usize, seen: &Seen, stop: &AtomicBool, paths: &[PathBuf]) {
     let mut client = None;
     let mut unknown = false;
     let mut last = Instant::now();
     while !stop.load(Ordering::Relaxed) {
         let Some(open) = &client else {
-            client = connect(&path).await;
+            client = connect(paths).await;
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };

@@ -6,7 +6,6 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 
 use hostler_testkit::eventually;
 
@@ -28,29 +27,6 @@ fn beside(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_hostler-postgres")).with_file_name(name);
     assert!(path.exists(), "{}: cargo build -p hostler-depot --bins --examples", path.display());
     path
-}
-
-/// The data of a new cluster, made once for all tests.
-fn template(version: u16) -> PathBuf {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(|broken| broken.into_inner());
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("template-{version}"));
-    if !place.exists() {
-        let folder = tempfile::tempdir().expect("a folder");
-        own(folder.path());
-        let data = folder.path().join("data");
-        let mut command = as_postgres(format!("/usr/lib/postgresql/{version}/bin/initdb"));
-        command.args(["--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums", "--wal-segsize=1"]);
-        command.args(["--auth-local=peer", "--auth-host=scram-sha-256", "--no-sync", "--pgdata"]).arg(&data);
-        let (status, _, said) = output(&mut command);
-        assert_eq!(status, 0, "{said}");
-        let half = place.with_extension("half");
-        let _ = fs::remove_dir_all(&half);
-        let copied = Command::new("cp").arg("-a").args([&data, &half]).status().expect("cp");
-        assert!(copied.success());
-        fs::rename(half, &place).expect("the template");
-    }
-    place
 }
 
 impl Store {
@@ -149,15 +125,11 @@ impl Store {
     /// A running cluster that archives into the store; its port.
     #[track_caller]
     pub(crate) fn cluster(&self, version: u16, more: &str) -> u16 {
-        let data = self.data(version);
-        fs::create_dir_all(data.parent().expect("a parent")).expect("a folder");
-        let mut copy = Command::new("cp");
-        copy.args(["-a", "--reflink=auto"]).args([&template(version), &data]);
-        assert!(copy.status().expect("cp").success());
+        self.lab.copy_template(version, "archiving", &["--data-checksums", "--wal-segsize=1"]);
         let hook = self.hook("archive", "%p");
         let archiving =
             format!("shared_buffers = 8MB\narchive_mode = on\narchive_command = '{hook}'\n{more}");
-        self.lab.start_cluster(version, &[], &archiving)
+        self.lab.start_cluster(version, &archiving)
     }
 
     /// Where a cluster's data is.
