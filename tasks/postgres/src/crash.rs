@@ -30,6 +30,14 @@ points! {
     Started = "started",
     /// Prepare: the schema is loaded, the cluster is not marked.
     SchemaLoaded = "schema-loaded",
+    /// Prepare by a standby: the files of the old cluster are copied.
+    FilesCopied = "files-copied",
+    /// Prepare by a standby: the slots exist, the copy has not recovered to their place.
+    SlotsMade = "slots-made",
+    /// Prepare by a standby: the copy is a server of its own, of the old version.
+    CopyRecovered = "copy-recovered",
+    /// Prepare by a standby: the new cluster has the copy's files.
+    CopyBrought = "copy-brought",
     /// Follow: the old cluster publishes one more database.
     Published = "published",
     /// Follow: the new cluster subscribes to one more database.
@@ -68,6 +76,8 @@ points! {
     Finishing = "finishing",
     /// Finish: the distribution's tool has dropped the old cluster.
     OldDropped = "old-dropped",
+    /// Setup of the archive: the settings are on the disk, the server does not go by them.
+    ArchiveMeant = "archive-meant",
     /// Backup: the files are stored, nothing else is.
     BaseStored = "base-stored",
     /// Backup: everything is stored and proved, but the record.
@@ -90,6 +100,20 @@ points! {
     RestartIntended = "restart-intended",
     /// Minor: the list of what ran is on the disk, the packages are not changed yet.
     MinorIntended = "minor-intended",
+    /// Hand-over: the intent is on the disk, nothing is changed.
+    HandOverIntended = "hand-over-intended",
+    /// Hand-over: the primary is stopped, and would be started as one.
+    HandOverStopped = "hand-over-stopped",
+    /// Hand-over: the standby has everything.
+    HandOverProved = "hand-over-proved",
+    /// Hand-over: the former primary would be started as a standby, and does not run.
+    HandOverSignalled = "hand-over-signalled",
+    /// Hand-over: the former primary runs as a standby.
+    HandOverStarted = "hand-over-started",
+    /// Take-over: everything is there, both are standbys.
+    TakeOverReady = "take-over-ready",
+    /// Take-over: it is the primary.
+    Promoted = "promoted",
     /// Drill: the server has recovered, and answers in its place.
     DrillRecovered = "drill-recovered",
     /// Prune: the records are gone, what belongs to them is there.

@@ -12,6 +12,7 @@ use crate::durable;
 use crate::error::Error;
 use crate::exec::{self, Owner};
 use crate::server::Session;
+use crate::wal::Lsn;
 
 /// For a tool that only reads.
 const QUICK: Duration = Duration::from_secs(60);
@@ -377,11 +378,19 @@ pub async fn clear_away(version: u16, name: &str, owner: Owner) -> Result<(), Er
         exec::run(None, Path::new("/usr/bin/pg_dropcluster"), &words, SLOW).await?;
     }
     remove_folder(&conf)?;
+    clear_folder(&data, version, owner).await
+}
+
+/// Ends what serves a folder of data and removes it. Only for what the caller knows to be its own work.
+///
+/// # Errors
+/// If a server still runs in it, or it cannot be removed.
+pub async fn clear_folder(data: &Path, version: u16, owner: Owner) -> Result<(), Error> {
     // A server that a dead run had just started has no pid file for a moment, and makes files that are in the way.
     let begun = Instant::now();
     loop {
-        let halted = halt(&data, version, owner).await;
-        match halted.and_then(|()| remove_folder(&data)) {
+        let halted = halt(data, version, owner).await;
+        match halted.and_then(|()| remove_folder(data)) {
             Err(_) if begun.elapsed() < END => tokio::time::sleep(AGAIN).await,
             cleared => return cleared,
         }
@@ -507,6 +516,52 @@ pub async fn stop(cluster: &Cluster) -> Result<(), Error> {
         tokio::time::sleep(LOOK).await;
     }
     Ok(())
+}
+
+/// Ends the server of a cluster in order, with everything sent to its standbys; false if it is still there after `within`.
+///
+/// # Errors
+/// If it cannot be told to end.
+pub async fn stop_in_order(cluster: &Cluster, within: Duration) -> Result<bool, Error> {
+    use nix::sys::signal::{Signal, kill};
+    let begun = Instant::now();
+    let mut told = false;
+    while let Some(pid) = living(&cluster.data)? {
+        if !told {
+            let number = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or_default());
+            kill(number, Signal::SIGINT)
+                .map_err(|error| Error::Local(format!("{}: process {pid}: {error}", cluster.title())))?;
+            told = true;
+        }
+        if begun.elapsed() > within {
+            return Ok(false);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(true)
+}
+
+/// What the control file of a cluster says.
+pub struct Control {
+    /// What became of the server: `shut down`, `in production` and the like.
+    pub state: String,
+    /// Where its last checkpoint begins.
+    pub checkpoint: Lsn,
+}
+
+/// Reads the control file of a cluster.
+///
+/// # Errors
+/// If it cannot be read.
+pub async fn control(cluster: &Cluster) -> Result<Control, Error> {
+    let program = program(cluster.version, "pg_controldata");
+    let text = exec::succeed(Some(cluster.owner), &program, &[&cluster.data], QUICK).await?;
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let read =
+        || Some((value("Database cluster state:")?, value("Latest checkpoint location:")?.parse().ok()?));
+    let (state, checkpoint) =
+        read().ok_or_else(|| Error::Program(format!("{}: its answer cannot be read", program.display())))?;
+    Ok(Control { state: state.to_owned(), checkpoint })
 }
 
 /// Writes another port into the configuration of a cluster; it takes effect at the next start.

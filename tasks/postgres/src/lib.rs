@@ -4,7 +4,7 @@
 //!  cli                                           what is asked for
 //!   |
 //!  health   fact   check   upgrade               what hurts; what the fleet shows; what an upgrade meets and does
-//!  install   restart   minor                    a new cluster; a new start; a newer minor version
+//!  install   restart   minor   switchover       a new cluster; a new start; a newer minor version; another primary
 //!  archive   backup   restore   drill            WAL and files in the depot, and back
 //!   |         |        |         |
 //!  server   layout   depot   wal                 a connection; where clusters are; the store; names and places
@@ -35,5 +35,6 @@ pub mod report;
 pub mod restart;
 pub mod restore;
 pub mod server;
+pub mod switchover;
 pub mod upgrade;
 pub mod wal;

@@ -31,8 +31,14 @@ pub struct Begun {
 }
 
 /// The run that this process belongs to.
-fn run() -> String {
+pub(crate) fn run() -> String {
     std::env::var("HOSTLER_RUN").ok().filter(|run| !run.is_empty()).unwrap_or_else(|| BY_HAND.to_owned())
+}
+
+/// Whether this process may take back what a run has begun: as that run, or by hand.
+pub(crate) fn may_take_back(begun: &str) -> bool {
+    let run = run();
+    run == begun || run == BY_HAND
 }
 
 impl Begun {
@@ -42,8 +48,7 @@ impl Begun {
 
     /// Whether this process may take it back.
     pub fn ours(&self) -> bool {
-        let run = run();
-        run == self.run || run == BY_HAND
+        may_take_back(&self.run)
     }
 
     /// Whether the cluster in this folder was made whole by this run.

@@ -5,6 +5,7 @@ mod backup;
 mod health;
 mod install;
 mod restore;
+mod switchover;
 mod table;
 mod upgrade;
 
@@ -52,6 +53,9 @@ enum Command {
     Restart(crate::restart::Plan),
     /// Bring a cluster to a newer minor version: packages, and one restart that is measured
     Minor(crate::minor::Plan),
+    /// Exchange a primary and its standby, as two commands on two hosts
+    #[command(subcommand)]
+    Switchover(switchover::Switchover),
     /// Upgrade a cluster to a new major version beside it
     #[command(subcommand)]
     Upgrade(upgrade::Upgrade),
@@ -142,6 +146,7 @@ async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
             Command::Install(install) => install.run().await,
             Command::Restart(plan) => crate::restart::run(&plan).await,
             Command::Minor(plan) => crate::minor::run(&plan).await,
+            Command::Switchover(switchover) => switchover.run().await,
             Command::Upgrade(upgrade) => upgrade.run().await,
         }
     };

@@ -43,12 +43,18 @@ pub fn holds_clients() -> bool {
 }
 
 /// A window, while this is kept.
-struct Hold(Instant);
+pub(crate) struct Hold(Instant);
 
 impl Hold {
-    fn begin() -> Self {
+    /// From now on clients are held.
+    pub(crate) fn begin() -> Self {
         HOLDING.store(true, Ordering::Relaxed);
         Self(Instant::now())
+    }
+
+    /// For how long they are by now.
+    pub(crate) fn lasts(&self) -> Duration {
+        self.0.elapsed()
     }
 }
 
@@ -251,11 +257,11 @@ async fn exchange(pair: &Pair, ports: Ports, way: Way, deadline: Instant) -> Res
 }
 
 /// The tool that starts a server: it looks for some seconds whether the server stays, which answers much earlier.
-struct Starting(Option<tokio::task::JoinHandle<Result<(), Error>>>);
+pub(super) struct Starting(Option<tokio::task::JoinHandle<Result<(), Error>>>);
 
 impl Starting {
     /// Waits for its end.
-    async fn ended(self) -> Result<(), Error> {
+    pub(super) async fn ended(self) -> Result<(), Error> {
         match self.0 {
             Some(task) => task.await.map_err(|error| Error::Local(error.to_string()))?,
             None => Ok(()),
@@ -264,7 +270,7 @@ impl Starting {
 }
 
 /// Starts a server that does not run, and logs in as soon as it answers.
-async fn start(cluster: &Cluster, within: Duration) -> Result<(Session, Starting), Error> {
+pub(super) async fn start(cluster: &Cluster, within: Duration) -> Result<(Session, Starting), Error> {
     let begun = Instant::now();
     let asked = cluster.clone();
     let mut starting = Starting(Some(tokio::spawn(async move { layout::start(&asked).await })));
