@@ -134,6 +134,14 @@ impl Depot {
         Self { place: place.clone(), owner }
     }
 
+    /// Gives a folder to whoever the depot works as.
+    ///
+    /// # Errors
+    /// If that is not possible.
+    pub fn give(&self, path: &Path) -> Result<(), Error> {
+        self.owner.map_or(Ok(()), |owner| owner.give(path))
+    }
+
     async fn call(&self, words: Vec<OsString>, input: Stdio, within: Duration) -> Result<Ended, Error> {
         let program = std::env::var_os("HOSTLER_DEPOT").unwrap_or_else(|| "hostler-depot".into());
         let file = &self.place.depot_config;

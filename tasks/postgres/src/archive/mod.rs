@@ -54,6 +54,22 @@ pub async fn hand_over(depot: &Depot, path: &Path) -> Result<(), Error> {
     put(depot, path).await
 }
 
+/// Proves that a segment comes back from the archive, and is what its name says.
+///
+/// # Errors
+/// If it does not, or is something else.
+pub async fn comes_back(depot: &Depot, system: &str, key: &str) -> Result<(), Error> {
+    let folder = tempfile::tempdir().map_err(Error::local("a temporary folder"))?;
+    depot.give(folder.path())?;
+    let (path, name) = (folder.path().join("segment"), key.rsplit('/').next().unwrap_or_default());
+    depot.get(key, &path).await?;
+    let mut file = File::open(&path).map_err(Error::local(path.display()))?;
+    let length = file.metadata().map_err(Error::local(path.display()))?.len();
+    let system = system.parse().map_err(|_| Error::Server(format!("no identifier: {system}")))?;
+    let wrong = |why: String| Error::Damaged(format!("{key}: what comes back is not it: {why}"));
+    wal::check(name, system, length, &header(&mut file, &path)?).map_err(wrong).map(|_| ())
+}
+
 /// Stores a file of `pg_wal`, or finds the same contents stored.
 ///
 /// # Errors

@@ -8,6 +8,7 @@
 pub mod prune;
 pub mod reach;
 pub mod record;
+pub mod setup;
 pub mod stream;
 
 use std::ffi::OsString;

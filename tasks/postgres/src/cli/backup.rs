@@ -11,7 +11,7 @@ use super::{print, print_json};
 use crate::backup::prune::{self, Rule};
 use crate::backup::reach;
 use crate::backup::record::{self, Backup as Stored};
-use crate::backup::{self, stream};
+use crate::backup::{self, setup, stream};
 use crate::depot::{Depot, Place};
 use crate::error::Error;
 use crate::{exec, layout, report};
@@ -19,6 +19,12 @@ use crate::{exec, layout, report};
 /// What there is to do.
 #[derive(clap::Subcommand)]
 pub(super) enum Backup {
+    /// Have a cluster archive its WAL, and prove it with a segment that is stored and fetched
+    Setup(setup::Plan),
+    /// Say whether a cluster archives by a setup: status 0 yes, 1 no, else it cannot be told
+    SetupDone(setup::Which),
+    /// Take the archive of a setup away again
+    SetupUndo(setup::Which),
     /// Back a cluster up; it is a backup only when the archive has all WAL that it needs
     Run(Run),
     /// List backups, and how far each can be restored; status 7 if one is damaged or cut off
@@ -83,6 +89,9 @@ pub(super) struct Stream {
 impl Backup {
     pub(super) async fn run(self) -> Result<(), Error> {
         match self {
+            Self::Setup(plan) => setup::run(&plan).await,
+            Self::SetupDone(which) => setup::done(&which).await,
+            Self::SetupUndo(which) => setup::undo(&which).await,
             Self::Run(run) => {
                 let cluster = layout::cluster(&run.cluster, run.version).await?;
                 let depot = Depot::new(&run.place, Some(cluster.owner));

@@ -192,11 +192,20 @@ impl Scratch {
             ("config_file", path("postgresql.conf")),
             ("hba_file", path("pg_hba.conf")),
             ("ident_file", path("pg_ident.conf")),
-            ("unix_socket_directories", path("run")),
-            ("unix_socket_permissions", "0700".to_owned()),
-            ("port", PORT.to_string()),
             ("restore_command", format!("{} \"%f\" \"%p\"", fetch.join(" "))),
             ("recovery_target_timeline", chosen.way.timeline.to_string()),
+        ];
+        // The target comes last: one that is emptied after another is set counts as two.
+        let own = own.into_iter().chain(target).map(|(name, value)| (name.to_owned(), value));
+        Ok(self.private().chain(own).collect())
+    }
+
+    /// What keeps a server to its own folder, whatever the settings of its origin say.
+    pub(crate) fn private(&self) -> impl Iterator<Item = (String, String)> + use<> {
+        let own = [
+            ("unix_socket_directories", self.work.join("run").display().to_string()),
+            ("unix_socket_permissions", "0700".to_owned()),
+            ("port", PORT.to_string()),
         ];
         // Parameters that a primary may have raised meanwhile stop a recovery only where it answers queries.
         let fixed = [
@@ -237,13 +246,11 @@ impl Scratch {
             ("default_transaction_read_only", "off"),
         ];
         let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        // The target comes last: one that is emptied after another is set counts as two.
-        let own = own.into_iter().chain(target).map(|(name, value)| (name.to_owned(), value));
-        Ok(fixed.chain(own).collect())
+        fixed.chain(own.into_iter().map(|(name, value)| (name.to_owned(), value)))
     }
 
     /// What the control file says that the old server was set to, and a recovery needs.
-    async fn control(&self) -> Result<Vec<(String, String)>, Error> {
+    pub(crate) async fn control(&self) -> Result<Vec<(String, String)>, Error> {
         let program = layout::program(self.version, "pg_controldata");
         let text = exec::succeed(Some(self.owner), &program, &[&self.data], QUICK).await?;
         let mut settings = Vec::new();
@@ -305,12 +312,12 @@ impl Scratch {
         Ok(BufReader::new(file).lines().map_while(Result::ok))
     }
 
-    fn evidence(&self) -> Result<Evidence, Error> {
+    pub(crate) fn evidence(&self) -> Result<Evidence, Error> {
         Ok(read(self.lines()?))
     }
 
     /// The end of what the server complained of, on one line.
-    fn complaints(&self) -> Result<String, Error> {
+    pub(crate) fn complaints(&self) -> Result<String, Error> {
         let mut kept: Vec<String> = Vec::new();
         for line in self.lines()? {
             // Our own attempts to log in.
@@ -342,7 +349,7 @@ impl Scratch {
 }
 
 /// A word that a shell takes as it is, and in which the server finds nothing to replace.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''").replace('%', "%%"))
 }
 

@@ -20,5 +20,7 @@ mod memory;
 mod ports;
 mod restart;
 mod restore;
+mod setup;
 mod store;
+mod switchover;
 mod upgrade;
