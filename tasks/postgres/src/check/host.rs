@@ -68,15 +68,24 @@ pub async fn refused_settings(
     let file = folder.path().join("postgresql.conf");
     let server = layout::program(to, "postgres");
     let within = Duration::from_secs(30);
-    let mut refused = Vec::new();
-    for (name, value) in settings {
-        std::fs::write(&file, line(name, value)).map_err(Error::local(file.display()))?;
+    let (mut refused, mut to_ask) = (Vec::new(), vec![settings]);
+    // All at once, and where that is not taken each half by itself.
+    while let Some(some) = to_ask.pop() {
+        let Some((name, _)) = some.first() else { continue };
+        let text: String = some.iter().map(|(name, value)| line(name, value)).collect();
+        std::fs::write(&file, text).map_err(Error::local(file.display()))?;
         owner.give(&file)?;
         let words: [&std::ffi::OsStr; 4] =
             ["-D".as_ref(), folder.path().as_ref(), "-C".as_ref(), name.as_ref()];
         let ended = exec::run(Some(owner), &server, &words, within).await?;
-        if ended.status != Some(0) {
+        if ended.status == Some(0) {
+            continue;
+        }
+        if some.len() == 1 {
             refused.push(name.clone());
+        } else {
+            let (first, second) = some.split_at(some.len() / 2);
+            to_ask.extend([second, first]);
         }
     }
     Ok(refused)

@@ -1,8 +1,10 @@
 //! What an upgrade of a cluster meets: everything at once, before anything is changed.
 //!
 //! `block` is refused, `do` is dealt with by the upgrade, `know` is for the operator. The catalogs answer in one
-//! statement for each database (`catalog.sql`) and one for the cluster (`cluster.sql`); the host answers in `host.rs`.
+//! statement for each database (`catalog.sql`) and one for the cluster (`cluster.sql`); the host answers in `host.rs`, and
+//! `copied.rs` has what only a copy of the files meets.
 
+mod copied;
 mod host;
 
 use serde::Serialize;
@@ -10,6 +12,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::layout::Cluster;
 use crate::server::{Bounds, Row, Session};
+use crate::upgrade::Method;
 use crate::upgrade::door::Door;
 
 pub use host::{carried, refused_settings};
@@ -90,6 +93,8 @@ pub struct Wish<'a> {
     pub prepared: bool,
     /// Where clients come in.
     pub door: &'a Door,
+    /// How the rows come to the new cluster.
+    pub method: Method,
 }
 
 /// Databases that are replicated: those that let clients in and are no template. Object identifier, name, bytes.
@@ -142,6 +147,9 @@ pub async fn all(wish: &Wish<'_>) -> Result<Vec<Finding>, Error> {
     extensions.dedup();
     findings.extend(host::all(wish, &admin, &databases, &extensions).await?);
     findings.extend(wish.door.check(wish.old).await?);
+    if wish.method == Method::Standby && !wish.prepared {
+        findings.extend(copied::all(wish, &admin, &databases).await?);
+    }
     findings.sort_unstable();
     Ok(findings)
 }

@@ -6,15 +6,17 @@
 use std::time::Duration;
 
 use super::replica::{self, Way};
-use super::{Ends, Pair, lock};
+use super::{Ends, Method, Pair, copy, lock};
 use crate::check;
 use crate::crash::{CrashPoint, here};
 use crate::error::Error;
 use crate::report;
 use crate::server::{Bounds, Session};
 
-/// Between two looks at the copy.
-const LOOK: Duration = Duration::from_secs(1);
+/// Between the first two looks at the copy; each pause is twice the one before.
+const LOOK: Duration = Duration::from_millis(100);
+/// The longest pause.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes that may be on their way when the copy counts as caught up.
 pub const NEAR: u64 = 1 << 20;
 /// WAL of which it does not matter how much of the disk it takes.
@@ -33,14 +35,14 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     let _lock = lock::take(&pair.old.name)?;
     let (ends, mut to_do) = (pair.ends().await?, Vec::new());
     for ends in &ends {
-        to_do.push(is_new(ends).await?);
+        to_do.push(is_new(pair, ends).await?);
     }
     for (ends, _) in ends.iter().zip(to_do).filter(|(_, to_do)| *to_do) {
         // The publication of the way back has to exist before the slot of the way back is made.
         replica::publish(Way::Back, &ends.new).await?;
         replica::publish(Way::Up, &ends.old).await?;
         here(CrashPoint::Published);
-        replica::subscribe(Way::Up, &ends.base, &pair.old, &ends.new, true).await?;
+        replica::subscribe(Way::Up, &ends.base, &pair.old, &ends.new, !has_rows(pair)).await?;
         here(CrashPoint::Subscribed);
     }
     copied(pair).await?;
@@ -56,12 +58,26 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether the new cluster was made with the rows up to the place of the slots.
+fn has_rows(pair: &Pair) -> bool {
+    pair.intent.as_ref().is_some_and(|intent| intent.method == Method::Standby)
+}
+
 /// Whether a database is still to be subscribed.
-async fn is_new(ends: &Ends) -> Result<bool, Error> {
+async fn is_new(pair: &Pair, ends: &Ends) -> Result<bool, Error> {
     let name = &ends.base.name;
     let parts = replica::parts(Way::Up, &ends.base, &ends.old, &ends.new).await?;
     if parts.subscription && parts.slot {
         return Ok(false);
+    }
+    if has_rows(pair) && parts.slot {
+        return Ok(true);
+    }
+    if has_rows(pair) {
+        return Err(Error::Refused(format!(
+            "database {name}: the slot of the copy is gone, so rows are missing: take the upgrade back with \
+             `upgrade undo prepare`"
+        )));
     }
     if parts.subscription || parts.slot {
         return Err(Error::Refused(format!(
@@ -111,7 +127,7 @@ fn is_tight(kept: u64, free: u64) -> bool {
 
 /// Waits until every table is copied. A server that goes away meanwhile is waited for.
 async fn copied(pair: &Pair) -> Result<(), Error> {
-    let mut silent = 0;
+    let (mut silent, mut pause) = (0, LOOK);
     loop {
         match waiting(pair).await {
             Ok((0, _)) => return Ok(()),
@@ -127,7 +143,8 @@ async fn copied(pair: &Pair) -> Result<(), Error> {
                 }
             }
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE);
     }
 }
 
@@ -212,6 +229,7 @@ pub(super) async fn end(pair: &Pair) -> Result<(), Error> {
              and usename = 'postgres' and application_name ~ '^hostler_up_'",
         )
         .await?;
+    copy::drop_keeper(&admin).await?;
     let reachable = match &pair.new {
         Some(new) if pair.mine() => Session::open(new, "postgres", Bounds::LOOK).await.is_ok(),
         _ => false,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::Method;
 use crate::durable;
 use crate::error::Error;
 use crate::exec::Owner;
@@ -27,14 +28,17 @@ pub struct Intent {
     pub spare: u16,
     /// Clients come in through a pgbouncer.
     pub bouncer: bool,
+    /// How the rows come to the new cluster.
+    #[serde(default)]
+    pub method: Method,
 }
 
 impl Intent {
     /// One of this run.
-    pub fn new(clients: u16, spare: u16, bouncer: bool) -> Self {
+    pub fn new(clients: u16, spare: u16, bouncer: bool, method: Method) -> Self {
         let run = std::env::var("HOSTLER_RUN").ok().filter(|run| !run.is_empty());
         let run = run.unwrap_or_else(|| "by hand".to_owned());
-        Self { version: 1, run, begun: Timestamp::now(), clients, spare, bouncer }
+        Self { version: 1, run, begun: Timestamp::now(), clients, spare, bouncer, method }
     }
 
     /// The file of an upgrade to this version of the cluster of this name.

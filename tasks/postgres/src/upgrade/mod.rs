@@ -14,6 +14,7 @@
 
 pub mod back;
 pub mod bouncer;
+pub mod copy;
 pub mod done;
 pub mod door;
 pub mod fence;
@@ -28,6 +29,8 @@ pub mod switch;
 pub mod verify;
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::backup::reach::Required;
 use crate::check::{self, Finding, Wish};
@@ -56,11 +59,39 @@ pub struct Plan {
     /// The longest time for which a switch may hold clients before it lets them go where they were
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(4..=300))]
     max_hold: u16,
+    /// How the rows come to the new cluster: `auto` is `standby` from 200 GB on
+    #[arg(long, value_enum, default_value = "auto")]
+    method: Wanted,
     #[command(flatten)]
     bouncer: Bouncer,
     #[command(flatten)]
     backup: Required,
 }
+
+/// How the rows come to the new cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Table by table, by the subscriptions.
+    #[default]
+    Logical,
+    /// By a standby that is upgraded.
+    Standby,
+}
+
+/// How they are wanted to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Wanted {
+    /// By the size of the databases
+    Auto,
+    /// Table by table, which makes all files and indexes anew
+    Logical,
+    /// As a copy of all files, which pg_upgrade brings to the new version
+    Standby,
+}
+
+/// From this size on `auto` copies files, in bytes.
+const LARGE: u64 = 200_000_000_000;
 
 /// Names that systemd's units and the names of files can carry.
 pub(crate) fn name(text: &str) -> Result<String, String> {
@@ -187,6 +218,24 @@ impl Pair {
         report::downtime(&format!("postgres:{}", self.plan.cluster), from, held);
     }
 
+    /// How the rows come, or have come, to the new cluster.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn method(&self, admin: &Session) -> Result<Method, Error> {
+        if let Some(intent) = &self.intent {
+            return Ok(intent.method);
+        }
+        Ok(match self.plan.method {
+            Wanted::Logical => Method::Logical,
+            Wanted::Standby => Method::Standby,
+            Wanted::Auto => {
+                let bytes: u64 = check::databases(admin).await?.iter().map(|(_, _, bytes)| *bytes).sum();
+                if bytes < LARGE { Method::Logical } else { Method::Standby }
+            }
+        })
+    }
+
     /// Everything that the upgrade would meet.
     ///
     /// # Errors
@@ -198,6 +247,7 @@ impl Pair {
             port: self.door.spare(),
             prepared: self.mine(),
             door: &self.door,
+            method: self.method(&Session::open(&self.old, "postgres", Bounds::LOOK).await?).await?,
         };
         let mut findings = check::all(&wish).await?;
         if !self.mine() {

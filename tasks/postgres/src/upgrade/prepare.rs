@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::intent::Intent;
-use super::{Ends, Pair, fence, lock, replica};
+use super::{Ends, Method, Pair, copy, fence, lock, replica, switch};
 use crate::check;
 use crate::crash::{CrashPoint, here};
 use crate::durable;
@@ -23,6 +23,8 @@ use crate::server::{Bounds, Session};
 
 /// For the schema of a large database.
 const SCHEMA: Duration = Duration::from_secs(6 * 3600);
+/// For a server that is started.
+const START: Duration = Duration::from_secs(120);
 /// The longest line in front of the first database of a dump.
 const LINE: u64 = 1 << 20;
 
@@ -60,27 +62,37 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     let admin = Session::open(&pair.old, "postgres", Bounds::LOOK).await?;
     let settings = settings(pair, &admin).await?;
     let port = pair.door.spare();
-    let intent = Intent::new(pair.old.configured, port, pair.door.is_bouncer());
+    let method = pair.method(&admin).await?;
+    let intent = Intent::new(pair.old.configured, port, pair.door.is_bouncer(), method);
     intent.begin(pair.to, name, pair.old.owner)?;
     here(CrashPoint::Intended);
     report::progress(5, &format!("making {}/{name}, at port {port}", pair.to));
     layout::create(&pair.old, &admin, pair.to, port).await?;
     here(CrashPoint::Created);
     let new = layout::cluster(name, Some(pair.to)).await?;
+    if method == Method::Standby {
+        copy::fill(pair, &new).await?;
+    }
     configure(&pair.old, &new, &settings)?;
-    layout::start(&new).await?;
+    // The tool looks for some seconds whether the server stays; what follows need not wait for that.
+    let (_, starting) = switch::start(&new, START).await?;
     here(CrashPoint::Started);
-    report::progress(30, "loading roles and schema");
-    load_schema(&pair.old, &new).await?;
-    here(CrashPoint::SchemaLoaded);
+    if method == Method::Logical {
+        report::progress(30, "loading roles and schema");
+        load_schema(&pair.old, &new).await?;
+        here(CrashPoint::SchemaLoaded);
+    }
     for ends in pair.again().await?.ends().await? {
         same(&ends).await?;
     }
     access(&admin, &new).await?;
+    starting.ended().await?;
     // From now on a reboot starts both, and the copy goes on by itself.
     layout::start_at_boot(&new, true)?;
     durable::replace(&marker(&new), &intent.text(), new.owner)?;
-    report::progress(100, &format!("{} is ready for the rows", new.title()));
+    let ready =
+        if method == Method::Standby { "has the rows of a moment ago" } else { "is ready for the rows" };
+    report::progress(100, &format!("{} {ready}", new.title()));
     Ok(())
 }
 
@@ -249,6 +261,7 @@ pub async fn undo(pair: &Pair) -> Result<(), Error> {
     }
     let lock = lock::take(&pair.old.name)?;
     super::follow::end(pair).await?;
+    copy::clear_away(pair).await?;
     layout::clear_away(pair.to, &pair.old.name, pair.old.owner).await?;
     Intent::forget(pair.to, &pair.old.name)?;
     drop(lock);

@@ -22,7 +22,11 @@ pub(crate) fn host() -> (Lab, u16, u16) {
 /// The same without a pgbouncer.
 pub(crate) fn bare() -> (Lab, u16, u16) {
     let lab = Lab::new();
-    let old = lab.cluster(13, "max_logical_replication_workers = 8\nvacuum_cleanup_index_scale_factor = 0.1");
+    // A worker that lost its connection is back at once, so that no step waits for it; the new cluster has half a second.
+    let old = lab.cluster(
+        13,
+        "max_logical_replication_workers = 8\nvacuum_cleanup_index_scale_factor = 0.1\nwal_retrieve_retry_interval = 200",
+    );
     let hba = lab.conf(13).join("pg_hba.conf");
     fs::write(&hba, "local all postgres peer\nlocal all all trust\n").expect("pg_hba.conf");
     lab.sql(old, "postgres", "select pg_reload_conf()");
@@ -310,5 +314,51 @@ fn whatever_dies_in_the_switch_no_row_is_lost_or_doubled() {
     }
     let (rows, errors) = load.prove(&lab, old);
     assert!(errors.is_empty(), "clients were held, and none may see an error: {errors:?}");
+    println!("{rows} rows");
+}
+
+#[test]
+fn a_copy_of_the_files_has_every_row_and_whatever_dies_in_it_leaves_nothing() {
+    let (lab, old, new) = host();
+    let load = Load::start(&lab);
+    let standby = |step: &'static str| [step, "--method", "standby"];
+    // What only this way meets is found before.
+    refused(&lab, &standby("check"), new, 1, "may not replicate by the socket");
+    let hba = lab.conf(13).join("pg_hba.conf");
+    let rules = fs::read_to_string(&hba).expect("the rules");
+    fs::write(&hba, format!("local replication postgres peer\n{rules}")).expect("the rules");
+    lab.sql(old, "postgres", "select pg_reload_conf()");
+    lab.sql(old, "shop", "create table handlers (id int primary key, f regproc)");
+    refused(&lab, &standby("check"), new, 1, "handlers.f regproc");
+    good(&lab, &["check"], new);
+    lab.sql(old, "shop", "drop table handlers");
+    let data = lab.path("data/15");
+    for point in
+        [CrashPoint::FilesCopied, CrashPoint::SlotsMade, CrashPoint::CopyRecovered, CrashPoint::CopyBrought]
+    {
+        killed(&lab, &standby("prepare"), new, point);
+        refused(&lab, &["done", "prepare"], new, 1, "not done");
+        good(&lab, &["undo", "prepare"], new);
+        assert_eq!(lab.sql(old, "shop", LEFT), "0", "{}", point.name());
+        let left: Vec<_> =
+            fs::read_dir(&data).expect("the folder").flatten().map(|entry| entry.path()).collect();
+        assert!(left.iter().all(|path| path.is_file()), "{}: {left:?}", point.name());
+    }
+    good(&lab, &standby("prepare"), new);
+    good(&lab, &["done", "prepare"], new);
+    // It has the rows, and no table is copied again.
+    assert_eq!(lab.sql(new, "shop", "select count(*) from goods"), "20000");
+    lab.sql(old, "odd 'name", r#"insert into "S""x"."T t" values (3, 'three')"#);
+    good(&lab, &["follow"], new);
+    good(&lab, &["done", "follow"], new);
+    good(&lab, &["switch"], new);
+    load.goes_on();
+    assert_eq!(lab.sql(new, "odd 'name", r#"select count(*) from "S""x"."T t""#), "3");
+    good(&lab, &["follow-back"], new);
+    let said = good(&lab, &["verify"], new);
+    assert!(said.contains("are the same on both"), "{said}");
+    load.goes_on();
+    let (rows, errors) = load.prove(&lab, new);
+    assert!(errors.is_empty(), "{errors:?}");
     println!("{rows} rows");
 }
