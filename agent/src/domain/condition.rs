@@ -23,6 +23,8 @@ pub enum Kind {
     Guard,
     /// An installed task is broken.
     Task,
+    /// An order has not succeeded for longer than its `expect_every` says.
+    Order,
     /// A probe cannot tell whether an order's state holds.
     Probe,
     /// A fact cannot be had, or has no room in the report.
@@ -39,7 +41,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Identity,
         Self::NotVisible,
         Self::Store,
@@ -50,6 +52,7 @@ impl Kind {
         Self::Downtime,
         Self::Guard,
         Self::Task,
+        Self::Order,
         Self::Probe,
         Self::Fact,
         Self::Vault,
@@ -71,6 +74,7 @@ impl Kind {
             Self::Downtime => "downtime",
             Self::Guard => "guard",
             Self::Task => "task",
+            Self::Order => "order",
             Self::Probe => "probe",
             Self::Fact => "fact",
             Self::Vault => "vault",

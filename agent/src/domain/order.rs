@@ -46,6 +46,8 @@ pub struct Order {
     pub schedule: Option<Box<Schedule>>,
     /// How often it is asked whether the wanted state holds.
     pub reconcile: Option<Span>,
+    /// How often a run of it has to succeed, or it is a condition of the host.
+    pub expect_every: Option<Span>,
     /// Secrets of which each new version has it carried out once more.
     pub on_secret_change: Vec<SecretRef>,
     /// Over how long the hosts of a group spread their starts.
@@ -102,6 +104,7 @@ struct File {
     timezone: Option<String>,
     catch_up: Option<Span>,
     reconcile: Option<Span>,
+    expect_every: Option<Span>,
     on_secret_change: Option<Vec<String>>,
     on_preexisting: Option<OnPreexisting>,
 }
@@ -161,6 +164,7 @@ impl Document {
             window: times.window.map(Box::new),
             schedule: times.schedule.map(Box::new),
             reconcile: file.reconcile,
+            expect_every: file.expect_every,
             on_secret_change,
             spread: file.spread,
             timeout: file.timeout,
@@ -203,6 +207,7 @@ impl Times {
                 "`window` or `schedule`",
             ),
             ("catch_up", file.catch_up.is_some() && schedule.is_none(), "`schedule`"),
+            ("expect_every", file.expect_every.is_some() && schedule.is_none(), "`schedule`"),
         ] {
             if senseless {
                 return Err((field, format!("`{field}` has an effect only with {why}: leave it out")));

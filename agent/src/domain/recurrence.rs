@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::instant::later;
 use super::secret_watch::{ObservedVersion, SecretVersion};
+use super::span::Span;
 
 /// How long the last confirmed document counts while the store is away.
 const COUNTS_FOR: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
@@ -47,6 +49,12 @@ pub struct Recurrence {
     /// When the newest version was written that was known before these terms: none from then starts anything again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest_secret: Option<Timestamp>,
+    /// When a run for it succeeded last, or found that there was nothing to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Timestamp>,
+    /// Since when it comes again, under whichever terms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// For a task that may fire while the store is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<Confirmed>,
@@ -61,6 +69,7 @@ impl Recurrence {
     /// The order does not come again until its terms count anew; what never may happen twice stays known.
     pub fn rest(&mut self) {
         self.terms = None;
+        self.since = None;
         self.unsettled = 0;
         self.forget_secrets();
         self.confirmed = None;
@@ -69,6 +78,7 @@ impl Recurrence {
     /// These terms count from now on.
     pub fn begin(&mut self, terms: String, at: Timestamp) {
         self.terms = Some(terms);
+        self.since = self.since.or(Some(at));
         // Other secrets, perhaps: what there is now is what is known.
         self.forget_secrets();
         self.pass(at);
@@ -84,6 +94,19 @@ impl Recurrence {
     fn forget_secrets(&mut self) {
         let all = std::mem::take(&mut self.secrets);
         self.newest_secret = all.into_values().map(|seen| seen.newest).chain(self.newest_secret).max();
+    }
+
+    /// A run of the order succeeded, or found that there was nothing to do.
+    pub fn succeeded(&mut self, at: Timestamp) {
+        if self.terms.is_some() {
+            self.last_success = self.last_success.max(Some(at));
+        }
+    }
+
+    /// When a success is late that is expected so often; `None`: none is expected. What has never succeeded counts from
+    /// when the order began to come again.
+    pub fn late_at(&self, every: Span) -> Option<Timestamp> {
+        Some(later(self.last_success.max(self.since)?, every.0))
     }
 
     /// Instants up to this one are handled.
@@ -103,5 +126,31 @@ impl Confirmed {
         let again = self.at.checked_add(CONFIRMED_EVERY).unwrap_or(now);
         // After a clock that was set back.
         if self.at > now { now } else { again }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_success_is_late_after_the_last_one_or_after_the_order_began_to_come_again() {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let mut recurrence = Recurrence::default();
+        let every = Span::secs(60);
+        assert_eq!(recurrence.late_at(every), None, "it does not come again");
+        recurrence.succeeded(at(1));
+        assert_eq!(recurrence.last_success, None, "nor is its success one of many");
+        recurrence.begin("@daily UTC".into(), at(100));
+        assert_eq!(recurrence.late_at(every), Some(at(160)));
+        // Other terms are no success.
+        recurrence.begin("@hourly UTC".into(), at(150));
+        assert_eq!(recurrence.late_at(every), Some(at(160)));
+        recurrence.succeeded(at(155));
+        recurrence.succeeded(at(140));
+        assert_eq!((recurrence.last_success, recurrence.late_at(every)), (Some(at(155)), Some(at(215))));
+        recurrence.rest();
+        recurrence.begin("@daily UTC".into(), at(500));
+        assert_eq!(recurrence.late_at(every), Some(at(560)), "what was deleted meanwhile was not late");
     }
 }

@@ -99,7 +99,8 @@ impl Sources<'_> {
     }
 
     fn order(&self, key: &OrderKey, order_state: &OrderState) -> Option<OrderReport> {
-        let blank = OrderReport { message: self.earlier(key, order_state), ..self.blank(key) };
+        let (message, last_success) = (self.earlier(key, order_state), order_state.recurrence.last_success);
+        let blank = OrderReport { message, last_success, ..self.blank(key) };
         let blank = OrderReport { run: order_state.unsettled().map(|activation| activation.run), ..blank };
         if let Some(unreadable) = &order_state.unreadable {
             return Some(OrderReport {

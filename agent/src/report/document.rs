@@ -88,6 +88,9 @@ pub struct OrderReport {
     pub warnings: Vec<String>,
     /// How long services could not be used because of the run, a sum for each service.
     pub downtime: Vec<Downtime>,
+    /// For an order that comes again: when a run of it succeeded last, or found that there was nothing to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_success: Option<Timestamp>,
     /// When this report was written; put at the end by the writer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub updated: Option<Timestamp>,

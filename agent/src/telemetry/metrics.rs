@@ -1,7 +1,8 @@
 //! The measurements: one table, a row each, and the page made of it (Prometheus' text format 0.0.4).
 //!
 //! Pure: from a [`Snapshot`] to text. Names follow Prometheus' conventions; every label has few and known values:
-//! installed tasks, ends, phases, reasons, kinds. Orders are no label: a host may have a thousand.
+//! installed tasks, ends, phases, reasons, kinds. Orders are no label, since a host may have a thousand,
+//! but for the few that come again.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -86,6 +87,10 @@ pub struct Snapshot<'a> {
     pub reported: Option<f64>,
     /// The ledger's bytes and records, if it can be read.
     pub ledger: Option<(u64, usize)>,
+    /// Freezes in force that keep anything from starting here.
+    pub freezes: usize,
+    /// When the orders that come again succeeded last, by their names; a hundred at most.
+    pub successes: Vec<(String, f64)>,
     /// Services with downtime or an objective, by name.
     pub services: Vec<ServiceDowntime>,
     /// Free bytes and inodes of the state folder's file system.
@@ -104,7 +109,7 @@ pub struct ServiceDowntime {
 }
 
 /// The table. docs/monitoring.md explains each row.
-pub const METRICS: [Metric; 23] = [
+pub const METRICS: [Metric; 25] = [
     Metric {
         name: "hostler_build_info",
         kind: Kind::Gauge,
@@ -167,6 +172,25 @@ pub const METRICS: [Metric; 23] = [
         help: "Held orders, by reason; they wait for an operator.",
         labels: &["reason"],
         samples: |now, out| out.words("reason", &now.held),
+    },
+    Metric {
+        name: "hostler_freezes",
+        kind: Kind::Gauge,
+        help: "Freezes in force that keep orders from starting on this host.",
+        labels: &[],
+        samples: |now, out| out.one(now.freezes as f64),
+    },
+    Metric {
+        name: "hostler_order_last_success_timestamp_seconds",
+        kind: Kind::Gauge,
+        help: "When a run of an order that comes again succeeded last, or found nothing to do; the first hundred \
+               by name.",
+        labels: &["order"],
+        samples: |now, out| {
+            for (order, at) in &now.successes {
+                out.of(&[("order", order)], *at);
+            }
+        },
     },
     Metric {
         name: "hostler_runs_total",
@@ -376,6 +400,8 @@ mod tests {
             contact: Some(1_700_000_100.0),
             reported: None,
             ledger: Some((4096, 12)),
+            freezes: 1,
+            successes: vec![("nightly".to_owned(), 1_700_000_000.0)],
             services: vec![
                 ServiceDowntime { service: "db".into(), seconds: Some(1.42), remaining: None },
                 ServiceDowntime { service: "web".into(), seconds: None, remaining: Some(1.0) },

@@ -194,3 +194,23 @@ fn a_task_is_tried_as_the_host_that_the_agent_is() {
         .ends(0)
         .says("the end is not verified: the name of this host is not known");
 }
+
+#[test]
+fn an_order_that_does_not_succeed_in_time_is_a_condition() {
+    let mut bench = Bench::new();
+    bench.start();
+    let yearly = ["order", "put", "yearly", "--host", "db1", "--task", "good", "--schedule", "@yearly"];
+    bench.run(&[&yearly[..], &["--expect-every", "1s"]].concat()).ends(0);
+    // Nothing but the clock changes: the agent says so by itself.
+    bench.until(&["status"], "it is late", |done| {
+        done.out.contains("order yearly has not succeeded for 1s") && done.out.contains("never succeeded")
+    });
+    bench.run(&[&yearly[..], &["--expect-every", "366d"]].concat()).ends(0).says("+ expect_every: \"366d\"");
+    bench.until(&["status"], "it is not late any more", |done| !done.out.contains("has not succeeded"));
+    let once = ["order", "put", "once", "--host", "db1", "--task", "good", "--expect-every", "1h"];
+    bench.run(&once).ends(2);
+    bench
+        .with_input(&["order", "put", "once", "--host", "db1", "-"], "task: good\nexpect_every: 1h")
+        .ends(3)
+        .says("schedule");
+}

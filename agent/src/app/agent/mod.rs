@@ -29,6 +29,7 @@ mod dispatch;
 mod downtime;
 mod early;
 mod event;
+mod expected;
 mod facts;
 mod forget;
 mod formats;

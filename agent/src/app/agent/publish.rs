@@ -241,6 +241,7 @@ impl Agent {
         conditions.extend(ignored.take(MAX_IGNORED).map(about(Kind::Ignored)));
         let broken = self.orders.catalog.iter().filter_map(|(_, task)| task.err().map(ToString::to_string));
         conditions.extend(broken.map(about(Kind::Task)));
+        conditions.extend(self.late_orders(clock::now()).into_iter().map(about(Kind::Order)));
         conditions.extend(self.orders.recurring.conditions().map(about(Kind::Probe)));
         conditions.extend(self.facts.conditions().into_iter().map(about(Kind::Fact)));
         conditions

@@ -32,11 +32,18 @@ impl Agent {
         };
         match self.obstacle() {
             Some(why) => format!("{why}{runs}"),
-            None => format!(
-                "watching {} for orders of {}{runs}",
-                self.config.settings.store_word(),
-                self.identity.host
-            ),
+            None => {
+                let frozen: Vec<String> = self.freezes(clock::now()).map(ToString::to_string).collect();
+                let frozen = match &*frozen {
+                    [] => String::new(),
+                    frozen => format!("; frozen by the freeze of {}", frozen.join(" and ")),
+                };
+                format!(
+                    "watching {} for orders of {}{frozen}{runs}",
+                    self.config.settings.store_word(),
+                    self.identity.host
+                )
+            }
         }
     }
 

@@ -152,6 +152,8 @@ impl Agent {
             tasks: (self.orders.catalog.iter().count() - broken, broken),
             contact: contact.map(|at| seconds(now) - at.elapsed().as_secs_f64()),
             reported: self.output.reported.borrow().map(seconds),
+            freezes: self.freezes(now).count(),
+            successes: self.last_successes().into_iter().map(|(order, at)| (order, seconds(at))).collect(),
             services: self.service_downtimes(now),
             ledger: self.durable.ledger.as_ref().ok().map(crate::ledger::Ledger::size),
             free: Free::of(&self.config.settings.state_dir).ok().map(|free| (free.bytes, free.inodes)),

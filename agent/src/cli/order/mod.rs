@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use self::former::{Fate, Former};
@@ -21,7 +22,7 @@ use crate::cli::confirm::{confirm_number, confirm_yes};
 use crate::cli::connection::{Connection, ConnectionArgs, SourceArgs};
 use crate::cli::document::{OrderArgs, user};
 use crate::cli::exit::{Exit, fault};
-use crate::cli::fleet::{Fleet, Placed};
+use crate::cli::fleet::{Fleet, Placed, reports};
 use crate::cli::table::Table;
 use crate::cli::watch::{WatchArgs, endless};
 use crate::cli::{Failure, block, screen, show};
@@ -31,7 +32,7 @@ use crate::domain::order::{DEFAULT_SPREAD, Document, MAX_ORDER, Order};
 use crate::domain::source::{OrderKey, Source};
 use crate::domain::span::Span;
 use crate::host::{clock, disk};
-use crate::store::When;
+use crate::store::{MAX_READS, When};
 
 /// What becomes of an order whose identity stays as it was.
 const SAME: &str = "same instruction, other terms at most";
@@ -105,6 +106,9 @@ struct Terms {
     /// How late a firing that was missed may come
     #[arg(long, value_name = "SPAN", requires = "task", help_heading = "Order")]
     catch_up: Option<Span>,
+    /// With --schedule: how often a run has to succeed, such as 26h; otherwise the host reports a condition
+    #[arg(long, value_name = "SPAN", requires = "schedule", help_heading = "Order")]
+    expect_every: Option<Span>,
     /// How often to ask whether the wanted state holds
     #[arg(long, value_name = "SPAN", requires = "task", help_heading = "Order")]
     reconcile: Option<Span>,
@@ -127,6 +131,7 @@ impl Terms {
             ("window", text(&self.window)),
             ("timezone", text(&self.timezone)),
             ("catch_up", span(&self.catch_up)),
+            ("expect_every", span(&self.expect_every)),
             ("reconcile", span(&self.reconcile)),
             ("on_secret_change", secrets.map(|secrets| json!(secrets))),
             ("on_preexisting", text(&self.on_preexisting)),
@@ -499,38 +504,91 @@ async fn list(list: &List) -> Result<ExitCode, Failure> {
     };
     let read = async || {
         let mut fleet = Fleet::read(&place).await?;
+        let last = last_successes(&place, &fleet, wanted.as_ref()).await?;
         if let Some(source) = &wanted {
             fleet.check(source)?;
             fleet.orders.retain(|key, _| key.source == *source);
             fleet.odd.retain(|(path, _)| path.starts_with(&format!("{source}/")));
         }
-        Ok::<_, Failure>((fleet.orders, fleet.odd))
+        Ok::<_, Failure>(Listed { orders: fleet.orders, odd: fleet.odd, last })
     };
     if list.watch.watch {
         let look = async || {
-            let (orders, odd) = read().await?;
-            Ok(if orders.is_empty() && odd.is_empty() { format!("{NONE}\n") } else { table(&orders, &odd) })
+            let listed = read().await?;
+            Ok(if listed.is_empty() { format!("{NONE}\n") } else { table(&listed) })
         };
         return Ok(endless(&list.watch, look).await?.into());
     }
-    let (orders, odd) = read().await?;
+    let listed = read().await?;
     if list.json {
-        let all: Vec<Value> = orders.iter().map(|(key, placed)| described(key, placed)).collect();
+        let one = |(key, placed): (&OrderKey, &Placed)| {
+            let mut described = described(key, placed);
+            if let Some(Some(at)) = listed.last.get(key) {
+                described["last_success"] = at.to_string().into();
+            }
+            described
+        };
+        let all: Vec<Value> = listed.orders.iter().map(one).collect();
         show::json(&all)?;
-        odd.iter().for_each(|(path, why)| show::note(format!("{} (broken): {why}", odd::shown(path))));
-    } else if orders.is_empty() && odd.is_empty() {
+        listed.odd.iter().for_each(|(path, why)| show::note(format!("{} (broken): {why}", odd::shown(path))));
+    } else if listed.is_empty() {
         show::note(NONE);
     } else {
-        show::page(&table(&orders, &odd))?;
+        show::page(&table(&listed))?;
     }
     Ok(Exit::Success.into())
 }
 
+/// What is listed.
+struct Listed {
+    orders: BTreeMap<OrderKey, Placed>,
+    /// Keys that are no orders, each with the reason.
+    odd: Vec<(String, String)>,
+    /// Of orders with a schedule: the last success on the host where it is the oldest; `None`: a host has none.
+    last: BTreeMap<OrderKey, Option<Timestamp>>,
+}
+
+impl Listed {
+    fn is_empty(&self) -> bool {
+        self.orders.is_empty() && self.odd.is_empty()
+    }
+}
+
+/// The most reports that are read for a list of orders: thirty questions to the store.
+const MAX_REPORTS: usize = 30 * MAX_READS;
+
+/// The last success of each order with a schedule, over the hosts that follow it; of a fleet with more hosts than there is
+/// time to ask, only the first orders have one.
+async fn last_successes(
+    place: &Connection,
+    fleet: &Fleet,
+    source: Option<&Source>,
+) -> Result<BTreeMap<OrderKey, Option<Timestamp>>, Failure> {
+    let mut wanted = Vec::new();
+    let mut last = BTreeMap::new();
+    for (key, placed) in fleet.orders.iter().filter(|(key, _)| source.is_none_or(|one| key.source == *one)) {
+        let scheduled = matches!(&placed.document, Ok(Document::Order(order)) if order.schedule.is_some());
+        let (hosts, _) = if scheduled { fleet.followers(key) } else { continue };
+        if wanted.len().saturating_add(hosts.len()) > MAX_REPORTS {
+            break;
+        }
+        wanted.extend(hosts.into_iter().map(|host| (key, (host.clone(), key.order.clone()))));
+    }
+    let pairs: Vec<(Name, Name)> = wanted.iter().map(|(_, pair)| pair.clone()).collect();
+    let found = reports(place, &pairs).await?;
+    for (key, pair) in wanted {
+        let success = found.get(&pair).and_then(|report| report.last_success);
+        let oldest = last.entry(key.clone()).or_insert(success);
+        *oldest = (*oldest).min(success);
+    }
+    Ok(last)
+}
+
 /// A line for each order.
-fn table(orders: &BTreeMap<OrderKey, Placed>, odd: &[(String, String)]) -> String {
-    let mut table =
-        Table::new(&["PLACE", "ORDER", "TASK", "SCHEDULE", "NEXT", "INSTRUCTION", "BY", "REASON"])
-            .names(2, &["INSTRUCTION", "BY", "NEXT"]);
+fn table(listed: &Listed) -> String {
+    let Listed { orders, odd, last } = listed;
+    let headings = ["PLACE", "ORDER", "TASK", "SCHEDULE", "NEXT", "LAST", "INSTRUCTION", "BY", "REASON"];
+    let mut table = Table::new(&headings).names(2, &["INSTRUCTION", "BY", "LAST", "NEXT"]);
     for (key, placed) in orders {
         let (task, by, reason) = match &placed.document {
             Ok(Document::Order(order)) => {
@@ -541,36 +599,31 @@ fn table(orders: &BTreeMap<OrderKey, Placed>, odd: &[(String, String)]) -> Strin
         };
         let identity = placed.identity().map_or_else(|| "-".to_owned(), |identity| identity.short());
         let by = by.unwrap_or_else(|| "-".to_owned());
-        let (schedule, next) = standing(placed);
-        table.row([
-            key.source.to_string(),
-            key.order.to_string(),
-            task,
-            schedule,
-            next,
-            identity,
-            by,
-            reason,
-        ]);
+        let [schedule, next, last] = standing(placed, last.get(key));
+        let (source, order) = (key.source.to_string(), key.order.to_string());
+        table.row([source, order, task, schedule, next, last, identity, by, reason]);
     }
     for (path, why) in odd {
         // The place is what is before the second slash.
         let cut = path.match_indices('/').nth(1).map_or(0, |(at, _)| at + 1);
         let (source, name) = path.split_at(cut);
         let source = odd::shown(source.trim_end_matches('/'));
-        let [none, nothing, identity, by] = ["-"; 4].map(str::to_owned);
-        table.row([source, odd::shown(name), "(broken)".into(), none, nothing, identity, by, why.clone()]);
+        let [schedule, next, last, identity, by] = ["-"; 5].map(str::to_owned);
+        let order = odd::shown(name);
+        table.row([source, order, "(broken)".into(), schedule, next, last, identity, by, why.clone()]);
     }
     table.shown()
 }
 
-/// What makes an order come again, and when it fires next, on the clock of its zone.
-fn standing(placed: &Placed) -> (String, String) {
+/// What makes an order come again, when it fires next and when it last succeeded, on the clock of its zone.
+fn standing(placed: &Placed, last: Option<&Option<Timestamp>>) -> [String; 3] {
     let none = || "-".to_owned();
-    let Ok(Document::Order(order)) = &placed.document else { return (none(), none()) };
-    let next = order.schedule.as_ref().and_then(|schedule| {
-        let at = schedule.next(clock::now())?;
-        Some(schedule.zone().local(at).strftime("%Y-%m-%d %H:%M").to_string())
-    });
-    (order.standing_terms().unwrap_or_else(none), next.unwrap_or_else(none))
+    let Ok(Document::Order(order)) = &placed.document else { return [none(), none(), none()] };
+    let local = |at: Timestamp| {
+        let zone = order.schedule.as_ref().map(|schedule| schedule.zone());
+        zone.map_or_else(none, |zone| zone.local(at).strftime("%Y-%m-%d %H:%M").to_string())
+    };
+    let next = order.schedule.as_ref().and_then(|schedule| schedule.next(clock::now()));
+    let last = last.map_or_else(none, |last| last.map_or_else(|| "never".to_owned(), local));
+    [order.standing_terms().unwrap_or_else(none), next.map_or_else(none, local), last]
 }

@@ -215,6 +215,7 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
         ("deadline", time(report.deadline)),
         ("elapsed", elapsed(report, usual, now).unwrap_or_default()),
         ("ended", report.ended.map(|_| format!("{}{took}", time(report.ended))).unwrap_or_default()),
+        ("last success", time(report.last_success)),
         ("exit code", report.exit_code.map(|code| code.to_string()).unwrap_or_default()),
         ("error", text(&report.error)),
         ("left behind", report.killed_processes.join(", ")),

@@ -45,6 +45,14 @@ const WINDOW_RETRY_INTERVAL: Duration = Duration::from_secs(86_400);
 
 /// Asks to be woken for what comes without an instant.
 pub(super) fn wake(view: &View<'_>, decision: &mut Decision) {
+    for (key, seen) in view.orders.into_iter().flatten() {
+        let Ok(Document::Order(order)) = &seen.document else { continue };
+        let Some(every) = order.expect_every else { continue };
+        let state = view.memory.orders.get(key);
+        let late = state.and_then(|state| state.recurrence.late_at(every));
+        // Its lateness is a condition, which somebody has to see.
+        late.filter(|late| *late > view.now).into_iter().for_each(|late| decision.wake_at(late));
+    }
     if decision.waits.values().any(|wait| wait.reason == Reason::Clock) {
         decision.wake_at(later(view.now, CLOCK_RETRY_INTERVAL));
     }

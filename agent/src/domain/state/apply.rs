@@ -4,7 +4,9 @@
 //! starts knows what the one before knew. It cannot fail and asks nothing: whether a fact may come about was decided
 //! before it was written.
 
-use super::{Acted, Activation, LedgerEntry, LedgerState, MAX_ACTS, MAX_GONE, OrderState, RunRequest, Stage};
+use super::{
+    Acted, Activation, End, LedgerEntry, LedgerState, MAX_ACTS, MAX_GONE, OrderState, RunRequest, Stage,
+};
 use crate::domain::control::ControlId;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
@@ -83,6 +85,11 @@ impl LedgerState {
             }
             LedgerEntry::Closed { key, run, closing } => {
                 let place_kept = closing.end.keeps_its_place();
+                if matches!(closing.end, End::Succeeded | End::Unchanged)
+                    && let Some(order) = self.orders.get_mut(&key)
+                {
+                    order.recurrence.succeeded(closing.at);
+                }
                 self.stage(&key, run, Stage::Closed(closing));
                 if let Some(order) = self.orders.get_mut(&key)
                     && order.previous.as_ref().is_some_and(|previous| previous.run == run && !place_kept)
