@@ -29,12 +29,21 @@ pub(super) fn confirm_number(
 
 /// Asks whether what is there is to be written over; `instead`: what to do where nobody can be asked.
 pub(super) fn confirm_yes(there: &str, instead: &str) -> Result<(), Failure> {
-    let not = |why: &str| Err(fault(Exit::NotConfirmed, format!("{there}; nothing was written{why}")));
+    ask_yes(there, "To write over it", "written", instead)
+}
+
+/// Asks whether what is there is to be removed.
+pub(super) fn confirm_removal(there: &str) -> Result<(), Failure> {
+    ask_yes(there, "To remove them", "removed", "say --yes")
+}
+
+fn ask_yes(there: &str, act: &str, done: &str, instead: &str) -> Result<(), Failure> {
+    let not = |why: &str| Err(fault(Exit::NotConfirmed, format!("{there}; nothing was {done}{why}")));
     if !std::io::stdin().is_terminal() {
         return not(&format!(": {instead}"));
     }
     let mut screen = std::io::stderr();
-    write!(screen, "{there}. To write over it, type yes: ")?;
+    write!(screen, "{there}. {act}, type yes: ")?;
     screen.flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;

@@ -1,30 +1,43 @@
-//! `hostler enroll`: the markers of a host, and the rights that its agent needs.
+//! `hostler enroll`: the markers of hosts, and the rights that their agents need.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
-use std::process::ExitCode;
-
+use serde::Serialize;
 use serde_json::json;
 
 use super::connection::{Connection, ConnectionArgs};
-use super::exit::Exit;
+use super::exit::{Exit, fault};
 use super::fleet::Marker;
 use super::{Failure, block, show};
+use crate::app::open;
+use crate::config::Settings;
 use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::domain::source::Source;
 use crate::store::When;
-use crate::store::consul::service;
+use crate::store::consul::acl::Policies;
+use crate::store::consul::{Consul, service};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The host
-    host: Name,
-    /// A group that the host is in; each host is in `all`
+    /// The hosts
+    #[arg(value_name = "HOST", required = true)]
+    hosts: Vec<Name>,
+    /// A group that the hosts are in, may be repeated; each host is in `all`
     #[arg(long, value_name = "GROUP")]
     group: Vec<Name>,
-    /// Print the policy only, write nothing
+    /// Print the policies only, write nothing
     #[arg(long)]
     policy_only: bool,
+    /// Write each policy into Consul, make a token with it, and write that into the file DIR/HOST
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["policy_only", "store_dir"])]
+    token_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -32,42 +45,155 @@ pub(super) struct Arguments {
     place: ConnectionArgs,
 }
 
+/// What became of one host.
+#[derive(Serialize)]
+pub(super) struct Enrolled {
+    host: Name,
+    groups: Vec<Name>,
+    /// Markers that were written, and those that were there.
+    written: Vec<String>,
+    there: Vec<String>,
+    policy: String,
+    /// The file with its token; `None`: no token was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_file: Option<PathBuf>,
+}
+
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
-        let (host, mut groups) = (&arguments.host, arguments.group.clone());
-        groups.push(Name::all());
-        groups.sort_unstable();
-        groups.dedup();
-        let mut written = Vec::new();
-        let mut there = Vec::new();
-        let keys = if arguments.policy_only {
-            arguments.place.settings()?.keys
-        } else {
-            let place = arguments.place.make()?;
-            for source in sources(host, &groups) {
-                let marker = place.keys.marker(&source);
-                let new = place.store.put(&marker, b"{}".to_vec(), When::Unchanged(0)).await?;
-                if new { written.push(marker) } else { there.push(marker) }
-            }
-            // A group's members are those that were enrolled into it. Agents do not read it.
-            enroll_into(&place, host, &arguments.group).await?;
-            place.keys
+        let mut hosts = arguments.hosts.clone();
+        hosts.sort_unstable();
+        hosts.dedup();
+        let tokens = match &arguments.token_dir {
+            Some(dir) => Some(Tokens::open(&arguments.place.settings()?, dir).await?),
+            None => None,
         };
-        let policy = policy(&keys, host, &groups);
+        let place = if arguments.policy_only { None } else { Some(arguments.place.make()?) };
+        let keys = match &place {
+            Some(place) => place.keys.clone(),
+            None => arguments.place.settings()?.keys,
+        };
+        let mut all = Vec::new();
+        for host in hosts {
+            let mut enrolled = match &place {
+                Some(place) => write(place, host, &arguments.group).await?,
+                None => Enrolled::of(&keys, host, &arguments.group),
+            };
+            if let Some(tokens) = &tokens {
+                let file = tokens.make(&enrolled.host, &enrolled.policy).await?;
+                enrolled.token_file = Some(file);
+            }
+            if !arguments.json {
+                enrolled.show()?;
+            }
+            all.push(enrolled);
+        }
         if arguments.json {
-            show::json(&json!({"host": host, "groups": groups, "written": written, "there": there,
-                "policy": policy}))?;
+            show::json(&json!({"hosts": all}))?;
         } else {
-            written.iter().for_each(|marker| show::note(format!("wrote {marker}")));
-            there.iter().for_each(|marker| show::note(format!("{marker} is there")));
-            show::raw(policy.as_bytes())?;
-            show::note(format!(
-                "next, where Consul has ACLs: a token with this policy for {host}; then, on {host}: hostler check, \
-                 systemctl enable --now hostler"
-            ));
+            let next = match tokens {
+                Some(_) => {
+                    "next, for each host: bring its file to it as /etc/hostler/consul.token and delete it here"
+                }
+                None => "next, where Consul has ACLs: a token with this policy for each host",
+            };
+            show::note(format!("{next}; then, there: hostler check, systemctl enable --now hostler"));
         }
         Ok(Exit::Success.into())
     })
+}
+
+/// Enrolls one host: writes its markers.
+pub(super) async fn write(place: &Connection, host: Name, groups: &[Name]) -> Result<Enrolled, Failure> {
+    let mut enrolled = Enrolled::of(&place.keys, host, groups);
+    enrolled.mark(place, groups).await?;
+    Ok(enrolled)
+}
+
+impl Enrolled {
+    fn of(keys: &Keys, host: Name, groups: &[Name]) -> Self {
+        let mut groups = groups.to_vec();
+        groups.push(Name::all());
+        groups.sort_unstable();
+        groups.dedup();
+        let policy = policy(keys, &host, &groups);
+        Self { host, groups, written: Vec::new(), there: Vec::new(), policy, token_file: None }
+    }
+
+    /// Writes the markers that are missing, and the host's groups into its own.
+    async fn mark(&mut self, place: &Connection, groups: &[Name]) -> Result<(), Failure> {
+        for source in sources(&self.host, &self.groups) {
+            let marker = place.keys.marker(&source);
+            let new = place.store.put(&marker, b"{}".to_vec(), When::Unchanged(0)).await?;
+            if new { self.written.push(marker) } else { self.there.push(marker) }
+        }
+        // A group's members are those that were enrolled into it. Agents do not read it.
+        enroll_into(place, &self.host, groups).await
+    }
+
+    /// Says what was written, and prints the policy or the file of the token.
+    pub(super) fn show(&self) -> Result<(), Failure> {
+        self.written.iter().for_each(|marker| show::note(format!("wrote {marker}")));
+        self.there.iter().for_each(|marker| show::note(format!("{marker} is there")));
+        match &self.token_file {
+            // The policy stands in Consul.
+            Some(file) => show::line(file.display().to_string())?,
+            None => show::raw(self.policy.as_bytes())?,
+        }
+        Ok(())
+    }
+}
+
+/// Where tokens for hosts come from and go to.
+struct Tokens<'a> {
+    consul: Arc<Consul>,
+    /// The policies that Consul had before.
+    policies: Policies,
+    dir: &'a Path,
+}
+
+impl<'a> Tokens<'a> {
+    /// Asks Consul first: without the right to write ACLs nothing is written anywhere.
+    async fn open(settings: &Settings, dir: &'a Path) -> Result<Self, Failure> {
+        let Some(consul) = open::opened(settings)?.consul else {
+            return Err(fault(Exit::Usage, "a folder as the store has no tokens: leave --token-dir out"));
+        };
+        let policies = consul.policies().await?;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|error| fault(Exit::ConfigError, format!("cannot make {}: {error}", dir.display())))?;
+        Ok(Self { consul, policies, dir })
+    }
+
+    /// Writes the host's policy and a token with it. A token that is there is kept: its policy may be newer now.
+    async fn make(&self, host: &Name, rules: &str) -> Result<PathBuf, Failure> {
+        let (policy, file) = (format!("hostler-{host}"), self.dir.join(host.as_str()));
+        self.consul.put_policy(&self.policies, &policy, rules).await?;
+        let failed =
+            |error: io::Error| fault(Exit::ConfigError, format!("cannot write {}: {error}", file.display()));
+        // An empty one is what an interruption left.
+        if fs::metadata(&file).is_ok_and(|there| there.len() > 0) {
+            show::note(format!("{} is there, so no other token was made", file.display()));
+            return Ok(file);
+        }
+        let mut new = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&file)
+            .map_err(failed)?;
+        let written = match self.consul.make_token(&policy, &format!("Hostler on {host}")).await {
+            Ok(token) => new
+                .write_all(token.reveal().as_bytes())
+                .and_then(|()| new.write_all(b"\n"))
+                .and_then(|()| new.sync_all())
+                .map_err(failed),
+            Err(error) => Err(error.into()),
+        };
+        // Half of a token would look like one the next time.
+        written.inspect_err(|_| drop(fs::remove_file(&file)))?;
+        Ok(file)
+    }
 }
 
 /// Writes the groups of a host into its marker. Without groups an earlier enrolment keeps its own.

@@ -7,7 +7,12 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("agent", ["hostler agent", "hostler agent --config /etc/hostler/hostler.yml"]),
     ("dev", ["hostler dev", "hostler dev --dir demo --once"]),
     ("check", ["hostler check", "hostler check --ready --wait 2m"]),
-    ("enroll", ["hostler enroll db1 --group hana", "hostler enroll db1 --group hana --policy-only"]),
+    (
+        "enroll",
+        ["hostler enroll db1 --group hana", "hostler enroll db1 db2 db3 --group hana --token-dir tokens"],
+    ),
+    ("host rename", ["hostler host rename db1 db7", "hostler host rename db1 db7 --json"]),
+    ("host retire", ["hostler host retire db1", "hostler host retire db1 --force --yes"]),
     (
         "order put",
         [

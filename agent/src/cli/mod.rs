@@ -21,6 +21,7 @@ mod fleet;
 mod follow;
 mod freeze;
 mod history;
+mod host;
 mod live;
 mod logs;
 mod moment;
@@ -78,8 +79,10 @@ enum Command {
     Dev(dev::Arguments),
     /// Check this host's configuration and rights, with a fix each.
     Check(check::Arguments),
-    /// Prepare the store for a host and print its ACL policy.
+    /// Prepare the store for hosts and print their ACL policies.
     Enroll(enroll::Arguments),
+    /// Rename a host, or remove one that is gone, in the store.
+    Host(host::Arguments),
     /// Write, show, list and remove orders.
     Order(order::Arguments),
     /// Run a task on a host or group now, and wait for its end.
@@ -148,6 +151,7 @@ pub fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Enroll(arguments) => enroll::run(&arguments),
+        Command::Host(arguments) => host::run(&arguments),
         Command::Order(arguments) => order::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Cancel(arguments) => control::run(&arguments, ControlAction::Cancel),

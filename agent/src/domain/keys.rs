@@ -118,9 +118,14 @@ impl Keys {
         format!("{}{id}", self.controls_of_order(host, order))
     }
 
-    /// The former documents of one order, for people: a prefix, one key a document. No host reads it.
+    /// The former documents of the orders of one host or group, for people: a prefix. No host reads it.
+    pub fn former_of(&self, source: &Source) -> String {
+        format!("{}history/{source}/", self.prefix)
+    }
+
+    /// The former documents of one order: a prefix, one key a document.
     pub fn former(&self, key: &OrderKey) -> String {
-        format!("{}history/{}/{}/", self.prefix, key.source, key.order)
+        format!("{}{}/", self.former_of(&key.source), key.order)
     }
 
     /// The freeze of one host or group.

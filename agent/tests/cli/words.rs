@@ -325,8 +325,36 @@ fn the_policy_can_be_printed_without_a_store() {
         again.out
     );
     let json = bench.run(&["enroll", "db9", "--policy-only", "--json"]).ends(0).fits("enroll");
-    assert_eq!(json["written"], Value::Array(vec![]));
+    assert_eq!(json["hosts"][0]["written"], Value::Array(vec![]));
     assert!(!bench.path("store/hostler/hosts/db9").exists());
+    let many = bench.run(&["enroll", "db8", "db9", "db8", "--policy-only"]).ends(0);
+    assert_eq!(many.out.matches("# Hostler's agent on db8").count(), 1, "{}", many.out);
+    assert!(many.out.contains("key \"hostler/reports/agents/db9\""), "{}", many.out);
+    bench.run(&["enroll", "db9", "--token-dir", "tokens"]).ends(2).says("has no tokens");
+    assert!(!bench.path("store/hostler/hosts/db9").exists());
+}
+
+#[test]
+fn a_host_gets_another_name_and_goes() {
+    let bench = Bench::new();
+    bench.run(&["order", "put", "o", "--host", "db1", "--task", "good"]).ends(0);
+    bench.run(&["freeze", "--host", "db1"]).ends(0);
+    let json = bench.run(&["host", "rename", "db1", "db7", "--json"]).ends(0).fits("host_rename");
+    assert_eq!(json["host"]["groups"], serde_json::json!(["all", "hana"]));
+    assert!(bench.path("store/hostler/hosts/db7/orders/o").exists());
+    bench.run(&["host", "rename", "db3", "db8"]).ends(5).says("no host db3 is enrolled");
+    bench.run(&["host", "rename", "db1", "db1"]).ends(6);
+    // Nobody can be asked here.
+    bench.run(&["host", "retire", "db1"]).ends(6).says("nothing was removed: say --yes");
+    assert!(bench.path("store/hostler/hosts/db1/orders/o").exists());
+    let json = bench.run(&["host", "retire", "db1", "--yes", "--json"]).ends(0).fits("host_retire");
+    assert_eq!(
+        json["removed"].as_array().and_then(|keys| keys.last()),
+        Some(&"hostler/hosts/db1/_hostler".into())
+    );
+    assert!(!bench.path("store/hostler/hosts/db1/orders/o").exists());
+    bench.run(&["host", "retire", "db1", "--yes"]).ends(5);
+    assert!(bench.path("store/hostler/hosts/db7/orders/o").exists());
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod full;
 mod guards;
 mod guards_crash;
 mod guide;
+mod hosts;
 mod identity;
 mod journal;
 mod monitoring;

@@ -132,6 +132,9 @@ pub(super) struct Arguments {
     /// Only what an operator's own machine needs: configuration and store
     #[arg(long)]
     store_only: bool,
+    /// With --store-only: for whom the token is; a reader writes nothing
+    #[arg(long = "as", value_name = "ROLE", requires = "store_only", default_value = "operator")]
+    role: store::Role,
     /// Ask the running agent alone whether it takes orders; ends with 0 only if it does
     #[arg(long, conflicts_with = "store_only")]
     ready: bool,
@@ -203,7 +206,7 @@ async fn all(arguments: &Arguments) -> Findings {
                 let host = this_host_or_node(&settings, &place).await;
                 findings.host = host.map(|host| host.to_string());
             }
-            checks.extend(store::checks(&place, &settings, local).await);
+            checks.extend(store::checks(&place, &settings, (!local).then_some(arguments.role)).await);
         }
         Err(error) => {
             checks.push(fail("store", error.to_string(), "see the configuration of the store"));

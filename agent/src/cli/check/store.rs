@@ -18,13 +18,31 @@ const NEVER: When = When::Unchanged(i64::MAX as u64);
 
 /// The rights of an agent.
 const AGENT: &str = "the policy that hostler enroll prints";
-/// The rights of whoever places orders.
-const OPERATOR: &str = "the policy /usr/share/hostler/policies/consul-operator.hcl";
+
+/// For whom a token is that is no agent's.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Role {
+    /// Places orders anywhere, and reads reports
+    Operator,
+    /// Looks only
+    Reader,
+}
+
+impl Role {
+    /// The policy with its rights.
+    fn policy(self) -> &'static str {
+        match self {
+            Self::Operator => "the policy /usr/share/hostler/policies/consul-operator.hcl",
+            Self::Reader => "the policy /usr/share/hostler/policies/consul-reader.hcl",
+        }
+    }
+}
 
 /// A last part that no order, run or host can have.
 const PROBE: &str = "_check";
 
-pub(super) async fn checks(place: &Connection, settings: &Settings, local: bool) -> Vec<Check> {
+/// `role`: whose token it is; `None`: that of this host's agent.
+pub(super) async fn checks(place: &Connection, settings: &Settings, role: Option<Role>) -> Vec<Check> {
     let shown = place.store.place();
     let mut checks = Vec::new();
     let marker = place.keys.marker(&Source::Group(Name::all()));
@@ -52,8 +70,9 @@ pub(super) async fn checks(place: &Connection, settings: &Settings, local: bool)
             }
         }
     }
-    if local {
-        match this_host_or_node(settings, place).await {
+    match role {
+        Some(role) => checks.extend(of_person(place, settings, role).await),
+        None => match this_host_or_node(settings, place).await {
             Some(host) => checks.extend(of_host(place, settings, &host).await),
             None => checks.push(fail(
                 "host",
@@ -61,9 +80,7 @@ pub(super) async fn checks(place: &Connection, settings: &Settings, local: bool)
                  Consul does not tell its node's",
                 "set `host:`, or give the token `agent \"NODE\" { policy = \"read\" }`; run this as root",
             )),
-        }
-    } else {
-        checks.extend(of_operator(place, settings).await);
+        },
     }
     checks
 }
@@ -79,15 +96,20 @@ pub(super) fn skipped(why: &str) -> [Check; 3] {
     ["leader", "markers", "rights"].map(|name| skip(name, why))
 }
 
-/// What an operator's token is for, and what it is not.
-async fn of_operator(place: &Connection, settings: &Settings) -> Vec<Check> {
-    let keys = &place.keys;
+/// What a person's token is for, and what it is not.
+async fn of_person(place: &Connection, settings: &Settings, role: Role) -> Vec<Check> {
+    let (keys, policy) = (&place.keys, role.policy());
     let mut checks = orders(place).await;
-    for (what, prefix) in [("to hosts", keys.hosts()), ("to groups", keys.groups())] {
-        checks.push(may(place, &format!("write {what}"), &format!("{prefix}{PROBE}"), true, OPERATOR).await);
+    let consul = matches!(settings.store, StoreSettings::Consul(_));
+    // A folder knows no rights: whoever reads it may write.
+    if consul || role == Role::Operator {
+        for (what, prefix) in [("to hosts", keys.hosts()), ("to groups", keys.groups())] {
+            let (what, key) = (format!("write {what}"), format!("{prefix}{PROBE}"));
+            checks.push(may(place, &what, &key, role == Role::Operator, policy).await);
+        }
     }
     checks.push(match place.store.names(&keys.agent_reports()).await {
-        Err(error) => fail("rights", error.to_string(), format!("give the token {OPERATOR}")),
+        Err(error) => fail("rights", error.to_string(), format!("give the token {policy}")),
         // Consul shows what the token may not read as if it were not there.
         Ok(names) if names.is_empty() => warn(
             "rights",
@@ -96,14 +118,14 @@ async fn of_operator(place: &Connection, settings: &Settings) -> Vec<Check> {
         ),
         Ok(names) => ok("rights", format!("may read reports: {} seen", counted(names.len(), "agent"))),
     });
-    if matches!(settings.store, StoreSettings::Consul(_)) {
+    if consul {
         let report = format!("{}{PROBE}", keys.agent_reports());
-        checks.push(may(place, "write reports of hosts", &report, false, OPERATOR).await);
+        checks.push(may(place, "write reports of hosts", &report, false, policy).await);
     }
     checks
 }
 
-/// What an operator sees: hosts and groups, and freezes that no agent obeys.
+/// What a person sees: hosts and groups, and freezes that no agent obeys.
 async fn orders(place: &Connection) -> Vec<Check> {
     let cure = "hostler enroll HOST, or a token that may read orders";
     let fleet = match Fleet::read(place).await {
