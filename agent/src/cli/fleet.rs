@@ -364,6 +364,8 @@ pub(super) fn agent_of(value: &[u8]) -> AgentReport {
 pub(super) enum OrderStatus {
     /// The wanted state holds.
     Done,
+    /// The state that it keeps up does not hold.
+    Drifted,
     /// Over, and not done.
     Failed,
     /// Waits for an operator's word.
@@ -383,6 +385,7 @@ impl OrderStatus {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
+            Self::Drifted => "drifted",
             Self::Failed => "failed",
             Self::Held => "held",
             Self::Waiting => "waiting",
@@ -422,10 +425,21 @@ pub(super) fn standing(
     if !told_of_this {
         return not_seen;
     }
+    // The probe is asked as often as the order says; one that says nothing any more is seen by its agent.
+    let silent = is_late(report.next_report_by, now);
     match end {
+        Some(end) if end.is_good() && report.drifted && !silent => OrderStatus::Drifted,
         Some(end) if end.is_good() => OrderStatus::Done,
         Some(_) => OrderStatus::Failed,
-        None if is_late(report.next_report_by, now) => OrderStatus::Stale,
+        None if silent => OrderStatus::Stale,
+        // Nothing is carried out: what the probe said is all there is.
+        None if report.phase == "waiting" && report.asked.is_some() => {
+            if report.drifted {
+                OrderStatus::Drifted
+            } else {
+                OrderStatus::Done
+            }
+        }
         None => match report.phase.as_str() {
             "held" => OrderStatus::Held,
             "waiting" => OrderStatus::Waiting,
@@ -489,6 +503,24 @@ mod tests {
             let found = standing(wanted, Some(&report), None, now);
             assert_eq!(found, expected, "{phase} {identity:?} {next_report_by}");
         }
+        let drifted = |phase: &str, next_report_by: &str| OrderReport {
+            asked: at(before),
+            drifted: true,
+            ..report(phase, this, next_report_by)
+        };
+        for (phase, next_report_by, expected) in [
+            ("succeeded", later, OrderStatus::Drifted),
+            ("succeeded", before, OrderStatus::Done),
+            ("waiting", later, OrderStatus::Drifted),
+            ("waiting", before, OrderStatus::Stale),
+            ("running", later, OrderStatus::Running),
+            ("failed", later, OrderStatus::Failed),
+        ] {
+            let found = standing(Some(&order), Some(&drifted(phase, next_report_by)), None, now);
+            assert_eq!(found, expected, "{phase} {next_report_by}");
+        }
+        let holds = OrderReport { drifted: false, ..drifted("waiting", later) };
+        assert_eq!(standing(Some(&order), Some(&holds), None, now), OrderStatus::Done);
         let agent = AgentReport { next_report_by: at(before), ..AgentReport::default() };
         assert_eq!(standing(Some(&order), None, Some(&agent), now), OrderStatus::Stale);
         assert_eq!(standing(Some(&order), None, None, now), OrderStatus::NoReport);

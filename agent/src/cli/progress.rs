@@ -36,6 +36,7 @@ pub(super) fn detail(report: &OrderReport) -> String {
         step.filter(|_| !over),
         report.progress.filter(|_| !over).map(|percent| format!("{percent} %")),
         report.message.clone().filter(|_| report.error.is_none()),
+        report.probe.clone().filter(|_| report.drifted),
         report.error.clone().filter(|_| !over),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")

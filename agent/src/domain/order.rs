@@ -14,7 +14,7 @@ use super::name::Name;
 use super::params::whole_numbers;
 use super::schedule::Schedule;
 use super::secret_watch::{MAX_WATCHED, SecretRef};
-use super::span::Span;
+use super::span::{BadSpan, Span};
 use super::window::Window;
 use super::yaml::{self, PathSegment, YamlError};
 use super::zone::Zone;
@@ -46,6 +46,8 @@ pub struct Order {
     pub schedule: Option<Box<Schedule>>,
     /// How often it is asked whether the wanted state holds.
     pub reconcile: Option<Span>,
+    /// Whether it is only reported that the state does not hold: the order starts nothing by itself.
+    pub only_report: bool,
     /// How often a run of it has to succeed, or it is a condition of the host.
     pub expect_every: Option<Span>,
     /// Secrets of which each new version has it carried out once more.
@@ -103,7 +105,7 @@ struct File {
     schedule: Option<String>,
     timezone: Option<String>,
     catch_up: Option<Span>,
-    reconcile: Option<Span>,
+    reconcile: Option<Value>,
     expect_every: Option<Span>,
     on_secret_change: Option<Vec<String>>,
     on_preexisting: Option<OnPreexisting>,
@@ -163,7 +165,8 @@ impl Document {
             not_after: file.not_after,
             window: times.window.map(Box::new),
             schedule: times.schedule.map(Box::new),
-            reconcile: file.reconcile,
+            reconcile: times.reconcile.as_ref().map(|reconcile| reconcile.every),
+            only_report: times.reconcile.is_some_and(|reconcile| reconcile.only.is_some()),
             expect_every: file.expect_every,
             on_secret_change,
             spread: file.spread,
@@ -176,9 +179,16 @@ impl Document {
 }
 
 impl Order {
+    /// Whether it is carried out when it is placed. With a schedule it waits for its time, and one that is only reported
+    /// on starts nothing.
+    pub fn starts_when_placed(&self) -> bool {
+        self.schedule.is_none() && !self.only_report
+    }
+
     /// What makes it carried out again by itself, if anything does.
     pub fn standing_terms(&self) -> Option<String> {
-        let every = |every: &Span| format!("every {every}");
+        let only = if self.only_report { ", only reported" } else { "" };
+        let every = |every: &Span| format!("every {every}{only}");
         let by_time =
             self.schedule.as_deref().map(Schedule::terms).or_else(|| self.reconcile.as_ref().map(every));
         let watched: Vec<String> = self.on_secret_change.iter().map(ToString::to_string).collect();
@@ -190,10 +200,37 @@ impl Order {
     }
 }
 
-/// The terms that need a time zone.
+/// `reconcile: 15m`, or `reconcile: {every: 15m, only: report}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reconcile {
+    every: Span,
+    only: Option<Only>,
+}
+
+/// What is done about a state that does not hold, in place of starting the order.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Only {
+    Report,
+}
+
+impl Reconcile {
+    fn read(value: &Value) -> Result<Self, String> {
+        if let Value::String(every) = value {
+            let every = every.parse().map_err(|error: BadSpan| error.to_string())?;
+            return Ok(Self { every, only: None });
+        }
+        serde_json::from_value(value.clone())
+            .map_err(|error| format!("{error}: write it as 15m, or as {{every: 15m, only: report}}"))
+    }
+}
+
+/// The terms about time.
 struct Times {
     window: Option<Window>,
     schedule: Option<Schedule>,
+    reconcile: Option<Reconcile>,
 }
 
 impl Times {
@@ -217,7 +254,15 @@ impl Times {
             let why = "an order has `schedule` or `reconcile`, not both: write two orders";
             return Err(("reconcile", why.to_owned()));
         }
-        if file.reconcile.is_some_and(|every| every < Span::secs(1)) {
+        let reconcile = file.reconcile.as_ref().map(Reconcile::read).transpose();
+        let reconcile = reconcile.map_err(|message| ("reconcile", message))?;
+        let secret = file.on_secret_change.is_some();
+        if secret && reconcile.as_ref().is_some_and(|reconcile| reconcile.only.is_some()) {
+            let why =
+                "`on_secret_change` starts the order, and `only: report` does not: leave one of them out";
+            return Err(("reconcile", why.to_owned()));
+        }
+        if reconcile.as_ref().is_some_and(|reconcile| reconcile.every < Span::secs(1)) {
             return Err(("reconcile", "`reconcile` is an interval of at least 1s".to_owned()));
         }
         if file.reconcile.is_some() && file.dry_run == Some(true) {
@@ -231,6 +276,7 @@ impl Times {
         Ok(Self {
             window: window.map_err(|error| ("window", error.to_string()))?,
             schedule: schedule.map_err(|error| ("schedule", error.to_string()))?,
+            reconcile,
         })
     }
 }

@@ -45,6 +45,8 @@ pub struct ProbeAnswers {
     not_since: Option<Timestamp>,
     /// How many "holds" in a row.
     holds: u32,
+    /// What the probe said with its newest answer.
+    said: Option<String>,
 }
 
 /// What follows from the answers.
@@ -75,7 +77,18 @@ impl ProbeAnswers {
                 self.not_since = None;
             }
         }
+        self.said = None;
         self.last = Some((at, answer));
+    }
+
+    /// Takes in what the probe said with the answer that was taken in last.
+    pub fn say(&mut self, said: Option<String>) {
+        self.said = said;
+    }
+
+    /// What the probe said with its newest answer; `None`: nothing.
+    pub fn said(&self) -> Option<&str> {
+        self.said.as_deref()
     }
 
     /// What follows at `now`, with an interval and the end of the last run.

@@ -44,7 +44,8 @@ const CONDITIONS: usize = 20;
 
 /// The report of an order within its bounds.
 pub fn order(mut report: OrderReport) -> OrderReport {
-    for text in [&mut report.reason, &mut report.trigger, &mut report.task, &mut report.task_digest] {
+    let OrderReport { reason, trigger, task, task_digest, probe, .. } = &mut report;
+    for text in [reason, trigger, task, task_digest, probe] {
         bound(text, WORDS);
     }
     if let Some(step) = &mut report.step {
@@ -294,6 +295,7 @@ mod tests {
                 message: long(),
                 error: long(),
                 tail: long(),
+                probe: long(),
                 step: Some(StepSummary { index: 1, count: 2, name: hostile.repeat(9000) }),
                 outputs,
                 killed_processes: vec![hostile.repeat(700); 400],

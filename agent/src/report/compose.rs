@@ -100,7 +100,15 @@ impl Sources<'_> {
 
     fn order(&self, key: &OrderKey, order_state: &OrderState) -> Option<OrderReport> {
         let (message, last_success) = (self.earlier(key, order_state), order_state.recurrence.last_success);
-        let blank = OrderReport { message, last_success, ..self.blank(key) };
+        let observed = self.decision.observed.get(key);
+        let blank = OrderReport {
+            message,
+            last_success,
+            asked: observed.map(|observed| observed.asked),
+            drifted: observed.is_some_and(|observed| observed.drifted),
+            probe: observed.and_then(|observed| observed.said.clone()),
+            ..self.blank(key)
+        };
         let blank = OrderReport { run: order_state.unsettled().map(|activation| activation.run), ..blank };
         if let Some(unreadable) = &order_state.unreadable {
             return Some(OrderReport {

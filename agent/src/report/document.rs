@@ -88,6 +88,15 @@ pub struct OrderReport {
     pub warnings: Vec<String>,
     /// How long services could not be used because of the run, a sum for each service.
     pub downtime: Vec<Downtime>,
+    /// For a reconciled order: when its probe was asked last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Timestamp>,
+    /// Whether the probe said then that the state does not hold.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub drifted: bool,
+    /// What the probe said beside that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<String>,
     /// For an order that comes again: when a run of it succeeded last, or found that there was nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_success: Option<Timestamp>,

@@ -87,6 +87,8 @@ pub struct Snapshot<'a> {
     pub reported: Option<f64>,
     /// The ledger's bytes and records, if it can be read.
     pub ledger: Option<(u64, usize)>,
+    /// Orders whose probe said that their state does not hold.
+    pub drifted: usize,
     /// Freezes in force that keep anything from starting here.
     pub freezes: usize,
     /// When the orders that come again succeeded last, by their names; a hundred at most.
@@ -109,7 +111,7 @@ pub struct ServiceDowntime {
 }
 
 /// The table. docs/monitoring.md explains each row.
-pub const METRICS: [Metric; 25] = [
+pub const METRICS: [Metric; 26] = [
     Metric {
         name: "hostler_build_info",
         kind: Kind::Gauge,
@@ -172,6 +174,13 @@ pub const METRICS: [Metric; 25] = [
         help: "Held orders, by reason; they wait for an operator.",
         labels: &["reason"],
         samples: |now, out| out.words("reason", &now.held),
+    },
+    Metric {
+        name: "hostler_orders_drifted",
+        kind: Kind::Gauge,
+        help: "Reconciled orders whose probe said last that the state does not hold.",
+        labels: &[],
+        samples: |now, out| out.one(now.drifted as f64),
     },
     Metric {
         name: "hostler_freezes",
@@ -400,6 +409,7 @@ mod tests {
             contact: Some(1_700_000_100.0),
             reported: None,
             ledger: Some((4096, 12)),
+            drifted: 2,
             freezes: 1,
             successes: vec![("nightly".to_owned(), 1_700_000_000.0)],
             services: vec![

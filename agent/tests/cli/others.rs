@@ -214,3 +214,40 @@ fn an_order_that_does_not_succeed_in_time_is_a_condition() {
         .ends(3)
         .says("schedule");
 }
+
+#[test]
+fn a_drift_that_is_only_reported_has_a_status_and_starts_nothing() {
+    let mut bench = Bench::new();
+    bench.task("watched", "touch \"$1\".ran");
+    let folder = bench.path("tasks/watched");
+    let flag = bench.path("holds");
+    let yaml = format!(
+        "name: watched\nversion: 1\nallow_short_interval: true\nprobe: {{run: [./ask, \"{}\"]}}\n\
+         steps:\n  - {{name: go, run: [./go, \"{}\"], effect: final}}\n",
+        flag.display(),
+        flag.display()
+    );
+    fs::write(folder.join("task.yml"), yaml).unwrap();
+    fs::copy(folder.join("go"), folder.join("ask")).unwrap();
+    fs::write(folder.join("ask"), "#!/bin/sh\n[ -e \"$1\" ] || { echo the value is 7; exit 1; }\n").unwrap();
+    bench.start();
+    let put = ["order", "put", "w", "--host", "db1", "-"];
+    let order = "task: watched\nreconcile: {every: 1s, only: report}\n";
+    bench.with_input(&put, order).ends(0).says("only");
+    bench.until(&["status"], "it has drifted", |done| done.out.contains("1 drifted"));
+    bench.run(&["status", "w", "--host", "db1"]).ends(1).says("drifted").says("the value is 7").says("asked");
+    fs::write(&flag, "").unwrap();
+    bench.until(&["status", "w"], "it holds", |done| done.code == 0 && done.out.contains("done"));
+    fs::remove_file(&flag).unwrap();
+    bench.until(&["status", "w"], "it has drifted again", |done| done.out.contains("drifted"));
+    let runs = bench.run(&["runs", "--json"]).json();
+    assert!(runs["runs"].as_array().unwrap().is_empty(), "{runs}");
+    // Without the word it is carried out as any other, which this task does not bear.
+    bench.with_input(&put, "task: watched\nreconcile: 1s\n").ends(6).says("every 1s, only reported");
+    bench.with_input(&[&put[..], &["--replace"]].concat(), "task: watched\nreconcile: 1s\n").ends(0);
+    bench.until(&["status", "w"], "it is refused", |done| done.out.contains("cannot reconcile"));
+    for bad in ["{every: 15m, only: repair}", "{only: report}", "15", "{every: 1s, onli: report}"] {
+        let text = format!("task: watched\nreconcile: {bad}\n");
+        bench.with_input(&put, &text).ends(3).says("reconcile");
+    }
+}

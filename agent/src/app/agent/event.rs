@@ -14,7 +14,6 @@ use super::{Agent, prior_reports, watches};
 use crate::domain::facts::{FactName, Object};
 use crate::domain::ids::RunId;
 use crate::domain::plan::Plan;
-use crate::domain::reconcile::ProbeAnswer;
 use crate::domain::secret_watch::SecretVersion;
 use crate::domain::source::OrderKey;
 use crate::host::clock;
@@ -97,7 +96,7 @@ pub enum Event {
         /// When it was asked.
         at: Timestamp,
         /// What it said.
-        answer: ProbeAnswer,
+        answer: Box<super::recurring::Said>,
     },
     /// A fact was asked for.
     FactAnswered {
@@ -181,7 +180,7 @@ impl Agent {
                 self.run_table.runs.leftovers(run, found);
             }
             Event::NotRebooted => self.run_table.rebooting = false,
-            Event::Answered { key, index, at, answer } => self.answered(key, index, at, answer),
+            Event::Answered { key, index, at, answer } => self.answered(key, index, at, *answer),
             Event::FactAnswered { name, asked, answer } => self.fact_answered(&name, asked, answer),
         }
     }

@@ -25,7 +25,10 @@ use crate::domain::run::Outcome;
 use crate::domain::source::OrderKey;
 use crate::domain::state::{LedgerEntry, LedgerState};
 use crate::domain::task::Task;
+use crate::domain::text::head;
+use crate::domain::yaml::single_line;
 use crate::exec::launcher::Launcher;
+use crate::exec::output;
 use crate::host::{clock, disk};
 use crate::ledger::{ClaimState, Folder, FolderError, Tokens, trim};
 use crate::vault::Vault;
@@ -101,7 +104,11 @@ fn read(index: u64, document: &str) -> SeenOrder {
 /// Why a task does not bear what an order wants of it.
 pub(super) fn unbearable(order: &Order, task: &Task) -> Option<String> {
     let every = order.reconcile?;
-    if !task.may_reconcile() {
+    // Where nothing is carried out, the steps may do whatever they do.
+    if order.only_report && task.probe.is_none() {
+        return Some(format!("task {} has no probe that could be asked", task.name));
+    }
+    if !order.only_report && !task.may_reconcile() {
         return Some(format!(
             "task {} cannot reconcile: it needs a probe, and steps that are all repeatable or undoable",
             task.name
@@ -159,18 +166,22 @@ impl Agent {
         let index = seen.index;
         self.work.send(async move {
             let at = clock::now();
-            let answer = question.ask().await.unwrap_or_else(ProbeAnswer::CannotTell);
-            Event::Answered { key: question.key, index, at, answer }
+            let answer = question.ask().await;
+            let (answer, said) = answer.unwrap_or_else(|why| (ProbeAnswer::CannotTell(why), None));
+            Event::Answered { key: question.key, index, at, answer: Box::new((answer, said)) }
         });
     }
 
     /// Takes in what a probe said.
-    pub(super) fn answered(&mut self, key: OrderKey, index: u64, at: Timestamp, answer: ProbeAnswer) {
+    pub(super) fn answered(&mut self, key: OrderKey, index: u64, at: Timestamp, answer: Said) {
+        let (answer, said) = answer;
         self.orders.recurring.asking.remove(&key);
         // An answer about an order that has changed meanwhile says nothing.
         if self.sync.desired.orders.get(&key).is_some_and(|seen| seen.index == index) {
             tracing::debug!(order = %key, "answer of the probe: {answer:?}");
-            self.orders.recurring.answers.entry(key).or_default().take(at, answer);
+            let answers = self.orders.recurring.answers.entry(key).or_default();
+            answers.take(at, answer);
+            answers.say(said);
         }
     }
 
@@ -208,7 +219,7 @@ struct ProbeRequest {
 
 impl ProbeRequest {
     /// The answer, or why there is none.
-    async fn ask(&self) -> Result<ProbeAnswer, String> {
+    async fn ask(&self) -> Result<Said, String> {
         let (plan, folder) = self.make().await?;
         let launching = LaunchRequest {
             launcher: self.launcher.clone(),
@@ -256,7 +267,21 @@ impl ProbeRequest {
     }
 }
 
-async fn wait(folder: &Folder, plan: &Plan) -> Result<ProbeAnswer, String> {
+/// An answer, and the last line that the probe said with it.
+pub(super) type Said = (ProbeAnswer, Option<String>);
+
+/// The longest line of a probe that is told, in bytes.
+const MAX_SAID: usize = 200;
+
+/// What the probe wanted to be known, or the last line that it printed.
+fn said(folder: &Folder, message: Option<&str>) -> Option<String> {
+    let printed = output::tail(folder.path(), MAX_SAID);
+    // The output begins with a heading of the executor's own.
+    let last = printed.lines().rev().find(|line| !line.trim().is_empty() && !line.starts_with("==> "));
+    message.or(last).map(|line| head(&single_line(line.trim()), MAX_SAID)).filter(|line| !line.is_empty())
+}
+
+async fn wait(folder: &Folder, plan: &Plan) -> Result<Said, String> {
     let own = plan.probe.as_ref().and_then(|probe| probe.timeout);
     let until = Instant::now() + own.unwrap_or(plan.timeout).0 + STARTS_WITHIN;
     let mut pause = Duration::from_millis(20);
@@ -265,8 +290,12 @@ async fn wait(folder: &Folder, plan: &Plan) -> Result<ProbeAnswer, String> {
         let lost = matches!(folder.newest_claim().map_err(|e| e.to_string())?, (_, ClaimState::Dead));
         let state = folder.state(plan).map_err(|error| error.to_string())?;
         match state.outcome() {
-            Some(Outcome::Unchanged) => return Ok(ProbeAnswer::Holds),
-            Some(Outcome::Planned) => return Ok(ProbeAnswer::DoesNotHold),
+            Some(Outcome::Unchanged) => {
+                return Ok((ProbeAnswer::Holds, said(folder, state.message.as_deref())));
+            }
+            Some(Outcome::Planned) => {
+                return Ok((ProbeAnswer::DoesNotHold, said(folder, state.message.as_deref())));
+            }
             Some(outcome) => {
                 let (_, why) = crate::domain::state::end_of(outcome);
                 return Err(why.unwrap_or_else(|| "the probe gave no answer".into()));

@@ -77,6 +77,7 @@ pub(super) struct PhaseCounts {
     phases: BTreeMap<String, usize>,
     waiting: BTreeMap<String, usize>,
     held: BTreeMap<String, usize>,
+    drifted: usize,
 }
 
 impl PhaseCounts {
@@ -89,6 +90,7 @@ impl PhaseCounts {
             return;
         }
         add(&mut self.phases, &report.phase);
+        self.drifted += usize::from(report.drifted);
         match (report.phase.as_str(), &report.reason) {
             ("waiting", Some(reason)) => add(&mut self.waiting, reason),
             ("held", Some(reason)) => add(&mut self.held, reason),
@@ -152,6 +154,7 @@ impl Agent {
             tasks: (self.orders.catalog.iter().count() - broken, broken),
             contact: contact.map(|at| seconds(now) - at.elapsed().as_secs_f64()),
             reported: self.output.reported.borrow().map(seconds),
+            drifted: shown.drifted,
             freezes: self.freezes(now).count(),
             successes: self.last_successes().into_iter().map(|(order, at)| (order, seconds(at))).collect(),
             services: self.service_downtimes(now),

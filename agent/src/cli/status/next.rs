@@ -69,7 +69,11 @@ pub(super) fn reasons<'a>(rows: &'a Rows, standings: &[OrderStatus]) -> Vec<Reas
 /// Below a list of one order on several hosts: reasons that hosts share, and the next commands. Empty where all is done.
 pub(in crate::cli) fn of_rows(rows: &Rows, question: &Question) -> String {
     let mut text = String::new();
-    for (heading, standings) in [("failed", &[OrderStatus::Failed][..]), ("held", &[OrderStatus::Held][..])] {
+    for (heading, standings) in [
+        ("drifted", &[OrderStatus::Drifted][..]),
+        ("failed", &[OrderStatus::Failed][..]),
+        ("held", &[OrderStatus::Held][..]),
+    ] {
         let shared: Vec<Reason<'_>> =
             reasons(rows, standings).into_iter().filter(|reason| reason.hosts.len() > 1).collect();
         for reason in shared.iter().take(MAX_REASONS) {

@@ -20,8 +20,9 @@ use crate::domain::name::Name;
 pub(super) const MAX_ROWS: usize = 8;
 
 /// Lists, each with the standings that belong into it.
-const LISTS: [(&str, &[OrderStatus]); 3] = [
+const LISTS: [(&str, &[OrderStatus]); 4] = [
     ("running longest", &[OrderStatus::Running]),
+    ("drifted", &[OrderStatus::Drifted]),
     ("failed", &[OrderStatus::Failed]),
     ("not answering or held", &[OrderStatus::Held, OrderStatus::Stale]),
 ];
@@ -101,7 +102,7 @@ fn said(row: &Row, rows: &Rows, usual: &BTreeMap<Name, SignedDuration>) -> Strin
 /// Whether nothing more comes by itself.
 pub(super) fn is_over(standing: OrderStatus) -> bool {
     match standing {
-        OrderStatus::Done | OrderStatus::Failed | OrderStatus::Held => true,
+        OrderStatus::Done | OrderStatus::Drifted | OrderStatus::Failed | OrderStatus::Held => true,
         OrderStatus::Waiting | OrderStatus::Running | OrderStatus::NoReport | OrderStatus::Stale => false,
     }
 }

@@ -21,7 +21,7 @@ use crate::report::document::{AgentReport, OrderReport};
 pub(in crate::cli) fn tone(standing: OrderStatus) -> Severity {
     match standing {
         OrderStatus::Done => Severity::Good,
-        OrderStatus::Failed => Severity::Bad,
+        OrderStatus::Failed | OrderStatus::Drifted => Severity::Bad,
         OrderStatus::Held | OrderStatus::Stale => Severity::Wait,
         OrderStatus::Running => Severity::Busy,
         OrderStatus::Waiting | OrderStatus::NoReport => Severity::Dim,
@@ -215,6 +215,8 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
         ("deadline", time(report.deadline)),
         ("elapsed", elapsed(report, usual, now).unwrap_or_default()),
         ("ended", report.ended.map(|_| format!("{}{took}", time(report.ended))).unwrap_or_default()),
+        ("asked", time(report.asked)),
+        ("probe", text(&report.probe)),
         ("last success", time(report.last_success)),
         ("exit code", report.exit_code.map(|code| code.to_string()).unwrap_or_default()),
         ("error", text(&report.error)),
@@ -259,6 +261,7 @@ fn next(row: &Row, report: &OrderReport) -> Vec<String> {
                 format!("hostler cancel {order} --host {host}"),
             ]
         }
+        (OrderStatus::Drifted, ..) => vec![format!("hostler status {order} --host {host} --watch")],
         // Why, and what each of them means here, is in the message.
         (OrderStatus::Held, ..) => vec![
             format!("hostler release {order} --host {host}"),

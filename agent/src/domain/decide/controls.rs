@@ -203,11 +203,11 @@ impl<'a> ControlContext<'a> {
         LedgerEntry::Accepted { key: key.clone(), identity: held.identity, index: held.index }
     }
 
-    /// An order with a schedule fires at its times: to let it go is to let it stand.
+    /// An order with a schedule fires at its times, and one that is only reported on never: to let it go is to let it stand.
     fn comes_by_schedule(&self, key: &OrderKey) -> bool {
         let seen = self.view.orders.and_then(|orders| orders.get(key));
         seen.is_some_and(
-            |seen| matches!(&seen.document, Ok(Document::Order(order)) if order.schedule.is_some()),
+            |seen| matches!(&seen.document, Ok(Document::Order(order)) if !order.starts_when_placed()),
         )
     }
 

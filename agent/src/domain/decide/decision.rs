@@ -85,10 +85,23 @@ pub struct Decision {
     pub actions: Vec<Action>,
     /// Orders that wait.
     pub waits: BTreeMap<OrderKey, Wait>,
+    /// What the probes of reconciled orders have said of their states.
+    pub observed: BTreeMap<OrderKey, ObservedState>,
     /// Orders of which this host is exempt.
     pub skipped: BTreeSet<OrderKey>,
     /// When to ask again even if nothing happens.
     pub wake: Option<Timestamp>,
+}
+
+/// What a probe said of the state that an order keeps up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedState {
+    /// When it was asked.
+    pub asked: Timestamp,
+    /// Whether the state does not hold.
+    pub drifted: bool,
+    /// What it said beside that.
+    pub said: Option<String>,
 }
 
 impl Decision {

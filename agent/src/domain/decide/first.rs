@@ -52,7 +52,7 @@ pub(super) fn join<'a>(
     for (key, seen) in effective.filter(|(key, _)| blank || late.contains(&key.source)) {
         if let Ok(Document::Order(order)) = &seen.document
             && order.on_preexisting == OnPreexisting::Hold
-            && order.schedule.is_none()
+            && order.starts_when_placed()
         {
             let why = if is_behind(view, &key.order) { Hold::LedgerBehind } else { Hold::Preexisting };
             decision.record(hold(view, &key, why, order.identity, seen.index));

@@ -39,7 +39,7 @@ mod wait;
 
 use std::time::Duration;
 
-pub use decision::{Action, Decision};
+pub use decision::{Action, Decision, ObservedState};
 pub use starts::frozen;
 pub use view::{
     CheckedOrder, Clock, Controls, ExecutorState, Freezes, GateAnswer, Leftovers, PreviousFormat,

@@ -238,11 +238,11 @@ fn verdict(order_state: &OrderState, identity: InstructionHash, index: u64, unco
     }
 }
 
-/// A new activation; an order with a schedule is only taken in, and fires when its time comes.
+/// A new activation; an order that does not start when it is placed is only taken in.
 fn activation(case: OrderContext<'_>, new_run: &mut dyn FnMut() -> RunId) -> LedgerEntry {
     let OrderContext { view, key, index, order, .. } = case;
     let (key, identity, at) = (key.clone(), order.identity, view.now);
-    if order.schedule.is_some() {
+    if !order.starts_when_placed() {
         return LedgerEntry::BaselineTaken { key, identity, index, at };
     }
     LedgerEntry::Activation { key, run: new_run(), identity, index, trigger: Trigger::Placed, at }

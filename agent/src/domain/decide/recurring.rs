@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use super::capacity::Capacity;
 use super::clock::clock_untrusted;
 use super::context::OrderContext;
-use super::decision::{Action, Decision};
+use super::decision::{Action, Decision, ObservedState};
 use super::record::hold;
 use super::spread::spread;
 use super::view::View;
@@ -144,7 +144,7 @@ impl OrderContext<'_> {
             let refused = matches!(&activation.stage, Stage::Closed(closing) if closing.end == End::Refused);
             refused && activation.trigger == Trigger::Placed && this(activation.identity)
         });
-        self.order.schedule.is_none() && gone.is_none() && as_document && as_placed
+        self.order.starts_when_placed() && gone.is_none() && as_document && as_placed
     }
 
     fn begin(&self, terms: String, new_run: &mut dyn FnMut() -> RunId, decision: &mut Decision) {
@@ -269,7 +269,22 @@ impl OrderContext<'_> {
         if standing.unsettled > 0 && answers.lasts() {
             return decision.record(LedgerEntry::DriftCleared { key: self.key.clone() });
         }
-        let (until, detail) = match answers.finding(view.now, every, run_ended) {
+        let last = answers.last().filter(|(at, _)| run_ended.is_none_or(|ended| *at >= ended));
+        if let Some((asked, answer)) = last {
+            let drifted = *answer == ProbeAnswer::DoesNotHold;
+            let observed = ObservedState { asked: *asked, drifted, said: answers.said().map(str::to_owned) };
+            decision.observed.insert(self.key.clone(), observed);
+        }
+        let finding = match answers.finding(view.now, every, run_ended) {
+            // Nothing follows from it: it is asked again as if it held.
+            Finding::Drifted if self.order.only_report => match last.map(|(asked, _)| later(*asked, every.0))
+            {
+                Some(next) if next > view.now => Finding::AskAt(next),
+                _ => Finding::Ask,
+            },
+            finding => finding,
+        };
+        let (until, detail) = match finding {
             Finding::Ask | Finding::Drifted if Capacity::of(view).taken(locks).is_some() => {
                 // Whoever changes the same thing now may well have it in another state for a while.
                 (None, Some("a run that is under way has what this state is about".to_owned()))
@@ -289,7 +304,7 @@ impl OrderContext<'_> {
                 decision.actions.push(Action::Probe(self.key.clone()));
                 (None, None)
             }
-            Finding::AskAt(at) => (Some(at), answers.last().and_then(|(_, answer)| said(answer))),
+            Finding::AskAt(at) => (Some(at), answers.last().and_then(|(_, answer)| self.said(answer))),
         };
         decision.wait(self.key, Wait { detail, ..Wait::new(Reason::Reconcile, until) });
     }
@@ -352,6 +367,20 @@ impl OrderContext<'_> {
         })
     }
 
+    /// What an answer means for an operator.
+    fn said(&self, answer: &ProbeAnswer) -> Option<String> {
+        match answer {
+            ProbeAnswer::Holds => None,
+            ProbeAnswer::DoesNotHold if self.order.only_report => {
+                Some("the state does not hold; it is only reported".into())
+            }
+            ProbeAnswer::DoesNotHold => {
+                Some("the state does not hold: asked once more before anything starts".into())
+            }
+            ProbeAnswer::CannotTell(why) => Some(format!("cannot tell whether the state holds: {why}")),
+        }
+    }
+
     fn activation(&self, trigger: Trigger, run: RunId, decision: &mut Decision) {
         let (key, identity, index) = (self.key.clone(), self.order.identity, self.index);
         decision.record(LedgerEntry::Activation { key, run, identity, index, trigger, at: self.view.now });
@@ -361,21 +390,11 @@ impl OrderContext<'_> {
 /// Whether an order, as it stands now, still has activations of this kind.
 pub(super) fn comes_by(trigger: &Trigger, order: &Order) -> bool {
     match trigger {
-        Trigger::Placed => order.schedule.is_none(),
+        Trigger::Placed => order.starts_when_placed(),
         Trigger::Firing(instant) => order.schedule.as_ref().is_some_and(|schedule| schedule.names(*instant)),
-        Trigger::Drift(_) => order.reconcile.is_some(),
+        Trigger::Drift(_) => order.reconcile.is_some() && !order.only_report,
         Trigger::Secret { path, .. } => order.on_secret_change.iter().any(|one| one.path() == path),
         Trigger::Retry(_) => true,
-    }
-}
-
-fn said(answer: &ProbeAnswer) -> Option<String> {
-    match answer {
-        ProbeAnswer::Holds => None,
-        ProbeAnswer::DoesNotHold => {
-            Some("the state does not hold: asked once more before anything starts".into())
-        }
-        ProbeAnswer::CannotTell(why) => Some(format!("cannot tell whether the state holds: {why}")),
     }
 }
 
