@@ -38,6 +38,18 @@ points! {
     CopyRecovered = "copy-recovered",
     /// Prepare by a standby: the new cluster has the copy's files.
     CopyBrought = "copy-brought",
+    /// Link: the intent is on the disk, nothing is made.
+    LinkIntended = "link-intended",
+    /// Link: the new cluster is made, pg_upgrade has not looked at it.
+    LinkPrepared = "link-prepared",
+    /// Link: the old server is stopped.
+    LinkStopped = "link-stopped",
+    /// Link: the new cluster has the old one's files, and nothing says so.
+    Linked = "linked",
+    /// Link: it is decided that only the new cluster is started from here on.
+    LinkDecided = "link-decided",
+    /// Link: the old cluster's folders are gone.
+    LinkOldDropped = "link-old-dropped",
     /// Follow: the old cluster publishes one more database.
     Published = "published",
     /// Follow: the new cluster subscribes to one more database.

@@ -78,7 +78,11 @@ pub fn read(path: &Path) -> Result<Option<String>, Error> {
     String::from_utf8(bytes).map(Some).map_err(|error| Error::local(path.display())(invalid(error)))
 }
 
-fn sync(folder: &Path) -> Result<(), Error> {
+/// Has the names in a folder on the disk.
+///
+/// # Errors
+/// If that fails.
+pub fn sync(folder: &Path) -> Result<(), Error> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::local(folder.display()))
 }
 

@@ -4,6 +4,7 @@ mod archive;
 mod backup;
 mod health;
 mod install;
+mod link;
 mod restore;
 mod switchover;
 mod table;
@@ -56,6 +57,9 @@ enum Command {
     /// Exchange a primary and its standby, as two commands on two hosts
     #[command(subcommand)]
     Switchover(switchover::Switchover),
+    /// Upgrade a cluster to a new major version in place, by pg_upgrade --link: seconds of downtime, and no way back
+    #[command(subcommand)]
+    Link(link::Link),
     /// Upgrade a cluster to a new major version beside it
     #[command(subcommand)]
     Upgrade(upgrade::Upgrade),
@@ -147,6 +151,7 @@ async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
             Command::Restart(plan) => crate::restart::run(&plan).await,
             Command::Minor(plan) => crate::minor::run(&plan).await,
             Command::Switchover(switchover) => switchover.run().await,
+            Command::Link(link) => link.run().await,
             Command::Upgrade(upgrade) => upgrade.run().await,
         }
     };

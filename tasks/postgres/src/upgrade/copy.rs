@@ -30,6 +30,8 @@ use crate::wal::Lsn;
 
 /// For what reads or writes every byte.
 const LONG: Duration = Duration::from_secs(60 * 3600);
+/// How many lines of what a program said are shown when it has failed.
+const SAID: usize = 8;
 /// Between two looks whether the recovery has ended.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -89,12 +91,37 @@ fn socket(cluster: &Cluster) -> [OsString; 4] {
 }
 
 /// A program that must not go on when this one has died: it writes into folders that are removed then.
-async fn bound(owner: Owner, folder: &Path, program: PathBuf, words: Vec<OsString>) -> Result<(), Error> {
-    let mut all: Vec<OsString> =
-        vec!["-C".into(), folder.into(), "setpriv".into(), "--pdeathsig".into(), "KILL".into()];
-    all.push(program.into());
+pub(super) async fn bound(
+    owner: Owner,
+    folder: &Path,
+    program: PathBuf,
+    words: Vec<OsString>,
+    within: Duration,
+) -> Result<(), Error> {
+    let mut all: Vec<OsString> = vec!["-C".into(), folder.into(), "setpriv".into()];
+    if nix::unistd::geteuid().is_root() {
+        // With all groups of the user: the key for TLS may be readable by one of them only.
+        all.extend([format!("--reuid={}", owner.uid), format!("--regid={}", owner.gid)].map(OsString::from));
+        all.push("--init-groups".into());
+    }
+    all.extend(["--pdeathsig".into(), "KILL".into()]);
+    all.push(program.clone().into());
     all.extend(words);
-    exec::succeed(Some(owner), Path::new("/usr/bin/env"), &all, LONG).await.map(|_| ())
+    let ended = exec::run(None, Path::new("/usr/bin/env"), &all, within).await?;
+    if ended.status == Some(0) {
+        return Ok(());
+    }
+    // pg_upgrade says on its standard output what it does not like.
+    let lines: Vec<_> = ended.output.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let last = lines.len().saturating_sub(SAID);
+    let mut said = lines.get(last..).unwrap_or_default().join("; ");
+    // The lists that it names would go with the new cluster.
+    for list in lines.iter().map(Path::new).filter(|path| path.extension().is_some_and(|end| end == "txt")) {
+        let text = durable::read(list)?.unwrap_or_default();
+        let some: Vec<_> = text.lines().take(SAID).map(str::trim).collect();
+        said = format!("{said}: {}", some.join("; "));
+    }
+    Err(Error::Program(format!("{} failed: {} {said}", program.display(), ended.complaint)))
 }
 
 async fn base_backup(pair: &Pair, copy: &Scratch) -> Result<(), Error> {
@@ -109,7 +136,7 @@ async fn base_backup(pair: &Pair, copy: &Scratch) -> Result<(), Error> {
     );
     words.push(Way::Up.slot(&keeper()).into());
     words.extend(socket(&pair.old));
-    bound(copy.owner, &copy.work, layout::program(pair.old.version, "pg_basebackup"), words).await
+    bound(copy.owner, &copy.work, layout::program(pair.old.version, "pg_basebackup"), words, LONG).await
 }
 
 /// Makes the slots of all databases, and gives the place at which all of them begin: that of the last one.
@@ -226,7 +253,7 @@ async fn bring(pair: &Pair, copy: &Scratch, new: &Cluster) -> Result<(), Error> 
     ] {
         words.extend([option.into(), value.into()]);
     }
-    bound(copy.owner, &copy.work, layout::program(pair.to, "pg_upgrade"), words).await?;
+    bound(copy.owner, &copy.work, layout::program(pair.to, "pg_upgrade"), words, LONG).await?;
     for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
         durable::remove(&new.data.join(name))?;
     }

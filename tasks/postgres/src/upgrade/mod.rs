@@ -21,6 +21,7 @@ pub mod fence;
 pub mod finish;
 pub mod follow;
 pub mod intent;
+pub mod link;
 pub mod lock;
 pub mod ports;
 pub mod prepare;

@@ -126,7 +126,8 @@ async fn settings(pair: &Pair, admin: &Session) -> Result<String, Error> {
     Ok(text)
 }
 
-fn configure(old: &Cluster, new: &Cluster, settings: &str) -> Result<(), Error> {
+/// Gives the new cluster its settings, the old one's files beside them, and a fence.
+pub(super) fn configure(old: &Cluster, new: &Cluster, settings: &str) -> Result<(), Error> {
     let main = new.conf.join("postgresql.conf");
     let text = durable::read(&main)?.unwrap_or_default();
     // Where createcluster.conf was replaced, clusters have no conf.d.

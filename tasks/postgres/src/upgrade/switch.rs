@@ -260,6 +260,11 @@ async fn exchange(pair: &Pair, ports: Ports, way: Way, deadline: Instant) -> Res
 pub(super) struct Starting(Option<tokio::task::JoinHandle<Result<(), Error>>>);
 
 impl Starting {
+    /// That of a server that runs already.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
     /// Waits for its end.
     pub(super) async fn ended(self) -> Result<(), Error> {
         match self.0 {

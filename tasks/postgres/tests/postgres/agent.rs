@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use crate::kit::Lab;
 use crate::load::Load;
 use crate::store::{ID, Store};
-use crate::upgrade::{LEFT, host as clusters};
+use crate::switchover::pair;
+use crate::upgrade::{LEFT, bare, host as clusters};
 
 /// As long as a run may take on a machine with much else to do.
 const LONG: Duration = Duration::from_secs(400);
@@ -143,6 +144,61 @@ fn clients_are_released_when_the_executor_is_killed_in_the_switch() {
     assert!(!lab.conf(15).exists(), "{report}");
     let (_, errors) = load.prove(&lab, old);
     assert!(errors.is_empty(), "{errors:?}");
+}
+
+#[test]
+fn orders_upgrade_a_cluster_in_place() {
+    let (lab, port, _) = bare();
+    let mut host = Host::on_dir("db4");
+    install(&host, &lab, "postgres-upgrade-link");
+    install(&host, &lab, "postgres-upgrade-link-finish");
+    host.start();
+    let params = json!({"cluster": lab.name(), "to": 15});
+    let order = |name: &str, task: &str| {
+        host.order(name, &json!({"task": task, "params": params}).to_string());
+    };
+    lab.sql(port, "shop", "create table handlers (id int primary key, f regproc)");
+    order("blocked", "postgres-upgrade-link");
+    let report = ends(&host, "blocked", "undone");
+    assert!(report["error"].to_string().contains("reg* data types"), "{report}");
+    assert!(report["tail"].to_string().contains("public.handlers.f") && !lab.conf(15).exists(), "{report}");
+    lab.sql(port, "shop", "drop table handlers");
+    order("upgrade", "postgres-upgrade-link");
+    let report = ends(&host, "upgrade", "succeeded");
+    assert_eq!(report["downtime"][0]["service"], json!(format!("postgres:{}", lab.name())), "{report}");
+    assert_eq!(lab.sql(port, "shop", "show server_version_num").get(..2), Some("15"));
+    order("finish", "postgres-upgrade-link-finish");
+    ends(&host, "finish", "succeeded");
+    assert!(!lab.conf(13).exists());
+    order("again", "postgres-upgrade-link");
+    ends(&host, "again", "unchanged");
+}
+
+#[test]
+fn two_orders_exchange_a_primary_and_its_standby() {
+    let (a, b) = pair();
+    let mut hosts = [Host::on_dir("db5"), Host::on_dir("db6")];
+    for (host, side) in hosts.iter_mut().zip([&a, &b]) {
+        install(host, &side.lab, "postgres-switchover");
+        install(host, &side.lab, "postgres-switchover-finish");
+        host.start();
+    }
+    let [first, second] = &hosts;
+    let early = json!({"cluster": b.lab.name(), "place": "0/1"});
+    let order = json!({"task": "postgres-switchover-finish", "params": early});
+    second.order("early", &order.to_string());
+    let report = ends(second, "early", "failed");
+    assert!(report["message"].to_string().contains("hand-over"), "{report}");
+    let params = json!({"cluster": a.lab.name(), "peer": b.lab.path("run"), "peer_port": b.port});
+    first.order("over", &json!({"task": "postgres-switchover", "params": params}).to_string());
+    let report = ends(first, "over", "succeeded");
+    let place = report["outputs"]["place"].as_str().expect("a place");
+    let params = json!({"cluster": b.lab.name(), "place": place});
+    second.order("take", &json!({"task": "postgres-switchover-finish", "params": params}).to_string());
+    let report = ends(second, "take", "succeeded");
+    assert_eq!(report["downtime"][0]["service"], json!(format!("postgres:{}", b.lab.name())), "{report}");
+    let standby = "select pg_is_in_recovery()";
+    assert_eq!((a.sql(standby).as_str(), b.sql(standby).as_str()), ("t", "f"));
 }
 
 #[test]

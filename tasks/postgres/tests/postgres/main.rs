@@ -15,6 +15,7 @@ mod fact;
 mod health;
 mod install;
 mod kit;
+mod link;
 mod load;
 mod memory;
 mod ports;

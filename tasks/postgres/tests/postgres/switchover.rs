@@ -11,9 +11,9 @@ use crate::kit::{Lab, output};
 use crate::load::{Load, TABLES};
 
 /// A server of the pair, and how the other one reaches it.
-struct Side {
-    lab: Lab,
-    port: u16,
+pub(crate) struct Side {
+    pub(crate) lab: Lab,
+    pub(crate) port: u16,
 }
 
 impl Side {
@@ -48,7 +48,7 @@ impl Side {
         assert_eq!(status, -1, "{}: {said}", point.name());
     }
 
-    fn sql(&self, statement: &str) -> String {
+    pub(crate) fn sql(&self, statement: &str) -> String {
         self.lab.sql(self.port, "postgres", statement)
     }
 
@@ -69,8 +69,8 @@ fn words(all: &[String]) -> Vec<&str> {
     all.iter().map(String::as_str).collect()
 }
 
-#[test]
-fn a_primary_and_its_standby_change_places_whatever_dies_and_no_row_is_lost_or_doubled() {
+/// A primary and a standby that streams from it.
+pub(crate) fn pair() -> (Side, Side) {
     let lab = Lab::new();
     // A standby comes back within a tenth of a second.
     let port = lab.cluster(15, "wal_retrieve_retry_interval = 100\n");
@@ -88,6 +88,12 @@ fn a_primary_and_its_standby_change_places_whatever_dies_and_no_row_is_lost_or_d
         let streams = a.sql("select count(*) from pg_stat_replication where state = 'streaming'");
         (streams == "1").then_some(()).ok_or(streams)
     });
+    (a, b)
+}
+
+#[test]
+fn a_primary_and_its_standby_change_places_whatever_dies_and_no_row_is_lost_or_doubled() {
+    let (a, b) = pair();
     let load = Load::between(&[(&a.lab, a.port), (&b.lab, b.port)]);
     let (to_a, to_b) = (a.named(), b.named());
     let (to_a, to_b) = (words(&to_a), words(&to_b));
