@@ -79,6 +79,12 @@ pub fn store(folder: &Path, tasks: &Path, rule: OwnerRule) -> Result<Copied, Cop
     Ok(copied)
 }
 
+/// The digest that a copy of a task's folder would have now: `sha256:` and 64 hexadecimal digits.
+pub fn digest_of(folder: &Path, rule: OwnerRule) -> Result<String, CopyError> {
+    let entries = trust::walk(folder, rule).map_err(CopyError::Untrusted)?;
+    Ok(format!("sha256:{}", digest(folder, &entries)?))
+}
+
 /// The folder of a copy, if it still is what its name says.
 pub fn open(tasks: &Path, digest: &str, rule: OwnerRule) -> Result<PathBuf, CopyError> {
     let hex = hex_of(digest)?;

@@ -202,6 +202,7 @@ mod tests {
             "STATUS",
             "FOLDER",
             "COMMAND",
+            "ROLE",
         ];
         fn look(command: &clap::Command, others: &[&str]) {
             for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {

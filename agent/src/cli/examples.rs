@@ -91,7 +91,7 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("runs show", ["hostler runs show 8Q2F7K", "hostler runs show 8Q2F7K --host db1 --json"]),
     ("downtime", ["hostler downtime --window 7d", "hostler downtime --group hana --service web"]),
     ("logs", ["hostler logs 8Q2F7K", "hostler logs backup --group hana --failed"]),
-    ("task list", ["hostler task list", "hostler task list --json"]),
+    ("task list", ["hostler task list", "hostler task list --group hana"]),
     ("task show", ["hostler task show hello", "hostler task show ./mytask --json"]),
     ("task lint", ["hostler task lint", "hostler task lint ./mytask"]),
     ("task try", ["hostler task try ./mytask --param n=1", "hostler task try ./mytask --dry-run"]),

@@ -39,6 +39,8 @@ const RUN_STEPS: usize = 10;
 const RUN_STEP_NAME: usize = 60;
 /// Parameters and outputs in the report of a run, each.
 const RUN_VALUES: usize = 300;
+/// What the field `tasks` of an agent's report takes beside its entries, in bytes.
+const TASKS: usize = 12;
 /// How many conditions an agent's report has.
 const CONDITIONS: usize = 20;
 
@@ -155,6 +157,7 @@ fn few_conditions(all: &[ReportedCondition], most: usize) -> Vec<ReportedConditi
 pub fn agent(mut report: AgentReport, unnamed: usize) -> AgentReport {
     let all = std::mem::take(&mut report.conditions);
     let (orders, seen) = (std::mem::take(&mut report.orders), std::mem::take(&mut report.observed_index));
+    let tasks = std::mem::take(&mut report.tasks);
     let groups = report.groups.len();
     let room = MAX_AGENT - STAMPS;
     let (mut most, mut named) = (CONDITIONS, groups);
@@ -179,6 +182,11 @@ pub fn agent(mut report: AgentReport, unnamed: usize) -> AgentReport {
     }
     let left = room.saturating_sub(json_bytes(&report));
     report.observed_index = fitting(&seen, left / 2, |_, more| more as u64, 0);
+    // Its name and the two signs around it.
+    let left = room.saturating_sub(json_bytes(&report)).saturating_sub(TASKS);
+    if !tasks.is_empty() {
+        report.tasks = fitting(&tasks, left / 2, |_, more| format!("and {more} more"), 0);
+    }
     let left = room.saturating_sub(json_bytes(&report));
     report.orders = fitting(&orders, left, |_, more| format!("and {more} more"), unnamed);
     report
@@ -335,6 +343,7 @@ mod tests {
                         conditions: vec![ReportedCondition::of_report(hostile.repeat(5000)); 90],
                         observed_index: (0..groups).map(|n| (name(n), n as u64)).collect(),
                         orders: (0..100).map(|n| (name(n), "succeeded".to_owned())).collect(),
+                        tasks: (0..90).map(|n| (name(n), "7 sha256:0123456789ab".to_owned())).collect(),
                         budgets: budgets(8),
                         ..AgentReport::default()
                     },

@@ -205,6 +205,10 @@ pub struct AgentReport {
     pub controls: BTreeMap<ControlId, String>,
     /// Each order with its phase, as many as there is room for; `…` counts the others.
     pub orders: BTreeMap<String, String>,
+    /// The installed tasks, as many as there is room for: each with its version and the beginning of its digest, or
+    /// `broken`; `…` counts the others.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tasks: BTreeMap<String, String>,
     /// The error budgets of which the smallest share is left.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub budgets: Vec<ReportedBudget>,

@@ -251,3 +251,24 @@ fn a_drift_that_is_only_reported_has_a_status_and_starts_nothing() {
         bench.with_input(&put, &text).ends(3).says("reconcile");
     }
 }
+
+#[test]
+fn an_agent_reports_its_tasks_and_what_was_changed_since() {
+    let mut bench = Bench::new();
+    fs::create_dir_all(bench.path("tasks/wrong")).unwrap();
+    fs::write(bench.path("tasks/wrong/task.yml"), "nam: wrong").unwrap();
+    bench.start();
+    let list = ["task", "list", "--host", "db1", "--json"];
+    let of = |name: &str| {
+        let all = bench.run(&list).fits("task_list_fleet");
+        let tasks = all["tasks"].as_array().unwrap().clone();
+        tasks.into_iter().find(|task| task["task"] == name).unwrap()
+    };
+    let before = of("good");
+    assert_eq!((before["version"].as_str(), &before["hosts"]), (Some("1"), &serde_json::json!(["db1"])));
+    assert_eq!(of("wrong")["version"], "broken");
+    // A new version is known as soon as an order asks for it.
+    bench.task("good", "echo another");
+    bench.run(&["run", "good", "--host", "db1"]).ends(0);
+    bench.until(&list, "the new digest", |_| of("good")["digest"] != before["digest"]);
+}

@@ -57,10 +57,19 @@ pub(crate) fn fleet() -> Bench {
     let identity = identity["identity"].as_str().unwrap();
     let never = "2999-01-01T00:00:00Z";
     let agent = |host: &str, next_report_by: &str, conditions: &str, phase: &str| {
+        let tasks = match host {
+            "db1" | "db2" => {
+                r#""tasks": {"hello": "1 sha256:0123456789ab", "postgres-backup": "3 sha256:aaaabbbbcccc"}, "#
+            }
+            "db4" => {
+                r#""tasks": {"postgres-backup": "2 sha256:ddddeeeeffff", "own": "broken", "…": "and 3 more"}, "#
+            }
+            _ => "",
+        };
         put(
             &format!("reports/agents/{host}"),
             format!(
-                r#"{{"version": 1, "host": "{host}", "id": "x", "machine": "m", "agent_version": "0.1.0", "boot": "b", "groups": ["hana", "all"],
+                r#"{{"version": 1, "host": "{host}", "id": "x", "machine": "m", "agent_version": "0.1.0", "boot": "b", "groups": ["hana", "all"], {tasks}
                     "conditions": [{conditions}], "observed_index": {{}}, "audit": {{"n": 1, "hash": ""}}, "controls": {{}}, "orders": {{"backup": "{phase}"}}, "next_report_by": "{next_report_by}"}}"#
             ),
         );
@@ -252,6 +261,8 @@ fn tables() {
         ("logs-order-none", &["logs", "backup", "--host", "db3"]),
         ("logs-run-group", &["logs", run, "--group", "hana"]),
         ("task-list", &["task", "list"]),
+        ("task-list-group", &["task", "list", "--group", "hana"]),
+        ("task-list-host", &["task", "list", "--host", "db1,db3"]),
         ("task-show", &["task", "show", "good"]),
         ("task-lint", &["task", "lint"]),
         ("enroll", &["enroll", "db9", "--group", "hana"]),
@@ -313,6 +324,7 @@ fn narrow() {
         ("status-host", &["status", "--host", "db2"]),
         ("status-watch", &["status", "backup", "--watch", "--wait", "0s"]),
         ("order-list", &["order", "list"]),
+        ("task-list-group", &["task", "list", "--group", "hana"]),
         ("freeze-list", &["freeze", "--list"]),
     ] {
         let done = bench.on_terminal_of(60, arguments);
@@ -383,6 +395,7 @@ fn documents() {
         ("logs", &["logs", run, "--host", "db2", "--json"]),
         ("logs_order", &["logs", "backup", "--group", "hana", "--json"]),
         ("task_list", &["task", "list", "--json"]),
+        ("task_list_fleet", &["task", "list", "--group", "hana", "--json"]),
         ("task_show", &["task", "show", "good", "--json"]),
         ("task_lint", &["task", "lint", "--json"]),
         ("enroll", &["enroll", "db9", "--json"]),

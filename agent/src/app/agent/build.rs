@@ -151,6 +151,7 @@ impl Agent {
             },
             orders: check_order::OrderBook {
                 catalog,
+                known_tasks: BTreeMap::new(),
                 checked: BTreeMap::new(),
                 recurring,
                 secrets: secrets::Secrets::default(),

@@ -4,7 +4,8 @@ use super::recurring::RecurringOrders;
 use super::secrets::Secrets;
 use super::secrets::VersionResult;
 use super::unready::Waiting;
-use crate::catalog::Catalog;
+use crate::catalog::trust::OwnerRule;
+use crate::catalog::{Broken, Catalog, Loaded, NoTask, copy};
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,19 +18,49 @@ use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::plan::Trigger;
 use crate::domain::source::OrderKey;
+use crate::domain::text::head;
 use crate::host::clock;
 use jiff::Timestamp;
 
 /// The tasks, and what the agent knows of orders besides the ledger.
 pub(super) struct OrderBook {
     pub(super) catalog: Catalog,
+    /// What is reported of the installed tasks: version and beginning of the digest, or `broken`.
+    pub(super) known_tasks: BTreeMap<String, String>,
     pub(super) checked: BTreeMap<OrderKey, CheckedOrder>,
     pub(super) recurring: RecurringOrders,
     pub(super) secrets: Secrets,
     pub(super) unready: Waiting,
 }
 
+/// So many digits of a digest tell the versions of a task apart.
+const DIGITS: usize = 12;
+
+/// What is reported of an installed task.
+fn reported(task: Result<&Loaded, &Broken>, rule: OwnerRule) -> String {
+    let Ok(loaded) = task else { return "broken".to_owned() };
+    let digest = copy::digest_of(&loaded.folder, rule);
+    let digest = digest.as_deref().map_or("unreadable", |digest| digest.trim_start_matches("sha256:"));
+    format!("{} sha256:{}", loaded.task.version, head(digest, DIGITS))
+}
+
 impl OrderBook {
+    /// Knows what to report of the installed tasks.
+    pub(super) fn know_tasks(&mut self, rule: OwnerRule) {
+        let all = self.catalog.iter();
+        self.known_tasks = all.map(|(name, task)| (name.to_owned(), reported(task, rule))).collect();
+    }
+
+    /// The same for a task that was just read again.
+    fn know_task(&mut self, task: &Name, rule: OwnerRule) {
+        let name = task.to_string();
+        match self.catalog.get(task.as_str()) {
+            Ok(loaded) => drop(self.known_tasks.insert(name, reported(Ok(loaded), rule))),
+            Err(NoTask::Broken(broken)) => drop(self.known_tasks.insert(name, reported(Err(&broken), rule))),
+            Err(NoTask::Unknown { .. }) => drop(self.known_tasks.remove(&name)),
+        }
+    }
+
     /// Takes in what Vault said.
     pub(super) fn told(&mut self, round: u64, path: String, told: VersionResult) {
         self.secrets.take(round, path, told);
@@ -58,6 +89,7 @@ impl Agent {
     pub(super) fn examine(&mut self, key: &OrderKey, tasks_read: &mut BTreeSet<Name>) -> bool {
         let Some(seen) = self.known(key).cloned() else { return false };
         let Ok(Document::Order(order)) = &seen.document else { return false };
+        let mut read_again = false;
         let finding = if !config::allows(&self.config.settings.allow, &order.task) {
             Err(format!(
                 "task {} is not allowed on this host: see `tasks.allow` in its configuration",
@@ -77,7 +109,8 @@ impl Agent {
             let checked = self.orders.checked.get(key).filter(|checked| checked.index == seen.index);
             let again =
                 checked.is_some_and(|checked| checked.finding.as_ref().is_ok_and(|n| n.gates.is_some()));
-            let loaded = match !again && tasks_read.insert(order.task.clone()) {
+            read_again = !again && tasks_read.insert(order.task.clone());
+            let loaded = match read_again {
                 true => self.orders.catalog.refresh(&order.task),
                 false => self.orders.catalog.get(order.task.as_str()),
             };
@@ -102,6 +135,9 @@ impl Agent {
                 Ok(Requirements { repeatable, locks, gates, offline, probe, secrets, emergency, plan })
             })
         };
+        if read_again {
+            self.orders.know_task(&order.task, self.identity.rule);
+        }
         self.orders.checked.insert(key.clone(), CheckedOrder { index: seen.index, finding });
         true
     }

@@ -187,6 +187,7 @@ impl Agent {
             observed_index: watches::observed_index(&self.sync.watches),
             controls: self.durable.answers(),
             orders: phases,
+            tasks: self.orders.known_tasks.clone(),
             budgets: self.reported_budgets(clock::now()),
             ..AgentReport::default()
         };

@@ -165,6 +165,7 @@ impl Agent {
 
     /// Shows the installed tasks from now on.
     pub(super) fn know_tasks(&mut self) {
+        self.orders.know_tasks(self.identity.rule);
         for (task, _) in self.orders.catalog.iter().filter(|(_, task)| task.is_ok()) {
             self.output.counters.know(task);
         }

@@ -1,6 +1,7 @@
 //! `hostler task`: the installed tasks, and what their authors need: faults with their places, and a run by hand.
 
 mod attempt;
+mod fleet;
 mod here;
 mod new;
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::connection::ConnectionArgs;
 use super::exit::{Exit, fault};
 use super::table::Table;
-use super::{Failure, show};
+use super::{Failure, block, show};
 use crate::catalog::trust::OwnerRule;
 use crate::catalog::{self, Broken, Catalog, Loaded, NoTask};
 use crate::config::{Settings, allows};
@@ -42,6 +43,12 @@ enum TaskCommand {
 
 #[derive(Args)]
 struct List {
+    /// As these hosts report, separated by commas; which have which version
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    host: Vec<Name>,
+    /// As the known hosts of this group report
+    #[arg(long, value_name = "GROUP", conflicts_with = "host")]
+    group: Option<Name>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -90,6 +97,12 @@ fn installed(settings: &Settings) -> Catalog {
 }
 
 fn list(arguments: &List) -> Result<ExitCode, Failure> {
+    if !arguments.host.is_empty() || arguments.group.is_some() {
+        return block(async {
+            let place = arguments.place.open()?;
+            fleet::list(&place, &arguments.host, arguments.group.as_ref(), arguments.json).await
+        });
+    }
     let settings = arguments.place.settings()?;
     let catalog = installed(&settings);
     if arguments.json {
