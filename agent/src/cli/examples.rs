@@ -96,6 +96,13 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ("task lint", ["hostler task lint", "hostler task lint ./mytask"]),
     ("task try", ["hostler task try ./mytask --param n=1", "hostler task try ./mytask --dry-run"]),
     ("task new", ["hostler task new mytask", "hostler task new backup-app"]),
+    (
+        "task package",
+        [
+            "hostler task package ./mytask --version 1.0",
+            "hostler task package ./one ./two --version 1.4 --name acme-tasks --format deb --out dist",
+        ],
+    ),
     ("schema", ["hostler schema order", "hostler schema output"]),
 ];
 

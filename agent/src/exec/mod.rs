@@ -6,6 +6,7 @@
 //! ```
 
 pub mod ansible;
+pub mod builder;
 pub mod editor;
 pub mod feedback;
 pub mod handoff;

@@ -358,6 +358,53 @@ fn a_host_gets_another_name_and_goes() {
 }
 
 #[test]
+fn own_tasks_become_packages() {
+    let bench = Bench::new();
+    let folder = |name: &str| bench.path("tasks").join(name).display().to_string();
+    let out = bench.path("out").display().to_string();
+    let hostler = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
+        Done::from(command.args(["task", "package"]).args(words).output().unwrap())
+    };
+    let (good, bad) = (folder("good"), folder("bad"));
+    let made = hostler(&[&good, &bad, "--version", "1.4", "--name", "acme", "--out", &out, "--json"]).ends(0);
+    let made = made.fits("task_package");
+    assert_eq!(made["tasks"], serde_json::json!(["good", "bad"]));
+    let deb = format!("{out}/acme_1.4_all.deb");
+    let rpm = format!("{out}/acme-1.4-1.noarch.rpm");
+    assert_eq!(made["packages"], serde_json::json!([deb, rpm]));
+    let said = |program: &str, words: &[&str]| {
+        Done::from(Command::new(program).args(words).output().unwrap()).ends(0).out
+    };
+    let fields = said("dpkg-deb", &["--field", &deb, "Package", "Version", "Architecture", "Depends"]);
+    assert_eq!(fields, "Package: acme\nVersion: 1.4\nArchitecture: all\nDepends: hostler\n");
+    let listed = said("rpm", &["-qp", "--qf", "[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME}\n]", &rpm]);
+    for line in [
+        "/usr/share/hostler/tasks/good/go -rwxr-xr-x root",
+        "/usr/share/hostler/tasks/bad/task.yml -rw-r--r-- root",
+    ] {
+        assert!(listed.contains(line), "{line}: {listed}");
+    }
+    // What was packed is what was there, and the same once more.
+    let root = bench.path("unpacked").display().to_string();
+    said("dpkg-deb", &["--extract", &deb, &root]);
+    let unpacked = format!("{root}/usr/share/hostler/tasks/good");
+    assert_eq!(fs::read(format!("{unpacked}/go")).unwrap(), fs::read(format!("{good}/go")).unwrap());
+    let first = fs::read(&deb).unwrap();
+    hostler(&[&good, &bad, "--version", "1.4", "--name", "acme", "--out", &out, "--format", "deb"])
+        .ends(0)
+        .says("acme_1.4_all.deb");
+    assert!(fs::read(&deb).unwrap() == first, "another deb from the same folders");
+    // Nothing with a fault is packed.
+    fs::write(format!("{bad}/task.yml"), "name: bad\n").unwrap();
+    hostler(&[&good, &bad, "--version", "1.5", "--out", &out]).ends(3);
+    hostler(&[&good, &good, "--version", "1.5", "--out", &out]).ends(2).says("named twice");
+    hostler(&[&folder("none"), "--version", "1.5"]).ends(5);
+    hostler(&[&good, "--version", "1-5"]).ends(2).says("a version begins with a digit");
+    assert_eq!(fs::read_dir(bench.path("out")).unwrap().count(), 2);
+}
+
+#[test]
 fn a_new_task_works_and_its_test_too() {
     let bench = Bench::new();
     let dir = bench.path("tasks").display().to_string();

@@ -4,6 +4,7 @@ mod attempt;
 mod fleet;
 mod here;
 mod new;
+mod package;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum TaskCommand {
     New(new::Arguments),
     /// Look for faults in tasks; ends with 1 if there are any
     Lint(Lint),
+    /// Make a deb and an rpm of tasks
+    Package(package::Arguments),
     /// Run a task by hand, here and now, without store or agent
     Try(Box<attempt::Arguments>),
 }
@@ -86,6 +89,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         TaskCommand::Show(arguments) => show(arguments),
         TaskCommand::Lint(arguments) => lint(arguments),
         TaskCommand::New(arguments) => new::run(arguments),
+        TaskCommand::Package(arguments) => package::run(arguments),
         TaskCommand::Try(arguments) => attempt::run(arguments),
     }
 }
