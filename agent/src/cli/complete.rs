@@ -203,6 +203,10 @@ mod tests {
             "FOLDER",
             "COMMAND",
             "ROLE",
+            "PACKAGE",
+            "VERSION",
+            "KIND",
+            "NEW",
         ];
         fn look(command: &clap::Command, others: &[&str]) {
             for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {

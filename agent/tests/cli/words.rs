@@ -385,6 +385,7 @@ fn own_tasks_become_packages() {
     ] {
         assert!(listed.contains(line), "{line}: {listed}");
     }
+    assert!(said("rpm", &["-qp", "--scripts", &rpm]).contains("systemctl reload hostler.service"));
     // What was packed is what was there, and the same once more.
     let root = bench.path("unpacked").display().to_string();
     said("dpkg-deb", &["--extract", &deb, &root]);

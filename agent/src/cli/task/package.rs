@@ -23,6 +23,9 @@ use crate::host::{clock, disk};
 /// Where the tasks of packages are installed.
 const INSTALLED: &str = "usr/share/hostler/tasks";
 
+/// Has the agent, where one runs, look at its tasks anew: what is installed stands in its report then.
+const RELOAD: &str = "[ ! -d /run/systemd/system ] || systemctl reload hostler.service >/dev/null 2>&1 || :";
+
 /// A kind of package.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -194,6 +197,10 @@ impl Package<'_> {
         disk::make_dir(&self.root.join("DEBIAN"))?;
         disk::set_mode(&self.root.join("DEBIAN"), 0o755)?;
         disk::replace(&self.root.join("DEBIAN/control"), control.as_bytes(), 0o644)?;
+        for script in ["postinst", "postrm"] {
+            let text = format!("#!/bin/sh\n{RELOAD}\n");
+            disk::replace(&self.root.join("DEBIAN").join(script), text.as_bytes(), 0o755)?;
+        }
         let file = self.file(&format!("{name}_{version}_all.deb"))?;
         let words = ["--root-owner-group", "--build"].map(str::to_owned).into_iter();
         let words: Vec<String> = words.chain([shown(self.root), shown(&file)]).collect();
@@ -211,7 +218,7 @@ impl Package<'_> {
             "%global __os_install_post %{{nil}}\n%global _build_id_links none\n%global debug_package %{{nil}}\n\
              Name: {name}\nVersion: {version}\nRelease: 1\nSummary: {summary}\nLicense: Proprietary\n\
              BuildArch: noarch\nRequires: hostler\nAutoReqProv: no\n%description\n{summary}\n\
-             %install\nmkdir -p %{{buildroot}}\ncp -a '{root}/.' %{{buildroot}}/\n%files\n%defattr(-,root,root,-)\n{}",
+             %post -p /bin/sh\n{RELOAD}\n%postun -p /bin/sh\n{RELOAD}\n%install\nmkdir -p %{{buildroot}}\ncp -a '{root}/.' %{{buildroot}}/\n%files\n%defattr(-,root,root,-)\n{}",
             self.tasks
                 .iter()
                 .map(|loaded| format!("/{INSTALLED}/{}\n", loaded.task.name))
