@@ -23,7 +23,7 @@ use crate::host::{clock, disk};
 /// Where the tasks of packages are installed.
 const INSTALLED: &str = "usr/share/hostler/tasks";
 
-/// Has the agent, where one runs, look at its tasks anew: what is installed stands in its report then.
+/// Reloads the agent, where one runs, so that its report names what is installed.
 const RELOAD: &str = "[ ! -d /run/systemd/system ] || systemctl reload hostler.service >/dev/null 2>&1 || :";
 
 /// A kind of package.
