@@ -125,12 +125,15 @@ enum Word {
     Done,
     /// It does not
     Failed,
+    /// The step that was interrupted is done: the run goes on with the next one
+    StepDone,
 }
 
 pub(super) fn acknowledge(arguments: &Acknowledge) -> Result<ExitCode, Failure> {
     let settled = match arguments.settled {
         Word::Done => Settled::Done,
         Word::Failed => Settled::Failed,
+        Word::StepDone => Settled::StepDone,
     };
     let Arguments { order, act } = &arguments.arguments;
     Wanted::new(act, ControlAction::Acknowledge, Some(order)).settled(settled).carry_out()
@@ -356,6 +359,9 @@ impl<'a> Wanted<'a> {
         if targets.is_empty() {
             return Err(self.nothing(&reports));
         }
+        if self.settled == Some(Settled::Done) && !self.act.json {
+            targets.iter().filter_map(|(pair, _)| left_out(reports.get(pair)?)).for_each(show::note);
+        }
         if self.act.group.is_some() {
             let count = targets.iter().map(|((host, _), _)| host).collect::<BTreeSet<_>>().len();
             let chosen = self.chosen();
@@ -457,6 +463,20 @@ fn some<'a>(pairs: impl Iterator<Item = &'a Pair>) -> String {
         0 => named,
         more => format!("{named} and {more} more"),
     }
+}
+
+/// What is not carried out where an order counts as done that was interrupted in one of its steps.
+fn left_out(report: &OrderReport) -> Option<String> {
+    let step = report.step.as_ref().filter(|step| step.index < step.count)?;
+    let first = step.index.saturating_add(1);
+    let steps = match step.count {
+        last if last == first => format!("step {last} is"),
+        last => format!("steps {first} to {last} are"),
+    };
+    Some(show::inline(&format!(
+        "{steps} not carried out on {}: --as step-done goes on behind {}",
+        report.host, step.name
+    )))
 }
 
 /// The target of the action for an order with this report; `None`: the action does not apply to it.

@@ -70,7 +70,7 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
         "acknowledge",
         [
             "hostler acknowledge backup --host db1 --as done --reason \"finished by hand\"",
-            "hostler acknowledge backup --host db1 --as failed",
+            "hostler acknowledge backup --host db1 --as step-done --watch",
         ],
     ),
     ("undo", ["hostler undo backup --host db1 --watch", "hostler undo backup --group hana --failed"]),

@@ -33,6 +33,8 @@ pub enum Settled {
     Done,
     /// It is not.
     Failed,
+    /// The step that was interrupted is done: the run goes on with the next one.
+    StepDone,
 }
 
 /// What shall be done.
@@ -145,7 +147,7 @@ impl Control {
         };
         match (file.action, file.settled) {
             (ControlAction::Acknowledge, None) => {
-                return Err(fault("`as` is missing: write `as: done` or `as: failed`"));
+                return Err(fault("`as` is missing: write `as: done`, `as: failed` or `as: step_done`"));
             }
             (ControlAction::Acknowledge, Some(_)) | (_, None) => {}
             (_, Some(_)) => return Err(fault("`as` goes with `acknowledge` alone: leave it out")),

@@ -247,7 +247,7 @@ impl Folder {
     pub fn request(&self, request: &RunRequest) -> Result<(), FolderError> {
         let path = self.path.join(match request {
             RunRequest::Cancel { .. } => CANCEL.to_owned(),
-            RunRequest::Undo { before, .. } => undo_name(*before),
+            RunRequest::Undo { before, .. } | RunRequest::StepDone { before, .. } => undo_name(*before),
         });
         if path.exists() {
             return Ok(());
@@ -266,11 +266,12 @@ impl Folder {
         }
     }
 
-    /// Whether an operator wants the run taken back, after so many times before; as [`Folder::cancel`].
+    /// What an operator wants of the ended run, after so many times before: taken back, or gone on with; as
+    /// [`Folder::cancel`].
     pub fn undo(&self, before: u32) -> Option<RunRequest> {
         let name = undo_name(before);
         match self.requested(&name)? {
-            Ok(asked @ RunRequest::Undo { .. }) => Some(asked),
+            Ok(asked @ (RunRequest::Undo { .. } | RunRequest::StepDone { .. })) => Some(asked),
             other => {
                 Some(RunRequest::Undo { by: NOT_KNOWN.to_owned(), reason: unread(&name, other), before })
             }
@@ -345,7 +346,7 @@ fn unready_name(epoch: u32) -> String {
     format!("unready.{epoch}")
 }
 
-/// The request that the run shall be taken back, after so many times before.
+/// The request about the ended run, after so many times before.
 fn undo_name(before: u32) -> String {
     format!("request.{}", before.saturating_add(2))
 }

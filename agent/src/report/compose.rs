@@ -174,7 +174,7 @@ impl Sources<'_> {
         if let Some(Activation { run, .. }) = order_state.unsettled() {
             return Some(format!(
                 "run {run} of an earlier instruction needs an operator: look at the host, then hostler acknowledge \
-                 {order} --host {host} --as done (or failed), or hostler undo {order} --host {host}"
+                 {order} --host {host} --as done (or failed, or step-done), or hostler undo {order} --host {host}"
             ));
         }
         let executes = order_state.earlier().find(|activation| activation.stage == Stage::Prepared)?;
@@ -383,7 +383,7 @@ fn way_out(end: End, key: &OrderKey, host: &Name) -> Option<String> {
     let OrderKey { order, .. } = key;
     end.keeps_its_place().then(|| {
         format!(
-            "look at the host, then: hostler acknowledge {order} --host {host} --as done (or failed), \
+            "look at the host, then: hostler acknowledge {order} --host {host} --as step-done (goes on), done or failed, \
              hostler undo, or hostler retry"
         )
     })

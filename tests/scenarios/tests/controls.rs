@@ -28,7 +28,7 @@ fn needs_operator(name: &str) -> Host {
         "stuck",
         "name: stuck\nversion: 1\nsteps:\n  \
          - {name: a, run: [./add, a, '0'], effect: undoable, undo: [./add, undo-a, '0']}\n  \
-         - {name: b, run: [./slow]}\n",
+         - {name: b, run: [./slow]}\n  - {name: c, run: [./add, c, '0']}\n",
         &[("slow", &slow), ("add", &std::fs::read_to_string(host.path("tasks/t/add")).expect("a script"))],
     );
     host.start();
@@ -47,6 +47,7 @@ fn an_acknowledged_run_ends_as_the_operator_says() {
         let text =
             good(&host, &["acknowledge", "o", "--host", host.name(), "--as", word, "--reason", "CHG1"]);
         assert!(text.contains("o on settled") && text.contains("done"), "{text}");
+        assert_eq!(text.contains("step 3 is not carried out"), word == "done", "{text}");
         let report = host.wait_for("o", &[phase]);
         assert_eq!(report["error"], format!("acknowledged as {word} by alice: CHG1"));
         let controls = format!("hostler/hosts/{}/control/o", host.name());
@@ -60,6 +61,22 @@ fn an_acknowledged_run_ends_as_the_operator_says() {
         let (status, text) = host.hostler(&["acknowledge", "o", "--host", host.name(), "--as", word]);
         assert!(status == 1 && text.contains("nothing to acknowledge"), "{status}: {text}");
     }
+}
+
+#[test]
+fn a_run_goes_on_behind_a_step_that_is_done_on_an_operators_word() {
+    let mut host = needs_operator("go-on");
+    let text =
+        good(&host, &["acknowledge", "o", "--host", host.name(), "--as", "step-done", "--reason", "CHG9"]);
+    assert!(!text.contains("not carried out"), "{text}");
+    host.wait_for("o", &["succeeded"]);
+    assert_eq!(host.effects("o"), ["a", "c"], "neither a nor b again");
+    host.kill();
+    host.start();
+    assert_eq!(host.report("o").unwrap()["phase"], "succeeded");
+    assert_eq!(host.effects("o"), ["a", "c"], "once");
+    let (status, text) = host.hostler(&["acknowledge", "o", "--host", host.name(), "--as", "step-done"]);
+    assert!(status == 1 && text.contains("nothing to acknowledge"), "{status}: {text}");
 }
 
 #[test]

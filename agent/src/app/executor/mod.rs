@@ -158,9 +158,15 @@ async fn carry_out(
     // Order and task stand beside it in the journal: they are fields of the unit.
     tracing::info!("epoch {epoch} of run {} begins", plan.run);
     if journal.state().outcome().is_some()
-        && let Some(RunRequest::Undo { by, reason, .. }) = folder.undo(journal.state().undos)
+        && let Some(asked) = folder.undo(journal.state().undos)
     {
-        journal.record(clock::now(), vec![Event::UndoAsked { by, reason }])?;
+        let event = match asked {
+            RunRequest::StepDone { by, reason, .. } => Event::StepAcknowledged { by, reason },
+            RunRequest::Undo { by, reason, .. } | RunRequest::Cancel { by, reason } => {
+                Event::UndoAsked { by, reason }
+            }
+        };
+        journal.record(clock::now(), vec![event])?;
     }
     let (sender, interrupts) = watch::channel(Interrupt::None);
     if folder.cancel().is_some() {

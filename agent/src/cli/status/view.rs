@@ -269,7 +269,7 @@ fn next(row: &Row, report: &OrderReport) -> Vec<String> {
         ],
         (OrderStatus::Failed, Some(end), Some(run)) if end.keeps_its_place() => vec![
             format!("hostler logs {run}"),
-            format!("hostler acknowledge {order} --host {host} --as done (or failed)"),
+            format!("hostler acknowledge {order} --host {host} --as step-done (or done, or failed)"),
             format!("hostler undo {order} --host {host}"),
             format!("hostler retry {order} --host {host}"),
         ],

@@ -6,7 +6,7 @@
 //! | cancel | what runs | tells the executor; refused once a final step has started |
 //! | release, retry | what is held | a new activation; released with a schedule, it stands and fires at its times |
 //! | retry | what is over | a new activation, if the order still says the same; settles what only a person can tell |
-//! | acknowledge | what only a person can tell | closes it as done or failed |
+//! | acknowledge | what only a person can tell | closes it as done or failed; or tells the next executor that the step is done |
 //! | undo | what only a person can tell | tells the next executor; refused once a final step has started |
 //! | accept | what is held | takes it for what stands, and starts nothing |
 //! | any | anything else | nothing: it is answered as stale |
@@ -154,10 +154,17 @@ impl<'a> ControlContext<'a> {
                 }
             },
             (ControlAction::Retry, Stage::Closed(closing)) => self.retry(key, activation, closing, new_run),
+            (ControlAction::Acknowledge, Stage::Closed(closing))
+                if closing.end.keeps_its_place() && self.control.settled == Some(Settled::StepDone) =>
+            {
+                self.go_on(key, activation)
+            }
             (ControlAction::Acknowledge, Stage::Closed(closing)) if closing.end.keeps_its_place() => {
                 let (end, how) = match self.control.settled {
                     Some(Settled::Done) => (End::Succeeded, "acknowledged as done"),
-                    Some(Settled::Failed) | None => (End::Failed, "acknowledged as failed"),
+                    Some(Settled::Failed | Settled::StepDone) | None => {
+                        (End::Failed, "acknowledged as failed")
+                    }
                 };
                 ControlOutcome::Done(vec![closed(key, activation, self.closing(end, how, Some(closing)))])
             }
@@ -185,6 +192,27 @@ impl<'a> ControlContext<'a> {
                 ControlOutcome::Stale(format!("it is over: {}", closing.end.as_str()))
             }
             (_, Stage::Open | Stage::Prepared) => ControlOutcome::Stale("it still waits or runs".into()),
+        }
+    }
+
+    /// The step of which only a person can tell is done: the next executor goes on behind it.
+    fn go_on(&self, key: &OrderKey, activation: &Activation) -> ControlOutcome {
+        match self.state(activation) {
+            None => ControlOutcome::Refused("its journal cannot be read: acknowledge it as done or failed".into()),
+            Some(state) if state.outcome().is_none_or(|outcome| outcome.unsettled().is_none()) => {
+                ControlOutcome::Refused(
+                    "its processes may still be alive: make sure that they have ended, then acknowledge it as done or \
+                     failed"
+                        .into(),
+                )
+            }
+            Some(state) if state.untold_step().is_none() => ControlOutcome::Refused(
+                "no step was interrupted that the run could go on from: acknowledge it as done or failed".into(),
+            ),
+            Some(state) => {
+                let (by, reason) = (self.by(), self.reason());
+                self.request(key, activation, RunRequest::StepDone { by, reason, before: state.undos })
+            }
         }
     }
 

@@ -81,7 +81,7 @@ impl Run<'_> {
             decision.actions.push(Action::SendRequest { run, request });
         }
         if let Phase::Ended(outcome) = &state.phase
-            && !self.is_to_be_undone(state)
+            && !self.is_to_go_on(state)
         {
             let (end, error) = end_of(outcome);
             return self.close(decision, end, error);
@@ -100,9 +100,9 @@ impl Run<'_> {
         }
     }
 
-    /// Whether it has ended, and an operator wants it taken back all the same.
-    fn is_to_be_undone(&self, state: &State) -> bool {
-        matches!(self.activation.request.as_deref(), Some(RunRequest::Undo { before, .. }) if *before == state.undos)
+    /// Whether it has ended, and an operator wants it taken back or gone on with all the same.
+    fn is_to_go_on(&self, state: &State) -> bool {
+        self.activation.request.as_deref().and_then(RunRequest::before) == Some(state.undos)
     }
 
     fn resume(&self, state: &State, epoch: u32, capacity: &mut Capacity, decision: &mut Decision) {
@@ -150,7 +150,7 @@ impl Run<'_> {
             Phase::Suspended(Suspension::Stopped { .. }) => self.after_a_stop(state, epoch, decision),
             Phase::Next(_) if state.stopping => self.after_a_stop(state, epoch, decision),
             Phase::New | Phase::Next(_) | Phase::Running(_) => self.after_a_loss(state, epoch, decision),
-            // Only one that is to be undone comes here: nothing of it lives, or it would not have ended.
+            // Only one of which an operator wants more comes here: nothing of it lives, or it would not have ended.
             Phase::Ended(_) => self.launch(state, epoch, decision),
         }
     }

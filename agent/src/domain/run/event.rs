@@ -147,6 +147,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Somebody says that the step is done of which only a person can tell: the run goes on with the next one.
+    StepAcknowledged {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
     /// The run's time was up between two commands.
     Expired,
     /// What a command said of downtime, added up for each service: beside its end or interruption, or after `Begun` where

@@ -209,7 +209,7 @@ pub struct State {
     pub failure: Option<Failure>,
     /// Somebody wants it to end.
     pub cancel: Option<Failure>,
-    /// How many times an operator wanted it taken back.
+    /// How many times an operator wanted something of it after it had ended: taken back, or gone on with.
     pub undos: u32,
     /// How many times a step said "not now".
     pub retries: u32,
@@ -338,6 +338,15 @@ impl State {
     /// Whether a cancel has been taken in, or comes too late to matter.
     pub fn cancel_is_known(&self) -> bool {
         self.cancel.is_some() || self.final_started || self.failure.is_some()
+    }
+
+    /// The step of which only a person can tell whether it is done, if the run goes on behind it once one has. Not where
+    /// the run was on its way back, or its checks could not tell.
+    pub fn untold_step(&self) -> Option<usize> {
+        let untold = matches!(self.phase, Phase::Ended(Outcome::NeedsOperator(_)));
+        let on_the_way_back = self.failure.is_some() || self.cancel.is_some();
+        let step = self.step().filter(|_| untold && !on_the_way_back)?;
+        (self.marks.get(step) == Some(&StepStatus::Started)).then_some(step)
     }
 
     /// How it ended, if it has.

@@ -22,6 +22,7 @@
 //! | at or doing | cancel asked | undone from here; refused once a final step has started |
 //! | needs_operator, undo_failed | begun | the same: only what is asked next counts |
 //! | anything but new | downtime | the same: it is added up |
+//! | needs_operator of a step | step acknowledged | the next step, or the checks after the last |
 //! | needs_operator, undo_failed | undo asked | the undo of the newest step that has one; never once a final step has started |
 //!
 //! A pair that is not in the table is an error, never a guess.
@@ -109,6 +110,11 @@ pub fn apply(plan: &Plan, state: &mut State, record: &Record) -> Result<(), Ille
         (Phase::Ended(outcome), Event::UndoAsked { by, reason }) if !state.final_started => {
             let Some(failure) = outcome.unsettled().cloned() else { return Err(illegal(state, record)) };
             run.undo(state, failure, by, reason);
+        }
+        (Phase::Ended(_), Event::StepAcknowledged { .. }) => {
+            let Some(step) = state.untold_step() else { return Err(illegal(state, record)) };
+            state.undos = state.undos.saturating_add(1);
+            run.step_done(state, step);
         }
         (Phase::Ended(outcome), Event::Begun { epoch, boot })
             if *epoch > state.epoch && outcome.unsettled().is_some() =>

@@ -4,9 +4,7 @@
 //! starts knows what the one before knew. It cannot fail and asks nothing: whether a fact may come about was decided
 //! before it was written.
 
-use super::{
-    Acted, Activation, End, LedgerEntry, LedgerState, MAX_ACTS, MAX_GONE, OrderState, RunRequest, Stage,
-};
+use super::{Acted, Activation, End, LedgerEntry, LedgerState, MAX_ACTS, MAX_GONE, OrderState, Stage};
 use crate::domain::control::ControlId;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
@@ -126,7 +124,7 @@ impl LedgerState {
                 }
             }
             LedgerEntry::RunRequest { key, run, request } => {
-                if matches!(request, RunRequest::Undo { .. }) {
+                if request.before().is_some() {
                     self.stage(&key, run, Stage::Prepared);
                 }
                 if let Some(activation) = self.activation(&key, run) {

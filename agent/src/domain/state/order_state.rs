@@ -86,9 +86,29 @@ pub enum RunRequest {
         by: String,
         /// Why.
         reason: String,
-        /// How often an operator requested that before.
+        /// How often an operator requested something of the ended run before.
         before: u32,
     },
+    /// To go on behind the step of which only a person can tell, which is done.
+    #[serde(rename = "step_done")]
+    StepDone {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// How often an operator requested something of the ended run before.
+        before: u32,
+    },
+}
+
+impl RunRequest {
+    /// For a run that has ended: how often an operator requested something of it before. `None`: it is for one that runs.
+    pub fn before(&self) -> Option<u32> {
+        match self {
+            Self::Cancel { .. } => None,
+            Self::Undo { before, .. } | Self::StepDone { before, .. } => Some(*before),
+        }
+    }
 }
 
 impl fmt::Display for RunRequest {
@@ -96,6 +116,7 @@ impl fmt::Display for RunRequest {
         match self {
             Self::Cancel { by, reason } => write!(f, "cancel, by {by}: {reason}"),
             Self::Undo { by, reason, .. } => write!(f, "undo, by {by}: {reason}"),
+            Self::StepDone { by, reason, .. } => write!(f, "go on, the step is done, by {by}: {reason}"),
         }
     }
 }
