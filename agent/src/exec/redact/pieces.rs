@@ -33,6 +33,25 @@ const SMALL_FILTER_BITS: u64 = 64;
 /// The forms lie in so many heaps, by the first bits of their mark.
 const HEAPS: usize = 1 << 16;
 
+/// What of a beginning has a bit in the filter: where that part begins, its length, and a salt. A short one has several
+/// bits: of a line only the end is asked for, and one bit in twenty is set.
+const PARTS: [(usize, usize, u64); 14] = [
+    (0, 8, 8),
+    (8, 8, 16),
+    (0, 4, 4),
+    (0, 4, 104),
+    (0, 4, 204),
+    (0, 3, 3),
+    (0, 3, 103),
+    (0, 3, 203),
+    (0, 2, 2),
+    (0, 2, 102),
+    (0, 2, 202),
+    (0, 1, 1),
+    (0, 1, 101),
+    (0, 1, 201),
+];
+
 /// The forms of all pieces.
 pub(super) struct Pieces {
     key: [u64; 2],
@@ -93,7 +112,7 @@ impl Pieces {
                 }
                 *at += 1;
             }
-            for bit in pieces.beginnings(form).into_iter().flatten() {
+            for bit in pieces.beginnings(form).collect::<Vec<_>>() {
                 if let Some(word) = pieces.filter.get_mut(bit / 64) {
                     *word |= 1 << (bit % 64);
                 }
@@ -156,23 +175,20 @@ impl Pieces {
         self.marks.get(self.heap(heap)).is_some_and(|marks| marks.binary_search(&rest).is_ok())
     }
 
-    /// The bits of the filter that all texts have which begin as this one does: for its first byte, its first two, three,
-    /// four and eight, and the eight behind those.
-    fn beginnings(&self, bytes: &[u8]) -> [Option<usize>; 6] {
-        let word = |from: usize, length: usize| {
-            let part = bytes.get(from..from + length)?;
+    /// The bits of the filter that all texts have which begin as this one does.
+    fn beginnings(&self, bytes: &[u8]) -> impl Iterator<Item = usize> {
+        let bits = self.filter.len() as u128 * 64;
+        PARTS.iter().filter_map(move |(from, length, salt)| {
+            let part = bytes.get(*from..from + length)?;
             let word = part.iter().fold(0_u64, |word, byte| (word << 8) | u64::from(*byte));
-            let salt = (from + length) as u64;
-            let hash = mixed((word ^ self.key[1]).wrapping_mul(self.key[0]).wrapping_add(salt));
-            let bits = self.filter.len() as u128 * 64;
+            let hash = mixed((word ^ self.key[1]).wrapping_mul(self.key[0]).wrapping_add(*salt));
             usize::try_from((u128::from(hash) * bits) >> 64).ok()
-        };
-        [word(0, 8), word(8, 8), word(0, 4), word(0, 3), word(0, 2), word(0, 1)]
+        })
     }
 
     fn may_begin(&self, bytes: &[u8]) -> bool {
         let is_set = |bit: usize| self.filter.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1);
-        self.beginnings(bytes).into_iter().flatten().all(is_set)
+        self.beginnings(bytes).all(is_set)
     }
 }
 

@@ -327,8 +327,15 @@ fn pieces_are_found_as_the_slow_model_finds_them_however_the_stream_is_cut() {
 fn what_is_no_piece_leaves_at_once_beside_a_long_secret() {
     let mut random = Random(9);
     let value = value(&mut random, 65_536, &letters()[0], 65);
-    let redactor = Arc::new(Redactor::new([value.as_str()]).unwrap());
-    let mut filter = Filter::new(Arc::clone(&redactor));
+    // Each has a key of its own: what one lets go, another may take for a beginning.
+    for _ in 0..20 {
+        let redactor = Arc::new(Redactor::new([value.as_str()]).unwrap());
+        leaves_at_once(&redactor);
+    }
+}
+
+fn leaves_at_once(redactor: &Arc<Redactor>) {
+    let mut filter = Filter::new(Arc::clone(redactor));
     let mut out = Vec::new();
     let mut late = 0;
     for percent in 0..100 {
