@@ -7,7 +7,8 @@ use super::{print, print_json};
 use crate::check::{self, Finding, Severity};
 use crate::error::Error;
 use crate::report;
-use crate::upgrade::{Plan, back, done, finish, follow, prepare, switch, verify};
+use crate::upgrade::forecast::{self, Forecast};
+use crate::upgrade::{Pair, Plan, back, done, finish, follow, prepare, switch, verify};
 
 /// The steps.
 #[derive(clap::Subcommand)]
@@ -51,6 +52,9 @@ pub(super) struct Finish {
 pub(super) struct Done {
     /// The step
     step: done::Step,
+    /// If it is not done, say what the upgrade would do, and for how long it would hold clients
+    #[arg(long)]
+    forecast: bool,
     #[command(flatten)]
     plan: Plan,
 }
@@ -98,11 +102,25 @@ impl Upgrade {
             Self::Release(plan) => switch::release(&plan.resolve().await?).await,
             Self::Finish(Finish { check: true, plan }) => finish::may(&plan).await,
             Self::Finish(Finish { plan, .. }) => finish::run(&plan).await,
-            Self::Done(Done { step: done::Step::Finish, plan }) => finish::done(&plan).await,
-            Self::Done(Done { step: done::Step::Upgraded, plan }) if finish::done(&plan).await.is_ok() => {
+            Self::Done(Done { forecast: true, step, plan }) => {
+                let asked =
+                    Box::pin(Self::Done(Done { forecast: false, step, plan: plan.clone() }).run()).await;
+                if let Err(Error::No(_)) = asked {
+                    // The answer is no, whatever can be said of the rest.
+                    match plan.resolve().await {
+                        Ok(pair) => look(&pair).await.unwrap_or_else(|error| print(&error.to_string())),
+                        Err(error) => print(&error.to_string()),
+                    }
+                }
+                asked
+            }
+            Self::Done(Done { step: done::Step::Finish, plan, .. }) => finish::done(&plan).await,
+            Self::Done(Done { step: done::Step::Upgraded, plan, .. })
+                if finish::done(&plan).await.is_ok() =>
+            {
                 Ok(())
             }
-            Self::Done(Done { step, plan }) => done::ask(&plan.resolve().await?, step).await,
+            Self::Done(Done { step, plan, .. }) => done::ask(&plan.resolve().await?, step).await,
             Self::Undo(Undo { step, plan }) => {
                 let pair = plan.resolve().await?;
                 match step {
@@ -119,20 +137,40 @@ impl Check {
     async fn run(self) -> Result<(), Error> {
         let pair = self.plan.resolve().await?;
         let findings = pair.check().await?;
+        let forecast = forecast::ask(&pair).await?;
         if self.json {
-            print_json(&json!({ "from": pair.old.title(), "to": self.plan.to, "findings": findings }))?;
-        } else if findings.is_empty() {
-            print("nothing to deal with");
+            print_json(&json!({
+                "from": pair.old.title(), "to": self.plan.to, "findings": findings, "forecast": forecast
+            }))?;
         } else {
-            let rows: Vec<_> = findings.iter().map(row).collect();
-            print(&table(["SEVERITY", "DATABASE", "COUNT", "WHAT", "EXAMPLES"], &rows));
+            show(&findings, &forecast);
         }
+        report::output("gap_seconds", forecast.gap_seconds);
         for severity in [Severity::Block, Severity::Do, Severity::Know] {
             let count = findings.iter().filter(|finding| finding.severity == severity).count();
             report::output(severity.name(), count);
         }
         check::verdict(&findings)
     }
+}
+
+/// Shows what an upgrade would meet and do.
+async fn look(pair: &Pair) -> Result<(), Error> {
+    let findings = pair.check().await?;
+    show(&findings, &forecast::ask(pair).await?);
+    Ok(())
+}
+
+fn show(findings: &[Finding], forecast: &Forecast) {
+    if findings.is_empty() {
+        print("nothing to deal with");
+    } else {
+        let rows: Vec<_> = findings.iter().map(row).collect();
+        print(&table(["SEVERITY", "DATABASE", "COUNT", "WHAT", "EXAMPLES"], &rows));
+    }
+    let rows: Vec<_> = forecast.steps.iter().map(|(step, does)| [(*step).to_owned(), does.clone()]).collect();
+    print("");
+    print(&table(["STEP", "WOULD DO"], &rows));
 }
 
 fn row(finding: &Finding) -> [String; 5] {

@@ -20,6 +20,7 @@ pub mod door;
 pub mod fence;
 pub mod finish;
 pub mod follow;
+pub mod forecast;
 pub mod intent;
 pub mod link;
 pub mod lock;

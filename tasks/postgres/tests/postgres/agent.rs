@@ -85,6 +85,11 @@ fn an_order_upgrades_a_cluster_under_load_and_one_that_cannot_changes_nothing() 
     assert!(report["message"].to_string().contains("public.keyless"), "{report}");
     assert!(!lab.conf(15).exists(), "nothing was changed");
     lab.sql(old, "shop", "drop table keyless");
+    host.order("dry", &json!({"task": "postgres-upgrade", "params": params, "dry_run": true}).to_string());
+    let report = ends(&host, "dry", "succeeded");
+    let (_, logs) = host.hostler(&["logs", report["run"].as_str().expect("a run")]);
+    assert!(logs.contains("holds clients for about"), "{logs}");
+    assert!(!lab.conf(15).exists(), "nothing was changed");
     // A step that dies after the clients were let in at the new cluster: they are brought back, and nothing is left.
     fs::write(lab.path("wish"), CrashPoint::Opened.name()).expect("the wish");
     host.order("dies", &order);

@@ -6,6 +6,7 @@ use hostler_testkit::{eventually, free_ports};
 use serde_json::Value;
 
 use crate::kit::{Lab, SOON, as_postgres, json, output};
+use crate::store::Store;
 
 fn check(lab: &Lab, port: u16) -> (i32, Value) {
     let words = lab.plan(&["check", "--json"], port);
@@ -121,6 +122,13 @@ fn a_database_in_order_is_let_through_and_a_setting_or_a_session_refused() {
     let (status, report) = check(&lab, free);
     assert_eq!(status, 0, "{report}");
     assert!(!report.to_string().contains("\"block\""), "{report}");
+    // What it would do, and what clients would feel of it.
+    let gap = report["forecast"]["gap_seconds"].as_f64();
+    assert!(gap >= Some(0.1) && gap < Some(60.0), "{report}");
+    let words = lab.plan(&["done", "upgraded", "--forecast"], free);
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let (status, text, said) = output(&mut lab.program(&words));
+    assert!(status == 1 && text.contains("holds clients for about"), "{status} {text} {said}");
     // A session of the role that the fence lets in is made known.
     let mut sleeper = as_postgres("/usr/lib/postgresql/15/bin/psql");
     let run = lab.path("run");
@@ -159,6 +167,72 @@ fn a_database_in_order_is_let_through_and_a_setting_or_a_session_refused() {
     let (status, _, said) = output(&mut lab.program(&words));
     assert_eq!(status, 4, "{said}");
     assert!(said.contains("no login") && said.trim().lines().count() == 1, "{said}");
+}
+
+/// What cannot be is refused before anything is changed, and the text says what to do.
+#[test]
+fn bad_input_changes_nothing() {
+    let mut store = Store::new();
+    let port = store.cluster(15, "").to_string();
+    let config = store.lab.path("depot.yml").display().to_string();
+    let (name, run) = (store.lab.name().to_owned(), store.lab.path("run").display().to_string());
+    store.close();
+    let listed = |store: &Store| {
+        let listed = store.lab.tool("pg_lsclusters").output().expect("the list").stdout;
+        let state = std::fs::read_dir(store.lab.path("state")).expect("the state").count();
+        (String::from_utf8_lossy(&listed).into_owned(), state)
+    };
+    let before = listed(&store);
+    let other = format!("{name}x");
+    let place = ["--id", "shop", "--depot-config", &config];
+    let install = |version, port, name| {
+        ["install", "run", "--version", version, "--port", port, "--cluster", name, "--socket", &run].to_vec()
+    };
+    let restore = |target: &'static str, instant: &'static str| {
+        [&["restore", "run", "--cluster", &other, "--port", "1999", target, instant], &place[..]].concat()
+    };
+    let cases: &[(Vec<&str>, i32, &str)] = &[
+        // A cluster that does not exist.
+        (vec!["health", "--cluster", "nobody"], 5, "see pg_lsclusters"),
+        (vec!["restart", "--cluster", "nobody"], 5, "see pg_lsclusters"),
+        (vec!["minor", "--cluster", "nobody"], 5, "see pg_lsclusters"),
+        (vec!["switchover", "undo", "--cluster", "nobody"], 5, "see pg_lsclusters"),
+        (vec!["upgrade", "prepare", "--cluster", "nobody", "--to", "16"], 5, "see pg_lsclusters"),
+        (vec!["link", "prepare", "--cluster", "nobody", "--to", "16"], 5, "see pg_lsclusters"),
+        ([&["backup", "setup", "--cluster", "nobody"], &place[..]].concat(), 5, "see pg_lsclusters"),
+        // A version that is none, that is not newer, that is not installed.
+        (vec!["upgrade", "prepare", "--cluster", &name, "--to", "newest"], 2, "invalid digit"),
+        (vec!["upgrade", "prepare", "--cluster", &name, "--to", "12"], 2, "is not in 14..100"),
+        (vec!["upgrade", "prepare", "--cluster", &name, "--to", "15"], 5, "from 13 to before 15"),
+        (vec!["link", "prepare", "--cluster", &name, "--to", "15"], 5, "from 13 to before 15"),
+        (vec!["link", "prepare", "--cluster", &name, "--to", "98"], 6, "install postgresql-98"),
+        (vec!["upgrade", "check", "--cluster", &name, "--to", "98"], 1, "block the upgrade"),
+        (install("97", "1999", &other), 6, "install postgresql-97"),
+        // A port in use, and one that is none.
+        (install("15", &port, &other), 6, "say another"),
+        (install("15", "0", &other), 2, "0 is not in 1.."),
+        (install("15", "1999", "a-b"), 2, "a name of a-z, 0-9 and _"),
+        (install("15", "1999", &name), 6, "is not touched"),
+        // An instant in the future, and a depot that does not answer.
+        (restore("--time", "2100-01-01T00:00:00Z"), 6, "or an instant that has"),
+        (restore("--time", "yesterday"), 2, "yesterday"),
+        (restore("--lsn", "here"), 2, "no place in the WAL"),
+        (restore("--time", "2026-01-01T00:00:00Z"), 4, ""),
+        ([&["backup", "run", "--cluster", &name], &place[..]].concat(), 4, ""),
+        ([&["drill"], &place[..]].concat(), 4, ""),
+    ];
+    for (words, status, why) in cases {
+        let (ended, _, said) = output(&mut store.program(words));
+        assert!(ended == *status && said.contains(why), "{words:?} {why}: {ended} {said}");
+        // What clap says of an argument has several lines.
+        let reasons = said.lines().filter(|line| line.starts_with("hostler-postgres: ")).count();
+        assert!(ended == 2 || reasons == 1, "{words:?}: {said}");
+    }
+    // Locks may be left, and nothing else.
+    let after = listed(&store);
+    let locks = std::fs::read_dir(store.lab.path("state")).expect("the state").flatten();
+    let locks = locks.filter(|entry| entry.file_name().to_string_lossy().starts_with("lock-")).count();
+    assert_eq!((after.0, after.1 - locks), before);
 }
 
 #[test]
