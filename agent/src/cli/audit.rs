@@ -8,13 +8,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
+use super::audit_afar::{self, Filter};
 use super::connection::{Connection, ConnectionArgs};
 use super::exit::{Exit, fault};
 use super::history::this_host_or_node;
+use super::moment;
 use super::table::Table;
 use super::{Failure, block, screen, show};
 use crate::config::Settings;
 use crate::domain::audit::{Entry, Head};
+use crate::domain::name::Name;
 use crate::host::log::LogError;
 use crate::ledger::audit::{self, AuditError};
 use crate::report::document::{self, AgentReport};
@@ -27,9 +30,24 @@ pub(super) struct Arguments {
     /// Follow the chain through every line, and compare its end with the report in the store
     #[arg(long)]
     verify: bool,
+    /// What the store says of these hosts, separated by commas, in place of this host's record
+    #[arg(long, value_name = "HOST", value_delimiter = ',', conflicts_with = "verify")]
+    host: Vec<Name>,
+    /// The same of the known hosts of this group
+    #[arg(long, value_name = "GROUP", conflicts_with_all = ["host", "verify"])]
+    group: Option<Name>,
     /// Show only this order
     #[arg(long, value_name = "ORDER", conflicts_with = "verify")]
     order: Option<String>,
+    /// Show only this task, in whichever version
+    #[arg(long, value_name = "TASK", conflicts_with = "verify")]
+    task: Option<Name>,
+    /// Show only what this person asked for
+    #[arg(long, value_name = "WHO", conflicts_with = "verify")]
+    by: Option<String>,
+    /// Show only what happened since then: 7d, 22:00, 2026-11-30 or "2026-11-30 06:00"
+    #[arg(long, value_name = "TIME", value_parser = moment::past, conflicts_with = "verify")]
+    since: Option<Timestamp>,
     /// Show at most N entries, newest first; 0 for all
     #[arg(long, short = 'n', value_name = "N", default_value = "50", conflicts_with = "verify")]
     count: usize,
@@ -51,6 +69,18 @@ struct AuditProof {
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
         let settings = arguments.place.settings()?;
+        if !arguments.host.is_empty() || arguments.group.is_some() {
+            let filter = Filter {
+                hosts: &arguments.host,
+                group: arguments.group.as_ref(),
+                order: arguments.order.as_deref(),
+                task: arguments.task.as_ref(),
+                by: arguments.by.as_deref(),
+                since: arguments.since,
+                count: arguments.count,
+            };
+            return audit_afar::list(&Connection::existing(&settings)?, &filter, arguments.json).await;
+        }
         if !settings.state_dir.exists() {
             let message = format!(
                 "there is no {}: this host has no record yet, its agent makes one when it first starts",
@@ -67,7 +97,8 @@ fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure>
     let mut newest = VecDeque::new();
     let walked = audit::walk(&settings.state_dir, |line| {
         for entry in line.entries {
-            if is_of(&entry, arguments.order.as_deref()) {
+            let recent = arguments.since.is_none_or(|since| line.at >= since);
+            if recent && arguments.wants(&entry) {
                 newest.push_back(AuditProof { n: line.n, at: line.at, entry });
                 if newest.len() > most {
                     newest.pop_front();
@@ -104,6 +135,16 @@ fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure>
         show::note("the runs of these lines: hostler audit --json, or a wider screen");
     }
     Ok(Exit::Success.into())
+}
+
+impl Arguments {
+    /// Whether an entry is asked for, by all but its time.
+    fn wants(&self, entry: &Entry) -> bool {
+        let task = entry.task.as_deref().map(|task| task.split('@').next().unwrap_or(task));
+        is_of(entry, self.order.as_deref())
+            && (self.by.is_none() || entry.by == self.by)
+            && self.task.as_ref().is_none_or(|wanted| task == Some(wanted.as_str()))
+    }
 }
 
 /// Whether an entry is about the order, whose place (`hosts/db1/backup`) or name may be given.

@@ -84,7 +84,7 @@ const EXAMPLES: &[(&str, [&str; 2])] = &[
     ),
     ("thaw", ["hostler thaw hana", "hostler thaw --host db1 --of-others"]),
     ("adopt", ["hostler adopt", "hostler adopt --audit"]),
-    ("audit", ["hostler audit -n 20", "hostler audit --verify"]),
+    ("audit", ["hostler audit --verify", "hostler audit --group hana --since 7d --by alice"]),
     ("status", ["hostler status backup --group hana --watch", "hostler status --waiting"]),
     ("facts", ["hostler facts --host db1", "hostler facts --group hana --where \"hana.role == 'primary'\""]),
     ("runs", ["hostler runs --group hana --failed --since 7d", "hostler runs show 8Q2F7K"]),

@@ -4,6 +4,7 @@ mod admit;
 mod adopt;
 mod agent;
 mod audit;
+mod audit_afar;
 mod check;
 mod complete;
 mod confirm;
@@ -105,7 +106,7 @@ enum Command {
     Thaw(freeze::Thaw),
     /// Accept this host's identity after a rename, restore or clone.
     Adopt(adopt::Arguments),
-    /// Show or verify the audit record of this host.
+    /// Show or verify this host's audit record, or what others report.
     Audit(audit::Arguments),
     /// Show hosts and orders; exits with 1 unless all are done.
     Status(status::Arguments),

@@ -9,19 +9,20 @@ use serde::{Deserialize, Serialize};
 use crate::cli::Failure;
 use crate::cli::connection::Connection;
 use crate::cli::show;
-use crate::domain::source::OrderKey;
+use crate::domain::name::Name;
+use crate::domain::source::{OrderKey, Source};
 use crate::host::clock;
-use crate::store::When;
+use crate::store::{When, portions};
 
 /// How many are kept of each order.
-pub(super) const KEPT: usize = 10;
+pub(in crate::cli) const KEPT: usize = 10;
 /// The largest that is kept, in bytes of JSON: less than a value in the store may have.
 const MAX_FORMER: usize = 60 << 10;
 
 /// What became of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Fate {
+pub(in crate::cli) enum Fate {
     /// Another one took its place.
     Replaced,
     /// The order was deleted.
@@ -30,7 +31,7 @@ pub(super) enum Fate {
 
 impl Fate {
     /// As people read it.
-    pub(super) fn as_str(self) -> &'static str {
+    pub(in crate::cli) fn as_str(self) -> &'static str {
         match self {
             Self::Replaced => "replaced",
             Self::Deleted => "deleted",
@@ -40,21 +41,21 @@ impl Fate {
 
 /// A document that stood there before.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Former {
+pub(in crate::cli) struct Former {
     /// Until when.
-    pub(super) at: Timestamp,
+    pub(in crate::cli) at: Timestamp,
     /// What became of it.
-    pub(super) did: Fate,
+    pub(in crate::cli) did: Fate,
     /// Who did that.
-    pub(super) by: Option<String>,
+    pub(in crate::cli) by: Option<String>,
     /// Why.
-    pub(super) reason: Option<String>,
+    pub(in crate::cli) reason: Option<String>,
     /// The document.
-    pub(super) text: String,
+    pub(in crate::cli) text: String,
 }
 
 /// Keeps a document that stands there no more.
-pub(super) async fn keep(place: &Connection, key: &OrderKey, former: &Former) {
+pub(in crate::cli) async fn keep(place: &Connection, key: &OrderKey, former: &Former) {
     if let Err(error) = try_keep(place, key, former).await {
         show::note(format!(
             "the former document is not kept, so hostler order revert does not have it: {}",
@@ -82,8 +83,27 @@ async fn try_keep(place: &Connection, key: &OrderKey, former: &Former) -> Result
 }
 
 /// The former documents, the newest first; what cannot be read is left out.
-pub(super) async fn all(place: &Connection, key: &OrderKey) -> Result<Vec<Former>, Failure> {
+pub(in crate::cli) async fn all(place: &Connection, key: &OrderKey) -> Result<Vec<Former>, Failure> {
     let mut entries = place.store.list(&place.keys.former(key)).await?.entries;
     entries.sort_by(|a, b| b.key.cmp(&a.key));
     Ok(entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect())
+}
+
+/// The former documents of all orders of a host or group.
+pub(in crate::cli) async fn of_source(
+    place: &Connection,
+    source: &Source,
+) -> Result<Vec<(Name, Former)>, Failure> {
+    let prefix = place.keys.former_of(source);
+    let mut found = Vec::new();
+    let unread = portions::read(place.store.as_ref(), &prefix, |entry| {
+        let order = entry.key.strip_prefix(&prefix).and_then(|rest| rest.split_once('/'));
+        let order = order.and_then(|(order, _)| order.parse::<Name>().ok());
+        let former = serde_json::from_slice::<Former>(&entry.value).ok();
+        found.extend(order.zip(former));
+    });
+    for (key, why) in unread.await? {
+        show::note(format!("not read: {}: {why}", show::inline(&key)));
+    }
+    Ok(found)
 }

@@ -5,7 +5,7 @@
 
 mod change;
 mod edit;
-mod former;
+pub(super) mod former;
 mod next;
 
 use std::collections::BTreeMap;
