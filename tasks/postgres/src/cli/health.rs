@@ -1,7 +1,8 @@
-//! `health`: what hurts, as a table or JSON.
+//! `health`: what hurts, as a table, JSON, or a page.
 
 use serde_json::json;
 
+use super::page::page;
 use super::table::table;
 use super::{print, print_json};
 use crate::error::Error;
@@ -23,6 +24,9 @@ pub(super) struct Health {
     /// Print below each finding the statement that shows it
     #[arg(long, conflicts_with = "json")]
     statements: bool,
+    /// Print a page (HTML, one file that loads nothing), with the statements
+    #[arg(long, conflicts_with_all = ["json", "statements"])]
+    html: bool,
 }
 
 impl Health {
@@ -31,6 +35,8 @@ impl Health {
         let findings = all(&cluster).await?;
         if self.json {
             print_json(&json!({ "cluster": cluster.title(), "findings": findings }))?;
+        } else if self.html {
+            print(&page(&cluster.title(), &format!("{:.0}", jiff::Timestamp::now()), &findings));
         } else if findings.is_empty() {
             print(&format!("{}: nothing hurts", cluster.title()));
         } else if self.statements {

@@ -5,6 +5,7 @@ mod backup;
 mod health;
 mod install;
 mod link;
+mod page;
 mod restore;
 mod switchover;
 mod table;

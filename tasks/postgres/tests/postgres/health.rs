@@ -62,6 +62,11 @@ fn what_hurts_is_found_with_its_numbers() {
         assert!(finding(&report, "wraparound").is_none());
         assert!(!report.to_string().contains("unknown"), "every probe is answered: {report:#}");
         assert!(!report.to_string().contains("wide"), "{report:#}");
+        let (status, page, _) = output(&mut lab.program(&["health", "--cluster", lab.name(), "--html"]));
+        assert!(
+            status == 1 && page.starts_with("<!doctype html>") && page.contains("odd &quot;name"),
+            "{page}"
+        );
         let (status, table, said) = output(&mut lab.program(&["health", "--cluster", lab.name()]));
         assert_eq!(status, 1);
         let mut lines = table.lines();
