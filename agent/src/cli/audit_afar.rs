@@ -51,6 +51,14 @@ struct Entry {
 }
 
 impl Filter<'_> {
+    /// Whether a run may be asked for: what this says no to need not be held.
+    fn may_want(&self, known: &Known) -> bool {
+        let task = known.report.task.split('@').next().unwrap_or_default();
+        self.task.is_none_or(|wanted| wanted.as_str() == task)
+            && self.order.is_none_or(|wanted| wanted == known.report.order)
+            && self.by.is_none_or(|wanted| known.report.by.as_deref() == Some(wanted))
+    }
+
     fn wants(&self, entry: &Entry) -> bool {
         let is = |wanted: Option<&str>, found: &Option<String>| {
             wanted.is_none_or(|wanted| found.as_deref() == Some(wanted))
@@ -82,9 +90,12 @@ pub(super) async fn list(place: &Connection, filter: &Filter<'_>, json: bool) ->
             })
         })
         .collect();
-    let of_host = |known: &Known| hosts.iter().any(|host| host.as_str() == known.host);
+    let names: BTreeSet<&str> = hosts.iter().map(|host| host.as_str()).collect();
+    let of_host = |known: &Known| names.contains(&*known.host) && filter.may_want(known);
+    let count = if filter.count > 0 { filter.count } else { usize::MAX };
     let one = if let [host] = filter.hosts { Some(host) } else { None };
-    let mut entries: Vec<Entry> = reported(place, one, of_host).await?.into_iter().map(of_run).collect();
+    let mut entries: Vec<Entry> =
+        reported(place, one, count, of_host).await?.into_iter().map(of_run).collect();
     entries.extend(former_orders(place, &sources).await?);
     entries.extend(freezes(&fleet, &sources));
     entries.retain(|entry| filter.wants(entry));

@@ -131,7 +131,7 @@ async fn ask(names: Names, place: &ConnectionArgs) -> Option<BTreeSet<String>> {
             let here = folders(&settings, None).await.filter(|_| !place.is_folder_only());
             let runs = match here {
                 Some(dir) => newest_here(&dir, RUNS, |_| true).ok()?,
-                None => reported(&open?, None, |_| true).await.ok()?,
+                None => reported(&open?, None, RUNS, |_| true).await.ok()?,
             };
             let mut found: BTreeSet<String> =
                 runs.into_iter().take(RUNS).map(|known| known.run.to_string()).collect();

@@ -227,7 +227,7 @@ async fn of_reports(arguments: &Arguments, settings: &Settings) -> Result<Found,
     let wanted = |service: &Service| arguments.service.as_ref().is_none_or(|wanted| wanted == service);
     let mut sums: BTreeMap<(String, Service), Cost> = BTreeMap::new();
     let mut runs = Vec::new();
-    for known in reported(&place, arguments.host.as_ref(), |_| true).await? {
+    for known in reported(&place, arguments.host.as_ref(), usize::MAX, |_| true).await? {
         let report = known.report;
         let at = report.ended.or(report.started);
         if outside(&known.host) || at.is_none_or(|at| Day::of(at) < first) {

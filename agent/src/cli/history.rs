@@ -111,7 +111,7 @@ pub(super) async fn reported_one(
     host: Option<&Name>,
     part: &RunPart,
 ) -> Result<Known, Failure> {
-    let mut found = reported(place, host, |known| part.names(known.run)).await?;
+    let mut found = reported(place, host, usize::MAX, |known| part.names(known.run)).await?;
     let run = part.one_of(found.iter().map(|known| known.run))?;
     let at = found.iter().position(|known| Some(known.run) == run);
     at.map(|at| found.swap_remove(at)).ok_or_else(|| {
@@ -179,11 +179,14 @@ pub(super) fn newest_here(
     Ok(runs.map(known).filter(wanted).take(count).collect())
 }
 
-/// The wanted runs that hosts reported, the newest first; what one host has too much of is named, and keeps nobody
-/// else's away.
+/// The newest wanted runs that hosts reported, the newest first, `count` at most; what one host has too much of is named,
+/// and keeps nobody else's away.
+///
+/// A thousand hosts have reported twenty thousand: no more than twice `count` are held at a time.
 pub(super) async fn reported(
     place: &Connection,
     host: Option<&Name>,
+    count: usize,
     wanted: impl Fn(&Known) -> bool + Sync,
 ) -> Result<Vec<Known>, Failure> {
     let all = place.keys.all_run_reports();
@@ -201,13 +204,21 @@ pub(super) async fn reported(
         let known = Known { run, host: host.to_owned(), report };
         if wanted(&known) {
             found.push(known);
+            if found.len() > count.saturating_mul(2) {
+                newest_first(&mut found, count);
+            }
         }
     });
     for (prefix, why) in unread.await? {
         show::note(format!("not read: {}: {why}", odd::shown(&prefix)));
     }
-    found.sort_by_key(|known| std::cmp::Reverse(known.run));
+    newest_first(&mut found, count);
     Ok(found)
+}
+
+fn newest_first(runs: &mut Vec<Known>, count: usize) {
+    runs.sort_by_key(|known| std::cmp::Reverse(known.run));
+    runs.truncate(count);
 }
 
 /// How long a task usually takes on a host: the median of its newest successes there, whatever their parameters.
@@ -216,7 +227,10 @@ pub(super) async fn usual(
     host: &Name,
     task: &str,
 ) -> Result<Option<SignedDuration>, Failure> {
-    Ok(median(reported(place, Some(host), |_| true).await?.iter().map(|known| &known.report), task))
+    Ok(median(
+        reported(place, Some(host), usize::MAX, |_| true).await?.iter().map(|known| &known.report),
+        task,
+    ))
 }
 
 fn median<'a>(runs: impl Iterator<Item = &'a RunReport>, task: &str) -> Option<SignedDuration> {

@@ -133,7 +133,7 @@ impl From {
 /// The wanted runs of the hosts that were asked for.
 async fn of_hosts(place: &Connection, list: &List) -> Result<Vec<Known>, Failure> {
     if let ([host], None) = (&*list.host, &list.group) {
-        let runs = reported(place, Some(host), |known| list.wants(known)).await?;
+        let runs = reported(place, Some(host), list.count, |known| list.wants(known)).await?;
         if runs.is_empty() {
             Fleet::read(place).await?.check_host(host)?;
         }
@@ -152,8 +152,9 @@ async fn of_hosts(place: &Connection, list: &List) -> Result<Vec<Known>, Failure
         }
     }
     let everywhere = list.host.is_empty() && list.group.is_none();
-    let there = |known: &Known| everywhere || hosts.iter().any(|host| host.as_str() == known.host);
-    reported(place, None, |known| there(known) && list.wants(known)).await
+    let hosts: BTreeSet<&str> = hosts.iter().map(Name::as_str).collect();
+    let there = |known: &Known| everywhere || hosts.contains(&*known.host);
+    reported(place, None, list.count, |known| there(known) && list.wants(known)).await
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {

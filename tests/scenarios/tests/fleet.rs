@@ -63,6 +63,26 @@ fn a_thousand_hosts_are_told_apart_and_cost_little() {
     let wanted = (0..1000).filter(|n| n % 2 == 0 && n % 7 == 3 && n % 20 != 19);
     assert_eq!(found, wanted.map(|n| format!("db{n:04}")).collect());
 
+    // Which runs failed, what waits, and what was asked for.
+    let lines = |words: &[&str]| {
+        let out = ask(&consul, words).stdout;
+        String::from_utf8_lossy(&out).lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let failed = lines(&["runs", "--group", GROUP, "--failed", "-n", "1000"]);
+    assert_eq!(failed.len(), expected.failed, "{failed:?}");
+    assert_eq!(lines(&["runs"]).len(), 20, "the newest twenty of all");
+    let waiting = lines(&["status", "--waiting"]);
+    // A blank line and the sum are below the list.
+    assert_eq!(waiting.len(), expected.waiting + 2, "{waiting:?}");
+    assert_eq!(lines(&["order", "list"]).len(), 1);
+    let asked = lines(&["audit", "--group", GROUP, "--by", "alice", "-n", "0"]);
+    assert_eq!(asked.len(), 1000 - expected.not_seen);
+    let printed = ask(&consul, &["logs", ORDER, "--group", GROUP, "--failed", "-n", "1"]).stdout;
+    assert_eq!(String::from_utf8_lossy(&printed).matches("==> db").count(), expected.failed);
+    let same = ask(&consul, &["status", ORDER, "--group", GROUP]).stdout;
+    let reason = format!("{} hosts: ", expected.failed);
+    assert!(String::from_utf8_lossy(&same).contains(&reason), "equal reasons are told once");
+
     // What this test has started is the program and Consul, which still lives: the largest that has ended is ours.
     let used = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the kernel's word").max_rss();
     assert!(used <= MOST, "{used} KiB");

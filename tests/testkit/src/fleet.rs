@@ -63,10 +63,24 @@ pub fn simulate(consul: &Consul, program: &Path, hosts: usize) -> Standings {
         consul
             .put(&format!("hostler/reports/agents/{host}"), &agent(&host, phase, next_report_by).to_string());
         consul.put(&format!("hostler/reports/facts/{host}"), &facts(&host, n).to_string());
+        let run = format!("01JD800000000000000000{n:04}");
+        consul.put(&format!("hostler/reports/runs/{host}/{run}"), &run_report(phase).to_string());
         let report = report(&host, &identity, phase, next_report_by).to_string();
         consul.put(&format!("hostler/reports/orders/{host}/{ORDER}"), &report);
     }
     standings
+}
+
+/// The newest run of a host, as large as one may be.
+fn run_report(phase: &str) -> Value {
+    let failed = phase == "failed";
+    let error = failed.then_some("no space left on device (step upload, exit 3)");
+    json!({
+        "version": 1, "order": ORDER, "source": format!("groups/{GROUP}"), "trigger": "placed", "dry_run": false,
+        "task": "postgres-backup@3", "phase": phase, "epoch": 1, "started": "2030-01-01T09:30:00Z",
+        "ended": "2030-01-01T10:00:00Z", "exit_code": 3, "error": error, "warnings": [], "downtime": [],
+        "tail": "x".repeat(1000), "by": "alice", "reason": "CHG1", "params": "{\"cluster\":\"main\"}",
+    })
 }
 
 const NEVER: &str = "2999-01-01T00:00:00Z";
