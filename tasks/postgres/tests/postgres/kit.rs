@@ -251,7 +251,7 @@ impl Lab {
         let ini = format!(
             "[databases]\n%include {0}/databases.ini\n[pgbouncer]\nlisten_port = {port}\nlisten_addr = 127.0.0.1\n\
              unix_socket_dir = {0}/run\nauth_type = trust\nauth_file = {0}/users\npool_mode = {mode}\n\
-             pidfile = {0}/run/pgbouncer.pid\nlogfile = {0}/run/pgbouncer.log\nignore_startup_parameters = options\n",
+             pidfile = {0}/run/pgbouncer.pid\nlogfile = {0}/run/pgbouncer.log\nserver_login_retry = 1\nignore_startup_parameters = options\n",
             self.dir.path().display()
         );
         fs::write(self.path("pgbouncer.ini"), ini).expect("the configuration");
@@ -260,6 +260,20 @@ impl Lab {
         }
         self.bouncer = Some((self.start_bouncer(port), port));
         port
+    }
+
+    /// Kills the pgbouncer and starts another one at its port, as its unit would.
+    #[track_caller]
+    pub(crate) fn cut_bouncer(&mut self) {
+        let (mut child, port) = self.bouncer.take().expect("a pgbouncer");
+        let pid = fs::read_to_string(self.path("run/pgbouncer.pid")).expect("its pid");
+        let pid = nix::unistd::Pid::from_raw(pid.trim().parse().expect("a number"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("the pgbouncer");
+        child.wait().expect("the pgbouncer");
+        for file in [format!(".s.PGSQL.{port}"), "pgbouncer.pid".to_owned()] {
+            let _ = fs::remove_file(self.path("run").join(file));
+        }
+        self.bouncer = Some((self.start_bouncer(port), port));
     }
 
     fn start_bouncer(&self, port: u16) -> Child {

@@ -362,3 +362,35 @@ fn a_copy_of_the_files_has_every_row_and_whatever_dies_in_it_leaves_nothing() {
     assert!(errors.is_empty(), "{errors:?}");
     println!("{rows} rows");
 }
+
+#[test]
+fn a_pgbouncer_that_is_killed_while_it_holds_clients_leads_them_where_they_belong() {
+    let (mut lab, old, new) = host();
+    let load = Load::start(&lab);
+    good(&lab, &["prepare"], new);
+    good(&lab, &["follow"], new);
+    for (point, side) in [(CrashPoint::Fenced, old), (CrashPoint::Turned, new)] {
+        // The switch waits, with clients held, for as long as it is let.
+        let wish = lab.path("crash");
+        fs::write(&wish, format!("{} hang", point.name())).expect("the wish");
+        let words = lab.plan(&["switch"], new);
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        let mut hanging = lab.program(&words);
+        let hanging = hanging.env("HOSTLER_CRASH_FILE", &wish).stderr(std::process::Stdio::null()).spawn();
+        let mut hanging = hanging.expect("the program");
+        hostler_testkit::eventually(SOON, || {
+            if wish.exists() { Err(format!("it does not come to {}", point.name())) } else { Ok(()) }
+        });
+        lab.cut_bouncer();
+        good(&lab, &["release"], new);
+        assert_eq!(hanging.wait().expect("the program").signal(), Some(9), "who holds clients is ended");
+        load.goes_on();
+        let writes = "select count(*) > 0 from pg_stat_activity where usename = 'app'";
+        assert_eq!(lab.sql(side, "shop", writes), "t", "{}", point.name());
+    }
+    good(&lab, &["done", "switch"], new);
+    good(&lab, &["follow-back"], new);
+    good(&lab, &["verify"], new);
+    // The sessions of a pgbouncer end with it; no row does.
+    load.prove(&lab, new);
+}
