@@ -244,6 +244,16 @@ impl Fleet {
             Source::Host(name) => format!("hostler enroll {name}"),
             Source::Group(name) => format!("hostler enroll HOST --group {name}"),
         };
+        // A word that is there as another kind was hardly mistyped.
+        let other = match source {
+            Source::Host(name) if self.groups().contains(name) => Some("group"),
+            Source::Group(name) if self.hosts().contains(name) => Some("host"),
+            _ => None,
+        };
+        if let Some(other) = other {
+            let message = format!("no {kind} {name} is enrolled, but a {other}: write --{other} {name}");
+            return Err(fault(Exit::NotFound, message));
+        }
         let known = known.into_iter().filter(|other| *other != name).map(Name::as_str);
         let message = match nearest(name.as_str(), known) {
             Some(meant) => format!("no {kind} {name} is enrolled: did you mean {meant}? Otherwise: {enroll}"),
@@ -314,6 +324,12 @@ impl Fleet {
         let elsewhere = self.orders.keys().find(|key| key.order == *order);
         let message = match (nearest(order.as_str(), known), elsewhere) {
             (_, Some(key)) => format!("there is no order {order}{place}, but there is {key}"),
+            _ if self.groups().contains(order) => {
+                format!("there is no order {order}{place}, but a group: hostler status --group {order}")
+            }
+            _ if self.hosts().contains(order) => {
+                format!("there is no order {order}{place}, but a host: hostler status --host {order}")
+            }
             (Some(meant), None) => format!("there is no order {order}{place}: did you mean {meant}?"),
             (None, None) => format!("there is no order {order}{place}: see hostler order list"),
         };
