@@ -5,6 +5,7 @@ mod fleet;
 mod here;
 mod new;
 mod package;
+mod page;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -203,27 +204,8 @@ fn show(arguments: &Show) -> Result<ExitCode, Failure> {
         show::json(&described(&loaded, &settings))?;
         return Ok(Exit::Success.into());
     }
-    let task = &loaded.task;
-    let title = format!("{}@{}  {}", task.name, task.version, show::inline(&task.description));
-    show::line(title.trim_end())?;
-    show::line(format!("folder   {}", loaded.folder.display()))?;
-    if !allows(&settings.allow, &task.name) {
-        show::line("allowed  no: see `tasks.allow` in the configuration")?;
-    }
-    show::line(format!("timeout  {}", task.timeout))?;
-    show::line(format!("probe    {}", if task.probe.is_some() { "yes" } else { "no" }))?;
-    show::line(format!("verify   {}", if task.verify.is_some() { "yes" } else { "no" }))?;
-    for (i, step) in task.steps.iter().enumerate() {
-        let work = match &step.work {
-            Work::Run(argv) => argv.iter().map(|a| a.source()).collect::<Vec<_>>().join(" "),
-            Work::Ansible(playbook) => format!("playbook {playbook}"),
-        };
-        let effect = serde_json::to_value(step.effect)?;
-        let effect = effect.as_str().unwrap_or_default().to_owned();
-        show::line(format!("step {:<3} {} ({effect}): {}", i + 1, step.name, show::inline(&work)))?;
-    }
-    show::line("params   (JSON Schema)")?;
-    show::json(task.schema.value())?;
+    let allowed = allows(&settings.allow, &loaded.task.name);
+    show::page(&page::page(&loaded, allowed))?;
     Ok(Exit::Success.into())
 }
 
