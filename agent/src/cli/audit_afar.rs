@@ -13,7 +13,7 @@ use serde_json::json;
 use super::connection::Connection;
 use super::exit::Exit;
 use super::fleet::Fleet;
-use super::history::{Known, reported};
+use super::history::{Known, ReportedRun, newest_of};
 use super::order::former::{self, Fate};
 use super::table::Table;
 use super::{Failure, show};
@@ -90,12 +90,12 @@ pub(super) async fn list(place: &Connection, filter: &Filter<'_>, json: bool) ->
             })
         })
         .collect();
-    let names: BTreeSet<&str> = hosts.iter().map(|host| host.as_str()).collect();
-    let of_host = |known: &Known| names.contains(&*known.host) && filter.may_want(known);
     let count = if filter.count > 0 { filter.count } else { usize::MAX };
     let one = if let [host] = filter.hosts { Some(host) } else { None };
-    let mut entries: Vec<Entry> =
-        reported(place, one, count, of_host).await?.into_iter().map(of_run).collect();
+    let mut runs = ReportedRun::all(place, one).await?;
+    runs.retain(|run| hosts.contains(&&run.host));
+    let runs = newest_of(place, &runs, count, |known| filter.may_want(known)).await?;
+    let mut entries: Vec<Entry> = runs.into_iter().map(of_run).collect();
     entries.extend(former_orders(place, &sources).await?);
     entries.extend(freezes(&fleet, &sources));
     entries.retain(|entry| filter.wants(entry));

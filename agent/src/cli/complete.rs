@@ -20,10 +20,11 @@ use super::connection::{Connection, ConnectionArgs};
 use super::downtime;
 use super::facts;
 use super::fleet::Fleet;
-use super::history::{folders, newest_here, reported};
+use super::history::{ReportedRun, folders, newest_here};
 use super::{command, runtime};
 use crate::catalog::Catalog;
 use crate::catalog::trust::OwnerRule;
+use crate::domain::ids::RunId;
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 
@@ -129,12 +130,12 @@ async fn ask(names: Names, place: &ConnectionArgs) -> Option<BTreeSet<String>> {
         Names::Facts => facts::names(&open?).await?.into_iter().collect(),
         Names::Runs | Names::RunsAndOrders => {
             let here = folders(&settings, None).await.filter(|_| !place.is_folder_only());
-            let runs = match here {
-                Some(dir) => newest_here(&dir, RUNS, |_| true).ok()?,
-                None => reported(&open?, None, RUNS, |_| true).await.ok()?,
+            let runs: Vec<RunId> = match here {
+                Some(dir) => newest_here(&dir, RUNS, |_| true).ok()?.iter().map(|known| known.run).collect(),
+                None => ReportedRun::all(&open?, None).await.ok()?.iter().map(|one| one.run).collect(),
             };
             let mut found: BTreeSet<String> =
-                runs.into_iter().take(RUNS).map(|known| known.run.to_string()).collect();
+                runs.into_iter().take(RUNS).map(|run| run.to_string()).collect();
             if matches!(names, Names::RunsAndOrders)
                 && let Some(place) = Connection::existing(&settings).ok()
                 && let Ok(fleet) = Fleet::read(&place).await

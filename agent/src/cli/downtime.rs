@@ -14,7 +14,7 @@ use serde_json::json;
 use super::connection::{Connection, ConnectionArgs};
 use super::exit::{Exit, fault};
 use super::fleet::Fleet;
-use super::history::{folders, reported, this_host};
+use super::history::{ReportedRun, folders, newest_of, this_host};
 use super::table::Table;
 use super::{Failure, block, screen, show};
 use crate::config::Settings;
@@ -227,10 +227,13 @@ async fn of_reports(arguments: &Arguments, settings: &Settings) -> Result<Found,
     let wanted = |service: &Service| arguments.service.as_ref().is_none_or(|wanted| wanted == service);
     let mut sums: BTreeMap<(String, Service), Cost> = BTreeMap::new();
     let mut runs = Vec::new();
-    for known in reported(&place, arguments.host.as_ref(), usize::MAX, |_| true).await? {
+    let mut all = ReportedRun::all(&place, arguments.host.as_ref()).await?;
+    all.retain(|one| !outside(one.host.as_str()));
+    // Most of them had none, and are not kept in memory.
+    for known in newest_of(&place, &all, usize::MAX, |known| !known.report.downtime.is_empty()).await? {
         let report = known.report;
         let at = report.ended.or(report.started);
-        if outside(&known.host) || at.is_none_or(|at| Day::of(at) < first) {
+        if at.is_none_or(|at| Day::of(at) < first) {
             continue;
         }
         let mut downtime = report.downtime;

@@ -22,7 +22,7 @@ use crate::ledger::identity::HostIdentity;
 use crate::ledger::{ClaimState, Folder, FolderError, trim};
 use crate::report::compose;
 use crate::report::document::{self, RUN_TAIL, RunReport};
-use crate::store::portions;
+use crate::store::{Listing, MAX_READS, Read, StoreError, portions};
 
 /// A run, wherever it is known from.
 #[derive(Serialize)]
@@ -111,10 +111,11 @@ pub(super) async fn reported_one(
     host: Option<&Name>,
     part: &RunPart,
 ) -> Result<Known, Failure> {
-    let mut found = reported(place, host, usize::MAX, |known| part.names(known.run)).await?;
-    let run = part.one_of(found.iter().map(|known| known.run))?;
-    let at = found.iter().position(|known| Some(known.run) == run);
-    at.map(|at| found.swap_remove(at)).ok_or_else(|| {
+    let mut all = ReportedRun::all(place, host).await?;
+    let run = part.one_of(all.iter().map(|one| one.run))?;
+    all.retain(|one| Some(one.run) == run);
+    let mut found = newest_of(place, &all, 1, |_| true).await?;
+    found.pop().ok_or_else(|| {
         let message = format!(
             "run {part} is neither on this host nor among the newest that hosts reported: hostler runs"
         );
@@ -179,14 +180,11 @@ pub(super) fn newest_here(
     Ok(runs.map(known).filter(wanted).take(count).collect())
 }
 
-/// The newest wanted runs that hosts reported, the newest first, `count` at most; what one host has too much of is named,
-/// and keeps nobody else's away.
-///
-/// A thousand hosts have reported twenty thousand: no more than twice `count` are held at a time.
+/// The wanted runs that hosts reported, the newest first; what one host has too much of is named, and keeps nobody
+/// else's away.
 pub(super) async fn reported(
     place: &Connection,
     host: Option<&Name>,
-    count: usize,
     wanted: impl Fn(&Known) -> bool + Sync,
 ) -> Result<Vec<Known>, Failure> {
     let all = place.keys.all_run_reports();
@@ -204,21 +202,89 @@ pub(super) async fn reported(
         let known = Known { run, host: host.to_owned(), report };
         if wanted(&known) {
             found.push(known);
-            if found.len() > count.saturating_mul(2) {
-                newest_first(&mut found, count);
-            }
         }
     });
     for (prefix, why) in unread.await? {
         show::note(format!("not read: {}: {why}", odd::shown(&prefix)));
     }
-    newest_first(&mut found, count);
+    found.sort_by_key(|known| std::cmp::Reverse(known.run));
     Ok(found)
 }
 
-fn newest_first(runs: &mut Vec<Known>, count: usize) {
-    runs.sort_by_key(|known| std::cmp::Reverse(known.run));
-    runs.truncate(count);
+/// A run that a host reported, by its key alone.
+pub(super) struct ReportedRun {
+    pub(super) run: RunId,
+    pub(super) host: Name,
+    key: String,
+}
+
+impl ReportedRun {
+    /// All of them, the newest first.
+    pub(super) async fn all(place: &Connection, host: Option<&Name>) -> Result<Vec<Self>, Failure> {
+        let all = place.keys.all_run_reports();
+        let prefix = host.map_or_else(|| all.clone(), |host| place.keys.run_reports(host));
+        let of_key = |key: String| {
+            let (host, run) = key.strip_prefix(&all)?.split_once('/')?;
+            Some(Self { run: run.parse().ok()?, host: host.parse().ok()?, key })
+        };
+        let mut found: Vec<Self> = place.store.keys(&prefix).await?.into_iter().filter_map(of_key).collect();
+        found.sort_by_key(|one| std::cmp::Reverse(one.run));
+        Ok(found)
+    }
+}
+
+/// The first wanted ones of these runs: they are read in turn, and no further than to so many that are wanted. Of 20,000
+/// reports a list of twenty takes one answer.
+pub(super) async fn newest_of(
+    place: &Connection,
+    runs: &[ReportedRun],
+    count: usize,
+    wanted: impl Fn(&Known) -> bool,
+) -> Result<Vec<Known>, Failure> {
+    let mut found = Vec::new();
+    for some in runs.chunks(MAX_READS) {
+        let reads: Vec<Read> = some.iter().map(|one| Read::Key(one.key.clone())).collect();
+        let listings = match place.store.look(&reads).await {
+            Err(StoreError::TooLarge { .. }) => one_by_one(place, &reads).await?,
+            answer => answer?,
+        };
+        for (one, listing) in some.iter().zip(listings) {
+            let Some(entry) = listing.entries.into_iter().find(|entry| entry.key == one.key) else {
+                continue;
+            };
+            let unreadable = |error: document::Unreadable| RunReport {
+                phase: UNREADABLE.into(),
+                error: Some(error.to_string()),
+                ..RunReport::default()
+            };
+            let report = document::read(&entry.value).unwrap_or_else(unreadable);
+            let known = Known { run: one.run, host: one.host.to_string(), report };
+            if wanted(&known) {
+                found.push(known);
+            }
+        }
+        if found.len() >= count {
+            break;
+        }
+    }
+    found.truncate(count);
+    Ok(found)
+}
+
+/// The same reads, each in an answer of its own; one that is too large even so is named, and empty.
+async fn one_by_one(place: &Connection, reads: &[Read]) -> Result<Vec<Listing>, Failure> {
+    let mut all = Vec::new();
+    for read in reads {
+        match place.store.look(std::slice::from_ref(read)).await {
+            Ok(listings) => all.extend(listings),
+            Err(error @ StoreError::TooLarge { .. }) => {
+                show::note(format!("not read: {error}"));
+                all.push(Listing::default());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(all)
 }
 
 /// How long a task usually takes on a host: the median of its newest successes there, whatever their parameters.
@@ -227,10 +293,7 @@ pub(super) async fn usual(
     host: &Name,
     task: &str,
 ) -> Result<Option<SignedDuration>, Failure> {
-    Ok(median(
-        reported(place, Some(host), usize::MAX, |_| true).await?.iter().map(|known| &known.report),
-        task,
-    ))
+    Ok(median(reported(place, Some(host), |_| true).await?.iter().map(|known| &known.report), task))
 }
 
 fn median<'a>(runs: impl Iterator<Item = &'a RunReport>, task: &str) -> Option<SignedDuration> {

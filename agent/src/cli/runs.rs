@@ -12,7 +12,7 @@ use super::connection::{Connection, ConnectionArgs};
 use super::exit::{Exit, end_of_phase};
 use super::fleet::Fleet;
 use super::history::{
-    Known, RunPart, folder_of, folders, newest_here, of_folder, reported, reported_one, short,
+    Known, ReportedRun, RunPart, folder_of, folders, newest_here, newest_of, of_folder, reported_one, short,
 };
 use super::moment;
 use super::screen;
@@ -133,7 +133,8 @@ impl From {
 /// The wanted runs of the hosts that were asked for.
 async fn of_hosts(place: &Connection, list: &List) -> Result<Vec<Known>, Failure> {
     if let ([host], None) = (&*list.host, &list.group) {
-        let runs = reported(place, Some(host), list.count, |known| list.wants(known)).await?;
+        let all = ReportedRun::all(place, Some(host)).await?;
+        let runs = newest_of(place, &all, list.count, |known| list.wants(known)).await?;
         if runs.is_empty() {
             Fleet::read(place).await?.check_host(host)?;
         }
@@ -152,9 +153,9 @@ async fn of_hosts(place: &Connection, list: &List) -> Result<Vec<Known>, Failure
         }
     }
     let everywhere = list.host.is_empty() && list.group.is_none();
-    let hosts: BTreeSet<&str> = hosts.iter().map(Name::as_str).collect();
-    let there = |known: &Known| everywhere || hosts.contains(&*known.host);
-    reported(place, None, list.count, |known| there(known) && list.wants(known)).await
+    let mut all = ReportedRun::all(place, None).await?;
+    all.retain(|one| everywhere || hosts.contains(&one.host));
+    newest_of(place, &all, list.count, |known| list.wants(known)).await
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {

@@ -159,6 +159,13 @@ pub trait Store: Send + Sync {
         Vec::new()
     }
 
+    /// All keys below `prefix` without their values, sorted.
+    fn keys<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Vec<String>> {
+        Box::pin(
+            async move { Ok(self.list(prefix).await?.entries.into_iter().map(|entry| entry.key).collect()) },
+        )
+    }
+
     /// The names directly below `prefix`, sorted: of keys as they are, of folders with their final slash. For reading a
     /// large tree in portions.
     fn names<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Vec<String>> {

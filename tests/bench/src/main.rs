@@ -30,6 +30,9 @@ fn main() {
     if args == ["output"] {
         return output::measure();
     }
+    if args == ["fleet"] {
+        return fleet::measure();
+    }
     if args.first().is_some_and(|word| word == "lag") {
         let rounds = args.get(1).map_or(60, |text| text.parse().expect("a number"));
         return lag::measure(&Consul::disk(), rounds);

@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use hostler_testkit::fleet::{GROUP, ORDER, Standings, simulate};
+use hostler_testkit::fleet::{GROUP, ORDER, Standings, simulate, simulate_runs};
 use hostler_testkit::{Consul, program};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::Value;
@@ -82,6 +82,22 @@ fn a_thousand_hosts_are_told_apart_and_cost_little() {
     let same = ask(&consul, &["status", ORDER, "--group", GROUP]).stdout;
     let reason = format!("{} hosts: ", expected.failed);
     assert!(String::from_utf8_lossy(&same).contains(&reason), "equal reasons are told once");
+
+    // The newest runs of all, and those that failed: of ten thousand reports the newest are read.
+    let bad = simulate_runs(&consul, 1000, 10);
+    let ask_runs = |words: &[&str]| {
+        let output = ask(&consul, &[&["runs", "--group", GROUP, "--json"], words].concat());
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        answer["runs"].as_array().expect("runs").clone()
+    };
+    let newest = ask_runs(&[]);
+    assert_eq!(newest.len(), 20);
+    assert!(newest.iter().all(|run| run["run"].as_str().is_some_and(|run| run.starts_with("01JD800010"))));
+    let failed = ask_runs(&["--failed", "-n", "1000"]);
+    assert_eq!(failed.len(), bad + expected.failed);
+    assert!(failed.iter().all(|run| run["phase"] == "failed"));
+    let spent = ask(&consul, &["downtime", "--group", GROUP]);
+    assert_eq!(spent.status.code(), Some(0), "{}", String::from_utf8_lossy(&spent.stderr));
 
     // What this test has started is the program and Consul, which still lives: the largest that has ended is ours.
     let used = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the kernel's word").max_rss();

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -262,6 +264,14 @@ impl Consul {
     pub fn put(&self, key: &str, value: &str) {
         let answer = self.api("PUT", &format!("/v1/kv/{}", encode(key)), value.as_bytes());
         assert_eq!(answer.text().trim(), "true");
+    }
+
+    /// Writes at most 64 keys in one transaction.
+    #[track_caller]
+    pub fn put_all(&self, entries: &[(String, String)]) {
+        let set = |(key, value): &(String, String)| json!({"KV": {"Verb": "set", "Key": key, "Value": BASE64.encode(value)}});
+        let all: Vec<Value> = entries.iter().map(set).collect();
+        self.api("PUT", "/v1/txn", Value::from(all).to_string().as_bytes());
     }
 
     /// Reads a key.

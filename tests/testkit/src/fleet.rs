@@ -83,6 +83,25 @@ fn run_report(phase: &str) -> Value {
     })
 }
 
+/// Writes the reports of so many runs of each host, of which every fiftieth failed; gives how many those are.
+pub fn simulate_runs(consul: &Consul, hosts: usize, each: usize) -> usize {
+    let mut failed = 0;
+    let mut all = Vec::new();
+    for round in 1..=each {
+        for n in 0..hosts {
+            let bad = (round * hosts + n) % 50 == 49;
+            failed += usize::from(bad);
+            let key = format!("hostler/reports/runs/{}/01JD8{round:05}{n:016}", name(n));
+            all.push((key, run_report(if bad { "failed" } else { "succeeded" }).to_string()));
+        }
+    }
+    all.chunks(TRANSACTION).for_each(|some| consul.put_all(some));
+    failed
+}
+
+/// The most writes in one transaction of Consul.
+const TRANSACTION: usize = 64;
+
 const NEVER: &str = "2999-01-01T00:00:00Z";
 const LONG_AGO: &str = "2020-01-01T00:00:00Z";
 

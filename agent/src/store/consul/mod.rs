@@ -337,6 +337,30 @@ impl Consul {
         wire::looked(got.body.kept(), reads).map_err(|why| self.unreadable(why))
     }
 
+    /// Names below a prefix, without it; none where nothing is.
+    async fn names_below(&self, prefix: &str, separator: &str) -> Result<Vec<String>, StoreError> {
+        let action = format!("to list the names below {prefix:?}");
+        if let Some(why) = bad_prefix(prefix) {
+            return Err(self.refused(&action, why));
+        }
+        let path = format!("kv/{}?keys{separator}&consistent", wire::encode_path(prefix));
+        let got = self
+            .ask(Request {
+                method: Method::GET,
+                path: &path,
+                body: None,
+                deadline: self.timeouts.request,
+                action: &action,
+                expected: &[200, 404],
+            })
+            .await?;
+        self.led(&got.headers)?;
+        match got.status {
+            404 => Ok(Vec::new()),
+            _ => wire::names(got.body.kept(), prefix).map_err(|why| self.unreadable(why)),
+        }
+    }
+
     /// Writes and deletes answer `true` or `false`.
     async fn write(&self, write: Write<'_>) -> Result<bool, StoreError> {
         let Write { method, key, query, body, action } = write;
@@ -419,29 +443,15 @@ impl Store for Consul {
         })
     }
 
-    fn names<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Vec<String>> {
+    fn keys<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Vec<String>> {
         Box::pin(async move {
-            let action = format!("to list the names below {prefix:?}");
-            if let Some(why) = bad_prefix(prefix) {
-                return Err(self.refused(&action, why));
-            }
-            let path = format!("kv/{}?keys&separator=/&consistent", wire::encode_path(prefix));
-            let got = self
-                .ask(Request {
-                    method: Method::GET,
-                    path: &path,
-                    body: None,
-                    deadline: self.timeouts.request,
-                    action: &action,
-                    expected: &[200, 404],
-                })
-                .await?;
-            self.led(&got.headers)?;
-            match got.status {
-                404 => Ok(Vec::new()),
-                _ => wire::names(got.body.kept(), prefix).map_err(|why| self.unreadable(why)),
-            }
+            let below = self.names_below(prefix, "").await?;
+            Ok(below.into_iter().map(|name| format!("{prefix}{name}")).collect())
         })
+    }
+
+    fn names<'a>(&'a self, prefix: &'a str) -> StoreFuture<'a, Vec<String>> {
+        Box::pin(self.names_below(prefix, "&separator=/"))
     }
 
     fn place(&self) -> String {
