@@ -1,9 +1,10 @@
 //! What is remembered of an order that comes again: by its schedule, because a state is to hold, or for a new secret.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::instant::later;
 use super::secret_watch::{ObservedVersion, SecretVersion};
@@ -126,6 +127,76 @@ impl Confirmed {
         let again = self.at.checked_add(CONFIRMED_EVERY).unwrap_or(now);
         // After a clock that was set back.
         if self.at > now { now } else { again }
+    }
+}
+
+/// A recurrence that takes room only once there is something to remember: of a thousand orders most never come again.
+#[derive(Clone, Debug, Default)]
+pub struct RareRecurrence(Option<Box<Recurrence>>);
+
+/// What is remembered of an order that never came again.
+static BLANK: Recurrence = Recurrence {
+    terms: None,
+    handled: None,
+    missed: 0,
+    overlaps: 0,
+    drifts: 0,
+    unsettled: 0,
+    secrets: BTreeMap::new(),
+    newest_secret: None,
+    last_success: None,
+    since: None,
+    confirmed: None,
+};
+
+impl RareRecurrence {
+    /// As [`Recurrence::rest`]; what never came again has nothing to forget.
+    pub fn rest(&mut self) {
+        if let Some(recurrence) = &mut self.0 {
+            recurrence.rest();
+        }
+    }
+
+    /// As [`Recurrence::succeeded`], which counts only for what comes again.
+    pub fn succeeded(&mut self, at: Timestamp) {
+        if let Some(recurrence) = &mut self.0 {
+            recurrence.succeeded(at);
+        }
+    }
+}
+
+impl Deref for RareRecurrence {
+    type Target = Recurrence;
+
+    fn deref(&self) -> &Recurrence {
+        self.0.as_deref().unwrap_or(&BLANK)
+    }
+}
+
+impl DerefMut for RareRecurrence {
+    fn deref_mut(&mut self) -> &mut Recurrence {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl PartialEq for RareRecurrence {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for RareRecurrence {}
+
+impl Serialize for RareRecurrence {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Recurrence::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for RareRecurrence {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = Recurrence::deserialize(deserializer)?;
+        Ok(Self((!read.is_blank()).then(|| Box::new(read))))
     }
 }
 

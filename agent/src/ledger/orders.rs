@@ -135,6 +135,11 @@ impl Ledger {
         &self.memory
     }
 
+    /// Keeps no room between the orders in memory: at rest no new ones are about to come.
+    pub fn pack(&mut self) {
+        self.memory.orders = std::mem::take(&mut self.memory.orders).into_iter().collect();
+    }
+
     /// Whether it is kept in the newest version; otherwise the program before can still read it.
     pub fn is_newest(&self) -> bool {
         self.version >= self.newest

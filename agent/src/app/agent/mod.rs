@@ -186,6 +186,7 @@ impl Agent {
             }
             if rests_at.is_some_and(|at| at <= Instant::now()) {
                 rests_at = None;
+                self.pack();
                 allocator::trim();
             }
             let wake = self.work.decision.wake.map(|at| until(at).min(Instant::now() + MAX_SLEEP));

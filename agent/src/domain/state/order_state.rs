@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{End, Hold, MAX_IDENTITIES};
 use crate::domain::ids::{InstructionHash, RunId};
 use crate::domain::plan::Trigger;
-use crate::domain::recurrence::Recurrence;
+use crate::domain::recurrence::{RareRecurrence, Recurrence};
 use crate::domain::summary::Summary;
 
 /// An order that is held.
@@ -160,7 +160,7 @@ pub struct OrderState {
     pub gone: Option<Timestamp>,
     /// Whether and how it comes again.
     #[serde(default, skip_serializing_if = "Recurrence::is_blank")]
-    pub recurrence: Recurrence,
+    pub recurrence: RareRecurrence,
 }
 
 impl Activation {
