@@ -63,6 +63,8 @@ enum Names {
     RunsAndOrders,
     Facts,
     Services,
+    /// The parameters of the task that the command line names, each with its `=`.
+    Params,
 }
 
 impl Names {
@@ -76,6 +78,7 @@ impl Names {
             "RUN|ORDER" => Some(Self::RunsAndOrders),
             "EXPR" => Some(Self::Facts),
             "SERVICE" => Some(Self::Services),
+            "NAME=VALUE" => Some(Self::Params),
             _ => None,
         }
     }
@@ -127,6 +130,7 @@ async fn ask(names: Names, place: &ConnectionArgs) -> Option<BTreeSet<String>> {
             }
             tasks
         }
+        Names::Params => params(&Catalog::load(&settings.task_dirs, OwnerRule::of_process())),
         Names::Facts => facts::names(&open?).await?.into_iter().collect(),
         Names::Runs | Names::RunsAndOrders => {
             let here = folders(&settings, None).await.filter(|_| !place.is_folder_only());
@@ -145,6 +149,13 @@ async fn ask(names: Names, place: &ConnectionArgs) -> Option<BTreeSet<String>> {
             found
         }
     })
+}
+
+/// The parameters of the first task that a word of the command line names; a task from elsewhere has none here.
+fn params(catalog: &Catalog) -> BTreeSet<String> {
+    let words = std::env::args_os().filter_map(|word| word.into_string().ok());
+    let task = words.filter_map(|word| catalog.get(&word).ok()).next();
+    task.into_iter().flat_map(|loaded| loaded.task.schema.names()).map(|name| format!("{name}=")).collect()
 }
 
 impl ConnectionArgs {
@@ -188,26 +199,8 @@ mod tests {
     fn each_name_that_a_command_takes_can_be_completed() {
         // Words that stand for something new, or for no name at all.
         let others = [
-            "FILE",
-            "DIR",
-            "WHEN",
-            "SPAN",
-            "TIME",
-            "WHO",
-            "TEXT",
-            "N",
-            "NAME",
-            "NAME=VALUE",
-            "DOCUMENT",
-            "WHAT",
-            "STATUS",
-            "FOLDER",
-            "COMMAND",
-            "ROLE",
-            "PACKAGE",
-            "VERSION",
-            "KIND",
-            "NEW",
+            "FILE", "DIR", "WHEN", "SPAN", "TIME", "WHO", "TEXT", "N", "NAME", "DOCUMENT", "WHAT", "STATUS",
+            "FOLDER", "COMMAND", "ROLE", "PACKAGE", "VERSION", "KIND", "NEW",
         ];
         fn look(command: &clap::Command, others: &[&str]) {
             for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {

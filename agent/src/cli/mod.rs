@@ -45,6 +45,7 @@ pub use schema::{Document, schema};
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::domain::control::ControlAction;
@@ -143,7 +144,7 @@ pub fn main() -> ExitCode {
         return ended(watcher::run(&watcher::Watcher::parse().arguments()));
     }
     complete::answer();
-    let mut matches = command().get_matches();
+    let mut matches = command().try_get_matches().unwrap_or_else(|error| without_acts(error).exit());
     let cli =
         Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command()).exit());
     screen::apply(&cli.screen);
@@ -174,6 +175,20 @@ pub fn main() -> ExitCode {
         Command::Admit(arguments) => admit::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
     })
+}
+
+/// Commands that have something carried out.
+const ACTS: [&str; 4] = ["run", "release", "retry", "undo"];
+
+/// An error without suggestions that would have something carried out: `delete` is spelled almost as `release`.
+fn without_acts(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::Strings(all)) = error.remove(ContextKind::SuggestedSubcommand) {
+        let rest: Vec<String> = all.into_iter().filter(|name| !ACTS.contains(&name.as_str())).collect();
+        if !rest.is_empty() {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(rest));
+        }
+    }
+    error
 }
 
 fn ended(done: Result<ExitCode, Failure>) -> ExitCode {

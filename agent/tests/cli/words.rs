@@ -488,6 +488,39 @@ fn quiet_says_what_is_wrong_and_nothing_else() {
 }
 
 #[test]
+fn a_mistyped_word_leads_to_no_act_and_a_mistyped_parameter_to_its_name() {
+    let bench = Bench::new();
+    for word in ["delete", "relase", "retri", "undoo", "runn"] {
+        let done = bench.run(&[word]).ends(2).says("unrecognized subcommand");
+        for act in ["'release'", "'retry'", "'undo'", "'run'"] {
+            assert!(!done.err.contains(act), "{word}: {}", done.err);
+        }
+    }
+    bench.run(&["statsu"]).ends(2).says("'status'");
+    let yaml = "name: good\nversion: 1\nparams: {type: object, properties: {cluster: {type: string}}}\nsteps:\n  - {name: go, run: [./go]}\n";
+    fs::write(bench.path("tasks/good/task.yml"), yaml).unwrap();
+    bench.run(&["task", "try", "good", "--param", "clustr=main"]).ends(15).says("did you mean cluster?");
+}
+
+#[test]
+fn a_step_that_fails_as_asked_shows_what_is_taken_back() {
+    let bench = Bench::new();
+    let folder = bench.path("tasks/good");
+    let yaml = "name: good\nversion: 1\nsteps:\n  - {name: one, run: [./do, a], effect: undoable, undo: [./undo, a]}\n  \
+                - {name: two, run: [./do, \"b c\"], effect: undoable, undo: [./undo, \"b c\"]}\n";
+    fs::write(folder.join("task.yml"), yaml).unwrap();
+    let log = bench.path("log").display().to_string();
+    for (name, word) in [("do", "did"), ("undo", "undid")] {
+        fs::write(folder.join(name), format!("#!/bin/sh\necho \"{word} $1\" >>{log}\n")).unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    bench.run(&["task", "try", "good", "--fail-at", "two"]).ends(11).says("the step fails as asked");
+    assert_eq!(fs::read_to_string(&log).unwrap(), "did a\ndid b c\nundid b c\nundid a\n");
+    bench.run(&["task", "try", "good", "--fail-at", "three"]).ends(5).says("it has one, two");
+    bench.run(&["task", "try", "good", "--fail-at", "two", "--dry-run"]).ends(2);
+}
+
+#[test]
 fn a_shell_completes_the_names_of_the_store() {
     let bench = Bench::new();
     bench.run(&["order", "put", "nightly", "--host", "db1", "--task", "good"]).ends(0);
@@ -516,6 +549,7 @@ fn a_shell_completes_the_names_of_the_store() {
     assert_eq!(complete("hostler freeze CONFIG h"), ["hana"]);
     assert_eq!(complete("hostler status CONFIG n"), ["nightly"]);
     assert_eq!(complete("hostler run CONFIG lo"), ["loud"]);
+    assert_eq!(complete("hostler run good CONFIG --param "), ["n="]);
     assert_eq!(
         complete("hostler status --store-dir /nonexistent --host "),
         [""],

@@ -26,7 +26,7 @@ use crate::cli::{Failure, block, show};
 use crate::config::Settings;
 use crate::domain::name::Name;
 use crate::domain::order::{Document, MAX_ORDER};
-use crate::domain::plan::{RunPaths, Trigger};
+use crate::domain::plan::{Action, Plan, RunPaths, Trigger};
 use crate::domain::plan_builder::{PlanContext, plan};
 use crate::domain::run::Phase;
 use crate::domain::secret::Secret;
@@ -60,6 +60,9 @@ pub(in crate::cli) struct Arguments {
     /// Probe and plan only
     #[arg(long)]
     dry_run: bool,
+    /// Let this step carry out its work and then fail, to see what is taken back
+    #[arg(long, value_name = "NAME", conflicts_with = "dry_run")]
+    fail_at: Option<String>,
     /// Leave the run's folder in place
     #[arg(long)]
     keep: bool,
@@ -144,7 +147,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             digest: copied.digest,
             place,
         };
-        let plan = plan(&order, task, &about).map_err(|why| fault(Exit::Refused, why))?;
+        let mut plan = plan(&order, task, &about).map_err(|why| fault(Exit::Refused, why))?;
+        if let Some(step) = &arguments.fail_at {
+            fail_at(&mut plan, step)?;
+        }
         let folder = Folder::new(&at("runs"), run);
         folder.create(text.as_bytes(), &plan)?;
         carry_out(&folder, handed).await?;
@@ -171,6 +177,29 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         show::line(show::inline(&format!("{}{error}", end.as_str())))?;
         Ok(Exit::of_end(end).into())
     })
+}
+
+/// What a step that is to fail runs: its own command, then its failure.
+const FAILS: &str = "\"$@\"; echo 'the step fails as asked: --fail-at' >&2; exit 1";
+
+/// Has a step fail behind its own command.
+fn fail_at(plan: &mut Plan, name: &str) -> Result<(), Failure> {
+    let names: Vec<String> = plan.steps.iter().map(|step| step.name.clone()).collect();
+    let Some(step) = plan.steps.iter_mut().find(|step| step.name == name) else {
+        let message = format!("the task has no step {name}: it has {}", names.join(", "));
+        return Err(fault(Exit::NotFound, message));
+    };
+    let Action::Run(argv) = &mut step.action else {
+        return Err(fault(
+            Exit::Usage,
+            format!("the step {name} is a playbook, which cannot be made to fail"),
+        ));
+    };
+    let shell = ["/bin/sh", "-c", FAILS, name].map(str::to_owned);
+    argv.splice(0..0, shell);
+    // Its check would say that it is done after all.
+    step.check = None;
+    Ok(())
 }
 
 /// The host that the task sees: this one, as its agent would name it; where that is not known, `localhost`.

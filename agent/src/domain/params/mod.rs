@@ -18,10 +18,11 @@ mod named;
 use std::fmt;
 use std::sync::Arc;
 
+use jsonschema::error::ValidationErrorKind;
 use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::{Map, Value, json};
 
-use super::yaml::{PathSegment, single_line};
+use super::yaml::{PathSegment, nearest, single_line};
 
 /// How often a pattern may go back over a text: some milliseconds.
 const BACKTRACKS: usize = 20_000;
@@ -161,12 +162,23 @@ impl Schema {
             .flat_map(|map| map.keys().map(String::as_str))
     }
 
+    /// The parameter that is spelled almost as the first of these.
+    fn meant(&self, unexpected: &[String]) -> Option<&str> {
+        nearest(unexpected.first()?, self.names())
+    }
+
     fn faults<'a>(&'a self, params: &'a Value) -> impl Iterator<Item = (String, String)> + 'a {
         let validator = self.validator.as_deref();
-        validator
-            .into_iter()
-            .flat_map(|validator| validator.iter_errors(params))
-            .map(|error| (error.instance_path().to_string(), single_line(&error.to_string())))
+        validator.into_iter().flat_map(|validator| validator.iter_errors(params)).map(|error| {
+            let (path, message) = (error.instance_path().to_string(), single_line(&error.to_string()));
+            let meant = match error.kind() {
+                ValidationErrorKind::AdditionalProperties { unexpected } if path.is_empty() => {
+                    self.meant(unexpected)
+                }
+                _ => None,
+            };
+            (path, meant.map_or(message.clone(), |meant| format!("{message}: did you mean {meant}?")))
+        })
     }
 
     /// A default that the schema itself refuses would make every order fault that leaves it out.
