@@ -2,13 +2,16 @@
 
 use std::io::{self, Write};
 
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::screen;
 
-/// The time as people read it; in UTC, as in reports and logs.
+/// The time in UTC, as in reports and logs.
 const TIME: &str = "%Y-%m-%dT%H:%M:%SZ";
+/// The same with the distance to UTC.
+const TIME_THERE: &str = "%Y-%m-%dT%H:%M:%S%:z";
 
 /// Prints a line.
 pub(super) fn line(text: impl AsRef<str>) -> io::Result<()> {
@@ -122,9 +125,18 @@ fn escaped(c: char) -> String {
     }
 }
 
-/// A time, or a dash.
+/// A time in the reader's zone (`TZ`, else the host's), or a dash. What programs read is in UTC.
 pub(super) fn time(at: Option<Timestamp>) -> String {
-    at.map_or_else(|| "-".to_owned(), |at| at.strftime(TIME).to_string())
+    at.map_or_else(|| "-".to_owned(), |at| in_zone(at, &TimeZone::system()))
+}
+
+fn in_zone(at: Timestamp, zone: &TimeZone) -> String {
+    let there = at.to_zoned(zone.clone());
+    if there.offset().is_zero() {
+        at.strftime(TIME).to_string()
+    } else {
+        there.strftime(TIME_THERE).to_string()
+    }
 }
 
 /// A length of time in its two greatest units.
@@ -141,6 +153,17 @@ pub(super) fn length(span: SignedDuration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_says_how_far_it_is_from_utc() {
+        let at = "2026-11-30T23:30:00Z".parse().unwrap();
+        let zone = |name: &str| TimeZone::get(name).unwrap();
+        assert_eq!(in_zone(at, &zone("Europe/Berlin")), "2026-12-01T00:30:00+01:00");
+        assert_eq!(in_zone(at, &zone("America/New_York")), "2026-11-30T18:30:00-05:00");
+        assert_eq!(in_zone(at, &TimeZone::UTC), "2026-11-30T23:30:00Z");
+        // In London it is winter.
+        assert_eq!(in_zone(at, &zone("Europe/London")), "2026-11-30T23:30:00Z");
+    }
 
     #[test]
     fn nothing_from_outside_reaches_a_terminal_as_a_command() {

@@ -114,7 +114,12 @@ impl Bench {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hostler"));
         command.args(arguments).arg("--config").arg(self.path("hostler.yml"));
-        command.stdin(Stdio::null()).env_remove("HOSTLER_LOG").env_remove("SUDO_USER").env("USER", "alice");
+        command
+            .stdin(Stdio::null())
+            .env_remove("HOSTLER_LOG")
+            .env_remove("SUDO_USER")
+            .env("USER", "alice")
+            .env("TZ", "UTC");
         command
     }
 

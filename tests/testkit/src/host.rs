@@ -402,7 +402,12 @@ impl Host {
     #[track_caller]
     pub fn hostler(&self, words: &[&str]) -> (i32, String) {
         let mut command = Command::new(&self.program);
-        command.args(words).arg("--config").arg(self.path("hostler.yml")).env("USER", "alice");
+        command
+            .args(words)
+            .arg("--config")
+            .arg(self.path("hostler.yml"))
+            .env("USER", "alice")
+            .env("TZ", "UTC");
         let output = command.env_remove("SUDO_USER").stdin(Stdio::null()).output().expect("the command");
         let text = [output.stdout, output.stderr].concat();
         (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
