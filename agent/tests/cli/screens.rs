@@ -94,7 +94,12 @@ pub(crate) fn fleet() -> Bench {
         never,
         &format!(r#", "run": "{run}"{started}{ended}, "outputs": {{"backup_id": "b-17"}}, "exit_code": 0"#),
     );
-    agent("db2", never, "\"clock not synchronised\"", "failed");
+    agent(
+        "db2",
+        never,
+        r#"{"type": "disk", "message": "disk: 40 MiB are free in /var/lib/hostler"}"#,
+        "failed",
+    );
     report(
         "db2",
         "failed",
