@@ -1,6 +1,6 @@
 //! Runs, from the folders on the host itself or, from afar, from what the host reported of the newest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -211,6 +211,34 @@ pub(super) async fn reported(
     Ok(found)
 }
 
+/// So many keys of one host are looked at, the newest; its agent keeps twenty.
+const MOST_OF_A_HOST: usize = 100;
+
+/// The keys of all reported runs, or of those of one host; by hosts where all are too many for one answer.
+async fn run_keys(place: &Connection, host: Option<&Name>) -> Result<Vec<Vec<String>>, Failure> {
+    let all = place.keys.all_run_reports();
+    let prefixes = match host {
+        Some(host) => vec![place.keys.run_reports(host)],
+        None => match place.store.keys(&all).await {
+            Err(StoreError::TooLarge { .. }) => {
+                let names = place.store.names(&all).await?.into_iter();
+                names.filter(|name| name.ends_with('/')).map(|name| format!("{all}{name}")).collect()
+            }
+            keys => return Ok(vec![keys?]),
+        },
+    };
+    let mut found = Vec::new();
+    for prefix in prefixes {
+        match place.store.keys(&prefix).await {
+            Err(error @ StoreError::TooLarge { .. }) => {
+                show::note(format!("not read: {}: {error}", odd::shown(&prefix)));
+            }
+            keys => found.push(keys?),
+        }
+    }
+    Ok(found)
+}
+
 /// A run that a host reported, by its key alone.
 pub(super) struct ReportedRun {
     pub(super) run: RunId,
@@ -219,16 +247,31 @@ pub(super) struct ReportedRun {
 }
 
 impl ReportedRun {
-    /// All of them, the newest first.
+    /// The newest of each host, the newest first; what one host has too much of is named, and keeps nobody else's away.
     pub(super) async fn all(place: &Connection, host: Option<&Name>) -> Result<Vec<Self>, Failure> {
         let all = place.keys.all_run_reports();
-        let prefix = host.map_or_else(|| all.clone(), |host| place.keys.run_reports(host));
         let of_key = |key: String| {
             let (host, run) = key.strip_prefix(&all)?.split_once('/')?;
             Some(Self { run: run.parse().ok()?, host: host.parse().ok()?, key })
         };
-        let mut found: Vec<Self> = place.store.keys(&prefix).await?.into_iter().filter_map(of_key).collect();
+        let mut found: Vec<Self> = Vec::new();
+        for keys in run_keys(place, host).await? {
+            found.extend(keys.into_iter().filter_map(of_key));
+        }
         found.sort_by_key(|one| std::cmp::Reverse(one.run));
+        let mut counts: BTreeMap<Name, usize> = BTreeMap::new();
+        found.retain(|one| {
+            let count = counts.entry(one.host.clone()).or_default();
+            *count += 1;
+            *count <= MOST_OF_A_HOST
+        });
+        for (host, count) in counts.into_iter().filter(|(_, count)| *count > MOST_OF_A_HOST) {
+            let prefix = place.keys.run_reports(&host);
+            let more = count - MOST_OF_A_HOST;
+            show::note(format!(
+                "not read: {prefix}: {more} of {count} keys, which are more than an agent keeps"
+            ));
+        }
         Ok(found)
     }
 }

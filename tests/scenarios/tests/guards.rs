@@ -357,10 +357,11 @@ fn a_final_step_that_is_resumable_goes_on_after_its_executor_was_lost() {
     let yaml = "name: update\nversion: 1\nsteps:\n  - {name: go, run: [./go], effect: final, resumable: true, check: [./check]}\n";
     host.task("update", yaml, &[("go", &step), ("check", &check)]);
     host.order("o", "task: update");
-    eventually(
-        DEFAULT_TIMEOUT,
-        || if fs::exists(&at).unwrap_or(false) { Ok(()) } else { Err(host.log_tail()) },
-    );
+    // The shell makes the file before it writes.
+    eventually(DEFAULT_TIMEOUT, || match fs::read_to_string(&at) {
+        Ok(text) if text == "half\n" => Ok(()),
+        other => Err(format!("{other:?}; {}", host.log_tail())),
+    });
     host.executors().iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
     let report = host.wait_for("o", &["succeeded", "failed", "needs_operator"]);
     assert_eq!((&report["phase"], &report["epoch"]), (&"succeeded".into(), &2.into()), "{report}");
