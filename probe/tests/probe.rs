@@ -55,10 +55,12 @@ struct Service {
 
 impl Service {
     fn new(answer: &'static str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Kept until it serves: another test of this process would be given the same port.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
         let served = Arc::new(AtomicU64::new(0));
         let mut service = Self { port, answer, served, ends: Arc::default(), thread: None };
-        service.up();
+        service.serve(listener);
         service
     }
 
@@ -66,6 +68,11 @@ impl Service {
     fn up(&mut self) -> Instant {
         let listener = TcpListener::bind(("127.0.0.1", self.port)).unwrap();
         let up = Instant::now();
+        self.serve(listener);
+        up
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
         listener.set_nonblocking(true).unwrap();
         let (served, ends) = (Arc::clone(&self.served), Arc::new(AtomicBool::new(false)));
         self.ends = Arc::clone(&ends);
@@ -85,7 +92,6 @@ impl Service {
                 }
             }
         }));
-        up
     }
 
     /// The instant from which on it is gone.
