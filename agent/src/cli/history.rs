@@ -22,7 +22,7 @@ use crate::ledger::identity::HostIdentity;
 use crate::ledger::{ClaimState, Folder, FolderError, trim};
 use crate::report::compose;
 use crate::report::document::{self, RUN_TAIL, RunReport};
-use crate::store::{Listing, MAX_READS, Read, StoreError, portions};
+use crate::store::{Listing, MAX_READS, Read, StoreError};
 
 /// A run, wherever it is known from.
 #[derive(Serialize)]
@@ -180,37 +180,6 @@ pub(super) fn newest_here(
     Ok(runs.map(known).filter(wanted).take(count).collect())
 }
 
-/// The wanted runs that hosts reported, the newest first; what one host has too much of is named, and keeps nobody
-/// else's away.
-pub(super) async fn reported(
-    place: &Connection,
-    host: Option<&Name>,
-    wanted: impl Fn(&Known) -> bool + Sync,
-) -> Result<Vec<Known>, Failure> {
-    let all = place.keys.all_run_reports();
-    let prefix = host.map_or_else(|| all.clone(), |host| place.keys.run_reports(host));
-    let mut found = Vec::new();
-    let unread = portions::read(place.store.as_ref(), &prefix, |entry| {
-        let path = entry.key.strip_prefix(&all).and_then(|path| path.split_once('/'));
-        let Some((host, Ok(run))) = path.map(|(host, run)| (host, run.parse::<RunId>())) else { return };
-        let unreadable = |error: document::Unreadable| RunReport {
-            phase: UNREADABLE.into(),
-            error: Some(error.to_string()),
-            ..RunReport::default()
-        };
-        let report = document::read(&entry.value).unwrap_or_else(unreadable);
-        let known = Known { run, host: host.to_owned(), report };
-        if wanted(&known) {
-            found.push(known);
-        }
-    });
-    for (prefix, why) in unread.await? {
-        show::note(format!("not read: {}: {why}", odd::shown(&prefix)));
-    }
-    found.sort_by_key(|known| std::cmp::Reverse(known.run));
-    Ok(found)
-}
-
 /// So many keys of one host are looked at, the newest; its agent keeps twenty.
 const MOST_OF_A_HOST: usize = 100;
 
@@ -336,7 +305,9 @@ pub(super) async fn usual(
     host: &Name,
     task: &str,
 ) -> Result<Option<SignedDuration>, Failure> {
-    Ok(median(reported(place, Some(host), |_| true).await?.iter().map(|known| &known.report), task))
+    let all = ReportedRun::all(place, Some(host)).await?;
+    let runs = newest_of(place, &all, usize::MAX, |_| true).await?;
+    Ok(median(runs.iter().map(|known| &known.report), task))
 }
 
 fn median<'a>(runs: impl Iterator<Item = &'a RunReport>, task: &str) -> Option<SignedDuration> {

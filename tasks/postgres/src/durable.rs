@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 use crate::exec::Owner;
@@ -53,6 +55,28 @@ pub fn remove(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(Error::local(path.display())(error)),
     }
+}
+
+/// Keeps what has to be known after a death, as JSON with its version, in a file of root in [`state`].
+///
+/// # Errors
+/// As [`replace`], and if the folder cannot be made.
+pub fn keep(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let folder = state();
+    fs::create_dir_all(&folder).map_err(Error::local(folder.display()))?;
+    let text = serde_json::to_string(value).map_err(|error| Error::Local(error.to_string()))?;
+    replace(path, &text, Owner { uid: 0, gid: 0 })
+}
+
+/// What [`keep`] wrote, if `known` knows its version; `None`: nothing is kept.
+///
+/// # Errors
+/// As [`read`], and if it is another version or not JSON of that shape: nothing may be decided on it.
+pub fn kept<T: DeserializeOwned>(path: &Path, known: impl Fn(&T) -> bool) -> Result<Option<T>, Error> {
+    let Some(text) = read(path)? else { return Ok(None) };
+    let value = serde_json::from_str(&text).ok().filter(known);
+    let wrong = || Error::Unclear(format!("{} cannot be understood: look into it", path.display()));
+    value.map(Some).ok_or_else(wrong)
 }
 
 /// What a file holds; `None` if there is no such file.

@@ -29,7 +29,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable;
 use crate::error::Error;
-use crate::exec::Owner;
 use crate::layout::Cluster;
 use crate::made;
 use crate::server::{Bounds, Session};
@@ -73,18 +72,11 @@ fn file(cluster: &Cluster) -> PathBuf {
 
 impl Intent {
     fn read(cluster: &Cluster) -> Result<Option<Self>, Error> {
-        let path = file(cluster);
-        let Some(text) = durable::read(&path)? else { return Ok(None) };
-        let read = serde_json::from_str(&text).ok().filter(|intent: &Self| intent.version == 1);
-        let wrong = || Error::Unclear(format!("{} cannot be understood: look into it", path.display()));
-        read.map(Some).ok_or_else(wrong)
+        durable::kept(&file(cluster), |intent: &Self| intent.version == 1)
     }
 
     fn write(&self, cluster: &Cluster) -> Result<(), Error> {
-        let folder = durable::state();
-        std::fs::create_dir_all(&folder).map_err(Error::local(folder.display()))?;
-        let text = serde_json::to_string(self).map_err(|error| Error::Local(error.to_string()))?;
-        durable::replace(&file(cluster), &text, Owner { uid: 0, gid: 0 })
+        durable::keep(&file(cluster), self)
     }
 
     /// Whether this process may take it back.

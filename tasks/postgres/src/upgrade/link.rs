@@ -30,7 +30,7 @@ use crate::check;
 use crate::crash::{CrashPoint, here};
 use crate::durable;
 use crate::error::Error;
-use crate::exec::{self, Owner};
+use crate::exec;
 use crate::layout::{self, Cluster};
 use crate::report;
 use crate::server::{Bounds, Session};
@@ -77,18 +77,11 @@ fn file(plan: &Plan) -> PathBuf {
 
 impl Intent {
     fn read(plan: &Plan) -> Result<Option<Self>, Error> {
-        let path = file(plan);
-        let Some(text) = durable::read(&path)? else { return Ok(None) };
-        let read = serde_json::from_str(&text).ok().filter(|intent: &Self| intent.version == 1);
-        let wrong = || Error::Unclear(format!("{} cannot be understood: look into it", path.display()));
-        read.map(Some).ok_or_else(wrong)
+        durable::kept(&file(plan), |intent: &Self| intent.version == 1)
     }
 
     fn write(&self, plan: &Plan) -> Result<(), Error> {
-        let folder = durable::state();
-        std::fs::create_dir_all(&folder).map_err(Error::local(folder.display()))?;
-        let text = serde_json::to_string(self).map_err(|error| Error::Local(error.to_string()))?;
-        durable::replace(&file(plan), &text, Owner { uid: 0, gid: 0 })
+        durable::keep(&file(plan), self)
     }
 }
 
