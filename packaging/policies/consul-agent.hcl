@@ -14,6 +14,9 @@ key "hostler/reports/agents/db1" {
 key "hostler/reports/facts/db1" {
   policy = "write"
 }
+key "hostler/reports/audit/db1" {
+  policy = "write"
+}
 key_prefix "hostler/reports/orders/db1/" {
   policy = "write"
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::connection::config_file;
@@ -15,6 +15,28 @@ use crate::config::{self, LogFormat};
 use crate::exec::init;
 use crate::host::notify::Notify;
 use crate::host::process;
+
+/// The agent's own command line. To define those of all commands takes code and stack that an agent would keep mapped for
+/// as long as it lives.
+#[derive(Parser)]
+#[command(name = "hostler")]
+pub(super) struct Service {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent of this host.
+    Agent(Arguments),
+}
+
+impl Service {
+    pub(super) fn arguments(self) -> Arguments {
+        let Command::Agent(arguments) = self.command;
+        arguments
+    }
+}
 
 #[derive(Args)]
 pub(super) struct Arguments {

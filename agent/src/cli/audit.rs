@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::json;
 
 use super::audit_afar::{self, Filter};
@@ -16,7 +15,7 @@ use super::moment;
 use super::table::Table;
 use super::{Failure, block, screen, show};
 use crate::config::Settings;
-use crate::domain::audit::{Entry, Head};
+use crate::domain::audit::{Entry, Head, NumberedEntry};
 use crate::domain::name::Name;
 use crate::host::log::LogError;
 use crate::ledger::audit::{self, AuditError};
@@ -58,14 +57,6 @@ pub(super) struct Arguments {
     place: ConnectionArgs,
 }
 
-#[derive(Serialize)]
-struct AuditProof {
-    n: u64,
-    at: Timestamp,
-    #[serde(flatten)]
-    entry: Entry,
-}
-
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     block(async {
         let settings = arguments.place.settings()?;
@@ -99,7 +90,7 @@ fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure>
         for entry in line.entries {
             let recent = arguments.since.is_none_or(|since| line.at >= since);
             if recent && arguments.wants(&entry) {
-                newest.push_back(AuditProof { n: line.n, at: line.at, entry });
+                newest.push_back(NumberedEntry { n: line.n, at: line.at, entry });
                 if newest.len() > most {
                     newest.pop_front();
                 }
@@ -115,11 +106,11 @@ fn list(arguments: &Arguments, settings: &Settings) -> Result<ExitCode, Failure>
     let mut headings = vec!["LINE", "AT", "WHAT", "ORDER", "RUN", "BY", "REASON", "SAYS"];
     headings.retain(|heading| !narrow || *heading != "RUN");
     let mut table = Table::new(&headings);
-    for AuditProof { n, at, entry } in newest {
+    for NumberedEntry { n, at, entry } in newest {
         let downtime = entry.downtime.iter().map(|one| format!("{} down {}", one.service, one.seconds));
         let downtime = downtime.collect::<Vec<_>>().join(", ");
         let downtime = Some(downtime).filter(|text| !text.is_empty());
-        let says = [entry.why, entry.end, entry.step, downtime, entry.error];
+        let says = [entry.params, entry.why, entry.end, entry.step, downtime, entry.error];
         let (n, at, order) = (n.to_string(), show::time(Some(at)), entry.order.unwrap_or_default());
         let (run, by) = (entry.run.unwrap_or_default(), entry.by.unwrap_or_default());
         let reason = entry.reason.unwrap_or_default();

@@ -1,8 +1,9 @@
 //! `hostler audit` from afar: what hosts were asked for and did, as far as the store says it.
 //!
-//! The record itself, with its proof, is on each host. Here are the newest runs that each host reported, the orders that
-//! were replaced or deleted, and the freezes in force.
+//! The record itself, with its proof, is on each host. Here are the newest entries of it and the newest runs that each
+//! host reported, the orders that were replaced or deleted, and the freezes in force.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
@@ -17,10 +18,14 @@ use super::history::{Known, ReportedRun, newest_of};
 use super::order::former::{self, Fate};
 use super::table::Table;
 use super::{Failure, show};
+use crate::domain::audit::{self, NumberedEntry};
 use crate::domain::name::Name;
 use crate::domain::order::Document;
 use crate::domain::source::Source;
 use crate::host::clock;
+use crate::report::audit::AuditReport;
+use crate::report::document;
+use crate::store::{self, Read, portions};
 
 /// Which entries are asked for.
 pub(super) struct Filter<'a> {
@@ -41,7 +46,7 @@ struct Entry {
     at: Option<Timestamp>,
     /// The host, or the place of an order: `db1`, `groups/hana`.
     place: String,
-    what: &'static str,
+    what: Cow<'static, str>,
     order: Option<String>,
     task: Option<String>,
     by: Option<String>,
@@ -94,12 +99,13 @@ pub(super) async fn list(place: &Connection, filter: &Filter<'_>, json: bool) ->
     let one = if let [host] = filter.hosts { Some(host) } else { None };
     let mut runs = ReportedRun::all(place, one).await?;
     runs.retain(|run| hosts.contains(&&run.host));
+    let mut entries = Recorded::read(place, filter, &hosts, &runs).await?;
     let runs = newest_of(place, &runs, count, |known| filter.may_want(known)).await?;
-    let mut entries: Vec<Entry> = runs.into_iter().map(of_run).collect();
+    entries.extend(runs.into_iter().map(of_run));
     entries.extend(former_orders(place, &sources).await?);
     entries.extend(freezes(&fleet, &sources));
     entries.retain(|entry| filter.wants(entry));
-    entries.sort_by_key(|entry| std::cmp::Reverse(entry.at.unwrap_or(Timestamp::MAX)));
+    newest_first(&mut entries);
     if filter.count > 0 {
         entries.truncate(filter.count);
     }
@@ -113,8 +119,8 @@ pub(super) async fn list(place: &Connection, filter: &Filter<'_>, json: bool) ->
     }
     show::page(&table(entries))?;
     show::note(
-        "from the store: the newest 20 runs of each host, the last ten documents of each order, freezes in force; the \
-         record with its proof is on each host: hostler audit --verify",
+        "from the store: the newest entries and 20 runs of each host, the last ten documents of each order, freezes in \
+         force; the record with its proof is on each host: hostler audit --verify",
     );
     Ok(Exit::Success.into())
 }
@@ -128,7 +134,7 @@ fn table(entries: Vec<Entry>) -> String {
         table.row([
             show::time(entry.at),
             entry.place,
-            entry.what.to_owned(),
+            entry.what.into_owned(),
             text(entry.order),
             text(entry.task),
             text(entry.by),
@@ -137,6 +143,89 @@ fn table(entries: Vec<Entry>) -> String {
         ]);
     }
     table.shown()
+}
+
+fn newest_first(entries: &mut [Entry]) {
+    entries.sort_by_key(|entry| std::cmp::Reverse(entry.at.unwrap_or(Timestamp::MAX)));
+}
+
+/// The entries of the hosts' records, as far as they reported them.
+struct Recorded<'a> {
+    filter: &'a Filter<'a>,
+    /// The runs that have a report of their own, which says more.
+    runs: BTreeSet<String>,
+    entries: Vec<Entry>,
+}
+
+/// So many entries are held, or a few times as many as are shown: a fleet has more than anybody reads.
+const MAX_HELD: usize = 4096;
+
+impl<'a> Recorded<'a> {
+    async fn read(
+        place: &Connection,
+        filter: &'a Filter<'a>,
+        hosts: &BTreeSet<&Name>,
+        runs: &[ReportedRun],
+    ) -> Result<Vec<Entry>, Failure> {
+        let runs = runs.iter().map(|run| run.run.to_string()).collect();
+        let mut recorded = Self { filter, runs, entries: Vec::new() };
+        let prefix = place.keys.audit_reports();
+        let mut take = |entry: &store::Entry| {
+            let host = entry.key.strip_prefix(&prefix).and_then(|host| host.parse::<Name>().ok());
+            let host = host.filter(|host| hosts.contains(host));
+            if let (Some(host), Ok(report)) = (host, document::read::<AuditReport>(&entry.value)) {
+                recorded.take(&host, report);
+            }
+        };
+        if let [host] = filter.hosts {
+            let found = place.store.look(&[Read::Key(place.keys.audit_report(host))]).await?;
+            found.iter().flat_map(|listing| &listing.entries).for_each(&mut take);
+        } else {
+            let unread = portions::read(place.store.as_ref(), &prefix, |entry| take(&entry)).await?;
+            for (key, why) in unread {
+                show::note(format!("{key}: {why}"));
+            }
+        }
+        Ok(recorded.entries)
+    }
+
+    fn take(&mut self, host: &Name, report: AuditReport) {
+        let of_known_run = |entry: &audit::Entry| {
+            let run = entry.run.as_ref();
+            RUN_ENTRIES.contains(&entry.what.as_str()) && run.is_some_and(|run| self.runs.contains(run))
+        };
+        let unknown = report.entries.into_iter().filter(|numbered| !of_known_run(&numbered.entry));
+        let entries: Vec<Entry> = unknown.map(|numbered| of_record(host, numbered)).collect();
+        self.entries.extend(entries.into_iter().filter(|entry| self.filter.wants(entry)));
+        let most = MAX_HELD.max(4 * self.filter.count);
+        if self.filter.count > 0 && self.entries.len() > most {
+            newest_first(&mut self.entries);
+            self.entries.truncate(self.filter.count);
+        }
+    }
+}
+
+/// What a run's own report says better.
+const RUN_ENTRIES: [&str; 3] = ["activation", "prepared", "ended"];
+
+fn of_record(host: &Name, numbered: NumberedEntry) -> Entry {
+    let NumberedEntry { at, entry, .. } = numbered;
+    // The order of a host or group, an order that a control names, or the place of a freeze.
+    let is_place = entry.order.as_deref().is_some_and(|order| order.parse::<Source>().is_ok());
+    let (frozen, order) = if is_place { (entry.order, None) } else { (None, entry.order) };
+    let says = [frozen, entry.why, entry.end, entry.step, entry.error];
+    let says = says.into_iter().flatten().collect::<Vec<_>>().join(": ");
+    Entry {
+        at: Some(at),
+        place: host.to_string(),
+        what: entry.what.replace('_', " ").into(),
+        order: order.map(|order| order.rsplit('/').next().unwrap_or_default().to_owned()),
+        task: entry.task,
+        by: entry.by,
+        reason: entry.reason,
+        params: entry.params,
+        says: Some(says).filter(|says| !says.is_empty()),
+    }
 }
 
 fn hosts<'a>(fleet: &'a Fleet, filter: &Filter<'a>) -> Result<BTreeSet<&'a Name>, Failure> {
@@ -160,7 +249,7 @@ fn of_run(known: Known) -> Entry {
     Entry {
         at: report.started.or_else(|| Timestamp::from_millisecond(millis).ok()),
         place: known.host,
-        what,
+        what: what.into(),
         order: Some(report.order),
         task: Some(report.task),
         by: report.by,
@@ -184,8 +273,8 @@ async fn former_orders(place: &Connection, sources: &BTreeSet<Source>) -> Result
                 at: Some(former.at),
                 place: source.to_string(),
                 what: match former.did {
-                    Fate::Replaced => "order replaced",
-                    Fate::Deleted => "order deleted",
+                    Fate::Replaced => "order replaced".into(),
+                    Fate::Deleted => "order deleted".into(),
                 },
                 order: Some(order.to_string()),
                 task: was.as_ref().map(|order| order.task.to_string()),
@@ -211,7 +300,7 @@ fn freezes(fleet: &Fleet, sources: &BTreeSet<Source>) -> Vec<Entry> {
         Entry {
             at: None,
             place: source.to_string(),
-            what: "frozen",
+            what: "frozen".into(),
             order: None,
             task: None,
             by: freeze.and_then(|freeze| freeze.by.clone()),

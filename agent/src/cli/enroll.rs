@@ -234,7 +234,7 @@ pub fn policy(keys: &Keys, host: &Name, groups: &[Name]) -> String {
         policy.push_str(&rule("key_prefix", &keys.source(&source), "read"));
     }
     // One key and no prefix: that of db1 would be that of db10 too.
-    for key in [keys.agent_report(host), keys.facts_report(host)] {
+    for key in [keys.agent_report(host), keys.facts_report(host), keys.audit_report(host)] {
         policy.push_str(&rule("key", &key, "write"));
     }
     for prefix in [keys.order_reports(host), keys.run_reports(host)] {
@@ -270,11 +270,12 @@ mod tests {
                 "key_prefix \"t/groups/hana/\" {",
                 "key \"t/reports/agents/db1\" {",
                 "key \"t/reports/facts/db1\" {",
+                "key \"t/reports/audit/db1\" {",
                 "key_prefix \"t/reports/orders/db1/\" {",
                 "key_prefix \"t/reports/runs/db1/\" {",
                 "service \"hostler-db1\" {",
             ]
         );
-        assert_eq!(policy.matches("\"write\"").count(), 5);
+        assert_eq!(policy.matches("\"write\"").count(), 6);
     }
 }

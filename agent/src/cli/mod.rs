@@ -143,8 +143,16 @@ pub fn main() -> ExitCode {
     if word == WATCHER {
         return ended(watcher::run(&watcher::Watcher::parse().arguments()));
     }
+    // Whatever is more than the service's own line (help, an option of screens, a fault) is read with all commands.
+    if word == "agent"
+        && let Ok(service) = agent::Service::try_parse()
+    {
+        return ended(agent::run(&service.arguments()));
+    }
     complete::answer();
-    let cli = parsed();
+    let mut matches = command().try_get_matches().unwrap_or_else(|error| without_acts(error).exit());
+    let cli =
+        Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command()).exit());
     screen::apply(&cli.screen);
     ended(match cli.command {
         Command::Agent(arguments) => agent::run(&arguments),
@@ -173,16 +181,6 @@ pub fn main() -> ExitCode {
         Command::Admit(arguments) => admit::run(&arguments),
         Command::Schema(arguments) => schema::run(&arguments),
     })
-}
-
-/// The command line, read in a thread of its own: to define all commands takes 300 KiB of stack, which the agent would
-/// keep for as long as it lives.
-fn parsed() -> Cli {
-    let parse = || {
-        let mut matches = command().try_get_matches().unwrap_or_else(|error| without_acts(error).exit());
-        Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command()).exit())
-    };
-    std::thread::spawn(parse).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Commands that have something carried out.

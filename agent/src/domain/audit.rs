@@ -3,12 +3,15 @@
 //! Each entry is made from a fact before the fact counts, so that nothing is ever done without it. A crash
 //! between the two leaves an entry of which nothing came; the order's next one tells what was decided then.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::downtime::Downtime;
+use super::freeze::Freeze;
 use super::order::Order;
-use super::source::OrderKey;
+use super::source::{OrderKey, Source};
 use super::state::LedgerEntry;
 use super::text;
 
@@ -16,12 +19,12 @@ use super::text;
 const MAX_LEN: usize = 300;
 
 /// One thing that happened. What does not apply is left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Entry {
-    /// What: `started`, `activation`, `prepared`, `ended`, `held`, `control` and so on.
+    /// What: `started`, `activation`, `prepared`, `ended`, `held`, `control`, `frozen` and so on.
     pub what: String,
-    /// The order's place, or its name for a control.
+    /// The order's place, or its name for a control; of a freeze the host or group (`groups/hana`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
     /// The task that it names.
@@ -33,7 +36,10 @@ pub struct Entry {
     /// Why the activation, or the hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Of the order as it was seen.
+    /// The parameters of an activation, as JSON. A secret is never one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub params: Option<String>,
+    /// Of the order as it was seen; of an agent that started, of its host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// Under which index of the store.
@@ -63,10 +69,35 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The agent started.
-    pub fn started(host: &str, version: &str, boot: &str) -> Self {
+    /// The agent started; `id` tells this host from others of the same name.
+    pub fn started(host: &str, version: &str, boot: &str, id: &str) -> Self {
         let why = format!("hostler {version} for {host}, boot {boot}");
-        Self { what: "started".to_owned(), why: Some(why), ..Self::default() }
+        Self { what: STARTED.to_owned(), why: Some(why), identity: Some(id.to_owned()), ..Self::default() }
+    }
+
+    /// Somebody adopted the host: its agent has another identity than before.
+    fn adopted(before: &str, now: &str) -> Self {
+        let why = format!("the identity was {before} and is {now}");
+        Self { what: "adopted".to_owned(), why: Some(why), ..Self::default() }
+    }
+
+    /// A freeze came into force for this host, or another one took its place.
+    fn frozen(source: &Source, freeze: &Result<Freeze, String>) -> Self {
+        let entry = Self { what: FROZEN.to_owned(), order: Some(source.to_string()), ..Self::default() };
+        match freeze {
+            Ok(freeze) => Self {
+                why: freeze.until.map(|until| format!("until {until}")),
+                by: freeze.by.as_deref().map(short),
+                reason: freeze.reason.as_deref().map(short),
+                ..entry
+            },
+            Err(error) => Self { error: Some(short(error)), ..entry },
+        }
+    }
+
+    /// A freeze is over.
+    fn thawed(source: String) -> Self {
+        Self { what: THAWED.to_owned(), order: Some(source), ..Self::default() }
     }
 
     /// The record goes on although the line that was reported is not in it. So a gap is never passed over in silence:
@@ -99,6 +130,7 @@ impl Entry {
             LedgerEntry::Activation { key, run, identity, index, trigger, .. } => Self {
                 run: Some(run.to_string()),
                 why: Some(trigger.clone().into()),
+                params: order(key).and_then(params),
                 identity: Some(identity.to_string()),
                 index: Some(*index),
                 ..what("activation", key)
@@ -164,6 +196,16 @@ impl Entry {
     }
 }
 
+/// The parameters of an order for the record; `None`: it has none.
+fn params(order: &Order) -> Option<String> {
+    let text = order.params.to_string();
+    (!["{}", "null"].contains(&text.as_str())).then(|| short(&text))
+}
+
+/// What entries are called that [`Standing`] reads again.
+const STARTED: &str = "started";
+const FROZEN: &str = "frozen";
+const THAWED: &str = "thawed";
 /// What an entry about a gap is called.
 const GAP: &str = "gap";
 
@@ -198,6 +240,66 @@ pub struct Head {
     pub hash: String,
 }
 
+/// One entry, with the place and the time of its line.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NumberedEntry {
+    /// The number of its line.
+    pub n: u64,
+    /// When the line was written.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub entry: Entry,
+}
+
+/// What the record last said of things that last: an agent that starts records only what differs from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The identity of the host; `None`: the record does not say.
+    identity: Option<String>,
+    /// The freezes in force, by host or group.
+    freezes: BTreeMap<String, Entry>,
+}
+
+impl Standing {
+    /// Follows what was recorded.
+    pub fn follow(&mut self, entry: &Entry) {
+        match (entry.what.as_str(), &entry.order) {
+            (STARTED, _) => self.identity.clone_from(&entry.identity),
+            (FROZEN, Some(source)) => drop(self.freezes.insert(source.clone(), entry.clone())),
+            (THAWED, Some(source)) => drop(self.freezes.remove(source)),
+            _ => {}
+        }
+    }
+
+    /// What an agent that starts with this identity has to record besides its start.
+    pub fn adoption(&self, id: &str) -> Option<Entry> {
+        let before = self.identity.as_deref().filter(|before| *before != id)?;
+        Some(Entry::adopted(before, id))
+    }
+
+    /// What has to be recorded now that these freezes are in force.
+    pub fn freezes<'a>(
+        &self,
+        in_force: impl Iterator<Item = (&'a Source, &'a Result<Freeze, String>)>,
+    ) -> Vec<Entry> {
+        let mut over: BTreeSet<&String> = self.freezes.keys().collect();
+        let mut entries = Vec::new();
+        for (source, freeze) in in_force {
+            let entry = Entry::frozen(source, freeze);
+            let known = entry.order.as_ref().and_then(|source| self.freezes.get_key_value(source));
+            if let Some((source, _)) = known {
+                over.remove(source);
+            }
+            if known.is_none_or(|(_, known)| *known != entry) {
+                entries.push(entry);
+            }
+        }
+        entries.extend(over.into_iter().cloned().map(Entry::thawed));
+        entries
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +318,42 @@ mod tests {
         {
             assert!(!gap.is_gap_of(&other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn freezes_and_identities_are_recorded_when_they_change_and_not_at_each_start() {
+        let freeze = |by: &str| Ok(Freeze { by: Some(by.to_owned()), ..Freeze::default() });
+        let (host, group): (Source, Source) = ("hosts/db1".parse().unwrap(), "groups/hana".parse().unwrap());
+        let record = |standing: &mut Standing, in_force: &[(&Source, &Result<Freeze, String>)]| {
+            let entries = standing.freezes(in_force.iter().copied());
+            entries.iter().for_each(|entry| standing.follow(entry));
+            entries
+        };
+        let said = |entries: &[Entry]| -> Vec<String> {
+            let word = |text: &Option<String>| text.clone().unwrap_or_default();
+            entries
+                .iter()
+                .map(|entry| format!("{} {} {}", entry.what, word(&entry.order), word(&entry.by)))
+                .collect()
+        };
+        let mut standing = Standing::default();
+        let (alice, bob) = (freeze("alice"), freeze("bob"));
+        let first = record(&mut standing, &[(&host, &alice), (&group, &bob)]);
+        assert_eq!(said(&first), ["frozen hosts/db1 alice", "frozen groups/hana bob"]);
+        assert_eq!(record(&mut standing, &[(&host, &alice), (&group, &bob)]), []);
+        assert_eq!(
+            said(&record(&mut standing, &[(&host, &bob)])),
+            ["frozen hosts/db1 bob", "thawed groups/hana "]
+        );
+        let unreadable = Err("no map".to_owned());
+        let entries = record(&mut standing, &[(&host, &unreadable)]);
+        assert_eq!(entries.first().and_then(|entry| entry.error.as_deref()), Some("no map"));
+        assert_eq!(standing.adoption("a"), None);
+        standing.follow(&Entry::started("db1", "1", "boot", "a"));
+        assert_eq!(standing.adoption("a"), None);
+        assert_eq!(standing.adoption("b").map(|entry| entry.what), Some("adopted".to_owned()));
+        // Another agent of the same record knows the same.
+        assert_eq!(said(&record(&mut standing.clone(), &[])), ["thawed hosts/db1 "]);
     }
 
     #[test]

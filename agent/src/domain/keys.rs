@@ -158,6 +158,16 @@ impl Keys {
         format!("{}reports/facts/{host}", self.prefix)
     }
 
+    /// The newest entries of the hosts' audits: a prefix, one key a host.
+    pub fn audit_reports(&self) -> String {
+        format!("{}reports/audit/", self.prefix)
+    }
+
+    /// The newest entries of one host's audit.
+    pub fn audit_report(&self, host: &Name) -> String {
+        format!("{}reports/audit/{host}", self.prefix)
+    }
+
     /// The order reports of all hosts: a prefix.
     pub fn all_order_reports(&self) -> String {
         format!("{}reports/orders/", self.prefix)

@@ -6,12 +6,13 @@
 //! compares them with the disk, and so finds lines that were cut off at the end, and a chain that was written again as
 //! a whole. To hide a change, both the host and the store have to be changed.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::domain::audit::{Entry, Head, Line};
+use crate::domain::audit::{Entry, Head, Line, NumberedEntry, Standing};
 use crate::domain::yaml::single_line;
 use crate::host::clock;
 use crate::host::disk::{self, DiskError, PathContext};
@@ -23,6 +24,8 @@ const FULL: u64 = 1 << 20;
 const FILES: usize = 64;
 /// The entry that names the lines of a file that is about to be removed.
 const REMOVED: &str = "removed";
+/// How much of the newest entries is held for the host's report, in bytes of JSON.
+const NEWEST: usize = 7 << 10;
 /// What the very first line follows.
 const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
@@ -67,8 +70,30 @@ pub struct Audit {
     dir: PathBuf,
     log: Log,
     head: Head,
+    newest: Newest,
+    standing: Standing,
     full: u64,
     most_files: usize,
+}
+
+/// The newest entries, the oldest of them first, each with its size in bytes of JSON.
+#[derive(Debug, Default)]
+struct Newest {
+    entries: VecDeque<(usize, NumberedEntry)>,
+    bytes: usize,
+}
+
+impl Newest {
+    fn add(&mut self, entry: NumberedEntry) {
+        let size = serde_json::to_string(&entry).map_or(0, |json| json.len() + 1);
+        self.bytes += size;
+        self.entries.push_back((size, entry));
+        while self.bytes > NEWEST
+            && let Some((size, _)) = self.entries.pop_front()
+        {
+            self.bytes = self.bytes.saturating_sub(size);
+        }
+    }
 }
 
 impl Audit {
@@ -95,12 +120,35 @@ impl Audit {
             Some((path, line, json)) => head_of(&parse(&path, line, &json)?, &json),
             None => first(),
         };
-        Ok(Self { dir, log, head, full, most_files })
+        let (newest, standing) = (Newest::default(), Standing::default());
+        let mut audit = Self { dir, log, head, newest, standing, full, most_files };
+        for (i, json) in lines.iter().enumerate() {
+            let line = parse(&file(&audit.dir, 0), i + 1, json)?;
+            audit.follow(line);
+        }
+        Ok(audit)
     }
 
     /// The newest line.
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// The newest entries, the newest first, as many as the host's report has room for.
+    pub fn newest(&self) -> impl Iterator<Item = &NumberedEntry> {
+        self.newest.entries.iter().rev().map(|(_, entry)| entry)
+    }
+
+    /// What the newest file says of things that last.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    fn follow(&mut self, line: Line) {
+        for entry in line.entries {
+            self.standing.follow(&entry);
+            self.newest.add(NumberedEntry { n: line.n, at: line.at, entry });
+        }
     }
 
     /// Adds a line; when this returns it is on the disk.
@@ -117,6 +165,7 @@ impl Audit {
         let json = serde_json::to_string(&line).unwrap_or_default();
         self.log.append(&json)?;
         self.head = head_of(&line, &json);
+        self.follow(line);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::document::{AgentReport, OrderReport, RunReport};
 use super::facts::FactsReport;
+use crate::domain::audit::Head;
 
 /// How many texts are composed at a time; a thousand at once would take a megabyte for a moment, and leave holes.
 pub const TEXTS_AT_ONCE: usize = 64;
@@ -43,6 +44,8 @@ enum Kind {
     GoesOn,
     /// It is over.
     Ended,
+    /// It is over, and nobody waits for it.
+    Unhurried,
     /// A run's: not stamped, the order's report is.
     Run,
 }
@@ -89,6 +92,11 @@ impl Report {
         Self::new(report, fingerprint(report), Kind::Ended)
     }
 
+    /// The report of the host's audit, by the newest line: its hash is that of all that the report says.
+    pub fn audit(head: &Head) -> Self {
+        Self::new(head, 0, Kind::Unhurried)
+    }
+
     fn new(report: &impl Hash, phase: u64, kind: Kind) -> Self {
         Self { text: Mutex::new(None), fingerprint: fingerprint(report), phase, kind, brief: false }
     }
@@ -112,6 +120,11 @@ impl Report {
     /// Whether something else follows in a moment, as a rule, so that this need not be told.
     pub(super) fn is_brief(&self) -> bool {
         self.brief
+    }
+
+    /// Whether nobody waits for it.
+    pub(super) fn is_unhurried(&self) -> bool {
+        self.kind == Kind::Unhurried
     }
 
     /// Whether silence would mean something.

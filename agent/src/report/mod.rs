@@ -8,6 +8,7 @@
 //! Reports are not messages: after an outage of any length the writer compares and writes what differs.
 
 pub mod agent_key;
+pub mod audit;
 pub mod bounds;
 pub mod compose;
 pub mod desired;

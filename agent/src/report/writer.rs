@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::agent_key::AgentKey;
+use super::audit::AuditReport;
 use super::desired::{DesiredReports, RenderQueue, Report, Reports};
 use super::document::{self, OrderReport, RunReport};
 use super::facts::FactsReport;
@@ -35,6 +36,8 @@ const TOGETHER: Duration = Duration::from_secs(10);
 const SILENT_AFTER: Duration = Duration::from_secs(90);
 /// A report whose phase has not changed is written at most so often.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// A report that nobody waits for is written at most so often.
+const UNHURRIED_INTERVAL: Duration = Duration::from_secs(10);
 /// What is over in a moment is told only if it is not over by then.
 const BRIEF: Duration = Duration::from_millis(50);
 /// So many reports are deleted before it is asked whether something else is to be written.
@@ -223,6 +226,7 @@ impl Writer {
                     match before.report.same_phase(report) {
                         // With each order that moves on the agent's own report changes, which nobody waits for.
                         true if *key == own_key => (before.at).max(since) + MIN_INTERVAL,
+                        true if report.is_unhurried() => before.at + UNHURRIED_INTERVAL,
                         true => before.at + MIN_INTERVAL,
                         false if report.is_brief() => since + BRIEF,
                         false => now,
@@ -422,7 +426,16 @@ impl Writer {
         .await?;
         let facts = self.keys.facts_report(&self.host);
         if let Some((key, report)) = wanted.get_key_value(facts.as_str())
-            && self.holds_facts(key, report).await?
+            && let Some(held) = self.held_one::<FactsReport>(key).await?
+            && report.is_of(&FactsReport { updated: None, next_report_by: None, ..held })
+        {
+            report.is_written();
+            same(key, report);
+        }
+        let audit = self.keys.audit_report(&self.host);
+        if let Some((key, report)) = wanted.get_key_value(audit.as_str())
+            && let Some(held) = self.held_one::<AuditReport>(key).await?
+            && report.is_of(&held.head)
         {
             report.is_written();
             same(key, report);
@@ -436,17 +449,14 @@ impl Writer {
         Ok(written)
     }
 
-    /// Whether the store holds this report of facts. One that may not be read is written.
-    async fn holds_facts(&self, key: &str, report: &Report) -> Result<bool, StoreError> {
+    /// The report that the store holds at this key; `None`: none, or one that may not or cannot be read, which is written.
+    async fn held_one<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, StoreError> {
         let found = match self.store.look(&[Read::Key(key.to_owned())]).await {
             Ok(found) => found,
             Err(error) if error.is_away() => return Err(error),
-            Err(_) => return Ok(false),
+            Err(_) => return Ok(None),
         };
-        let entry = found.iter().flat_map(|listing| &listing.entries).next();
-        let held = entry.and_then(read::<FactsReport>);
-        Ok(held
-            .is_some_and(|held| report.is_of(&FactsReport { updated: None, next_report_by: None, ..held })))
+        Ok(found.iter().flat_map(|listing| &listing.entries).next().and_then(read::<T>))
     }
 
     fn pause(&mut self) -> Duration {

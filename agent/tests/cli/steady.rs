@@ -99,7 +99,12 @@ fn walk(bench: &Bench, key: &str, value: &mut Value) {
             {
                 *index = "INDEX".into();
             }
-            all.iter_mut().for_each(|(key, one)| walk(bench, key, one));
+            // Of the agent's start in the audit, the identity of its host.
+            let started = all.get("what").is_some_and(|what| what == "started");
+            all.iter_mut().for_each(|(key, one)| match key.as_str() {
+                "identity" if started => walk(bench, "id", one),
+                _ => walk(bench, key, one),
+            });
         }
         _ => {}
     }

@@ -222,8 +222,14 @@ fn what_reports_say_never_reaches_the_terminal_as_a_command() {
         "reports/facts/db1",
         r#"{"labels":{"\u001b[2J":"\u202e"},"facts":{"\u001bx":{"\u001b":"\u0000"}},"stale":["\u001bx"]}"#,
     );
+    put(
+        "reports/audit/db1",
+        r#"{"entries":[{"n":1,"at":"2026-01-01T00:00:00Z","what":"\u001b[2J","order":"\u202e","why":"\u001bx"}]}"#,
+    );
     for arguments in [
         &["status"][..],
+        &["audit", "--host", "db1"],
+        &["audit", "--host", "db1", "--json"],
         &["facts"],
         &["facts", "--json"],
         &["facts", "--where", "labels.x == '\u{1b}'"],
@@ -278,7 +284,7 @@ fn check_names_what_is_wrong_with_its_cure() {
     };
     let good = bench.run(&["check", "--json"]).ends(0).fits("check");
     assert_eq!(level(&good, "markers"), ["ok"; 3]);
-    assert_eq!(level(&good, "rights"), ["ok"; 4]);
+    assert_eq!(level(&good, "rights"), ["ok"; 5]);
     for (name, expected) in
         [("state folder", "ok"), ("launcher", "warn"), ("dir store", "warn"), ("tasks", "ok")]
     {

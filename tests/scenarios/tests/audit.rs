@@ -84,6 +84,63 @@ fn the_audit_says_who_wanted_what_and_what_became_of_it() {
 }
 
 #[test]
+fn freezes_and_adoptions_are_in_the_record_and_known_from_afar() {
+    let mut host = worked("audit-freezes");
+    let name = host.name().to_owned();
+    let said = |host: &Host| -> Vec<String> {
+        let of = |entry: &Value| entry["what"].as_str().unwrap_or_default().to_owned();
+        let all = entries(host).iter().map(of).collect::<Vec<_>>();
+        all.into_iter()
+            .filter(|what| ["frozen", "thawed", "adopted", "gap"].contains(&what.as_str()))
+            .collect()
+    };
+    let until = |host: &Host, wanted: &[&str]| {
+        eventually(DEFAULT_TIMEOUT, || match said(host) {
+            said if said == wanted => Ok(()),
+            said => Err(format!("{said:?}")),
+        });
+    };
+    let freeze = ["freeze", "--host", &name, "--by", "carol", "--reason", "year end", "--until", "2h"];
+    let (status, text) = host.hostler(&freeze);
+    assert_eq!(status, 0, "{text}");
+    until(&host, &["frozen"]);
+    // An agent that starts knows what its record says of the freeze.
+    host.stop();
+    host.start();
+    host.wait_until("o", "a report of the new agent", |report| report["phase"] == "held");
+    let (status, text) = host.hostler(&["thaw", "--host", &name, "--by", "carol"]);
+    assert_eq!(status, 0, "{text}");
+    until(&host, &["frozen", "thawed"]);
+    host.stop();
+    let (status, text) = host.hostler(&["adopt", "--audit"]);
+    assert_eq!(status, 0, "{text}");
+    host.start();
+    eventually(DEFAULT_TIMEOUT, || match said(&host) {
+        said if said.iter().filter(|what| *what == "adopted").count() == 1 => Ok(()),
+        said => Err(format!("{said:?}")),
+    });
+    // From afar: what the host's record says, newest first, each run once.
+    let afar = |more: &[&str]| {
+        let (status, text) = host.hostler(&[&["audit", "--host", &name, "--json"], more].concat());
+        assert_eq!(status, 0, "{text}");
+        let document: Value = serde_json::from_str(&text).expect("a document");
+        document["entries"].as_array().cloned().expect("a list")
+    };
+    eventually(DEFAULT_TIMEOUT, || {
+        let found = afar(&[]);
+        let count = |what: &str| found.iter().filter(|entry| entry["what"] == what).count();
+        match ["frozen", "thawed", "adopted", "held", "run", "activation", "ended"].map(count) {
+            [1, 1, 1, 1, 2, 0, 0] => Ok(()),
+            counts => Err(format!("{counts:?} in {found:#?}")),
+        }
+    });
+    let [frozen] = &afar(&["--by", "carol"])[..] else { panic!("one entry is carol's") };
+    assert_eq!((&frozen["reason"], &frozen["place"]), (&"year end".into(), &name.as_str().into()));
+    let report = host.get(&format!("hostler/reports/audit/{name}")).expect("the report");
+    assert!(report.len() <= 8192, "{}", report.len());
+}
+
+#[test]
 fn what_was_changed_or_cut_off_is_found() {
     let mut host = worked("audit-changed");
     let told = || {

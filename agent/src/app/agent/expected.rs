@@ -55,8 +55,12 @@ impl Agent {
 
     /// The hosts and groups whose freeze keeps anything from starting here.
     pub(super) fn freezes(&self, now: Timestamp) -> impl Iterator<Item = &Source> {
-        let over =
-            move |freeze: &Result<Freeze, String>| freeze.as_ref().is_ok_and(|freeze| freeze.is_over(now));
-        self.sync.desired.freezes.iter().filter(move |(_, freeze)| !over(freeze)).map(|(source, _)| source)
+        let freezes = self.sync.desired.freezes.iter();
+        freezes.filter(move |(_, freeze)| is_in_force(freeze, now)).map(|(source, _)| source)
     }
+}
+
+/// Whether a freeze keeps anything from starting; one that cannot be read does.
+pub(super) fn is_in_force(freeze: &Result<Freeze, String>, now: Timestamp) -> bool {
+    !freeze.as_ref().is_ok_and(|freeze| freeze.is_over(now))
 }

@@ -172,6 +172,7 @@ impl Agent {
                     self.watch_over_left_guards();
                     self.watch_secrets();
                     self.ask_facts();
+                    self.audit_freezes();
                     self.publish();
                     self.forget_names();
                     self.trim_sometimes();

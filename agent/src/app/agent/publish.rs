@@ -23,6 +23,7 @@ use crate::domain::control::ControlId;
 use crate::domain::name::Name;
 use crate::domain::text;
 use crate::host::{clock, machine};
+use crate::report;
 use crate::report::bounds;
 use crate::report::compose::Sources;
 use crate::report::desired::{DesiredReports, Report, Reports, TEXTS_AT_ONCE};
@@ -159,6 +160,11 @@ impl Agent {
         if let (Some(report), None) = (&facts, &self.identity.who.differs) {
             collected.add(&keys.facts_report(&self.identity.host), &**report, Report::facts);
         }
+        if let (Ok(audit), None) = (&self.durable.audit, &self.identity.who.differs) {
+            let (key, head) = (keys.audit_report(&self.identity.host), audit.head());
+            let report = || report::audit::compose(&self.identity.host, head, audit.newest());
+            collected.add_composed(&key, head, report, Report::audit);
+        }
         self.output.shown = shown;
         self.output.dropped_count = dropped.len();
         let conditions = self.conditions();
@@ -263,15 +269,26 @@ impl Collected<'_> {
     /// Adds a report; one that has not changed stays the same. A text is composed where it was asked for, and for what
     /// has changed as long as there is room; the writer asks for the others in turn.
     fn add<T: Hash + Serialize>(&mut self, key: &str, value: &T, new: impl FnOnce(&T) -> Report) {
+        self.add_composed(key, value, || value, new);
+    }
+
+    /// The same of a report that `of` stands for, and that is put together only where its text is needed.
+    fn add_composed<I: Hash, T: Serialize>(
+        &mut self,
+        key: &str,
+        of: &I,
+        value: impl FnOnce() -> T,
+        new: impl FnOnce(&I) -> Report,
+    ) {
         let (key, report, texted) = match self.before.reports.get_key_value(key) {
-            Some((key, report)) if report.is_of(value) => {
+            Some((key, report)) if report.is_of(of) => {
                 (Arc::clone(key), Arc::clone(report), self.asked.contains(key))
             }
-            _ => (key.into(), Arc::new(new(value)), self.room > 0),
+            _ => (key.into(), Arc::new(new(of)), self.room > 0),
         };
         if texted {
             self.room = self.room.saturating_sub(1);
-            if let Err(error) = report.compose(value) {
+            if let Err(error) = report.compose(&value()) {
                 tracing::error!("cannot serialize the report {key}: {error}");
                 return;
             }

@@ -15,6 +15,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 
 use super::Agent;
+use super::expected::is_in_force;
 use crate::domain::audit::Entry;
 use crate::domain::ids::RunId;
 use crate::domain::name::Name;
@@ -23,6 +24,7 @@ use crate::domain::source::OrderKey;
 use crate::domain::state::{End, LedgerEntry};
 use crate::domain::text;
 use crate::domain::yaml::single_line;
+use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
 use crate::ledger::audit::AuditError;
 
@@ -92,6 +94,15 @@ fn log(fact: &LedgerEntry) {
 }
 
 impl Durable {
+    /// Adds a line to the audit that nothing rests on: where that fails, it is only logged.
+    fn append_to_audit(&mut self, entries: Vec<Entry>) {
+        if let Ok(audit) = &mut self.audit
+            && let Err(error) = audit.append(entries)
+        {
+            tracing::error!("cannot write the audit: {error}");
+        }
+    }
+
     /// Whether the ledger is still kept in the former format.
     pub(super) fn on_probation(&self) -> bool {
         self.ledger.as_ref().is_ok_and(|ledger| !ledger.is_newest())
@@ -188,14 +199,28 @@ impl Agent {
         Ok(())
     }
 
-    /// Tells the audit that an agent works here from now on; that may fail, what follows from it may not.
+    /// Records that an agent works here from now on, and under which identity; that may fail, what follows from it may not.
     pub(super) fn audit_start(&mut self) {
+        let id = &self.identity.who.id;
         let started =
-            Entry::started(self.identity.host.as_str(), env!("CARGO_PKG_VERSION"), &self.identity.boot);
-        if let Ok(audit) = &mut self.durable.audit
-            && let Err(error) = audit.append(vec![started])
-        {
-            tracing::error!("cannot write the audit: {error}");
+            Entry::started(self.identity.host.as_str(), env!("CARGO_PKG_VERSION"), &self.identity.boot, id);
+        let adoption = self.durable.audit.as_ref().ok().and_then(|audit| audit.standing().adoption(id));
+        self.durable.append_to_audit(adoption.into_iter().chain([started]).collect());
+    }
+
+    /// Records freezes of this host and its groups that have come or gone, once all of them are in sight. That may fail:
+    /// then the next look tries again.
+    pub(super) fn audit_freezes(&mut self) {
+        let desired = &mut self.sync.desired;
+        let Ok(audit) = &self.durable.audit else { return };
+        if !desired.has_read(&self.sync.watches) {
+            return;
+        }
+        let now = clock::now();
+        let in_force = desired.freezes.iter().filter(|(_, freeze)| is_in_force(freeze, now));
+        let entries = audit.standing().freezes(in_force);
+        if !entries.is_empty() && desired.admit_freezes() {
+            self.durable.append_to_audit(entries);
         }
     }
 

@@ -329,6 +329,16 @@ impl Desired {
         admitted
     }
 
+    /// Whether all that these watches hold was read since this agent started.
+    pub(super) fn has_read(&self, watches: &[PrefixWatch]) -> bool {
+        watches.iter().all(|watch| self.read.contains(&watch.source))
+    }
+
+    /// Whether a line about freezes may go to the audit now: they count among the acts.
+    pub(super) fn admit_freezes(&mut self) -> bool {
+        self.rate.take()
+    }
+
     /// What an operator should know of what is not taken in yet.
     pub(super) fn condition(&self) -> Option<Condition> {
         let per_minute = ACTS_A_SECOND * 60.0;

@@ -168,6 +168,7 @@ async fn of_host(place: &Connection, settings: &Settings, host: &Name) -> Vec<Ch
     let reports = [
         keys.agent_report(host),
         keys.facts_report(host),
+        keys.audit_report(host),
         format!("{}{PROBE}", keys.order_reports(host)),
         format!("{}{PROBE}", keys.run_reports(host)),
     ];

@@ -85,7 +85,7 @@ async fn keys_of(place: &Connection, host: &Name) -> Result<Vec<String>, Failure
     }
     let marker = keys.marker(&own);
     found.retain(|key| *key != marker);
-    let single = [keys.agent_report(host), keys.facts_report(host), marker];
+    let single = [keys.agent_report(host), keys.facts_report(host), keys.audit_report(host), marker];
     for key in single {
         if store.list(&key).await?.entries.iter().any(|entry| entry.key == key) {
             found.push(key);
