@@ -15,7 +15,7 @@ use super::connection::Connection;
 use super::exit::Exit;
 use super::fleet::Fleet;
 use super::history::{Known, ReportedRun, newest_of};
-use super::order::former::{self, Fate};
+use super::order::former;
 use super::table::Table;
 use super::{Failure, show};
 use crate::domain::audit::{self, NumberedEntry};
@@ -272,10 +272,7 @@ async fn former_orders(place: &Connection, sources: &BTreeSet<Source>) -> Result
             entries.push(Entry {
                 at: Some(former.at),
                 place: source.to_string(),
-                what: match former.did {
-                    Fate::Replaced => "order replaced".into(),
-                    Fate::Deleted => "order deleted".into(),
-                },
+                what: format!("order {}", former.did.as_str()).into(),
                 order: Some(order.to_string()),
                 task: was.as_ref().map(|order| order.task.to_string()),
                 by: former.by,

@@ -1,7 +1,7 @@
 //! Where the operators' commands work: the configured store with its keys, opened once a command.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::Args;
 
@@ -13,6 +13,20 @@ use crate::domain::keys::Keys;
 use crate::domain::name::Name;
 use crate::store::Store;
 use crate::store::consul::PartialConsul;
+
+/// Where the command that is carried out was said to work, in the words for the next one; settled once a process.
+static SAID: OnceLock<String> = OnceLock::new();
+
+/// What a command that is printed needs behind it to work in the same place: ` --config FILE`, ` --store-dir DIR`, or nothing.
+pub(super) fn said() -> &'static str {
+    SAID.get().map_or("", String::as_str)
+}
+
+/// A command that is printed, with [`said`] behind it; one that is to be typed on another host is as it is.
+pub(super) fn placed(command: &str) -> String {
+    let place = if command.starts_with("hostler ") { said() } else { "" };
+    format!("{command}{place}")
+}
 
 /// Options of each command that asks a store.
 #[derive(Args, Default)]
@@ -45,6 +59,7 @@ impl ConnectionArgs {
 
     /// The settings; the environment names the token of the person who types, so it wins over the host's own.
     pub(super) fn settings(&self) -> Result<Settings, Failure> {
+        let _ = SAID.set(self.words());
         let mut settings = self.host_settings()?;
         if let StoreSettings::Consul(layer) = &mut settings.store {
             for (name, fix) in PartialConsul::unread(&env) {
@@ -65,6 +80,16 @@ impl ConnectionArgs {
             return Ok(settings);
         }
         Ok(load(self.config_file().as_deref(), &env)?)
+    }
+
+    /// These options as they are typed; what the environment says, the next command finds there, too.
+    fn words(&self) -> String {
+        let given = [("config", &self.config), ("store-dir", &self.store_dir)];
+        let word = |(option, path): (&str, &Option<PathBuf>)| {
+            let path = path.as_ref()?.to_str()?;
+            Some(format!(" --{option} {}", show::quoted(path)))
+        };
+        given.into_iter().filter_map(word).collect()
     }
 
     /// Whether there is nothing but a store: then no run's folder belongs to it.

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::confirm::confirm_number;
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, ConnectionArgs, said};
 use super::document::user;
 use super::exit::{Exit, end_of_phase, fault};
 use super::fleet::{Fleet, reports};
@@ -344,8 +344,9 @@ impl<'a> Wanted<'a> {
                 Some((key, _)) => fault(
                     Exit::Negative,
                     format!(
-                        "order {order} at {key} has no report of {} yet: see hostler status {order}",
-                        self.place()
+                        "order {order} at {key} has no report of {} yet: see hostler status {order}{}",
+                        self.place(),
+                        said()
                     ),
                 ),
                 None => fleet.no_order(order, None),
@@ -388,7 +389,10 @@ impl<'a> Wanted<'a> {
             _ => format!("no host of {} has {subject} {chosen}", self.place()),
         };
         let order = self.order.map(|order| format!("{order} ")).unwrap_or_default();
-        fault(Exit::Negative, format!("nothing to {word}: {stands}; see hostler status {order}{words}"))
+        fault(
+            Exit::Negative,
+            format!("nothing to {word}: {stands}; see hostler status {order}{words}{}", said()),
+        )
     }
 
     fn conclude(
@@ -405,8 +409,9 @@ impl<'a> Wanted<'a> {
                 let answer = answers.get(pair).map_or_else(
                     || {
                         format!(
-                            "no answer within {}; it stays in place for a week: hostler status {order} --host {host}",
-                            self.act.answer_timeout
+                            "no answer within {}; it stays in place for a week: hostler status {order} --host {host}{}",
+                            self.act.answer_timeout,
+                            said()
                         )
                     },
                     |answer| show::inline(answer),
@@ -424,7 +429,7 @@ impl<'a> Wanted<'a> {
         // The host has taken it up: what comes of it is another question.
         if exit == Exit::Success && !self.act.json && !self.act.watch.watch {
             let order = self.order.map(|order| format!("{order} ")).unwrap_or_default();
-            show::say(format!("hostler status {order}{} shows its progress", self.words()))?;
+            show::say(format!("hostler status {order}{}{} shows its progress", self.words(), said()))?;
         }
         Ok(exit)
     }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
-use super::connection::Connection;
+use super::connection::{Connection, said};
 use super::exit::{Exit, end_of_phase, fault};
 use super::show;
 use crate::config::ALL;
@@ -241,8 +241,8 @@ impl Fleet {
             Source::Group(name) => ("group", name, self.groups()),
         };
         let enroll = match source {
-            Source::Host(name) => format!("hostler enroll {name}"),
-            Source::Group(name) => format!("hostler enroll HOST --group {name}"),
+            Source::Host(name) => format!("hostler enroll {name}{}", said()),
+            Source::Group(name) => format!("hostler enroll HOST --group {name}{}", said()),
         };
         // A word that is there as another kind was hardly mistyped.
         let other = match source {
@@ -325,13 +325,19 @@ impl Fleet {
         let message = match (nearest(order.as_str(), known), elsewhere) {
             (_, Some(key)) => format!("there is no order {order}{place}, but there is {key}"),
             _ if self.groups().contains(order) => {
-                format!("there is no order {order}{place}, but a group: hostler status --group {order}")
+                format!(
+                    "there is no order {order}{place}, but a group: hostler status --group {order}{}",
+                    said()
+                )
             }
             _ if self.hosts().contains(order) => {
-                format!("there is no order {order}{place}, but a host: hostler status --host {order}")
+                format!(
+                    "there is no order {order}{place}, but a host: hostler status --host {order}{}",
+                    said()
+                )
             }
             (Some(meant), None) => format!("there is no order {order}{place}: did you mean {meant}?"),
-            (None, None) => format!("there is no order {order}{place}: see hostler order list"),
+            (None, None) => format!("there is no order {order}{place}: see hostler order list{}", said()),
         };
         fault(Exit::NotFound, message)
     }

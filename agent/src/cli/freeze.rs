@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, ConnectionArgs, said};
 use super::document::user;
 use super::exit::{Exit, end_of_phase, fault};
 use super::fleet::{Fleet, is_late};
@@ -173,9 +173,10 @@ pub(super) fn freeze(arguments: &Arguments) -> Result<ExitCode, Failure> {
         if arguments.json {
             show::json(&json!({"source": source, "freeze": freeze, "hosts": hosts}))?;
         } else {
-            let until = freeze
-                .until
-                .map_or_else(|| format!("hostler thaw {}", words(&source)), |until| show::time(Some(until)));
+            let until = freeze.until.map_or_else(
+                || format!("hostler thaw {}{}", words(&source), said()),
+                |until| show::time(Some(until)),
+            );
             let hosts = if hosts == 1 { "1 known host".to_owned() } else { format!("{hosts} known hosts") };
             show::line(format!(
                 "{} is frozen until {until}: nothing new starts on {hosts}, running tasks continue",

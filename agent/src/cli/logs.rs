@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, ConnectionArgs, said};
 use super::exit::{Exit, end_of_phase, fault};
 use super::fleet::{Fleet, reports};
 use super::follow::Follower;
@@ -202,9 +202,9 @@ async fn of_order(arguments: &Arguments, place: &Connection, order: &Name) -> Re
     let newest = newest(place, &hosts, order, arguments.failed).await?;
     if newest.is_empty() {
         let message = if arguments.failed {
-            format!("no newest run of {order} failed there: see hostler status {order}")
+            format!("no newest run of {order} failed there: see hostler status {order}{}", said())
         } else {
-            format!("no run of order {order} is reported there: see hostler status {order}")
+            format!("no run of order {order} is reported there: see hostler status {order}{}", said())
         };
         return Err(fault(Exit::NotFound, message));
     }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, ConnectionArgs, said};
 use super::exit::{Exit, end_of_phase};
 use super::fleet::Fleet;
 use super::history::{
@@ -288,7 +288,7 @@ fn whole(known: &Known) -> String {
     for one in &report.downtime {
         line("downtime", &one.to_string());
     }
-    line("next", &format!("hostler logs {}", known.run));
+    line("next", &format!("hostler logs {}{}", known.run, said()));
     if let Some(tail) = &report.tail {
         shown.push_str("the end of what it printed:\n");
         show::lines(tail.trim_end()).lines().for_each(|line| shown.push_str(&format!("  | {line}\n")));

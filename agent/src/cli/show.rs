@@ -112,6 +112,16 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// A word as a shell takes it.
+pub(super) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
 /// A text of several lines; a tab is no harm.
 pub(super) fn lines(text: &str) -> String {
     let one = |c: char| if is_bad(c) && !matches!(c, '\n' | '\t') { escaped(c) } else { c.to_string() };

@@ -196,10 +196,14 @@ impl Folder {
         Ok(plan)
     }
 
+    /// The document of the order that the run carried out; `None`: it cannot be read.
+    pub fn order(&self) -> Option<Vec<u8>> {
+        disk::read(&self.path.join("order"), MAX_ORDER as u64).ok().flatten()
+    }
+
     /// By whom and why the run was ordered, as its order says; nothing where that cannot be read.
     pub fn ordered_by(&self) -> (Option<String>, Option<String>) {
-        let text = disk::read(&self.path.join("order"), MAX_ORDER as u64).ok().flatten().unwrap_or_default();
-        match Document::read(&text) {
+        match Document::read(&self.order().unwrap_or_default()) {
             Ok(Document::Order(order)) => (order.by, order.reason),
             Ok(Document::Skip) | Err(_) => (None, None),
         }

@@ -387,6 +387,10 @@ fn a_schedule_says_when_it_fires() {
     bench.run(&[&kept[..], &["--list"]].concat()).ends(0).says("deleted").says("bob").says("CHG7");
     let back = bench.run(&[&kept[..], &["--to", "2"]].concat()).ends(0).says("next firings: ");
     assert!(back.out.contains("+ revision: "), "hosts would hold what they held before: {}", back.out);
+    let only =
+        ["order", "put", "watched", "--host", "db1", "--task", "good", "--reconcile", "15m", "--report-only"];
+    let only = bench.run(&[&only[..], &["--check"]].concat()).ends(0);
+    assert!(only.out.contains(r#"{"every":"15m","only":"report"}"#), "{}", only.out);
     // An editor that changes nothing, one that makes a mistake, and one that does what is wanted.
     let edit = |script: &str| {
         let editor = bench.path("editor");

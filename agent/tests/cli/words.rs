@@ -524,6 +524,70 @@ fn a_step_that_fails_as_asked_shows_what_is_taken_back() {
     assert_eq!(fs::read_to_string(&log).unwrap(), "did a\ndid b c\nundid b c\nundid a\n");
     bench.run(&["task", "try", "good", "--fail-at", "three"]).ends(5).says("it has one, two");
     bench.run(&["task", "try", "good", "--fail-at", "two", "--dry-run"]).ends(2);
+    // The plan is shown, and nothing is done.
+    let before = fs::read_to_string(&log).unwrap();
+    let plan = bench.run(&["task", "try", "good", "--dry-run"]).ends(0);
+    assert!(plan.out.contains("  1/2 one (undoable): ./do a; undo: ./undo a\n"), "{}", plan.out);
+    assert!(plan.out.contains("  2/2 two (undoable): ./do 'b c'; undo: ./undo 'b c'\n"), "{}", plan.out);
+    assert_eq!(fs::read_to_string(&log).unwrap(), before);
+}
+
+#[test]
+fn an_order_goes_back_to_what_a_run_of_the_host_carried_out() {
+    let mut bench = Bench::new();
+    let of_runs = |bench: &Bench, more: &[&str]| {
+        bench.run(&[&["order", "revert", "x", "--host", "db1", "--of-runs"], more].concat())
+    };
+    bench.run(&["order", "put", "x", "--host", "db1", "--task", "good"]).ends(0);
+    of_runs(&bench, &["--list"]).ends(0).says("no former document");
+    bench.start();
+    for reason in ["CHG1", "CHG2"] {
+        let run = ["run", "good", "--host", "db1", "--order", "x", "--reason", reason, "--replace"];
+        bench.run(&run).ends(0);
+    }
+    let listed = of_runs(&bench, &["--list", "--json"]).fits("order_former");
+    let former = listed["former"].as_array().unwrap();
+    let said = |at: usize| format!("{} {}", former[at]["did"], former[at]["text"]);
+    assert!(former.len() >= 2, "{listed}");
+    assert!(
+        said(0).contains("carried_out") && said(0).contains("CHG2") && said(1).contains("CHG1"),
+        "{listed}"
+    );
+    let back = of_runs(&bench, &["--to", "2", "--check"]).ends(0);
+    assert!(back.out.contains("revision"), "{}", back.out);
+}
+
+#[test]
+fn a_step_that_is_interrupted_as_asked_shows_what_another_executor_makes_of_it() {
+    let bench = Bench::new();
+    let folder = bench.path("tasks/good");
+    let log = bench.path("log").display().to_string();
+    fs::write(folder.join("do"), format!("#!/bin/sh\necho \"did $1\" >>{log}\n")).unwrap();
+    fs::write(folder.join("undo"), format!("#!/bin/sh\necho \"undid $1\" >>{log}\n")).unwrap();
+    for name in ["do", "undo"] {
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let tried = |terms: &str, step: &str| {
+        let _ = fs::remove_file(&log);
+        let last = "{name: last, run: [./do, last]}";
+        let yaml = format!(
+            "name: good\nversion: 1\nsteps:\n  - {{name: mid, run: [./do, mid], {terms}}}\n  - {last}\n"
+        );
+        fs::write(folder.join("task.yml"), yaml).unwrap();
+        let done = bench.run(&["task", "try", "good", "--interrupt", step]);
+        (done.code, fs::read_to_string(&log).unwrap(), done.err)
+    };
+    // What may be repeated is repeated; what is found done is not; what nobody can tell is left to an operator.
+    let (code, did, err) = tried("effect: repeatable", "mid");
+    assert_eq!((code, did.as_str()), (0, "did mid\ndid mid\ndid last\n"), "{err}");
+    assert!(err.contains("another executor goes on"), "{err}");
+    let (code, did, err) = tried("effect: once, check: [\"true\"]", "mid");
+    assert_eq!((code, did.as_str()), (0, "did mid\ndid last\n"), "{err}");
+    let (code, did, err) = tried("effect: undoable, undo: [./undo, mid]", "mid");
+    assert_eq!((code, did.as_str()), (11, "did mid\nundid mid\n"), "{err}");
+    let (code, did, _) = tried("effect: once", "mid");
+    assert_eq!((code, did.as_str()), (13, "did mid\n"));
+    bench.run(&["task", "try", "good", "--interrupt", "none"]).ends(5).says("it has mid, last");
 }
 
 #[test]

@@ -68,6 +68,9 @@ pub(super) struct Revert {
     /// List the former documents, and write nothing
     #[arg(long)]
     list: bool,
+    /// The documents that this host's own runs carried out, in place of those that the store keeps
+    #[arg(long)]
+    of_runs: bool,
 }
 
 pub(super) async fn edit(edit: &Edit) -> Result<ExitCode, Failure> {
@@ -108,7 +111,12 @@ pub(super) async fn revert(revert: &Revert) -> Result<ExitCode, Failure> {
     let place = revert.target.writing.place.open()?;
     let fleet = Fleet::read(&place).await?;
     fleet.check(&key.source)?;
-    let all = former::all(&place, &key).await?;
+    let all = if revert.of_runs {
+        let dir = revert.target.writing.place.settings()?.state_dir.join("runs");
+        former::of_runs(&dir, &key)?
+    } else {
+        former::all(&place, &key).await?
+    };
     if revert.list {
         return list(&key, &all, revert.target.writing.json);
     }

@@ -3,6 +3,8 @@
 //! They lie beside what hosts watch and mean nothing to any host. That they cannot be kept keeps no order from being
 //! written: it costs a note.
 
+use std::path::Path;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,7 @@ use crate::cli::show;
 use crate::domain::name::Name;
 use crate::domain::source::{OrderKey, Source};
 use crate::host::clock;
+use crate::ledger::{Folder, trim};
 use crate::store::{When, portions};
 
 /// How many are kept of each order.
@@ -27,6 +30,8 @@ pub(in crate::cli) enum Fate {
     Replaced,
     /// The order was deleted.
     Deleted,
+    /// A run on this host carried it out; never in the store.
+    CarriedOut,
 }
 
 impl Fate {
@@ -35,6 +40,7 @@ impl Fate {
         match self {
             Self::Replaced => "replaced",
             Self::Deleted => "deleted",
+            Self::CarriedOut => "carried out",
         }
     }
 }
@@ -42,7 +48,7 @@ impl Fate {
 /// A document that stood there before.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::cli) struct Former {
-    /// Until when.
+    /// Until when; of a run, when it was made.
     pub(in crate::cli) at: Timestamp,
     /// What became of it.
     pub(in crate::cli) did: Fate,
@@ -87,6 +93,29 @@ pub(in crate::cli) async fn all(place: &Connection, key: &OrderKey) -> Result<Ve
     let mut entries = place.store.list(&place.keys.former(key)).await?.entries;
     entries.sort_by(|a, b| b.key.cmp(&a.key));
     Ok(entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect())
+}
+
+/// The documents that this host's runs carried out for an order, the newest first, each once: those that it still has in
+/// the folders of its runs.
+pub(in crate::cli) fn of_runs(dir: &Path, key: &OrderKey) -> Result<Vec<Former>, Failure> {
+    let mut found: Vec<Former> = Vec::new();
+    if !dir.exists() {
+        return Ok(found);
+    }
+    for run in trim::folders(dir)?.into_iter().rev() {
+        let folder = Folder::new(dir, run);
+        let is_of = folder.plan().is_ok_and(|plan| (&plan.source, &plan.order) == (&key.source, &key.order));
+        let text = folder.order().filter(|_| is_of).and_then(|text| String::from_utf8(text).ok());
+        let Some(text) = text.filter(|text| found.iter().all(|one| one.text != *text)) else { continue };
+        let (by, reason) = folder.ordered_by();
+        let millis = i64::try_from(run.millis()).unwrap_or(i64::MAX);
+        let at = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH);
+        found.push(Former { at, did: Fate::CarriedOut, by, reason, text });
+        if found.len() >= KEPT {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The former documents of all orders of a host or group.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use self::former::{Fate, Former};
 use crate::cli::confirm::{confirm_number, confirm_yes};
-use crate::cli::connection::{Connection, ConnectionArgs, SourceArgs};
+use crate::cli::connection::{Connection, ConnectionArgs, SourceArgs, said};
 use crate::cli::document::{OrderArgs, user};
 use crate::cli::exit::{Exit, fault};
 use crate::cli::fleet::{Fleet, Placed, reports};
@@ -112,6 +112,9 @@ struct Terms {
     /// How often to ask whether the wanted state holds
     #[arg(long, value_name = "SPAN", requires = "task", help_heading = "Order")]
     reconcile: Option<Span>,
+    /// With --reconcile: report that the state does not hold, and carry nothing out
+    #[arg(long, requires = "reconcile", help_heading = "Order")]
+    report_only: bool,
     /// A secret of which each new version carries it out once more; may be repeated
     #[arg(long, value_name = "TEXT", requires = "task", help_heading = "Order")]
     on_secret_change: Vec<String>,
@@ -121,6 +124,11 @@ struct Terms {
 }
 
 impl Terms {
+    fn reconcile(&self, every: Span) -> Value {
+        let every = every.to_string();
+        if self.report_only { json!({"every": every, "only": "report"}) } else { json!(every) }
+    }
+
     /// As lines of the document.
     fn text(&self) -> String {
         let span = |span: &Option<Span>| span.map(|span| Value::from(span.to_string()));
@@ -132,7 +140,7 @@ impl Terms {
             ("timezone", text(&self.timezone)),
             ("catch_up", span(&self.catch_up)),
             ("expect_every", span(&self.expect_every)),
-            ("reconcile", span(&self.reconcile)),
+            ("reconcile", self.reconcile.map(|every| self.reconcile(every))),
             ("on_secret_change", secrets.map(|secrets| json!(secrets))),
             ("on_preexisting", text(&self.on_preexisting)),
         ];
@@ -305,7 +313,7 @@ async fn replace(writing: &Writing, place: &Connection, fleet: &Fleet, new: New)
                 "a host that has carried it out does so again only with another revision, or hostler retry",
             )?;
         }
-        show::say(format!("hostler status {} shows its progress", key.order))?;
+        show::say(format!("hostler status {}{} shows its progress", key.order, said()))?;
     }
     Ok(Exit::Success)
 }
@@ -464,7 +472,12 @@ async fn delete(delete: &Delete) -> Result<ExitCode, Failure> {
         show::json(&json!({"order": key, "did": "deleted"}))?;
     } else {
         show::say(format!("{key}: deleted; completed work is not undone, and a run in progress continues"))?;
-        show::say(format!("hostler order revert {} {} puts it back", key.order, option(&key.source)))?;
+        show::say(format!(
+            "hostler order revert {} {}{} puts it back",
+            key.order,
+            option(&key.source),
+            said()
+        ))?;
     }
     Ok(Exit::Success.into())
 }

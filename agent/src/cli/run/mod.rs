@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::confirm::confirm_number;
-use super::connection::{Connection, ConnectionArgs, SourceArgs};
+use super::connection::{Connection, ConnectionArgs, SourceArgs, said};
 use super::document::OrderArgs;
 use super::exit::{Exit, fault};
 use super::fleet::{Fleet, OrderStatus, Placed, reports, standing};
@@ -143,8 +143,8 @@ async fn on_group(
         show::raw(next::of_rows(&rows, &question).as_bytes())?;
     }
     if matches!(exit, Exit::Interrupted | Exit::Pending) {
-        show::note(format!("{key} stays in place: hostler status {order} --group {group} --watch"));
-        show::note(format!("to end it: hostler cancel {order} --group {group}"));
+        show::note(format!("{key} stays in place: hostler status {order} --group {group} --watch{}", said()));
+        show::note(format!("to end it: hostler cancel {order} --group {group}{}", said()));
     }
     Ok(exit)
 }

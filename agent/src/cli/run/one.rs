@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::Arguments;
-use crate::cli::connection::Connection;
+use crate::cli::connection::{Connection, said};
 use crate::cli::exit::{Exit, end_of_phase};
 use crate::cli::fleet::{agent_of, conditions_line, is_late, report_of};
 use crate::cli::history::usual;
@@ -99,8 +99,8 @@ impl Waiting<'_> {
                             live.end()?;
                         }
                         let (key, order, host) = (self.key, &self.key.order, self.host);
-                        show::note(format!("{key} stays in place: hostler status {order} --host {host} --watch"));
-                        show::note(format!("to end it: hostler cancel {order} --host {host}"));
+                        show::note(format!("{key} stays in place: hostler status {order} --host {host} --watch{}", said()));
+                        show::note(format!("to end it: hostler cancel {order} --host {host}{}", said()));
                         return Ok(Exit::Interrupted);
                     }
                     () = &mut deadline => {
@@ -232,8 +232,10 @@ fn conclude(
     let Some(report) = report else {
         if exit != Exit::Interrupted {
             show::note(format!(
-                "no answer yet; {key} stays in place: hostler status {} --host {}",
-                key.order, host
+                "no answer yet; {key} stays in place: hostler status {} --host {}{}",
+                key.order,
+                host,
+                said()
             ));
         }
         return Ok(());
@@ -254,8 +256,10 @@ fn conclude(
     match (exit, run) {
         (Exit::Success | Exit::Interrupted, _) => {}
         (Exit::Pending | Exit::Silent, _) => show::note(format!(
-            "{key} is not over and stays in place: hostler status {} --host {}",
-            key.order, host
+            "{key} is not over and stays in place: hostler status {} --host {}{}",
+            key.order,
+            host,
+            said()
         )),
         (_, Some(run)) => show::note(format!("the whole output, on {}: hostler logs {run}", host)),
         (_, None) => {}

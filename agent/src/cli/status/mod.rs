@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::connection::{Connection, ConnectionArgs};
+use super::connection::{Connection, ConnectionArgs, said};
 use super::exit::Exit;
 use super::fleet::{Fleet, OrderStatus, is_late};
 use super::history::usual;
@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             }
             show::page(&text)?;
             if let (Some(order), true, false) = (order, rows.rows.len() > 1, rows.all_done()) {
-                show::note(format!("all details of one host: hostler status {order} --host HOST"));
+                show::note(format!("all details of one host: hostler status {order} --host HOST{}", said()));
             }
         }
         Ok(rows.exit().into())
@@ -149,9 +149,12 @@ fn overview(place: &Connection, rows: &Rows, json: bool) -> Result<Exit, Failure
                 "no agent has ever reported; on a host: hostler check, systemctl enable --now hostler",
             );
         } else if fleet.orders.is_empty() {
-            show::note("there are no orders: hostler run TASK --host HOST, or hostler order put");
+            show::note(format!(
+                "there are no orders: hostler run TASK --host HOST{}, or hostler order put",
+                said()
+            ));
         } else {
-            show::note("where an order stands on each host: hostler status ORDER");
+            show::note(format!("where an order stands on each host: hostler status ORDER{}", said()));
         }
     }
     Ok(exit)

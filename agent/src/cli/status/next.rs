@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::rows::{Question, Row, Rows};
 use super::view::explained;
+use crate::cli::connection::placed;
 use crate::cli::exit::end_of_phase;
 use crate::cli::fleet::OrderStatus;
 use crate::cli::show;
@@ -81,7 +82,7 @@ pub(in crate::cli) fn of_rows(rows: &Rows, question: &Question) -> String {
             text.push_str(&format!("{}\n{:<12} {}\n", show::indented(&line, 0), "", reason.named()));
         }
     }
-    for (i, command) in commands(rows, question).iter().enumerate() {
+    for (i, command) in commands(rows, question).iter().map(|command| placed(command)).enumerate() {
         text.push_str(&format!("{:<12} {command}\n", if i == 0 { "next" } else { "" }));
     }
     text

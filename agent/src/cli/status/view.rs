@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::rows::{Row, Rows};
+use crate::cli::connection::{placed, said};
 use crate::cli::exit::end_of_phase;
 use crate::cli::fleet::{Fleet, OrderStatus, UNREADABLE, conditions_line, is_late};
 use crate::cli::freeze;
@@ -93,7 +94,7 @@ pub(super) fn freezes(rows: &Rows) -> String {
     let mut text: String = rows.freezes().into_iter().take(MAX_FREEZES).map(line).collect();
     let more = rows.freezes().len().saturating_sub(MAX_FREEZES);
     if more > 0 {
-        text.push_str(&format!("and {more} more freezes: hostler freeze --list\n"));
+        text.push_str(&format!("and {more} more freezes: hostler freeze --list{}\n", said()));
     }
     if !text.is_empty() {
         text.push('\n');
@@ -240,8 +241,8 @@ pub(super) fn whole(row: &Row, fleet: &Fleet, now: Timestamp, usual: Option<Sign
         line("downtime", &one.to_string());
     }
     // A line for each, whole: so that it can be taken over with the mouse.
-    for (i, command) in next(row, report).iter().enumerate() {
-        line(if i == 0 { "next" } else { "" }, command);
+    for (i, command) in next(row, report).iter().map(|command| placed(command)).enumerate() {
+        line(if i == 0 { "next" } else { "" }, &command);
     }
     if let Some(tail) = &report.tail {
         shown.push_str("the end of what it printed:\n");
@@ -269,7 +270,9 @@ fn next(row: &Row, report: &OrderReport) -> Vec<String> {
         ],
         (OrderStatus::Failed, Some(end), Some(run)) if end.keeps_its_place() => vec![
             format!("hostler logs {run}"),
-            format!("hostler acknowledge {order} --host {host} --as step-done (or done, or failed)"),
+            format!("hostler acknowledge {order} --host {host} --as step-done"),
+            format!("hostler acknowledge {order} --host {host} --as done"),
+            format!("hostler acknowledge {order} --host {host} --as failed"),
             format!("hostler undo {order} --host {host}"),
             format!("hostler retry {order} --host {host}"),
         ],

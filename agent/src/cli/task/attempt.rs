@@ -14,19 +14,20 @@ use nix::sys::signal::{Signal, raise};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::fault::{self, Interruption};
 use crate::app::executor::{SecretSource, execute};
 use crate::catalog::copy;
 use crate::catalog::trust::OwnerRule;
 use crate::cli::connection::{Connection, ConnectionArgs};
 use crate::cli::document::params;
-use crate::cli::exit::{Exit, fault};
+use crate::cli::exit::{self, Exit};
 use crate::cli::follow::Follower;
 use crate::cli::history::{this_host, this_host_or_node};
 use crate::cli::{Failure, block, show};
 use crate::config::Settings;
 use crate::domain::name::Name;
 use crate::domain::order::{Document, MAX_ORDER};
-use crate::domain::plan::{Action, Plan, RunPaths, Trigger};
+use crate::domain::plan::{Action, Plan, RunPaths, Step, Trigger};
 use crate::domain::plan_builder::{PlanContext, plan};
 use crate::domain::run::Phase;
 use crate::domain::secret::Secret;
@@ -63,11 +64,22 @@ pub(in crate::cli) struct Arguments {
     /// Let this step carry out its work and then fail, to see what is taken back
     #[arg(long, value_name = "NAME", conflicts_with = "dry_run")]
     fail_at: Option<String>,
+    /// Kill this step and its executor when its work is done and not yet recorded, as a power cut does, then go on
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["dry_run", "fail_at"])]
+    interrupt: Option<String>,
     /// Leave the run's folder in place
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
     place: ConnectionArgs,
+}
+
+/// How one epoch came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    ToItsEnd,
+    /// Its executor is dropped, and what it started still runs.
+    Interrupted,
 }
 
 /// A folder that goes with this value.
@@ -110,18 +122,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         let text = json!({"task": task.name, "params": all_params(arguments)?, "dry_run": arguments.dry_run});
         let text = text.to_string();
         let read = Document::read(text.as_bytes());
-        let Document::Order(order) = read.map_err(|error| fault(Exit::ConfigError, error.to_string()))?
+        let Document::Order(order) =
+            read.map_err(|error| exit::fault(Exit::ConfigError, error.to_string()))?
         else {
-            return Err(fault(Exit::ConfigError, "the parameters make no order"));
+            return Err(exit::fault(Exit::ConfigError, "the parameters make no order"));
         };
-        let handed = match &arguments.secrets {
-            Some(path) => SecretSource::Given(secrets(path)?),
-            None => {
-                if !task.secrets.is_empty() {
-                    show::note("the task needs secrets: name a file with --secrets");
-                }
-                SecretSource::Nothing
-            }
+        if arguments.secrets.is_none() && !task.secrets.is_empty() {
+            show::note("the task needs secrets: name a file with --secrets");
+        }
+        let handed = || -> Result<SecretSource<'_>, Failure> {
+            let path = arguments.secrets.as_deref();
+            Ok(path.map(secrets).transpose()?.map_or(SecretSource::Nothing, SecretSource::Given))
         };
         let run = clock::new_run();
         let temporary =
@@ -147,13 +158,25 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             digest: copied.digest,
             place,
         };
-        let mut plan = plan(&order, task, &about).map_err(|why| fault(Exit::Refused, why))?;
+        let mut plan = plan(&order, task, &about).map_err(|why| exit::fault(Exit::Refused, why))?;
         if let Some(step) = &arguments.fail_at {
-            fail_at(&mut plan, step)?;
+            fault::fail_at(&mut plan, step)?;
         }
+        let interruption = match &arguments.interrupt {
+            Some(step) => Some(Interruption::of(&mut plan, step, &temporary.path)?),
+            None => None,
+        };
         let folder = Folder::new(&at("runs"), run);
         folder.create(text.as_bytes(), &plan)?;
-        carry_out(&folder, handed).await?;
+        let mut follower = Follower::new(folder.path());
+        if carry_out(&folder, 1, handed()?, &mut follower, interruption.as_ref()).await? == Came::Interrupted
+        {
+            fault::kill_all(&folder, run).await?;
+            show::note(
+                "the step and its executor were killed; another executor goes on, as after a power cut",
+            );
+            carry_out(&folder, 2, handed()?, &mut follower, None).await?;
+        }
         let state = folder.state(&plan)?;
         let Some(outcome) = state.outcome() else {
             let why = match &state.phase {
@@ -167,6 +190,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             show::note(show::inline(warning));
         }
         let (end, error) = end_of(outcome);
+        if arguments.dry_run {
+            plan_lines(&plan).iter().try_for_each(show::line)?;
+        }
         for (name, value) in &state.outputs {
             show::line(format!("  {} = {}", show::inline(name), show::inline(value)))?;
         }
@@ -179,27 +205,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     })
 }
 
-/// What a step that is to fail runs: its own command, then its failure.
-const FAILS: &str = "\"$@\"; echo 'the step fails as asked: --fail-at' >&2; exit 1";
-
-/// Has a step fail behind its own command.
-fn fail_at(plan: &mut Plan, name: &str) -> Result<(), Failure> {
-    let names: Vec<String> = plan.steps.iter().map(|step| step.name.clone()).collect();
-    let Some(step) = plan.steps.iter_mut().find(|step| step.name == name) else {
-        let message = format!("the task has no step {name}: it has {}", names.join(", "));
-        return Err(fault(Exit::NotFound, message));
+/// What would be carried out: a line for each step, with what may happen to it.
+fn plan_lines(plan: &Plan) -> Vec<String> {
+    let words = |argv: &[String]| argv.iter().map(|word| show::quoted(word)).collect::<Vec<_>>().join(" ");
+    let one = |(i, step): (usize, &Step)| {
+        let action = match &step.action {
+            Action::Run(argv) => words(argv),
+            _ => "a playbook".to_owned(),
+        };
+        let effect = step.effect.as_str();
+        let user = step.user.as_ref().map(|user| format!(", as {user}")).unwrap_or_default();
+        let guard = if step.guard.is_some() { ", guarded" } else { "" };
+        let undo =
+            step.undo.as_ref().map(|undo| format!("; undo: {}", words(&undo.argv))).unwrap_or_default();
+        let place = format!("{}/{} {}", i + 1, plan.steps.len(), step.name);
+        show::inline(&format!("  {place} ({effect}{user}{guard}): {action}{undo}"))
     };
-    let Action::Run(argv) = &mut step.action else {
-        return Err(fault(
-            Exit::Usage,
-            format!("the step {name} is a playbook, which cannot be made to fail"),
-        ));
-    };
-    let shell = ["/bin/sh", "-c", FAILS, name].map(str::to_owned);
-    argv.splice(0..0, shell);
-    // Its check would say that it is done after all.
-    step.check = None;
-    Ok(())
+    plan.steps.iter().enumerate().map(one).collect()
 }
 
 /// The host that the task sees: this one, as its agent would name it; where that is not known, `localhost`.
@@ -221,9 +243,10 @@ async fn host(settings: &Settings) -> Result<Name, Failure> {
 
 /// The values that are to be tried with. They are an author's own; those of Vault never lie in a file.
 fn secrets(path: &Path) -> Result<BTreeMap<Name, Secret>, Failure> {
-    let missing = || fault(Exit::NotFound, format!("there is no file {}", path.display()));
+    let missing = || exit::fault(Exit::NotFound, format!("there is no file {}", path.display()));
     let text = disk::read(path, MAX_ORDER as u64 + 1)?.ok_or_else(missing)?;
-    let wrong = |error: yaml::YamlError| fault(Exit::ConfigError, format!("{}:{error}", path.display()));
+    let wrong =
+        |error: yaml::YamlError| exit::fault(Exit::ConfigError, format!("{}:{error}", path.display()));
     let values: BTreeMap<Name, String> = yaml::parse(&text, MAX_ORDER).map_err(wrong)?;
     Ok(values.into_iter().map(|(name, value)| (name, Secret::new(value))).collect())
 }
@@ -231,9 +254,10 @@ fn secrets(path: &Path) -> Result<BTreeMap<Name, Secret>, Failure> {
 fn all_params(arguments: &Arguments) -> Result<Value, Failure> {
     let mut all = serde_json::Map::new();
     if let Some(path) = &arguments.params {
-        let missing = || fault(Exit::NotFound, format!("there is no file {}", path.display()));
+        let missing = || exit::fault(Exit::NotFound, format!("there is no file {}", path.display()));
         let text = disk::read(path, MAX_ORDER as u64 + 1)?.ok_or_else(missing)?;
-        let wrong = |error: yaml::YamlError| fault(Exit::ConfigError, format!("{}:{error}", path.display()));
+        let wrong =
+            |error: yaml::YamlError| exit::fault(Exit::ConfigError, format!("{}:{error}", path.display()));
         all = yaml::parse(&text, MAX_ORDER).map_err(wrong)?;
     }
     all.extend(params(&arguments.param)?);
@@ -242,24 +266,35 @@ fn all_params(arguments: &Arguments) -> Result<Value, Failure> {
 
 /// Runs the executor and prints what it prints. The first Ctrl-C cancels, as an operator would; a second one stops
 /// the run as a host that goes down does.
-async fn carry_out(folder: &Folder, handed: SecretSource<'_>) -> Result<(), Failure> {
-    let mut follower = Follower::new(folder.path());
+async fn carry_out(
+    folder: &Folder,
+    epoch: u32,
+    handed: SecretSource<'_>,
+    follower: &mut Follower,
+    interruption: Option<&Interruption>,
+) -> Result<Came, Failure> {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = false;
-    let executor = execute(folder.path(), 1, handed);
+    let executor = execute(folder.path(), epoch, handed);
     tokio::pin!(executor);
     loop {
         tokio::select! {
             done = &mut executor => {
                 follower.end()?;
-                return Ok(done?);
+                done?;
+                return Ok(Came::ToItsEnd);
             }
             // Nobody who reads: the run goes on to its end, and only then this is told.
-            _ = look.tick() => if let Err(error) = follower.print() {
-                executor.as_mut().await?;
-                return Err(error.into());
-            },
+            _ = look.tick() => {
+                if let Err(error) = follower.print() {
+                    executor.as_mut().await?;
+                    return Err(error.into());
+                }
+                if interruption.is_some_and(Interruption::is_due) {
+                    return Ok(Came::Interrupted);
+                }
+            }
             _ = tokio::signal::ctrl_c() => {
                 if std::mem::replace(&mut asked, true) {
                     raise(Signal::SIGTERM)?;

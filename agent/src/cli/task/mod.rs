@@ -1,6 +1,7 @@
 //! `hostler task`: the installed tasks, and what their authors need: faults with their places, and a run by hand.
 
 mod attempt;
+mod fault;
 mod fleet;
 mod here;
 mod new;

@@ -50,8 +50,7 @@ fn of_step(step: &Step) -> String {
         Work::Run(argv) => words(argv),
         Work::Ansible(playbook) => format!("playbook {playbook}"),
     };
-    let effect = serde_json::to_value(step.effect).ok();
-    let effect = effect.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
+    let effect = step.effect.as_str();
     let undo = if step.undo.is_some() { "; has an undo" } else { "" };
     format!("{} ({effect}): {work}{undo}", step.name)
 }
@@ -100,19 +99,9 @@ fn command(task: &Task) -> String {
         let example = field.get("examples").and_then(|examples| examples.get(0));
         let first = field.get("enum").and_then(|words| words.get(0));
         let value = example.or(first).map_or_else(|| name.to_uppercase(), shown);
-        command.push_str(&format!(" --param {name}={}", quoted(&value)));
+        command.push_str(&format!(" --param {name}={}", show::quoted(&value)));
     }
     show::inline(&command)
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+=".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,18 @@ pub enum Effect {
     Final,
 }
 
+impl Effect {
+    /// The word for it, as in a task's file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Once => "once",
+            Self::Repeatable => "repeatable",
+            Self::Undoable => "undoable",
+            Self::Final => "final",
+        }
+    }
+}
+
 /// What a cancel does to a step under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
