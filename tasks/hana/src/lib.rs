@@ -6,7 +6,7 @@
 //!  check explain fact       one module a verb; change: install and update; replicate: enable,
 //!  backup restore drill     takeover and register; power: start and stop; proof: what counts as
 //!  change replicate power   a proof of a backup
-//!  housekeeping rotate proof
+//!  housekeeping rotate proof; discover: which systems a host has
 //!   |
 //!  runner  notes  report    starts programs; what a run has done so far; what the fleet hears
 //!   |
@@ -21,6 +21,7 @@ pub mod call;
 pub mod change;
 pub mod check;
 pub mod cli;
+pub mod discover;
 pub mod drill;
 pub mod error;
 pub mod explain;

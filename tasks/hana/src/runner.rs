@@ -82,6 +82,7 @@ impl Outcome {
 /// The signals that ask this program to stop.
 ///
 /// They are caught and not blocked: a program would inherit a block, and only SIGKILL would end it then.
+#[derive(Clone)]
 pub struct StopSignals(Arc<AtomicUsize>);
 
 impl StopSignals {
@@ -107,12 +108,26 @@ pub struct Runner {
     system: System,
     secrets: Secrets,
     signals: Option<StopSignals>,
+    bounds: Option<Bounds>,
+}
+
+/// What a question may take.
+#[derive(Clone, Copy)]
+struct Bounds {
+    until: Instant,
+    each: Duration,
 }
 
 impl Runner {
     /// `signals`: `None` where nothing but the time-out ends a program.
     pub fn new(system: System, secrets: Secrets, signals: Option<StopSignals>) -> Self {
-        Self { system, secrets, signals }
+        Self { system, secrets, signals, bounds: None }
+    }
+
+    /// The same runner for questions: no program takes longer than `each` or outlives `until`; it is killed without a
+    /// grace.
+    pub fn bounded(self, until: Instant, each: Duration) -> Self {
+        Self { bounds: Some(Bounds { until, each }), ..self }
     }
 
     /// The system that programs are started for.
@@ -127,6 +142,16 @@ impl Runner {
     /// itself fails is an outcome.
     pub fn run(&self, call: &Call) -> Result<Outcome, Error> {
         self.stopped()?;
+        let (timeout, grace) = match self.bounds {
+            None => (call.timeout, GRACE),
+            Some(bounds) => {
+                let left = bounds.until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(Error::Unclear("no time was left to ask".to_owned()));
+                }
+                (call.timeout.min(bounds.each).min(left), Duration::ZERO)
+            }
+        };
         let input = self.input(&call.input)?;
         let program = self.system.at(&call.program);
         let mut command = self.command(call.user, &program)?;
@@ -135,7 +160,7 @@ impl Runner {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().map_err(Error::local(program.display()))?;
         Running::new(child, input)
-            .and_then(|mut running| running.finish(call.timeout, self.signals.as_ref()))
+            .and_then(|mut running| running.finish(timeout, grace, self.signals.as_ref()))
             .map_err(|problem| match problem {
                 Problem::Io(error) => Error::local(program.display())(error),
                 Problem::Stopped(signal) => Error::Stopped(signal),
@@ -352,16 +377,21 @@ impl Running {
         Ok(running)
     }
 
-    fn finish(&mut self, timeout: Duration, signals: Option<&StopSignals>) -> Result<Outcome, Problem> {
+    fn finish(
+        &mut self,
+        timeout: Duration,
+        grace: Duration,
+        signals: Option<&StopSignals>,
+    ) -> Result<Outcome, Problem> {
         let begun = Instant::now();
         let mut end = None;
         while !self.ended()? {
             if let Some(signal) = signals.and_then(StopSignals::arrived) {
-                self.stop()?;
+                self.stop(grace)?;
                 return Err(Problem::Stopped(signal));
             }
             if begun.elapsed() >= timeout {
-                self.stop()?;
+                self.stop(grace)?;
                 end = Some(End::TimedOut);
                 break;
             }
@@ -421,11 +451,11 @@ impl Running {
     }
 
     /// Ends the whole group: SIGTERM, a grace, SIGKILL. The program is not reaped, so the group is still its own.
-    fn stop(&mut self) -> Result<(), Problem> {
+    fn stop(&mut self, grace: Duration) -> Result<(), Problem> {
         self.input = None;
         let _ = killpg(self.pid(), Signal::SIGTERM); // It may just have ended.
         let begun = Instant::now();
-        while !self.ended()? && begun.elapsed() < GRACE {
+        while !self.ended()? && begun.elapsed() < grace {
             self.wait_a_little(Duration::from_millis(LOOK_CLOSED.into()))?;
             self.exchange()?;
         }

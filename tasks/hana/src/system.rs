@@ -14,7 +14,7 @@ const RESERVED: &str = "ADD ALL AMD AND ANY ARE ASC AUX AVG BIN BIT CDC COM CON 
     ROW SAP SET SGA SHG SID SQL SUM SYS TMP TOP TRC UID USE USR VAR";
 
 /// The name of a system: a capital letter, then two capital letters or digits, and none of the reserved names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct Sid(String);
 

@@ -8,14 +8,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
 
+use super::glance::{Glance, answers, glance, is_there};
 use super::{Observed, Seen};
 use crate::call::Call;
 use crate::error::Error;
-use crate::neighbours::catalog::{self, DATABASES, ENTRIES};
+use crate::neighbours::catalog;
 use crate::neighbours::hdbsql::{self, Key};
 use crate::neighbours::media::{self, Media};
-use crate::neighbours::nsutil::{self, Role};
-use crate::neighbours::{hdblcm, host, sapcontrol, scripts};
+use crate::neighbours::{hdblcm, host, scripts};
 use crate::runner::{Outcome, Runner};
 use crate::system::System;
 
@@ -34,7 +34,11 @@ pub struct Wish {
 }
 
 /// Starts a program and reads its answer.
-fn ask<T>(runner: &Runner, call: &Call, read: impl FnOnce(&Outcome) -> Result<T, Error>) -> Seen<T> {
+pub(super) fn ask<T>(
+    runner: &Runner,
+    call: &Call,
+    read: impl FnOnce(&Outcome) -> Result<T, Error>,
+) -> Seen<T> {
     match runner.run(call) {
         Ok(outcome) => {
             let text = if outcome.out.trim().is_empty() { &outcome.err } else { &outcome.out };
@@ -64,29 +68,16 @@ fn read_file<T>(system: &System, path: &str, read: impl FnOnce(&str) -> Result<T
 pub fn gather(runner: &Runner, wish: &Wish) -> Result<Observed, Error> {
     let system = runner.system();
     let now = Timestamp::now();
-    let installed =
-        Seen::new(&system.manifest().display().to_string(), media::version_at(&system.at(system.manifest())));
-    // What cannot be read may be there, and is asked.
-    let there = !matches!(installed.value, Ok(None));
+    let since =
+        now.checked_sub(wish.age.max(Duration::from_secs(35 * 24 * 3600))).unwrap_or(Timestamp::UNIX_EPOCH);
+    let Glance { installed, processes, replication, secondaries, databases, backups } =
+        glance(runner, &wish.key, since, now);
+    let there = is_there(&installed);
+    let answers = answers(&installed, replication.as_ref());
     let (media, signature) = media_of(system, wish.media.as_deref());
     let name = nix::unistd::gethostname();
     let name = name.ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let replication = there.then(|| {
-        ask(runner, &nsutil::state_call(system), |outcome| Ok(nsutil::state(outcome.code()?, &outcome.out)?))
-    });
-    let is = |wanted: fn(&Role) -> bool| {
-        let role = replication.as_ref().and_then(|seen| seen.value.as_ref().ok()).map(|state| &state.role);
-        role.is_some_and(wanted)
-    };
-    let primary = is(|role| *role == Role::Primary);
-    // A secondary answers no SQL.
-    let answers = there && !is(|role| matches!(role, Role::Secondary(_)));
-    let since =
-        now.checked_sub(wish.age.max(Duration::from_secs(35 * 24 * 3600))).unwrap_or(Timestamp::UNIX_EPOCH);
-    let query = |call: Call, columns: &'static [&'static str]| (call, columns);
-    let databases = query(catalog::databases(system, &wish.key), &DATABASES);
-    let backups = query(catalog::entries(system, &wish.key, since, now), &ENTRIES);
-    let license = query(catalog::license(system, &wish.key), &["VALID"]);
+    let license: Query = (catalog::license(system, &wish.key), &["VALID"]);
     let seen = Observed {
         sid: system.sid.clone(),
         number: system.number,
@@ -102,9 +93,9 @@ pub fn gather(runner: &Runner, wish: &Wish) -> Result<Observed, Error> {
         ports: ports(system),
         disks: disks(system),
         user: user(system),
-        hdblcm: processes(system, |cmdline, _| host::hdblcm(cmdline)),
+        hdblcm: at_work(system, |cmdline, _| host::hdblcm(cmdline)),
         pacemaker: {
-            let found = processes(system, |_, name| (name == "pacemakerd").then(|| name.to_owned()));
+            let found = at_work(system, |_, name| (name == "pacemakerd").then(|| name.to_owned()));
             Seen { raw: found.raw, value: found.value.map(|found| !found.is_empty()) }
         },
         folders: folders(system),
@@ -117,23 +108,15 @@ pub fn gather(runner: &Runner, wish: &Wish) -> Result<Observed, Error> {
                 Ok(hdblcm::listed(outcome.code()?.into(), &outcome.out)?)
             })
         }),
-        processes: there.then(|| {
-            ask(runner, &sapcontrol::process_list(system), |outcome| {
-                Ok(sapcontrol::state(outcome.code()?.into(), &outcome.out)?)
-            })
-        }),
-        secondaries: primary.then(|| {
-            ask(runner, &scripts::replication_status(system), |outcome| {
-                Ok(scripts::replication(outcome.code()?, &outcome.out)?)
-            })
-        }),
+        processes,
+        secondaries,
         landscape: there.then(|| {
             ask(runner, &scripts::landscape(system), |outcome| {
                 Ok(scripts::hosts(outcome.code()?, &outcome.out)?)
             })
         }),
-        databases: answers.then(|| rows(runner, &databases, |rows| Ok(catalog::read_databases(rows)?))),
-        backups: answers.then(|| rows(runner, &backups, |rows| Ok(catalog::read_entries(rows)?))),
+        databases,
+        backups,
         license: answers.then(|| rows(runner, &license, |rows| Ok(catalog::read_license(rows)?))),
         installed,
         replication,
@@ -142,9 +125,12 @@ pub fn gather(runner: &Runner, wish: &Wish) -> Result<Observed, Error> {
     Ok(seen)
 }
 
-fn rows<T>(
+/// A query, and the columns that its answer must have.
+pub(super) type Query = (Call, &'static [&'static str]);
+
+pub(super) fn rows<T>(
     runner: &Runner,
-    (call, columns): &(Call, &'static [&'static str]),
+    (call, columns): &Query,
     read: impl FnOnce(&[hdbsql::Row]) -> Result<T, Error>,
 ) -> Seen<T> {
     ask(runner, call, |outcome| read(&hdbsql::rows(outcome, columns)?))
@@ -218,7 +204,7 @@ fn user(system: &System) -> Seen<Option<u32>> {
 }
 
 /// What a look at each process finds.
-fn processes(system: &System, look: impl Fn(&[u8], &str) -> Option<String>) -> Seen<Vec<String>> {
+fn at_work(system: &System, look: impl Fn(&[u8], &str) -> Option<String>) -> Seen<Vec<String>> {
     let mut found = Vec::new();
     let proc = system.at("/proc");
     let entries = match fs::read_dir(&proc) {

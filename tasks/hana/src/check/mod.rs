@@ -4,12 +4,14 @@
 //! that a host whose tools print something else shows it before it matters.
 
 mod gather;
+mod glance;
 mod judge;
 
 use serde::Serialize;
 
 use crate::error::Error;
 pub use gather::{Wish, gather};
+pub use glance::{Glance, glance};
 pub use judge::{Observed, judge};
 
 /// The change that the check comes before.

@@ -17,7 +17,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use jiff::Timestamp;
 
 use crate::backup::Run;
-use crate::check::Wish;
+use crate::discover;
 use crate::error::Error;
 use crate::explain;
 use crate::fact;
@@ -106,7 +106,7 @@ enum Command {
         /// The task
         task: explain::Task,
     },
-    /// Print what the fleet shows of the system, as JSON
+    /// Print what the fleet shows of the system, as JSON; without --sid of all systems of this host
     Fact,
 }
 
@@ -231,12 +231,21 @@ fn run(arguments: Arguments) -> Result<(), Error> {
             print(&explain::text(&system, &calls));
             Ok(())
         }
-        Command::Fact => {
-            let runner = options.runner(None)?;
-            let wish = Wish { media: None, key: options.key.clone(), age: Duration::ZERO };
-            print_json(&fact::fact(&crate::check::gather(&runner, &wish)?))
-        }
+        Command::Fact => show_fact(options),
     }
+}
+
+fn show_fact(options: &Options) -> Result<(), Error> {
+    if options.sid.is_some() {
+        return print_json(&fact::of_system(options.runner(None)?, &options.key));
+    }
+    let signals = StopSignals::catch()?;
+    let runner = |sid, number| {
+        let system = System { sid, number, root: options.root.clone(), sapmnt: options.sapmnt.clone() };
+        Runner::new(system, options.secrets(), Some(signals.clone()))
+    };
+    print(&fact::of_host(discover::systems(&options.root), &options.key, runner));
+    Ok(())
 }
 
 fn switch(runner: &Runner, on: bool, probe: bool) -> Result<(), Error> {

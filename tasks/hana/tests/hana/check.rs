@@ -1,4 +1,4 @@
-//! `check` and `fact`.
+//! `check`.
 
 use serde_json::Value;
 
@@ -189,21 +189,4 @@ fn the_table_has_the_worst_first() {
         ]
     );
     assert_eq!(answer.err(), "hostler-hana: license: not valid\n");
-}
-
-#[test]
-fn facts() {
-    let fact = Host::healthy().run(&["fact"]).json();
-    assert_eq!(fact["version"], "2.00.077.00");
-    assert_eq!((&fact["running"], &fact["role"]), (&Value::Bool(true), &Value::from("none")));
-    assert_eq!(fact["tenants"], serde_json::json!(["HDB"]));
-    assert!(fact["backup"].is_string() && fact["unclear"].is_null(), "{fact:#}");
-    let host = Host::healthy();
-    host.script("usr/sap/HDB/HDB00/exe/sapcontrol", "exit 0");
-    let fact = host.run(&["fact"]).json();
-    assert!(fact["running"].is_null(), "{fact:#}");
-    assert!(fact["unclear"][0].as_str().unwrap().starts_with("processes: "), "{fact:#}");
-    let fact = Host::empty().run(&["fact", "--number", "00"]).json();
-    assert_eq!(fact, serde_json::json!({"sid": "HDB", "number": "00", "installed": false}));
-    assert_eq!(Host::empty().run(&["fact"]).code(), 3);
 }

@@ -112,12 +112,19 @@ impl Host {
         Answer(output)
     }
 
-    /// The program, to be started on this host.
+    /// The program, to be started on this host for its system.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hostler-hana"));
+        let mut command = self.command_of_host(&[]);
         if !arguments.contains(&"--sid") {
             command.args(["--sid", "HDB"]);
         }
+        command.args(arguments);
+        command
+    }
+
+    /// The program, to be started on this host for no certain system.
+    pub(crate) fn command_of_host(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hostler-hana"));
         command
             .arg("--root")
             .arg(self.path())

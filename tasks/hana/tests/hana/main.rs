@@ -14,6 +14,7 @@ mod change;
 mod check;
 mod depot;
 mod explain;
+mod fact;
 mod host;
 mod life;
 mod pair;

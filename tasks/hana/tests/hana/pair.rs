@@ -9,7 +9,7 @@ use crate::played::{Played, until};
 const STORE: [&str; 2] = ["data/SSFS_HDB.DAT", "key/SSFS_HDB.KEY"];
 
 /// Two hosts that know each other, each with the system HDB in 2.00.077.00.
-fn two() -> (Played, Played) {
+pub(crate) fn two() -> (Played, Played) {
     let (one, two) = (Played::new("h1"), Played::new("h2"));
     for (host, name, other, of_other) in [(&one, "h1", "h2", &two), (&two, "h2", "h1", &one)] {
         let peer = format!("{other}={}", of_other.root());
@@ -22,7 +22,7 @@ fn two() -> (Played, Played) {
     (one, two)
 }
 
-fn run(host: &Played, name: &str, arguments: &[&str]) -> (i32, String) {
+pub(crate) fn run(host: &Played, name: &str, arguments: &[&str]) -> (i32, String) {
     let answer = host.run(&[&["--hostname", name], arguments].concat());
     (answer.code(), answer.err())
 }
@@ -30,7 +30,7 @@ fn run(host: &Played, name: &str, arguments: &[&str]) -> (i32, String) {
 const DONE: (i32, String) = (0, String::new());
 
 /// Makes the first host the primary and the second its secondary, and waits until that follows.
-fn replicate(one: &Played, two: &Played) {
+pub(crate) fn replicate(one: &Played, two: &Played) {
     one.sql("HDB", "CREATE TABLE T (N INTEGER)");
     one.sql("HDB", "INSERT INTO T VALUES (1)");
     assert_eq!(one.run(&["backup", "--run", "B1", "--to", "file"]).code(), 0);

@@ -174,6 +174,11 @@ impl Played {
         command
     }
 
+    /// Runs the program for no certain system.
+    pub(crate) fn run_of_host(&self, arguments: &[&str]) -> Answer {
+        Answer::of(self.host.command_of_host(arguments).output().unwrap())
+    }
+
     /// Runs the program.
     pub(crate) fn run(&self, arguments: &[&str]) -> Answer {
         Answer::of(self.command(arguments).output().unwrap())
