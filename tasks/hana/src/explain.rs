@@ -17,7 +17,7 @@ use crate::neighbours::{
     backint, catalog, depot, hdblcm, host, nsutil, recovery, sapcontrol, scripts, userstore,
 };
 use crate::system::{System, Version};
-use crate::{drill, replicate, rotate};
+use crate::{downtime, drill, replicate, rotate};
 
 /// What can be explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -53,9 +53,13 @@ pub fn calls(task: Task, system: &System, key: &Key, hostname: &str, since: Time
             state.into_iter().chain([scripts::replication_status(system)]).chain(databases).collect()
         }
         Task::Install => installations(system),
-        Task::Update => [Part::Prepare, Part::Finish { start: true }, Part::Finish { start: false }]
-            .map(|part| hdblcm::update(system, &Media::current(Path::new(MEDIA)), part))
-            .to_vec(),
+        Task::Update => served(system, key)
+            .into_iter()
+            .chain(
+                [Part::Prepare, Part::Finish { start: true }, Part::Finish { start: false }]
+                    .map(|part| hdblcm::update(system, &Media::current(Path::new(MEDIA)), part)),
+            )
+            .collect(),
         Task::Backup => backups(system, key, since),
         Task::Restore => restores(system, key, since),
         Task::Drill => drills(system, key, since),
@@ -78,6 +82,12 @@ pub fn calls(task: Task, system: &System, key: &Key, hostname: &str, since: Time
 }
 
 const MEDIA: &str = "/media/hana";
+
+/// What is asked every 200 ms while an update or a takeover goes on.
+fn served(system: &System, key: &Key) -> Vec<Call> {
+    let tenant = tenant(system);
+    [Some(Database::system()), tenant].iter().flatten().map(|of| downtime::ask(system, key, of)).collect()
+}
 
 /// An installation with nothing chosen, and one with everything chosen from the version on that needs LSS.
 fn installations(system: &System) -> Vec<Call> {
@@ -211,6 +221,8 @@ fn replication(system: &System, key: &Key, hostname: &str) -> Vec<Call> {
         calls.push(nsutil::register(system, &site, "PRIMARY", mode));
     }
     calls.push(sapcontrol::start(system));
+    calls.push(catalog::databases(system, key));
+    calls.extend(served(system, key));
     calls
 }
 

@@ -6,7 +6,8 @@
 //!  check explain fact       one module a verb; change: install and update; replicate: enable,
 //!  backup restore drill     takeover and register; power: start and stop; proof: what counts as
 //!  change replicate power   a proof of a backup
-//!  housekeeping rotate proof; discover: which systems a host has
+//!  housekeeping rotate proof; discover: which systems a host has;
+//!                           downtime: for how long nobody was answered
 //!   |
 //!  runner  notes  report    starts programs; what a run has done so far; what the fleet hears
 //!   |
@@ -22,6 +23,7 @@ pub mod change;
 pub mod check;
 pub mod cli;
 pub mod discover;
+pub mod downtime;
 pub mod drill;
 pub mod error;
 pub mod explain;

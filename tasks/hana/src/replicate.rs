@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::backup::Run;
 use crate::call::{As, Call, Input};
+use crate::downtime::{Watch, Way};
 use crate::error::{Error, quoted};
-use crate::neighbours::catalog::{self, Follower, IDENTITY, Identity, SECONDARIES};
+use crate::neighbours::catalog::{self, DATABASES, Database, Follower, IDENTITY, Identity, SECONDARIES};
 use crate::neighbours::hdbsql::{self, Key};
 use crate::neighbours::media;
 use crate::neighbours::nsutil::{self, Exit, Mode, Role, Site};
@@ -29,6 +32,8 @@ use crate::system::Version;
 
 /// How often a state is looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a database may take to answer once this host rules.
+const BACK: Duration = Duration::from_secs(60);
 /// Where a program of the host's administrator may stand that moves the address of the database.
 const HOOK: &str = "/etc/hostler/hana.d/move-address";
 
@@ -134,8 +139,47 @@ impl<'a> Pair<'a> {
         Ok(Note::of(self.runner.system(), run, "takeover").read::<Begun>()?.is_some())
     }
 
+    /// Watches the databases of the pair while this host takes over. With a program that moves the address, their users
+    /// come to this host when it has ended.
+    fn watch(&self, own: &Key, former: &Former, begun: bool) -> (Watch, Arc<AtomicBool>) {
+        let system = self.runner.system();
+        let way = Way::open(own);
+        let here = Arc::clone(&way.open);
+        here.store(!system.at(HOOK).exists(), Ordering::SeqCst);
+        let known = match former {
+            Former::Suspend(key) if !begun => self
+                .rows(&catalog::databases(system, key), &DATABASES)
+                .and_then(|rows| Ok(catalog::read_databases(&rows)?))
+                .ok()
+                .map(|known| (key, known)),
+            Former::Suspend(_) | Former::Lost => None,
+        };
+        let watch = match known {
+            Some((key, known)) => {
+                let active = known.into_iter().filter(|(_, active)| *active);
+                let active: Vec<_> = active.map(|(name, _)| name).collect();
+                Watch::begin(self.runner, &active, &[Way::open(key), way], true)
+            }
+            None => Watch::begin(self.runner, &[Database::system()], &[way], false),
+        };
+        (watch, here)
+    }
+
+    /// Ends what that run has begun here; what it has not begun is not begun. It may be repeated.
+    pub fn finish_takeover(&self, run: &Run) -> Result<(), Error> {
+        let note = Note::of(self.runner.system(), run, "takeover");
+        let Some(Begun { suspend }) = note.read()? else { return Ok(()) };
+        if !self.rules()? {
+            done(
+                "hdbnsutil -sr_takeover",
+                &self.runner.run(&nsutil::takeover(self.runner.system(), suspend))?,
+            )?;
+        }
+        self.after()
+    }
+
     /// Makes this secondary the primary. A repetition of a run that has begun goes on: its primary may be suspended.
-    pub fn takeover(&self, run: &Run, former: &Former) -> Result<(), Error> {
+    pub fn takeover(&self, run: &Run, former: &Former, own: &Key) -> Result<(), Error> {
         let note = Note::of(self.runner.system(), run, "takeover");
         let begun: Option<Begun> = note.read()?;
         match (self.state()?.role, &begun) {
@@ -148,11 +192,16 @@ impl<'a> Pair<'a> {
             }
         }
         let suspend = matches!(former, Former::Suspend(_));
+        let (watch, here) = self.watch(own, former, begun.is_some());
         note.write(&Begun { suspend })?;
         let outcome = self.runner.run(&nsutil::takeover(self.runner.system(), suspend))?;
         // What it prints decides nothing, and an end that is not documented is no failure yet.
         match (done("hdbnsutil -sr_takeover", &outcome), self.state()?.role) {
-            (Ok(()), Role::Primary) => self.after(),
+            (Ok(()), Role::Primary) => {
+                self.after()?;
+                here.store(true, Ordering::SeqCst);
+                watch.end(BACK)
+            }
             (Ok(()), role) => {
                 Err(Error::Unclear(format!("the takeover ended well, and this system is {role:?}")))
             }

@@ -4,7 +4,9 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -27,6 +29,14 @@ pub fn progress(percent: usize, text: &str) -> Result<(), Error> {
 /// Results of the step; each value is a text or a number.
 pub fn outputs(outputs: &Value) -> Result<(), Error> {
     append(&json!({"output": outputs}))
+}
+
+/// For how long a service was not there for its users.
+pub fn downtime(service: &str, from: Timestamp, held: Duration) -> Result<(), Error> {
+    let to = from.checked_add(held).unwrap_or(from);
+    append(&json!({"downtime": {
+        "service": service, "seconds": held.as_secs_f64(), "from": from.to_string(), "to": to.to_string()
+    }}))
 }
 
 fn append(line: &Value) -> Result<(), Error> {

@@ -114,7 +114,7 @@ pub struct Runner {
 /// What a question may take.
 #[derive(Clone, Copy)]
 struct Bounds {
-    until: Instant,
+    until: Option<Instant>,
     each: Duration,
 }
 
@@ -127,7 +127,14 @@ impl Runner {
     /// The same runner for questions: no program takes longer than `each` or outlives `until`; it is killed without a
     /// grace.
     pub fn bounded(self, until: Instant, each: Duration) -> Self {
-        Self { bounds: Some(Bounds { until, each }), ..self }
+        Self { bounds: Some(Bounds { until: Some(until), each }), ..self }
+    }
+
+    /// Another runner of the same system for questions that go on beside other work.
+    pub fn asking(&self, each: Duration) -> Self {
+        let (system, secrets) = (self.system.clone(), self.secrets.clone());
+        let bounds = Some(Bounds { until: None, each });
+        Self { system, secrets, signals: self.signals.clone(), bounds }
     }
 
     /// The system that programs are started for.
@@ -145,7 +152,8 @@ impl Runner {
         let (timeout, grace) = match self.bounds {
             None => (call.timeout, GRACE),
             Some(bounds) => {
-                let left = bounds.until.saturating_duration_since(Instant::now());
+                let left =
+                    bounds.until.map_or(bounds.each, |until| until.saturating_duration_since(Instant::now()));
                 if left.is_zero() {
                     return Err(Error::Unclear("no time was left to ask".to_owned()));
                 }

@@ -7,11 +7,18 @@ use super::{BOOL, Options, run_id, span};
 use crate::backup::Run;
 use crate::change::{self, Step, Terms};
 use crate::check::{self, Observed, Wish};
+use crate::downtime::{Watch, Way};
 use crate::error::Error;
+use crate::neighbours::catalog::Database;
 use crate::neighbours::hdblcm::{Choices, Part};
+use crate::neighbours::hdbsql::Key;
 use crate::neighbours::media::Media;
+use crate::neighbours::nsutil;
 use crate::runner::Runner;
 use crate::system::Version;
+
+/// How long a database may take to answer once all processes run.
+const BACK: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 pub(super) struct Install {
@@ -104,7 +111,10 @@ impl Update {
         if !settle(change::update(&seen, terms), self.probe)? {
             return Ok(());
         }
-        change::carry_out_update(&runner, &media, version(&seen)?, part)
+        let watch = watch(&runner, &options.key, &seen, part);
+        change::carry_out_update(&runner, &media, version(&seen)?, part)?;
+        // What fails is said when the watch goes.
+        watch.map_or(Ok(()), |watch| watch.end(BACK))
     }
 }
 
@@ -127,6 +137,22 @@ fn settle(step: Step, probe: bool) -> Result<bool, Error> {
         (Step::Refuse(why), false) => Err(Error::Refused(why)),
         (Step::Unclear(why), _) => Err(Error::Unclear(why)),
     }
+}
+
+/// Watches the databases that an update takes away from their users. A secondary has none, and a former primary, which
+/// is left stopped, neither.
+fn watch(runner: &Runner, key: &Key, seen: &Observed, part: Part) -> Option<Watch> {
+    let secondary = seen.replication.as_ref().is_some_and(|seen| {
+        matches!(seen.value.as_ref().map(|state| &state.role), Ok(nsutil::Role::Secondary(_)))
+    });
+    if secondary || part != (Part::Finish { start: true }) {
+        return None;
+    }
+    let known = seen.databases.as_ref().and_then(|seen| seen.value.as_ref().ok());
+    let active = known.map(|known| known.iter().filter(|(_, active)| *active).map(|(name, _)| name.clone()));
+    let (databases, answering) =
+        active.map_or_else(|| (vec![Database::system()], false), |active| (active.collect(), true));
+    Some(Watch::begin(runner, &databases, &[Way::open(key)], answering))
 }
 
 /// The version of the media, once it was understood.

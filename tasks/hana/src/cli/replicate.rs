@@ -38,7 +38,7 @@ impl Enable {
 #[derive(clap::Args)]
 pub(super) struct Takeover {
     /// Key in the user store that logs on to SYSTEMDB of the present primary
-    #[arg(long, value_name = "KEY", required_unless_present_any = ["primary_lost", "probe"])]
+    #[arg(long, value_name = "KEY", required_unless_present_any = ["primary_lost", "probe", "finish"])]
     primary_key: Option<Key>,
     /// You say that the primary is down or cut off from its users: it is not asked, and what it did not send is lost
     #[arg(long, action = clap::ArgAction::Set, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true)]
@@ -52,6 +52,9 @@ pub(super) struct Takeover {
     /// Change nothing: ask whether this host rules
     #[arg(long)]
     probe: bool,
+    /// Only end the takeover that the run has begun here, and do nothing where it has begun none
+    #[arg(long, conflicts_with = "probe")]
+    finish: bool,
 }
 
 impl Takeover {
@@ -60,6 +63,9 @@ impl Takeover {
         let pair = Pair::new(&runner, options.hostname()?);
         if self.probe {
             return if pair.rules()? { Ok(()) } else { Err(Error::No("this host is no primary".to_owned())) };
+        }
+        if self.finish {
+            return pair.finish_takeover(&run_id(self.run)?);
         }
         let former = match (self.primary_lost, self.primary_key) {
             (true, _) => Former::Lost,
@@ -76,7 +82,7 @@ impl Takeover {
         if !pair.has_begun(&run)? {
             change::allow(&runner, &options.key, Before::Takeover, self.cluster_in_maintenance, &[])?;
         }
-        pair.takeover(&run, &former)?;
+        pair.takeover(&run, &former, &options.key)?;
         report::outputs(&json!({"seconds": begun.elapsed().as_secs()}))
     }
 }

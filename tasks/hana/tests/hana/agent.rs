@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::played::{PASSWORD, Played};
 
 /// As long as a run may take on a machine with much else to do.
-const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// Every task of this crate.
 const TASKS: [&str; 13] = [
@@ -154,7 +154,12 @@ fn orders_install_a_system_back_it_up_and_update_it() {
         .sql("HDB", "SELECT COMMENT FROM M_BACKUP_CATALOG WHERE ENTRY_TYPE_NAME = 'complete data backup'");
     assert_eq!(comment, format!("\"hostler run {run}\""));
 
-    order(&host, "update", "hana-update", media("2.00.079.00"), "succeeded");
+    let report = order(&host, "update", "hana-update", media("2.00.079.00"), "succeeded");
+    let downtime: Vec<_> = report["downtime"].as_array().unwrap().iter().collect();
+    for service in ["hana:hdb:systemdb", "hana:hdb:hdb"] {
+        let of = downtime.iter().find(|of| of["service"] == service);
+        assert!(of.is_some_and(|of| of["seconds"].as_f64() > Some(0.0)), "{report}");
+    }
     assert!(played.sql("SYSTEMDB", "SELECT VERSION FROM M_DATABASE").contains("2.00.079.00"));
     // What holds already is not done again.
     order(&host, "again", "hana-update", media("2.00.079.00"), "unchanged");
@@ -192,6 +197,8 @@ fn care_for(host: &Host, played: &Played, vault: &Vault) {
     let drill = file(json!({"tenant": "HDB", "count": "T", "tenant_key": "HOSTLER", "at_least": 2}));
     order(host, "short", "hana-drill", drill, "undone");
     assert_eq!(played.sql("SYSTEMDB", "SELECT COUNT(*) FROM M_DATABASES"), "2", "no scratch tenant is left");
+    // Its log is in no backup by then, however long the order takes.
+    played.set("persistence", "log_backup_timeout_s", "9000000");
     played.sql("HDB", "INSERT INTO T VALUES (2)");
     let restore = file(json!({"to": "latest", "databases": ["HDB"]}));
     order(host, "restore", "hana-restore", restore, "succeeded");

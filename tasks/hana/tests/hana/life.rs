@@ -114,14 +114,14 @@ fn the_life_of_a_replicated_pair() {
     // They are updated, and a writer counts.
     let stop = AtomicBool::new(false);
     let began = Instant::now();
-    let written = thread::scope(|scope| {
+    let (written, takeover) = thread::scope(|scope| {
         let writer = scope.spawn(|| write(&pair, &stop));
         // However this ends, the writer does.
         let end = Ending(&stop);
         order(db2, "update", "hana-update", media("2.00.079.00"), "succeeded");
         active(one, "EAST");
         let takeover = json!({"sid": "HDB", "hostname": "h2", "primary_key": "OTHER"});
-        order(db2, "takeover", "hana-takeover", takeover.clone(), "succeeded");
+        let report = order(db2, "takeover", "hana-takeover", takeover.clone(), "succeeded");
         order(db2, "takeover-again", "hana-takeover", takeover, "unchanged");
         let mut former = media("2.00.079.00");
         former.as_object_mut().unwrap().insert("start".to_owned(), json!(false));
@@ -129,7 +129,7 @@ fn the_life_of_a_replicated_pair() {
         order(db1, "register", "hana-register", register("h1", "EAST"), "succeeded");
         active(two, "WEST");
         drop(end);
-        writer.join().unwrap()
+        (writer.join().unwrap(), report)
     });
     let took = began.elapsed();
     let mut rows: Vec<u32> = [1].into_iter().chain(written.rows).collect();
@@ -137,6 +137,11 @@ fn the_life_of_a_replicated_pair() {
     assert_eq!(two.rows(), all(&rows), "each acknowledged row is there once");
     // The two updates, with their stops and starts, take many times as long, whatever the machine does beside.
     assert!(written.gap < took / 3, "{:?} of {took:?} without a system", written.gap);
+
+    let downtime = takeover["downtime"].as_array().unwrap().iter().find(|of| of["service"] == "hana:hdb:hdb");
+    let seconds = downtime.unwrap()["seconds"].as_f64().unwrap();
+    let gap = written.gap.as_secs_f64();
+    assert!((seconds - gap).abs() < 0.3, "{seconds} s in the report, {gap} s for the writer: {takeover}");
 
     // Backed up, and moved to Glacier; then rows in the logs up to an instant, and one behind it.
     two.set("persistence", "log_backup_timeout_s", "50");

@@ -4,6 +4,12 @@ use std::fs;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
+use std::os::unix::fs::PermissionsExt;
+
+use hostler_testkit::{Host as Agent, eventually};
+use serde_json::json;
+
+use crate::agent::{LONG, install, order};
 use crate::played::{Played, until};
 
 const STORE: [&str; 2] = ["data/SSFS_HDB.DAT", "key/SSFS_HDB.KEY"];
@@ -85,6 +91,10 @@ fn there_are_never_two_primaries() {
     two.fault("crash*1 replication.suspended");
     assert_eq!(run(&two, "h2", &takeover("T1")).0, 5);
     assert_eq!(run(&two, "h2", &takeover("T2")).0, 4, "the primary answers nobody");
+    let calls = two.calls();
+    assert_eq!(run(&two, "h2", &["takeover", "--finish", "--run", "T2"]), DONE, "it has begun nothing");
+    let takeovers = |calls: &str| calls.matches("-sr_takeover").count();
+    assert_eq!(takeovers(&two.calls()), takeovers(&calls));
     assert_eq!(run(&two, "h2", &takeover("T1")), DONE);
     assert_eq!(run(&two, "h2", &["takeover", "--probe"]).0, 0);
     assert_eq!(two.rows(), "1");
@@ -115,7 +125,6 @@ fn the_address_is_moved_by_the_administrators_program() {
     fs::create_dir_all(hook.parent().unwrap()).unwrap();
     let moved = two.path("moved");
     fs::write(&hook, format!("#!/bin/sh\necho \"$*\" >>{}\n", moved.display())).unwrap();
-    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o777)).unwrap();
     let takeover = ["takeover", "--primary-key", "OTHER", "--run", "T1"];
     let (code, why) = run(&two, "h2", &takeover);
@@ -123,6 +132,32 @@ fn the_address_is_moved_by_the_administrators_program() {
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(run(&two, "h2", &takeover), DONE);
     assert_eq!(fs::read_to_string(&moved).unwrap(), "HDB h2\n");
+}
+
+/// It dies with the primary suspended: its guard goes on, and the address moves.
+#[test]
+fn a_takeover_that_dies_is_ended_by_its_guard() {
+    let (one, two) = two();
+    replicate(&one, &two);
+    let moved = two.path("moved");
+    let hook = two.path("/etc/hostler/hana.d/move-address");
+    fs::create_dir_all(hook.parent().unwrap()).unwrap();
+    fs::write(&hook, format!("#!/bin/sh\necho \"$*\" >>{}\n", moved.display())).unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut host = Agent::on_dir("db2");
+    install(&host, &two);
+    host.start();
+    two.fault("crash*1 replication.suspended");
+    let params = json!({"sid": "HDB", "hostname": "h2", "primary_key": "OTHER"});
+    let report = order(&host, "takeover", "hana-takeover", params.clone(), "needs_operator");
+    eventually(LONG, || {
+        if two.run(&["takeover", "--probe"]).code() == 0 { Ok(()) } else { Err("no primary".to_owned()) }
+    });
+    eventually(LONG, || match fs::read_to_string(&moved) {
+        Ok(moved) if moved == "HDB h2\n" => Ok(()),
+        other => Err(format!("{other:?}; {report}")),
+    });
+    assert_eq!(two.rows(), "1");
 }
 
 /// The six commands of the guide, with a writer that counts: no row is lost, and only the takeover is felt.
