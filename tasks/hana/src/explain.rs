@@ -17,7 +17,7 @@ use crate::neighbours::{
     backint, catalog, depot, hdblcm, host, nsutil, recovery, sapcontrol, scripts, userstore,
 };
 use crate::system::{System, Version};
-use crate::{downtime, drill, replicate, rotate};
+use crate::{downtime, drill, replicate, rotate, setup};
 
 /// What can be explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -32,6 +32,8 @@ pub enum Task {
     Update,
     /// What `hostler-hana backup` starts, for SYSTEMDB and a tenant
     Backup,
+    /// What `hostler-hana backup-setup` starts, and what takes it back
+    BackupSetup,
     /// What `hostler-hana restore` starts, for SYSTEMDB and a tenant, from Backint and from files
     Restore,
     /// What `hostler-hana drill` starts, from Backint and from files
@@ -61,6 +63,7 @@ pub fn calls(task: Task, system: &System, key: &Key, hostname: &str, since: Time
             )
             .collect(),
         Task::Backup => backups(system, key, since),
+        Task::BackupSetup => setups(system, key, since),
         Task::Restore => restores(system, key, since),
         Task::Drill => drills(system, key, since),
         Task::Housekeeping => housekeeping(system, key),
@@ -130,6 +133,22 @@ fn backups(system: &System, key: &Key, now: Timestamp) -> Vec<Call> {
         }
         calls.push(catalog::parts(system, key, &database, 0));
     }
+    calls
+}
+
+/// A set-up with everything chosen, the backup that proves it and its inquiry.
+fn setups(system: &System, key: &Key, now: Timestamp) -> Vec<Call> {
+    let Ok(run) = "RUN".parse::<Run>() else { return Vec::new() };
+    let config = "/etc/hostler/depot.yml".to_owned();
+    let mut calls =
+        setup::calls(system, &setup::Wish { key: key.clone(), config: config.clone(), channels: Some(2) });
+    let database = Database::system();
+    let request =
+        backup::Request { database: &database, what: What::Complete, to: To::Backint, run: &run, now };
+    calls.push(backup::backup(system, key, request).within(Duration::from_secs(2 * 3600)));
+    calls.push(catalog::parts(system, key, &database, 0));
+    let wanted = [("EBID".to_owned(), format!("/usr/sap/{}/SYS/global/hdb/backint/NAME", system.sid))];
+    calls.push(backint::inquire(system, &database, Some(&config), &wanted));
     calls
 }
 

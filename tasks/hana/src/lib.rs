@@ -6,7 +6,7 @@
 //!  check explain fact       one module a verb; change: install and update; replicate: enable,
 //!  backup restore drill     takeover and register; power: start and stop; proof: what counts as
 //!  change replicate power   a proof of a backup
-//!  housekeeping rotate proof; discover: which systems a host has;
+//!  housekeeping rotate proof; setup: Backint; discover: which systems a host has;
 //!                           downtime: for how long nobody was answered
 //!   |
 //!  runner  notes  report    starts programs; what a run has done so far; what the fleet hears
@@ -39,4 +39,5 @@ pub mod restore;
 pub mod rotate;
 pub mod runner;
 pub mod secret;
+pub mod setup;
 pub mod system;

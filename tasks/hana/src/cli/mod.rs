@@ -6,6 +6,7 @@ mod change;
 mod check;
 mod replicate;
 mod restore;
+mod setup;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -69,6 +70,8 @@ enum Command {
     Check(check::Check),
     /// Make data backups of SYSTEMDB and tenants, each once for a run, and find them in HANA's catalog
     Backup(backup::Backup),
+    /// Back up data, logs and catalogs through hostler-depot from now on, proved by a backup of SYSTEMDB
+    BackupSetup(setup::BackupSetup),
     /// Install the system with hdblcm of the media, if nothing of it is here; a repetition changes nothing
     Install(change::Install),
     /// Update the system in place with hdblcm of the new media; goes on where one was interrupted
@@ -210,6 +213,7 @@ fn run(arguments: Arguments) -> Result<(), Error> {
     match arguments.command {
         Command::Check(check) => check.run(options),
         Command::Backup(backup) => backup.run(options),
+        Command::BackupSetup(setup) => setup.run(options),
         Command::Install(install) => install.run(options),
         Command::Update(update) => update.run(options),
         Command::Start { probe } => switch(&options.runner(None)?, true, probe),

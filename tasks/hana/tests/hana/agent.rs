@@ -16,11 +16,12 @@ use crate::played::{PASSWORD, Played};
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// Every task of this crate.
-const TASKS: [&str; 13] = [
+const TASKS: [&str; 14] = [
     "hana-check",
     "hana-install",
     "hana-update",
     "hana-backup",
+    "hana-backup-setup",
     "hana-restore",
     "hana-drill",
     "hana-housekeeping",

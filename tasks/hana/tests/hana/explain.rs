@@ -24,6 +24,7 @@ fn every_command_line() {
     insta::assert_snapshot!("install", of(Task::Install));
     insta::assert_snapshot!("update", of(Task::Update));
     insta::assert_snapshot!("backup", of(Task::Backup));
+    insta::assert_snapshot!("backup_setup", of(Task::BackupSetup));
     insta::assert_snapshot!("restore", of(Task::Restore));
     insta::assert_snapshot!("drill", of(Task::Drill));
     insta::assert_snapshot!("housekeeping", of(Task::Housekeeping));

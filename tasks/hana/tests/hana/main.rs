@@ -21,3 +21,4 @@ mod pair;
 mod played;
 mod restore;
 mod runner;
+mod setup;
