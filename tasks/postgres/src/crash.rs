@@ -104,6 +104,18 @@ points! {
     Recovered = "recovered",
     /// Restore: it is a cluster of the host, and not started.
     Adopted = "adopted",
+    /// Restore in place: the intent is on the disk, nothing is made.
+    InPlaceIntended = "in-place-intended",
+    /// Restore in place: what is restored is whole, beside the cluster.
+    InPlaceReady = "in-place-ready",
+    /// Restore in place: the server is stopped, its files are the old ones.
+    InPlaceStopped = "in-place-stopped",
+    /// Restore in place: the cluster has the restored files, the old ones have their name.
+    InPlaceExchanged = "in-place-exchanged",
+    /// Restore in place: the old files are kept under a name of their own, no server runs.
+    InPlaceKept = "in-place-kept",
+    /// Restore in place: the server runs, the intent is on the disk.
+    InPlaceStarted = "in-place-started",
     /// Install: the intent is on the disk, nothing is made.
     InstallIntended = "install-intended",
     /// Install: the cluster is made, not configured, not started.

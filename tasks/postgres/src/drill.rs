@@ -135,7 +135,7 @@ async fn drill(
     let fetch = begun.elapsed();
     report::progress(50, "replaying the WAL");
     let begun = Instant::now();
-    let mut served = scratch.start(depot, chosen, false).await?;
+    let mut served = scratch.start(depot, chosen, &[("fsync", "off")]).await?;
     let evidence = scratch.recovered(&mut served, chosen).await?;
     let replay = begun.elapsed();
     here(CrashPoint::DrillRecovered);

@@ -127,8 +127,10 @@ impl Shelf {
         let of = |timeline: u32| {
             // An ancestor counts up to where it was left: what it wrote afterwards is on no way.
             let until = way.end(timeline).map(|at| self.size.number_before(at));
-            let numbers = self.segments.get(&timeline)?;
-            let newest = numbers.range(from..=until.unwrap_or(u64::MAX)).next_back().copied()?;
+            let until = until.unwrap_or(u64::MAX);
+            // It may have been left before `from`, which a range does not take.
+            let numbers = self.segments.get(&timeline).filter(|_| from <= until)?;
+            let newest = numbers.range(from..=until).next_back().copied()?;
             Some((newest, timeline))
         };
         all.filter_map(of).max()
@@ -217,6 +219,7 @@ mod tests {
         let whole = shelf(&names);
         assert_eq!(whole.missing(&way, 1, None), Vec::<String>::new());
         assert_eq!(whole.last(&way, 1), Some((4, 2)));
+        assert_eq!(whole.last(&way, 4), Some((4, 2)), "timeline 1 was left before");
         assert_eq!(whole.newest_timeline(), Some(2));
         assert!(way.holds(1, Lsn(3 * MIB)) && !way.holds(1, Lsn(4 * MIB)) && way.holds(2, Lsn(9 * MIB)));
         for (at, name) in [(1, "000000010000000000000002"), (4, "000000020000000000000003")] {

@@ -7,8 +7,10 @@
 //! ```
 //! It is made where nothing is, and never touches a cluster that it has not made: a file of intent is on the disk before
 //! the first change, another one in the data when all is done, and [`undo`] removes only what the intent vouches for.
+//! What takes the place of a cluster that exists is [`in_place`].
 
 pub mod choose;
+pub mod in_place;
 pub mod recover;
 
 use std::ffi::OsString;
@@ -120,7 +122,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     scratch.unpack(&depot, &chosen.backup).await?;
     here(CrashPoint::Unpacked);
     report::progress(60, "replaying the WAL");
-    let mut served = scratch.start(&depot, &chosen, true).await?;
+    let mut served = scratch.start(&depot, &chosen, &[]).await?;
     here(CrashPoint::Recovering);
     let evidence = scratch.recovered(&mut served, &chosen).await?;
     scratch.stop(&mut served, "fast").await?;

@@ -140,11 +140,16 @@ impl Scratch {
         Ok(())
     }
 
-    /// Starts the server, with the recovery that is wanted. `safe` is false where a power cut may lose everything.
+    /// Starts the server, with the recovery that is wanted, and with `more` settings, which win over all others.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub async fn start(&self, depot: &Depot, chosen: &Chosen, safe: bool) -> Result<Served, Error> {
+    pub async fn start(
+        &self,
+        depot: &Depot,
+        chosen: &Chosen,
+        more: &[(&str, &str)],
+    ) -> Result<Served, Error> {
         for (name, text) in
             [("postgresql.conf", ""), ("pg_hba.conf", "local all postgres peer\n"), ("pg_ident.conf", "")]
         {
@@ -154,9 +159,7 @@ impl Scratch {
         durable::remove(&self.data.join("standby.signal"))?;
         let mut settings = self.settings(depot, chosen)?;
         settings.extend(self.control().await?);
-        if !safe {
-            settings.push(("fsync".to_owned(), "off".to_owned()));
-        }
+        settings.extend(more.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
         let mut words: Vec<OsString> = vec!["-D".into(), self.data.clone().into()];
         for (name, value) in settings {
             words.extend(["-c".into(), format!("{name}={value}").into()]);

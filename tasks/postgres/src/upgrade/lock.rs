@@ -70,7 +70,7 @@ pub fn take(name: &str) -> Result<Lock, Error> {
         return Ok(Lock(file));
     }
     let who = holder(&file).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-    Err(Error::Refused(format!("{who} works at the upgrade of {name}: wait for it, or end it")))
+    Err(Error::Refused(format!("{who} works at {name}: wait for it, or end it")))
 }
 
 /// Takes the lock, and ends whoever has it and does not let go within half a second: for when clients wait.

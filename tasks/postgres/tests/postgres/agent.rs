@@ -264,3 +264,52 @@ fn orders_make_a_cluster_back_one_up_drill_it_and_restore_it() {
         Some("it's %m")
     );
 }
+
+#[test]
+fn an_executor_that_dies_in_a_backup_or_a_restore_costs_nothing() {
+    let store = Store::new();
+    let lab = &store.lab;
+    let port = store.cluster(15, "");
+    lab.sql(port, "postgres", "create table t as select generate_series(1, 100) as i");
+    let mut host = Host::on_dir("db7");
+    let more = format!(
+        "export HOSTLER_DEPOT={} HOSTLER_CRASH_FILE={}\nplace=\"--depot-config {}\"\ncase \"$1 $2 $3\" in\n\
+         'restore run '*) set -- \"$@\" $place --socket {} ;;\n'restore in-place prepare') set -- \"$@\" $place ;;\n\
+         'backup '*) set -- \"$@\" $place ;;\nesac",
+        lab.path("bin/hostler-depot").display(),
+        lab.path("wish").display(),
+        lab.path("depot.yml").display(),
+        lab.path("run").display(),
+    );
+    for name in ["postgres-backup", "postgres-restore", "postgres-restore-in-place"] {
+        install_with(&host, lab, name, &more);
+    }
+    host.start();
+    let mut dies = |order: &str, task: &str, point: CrashPoint, params: Value, phase: &str| {
+        fs::write(lab.path("wish"), format!("{} hang", point.name())).expect("the wish");
+        host.order(order, &json!({"task": task, "params": params}).to_string());
+        eventually(LONG, || match lab.path("wish").exists() {
+            true => Err(format!("{:?}; {}", host.report(order), host.log_tail())),
+            false => Ok(()),
+        });
+        let executors = host.executors();
+        host.kill();
+        assert!(!executors.is_empty(), "{}", host.log_tail());
+        executors.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
+        host.start();
+        ends(&host, order, phase)
+    };
+    let params = json!({"cluster": lab.name(), "id": ID});
+    dies("backup", "postgres-backup", CrashPoint::BaseStored, params, "succeeded");
+    assert_eq!(store.names(&format!("{ID}/backup/")).len(), 1, "what died is no backup");
+    lab.sql(port, "postgres", "delete from t where i > 50");
+    store.switch(port);
+    let [free] = free_ports();
+    let name = format!("{}r", lab.name());
+    let params = json!({"cluster": name, "id": ID, "port": free, "to": "latest"});
+    dies("restore", "postgres-restore", CrashPoint::Recovering, params, "undone");
+    assert!(!lab.path("data/15").join(&name).exists() && !lab.conf(15).with_file_name(&name).exists());
+    let params = json!({"cluster": lab.name(), "id": ID, "to": "immediate"});
+    dies("place", "postgres-restore-in-place", CrashPoint::InPlaceExchanged, params, "succeeded");
+    assert_eq!(lab.sql(port, "postgres", "select count(*) from t"), "100");
+}

@@ -13,6 +13,7 @@ mod check;
 mod drill;
 mod fact;
 mod health;
+mod in_place;
 mod install;
 mod kit;
 mod link;
