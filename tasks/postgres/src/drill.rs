@@ -131,7 +131,7 @@ async fn drill(
 ) -> Result<(Evidence, Times), Error> {
     let begun = Instant::now();
     report::progress(5, &format!("reading the backup {}", chosen.backup.record.stamp));
-    scratch.unpack(depot, &chosen.backup).await?;
+    scratch.unpack(depot, &chosen.chain).await?;
     let fetch = begun.elapsed();
     report::progress(50, "replaying the WAL");
     let begun = Instant::now();

@@ -17,7 +17,7 @@ use std::io::{BufReader, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -30,7 +30,7 @@ use crate::layout::{self, Cluster};
 use crate::report;
 use crate::server::{Bounds, Row, Session, literal};
 use crate::wal::{Lsn, Name, Segment, Size};
-use record::Record;
+use record::{Backup, Record};
 
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(500);
@@ -42,13 +42,17 @@ struct Facts {
     size: Size,
     redo: Lsn,
     bytes: u64,
+    summarizes: bool,
 }
+
+/// The first version that makes incremental backups, as `server_version_num`.
+const INCREMENTAL: u32 = 170_000;
 
 const FACTS: &str = "select pg_is_in_recovery(), (select system_identifier from pg_control_system()), \
     current_setting('server_version_num'), (select setting from pg_settings where name = 'wal_segment_size'), \
     (select redo_lsn from pg_control_checkpoint()), (select sum(pg_database_size(oid)) from pg_database)::bigint, \
     current_setting('archive_mode'), (select count(*) from pg_tablespace where spcname !~ '^pg_'), \
-    current_setting('full_page_writes')";
+    current_setting('full_page_writes'), current_setting('summarize_wal', true)";
 
 fn facts(cluster: &Cluster, row: Option<&Row>) -> Result<Facts, Error> {
     let refused = |why: &str| Err(Error::Refused(format!("{}: {why}", cluster.title())));
@@ -63,6 +67,7 @@ fn facts(cluster: &Cluster, row: Option<&Row>) -> Result<Facts, Error> {
             Some(mode),
             Some(spaces),
             Some(pages),
+            ..,
         ],
     ) = row.map(Vec::as_slice)
     else {
@@ -91,17 +96,50 @@ fn facts(cluster: &Cluster, row: Option<&Row>) -> Result<Facts, Error> {
     else {
         return Err(Error::Server(format!("{}: it says of itself what cannot be read", cluster.title())));
     };
-    Ok(Facts { system: system.clone(), server, size, redo, bytes })
+    let summarizes = row.and_then(|row| row.last()?.as_deref()) == Some("on");
+    Ok(Facts { system: system.clone(), server, size, redo, bytes, summarizes })
 }
 
-/// Backs a cluster up. `wait` is how long the archive may take for what is asked of it.
+/// The backup that a new one builds on: the newest good one of the system, if the one that stands for itself below it is
+/// younger than `days`. `None`: the new one has to stand for itself.
+///
+/// # Errors
+/// If the server cannot say what was changed since, or the store does not answer.
+async fn parent(depot: &Depot, facts: &Facts, days: u32) -> Result<Option<Backup>, Error> {
+    let refused = |why: &str| Err(Error::Refused(format!("no incremental backup: {why}")));
+    if facts.server < INCREMENTAL {
+        return refused("they begin with version 17: leave --incremental away, or upgrade the cluster");
+    }
+    if !facts.summarizes {
+        return refused(
+            "summarize_wal is off: `alter system set summarize_wal = on`, `select pg_reload_conf()`, then a backup without \
+             --incremental",
+        );
+    }
+    let backups = record::all(depot).await?;
+    let of_system = |backup: &&Backup| backup.record.system == facts.system && backup.damage.is_none();
+    let Some(newest) = backups.iter().rfind(of_system) else { return Ok(None) };
+    let chain = record::chain(&backups, newest)?;
+    let age = chain.first().map(|full| Timestamp::now().duration_since(full.record.stopped));
+    let young = age.is_some_and(|age| age < SignedDuration::from_hours(24 * i64::from(days)));
+    Ok(young.then(|| newest.clone()))
+}
+
+/// Backs a cluster up. `wait` is how long the archive may take for what is asked of it. It builds on an earlier backup as
+/// long as the one below, which stands for itself, is younger than `incremental` days.
 ///
 /// # Errors
 /// If it cannot be, or something that the backup needs does not come to the archive: then it is none.
-pub async fn run(cluster: &Cluster, depot: &Depot, wait: Duration) -> Result<Record, Error> {
+pub async fn run(
+    cluster: &Cluster,
+    depot: &Depot,
+    wait: Duration,
+    incremental: u32,
+) -> Result<Record, Error> {
     let place = &depot.place;
     let admin = Session::open(cluster, "postgres", Bounds::LOOK).await?;
     let facts = facts(cluster, admin.rows(FACTS).await?.first())?;
+    let parent = if incremental == 0 { None } else { parent(depot, &facts, incremental).await? };
     let began = Timestamp::now();
     let stamp = stamp(began);
     report::progress(1, "looking whether the archive takes WAL");
@@ -111,11 +149,21 @@ pub async fn run(cluster: &Cluster, depot: &Depot, wait: Duration) -> Result<Rec
     cluster.owner.give(folder.path())?;
     report::progress(3, &format!("storing the files of {}", cluster.title()));
     let base = record::name(place, "base", &stamp);
-    let command = basebackup(cluster, &stamp, folder.path())?;
+    let mut command = basebackup(cluster, &stamp, folder.path())?;
+    let built_on = parent.as_ref().map(|parent| parent.record.stamp.clone());
+    if let Some(parent) = &built_on {
+        report::message(&format!("only what was changed since {parent}"));
+        let manifest = folder.path().join("parent");
+        depot.get(&record::name(place, "manifest", parent), &manifest).await?;
+        let mut word = OsString::from("--incremental=");
+        word.push(manifest);
+        command.push(word);
+    }
     let put = |label| Put { database: place.id.clone(), parent: Some(base.clone()), label, ..Put::default() };
-    let label =
-        json!({"system": facts.system, "floor": facts.redo.to_string(), "segment": facts.size.bytes()});
-    let wish = Put { parent: None, expect: Some(facts.bytes), large: true, ..put(Some(label)) };
+    let label = json!({"system": facts.system, "floor": facts.redo.to_string(), "segment": facts.size.bytes(),
+        "parent": built_on});
+    let below = built_on.as_ref().map(|parent| record::name(place, "base", parent));
+    let wish = Put { parent: below, expect: Some(facts.bytes), large: true, ..put(Some(label)) };
     let stored = depot.put(&base, Source::Command(&command), wish).await?;
     here(CrashPoint::BaseStored);
     let bytes = stored.pointer("/backup/size").and_then(serde_json::Value::as_u64).unwrap_or_default();
@@ -130,7 +178,7 @@ pub async fn run(cluster: &Cluster, depot: &Depot, wait: Duration) -> Result<Rec
     store_rest(cluster, depot, &stamp, folder.path(), put).await?;
     here(CrashPoint::BackupProved);
     let record = Record {
-        format: record::format(),
+        format: record::format(built_on.is_some()),
         stamp: stamp.clone(),
         cluster: cluster.title(),
         system: facts.system,
@@ -142,6 +190,7 @@ pub async fn run(cluster: &Cluster, depot: &Depot, wait: Duration) -> Result<Rec
         began,
         stopped,
         bytes,
+        parent: built_on,
     };
     let label = serde_json::to_value(&record).map_err(|error| Error::Local(error.to_string()))?;
     let text = in_file(&format!("{label}\n"))?;
@@ -151,6 +200,9 @@ pub async fn run(cluster: &Cluster, depot: &Depot, wait: Duration) -> Result<Rec
     }
     report::output("timeline", record.timeline);
     report::output("segments", segments);
+    if let Some(parent) = &record.parent {
+        report::output("builds_on", parent.as_str());
+    }
     report::progress(
         100,
         &format!("backup {stamp} of {}: {} MiB, {segments} segments", cluster.title(), bytes >> 20),

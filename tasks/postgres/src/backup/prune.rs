@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::record::{self, Backup};
 use crate::crash::{CrashPoint, here};
@@ -36,7 +37,8 @@ pub struct Plan {
 }
 
 impl Rule {
-    /// The stamps of the backups that the rule does not keep: never the newest, and never one that is damaged.
+    /// The stamps of the backups that the rule does not keep: never the newest, never one that is damaged, and never one
+    /// that something builds on which stays.
     pub fn surplus(&self, backups: &[Backup], now: Timestamp) -> Vec<String> {
         let good: Vec<&Backup> = backups.iter().filter(|backup| backup.damage.is_none()).collect();
         // The oldest that is kept stands at the lowest of these places.
@@ -51,7 +53,20 @@ impl Rule {
             (one, other) => one.or(other).unwrap_or(0),
         };
         let lowest = lowest.min(good.len().saturating_sub(1));
-        good.iter().take(lowest).map(|backup| backup.record.stamp.clone()).collect()
+        let mut surplus: Vec<&str> =
+            good.iter().take(lowest).map(|backup| backup.record.stamp.as_str()).collect();
+        // From the newest to the oldest: whoever is built on is older than who builds.
+        for backup in backups
+            .iter()
+            .rev()
+            .filter_map(|backup| Some((&backup.record.stamp, backup.record.parent.as_ref()?)))
+        {
+            let (stamp, parent) = backup;
+            if !surplus.contains(&stamp.as_str()) {
+                surplus.retain(|stamp| stamp != parent);
+            }
+        }
+        surplus.into_iter().map(str::to_owned).collect()
     }
 }
 
@@ -108,7 +123,20 @@ pub async fn plan(depot: &Depot, rule: &Rule, now: Timestamp) -> Result<Plan, Er
     let backups = record::all(depot).await?;
     let known: BTreeSet<&str> = backups.iter().map(|backup| backup.record.stamp.as_str()).collect();
     let mut halves = Vec::new();
-    for name in depot.names(&record::name(&depot.place, "base", "")).await? {
+    // What is being made may build on a backup, too.
+    let mut needed = BTreeSet::new();
+    for stored in depot.list(&record::name(&depot.place, "base", "")).await? {
+        let name = stored.name;
+        if let Some((stamp, time)) = stamped(&name)
+            && !known.contains(stamp.as_str())
+            && now.duration_since(time) <= HALF
+        {
+            let mut parent = stored.label.get("parent").and_then(Value::as_str);
+            while let Some(stamp) = parent.filter(|stamp| needed.insert((*stamp).to_owned())) {
+                let built_on = backups.iter().find(|backup| backup.record.stamp == stamp);
+                parent = built_on.and_then(|backup| backup.record.parent.as_deref());
+            }
+        }
         if let Some((stamp, time)) = stamped(&name)
             && !known.contains(stamp.as_str())
             && now.duration_since(time) > HALF
@@ -116,7 +144,9 @@ pub async fn plan(depot: &Depot, rule: &Rule, now: Timestamp) -> Result<Plan, Er
             halves.push(stamp);
         }
     }
-    Ok(Plan { backups: rule.surplus(&backups, now), halves })
+    let mut surplus = rule.surplus(&backups, now);
+    surplus.retain(|stamp| !needed.contains(stamp));
+    Ok(Plan { backups: surplus, halves })
 }
 
 /// Deletes what a rule does not keep, and the WAL that nothing needs any more.
@@ -227,6 +257,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_an_incremental_backup_that_stays_builds_on_stays() {
+        // Full, incremental, incremental; full, incremental: by the day.
+        let on = |day: i64, parent: Option<i64>| {
+            let mut backup = backup(day, false);
+            backup.record.parent = parent.map(|day| day.to_string());
+            backup
+        };
+        let all = [on(0, None), on(1, Some(0)), on(2, Some(1)), on(3, None), on(4, Some(3))];
+        let gone = |keep| Rule { keep: Some(keep), window: None }.surplus(&all, Timestamp::UNIX_EPOCH);
+        assert_eq!(gone(1), ["0", "1", "2"], "the newest needs 3");
+        assert_eq!(gone(2), ["0", "1", "2"]);
+        assert_eq!(gone(3), Vec::<String>::new(), "2 needs 1 and 0");
+        let mut damaged = all.clone();
+        damaged[2].damage = Some(String::new());
+        let rule = Rule { keep: Some(1), window: None };
+        assert_eq!(
+            rule.surplus(&damaged, Timestamp::UNIX_EPOCH),
+            Vec::<String>::new(),
+            "2 stays, and builds on them"
+        );
     }
 
     fn base(label: Value) -> Stored {

@@ -10,8 +10,12 @@ use crate::depot::{Depot, Place};
 use crate::error::Error;
 use crate::wal::{Lsn, Size};
 
-/// The version of the format.
+/// The version of the format, of a backup that stands for itself.
 const FORMAT: u32 = 1;
+/// Of one that builds on another: who does not know of such ones must not take its files for a cluster's.
+const BUILDS: u32 = 2;
+/// The longest chain that is followed.
+const LONGEST: usize = 1000;
 
 /// A backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +44,9 @@ pub struct Record {
     pub stopped: Timestamp,
     /// Bytes of its files.
     pub bytes: u64,
+    /// The backup that it builds on: it has only what was changed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
 }
 
 /// A record whose parts are understood.
@@ -64,7 +71,7 @@ impl Record {
     fn read(self) -> Option<Backup> {
         let (start, stop) = (self.start.parse().ok()?, self.stop.parse().ok()?);
         let (system, size) = (self.system.parse().ok()?, Size::new(self.segment)?);
-        let sane = self.format == FORMAT && start < stop && self.timeline > 0;
+        let sane = self.format == format(self.parent.is_some()) && start < stop && self.timeline > 0;
         sane.then_some(Backup { record: self, system, start, stop, size, damage: None })
     }
 }
@@ -87,6 +94,7 @@ impl Backup {
             began: time,
             stopped: time,
             bytes: 1,
+            parent: None,
         };
         Self { record, system: 7, start: Lsn(start), stop: Lsn(stop), size: Size::MIB, damage: None }
     }
@@ -104,9 +112,26 @@ pub fn name(place: &Place, what: &str, stamp: &str) -> String {
     format!("{}/{what}/{stamp}", place.id)
 }
 
-/// The version of the format that is written.
-pub const fn format() -> u32 {
-    FORMAT
+/// The version of the format that is written, of a backup that builds on another or does not.
+pub const fn format(builds: bool) -> u32 {
+    if builds { BUILDS } else { FORMAT }
+}
+
+/// What a backup needs to be restored, the one that stands for itself first, and itself last.
+///
+/// # Errors
+/// If a part of it is missing.
+pub fn chain(backups: &[Backup], backup: &Backup) -> Result<Vec<Backup>, Error> {
+    let mut chain = vec![backup.clone()];
+    while let Some(stamp) = chain.last().and_then(|last| last.record.parent.as_deref()) {
+        let parent = backups.iter().find(|other| other.record.stamp == stamp && chain.len() < LONGEST);
+        let parent = parent.ok_or_else(|| {
+            Error::Damaged(format!("{} builds on {stamp}, which is missing", backup.record.stamp))
+        })?;
+        chain.push(parent.clone());
+    }
+    chain.reverse();
+    Ok(chain)
 }
 
 /// All backups of a cluster, the oldest first.

@@ -50,6 +50,10 @@ pub(super) struct Run {
     /// How long the archive may take for what the backup needs
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     wait: u64,
+    /// Store only what was changed since the newest backup, as long as the full one below it is younger than so many
+    /// days: from version 17 on [0: always a full one]
+    #[arg(long, value_name = "DAYS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60))]
+    incremental: u32,
 }
 
 /// What `list` takes.
@@ -95,7 +99,8 @@ impl Backup {
             Self::Run(run) => {
                 let cluster = layout::cluster(&run.cluster, run.version).await?;
                 let depot = Depot::new(&run.place, Some(cluster.owner));
-                let record = backup::run(&cluster, &depot, Duration::from_secs(run.wait)).await?;
+                let record =
+                    backup::run(&cluster, &depot, Duration::from_secs(run.wait), run.incremental).await?;
                 print(&record.stamp);
                 Ok(())
             }
@@ -153,7 +158,10 @@ fn row(backup: &Stored, state: &Result<String, String>) -> [String; 6] {
         backup.record.timeline.to_string(),
         format!("{:.0}", backup.record.stopped),
         (backup.record.bytes >> 20).to_string(),
-        text(state).to_owned(),
+        match &backup.record.parent {
+            Some(parent) => format!("{}; builds on {parent}", text(state)),
+            None => text(state).to_owned(),
+        },
     ]
 }
 

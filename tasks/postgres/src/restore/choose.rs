@@ -89,6 +89,8 @@ pub struct Chosen {
     pub target: Target,
     /// The backup that it begins with.
     pub backup: Backup,
+    /// That, and before it everything that it builds on.
+    pub chain: Vec<Backup>,
     /// The timelines that are followed.
     pub way: Way,
     /// The newest segment of the way, when it was looked at.
@@ -136,6 +138,7 @@ pub async fn choose(depot: &Depot, wish: &Wish, now: Timestamp) -> Result<Chosen
             "{damage}: say an older backup with --backup, or make a new one (`backup list`)"
         )));
     }
+    let chain = record::chain(&backups, &backup)?;
     let (start, stop) = (size.number(backup.start), size.number_before(backup.stop));
     let last = shelf.last(&way, start).map(|(number, timeline)| Segment { timeline, number });
     let last =
@@ -159,7 +162,7 @@ pub async fn choose(depot: &Depot, wish: &Wish, now: Timestamp) -> Result<Chosen
     if let Target::Time(time) = target {
         ends_after(depot, system, size.name(last), last, time).await?;
     }
-    Ok(Chosen { target, backup, way, last, notes })
+    Ok(Chosen { target, backup, chain, way, last, notes })
 }
 
 /// The newest backup that reaches the target.

@@ -237,7 +237,7 @@ fn scratch(begun: &Begun, cluster: &Cluster) -> Scratch {
 
 async fn recover(depot: &Depot, chosen: &Chosen, scratch: &Scratch) -> Result<Evidence, Error> {
     report::progress(5, &format!("reading the backup {}", chosen.backup.record.stamp));
-    scratch.unpack(depot, &chosen.backup).await?;
+    scratch.unpack(depot, &chosen.chain).await?;
     here(CrashPoint::Unpacked);
     report::progress(60, "replaying the WAL");
     // With an archive and no command the server marks what has to be archived, and the cluster archives it later.

@@ -119,7 +119,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
         owner.give(parent)?;
     }
     report::progress(5, &format!("reading the backup {}", chosen.backup.record.stamp));
-    scratch.unpack(&depot, &chosen.backup).await?;
+    scratch.unpack(&depot, &chosen.chain).await?;
     here(CrashPoint::Unpacked);
     report::progress(60, "replaying the WAL");
     let mut served = scratch.start(&depot, &chosen, &[]).await?;
@@ -202,7 +202,9 @@ async fn free_place(plan: &Plan, scratch: &Scratch, chosen: &Chosen) -> Result<(
 /// # Errors
 /// If there is not.
 pub fn room(place: &Path, chosen: &Chosen) -> Result<(), Error> {
-    let bytes = chosen.backup.record.bytes;
+    let bytes: u64 = chosen.chain.iter().map(|backup| backup.record.bytes).sum();
+    // A chain is unpacked, and then combined into files of their own.
+    let bytes = if chosen.chain.len() > 1 { bytes * 2 } else { bytes };
     let (needed, free) = (bytes / 10 * 12 + (64 << 20), check::free(place)?);
     if free < needed {
         return Err(Error::Refused(format!(

@@ -89,11 +89,11 @@ impl Scratch {
         self.owner.give(path)
     }
 
-    /// Makes the folders, and unpacks and verifies a backup.
+    /// Makes the folders, and unpacks and verifies a backup: the last of these, which builds on those before it.
     ///
     /// # Errors
     /// If it cannot be read, or is not what its manifest says.
-    pub async fn unpack(&self, depot: &Depot, backup: &Backup) -> Result<(), Error> {
+    pub async fn unpack(&self, depot: &Depot, chain: &[Backup]) -> Result<(), Error> {
         let run = self.work.join("run");
         if run.as_os_str().len() + "/.s.PGSQL.5432.lock".len() > SOCKET {
             return Err(Error::Refused(format!(
@@ -104,26 +104,11 @@ impl Scratch {
         for folder in [&self.work, &run, &self.data] {
             self.folder(folder)?;
         }
-        let tar: Vec<OsString> = vec![
-            "tar".into(),
-            "--extract".into(),
-            "--file=-".into(),
-            "--same-permissions".into(),
-            "-C".into(),
-            self.data.clone().into(),
-        ];
-        depot.feed(&record::name(&depot.place, "base", &backup.record.stamp), &tar).await?;
-        report::message("comparing the files with their manifest");
-        // The WAL is not in it: the archive has it.
-        let words: Vec<OsString> = vec!["--no-parse-wal".into(), "--quiet".into(), self.data.clone().into()];
-        let verified =
-            exec::run(Some(self.owner), &layout::program(self.version, "pg_verifybackup"), &words, LONG)
-                .await?;
-        if verified.status != Some(0) {
-            return Err(Error::Damaged(format!(
-                "{}: the files are not what their manifest says: {}",
-                backup.record.stamp, verified.complaint
-            )));
+        let Some(backup) = chain.last() else { return Err(Error::Missing("no backup".to_owned())) };
+        if let [one] = chain {
+            self.unpack_one(depot, one, &self.data).await?;
+        } else {
+            self.combine(depot, chain).await?;
         }
         if wal::system(&self.data)? != backup.system {
             return Err(Error::Damaged(format!(
@@ -138,6 +123,59 @@ impl Scratch {
             ));
         }
         Ok(())
+    }
+
+    /// Unpacks the files of one backup and compares them with their manifest.
+    async fn unpack_one(&self, depot: &Depot, backup: &Backup, to: &Path) -> Result<(), Error> {
+        let tar: Vec<OsString> = vec![
+            "tar".into(),
+            "--extract".into(),
+            "--file=-".into(),
+            "--same-permissions".into(),
+            "-C".into(),
+            to.into(),
+        ];
+        depot.feed(&record::name(&depot.place, "base", &backup.record.stamp), &tar).await?;
+        report::message("comparing the files with their manifest");
+        self.verify(to, &backup.record.stamp).await
+    }
+
+    async fn verify(&self, folder: &Path, what: &str) -> Result<(), Error> {
+        // The WAL is not in it: the archive has it.
+        let words: Vec<OsString> = vec!["--no-parse-wal".into(), "--quiet".into(), folder.into()];
+        let program = layout::program(self.version, "pg_verifybackup");
+        let verified = exec::run(Some(self.owner), &program, &words, LONG).await?;
+        if verified.status == Some(0) {
+            return Ok(());
+        }
+        Err(Error::Damaged(format!(
+            "{what}: the files are not what their manifest says: {}",
+            verified.complaint
+        )))
+    }
+
+    /// Makes whole files of a backup and all that it builds on. The files of a link are never started.
+    async fn combine(&self, depot: &Depot, chain: &[Backup]) -> Result<(), Error> {
+        let mut links = Vec::new();
+        for (at, backup) in chain.iter().enumerate() {
+            let folder = self.work.join(format!("link-{at}"));
+            self.folder(&folder)?;
+            self.unpack_one(depot, backup, &folder).await?;
+            links.push(folder);
+        }
+        report::message(&format!("combining {} backups", chain.len()));
+        let mut words: Vec<OsString> = links.iter().map(OsString::from).collect();
+        words.extend(["--output".into(), self.data.clone().into()]);
+        let combined =
+            exec::run(Some(self.owner), &layout::program(self.version, "pg_combinebackup"), &words, LONG)
+                .await?;
+        if combined.status != Some(0) {
+            return Err(Error::Damaged(format!("the backups cannot be combined: {}", combined.complaint)));
+        }
+        for folder in &links {
+            layout::remove_folder(folder)?;
+        }
+        self.verify(&self.data, "what was combined").await
     }
 
     /// Starts the server, with the recovery that is wanted, and with `more` settings, which win over all others.

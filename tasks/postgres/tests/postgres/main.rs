@@ -1,4 +1,4 @@
-//! `hostler-postgres` on real servers, Debian's 13 and 15, each in folders of its own.
+//! `hostler-postgres` on real servers, Debian's 13 and 15, and 17 and 18 of the checkout, each in folders of its own.
 
 #![expect(
     clippy::expect_used,
@@ -14,6 +14,7 @@ mod drill;
 mod fact;
 mod health;
 mod in_place;
+mod incremental;
 mod install;
 mod kit;
 mod link;

@@ -11,7 +11,7 @@ use crate::kit::output;
 use crate::store::{ID, Store};
 
 /// Restores into a new cluster; its exit status, port, and what it said.
-fn restore(store: &Store, name: &str, words: &[&str]) -> (i32, u16, String) {
+pub(crate) fn restore(store: &Store, name: &str, words: &[&str]) -> (i32, u16, String) {
     let [port] = free_ports();
     let (text, socket) = (port.to_string(), store.lab.path("run").display().to_string());
     let all: Vec<_> =
@@ -20,12 +20,12 @@ fn restore(store: &Store, name: &str, words: &[&str]) -> (i32, u16, String) {
     (status, port, said)
 }
 
-fn undo(store: &Store, name: &str) {
+pub(crate) fn undo(store: &Store, name: &str) {
     let (status, _, said) = output(&mut store.program(&["restore", "undo", "--cluster", name]));
     assert_eq!(status, 0, "{said}");
 }
 
-fn rows(store: &Store, port: u16) -> String {
+pub(crate) fn rows(store: &Store, port: u16) -> String {
     store.lab.sql(port, "postgres", "select count(*) || ' ' || coalesce(max(i), 0) from t")
 }
 
