@@ -50,8 +50,8 @@ pub(super) struct Run {
     /// How long the archive may take for what the backup needs
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     wait: u64,
-    /// Store only what was changed since the newest backup, as long as the full one below it is younger than so many
-    /// days: from version 17 on [0: always a full one]
+    /// Store only what was changed since the newest backup, as long as the full one below it is younger than this: from
+    /// version 17 on [0: always a full one]
     #[arg(long, value_name = "DAYS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=60))]
     incremental: u32,
 }

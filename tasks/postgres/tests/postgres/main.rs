@@ -27,3 +27,4 @@ mod setup;
 mod store;
 mod switchover;
 mod upgrade;
+mod week;
