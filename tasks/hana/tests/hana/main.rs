@@ -16,6 +16,7 @@ mod depot;
 mod explain;
 mod fact;
 mod host;
+mod kills;
 mod life;
 mod pair;
 mod played;
