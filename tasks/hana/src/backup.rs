@@ -15,6 +15,7 @@ use crate::call::Call;
 use crate::error::Error;
 use crate::neighbours::catalog::{self, DATABASES, Database, ENTRIES, Entry, Kind, PARTS, Place, State};
 use crate::neighbours::hdbsql::{self, Key, literal, statement};
+use crate::neighbours::recovery;
 use crate::runner::Runner;
 use crate::system::System;
 
@@ -264,8 +265,27 @@ impl<'a> Backups<'a> {
                 Step::Make => self.one(&database)?,
             };
             made.push(self.verified(&entry)?);
+            self.check_files(&entry)?;
         }
         Ok(made)
+    }
+
+    /// Reads each file of a backup with HANA's own tool.
+    fn check_files(&self, entry: &Entry) -> Result<(), Error> {
+        let system = self.runner.system();
+        let call = catalog::parts(system, &self.wish.key, &entry.database, entry.id);
+        for part in catalog::read_parts(&self.rows(&call, &PARTS)?)? {
+            let Place::File(path) = &part.place else { continue };
+            let outcome = self.runner.run(&recovery::check_file(system, path, self.wish.timeout))?;
+            if !recovery::is_whole(outcome.code()?)? {
+                return Err(Error::Tool(format!(
+                    "hdbbackupcheck: {path} of the backup {} is not whole; the catalog calls it successful: make another \
+                     one under another run",
+                    entry.id
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What is to do, once a backup that an earlier attempt of this run began has ended, or its time is over.

@@ -132,6 +132,8 @@ fn backups(system: &System, key: &Key, now: Timestamp) -> Vec<Call> {
             }
         }
         calls.push(catalog::parts(system, key, &database, 0));
+        let file = format!("{}/backup/data/FILE", system.instance().display());
+        calls.push(recovery::check_file(system, &file, Duration::from_secs(20 * 3600)));
     }
     calls
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::catalog::Database;
 use super::hdbsql::{Key, literal, statement};
 use crate::call::{As, Call, Input};
+use crate::error::{Reading, unclear};
 use crate::system::System;
 
 const SOURCE: &str = "SAP HANA SQL and System Views Reference, RECOVER DATABASE";
@@ -79,6 +80,28 @@ pub fn drop(system: &System, key: &Key, database: &Database) -> Call {
     let sql = format!("DROP DATABASE {}", database.as_str());
     let source = "community.sap_install roles/sap_hana_install post_tasks (recreate tenant)";
     statement(system, key, "drop the scratch tenant", source, sql).within(Duration::from_secs(1800))
+}
+
+/// `hdbbackupcheck`: whether a file of a backup is whole. It reads all of it.
+pub fn check_file(system: &System, path: &str, timeout: Duration) -> Call {
+    Call {
+        purpose: "check that a file of the backup is whole",
+        source: "SAP Note 1869119, hdbbackupcheck",
+        user: As::Adm,
+        program: system.exe().join("hdbbackupcheck"),
+        arguments: vec![path.to_owned()],
+        input: Input::Nothing,
+        timeout,
+    }
+}
+
+/// Whether the file is whole; the tool knows 0 and 1.
+pub fn is_whole(exit: i32) -> Reading<bool> {
+    match exit {
+        0 => Ok(true),
+        1 => Ok(false),
+        code => unclear(format!("hdbbackupcheck ended with {code}, which is not documented")),
+    }
 }
 
 /// `hdbbackupdiag --check`: whether all that a recovery needs is there, by the newest catalog in a folder.

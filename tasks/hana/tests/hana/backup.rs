@@ -41,6 +41,7 @@ esac"#
         ),
     );
     host.file("backup/part", "bytes");
+    host.script("usr/sap/HDB/HDB00/exe/hdbbackupcheck", "echo \"Backup '$1' successfully checked.\"");
     host
 }
 
@@ -134,4 +135,13 @@ fn what_forbids_a_backup() {
     gone.file("backup/part", "");
     assert_eq!(gone.run(&["backup", "--run", "R1", "--done"]).code(), 4);
     assert_eq!(made(&gone), 1);
+    // Its file is there, and HANA's tool says that it is not whole, or says what nobody knows.
+    let torn = host("row successful");
+    for (exit, code) in [(1, 4), (2, 5)] {
+        torn.script("usr/sap/HDB/HDB00/exe/hdbbackupcheck", &format!("exit {exit}"));
+        let answer = torn.run(&["backup", "--run", "R1", "--database", "HDB"]);
+        assert_eq!(answer.code(), code, "{}", answer.err());
+        assert!(answer.err().contains("hdbbackupcheck"), "{}", answer.err());
+    }
+    assert!(torn.calls().contains("hdbbackupcheck /backup/part"), "{}", torn.calls());
 }
