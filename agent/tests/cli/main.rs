@@ -12,6 +12,7 @@ mod bench;
 mod downtime;
 mod exits;
 mod others;
+mod pages;
 mod screens;
 mod steady;
 mod watches;

@@ -12,7 +12,7 @@ const ROUNDS: usize = 9;
 /// As many as a host keeps reported.
 const RUNS: usize = 20;
 /// The lists that an operator asks for.
-const LISTS: [&str; 11] = [
+const LISTS: [&str; 12] = [
     "status backup --group hana",
     "status --waiting",
     "status",
@@ -23,6 +23,7 @@ const LISTS: [&str; 11] = [
     "downtime --group hana",
     "logs backup --group hana --failed",
     "runs --group hana",
+    "audit --group hana",
     "runs --group hana --failed",
 ];
 

@@ -82,6 +82,9 @@ fn a_thousand_hosts_are_told_apart_and_cost_little() {
     assert_eq!(lines(&["order", "list"]).len(), 1);
     let asked = lines(&["audit", "--group", GROUP, "--by", "alice", "-n", "0"]);
     assert_eq!(asked.len(), 1000 - expected.not_seen);
+    let frozen = lines(&["audit", "--group", GROUP, "--by", "carol", "-n", "0"]);
+    assert_eq!(frozen.len(), 1000 - expected.not_seen);
+    assert_eq!(lines(&["audit", "--group", GROUP, "--by", "bob"]).len(), 50, "the newest fifty of all");
     let printed = ask(&consul, &["logs", ORDER, "--group", GROUP, "--failed", "-n", "1"]).stdout;
     assert_eq!(String::from_utf8_lossy(&printed).matches("==> db").count(), expected.failed);
     let same = ask(&consul, &["status", ORDER, "--group", GROUP]).stdout;

@@ -63,12 +63,26 @@ pub fn simulate(consul: &Consul, program: &Path, hosts: usize) -> Standings {
         consul
             .put(&format!("hostler/reports/agents/{host}"), &agent(&host, phase, next_report_by).to_string());
         consul.put(&format!("hostler/reports/facts/{host}"), &facts(&host, n).to_string());
+        consul.put(&format!("hostler/reports/audit/{host}"), &audit(&host).to_string());
         let run = format!("01JD800000000000000000{n:04}");
         consul.put(&format!("hostler/reports/runs/{host}/{run}"), &run_report(phase).to_string());
         let report = report(&host, &identity, phase, next_report_by).to_string();
         consul.put(&format!("hostler/reports/orders/{host}/{ORDER}"), &report);
     }
     standings
+}
+
+/// The newest entries of a host's record, as many as have room in 8 KiB.
+fn audit(host: &str) -> Value {
+    let entry = |n: u64| {
+        json!({
+            "n": 100 - n, "at": "2030-01-01T10:00:00Z", "what": if n == 0 { "frozen" } else { "firings_skipped" },
+            "order": if n == 0 { format!("groups/{GROUP}") } else { format!("groups/{GROUP}/nightly") },
+            "by": if n == 0 { "carol" } else { "bob" }, "reason": "x".repeat(200),
+        })
+    };
+    let entries: Vec<Value> = (0..22).map(entry).collect();
+    json!({"version": 1, "host": host, "head": {"n": 100, "hash": "f".repeat(64)}, "entries": entries})
 }
 
 /// The newest run of a host, as large as one may be.
