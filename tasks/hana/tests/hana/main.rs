@@ -15,6 +15,7 @@ mod check;
 mod depot;
 mod explain;
 mod fact;
+mod faults;
 mod host;
 mod kills;
 mod life;
