@@ -88,7 +88,9 @@ fn made_kept_and_let_go(version: u16) {
     assert_eq!(prune(&["--keep", "2"]).0, 0, "from here on the WAL begins with the first backup");
     let before = wal();
     assert_eq!(prune(&["--window", "1"]).0, 0, "the first is needed for yesterday evening");
-    assert_eq!(wal(), before);
+    // The archiver may still bring what the second backup ended with.
+    let kept = wal();
+    assert!(before.iter().all(|key| kept.contains(key)), "{before:?} {kept:?}");
     assert_eq!(prune(&["--keep", "1", "--dry-run"]).1.trim(), first);
     assert_eq!(prune(&[]).0, 2, "what is to be kept has to be said");
     // What was killed is younger than a week, so it may become a backup: it stays, and its WAL.

@@ -172,8 +172,8 @@ fn a_window_that_comes_to_nothing_lets_clients_go_where_they_were() {
     let mut hanging =
         hanging.env("HOSTLER_CRASH_FILE", &wish).stderr(Stdio::null()).spawn().expect("the program");
     eventually(SOON, || if wish.exists() { Err("it does not come so far".to_owned()) } else { Ok(()) });
-    refused(&lab, &["switch"], spare, 6, "works at the upgrade");
-    refused(&lab, &["undo", "prepare"], spare, 6, "works at the upgrade");
+    refused(&lab, &["switch"], spare, 6, "works at ");
+    refused(&lab, &["undo", "prepare"], spare, 6, "works at ");
     good(&lab, &["release"], spare);
     load.goes_on();
     assert_eq!(hanging.wait().expect("the program").signal(), Some(9));
