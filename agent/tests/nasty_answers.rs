@@ -110,6 +110,36 @@ fn a_body_without_end_is_cut_off() {
     }
 }
 
+/// The client waits 2 s for an answer to begin.
+#[test]
+fn a_large_body_has_the_time_that_it_needs_and_a_drip_has_not() {
+    let headers = || [LEADER, INDEX].map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
+    let value = "A".repeat(1_000_000);
+    let entry = |n: usize| format!(r#"{{"Key":"p/{n}","Value":"{value}","ModifyIndex":1}}"#);
+    let large = format!("[{}]", (0..6).map(entry).collect::<Vec<_>>().join(","));
+    let drip = format!("[{}]", " ".repeat(1000));
+    // (the body, bytes at a time, milliseconds behind each, whether it is taken): 3 s for 6 MB, and 100 s for 1 KB.
+    for (body, piece, pause, taken) in [(large, 200_000, 100, true), (drip, 1, 100, false)] {
+        let reply = Reply::Paced(headers(), body.into_bytes(), piece, Duration::from_millis(pause));
+        let fake = Fake::start(vec![reply]);
+        let start = Instant::now();
+        match block(Consul::new(settings(&fake)).unwrap().list("p/")) {
+            Ok(listing) => {
+                assert!(taken && listing.entries.iter().all(|entry| entry.too_large), "{listing:?}");
+                assert_eq!(listing.entries.len(), 6);
+                assert!(
+                    start.elapsed() > Duration::from_secs(2),
+                    "it took no longer than an answer that is small"
+                );
+            }
+            Err(error) => {
+                assert!(!taken && error.to_string().contains("too slowly"), "{error}");
+                assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_body_without_end_that_refuses_is_cut_off_too() {
     let mut head = b"HTTP/1.1 500 Oops\r\nContent-Length: 99999999999\r\n\r\n".to_vec();

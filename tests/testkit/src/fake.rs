@@ -21,6 +21,8 @@ pub enum Reply {
     Endless(Vec<(String, String)>),
     /// A good head, then a body without end in chunks of one byte each.
     Pieces(Vec<(String, String)>),
+    /// A good head, then this body, so many bytes at a time and a pause behind each.
+    Paced(Vec<(String, String)>, Vec<u8>, usize, Duration),
     /// `100 Continue` without end.
     Continue,
     /// Reads the request and says nothing until the client goes.
@@ -119,6 +121,15 @@ fn serve(mut stream: TcpStream, requests: &Mutex<Vec<String>>, replies: &[Reply]
             drop(stream.write_all(head.as_bytes()));
             let many = b"1\r\n \r\n".repeat(1000);
             while stream.write_all(&many).is_ok() {}
+        }
+        Reply::Paced(headers, body, piece, pause) => {
+            drop(stream.write_all(answer_head(200, headers, Some(body.len())).as_bytes()));
+            for piece in body.chunks(*piece) {
+                if stream.write_all(piece).is_err() {
+                    break;
+                }
+                std::thread::sleep(*pause);
+            }
         }
         Reply::Continue => {
             let many = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);

@@ -62,14 +62,13 @@ impl Body {
             return Err(format!("the answer comes in {} pieces of a few bytes each", self.pieces));
         }
         while !piece.is_empty() {
-            let ends = |byte: &u8| matches!(byte, b'"' | b'\\');
             let length = match self.place {
                 Position::Between => {
-                    piece.iter().position(|byte| *byte == b'"').map_or(piece.len(), |at| at.saturating_add(1))
+                    memchr::memchr(b'"', piece).map_or(piece.len(), |at| at.saturating_add(1))
                 }
                 Position::Text { escaped: true, .. } | Position::Rest { escaped: true } => 1,
                 Position::Text { .. } | Position::Rest { .. } => {
-                    piece.iter().position(ends).map_or(piece.len(), |at| at.saturating_add(1))
+                    memchr::memchr2(b'"', b'\\', piece).map_or(piece.len(), |at| at.saturating_add(1))
                 }
             };
             let (part, rest) = piece.split_at(length.min(piece.len()));

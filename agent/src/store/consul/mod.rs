@@ -1,6 +1,6 @@
 //! The adapter for Consul: the few routes that the agent needs, over HTTP/1.1.
 //!
-//! It promises that each request ends by its deadline, that no body grows past its bound ([`body`]), and that an answer
+//! It promises that each request ends in time ([`patience`]), that no body grows past its bound ([`body`]), and that an answer
 //! is given only when it is consistent, with a known leader and a usable index: a 404 with its index is an
 //! empty listing, everything else that looks empty is an error. The token shows in no message.
 //! There are no proxies, no redirects and no retries here: the watch knows when to ask again.
@@ -9,13 +9,14 @@
 
 pub mod acl;
 mod body;
+mod patience;
 pub mod service;
 mod settings;
 mod token;
 mod wire;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Method, Response};
@@ -23,6 +24,7 @@ use reqwest::{Client, Method, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::body::Body;
+use self::patience::Patience;
 use self::token::Token;
 use self::wire::Verdict;
 use super::{Listing, MAX_READS, MAX_VALUE, Read, Store, StoreError, StoreFuture, When, bad_key, bad_prefix};
@@ -78,7 +80,7 @@ struct Request<'a> {
     /// Below `/v1/`, with its query.
     path: &'a str,
     body: Option<Vec<u8>>,
-    /// No answer within this is none.
+    /// An answer that does not begin within this is none.
     deadline: Duration,
     /// Names the request in errors.
     action: &'a str,
@@ -148,6 +150,7 @@ impl Consul {
     async fn ask(&self, request: Request<'_>) -> Result<Got<'_>, StoreError> {
         let Request { method, path, body, deadline, action, expected } = request;
         let token = self.token.now();
+        let patience = Patience::new(deadline);
         let exchange = async {
             let url = self.url(path);
             let mut request = self.client.request(method, url);
@@ -157,26 +160,21 @@ impl Consul {
             if let Some(body) = body {
                 request = request.body(body);
             }
-            let mut response = request.send().await.map_err(|error| self.unreachable(error))?;
+            let sent = patience.with(request.send()).await.ok_or_else(|| self.slow(&patience, 0))?;
+            let mut response = sent.map_err(|error| self.unreachable(error))?;
             let status = response.status().as_u16();
             let good = expected.contains(&status);
             let headers = std::mem::take(response.headers_mut());
             if good {
-                let (body, turn) = self.body(response, action).await?;
+                let (body, turn) = self.body(response, action, patience).await?;
                 return Ok(Got { status, headers, body, _turn: turn });
             }
-            let body = self.error_body(response).await?;
+            let read =
+                patience.with(self.error_body(response)).await.ok_or_else(|| self.slow(&patience, 0))?;
             // Before any text is cut: a piece of the token would not be found any more.
-            Err(self.refusal(status, &without(body, token.as_ref()), action))
+            Err(self.refusal(status, &without(read?, token.as_ref()), action))
         };
-        let answer = match tokio::time::timeout(deadline, exchange).await {
-            Ok(answer) => answer,
-            Err(_) => Err(StoreError::Unreachable {
-                place: self.place.clone(),
-                why: format!("no answer within {} s", deadline.as_secs().max(1)),
-            }),
-        };
-        answer.map_err(|error| hide(error, token.as_ref()))
+        exchange.await.map_err(|error| hide(error, token.as_ref()))
     }
 
     /// Reads a body within its bounds.
@@ -184,19 +182,25 @@ impl Consul {
         &self,
         mut response: Response,
         action: &str,
+        mut patience: Patience,
     ) -> Result<(Body, Option<SemaphorePermit<'_>>), StoreError> {
         let (mut body, mut turn) = (Body::default(), None);
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(error))? {
+        loop {
+            let next =
+                patience.with(response.chunk()).await.ok_or_else(|| self.slow(&patience, body.read()))?;
+            let Some(chunk) = next.map_err(|error| self.unreachable(error))? else { return Ok((body, turn)) };
+            patience.brought(chunk.len());
             if let Err(why) = body.push(&chunk) {
                 let (place, action) = (self.place.clone(), action.to_owned());
                 return Err(StoreError::TooLarge { place, action, why });
             }
             if body.kept().len() > SMALL_BODY && turn.is_none() {
+                let asked = Instant::now();
                 // Nobody closes it, so there is always an answer.
                 turn = self.large.acquire().await.ok();
+                patience.own_time(asked.elapsed());
             }
         }
-        Ok((body, turn))
     }
 
     /// Reads the beginning of a body that is only looked at for its message.
@@ -237,6 +241,16 @@ impl Consul {
             Verdict::Refused => StoreError::Refused { place, action, why },
             Verdict::Unreadable => StoreError::Unreadable { place, why: format!("to {action}: {why}") },
         }
+    }
+
+    /// An answer that did not come in time, or stopped coming behind so many bytes of its body.
+    fn slow(&self, patience: &Patience, read: usize) -> StoreError {
+        let seconds = patience.begun().as_secs().max(1);
+        let why = match read {
+            0 => format!("no answer within {seconds} s"),
+            _ => format!("its answer comes too slowly: {read} bytes within {seconds} s"),
+        };
+        StoreError::Unreachable { place: self.place.clone(), why }
     }
 
     fn unreachable(&self, error: reqwest::Error) -> StoreError {
