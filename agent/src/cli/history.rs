@@ -181,7 +181,7 @@ pub(super) fn newest_here(
 }
 
 /// So many keys of one host are looked at, the newest; its agent keeps twenty.
-const MOST_OF_A_HOST: usize = 100;
+const MAX_OF_A_HOST: usize = 100;
 
 /// The keys of all reported runs, or of those of one host; by hosts where all are too many for one answer.
 async fn run_keys(place: &Connection, host: Option<&Name>) -> Result<Vec<Vec<String>>, Failure> {
@@ -232,11 +232,11 @@ impl ReportedRun {
         found.retain(|one| {
             let count = counts.entry(one.host.clone()).or_default();
             *count += 1;
-            *count <= MOST_OF_A_HOST
+            *count <= MAX_OF_A_HOST
         });
-        for (host, count) in counts.into_iter().filter(|(_, count)| *count > MOST_OF_A_HOST) {
+        for (host, count) in counts.into_iter().filter(|(_, count)| *count > MAX_OF_A_HOST) {
             let prefix = place.keys.run_reports(&host);
-            let more = count - MOST_OF_A_HOST;
+            let more = count - MAX_OF_A_HOST;
             show::note(format!(
                 "not read: {prefix}: {more} of {count} keys, which are more than an agent keeps"
             ));

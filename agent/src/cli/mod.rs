@@ -45,10 +45,11 @@ pub use schema::{Document, schema};
 
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::domain::control::ControlAction;
+use crate::domain::name::Name;
 use crate::exec::launcher::{EXECUTOR, WATCHER};
 use crate::host::allocator;
 use crate::host::journald::Journald;
@@ -150,7 +151,7 @@ pub fn main() -> ExitCode {
         return ended(agent::run(&service.arguments()));
     }
     complete::answer();
-    let mut matches = command().try_get_matches().unwrap_or_else(|error| without_acts(error).exit());
+    let mut matches = command().try_get_matches().unwrap_or_else(|error| helpful(error).exit());
     let cli =
         Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command()).exit());
     screen::apply(&cli.screen);
@@ -186,15 +187,36 @@ pub fn main() -> ExitCode {
 /// Commands that have something carried out.
 const ACTS: [&str; 4] = ["run", "release", "retry", "undo"];
 
-/// An error without suggestions that would have something carried out: `delete` is spelled almost as `release`.
-fn without_acts(mut error: clap::Error) -> clap::Error {
+/// An error as it helps: with a way to name a host where only a word stands, and without suggestions that would have
+/// something carried out (`delete` is spelled almost as `release`).
+fn helpful(mut error: clap::Error) -> clap::Error {
     if let Some(ContextValue::Strings(all)) = error.remove(ContextKind::SuggestedSubcommand) {
         let rest: Vec<String> = all.into_iter().filter(|name| !ACTS.contains(&name.as_str())).collect();
         if !rest.is_empty() {
             error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(rest));
         }
     }
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+        && word.parse::<Name>().is_ok()
+        && names_hosts()
+    {
+        let way = format!("a host is named by --host {word}, a group by --group {word}");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![way.into()]));
+    }
     error
+}
+
+/// Whether the command that was typed has an option `--host`.
+fn names_hosts() -> bool {
+    let mut typed = command();
+    // Resolved, so that options which all commands share are in it.
+    typed.build();
+    let mut command = &typed;
+    for word in std::env::args().skip(1) {
+        command = command.find_subcommand(&word).unwrap_or(command);
+    }
+    command.get_arguments().any(|argument| argument.get_long() == Some("host"))
 }
 
 fn ended(done: Result<ExitCode, Failure>) -> ExitCode {

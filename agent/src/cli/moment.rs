@@ -34,6 +34,8 @@ fn read(text: &str, side: Side, now: Timestamp, zone: &TimeZone) -> Result<Times
         return Ok(at);
     }
     let at = if let Ok(span) = text.parse::<Span>() {
+        // Nobody who types 2h means a fraction of a second.
+        let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
         match side {
             Side::Before => now.checked_sub(span.0).ok(),
             Side::After => now.checked_add(span.0).ok(),
@@ -74,7 +76,7 @@ mod tests {
 
     #[test]
     fn times_are_typed_as_people_think_of_them() {
-        let now: Timestamp = "2026-11-30T12:00:00Z".parse().unwrap();
+        let now: Timestamp = "2026-11-30T12:00:00.25Z".parse().unwrap();
         let berlin = TimeZone::get("Europe/Berlin").unwrap();
         for (text, side, expected) in [
             ("2h", Side::After, "2026-11-30T14:00:00Z"),

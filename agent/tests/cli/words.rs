@@ -322,6 +322,19 @@ fn check_names_what_is_wrong_with_its_cure() {
 }
 
 #[test]
+fn a_word_where_an_option_is_wanted_is_answered_with_the_option() {
+    let bench = Bench::new();
+    let hint = "a host is named by --host db1, a group by --group db1";
+    bench.run(&["run", "good", "db1"]).ends(2).says(hint);
+    bench.run(&["cancel", "o", "db1"]).ends(2).says(hint);
+    // Not where no host can be named, and not for what is no name.
+    for line in [&["schema", "order", "db1"][..], &["run", "good", "Not a name"]] {
+        let said = bench.run(line).ends(2);
+        assert!(!said.err.contains("a host is named by"), "{}", said.err);
+    }
+}
+
+#[test]
 fn the_policy_can_be_printed_without_a_store() {
     let bench = Bench::new();
     let again = bench.run(&["enroll", "db1"]).ends(0).says("is there");

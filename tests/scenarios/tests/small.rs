@@ -16,7 +16,7 @@ const MOST: u64 = 12 << 10;
 
 /// What of it may be the agent's own at any moment, with a thousand orders, in KiB. The rest are mapped pages of the
 /// program, which the kernel drops when it needs them; a hurried agent has no time at rest, in which it gives them back.
-const MOST_OWN: u64 = 5 << 10;
+const MAX_OWN: u64 = 5 << 10;
 
 /// The task. In a hurry its milliseconds are minutes, so it has time.
 const COUNT: &str = "name: count\nversion: 1\noffline: true\ntimeout: 12h\n\
@@ -229,7 +229,7 @@ fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
     eventually(DEFAULT_TIMEOUT, || {
         small(pid)?;
         let own = number(&status(pid), "RssAnon:");
-        if own <= MOST_OWN { Ok(()) } else { Err(format!("{own} KiB of its own, {burst} after the burst")) }
+        if own <= MAX_OWN { Ok(()) } else { Err(format!("{own} KiB of its own, {burst} after the burst")) }
     });
     let before = Used::of(&host, &proxies[0]);
     // First the clock: that Consul goes wakes whoever waits for it.
@@ -259,7 +259,7 @@ fn p9_a_day_without_consul_leaves_the_agent_small_and_quiet() {
         before.anonymous
     );
     eprintln!("{used:?}\n{late_used:?}");
-    assert!(own <= MOST_OWN, "{own} KiB of its own");
+    assert!(own <= MAX_OWN, "{own} KiB of its own");
     assert!(used.anonymous <= 512, "KiB more than before the outage: {used:?}");
     let fired = host.effects("hourly").len() as u64;
     assert_quiet(used, hours, fired);

@@ -17,7 +17,7 @@ const LONGEST: Span = Span::secs(24 * 3600);
 const USUAL_TIMEOUT: Span = Span::secs(10);
 /// The bounds of `timeout`; it is never longer than `every` either.
 const LEAST_TIMEOUT: Span = Span::secs(1);
-const MOST_TIMEOUT: Span = Span::secs(300);
+const MAX_TIMEOUT: Span = Span::secs(300);
 /// The most words of a command.
 const MAX_WORDS: usize = 64;
 
@@ -85,7 +85,7 @@ impl FactCommand {
         if !(SHORTEST..=LONGEST).contains(&self.every) {
             return Some((at("every"), format!("{SHORTEST} to 24h, not {}", self.every)));
         }
-        let most = MOST_TIMEOUT.min(self.every);
+        let most = MAX_TIMEOUT.min(self.every);
         if !(LEAST_TIMEOUT..=most).contains(&self.timeout) {
             return Some((at("timeout"), format!("{LEAST_TIMEOUT} to {most}, not {}", self.timeout)));
         }
