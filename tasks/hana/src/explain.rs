@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::backup::{self, Run, To, What};
 use crate::call::Call;
+use crate::configure::{self, Parameter};
 use crate::neighbours::catalog::Database;
 use crate::neighbours::hdblcm::{Choices, Part};
 use crate::neighbours::hdbsql::Key;
@@ -14,7 +15,7 @@ use crate::neighbours::media::Media;
 use crate::neighbours::nsutil::Mode;
 use crate::neighbours::recovery::From;
 use crate::neighbours::{
-    backint, catalog, depot, hdblcm, host, nsutil, recovery, sapcontrol, scripts, userstore,
+    backint, catalog, depot, hdblcm, host, nsutil, recovery, sapcar, sapcontrol, scripts, userstore,
 };
 use crate::system::{System, Version};
 use crate::{downtime, drill, replicate, rotate, setup};
@@ -26,7 +27,7 @@ pub enum Task {
     Check,
     /// What `hostler-hana fact` starts
     Fact,
-    /// The installation that `hostler-hana install` starts, from media in /media/hana
+    /// What `hostler-hana media`, `install`, `key` and `configure` start, from media in /media/hana
     Install,
     /// All parts of the update that `hostler-hana update` starts, from media in /media/hana
     Update,
@@ -54,9 +55,9 @@ pub fn calls(task: Task, system: &System, key: &Key, hostname: &str, since: Time
         Task::Fact => {
             state.into_iter().chain([scripts::replication_status(system)]).chain(databases).collect()
         }
-        Task::Install => installations(system),
-        Task::Update => served(system, key)
-            .into_iter()
+        Task::Install => installations(system, key),
+        Task::Update => std::iter::once(extraction())
+            .chain(served(system, key))
             .chain(
                 [Part::Prepare, Part::Finish { start: true }, Part::Finish { start: false }]
                     .map(|part| hdblcm::update(system, &Media::current(Path::new(MEDIA)), part)),
@@ -93,7 +94,7 @@ fn served(system: &System, key: &Key) -> Vec<Call> {
 }
 
 /// An installation with nothing chosen, and one with everything chosen from the version on that needs LSS.
-fn installations(system: &System) -> Vec<Call> {
+fn installations(system: &System, key: &Key) -> Vec<Call> {
     let (Ok(before), Ok(since)) =
         ("2.00.079.00".parse::<Version>(), hdblcm::OPTIMIZED_FROM.parse::<Version>())
     else {
@@ -109,10 +110,44 @@ fn installations(system: &System) -> Vec<Call> {
         gid: Some(79),
     };
     let media = Media::current(Path::new(MEDIA));
-    vec![
+    let mut calls = vec![
+        extraction(),
         hdblcm::install(system, &media, &before, &Choices::default()),
         hdblcm::install(system, &media, &since, &choices),
         hdblcm::uninstall(system),
+    ];
+    calls.extend(configuration(system, key));
+    calls
+}
+
+/// The extraction of an archive of SAP.
+fn extraction() -> Call {
+    let into = format!("{MEDIA}.hostler-new");
+    sapcar::extract(Path::new(sapcar::PROGRAM), Path::new("/media/ARCHIVE.SAR"), Path::new(&into))
+}
+
+/// What follows an installation, before the first backup.
+fn configuration(system: &System, key: &Key) -> Vec<Call> {
+    let Some(tenant) = tenant(system) else { return Vec::new() };
+    let (Ok(parameter), Ok(own)) =
+        ("global.ini/persistence/log_mode=normal".parse::<Parameter>(), configure::key_of(&tenant))
+    else {
+        return Vec::new();
+    };
+    let Parameter { file, section, name, .. } = &parameter;
+    let place = format!("localhost:{}", system.number.systemdb_port());
+    vec![
+        userstore::set(system, key, &place, "SYSTEM", "system_password"),
+        catalog::identity(system, key),
+        catalog::parameter_of(system, key, file, section, name),
+        configure::set(system, key, &parameter),
+        catalog::databases(system, key),
+        configure::create(system, key, &tenant),
+        configure::start(system, key, &tenant),
+        userstore::list(system, &own),
+        rotate::log_on(system, &own),
+        userstore::set(system, &own, &configure::place_of(system, &tenant), "SYSTEM", "system_password"),
+        catalog::identity(system, &own),
     ]
 }
 

@@ -7,7 +7,8 @@
 //!  backup restore drill     takeover and register; power: start and stop; proof: what counts as
 //!  change replicate power   a proof of a backup
 //!  housekeeping rotate proof; setup: Backint; discover: which systems a host has;
-//!                           downtime: for how long nobody was answered
+//!                           downtime: for how long nobody was answered; unpack: media out of an
+//!                           archive; configure: parameters, tenants and keys of a new system
 //!   |
 //!  runner  notes  report    starts programs; what a run has done so far; what the fleet hears
 //!   |
@@ -22,6 +23,7 @@ pub mod call;
 pub mod change;
 pub mod check;
 pub mod cli;
+pub mod configure;
 pub mod discover;
 pub mod downtime;
 pub mod drill;
@@ -41,3 +43,4 @@ pub mod runner;
 pub mod secret;
 pub mod setup;
 pub mod system;
+pub mod unpack;

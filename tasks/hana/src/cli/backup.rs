@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Options, print, print_json, run_id, span};
+use super::{BOOL, Options, print, print_json, run_id, span};
 use crate::backup::{self, Backups, Made, Run, To, What};
 use crate::error::Error;
 use crate::neighbours::catalog::Database;
@@ -27,6 +27,9 @@ pub(super) struct Backup {
     /// How long the backup of one database may take
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "20h")]
     timeout: Duration,
+    /// Make nothing at all: for a task whose order wants no backup
+    #[arg(long, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true, action = clap::ArgAction::Set)]
+    skip: bool,
     /// Make nothing: ask whether the catalog has the backups of this run
     #[arg(long)]
     done: bool,
@@ -34,6 +37,9 @@ pub(super) struct Backup {
 
 impl Backup {
     pub(super) fn run(self, options: &Options) -> Result<(), Error> {
+        if self.skip {
+            return Ok(());
+        }
         let run = run_id(self.run)?;
         let runner = options.runner(None)?;
         let wish = backup::Wish {

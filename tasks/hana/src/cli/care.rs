@@ -1,12 +1,14 @@
-//! `housekeeping`, `key` and `rotate`.
+//! `configure`, `housekeeping`, `key` and `rotate`.
 
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::{BOOL, Options, print, print_json, span};
+use crate::configure::{self, Configuration, Parameter};
 use crate::error::Error;
 use crate::housekeeping::{Housekeeping, Rule};
+use crate::neighbours::catalog::Database;
 use crate::neighbours::hdbsql::Key;
 use crate::report;
 use crate::rotate::{self, DbUser, Rotation};
@@ -45,6 +47,54 @@ impl HousekeepingArguments {
             print(&format!("{:<20} {} entries before {}", plan.database.as_str(), plan.entries, plan.oldest));
         }
         Ok(())
+    }
+}
+
+#[derive(clap::Args)]
+pub(super) struct Configure {
+    /// Parameters of the whole system, as FILE.ini/SECTION/NAME=VALUE, separated by spaces or said several times
+    #[arg(long, value_name = "PARAMETERS", value_delimiter = ' ')]
+    parameters: Vec<Parameter>,
+    /// How the log is kept: `normal` can be restored to any instant
+    #[arg(long, value_parser = ["normal", "overwrite"])]
+    log_mode: Option<String>,
+    /// Tenants that must exist and be active, separated by commas; new ones have the secret system_password
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    tenant: Vec<Database>,
+    /// Put a key HOSTLER_TENANT of the user SYSTEM of each active tenant into the user store
+    #[arg(long, action = clap::ArgAction::Set, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true)]
+    tenant_keys: bool,
+    /// Change nothing: ask whether all of it is as wanted
+    #[arg(long)]
+    probe: bool,
+}
+
+impl Configure {
+    pub(super) fn run(self, options: &Options) -> Result<(), Error> {
+        let runner = options.runner(None)?;
+        let mut parameters = self.parameters;
+        if let Some(mode) = self.log_mode {
+            let parameter = format!("global.ini/persistence/log_mode={mode}");
+            parameters.push(parameter.parse().map_err(Error::Config)?);
+        }
+        let wish = configure::Wish {
+            key: options.key.clone(),
+            parameters,
+            tenants: self.tenant,
+            keys: self.tenant_keys,
+        };
+        if wish.tenants.iter().any(Database::is_system) {
+            return Err(Error::Config("SYSTEMDB is no tenant".to_owned()));
+        }
+        let configuration = Configuration::new(&runner, &wish);
+        if self.probe {
+            return match configuration.holds()? {
+                true => Ok(()),
+                false => Err(Error::No("not all of it is as wanted".to_owned())),
+            };
+        }
+        let changed = configuration.carry_out()?;
+        print_json(&changed)
     }
 }
 

@@ -25,6 +25,9 @@ pub(super) struct Install {
     /// Folder into which the media was extracted
     #[arg(long, value_name = "FOLDER")]
     media: PathBuf,
+    /// Archive that the folder of the media is extracted from by `media`: until it is, a probe answers no
+    #[arg(long, value_name = "FILE")]
+    archive: Option<PathBuf>,
     /// Components, separated by commas [default: server,client]
     #[arg(long, value_name = "LIST", value_parser = word)]
     components: Option<String>,
@@ -59,6 +62,9 @@ pub(super) struct Update {
     /// Folder into which the new media was extracted
     #[arg(long, value_name = "FOLDER")]
     media: PathBuf,
+    /// Archive that the folder of the media is extracted from by `media`: until it is, a probe answers no
+    #[arg(long, value_name = "FILE")]
+    archive: Option<PathBuf>,
     /// Only do what needs no downtime
     #[arg(long)]
     prepare: bool,
@@ -81,6 +87,7 @@ impl Install {
         if self.undo {
             return change::undo_install(&options.runner(None)?, &run_id(self.run)?);
         }
+        extracted(options, &self.media, self.archive.as_deref(), self.probe)?;
         let (runner, media, seen) = look(options, &self.media, Duration::ZERO)?;
         if !settle(change::install(&seen), self.probe)? {
             return Ok(());
@@ -100,6 +107,7 @@ impl Install {
 
 impl Update {
     pub(super) fn run(self, options: &Options) -> Result<(), Error> {
+        extracted(options, &self.media, self.archive.as_deref(), self.probe)?;
         let (runner, media, seen) = look(options, &self.media, self.require_backup)?;
         let part = if self.prepare { Part::Prepare } else { Part::Finish { start: !self.no_start } };
         let terms = Terms {
@@ -115,6 +123,17 @@ impl Update {
         change::carry_out_update(&runner, &media, version(&seen)?, part)?;
         // What fails is said when the watch goes.
         watch.map_or(Ok(()), |watch| watch.end(BACK))
+    }
+}
+
+/// A probe's answer where the media is not extracted yet: what is not there is installed nowhere.
+fn extracted(options: &Options, media: &Path, archive: Option<&Path>, probe: bool) -> Result<(), Error> {
+    let place = options.root.join(media.strip_prefix("/").unwrap_or(media));
+    match (probe, archive) {
+        (true, Some(archive)) if !place.exists() => {
+            Err(Error::No(format!("{} is not extracted yet", archive.display())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ mod backup;
 mod care;
 mod change;
 mod check;
+mod media;
 mod replicate;
 mod restore;
 mod setup;
@@ -72,6 +73,10 @@ enum Command {
     Backup(backup::Backup),
     /// Back up data, logs and catalogs through hostler-depot from now on, proved by a backup of SYSTEMDB
     BackupSetup(setup::BackupSetup),
+    /// Extract SAP's archive into the folder of the media, or look at such a folder; a repetition changes nothing
+    Media(media::MediaArguments),
+    /// Set parameters, make tenants and their keys, each only where it is not as wanted
+    Configure(care::Configure),
     /// Install the system with hdblcm of the media, if nothing of it is here; a repetition changes nothing
     Install(change::Install),
     /// Update the system in place with hdblcm of the new media; goes on where one was interrupted
@@ -214,6 +219,8 @@ fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Check(check) => check.run(options),
         Command::Backup(backup) => backup.run(options),
         Command::BackupSetup(setup) => setup.run(options),
+        Command::Media(media) => media.run(options),
+        Command::Configure(configure) => configure.run(options),
         Command::Install(install) => install.run(options),
         Command::Update(update) => update.run(options),
         Command::Start { probe } => switch(&options.runner(None)?, true, probe),

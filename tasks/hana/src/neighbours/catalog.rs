@@ -183,9 +183,15 @@ pub const PARAMETER: [&str; 1] = ["VALUE"];
 
 /// The value of a parameter in global.ini for the whole system; no row where the default holds.
 pub fn parameter(system: &System, key: &Key, section: &str, name: &str) -> Call {
+    parameter_of(system, key, "global.ini", section, name)
+}
+
+/// The same of any file with parameters.
+pub fn parameter_of(system: &System, key: &Key, file: &str, section: &str, name: &str) -> Call {
     let sql = format!(
-        "SELECT VALUE FROM SYS.M_INIFILE_CONTENTS WHERE FILE_NAME = 'global.ini' AND LAYER_NAME = 'SYSTEM' AND \
-         SECTION = {} AND KEY = {}",
+        "SELECT VALUE FROM SYS.M_INIFILE_CONTENTS WHERE FILE_NAME = {} AND LAYER_NAME = 'SYSTEM' AND SECTION = {} AND \
+         KEY = {}",
+        literal(file),
         literal(section),
         literal(name)
     );

@@ -12,6 +12,7 @@ pub mod host;
 pub mod media;
 pub mod nsutil;
 pub mod recovery;
+pub mod sapcar;
 pub mod sapcontrol;
 pub mod scripts;
 pub mod userstore;

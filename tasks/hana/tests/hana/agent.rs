@@ -10,6 +10,7 @@ use std::time::Duration;
 use hostler_testkit::{Host, Vault, eventually};
 use serde_json::{Value, json};
 
+use crate::media::sha256;
 use crate::played::{PASSWORD, Played};
 
 /// As long as a run may take on a machine with much else to do.
@@ -134,10 +135,17 @@ fn orders_install_a_system_back_it_up_and_update_it() {
     let media = |version: &str| json!({"sid": "HDB", "number": "00", "media": format!("/media/{version}"), "mount": "secret"});
     // What fails behind the installation takes it away again: nothing of the system was here before.
     played.fault("hdbsql-refuses");
-    order(&host, "first", "hana-install", media("2.00.077.00"), "undone");
+    played.own(&["archive", &played.root(), "2.00.077.00", "/media/IMDB.SAR"]);
+    let mut new = media("new");
+    let more = json!({"archive": "/media/IMDB.SAR", "sha256": sha256(&played, "/media/IMDB.SAR"), "version": "2.00.077.00"});
+    new.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut bare = new.clone();
+    bare.as_object_mut().unwrap().insert("first_backup".to_owned(), json!("none"));
+    order(&host, "first", "hana-install", bare.clone(), "undone");
     assert!(!played.path("/hana/shared/HDB").exists() && !played.path("/usr/sap/HDB").exists());
     played.fault("");
-    order(&host, "install", "hana-install", media("2.00.077.00"), "succeeded");
+    order(&host, "install", "hana-install", bare, "succeeded");
+    assert_eq!(played.calls().matches("SAPCAR").count(), 1, "what is extracted is not extracted again");
     let report = order(&host, "check", "hana-check", json!({"sid": "HDB"}), "succeeded");
     assert_eq!(report["outputs"]["forbids"], "0", "{report}");
     // Without a backup nothing is updated, and the message says what is missing.

@@ -19,6 +19,7 @@ mod faults;
 mod host;
 mod kills;
 mod life;
+mod media;
 mod pair;
 mod played;
 mod restore;
