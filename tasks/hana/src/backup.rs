@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::call::Call;
-use crate::error::Error;
+use crate::error::{Error, quoted};
 use crate::neighbours::catalog::{self, DATABASES, Database, ENTRIES, Entry, Kind, PARTS, Place, State};
 use crate::neighbours::hdbsql::{self, Key, literal, statement};
-use crate::neighbours::recovery;
+use crate::neighbours::{depot, recovery};
+use crate::parts::Parts;
 use crate::runner::Runner;
 use crate::system::System;
 
@@ -170,6 +171,8 @@ pub struct Made {
     pub parts: usize,
     /// Bytes of all parts, as the catalog says.
     pub bytes: u64,
+    /// How many parts the depot has read a sample of.
+    pub sampled: usize,
 }
 
 /// What a backup is wanted of.
@@ -187,6 +190,10 @@ pub struct Wish {
     pub run: Run,
     /// How long one database may take.
     pub timeout: Duration,
+    /// So many percent of what Backint holds are read back by the depot; `None`: nothing.
+    pub sample: Option<u32>,
+    /// The depot's configuration, where it is not the parameter file of Backint.
+    pub depot: Option<String>,
 }
 
 /// Backups of one run.
@@ -264,17 +271,59 @@ impl<'a> Backups<'a> {
                 }
                 Step::Make => self.one(&database)?,
             };
-            made.push(self.verified(&entry)?);
+            let verified = self.verified(&entry)?;
             self.check_files(&entry)?;
+            made.push(Made { sampled: self.sample(&entry)?, ..verified });
         }
         Ok(made)
+    }
+
+    fn parts(&self, entry: &Entry) -> Result<Vec<catalog::Part>, Error> {
+        let call = catalog::parts(self.runner.system(), &self.wish.key, &entry.database, entry.id);
+        Ok(catalog::read_parts(&self.rows(&call, &PARTS)?)?)
+    }
+
+    /// Has the depot read a sample of each part that it holds; how many parts these were.
+    fn sample(&self, entry: &Entry) -> Result<usize, Error> {
+        let Some(percent) = self.wish.sample else { return Ok(0) };
+        let system = self.runner.system();
+        let mut names = Vec::new();
+        for part in self.parts(entry)? {
+            if let Place::Backint { name, id } = &part.place {
+                names.push(depot::name(system, &entry.database, name, id)?);
+            }
+        }
+        if names.is_empty() {
+            return Ok(0);
+        }
+        // Of another agent than the depot nothing can be read but by a restore.
+        let config = match &self.wish.depot {
+            Some(config) => config.clone(),
+            None if is_the_depot(system) => match Parts::new(self.runner, &self.wish.key).parameters()? {
+                Some(config) => config,
+                None => return Ok(0),
+            },
+            None => return Ok(0),
+        };
+        for some in names.chunks(100) {
+            let outcome =
+                self.runner.run(&depot::verify(&config, percent, some).within(self.wish.timeout))?;
+            if let Some(bad) = depot::verified(outcome.code()?, &outcome.out, some)
+                .map_err(|unclear| Error::Unclear(format!("{unclear}: {}", quoted(outcome.err.trim()))))?
+            {
+                return Err(Error::Tool(format!(
+                    "the depot: {bad}; the catalog calls the backup {} successful: make another one under another run",
+                    entry.id
+                )));
+            }
+        }
+        Ok(names.len())
     }
 
     /// Reads each file of a backup with HANA's own tool.
     fn check_files(&self, entry: &Entry) -> Result<(), Error> {
         let system = self.runner.system();
-        let call = catalog::parts(system, &self.wish.key, &entry.database, entry.id);
-        for part in catalog::read_parts(&self.rows(&call, &PARTS)?)? {
+        for part in self.parts(entry)? {
             let Place::File(path) = &part.place else { continue };
             let outcome = self.runner.run(&recovery::check_file(system, path, self.wish.timeout))?;
             if !recovery::is_whole(outcome.code()?)? {
@@ -323,24 +372,46 @@ impl<'a> Backups<'a> {
         }
     }
 
-    /// Looks at the parts of a successful backup. Files must be there; what Backint holds is only counted.
+    /// Looks for each part of a successful backup: files on this host, all else in Backint.
     fn verified(&self, entry: &Entry) -> Result<Made, Error> {
-        let call = catalog::parts(self.runner.system(), &self.wish.key, &entry.database, entry.id);
-        let parts = catalog::read_parts(&self.rows(&call, &PARTS)?)?;
+        let parts = self.parts(entry)?;
         if parts.is_empty() {
             return Err(Error::Unclear(format!("the catalog lists no part of the backup {}", entry.id)));
         }
+        let mut wanted = Vec::new();
         for part in &parts {
-            let Place::File(path) = &part.place else { continue };
-            let place = self.runner.system().at(path);
-            let there = fs::metadata(&place).map_err(Error::local(place.display()))?;
-            if !there.is_file() || there.len() == 0 {
-                return Err(Error::Tool(format!("{}: the file of a backup is empty", place.display())));
+            match &part.place {
+                Place::Backint { name, id } => wanted.push((id.clone(), name.clone())),
+                Place::File(path) => {
+                    let place = self.runner.system().at(path);
+                    let there = fs::metadata(&place).map_err(Error::local(place.display()))?;
+                    if !there.is_file() || there.len() == 0 {
+                        return Err(Error::Tool(format!(
+                            "{}: the file of a backup is empty",
+                            place.display()
+                        )));
+                    }
+                }
             }
         }
+        let missing = Parts::new(self.runner, &self.wish.key).not_in_backint(&entry.database, &wanted)?;
+        if let Some(first) = missing.first() {
+            return Err(Error::Tool(format!(
+                "Backint does not have {first} of the backup {}, which the catalog calls successful: make another one \
+                 under another run",
+                entry.id
+            )));
+        }
         let bytes = parts.iter().map(|part| part.size).fold(0, u64::saturating_add);
-        Ok(Made { database: entry.database.clone(), id: entry.id, parts: parts.len(), bytes })
+        let (id, database) = (entry.id, entry.database.clone());
+        Ok(Made { database, id, parts: parts.len(), bytes, sampled: 0 })
     }
+}
+
+/// Whether Backint of the system is `hostler-depot`, by its link.
+pub fn is_the_depot(system: &System) -> bool {
+    let link = system.at(format!("/usr/sap/{}/SYS/global/hdb/opt/hdbbackint", system.sid));
+    fs::read_link(link).is_ok_and(|to| to == system.at(depot::PROGRAM))
 }
 
 fn going(entry: &Entry) -> String {

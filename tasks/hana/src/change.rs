@@ -87,7 +87,7 @@ pub fn allow(
     maintained: bool,
     more: &[&str],
 ) -> Result<(), Error> {
-    let wish = Wish { media: None, key: key.clone(), age: Duration::ZERO };
+    let wish = Wish { media: None, key: key.clone(), age: Duration::ZERO, parts: None };
     let mut findings = check::judge(&check::gather(runner, &wish)?, Some(before), Duration::ZERO, maintained);
     findings.retain(|finding| {
         let wanted = |subject: &&str| finding.subject.starts_with(*subject);
@@ -361,6 +361,7 @@ mod tests {
             landscape: None,
             databases: None,
             backups: None,
+            kept: Vec::new(),
             license: None,
         }
     }

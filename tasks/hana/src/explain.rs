@@ -9,13 +9,15 @@ use crate::backup::{self, Run, To, What};
 use crate::call::Call;
 use crate::configure::{self, Parameter};
 use crate::neighbours::catalog::Database;
+use crate::neighbours::diagnosis::Matter;
 use crate::neighbours::hdblcm::{Choices, Part};
 use crate::neighbours::hdbsql::Key;
 use crate::neighbours::media::Media;
 use crate::neighbours::nsutil::Mode;
 use crate::neighbours::recovery::From;
 use crate::neighbours::{
-    backint, catalog, depot, hdblcm, host, nsutil, recovery, sapcar, sapcontrol, scripts, userstore,
+    backint, catalog, depot, diagnosis, hdblcm, host, nsutil, recovery, sapcar, sapcontrol, scripts,
+    userstore,
 };
 use crate::system::{System, Version};
 use crate::{downtime, drill, replicate, rotate, setup};
@@ -57,6 +59,7 @@ pub fn calls(task: Task, system: &System, key: &Key, hostname: &str, since: Time
         }
         Task::Install => installations(system, key),
         Task::Update => std::iter::once(extraction())
+            .chain(proofs(system, key))
             .chain(served(system, key))
             .chain(
                 [Part::Prepare, Part::Finish { start: true }, Part::Finish { start: false }]
@@ -67,7 +70,7 @@ pub fn calls(task: Task, system: &System, key: &Key, hostname: &str, since: Time
         Task::BackupSetup => setups(system, key, since),
         Task::Restore => restores(system, key, since),
         Task::Drill => drills(system, key, since),
-        Task::Housekeeping => housekeeping(system, key),
+        Task::Housekeeping => housekeeping(system, key, since),
         Task::Replication => replication(system, key, hostname),
         Task::Rotate => rotation(system, key),
         Task::Check => [
@@ -81,11 +84,27 @@ pub fn calls(task: Task, system: &System, key: &Key, hostname: &str, since: Time
         .chain([scripts::replication_status(system), scripts::landscape(system)])
         .chain(databases)
         .chain([catalog::license(system, key)])
+        .chain(proofs(system, key))
         .collect(),
     }
 }
 
 const MEDIA: &str = "/media/hana";
+
+/// What proves that a backup can be restored, before an update and a takeover.
+fn proofs(system: &System, key: &Key) -> Vec<Call> {
+    let mut calls = Vec::new();
+    let wanted = [("EBID".to_owned(), format!("/usr/sap/{}/SYS/global/hdb/backint/NAME", system.sid))];
+    for database in [Some(Database::system()), tenant(system)].iter().flatten() {
+        calls.push(catalog::since(system, key, database, 0));
+        calls.push(catalog::pieces(system, key, database, 0));
+        calls.push(catalog::parameter(system, key, "backup", "data_backup_parameter_file"));
+        calls.push(backint::inquire(system, database, Some("PARAMETER_FILE"), &wanted));
+    }
+    let file = format!("{}/backup/data/FILE", system.instance().display());
+    calls.push(recovery::check_file(system, &file, Duration::from_secs(12 * 3600)));
+    calls
+}
 
 /// What is asked every 200 ms while an update or a takeover goes on.
 fn served(system: &System, key: &Key) -> Vec<Call> {
@@ -167,6 +186,12 @@ fn backups(system: &System, key: &Key, now: Timestamp) -> Vec<Call> {
             }
         }
         calls.push(catalog::parts(system, key, &database, 0));
+        let wanted = [("EBID".to_owned(), format!("/usr/sap/{}/SYS/global/hdb/backint/NAME", system.sid))];
+        calls.push(catalog::parameter(system, key, "backup", "data_backup_parameter_file"));
+        calls.push(backint::inquire(system, &database, Some("PARAMETER_FILE"), &wanted));
+        let names = wanted.iter().filter_map(|(id, name)| depot::name(system, &database, name, id).ok());
+        let names: Vec<_> = names.collect();
+        calls.push(depot::verify("PARAMETER_FILE", 5, &names));
         let file = format!("{}/backup/data/FILE", system.instance().display());
         calls.push(recovery::check_file(system, &file, Duration::from_secs(20 * 3600)));
     }
@@ -248,13 +273,17 @@ fn drills(system: &System, key: &Key, to: Timestamp) -> Vec<Call> {
     ]
 }
 
-fn housekeeping(system: &System, key: &Key) -> Vec<Call> {
+fn housekeeping(system: &System, key: &Key, until: Timestamp) -> Vec<Call> {
     let Some(tenant) = tenant(system) else { return Vec::new() };
     let mut calls = vec![nsutil::state_call(system), catalog::databases(system, key)];
     for database in [&Database::system(), &tenant] {
         calls.push(catalog::complete(system, key, database));
         calls.push(catalog::before(system, key, database, 0));
         calls.push(catalog::delete_before(system, key, database, 0, Duration::from_secs(6 * 3600)));
+        for matter in Matter::ALL {
+            calls.push(diagnosis::left(system, key, database, matter, until));
+            calls.push(diagnosis::clear(system, key, database, matter, until));
+        }
     }
     calls
 }

@@ -8,7 +8,8 @@
 //!  change replicate power   a proof of a backup
 //!  housekeeping rotate proof; setup: Backint; discover: which systems a host has;
 //!                           downtime: for how long nobody was answered; unpack: media out of an
-//!                           archive; configure: parameters, tenants and keys of a new system
+//!                           archive; configure: parameters, tenants and keys of a new system;
+//!                           parts: whether what backups are made of is still there
 //!   |
 //!  runner  notes  report    starts programs; what a run has done so far; what the fleet hears
 //!   |
@@ -33,6 +34,7 @@ pub mod fact;
 pub mod housekeeping;
 pub mod neighbours;
 pub mod notes;
+pub mod parts;
 pub mod power;
 pub mod proof;
 pub mod replicate;

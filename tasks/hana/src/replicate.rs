@@ -13,19 +13,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::backup::Run;
 use crate::call::{As, Call, Input};
 use crate::downtime::{Watch, Way};
 use crate::error::{Error, quoted};
-use crate::neighbours::catalog::{self, DATABASES, Database, Follower, IDENTITY, Identity, SECONDARIES};
+use crate::neighbours::catalog::{
+    self, DATABASES, Database, ENTRIES, Follower, IDENTITY, Identity, SECONDARIES,
+};
 use crate::neighbours::hdbsql::{self, Key};
 use crate::neighbours::media;
 use crate::neighbours::nsutil::{self, Exit, Mode, Role, Site};
 use crate::neighbours::sapcontrol;
 use crate::neighbours::scripts::{self, Replication};
 use crate::notes::Note;
+use crate::parts::{Files, Parts};
+use crate::proof::proof;
 use crate::runner::{Outcome, Runner};
 use crate::secret::Secrets;
 use crate::system::Version;
@@ -170,23 +175,29 @@ impl<'a> Pair<'a> {
         let note = Note::of(self.runner.system(), run, "takeover");
         let Some(Begun { suspend }) = note.read()? else { return Ok(()) };
         if !self.rules()? {
+            if !suspend {
+                self.move_address()?;
+            }
             done(
                 "hdbnsutil -sr_takeover",
                 &self.runner.run(&nsutil::takeover(self.runner.system(), suspend))?,
             )?;
         }
-        self.after()
+        self.move_address()
     }
 
     /// Makes this secondary the primary. A repetition of a run that has begun goes on: its primary may be suspended.
-    pub fn takeover(&self, run: &Run, former: &Former, own: &Key) -> Result<(), Error> {
+    ///
+    /// `age`: how old the backups of the primary may be.
+    pub fn takeover(&self, run: &Run, former: &Former, own: &Key, age: Duration) -> Result<(), Error> {
+        self.hook()?;
         let note = Note::of(self.runner.system(), run, "takeover");
         let begun: Option<Begun> = note.read()?;
         match (self.state()?.role, &begun) {
             (Role::Secondary(_), Some(_)) => {}
-            (Role::Secondary(_), None) => self.may_take_over(former)?,
+            (Role::Secondary(_), None) => self.may_take_over(former, age)?,
             // What this run has begun has come to its end, or nothing was to be done.
-            (Role::Primary, _) => return self.after(),
+            (Role::Primary, _) => return self.move_address(),
             (Role::None, _) => {
                 return Err(Error::Refused("this system is no secondary of a replication".to_owned()));
             }
@@ -194,11 +205,19 @@ impl<'a> Pair<'a> {
         let suspend = matches!(former, Former::Suspend(_));
         let (watch, here) = self.watch(own, former, begun.is_some());
         note.write(&Begun { suspend })?;
+        if !suspend {
+            // A primary that is lost may live on behind its address: its users leave it before this host rules.
+            self.move_address()?;
+            here.store(true, Ordering::SeqCst);
+        }
         let outcome = self.runner.run(&nsutil::takeover(self.runner.system(), suspend))?;
         // What it prints decides nothing, and an end that is not documented is no failure yet.
         match (done("hdbnsutil -sr_takeover", &outcome), self.state()?.role) {
             (Ok(()), Role::Primary) => {
-                self.after()?;
+                // The suspension is an option of the takeover itself: before it the primary serves, behind it this host.
+                if suspend {
+                    self.move_address()?;
+                }
                 here.store(true, Ordering::SeqCst);
                 watch.end(BACK)
             }
@@ -209,7 +228,7 @@ impl<'a> Pair<'a> {
         }
     }
 
-    fn may_take_over(&self, former: &Former) -> Result<(), Error> {
+    fn may_take_over(&self, former: &Former, age: Duration) -> Result<(), Error> {
         let Former::Suspend(key) = former else { return Ok(()) };
         let system = self.runner.system();
         let primary = self.identity(key)?;
@@ -224,8 +243,37 @@ impl<'a> Pair<'a> {
             catalog::read_secondaries(&self.rows(&catalog::secondaries(system, key), &SECONDARIES)?)?;
         match forbids_takeover(&followers, &self.host) {
             Some(why) => Err(Error::Refused(why)),
-            None => Ok(()),
+            None if age.is_zero() => Ok(()),
+            None => self.proved(key, age),
         }
+    }
+
+    /// Whether the primary has a proof of a backup. Its files are on the other host; Backint is asked on this one,
+    /// which will need it.
+    fn proved(&self, key: &Key, age: Duration) -> Result<(), Error> {
+        let (system, now) = (self.runner.system(), Timestamp::now());
+        let known = catalog::read_databases(&self.rows(&catalog::databases(system, key), &DATABASES)?)?;
+        let since = now.checked_sub(age).unwrap_or(Timestamp::UNIX_EPOCH);
+        let entries = catalog::entries(system, key, since, now);
+        let entries = catalog::read_entries(&self.rows(&entries, &ENTRIES)?)?;
+        for (database, _) in known.iter().filter(|(_, active)| *active) {
+            let name = database.as_str();
+            let fix = format!(
+                "place the order {{task: hana-backup, params: {{sid: {}, databases: [{name}]}}}} on the primary first, or \
+                 say require_backup: 0s",
+                system.sid
+            );
+            let data = proof(database, &entries, now, age)
+                .map_err(|lack| Error::Refused(format!("{name}: {lack}; {fix}")))?;
+            let lacks = Parts::new(self.runner, key).lacks(data, now, Files::Elsewhere)?;
+            if let Some(first) = lacks.first() {
+                return Err(Error::Refused(format!(
+                    "{name}: {} parts of its backup are missing, the first is {first}; {fix}",
+                    lacks.len()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Which system answers behind a key; it must be this one's partner.
@@ -250,12 +298,11 @@ impl<'a> Pair<'a> {
         media::version_at(&place)?.ok_or_else(|| Error::Unclear(format!("{} is not there", place.display())))
     }
 
-    /// Moves the address by the administrator's program, where there is one. It is repeatable by contract.
-    fn after(&self) -> Result<(), Error> {
-        let system = self.runner.system();
-        let place = system.at(HOOK);
+    /// Whether the administrator has a program that moves the address; one that others can write is refused.
+    fn hook(&self) -> Result<bool, Error> {
+        let place = self.runner.system().at(HOOK);
         let there = match fs::metadata(&place) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             there => there.map_err(Error::local(place.display()))?,
         };
         if there.uid() != 0 || there.mode() & 0o022 != 0 {
@@ -264,6 +311,15 @@ impl<'a> Pair<'a> {
                 place.display()
             )));
         }
+        Ok(true)
+    }
+
+    /// Moves the address by the administrator's program, where there is one. It is repeatable by contract.
+    fn move_address(&self) -> Result<(), Error> {
+        if !self.hook()? {
+            return Ok(());
+        }
+        let system = self.runner.system();
         let outcome = self.runner.run(&move_address(system.sid.as_str(), &self.host))?;
         match outcome.code()? {
             0 => Ok(()),

@@ -5,7 +5,6 @@
 //! again, because its users may have written since.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,14 +16,13 @@ use crate::call::Call;
 use crate::change;
 use crate::check::Before;
 use crate::error::{Error, quoted};
-use crate::neighbours::catalog::{
-    self, DATABASES, Database, ENTRIES, Entry, Kind, PARAMETER, PIECES, Part, Place, State,
-};
+use crate::neighbours::catalog::{self, DATABASES, Database, ENTRIES, Entry, Kind, Part, Place, State};
 use crate::neighbours::hdbsql::{self, Key};
 use crate::neighbours::recovery::{self, From};
 use crate::neighbours::scripts::{self, Reached};
 use crate::neighbours::{backint, depot, sapcontrol};
 use crate::notes::Note;
+use crate::parts::{Files, Needed, Parts};
 use crate::report;
 use crate::runner::{End, Runner};
 
@@ -89,44 +87,11 @@ pub struct Restore<'a> {
     note: Note,
 }
 
-/// What is needed of one database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Needed {
-    /// The data backup that the recovery begins with.
-    pub data: Entry,
-    /// The ids of the backups whose parts must be there: the data backup and the logs after it.
-    pub backups: Vec<u64>,
-}
-
 /// The newest complete backup that ended before the instant. Pure.
 pub fn first(complete: &[Entry], to: Timestamp) -> Option<&Entry> {
     let good = |entry: &&Entry| entry.kind == Kind::Complete && entry.state == State::Successful;
     let before = |entry: &&Entry| entry.ended.is_some_and(|ended| ended <= to);
     complete.iter().filter(good).filter(before).max_by_key(|entry| entry.id)
-}
-
-/// What a recovery to the instant reads, from all entries since that data backup. Pure.
-///
-/// # Errors
-/// Why it is not possible: the database itself says that a part of its log is missing.
-pub fn needed(data: &Entry, since: &[Entry], to: Timestamp) -> Result<Needed, String> {
-    let mut logs: Vec<_> =
-        since.iter().filter(|entry| entry.database == data.database && entry.id > data.id).collect();
-    logs.sort_by_key(|entry| entry.id);
-    let mut backups = vec![data.id];
-    for entry in logs {
-        if entry.kind == Kind::LogMissing && entry.begun <= to {
-            return Err(format!("the catalog says that log is missing at {}", entry.begun));
-        }
-        if entry.kind == Kind::Log && entry.state == State::Successful {
-            backups.push(entry.id);
-            // The log of the instant itself is in the first backup that began after it.
-            if entry.begun > to {
-                break;
-            }
-        }
-    }
-    Ok(Needed { data: data.clone(), backups })
 }
 
 /// An error while a part cannot be read yet.
@@ -193,8 +158,8 @@ impl<'a> Restore<'a> {
         let mut cold = Vec::new();
         for database in self.meant(&self.known()?)? {
             let needed = self.needed(&database)?;
-            let parts = self.parts(&database, &needed)?;
-            missing.extend(self.missing(&database, &parts)?);
+            let parts = self.held().of(&needed)?;
+            missing.extend(self.held().missing(&database, &parts, Files::Here)?);
             if let Some(config) = &self.wish.depot {
                 cold.extend(self.thaw(config, &database, &parts)?);
             }
@@ -288,49 +253,11 @@ impl<'a> Restore<'a> {
                 self.wish.to
             ))
         })?;
-        let since = catalog::since(system, &self.wish.key, database, data.id);
-        let since = catalog::read_entries(&self.rows(&since, &ENTRIES)?)?;
-        needed(data, &since, self.wish.to)
-            .map_err(|why| Error::Refused(format!("{}: {why}", database.as_str())))
+        self.held().needed(data, self.wish.to)
     }
 
-    fn parts(&self, database: &Database, needed: &Needed) -> Result<Vec<Part>, Error> {
-        let call = catalog::pieces(self.runner.system(), &self.wish.key, database, needed.data.id);
-        let pieces = catalog::read_pieces(&self.rows(&call, &PIECES)?)?;
-        for id in &needed.backups {
-            if !pieces.iter().any(|(of, _)| of == id) {
-                return Err(Error::Unclear(format!("the catalog lists no part of the backup {id}")));
-            }
-        }
-        Ok(pieces.into_iter().filter(|(id, _)| needed.backups.contains(id)).map(|(_, part)| part).collect())
-    }
-
-    /// The parts that are not where the catalog says.
-    fn missing(&self, database: &Database, parts: &[Part]) -> Result<Vec<String>, Error> {
-        let system = self.runner.system();
-        let mut missing = Vec::new();
-        let mut wanted = Vec::new();
-        for part in parts {
-            match &part.place {
-                Place::File(path) => {
-                    let there = fs::metadata(system.at(path))
-                        .map(|there| there.is_file() && there.len() == part.size);
-                    if !there.unwrap_or(false) {
-                        missing.push(path.clone());
-                    }
-                }
-                Place::Backint { name, id } => wanted.push((id.clone(), name.clone())),
-            }
-        }
-        if !wanted.is_empty() {
-            let parameters =
-                catalog::parameter(system, &self.wish.key, "backup", "data_backup_parameter_file");
-            let parameters = catalog::read_parameter(&self.rows(&parameters, &PARAMETER)?)?;
-            let call = backint::inquire(system, database, parameters.as_deref(), &wanted);
-            let outcome = self.runner.run(&call)?;
-            missing.extend(backint::missing(outcome.code()?, &outcome.out, &wanted)?);
-        }
-        Ok(missing)
+    fn held(&self) -> Parts<'_> {
+        Parts::new(self.runner, &self.wish.key)
     }
 
     /// Has the depot thaw what is cold; what cannot be read yet.
@@ -550,27 +477,5 @@ mod tests {
         assert_eq!(of(&["SYSTEMDB", "ABC"]).as_deref(), Some("XYZ"));
         assert_eq!(of(&["SYSTEMDB", "ABC", "XYZ"]), None);
         assert!(next(&[("a b".to_owned(), Progress::Stopping)].into()).is_err());
-    }
-
-    #[test]
-    fn it_reads_the_logs_up_to_the_first_behind_the_instant() {
-        use Kind::{Complete, Log, LogMissing};
-        use State::{Failed, Successful};
-        let data = entry(0, Complete, Successful);
-        let all = [
-            entry(-1, Log, Successful),
-            data.clone(),
-            entry(1, Log, Successful),
-            entry(2, Log, Failed),
-            entry(3, Log, Successful),
-            entry(4, Log, Successful),
-            entry(5, Log, Successful),
-        ];
-        let ids = |to| needed(&data, &all, at(to)).unwrap().backups.len();
-        assert_eq!((ids(0), ids(1), ids(3), ids(99)), (2, 3, 4, 5));
-        let mut gap = all.to_vec();
-        gap.push(entry(2, LogMissing, Successful));
-        assert!(needed(&data, &gap, at(4)).is_err());
-        assert!(needed(&data, &gap, at(1)).is_ok(), "it is missing behind the instant");
     }
 }

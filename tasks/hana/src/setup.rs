@@ -15,15 +15,15 @@ use serde::{Deserialize, Serialize};
 use crate::backup::{self, Backups, Run, To, What};
 use crate::call::Call;
 use crate::error::Error;
-use crate::neighbours::backint;
 use crate::neighbours::catalog::{self, Database, PARAMETER, PARTS, Place};
 use crate::neighbours::hdbsql::{self, Key, literal};
+use crate::neighbours::{backint, depot};
 use crate::notes::Note;
 use crate::runner::Runner;
 use crate::system::System;
 
 /// The depot, as its package installs it.
-const DEPOT: &str = "/usr/bin/hostler-depot";
+const DEPOT: &str = depot::PROGRAM;
 const SECTION: &str = "backup";
 /// Megabytes of a channel's share of the buffer. Source: SAP's rule of about 512 for each channel.
 const BUFFER: u32 = 512;
@@ -192,6 +192,8 @@ impl<'a> Setup<'a> {
             to: To::Backint,
             run: run.clone(),
             timeout,
+            sample: None,
+            depot: None,
         };
         let made = Backups::new(self.runner, &wish).make()?;
         let Some(id) = made.first().map(|made| made.id) else {

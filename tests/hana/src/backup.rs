@@ -9,6 +9,7 @@ use crate::clock;
 use crate::database::{self, Content, Volume, kept};
 use crate::files;
 use crate::halt::{Ended, Halt};
+use crate::leftovers;
 use crate::root::Root;
 use crate::system::{self, Database, System, Tenant};
 use serde::de::DeserializeOwned;
@@ -368,6 +369,7 @@ fn log(root: &Root, system: &System, database: &Database) -> Result<(), String> 
         };
         record(root, system, entry).map_err(told)?;
         files::crash_point(root, "log-backup.recorded");
+        leftovers::freed(root, system, &database.name, database.volume, id).map_err(told)?;
         sent = last.position;
     }
     {

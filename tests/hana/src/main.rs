@@ -14,6 +14,7 @@ mod halt;
 mod hdb;
 mod hdblcm;
 mod hdbsql;
+mod leftovers;
 mod media;
 mod nsutil;
 mod recovery;

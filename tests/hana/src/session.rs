@@ -5,7 +5,7 @@ use crate::root::Root;
 use crate::sql::words::Cursor;
 use crate::sql::{Answer, Answered, SqlError, change, parse, select};
 use crate::system::{self, Database, System};
-use crate::{replication, statements, views};
+use crate::{leftovers, replication, statements, views};
 
 /// A user connected to a database of a system.
 pub(crate) struct Session {
@@ -70,6 +70,7 @@ impl Session {
                     return Err(lost());
                 }
                 replication::commit(&self.root, &system, &self.found(&system)?, change)?;
+                leftovers::audit(&self.root, &system, &self.database, &self.user, statement)?;
                 Ok(Answer::Changed(rows))
             }
             None => Err(cursor.wrong()),

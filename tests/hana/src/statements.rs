@@ -6,6 +6,7 @@ use crate::catalog::{Catalog, Entry, Piece};
 use crate::clock;
 use crate::database::{Content, Volume, kept};
 use crate::files;
+use crate::leftovers;
 use crate::recovery::{self, bracketed};
 use crate::scripts;
 use crate::session::Session;
@@ -44,6 +45,17 @@ pub(crate) fn carry_out(
         activate(session, system, cursor, true)?;
     } else if cursor.take("ALTER SYSTEM STOP DATABASE") {
         activate(session, system, cursor, false)?;
+    } else if cursor.take("ALTER SYSTEM RECLAIM LOG") {
+        cursor.end()?;
+        leftovers::reclaim(&session.root, system, &session.database)?;
+    } else if cursor.take("ALTER SYSTEM CLEAR TRACES") {
+        let (kinds, until) = leftovers::kinds(cursor)?;
+        leftovers::clear_traces(&session.root, system, &session.database, &kinds, until)?;
+    } else if cursor.take("ALTER SYSTEM CLEAR AUDIT LOG UNTIL") {
+        let text = cursor.text()?;
+        cursor.end()?;
+        let until = clock::parse(&text).ok_or_else(|| SqlError::syntax(&text))?;
+        leftovers::clear_audit(&session.root, system, &session.database, until)?;
     } else {
         return Ok(None);
     }

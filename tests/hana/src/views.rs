@@ -4,6 +4,7 @@
 
 use crate::catalog::Catalog;
 use crate::clock;
+use crate::leftovers;
 use crate::replication;
 use crate::replication_scripts;
 use crate::session::{LICENSE_DAYS, Session};
@@ -112,6 +113,17 @@ fn view(session: &Session, system: &System, database: &str, name: &str) -> Resul
                 vec![cell(0), cell(4), cell(5), cell(6), cell(1)]
             });
             (columns("FILE_NAME SECTION KEY VALUE LAYER_NAME"), rows.collect())
+        }
+        "M_LOG_SEGMENTS" => {
+            let names = "HOST PORT VOLUME_ID PARTITION_ID SEGMENT_ID FILE_NAME STATE USED_SIZE TOTAL_SIZE";
+            (columns(names), leftovers::segments(root, system, database))
+        }
+        "M_TRACEFILES" => {
+            (columns("HOST FILE_NAME FILE_SIZE FILE_MTIME"), leftovers::traces(root, system, database))
+        }
+        "AUDIT_LOG" => {
+            let names = "TIMESTAMP HOST USER_NAME EVENT_ACTION";
+            (columns(names), leftovers::audited(root, system, database))
         }
         "M_SERVICE_REPLICATION" => {
             let mut rows = Vec::new();

@@ -12,10 +12,12 @@ use super::glance::{Glance, answers, glance, is_there};
 use super::{Observed, Seen};
 use crate::call::Call;
 use crate::error::Error;
-use crate::neighbours::catalog;
+use crate::neighbours::catalog::{self, Database, Entry};
 use crate::neighbours::hdbsql::{self, Key};
 use crate::neighbours::media::{self, Media};
 use crate::neighbours::{hdblcm, host, scripts};
+use crate::parts::{Files, Parts};
+use crate::proof::proof;
 use crate::runner::{Outcome, Runner};
 use crate::system::System;
 
@@ -31,6 +33,8 @@ pub struct Wish {
     pub key: Key,
     /// How far back the backup catalog is read.
     pub age: Duration,
+    /// Where the parts of the newest backups are looked for; `None`: they are not.
+    pub parts: Option<Files>,
 }
 
 /// Starts a program and reads its answer.
@@ -78,8 +82,21 @@ pub fn gather(runner: &Runner, wish: &Wish) -> Result<Observed, Error> {
     let name = nix::unistd::gethostname();
     let name = name.ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let license: Query = (catalog::license(system, &wish.key), &["VALID"]);
+    let unfinished = unfinished(system);
+    // An update that is prepared was proved a while ago: its files are not read twice.
+    let files = match (wish.parts, &unfinished.value) {
+        (Some(Files::Read(_)), Ok(Some(hdblcm::Unfinished::Update))) => Some(Files::Here),
+        (files, _) => files,
+    };
+    let value = databases.as_ref().and_then(|seen| seen.value.as_ref().ok());
+    let known = value.zip(backups.as_ref().and_then(|seen| seen.value.as_ref().ok()));
+    let kept = match (files, known) {
+        (Some(files), Some((databases, entries))) => kept(runner, wish, files, databases, (entries, now)),
+        _ => Vec::new(),
+    };
     let seen = Observed {
         sid: system.sid.clone(),
+        kept,
         number: system.number,
         now,
         memory: read_file(system, "/proc/meminfo", |text| Ok(host::memory(text)?)),
@@ -99,7 +116,7 @@ pub fn gather(runner: &Runner, wish: &Wish) -> Result<Observed, Error> {
             Seen { raw: found.raw, value: found.value.map(|found| !found.is_empty()) }
         },
         folders: folders(system),
-        unfinished: unfinished(system),
+        unfinished,
         instances: instances(runner),
         media,
         signature,
@@ -123,6 +140,22 @@ pub fn gather(runner: &Runner, wish: &Wish) -> Result<Observed, Error> {
     };
     runner.stopped()?;
     Ok(seen)
+}
+
+/// What the newest backup of each active database lacks, where the catalog calls it a proof.
+fn kept(
+    runner: &Runner,
+    wish: &Wish,
+    files: Files,
+    databases: &[(Database, bool)],
+    (entries, now): (&[Entry], Timestamp),
+) -> Vec<(Database, Seen<Vec<String>>)> {
+    let parts = Parts::new(runner, &wish.key);
+    let active = databases.iter().filter(|(_, active)| *active).map(|(database, _)| database);
+    let proved = active.filter_map(|database| {
+        proof(database, entries, now, wish.age).ok().map(|data| (database.clone(), data))
+    });
+    proved.map(|(database, data)| (database, Seen::new("", parts.lacks(data, now, files)))).collect()
 }
 
 /// A query, and the columns that its answer must have.
@@ -169,7 +202,8 @@ fn ports(system: &System) -> Seen<Vec<u16>> {
     Seen::new("/proc/net/tcp, /proc/net/tcp6", ports)
 }
 
-fn disks(system: &System) -> Vec<(String, Seen<u64>)> {
+/// How many percent of each disk of a system are used.
+pub fn disks(system: &System) -> Vec<(String, Seen<u64>)> {
     let paths = [
         system.sapmnt.clone(),
         "/hana/data".into(),

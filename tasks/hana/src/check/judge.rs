@@ -16,7 +16,7 @@ use crate::proof::proof;
 use crate::system::{Number, Sid, Version};
 
 /// Above this part of a disk nothing is begun. Source: hanacleaner refuses there too.
-const FULL: u64 = 98;
+pub const FULL: u64 = 98;
 const NEARLY_FULL: u64 = 90;
 
 /// What was seen. `None`: it was not asked, because there is no system, or no media was named.
@@ -74,6 +74,8 @@ pub struct Observed {
     pub backups: Option<Seen<Vec<Entry>>>,
     /// Whether the license is valid.
     pub license: Option<Seen<bool>>,
+    /// What the newest backup of each database lacks to be restored; of those alone that were looked for.
+    pub kept: Vec<(Database, Seen<Vec<String>>)>,
 }
 
 /// How a value is judged: weight, what it means, what to do.
@@ -462,7 +464,7 @@ fn backups(judge: &mut Judge, seen: &Observed, age: Duration) {
     });
     let (Ok(databases), Ok(entries)) = (&databases.value, &backups.value) else { return };
     for (database, _) in databases.iter().filter(|(_, active)| *active) {
-        let fix = format!("run `hostler-hana backup --sid {} --database {}`", seen.sid, database.as_str());
+        let fix = fix(seen, database);
         let verdict = match proof(database, entries, seen.now, age) {
             Ok(entry) => {
                 let hours = seen.now.duration_since(entry.begun).as_secs() / 3600;
@@ -472,4 +474,22 @@ fn backups(judge: &mut Judge, seen: &Observed, age: Duration) {
         };
         judge.add(&format!("backup of {}", database.as_str()), "", verdict);
     }
+    for (database, lacks) in &seen.kept {
+        judge.look(&format!("backup parts of {}", database.as_str()), lacks, &NEEDED, |judge, lacks| {
+            match lacks.first() {
+                None => fine("each part is there, and the log since has no gap"),
+                Some(first) => judge.forbids(
+                    &NEEDED,
+                    format!("{} parts are missing or damaged, the first is {first}", lacks.len()),
+                    &fix(seen, database),
+                ),
+            }
+        });
+    }
+}
+
+/// The order that makes a backup of a database.
+fn fix(seen: &Observed, database: &Database) -> String {
+    let (sid, name) = (&seen.sid, database.as_str());
+    format!("place the order {{task: hana-backup, params: {{sid: {sid}, databases: [{name}]}}}}")
 }

@@ -10,9 +10,9 @@ mod judge;
 use serde::Serialize;
 
 use crate::error::Error;
-pub use gather::{Wish, gather};
+pub use gather::{Wish, disks, gather};
 pub use glance::{Glance, glance};
-pub use judge::{Observed, judge};
+pub use judge::{FULL, Observed, judge};
 
 /// The change that the check comes before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]

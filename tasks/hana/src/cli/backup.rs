@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::restore::path;
 use super::{BOOL, Options, print, print_json, run_id, span};
 use crate::backup::{self, Backups, Made, Run, To, What};
 use crate::error::Error;
@@ -27,6 +28,12 @@ pub(super) struct Backup {
     /// How long the backup of one database may take
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "20h")]
     timeout: Duration,
+    /// Have hostler-depot read back as many percent of the blocks of each part in Backint
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    sample: Option<u32>,
+    /// Configuration of hostler-depot [default: the parameter file of Backint, where hdbbackint leads to the depot]
+    #[arg(long, value_name = "FILE", value_parser = path)]
+    depot: Option<String>,
     /// Make nothing at all: for a task whose order wants no backup
     #[arg(long, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true, action = clap::ArgAction::Set)]
     skip: bool,
@@ -49,6 +56,8 @@ impl Backup {
             to: self.to,
             run,
             timeout: self.timeout,
+            sample: self.sample,
+            depot: self.depot,
         };
         let backups = Backups::new(&runner, &wish);
         let begun = Instant::now();
@@ -59,8 +68,9 @@ impl Backup {
         if options.json {
             return print_json(&json!({"backups": made}));
         }
-        for Made { database, id, parts, bytes } in &made {
-            print(&format!("{:<20} {id} {parts} parts {bytes} bytes", database.as_str()));
+        for Made { database, id, parts, bytes, sampled } in &made {
+            let name = database.as_str();
+            print(&format!("{name:<20} {id} {parts} parts {bytes} bytes, {sampled} parts sampled"));
         }
         Ok(())
     }
@@ -70,5 +80,8 @@ impl Backup {
 fn tell(made: &[Made], took: Duration) -> Result<(), Error> {
     let ids: Vec<_> = made.iter().map(|made| format!("{}:{}", made.database.as_str(), made.id)).collect();
     let bytes = made.iter().map(|made| made.bytes).fold(0, u64::saturating_add);
-    report::outputs(&json!({"backup_ids": ids.join(" "), "bytes": bytes, "seconds": took.as_secs()}))
+    let sampled: usize = made.iter().map(|made| made.sampled).sum();
+    report::outputs(&json!({
+        "backup_ids": ids.join(" "), "bytes": bytes, "seconds": took.as_secs(), "sampled_parts": sampled
+    }))
 }

@@ -7,8 +7,9 @@ use serde_json::json;
 use super::{BOOL, Options, print, print_json, span};
 use crate::configure::{self, Configuration, Parameter};
 use crate::error::Error;
-use crate::housekeeping::{Housekeeping, Rule};
+use crate::housekeeping::{Housekeeping, Plans, Rule, Waste};
 use crate::neighbours::catalog::Database;
+use crate::neighbours::diagnosis::Matter;
 use crate::neighbours::hdbsql::Key;
 use crate::report;
 use crate::rotate::{self, DbUser, Rotation};
@@ -21,6 +22,18 @@ pub(super) struct HousekeepingArguments {
     /// Every instant of so long a time can still be restored
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "28d")]
     window: Duration,
+    /// Give log segments back where more than this number are free [default: they stay]
+    #[arg(long, value_name = "COUNT")]
+    segments: Option<u64>,
+    /// Clear traces that are older, one day at least [default: they stay]
+    #[arg(long, value_name = "TIME", value_parser = days)]
+    traces: Option<Duration>,
+    /// Clear crash, emergency and runtime dumps that are older, one day at least [default: they stay]
+    #[arg(long, value_name = "TIME", value_parser = days)]
+    dumps: Option<Duration>,
+    /// Clear entries of the audit trail that are older, one day at least [default: they stay]
+    #[arg(long, value_name = "TIME", value_parser = days)]
+    audit: Option<Duration>,
     /// How long the deletion of one database's backups may take
     #[arg(long, value_name = "TIME", value_parser = span, default_value = "6h")]
     timeout: Duration,
@@ -32,21 +45,64 @@ pub(super) struct HousekeepingArguments {
 impl HousekeepingArguments {
     pub(super) fn run(self, options: &Options) -> Result<(), Error> {
         let runner = options.runner(None)?;
-        let rule = Rule { keep: self.keep, window: self.window };
+        let rule = Rule {
+            keep: self.keep,
+            window: self.window,
+            segments: self.segments,
+            traces: self.traces,
+            dumps: self.dumps,
+            audit: self.audit,
+        };
         let housekeeping = Housekeeping::new(&runner, &options.key, &rule);
         let plans = housekeeping.plan()?;
         if !self.dry_run {
             housekeeping.carry_out(&plans, self.timeout)?;
         }
-        let entries: usize = plans.iter().map(|plan| plan.entries).sum();
-        report::outputs(&json!({"deleted": if self.dry_run { 0 } else { entries }, "due": entries}))?;
+        tell(&plans, self.dry_run)?;
         if options.json {
             return print_json(&json!({"dry_run": self.dry_run, "plans": plans}));
         }
-        for plan in &plans {
+        for plan in &plans.backups {
             print(&format!("{:<20} {} entries before {}", plan.database.as_str(), plan.entries, plan.oldest));
         }
+        for Waste { database, matter, count, bytes, .. } in &plans.waste {
+            print(&format!("{:<20} {count} {}, {bytes} bytes", database.as_str(), matter.word()));
+        }
+        for database in &plans.closed {
+            print(&format!(
+                "{:<20} the user of the key cannot log on: only its backups were looked at",
+                database.as_str()
+            ));
+        }
         Ok(())
+    }
+}
+
+/// The outputs of a step.
+fn tell(plans: &Plans, dry_run: bool) -> Result<(), Error> {
+    let entries: usize = plans.backups.iter().map(|plan| plan.entries).sum();
+    let mut outputs = json!({"deleted": if dry_run { 0 } else { entries }, "due": entries});
+    if let Some(all) = outputs.as_object_mut() {
+        for (name, matter) in [
+            ("segments", Matter::Segments),
+            ("traces", Matter::Traces),
+            ("dumps", Matter::Dumps),
+            ("audit", Matter::Audit),
+        ] {
+            let of = plans.waste.iter().filter(|waste| waste.matter == matter);
+            all.insert(name.to_owned(), json!(of.map(|waste| waste.count).sum::<u64>()));
+        }
+        let bytes = plans.waste.iter().map(|waste| waste.bytes).fold(0, u64::saturating_add);
+        all.insert("bytes".to_owned(), json!(bytes));
+    }
+    report::outputs(&outputs)
+}
+
+/// A time of a day at least: HANA compares local times with one in UTC.
+fn days(text: &str) -> Result<Duration, String> {
+    match span(text)? {
+        time if time >= Duration::from_secs(24 * 3600) => Ok(time),
+        _ => Err("write 1d or more".to_owned()),
     }
 }
 

@@ -14,11 +14,14 @@ use crate::neighbours::hdblcm::{Choices, Part};
 use crate::neighbours::hdbsql::Key;
 use crate::neighbours::media::Media;
 use crate::neighbours::nsutil;
+use crate::parts::Files;
 use crate::runner::Runner;
 use crate::system::Version;
 
 /// How long a database may take to answer once all processes run.
 const BACK: Duration = Duration::from_secs(60);
+/// How long hdbbackupcheck may take for one file.
+pub(super) const CHECK: Duration = Duration::from_secs(12 * 3600);
 
 #[derive(clap::Args)]
 pub(super) struct Install {
@@ -88,7 +91,7 @@ impl Install {
             return change::undo_install(&options.runner(None)?, &run_id(self.run)?);
         }
         extracted(options, &self.media, self.archive.as_deref(), self.probe)?;
-        let (runner, media, seen) = look(options, &self.media, Duration::ZERO)?;
+        let (runner, media, seen) = look(options, &self.media, Duration::ZERO, None)?;
         if !settle(change::install(&seen), self.probe)? {
             return Ok(());
         }
@@ -108,7 +111,8 @@ impl Install {
 impl Update {
     pub(super) fn run(self, options: &Options) -> Result<(), Error> {
         extracted(options, &self.media, self.archive.as_deref(), self.probe)?;
-        let (runner, media, seen) = look(options, &self.media, self.require_backup)?;
+        let files = (!self.probe).then_some(Files::Read(CHECK));
+        let (runner, media, seen) = look(options, &self.media, self.require_backup, files)?;
         let part = if self.prepare { Part::Prepare } else { Part::Finish { start: !self.no_start } };
         let terms = Terms {
             age: self.require_backup,
@@ -138,10 +142,15 @@ fn extracted(options: &Options, media: &Path, archive: Option<&Path>, probe: boo
 }
 
 /// Looks at the media and at everything that a change depends on.
-fn look(options: &Options, folder: &Path, age: Duration) -> Result<(Runner, Media, Observed), Error> {
+fn look(
+    options: &Options,
+    folder: &Path,
+    age: Duration,
+    parts: Option<Files>,
+) -> Result<(Runner, Media, Observed), Error> {
     let runner = options.runner(None)?;
     let media = Media::find(&options.root, folder)?;
-    let wish = Wish { media: Some(folder.to_owned()), key: options.key.clone(), age };
+    let wish = Wish { media: Some(folder.to_owned()), key: options.key.clone(), age, parts };
     let seen = check::gather(&runner, &wish)?;
     Ok((runner, media, seen))
 }

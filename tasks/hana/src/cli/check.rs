@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::change::CHECK;
 use super::{BOOL, Options, print, print_json, span};
 use crate::check::{self, Before, Wish};
 use crate::error::Error;
+use crate::parts::Files;
 use crate::report;
 
 #[derive(clap::Args)]
@@ -30,7 +32,9 @@ impl Check {
     pub(super) fn run(self, options: &Options) -> Result<(), Error> {
         // Before an installation nothing says the number.
         let runner = options.runner(None)?;
-        let wish = Wish { media: self.media, key: options.key.clone(), age: self.require_backup };
+        let proved = matches!(self.before, Some(Before::Update | Before::Takeover));
+        let parts = proved.then_some(Files::Read(CHECK));
+        let wish = Wish { media: self.media, key: options.key.clone(), age: self.require_backup, parts };
         let seen = check::gather(&runner, &wish)?;
         let findings = check::judge(&seen, self.before, self.require_backup, self.cluster_in_maintenance);
         let forbidden = check::forbidden(&findings);

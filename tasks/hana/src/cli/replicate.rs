@@ -46,6 +46,9 @@ pub(super) struct Takeover {
     /// Pacemaker's resources are in maintenance
     #[arg(long, action = clap::ArgAction::Set, num_args = BOOL, require_equals = true, default_missing_value = "true", default_value_t = false, hide_default_value = true, hide_possible_values = true)]
     cluster_in_maintenance: bool,
+    /// How old the newest complete backup of each of the primary's databases may be; 0s asks for none
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "24h")]
+    require_backup: Duration,
     /// Id of the run: a repetition with the same one goes on
     #[arg(long, value_name = "ID", env = "HOSTLER_RUN")]
     run: Option<Run>,
@@ -82,7 +85,7 @@ impl Takeover {
         if !pair.has_begun(&run)? {
             change::allow(&runner, &options.key, Before::Takeover, self.cluster_in_maintenance, &[])?;
         }
-        pair.takeover(&run, &former, &options.key)?;
+        pair.takeover(&run, &former, &options.key, self.require_backup)?;
         report::outputs(&json!({"seconds": begun.elapsed().as_secs()}))
     }
 }

@@ -163,7 +163,8 @@ fn instant(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| format!("`{text}` is no instant: write 2026-11-21T01:00:00Z, or latest"))
 }
 
-fn path(text: &str) -> Result<String, String> {
+/// An absolute path without odd letters.
+pub(super) fn path(text: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/@=+-".contains(&byte);
     if !text.starts_with('/') || text.len() > 255 || !text.bytes().all(plain) {
         return Err("write an absolute path".to_owned());

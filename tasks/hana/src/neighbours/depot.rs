@@ -10,11 +10,14 @@ use crate::call::{As, Call, Input};
 use crate::error::{Error, Reading, quoted, unclear};
 use crate::system::System;
 
-/// `thaw` for a part that Backint has stored.
+/// Where its package installs it.
+pub const PROGRAM: &str = "/usr/bin/hostler-depot";
+
+/// The depot's name for a part that Backint has stored.
 ///
 /// # Errors
 /// When the part has a name that is not the same in the depot.
-pub fn thaw(system: &System, config: &str, database: &Database, name: &str, id: &str) -> Result<Call, Error> {
+pub fn name(system: &System, database: &Database, name: &str, id: &str) -> Result<String, Error> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._@=+-/".contains(&byte);
     if !name.starts_with('/') || name.contains("//") || !name.bytes().all(plain) || !id.bytes().all(plain) {
         return Err(Error::Unclear(format!(
@@ -27,7 +30,57 @@ pub fn thaw(system: &System, config: &str, database: &Database, name: &str, id: 
     } else {
         format!("{}@{}", database.as_str(), system.sid)
     };
-    Ok(thaw_name(config, &format!("backint/{user}{name}/{id}")))
+    Ok(format!("backint/{user}{name}/{id}"))
+}
+
+/// `thaw` for a part that Backint has stored.
+///
+/// # Errors
+/// As [`name`].
+pub fn thaw(system: &System, config: &str, database: &Database, part: &str, id: &str) -> Result<Call, Error> {
+    Ok(thaw_name(config, &name(system, database, part, id)?))
+}
+
+/// `verify` of a sample of these parts: so many percent of their blocks.
+pub fn verify(config: &str, percent: u32, names: &[String]) -> Call {
+    let percent = percent.to_string();
+    let words: Vec<_> =
+        ["verify", "--sample", &percent].into_iter().chain(names.iter().map(String::as_str)).collect();
+    call("read a sample of the parts back", config, &words, Duration::from_secs(20 * 3600))
+}
+
+/// Reads the answer of [`verify`]: the first part that is not good, and why; `None` when all are. A cold part cannot be
+/// read; its size was looked at.
+pub fn verified(exit: i32, text: &str, names: &[String]) -> Reading<Option<String>> {
+    let Ok(serde_json::Value::Array(answers)) = serde_json::from_str(text) else {
+        return unclear(format!(
+            "hostler-depot verify ended with {exit} and printed {}",
+            quoted(text.trim())
+        ));
+    };
+    let field = |answer: &serde_json::Value, name: &str| {
+        answer.get(name).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+    };
+    for answer in &answers {
+        let (name, verdict, why) = (field(answer, "name"), field(answer, "verdict"), field(answer, "text"));
+        match verdict.as_str() {
+            "good" | "cold" => {}
+            "damaged" | "missing" => return Ok(Some(format!("{name} is {verdict}: {why}"))),
+            _ => {
+                return unclear(format!(
+                    "hostler-depot verify says {} of {}",
+                    quoted(&verdict),
+                    quoted(&name)
+                ));
+            }
+        }
+    }
+    let all = names.iter().all(|name| answers.iter().any(|answer| field(answer, "name") == *name));
+    match (exit, all) {
+        (0, true) => Ok(None),
+        (0, false) => unclear("hostler-depot verify does not name each part"),
+        (code, _) => unclear(format!("hostler-depot verify ended with {code}")),
+    }
 }
 
 fn call(purpose: &'static str, config: &str, words: &[&str], timeout: Duration) -> Call {
@@ -35,7 +88,7 @@ fn call(purpose: &'static str, config: &str, words: &[&str], timeout: Duration) 
         purpose,
         source: "docs/backups.md",
         user: As::Myself,
-        program: "/usr/bin/hostler-depot".into(),
+        program: PROGRAM.into(),
         arguments: ["--config", config, "--json"].iter().chain(words).map(|&word| word.to_owned()).collect(),
         input: Input::Nothing,
         timeout,
@@ -149,6 +202,28 @@ mod tests {
         assert_eq!(of(&["cold"]), Ok(false));
         assert!(of(&["lukewarm"]).is_err() && of(&[]).is_err());
         assert!(thawed(0, "").is_err() && thawed(8, "[]").is_err());
+    }
+
+    #[test]
+    fn verdicts_of_the_depot() {
+        let names = ["a".to_owned(), "b".to_owned()];
+        let of = |exit, verdicts: &[&str]| {
+            let all: Vec<_> = verdicts
+                .iter()
+                .zip(&names)
+                .map(|(verdict, name)| serde_json::json!({"name": name, "verdict": verdict, "text": "why"}))
+                .collect();
+            verified(exit, &serde_json::Value::from(all).to_string(), &names)
+        };
+        assert_eq!(of(0, &["good", "cold"]), Ok(None));
+        assert_eq!(of(7, &["good", "damaged"]), Ok(Some("b is damaged: why".to_owned())));
+        assert_eq!(of(4, &["missing", "good"]), Ok(Some("a is missing: why".to_owned())));
+        for (exit, verdicts) in
+            [(0, &["good"][..]), (0, &[]), (7, &["good", "good"]), (9, &["good", "unreadable"])]
+        {
+            assert!(of(exit, verdicts).is_err(), "{exit} {verdicts:?}");
+        }
+        assert!(verified(0, "", &names).is_err() && verified(0, "{}", &names).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod backint;
 pub mod catalog;
 pub mod depot;
+pub mod diagnosis;
 pub mod hdblcm;
 pub mod hdbsql;
 pub mod host;

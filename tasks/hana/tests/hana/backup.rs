@@ -60,7 +60,7 @@ fn each_database_is_backed_up_once() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
         json["backups"][0],
-        serde_json::json!({"database": "HDB", "id": 17, "parts": 1, "bytes": 4096})
+        serde_json::json!({"database": "HDB", "id": 17, "parts": 1, "bytes": 4096, "sampled": 0})
     );
     assert_eq!(json["backups"][1]["database"], "SYSTEMDB");
     assert_eq!(made(&host), 2);

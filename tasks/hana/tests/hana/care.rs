@@ -23,7 +23,7 @@ fn housekeeping_keeps_what_a_kept_backup_needs() {
     assert_eq!(played.run(&["housekeeping", "--keep", "1"]).code(), 0);
     let answer = played.run(&[&["--json"], &rule[..], &["--dry-run"]].concat());
     assert_eq!(answer.code(), 0, "{}", answer.err());
-    assert_eq!(answer.json()["plans"].as_array().unwrap().len(), 2);
+    assert_eq!(answer.json()["plans"]["backups"].as_array().unwrap().len(), 2);
     assert_eq!((complete(), files()), (three, 6), "a dry run deletes nothing");
     for _ in 0..2 {
         let answer = played.run(&rule);
@@ -38,6 +38,82 @@ fn housekeeping_keeps_what_a_kept_backup_needs() {
     assert_eq!((complete(), files()), (("1".to_owned(), "1".to_owned()), 2));
     let last = played.run(&["restore", "--run", "R1", "--to", "latest", "--from", "file", "--check"]);
     assert_eq!(last.code(), 0, "what is kept can be restored: {}", last.err());
+}
+
+#[test]
+fn housekeeping_clears_what_is_old_and_nothing_else() {
+    let played = Played::with_system("h1");
+    played.with_history("file");
+    let create = |user: &str| format!("CREATE USER {user} PASSWORD \"{PASSWORD}\"");
+    played.sql("HDB", &create("OLD"));
+    // Of last year: an entry of the audit trail, a trace and a dump; of today: the same.
+    let trail = played.path("/.hana-standins/systems/HDB/audit.HDB");
+    let old = fs::read_to_string(&trail).unwrap().replacen("17", "14", 1);
+    fs::write(&trail, old).unwrap();
+    played.sql("HDB", &create("NEW"));
+    let traces = played.path("/usr/sap/HDB/HDB00/h1/trace/DB_HDB");
+    fs::create_dir_all(&traces).unwrap();
+    let year = std::time::SystemTime::now() - std::time::Duration::from_secs(365 * 24 * 3600);
+    for (name, old) in [
+        ("indexserver_h1.30003.000.trc", true),
+        ("indexserver_h1.30003.001.trc", false),
+        ("indexserver_h1.30003.crashdump.1.trc", true),
+        ("indexserver_h1.30003.rtedump.2.trc", false),
+        ("backup.log", true),
+    ] {
+        fs::write(traces.join(name), "text\n").unwrap();
+        if old {
+            fs::File::options().write(true).open(traces.join(name)).unwrap().set_modified(year).unwrap();
+        }
+    }
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(&traces).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names.into_iter().map(|name| name.into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let free = || played.sql("HDB", "SELECT COUNT(*) FROM M_LOG_SEGMENTS WHERE STATE = 'Free'");
+    assert_ne!(free(), "0");
+    let rule = ["housekeeping", "--segments", "0", "--traces", "30d", "--dumps", "30d", "--audit", "30d"];
+    let answer = played.run(&[&["--json"], &rule[..], &["--dry-run"]].concat());
+    assert_eq!(answer.code(), 0, "{}", answer.err());
+    let waste = answer.json()["plans"]["waste"].clone();
+    let counted: Vec<_> = waste.as_array().unwrap().iter().filter(|one| one["database"] == "HDB").collect();
+    let matters: Vec<_> = counted.iter().map(|one| one["matter"].as_str().unwrap()).collect();
+    assert_eq!(matters, ["segments", "traces", "dumps", "audit"], "{waste}");
+    assert!(counted[1..].iter().all(|one| one["count"] == 1), "{waste}");
+    assert_eq!((names().len(), free() == "0"), (5, false), "a dry run clears nothing");
+    for _ in 0..2 {
+        let answer = played.run(&rule);
+        assert_eq!(answer.code(), 0, "{}", answer.err());
+    }
+    assert_eq!(names(), ["backup.log", "indexserver_h1.30003.001.trc", "indexserver_h1.30003.rtedump.2.trc"]);
+    assert_eq!(free(), "0");
+    assert_eq!(played.sql("HDB", "SELECT COUNT(*) FROM AUDIT_LOG"), "1");
+    // Rows and their backups are as they were.
+    assert_eq!(played.rows(), "1 2 3");
+    let last = played.run(&["restore", "--run", "R1", "--to", "latest", "--from", "file", "--check"]);
+    assert_eq!(last.code(), 0, "{}", last.err());
+    // Nobody asks for what is younger than a day, nor logs on a second time where the logon was refused.
+    assert_eq!(played.run(&["housekeeping", "--traces", "23h"]).code(), 2);
+    played.sql("HDB", "ALTER USER SYSTEM PASSWORD \"Another1x\" NO FORCE_FIRST_PASSWORD_CHANGE");
+    let before = played.calls().matches("M_LOG_SEGMENTS").count();
+    let answer = played.run(&rule);
+    assert!(
+        answer.code() == 0 && answer.out().contains("cannot log on"),
+        "{} {}",
+        answer.out(),
+        answer.err()
+    );
+    assert_eq!(played.calls().matches("M_LOG_SEGMENTS").count(), before + 2, "once in each database");
+    assert_eq!(
+        played
+            .calls()
+            .lines()
+            .filter(|line| line.contains("\"-d\",\"HDB\"") && line.contains("M_TRACEFILES"))
+            .count(),
+        6
+    );
 }
 
 #[test]

@@ -48,7 +48,8 @@ fn a_healthy_system_may_be_updated() {
     ] {
         assert!(!asked.contains(word), "{asked}");
     }
-    assert_eq!(asked.lines().count(), 10, "{asked}");
+    // Ten of the host and the system, and three of the backup of each database.
+    assert_eq!(asked.lines().count(), 16, "{asked}");
 }
 
 #[test]

@@ -90,6 +90,16 @@ impl Store {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// The names of all that it has.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.depot(&["list", "--names"]).lines().map(|name| name.trim().to_owned()).collect()
+    }
+
+    /// Deletes one of them.
+    pub(crate) fn delete(&self, name: &str) {
+        self.depot(&["delete", name]);
+    }
+
     /// Moves all data backups to Glacier; how many parts they have.
     pub(crate) fn freeze(&self) -> usize {
         let names = self.depot(&["list", "--names"]);

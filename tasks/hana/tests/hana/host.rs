@@ -51,6 +51,8 @@ impl Host {
             "echo ' Inst Info : HDB - 00 - east1 - 753, patch 1, changelist 2'",
         );
         host.sql("");
+        host.file("backup/F_databackup_1_1", "bytes");
+        host.script("usr/sap/HDB/HDB00/exe/hdbbackupcheck", "echo \"Backup '$1' successfully checked.\"");
         host
     }
 
@@ -68,6 +70,7 @@ impl Host {
                 "for last; do :; done\ncase $last in\n{more}\n\
                  *M_LICENSE*) printf 'VALID\\n\"TRUE\"\\n' ;;\n\
                  *M_DATABASES*) printf 'DATABASE_NAME,ACTIVE_STATUS\\n\"HDB\",\"YES\"\\n\"SYSTEMDB\",\"YES\"\\n' ;;\n\
+                 *M_BACKUP_CATALOG_FILES*) printf 'BACKUP_ID,DESTINATION_TYPE_NAME,DESTINATION_PATH,BACKUP_SIZE,EXTERNAL_BACKUP_ID\\n{hour},\"file\",\"/backup/F_databackup_1_1\",5,?\\n' ;;\n\
                  *M_BACKUP_CATALOG*) printf 'DATABASE_NAME,BACKUP_ID,ENTRY_TYPE_NAME,STATE_NAME,UTC_START_TIME,UTC_END_TIME\\n{}{}' ;;\n\
                  *) echo \"* 257: sql syntax error\" >&2; exit 3 ;;\nesac",
                 row("HDB"),

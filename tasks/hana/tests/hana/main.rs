@@ -22,6 +22,7 @@ mod life;
 mod media;
 mod pair;
 mod played;
+mod proofs;
 mod restore;
 mod runner;
 mod setup;

@@ -190,7 +190,11 @@ fn a_pair_is_updated_with_the_downtime_of_a_takeover() {
     assert_eq!(run(&two, "h2", &["enable", "--site", "WEST", "--wait", "60s"]), DONE);
     write(&two, 7);
     // Back again, and every row is there.
-    assert_eq!(run(&one, "h1", &["takeover", "--primary-key", "OTHER", "--run", "T2"]), DONE);
+    // The new primary has no backup of its own yet.
+    let back = ["takeover", "--primary-key", "OTHER", "--run", "T2"];
+    let (code, why) = run(&one, "h1", &back);
+    assert!(code == 6 && why.contains("no complete backup; place the order"), "{why}");
+    assert_eq!(run(&one, "h1", &[&back[..], &["--require-backup", "0s"]].concat()), DONE);
     let all: Vec<_> = rows.iter().map(u32::to_string).collect();
     assert_eq!(one.rows(), all.join(" "));
     for host in [&one, &two] {
