@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::{Mode, umask};
 
 use crate::backup::Run;
-use crate::check::{self, Before, Finding, Observed, Weight, Wish};
+use crate::check::{self, Before, Finding, Observed, Seen, Weight, Wish};
 use crate::error::Error;
 use crate::neighbours::hdblcm::{self, Choices, Exit, Part, Unfinished};
 use crate::neighbours::hdbsql::Key;
@@ -18,11 +18,14 @@ use crate::neighbours::media::{self, Media};
 use crate::neighbours::nsutil::Role;
 use crate::neighbours::sapcontrol::{self, State};
 use crate::notes::Note;
+use crate::report;
 use crate::runner::{End, Runner};
-use crate::system::Version;
+use crate::system::{System, Version};
 
 /// How long processes may take to run after hdblcm has ended.
 const START: Duration = Duration::from_secs(900);
+/// How long something that an earlier attempt started may still be at work.
+const ALONE: Duration = Duration::from_secs(3 * 3600);
 /// How often they are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -225,6 +228,8 @@ pub fn undo_install(runner: &Runner, run: &Run) -> Result<(), Error> {
     if note.read::<serde_json::Value>()?.is_none() {
         return Ok(());
     }
+    // One whose caller died goes on by itself: what it makes would come behind the uninstallation.
+    wait_alone(runner, "hdblcm", check::hdblcm_at_work)?;
     let call = hdblcm::uninstall(system);
     if system.at(&call.program).is_file() {
         begin(runner, &call)?;
@@ -244,6 +249,34 @@ pub fn undo_install(runner: &Runner, run: &Run) -> Result<(), Error> {
         }
     }
     note.remove()
+}
+
+/// Waits until none of these processes is at work here.
+///
+/// # Errors
+/// `Unclear` when one still is after [`ALONE`], or the processes cannot be read.
+pub fn wait_alone(
+    runner: &Runner,
+    what: &str,
+    working: fn(&System) -> Seen<Vec<String>>,
+) -> Result<(), Error> {
+    let (begun, mut said) = (Instant::now(), false);
+    loop {
+        let found = working(runner.system()).value;
+        let found = found.map_err(|why| Error::Unclear(format!("whether {what} is at work: {why}")))?;
+        let Some(first) = found.first() else { return Ok(()) };
+        if begun.elapsed() >= ALONE {
+            return Err(Error::Unclear(format!(
+                "{what} is still at work: {first}; wait for its end, then repeat"
+            )));
+        }
+        runner.stopped()?;
+        if !said {
+            report::message(&format!("waiting for the end of {first}, which an earlier attempt began"))?;
+            said = true;
+        }
+        thread::sleep(LOOK.min(Duration::from_millis(200)));
+    }
 }
 
 /// Starts hdblcm for a part of an update and judges its end.
@@ -313,7 +346,6 @@ fn runs(runner: &Runner, patience: Duration) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Seen;
     use crate::neighbours::catalog::{Entry, Kind, State as BackupState};
     use crate::neighbours::hdblcm::Listed;
     use crate::neighbours::host::Instance;

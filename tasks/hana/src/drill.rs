@@ -9,13 +9,14 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::call::{Call, Piece};
-use crate::error::Error;
+use crate::error::{Error, quoted};
 use crate::neighbours::catalog::{self, DATABASES, Database, ENTRIES, PIECES, Place};
+use crate::neighbours::depot;
 use crate::neighbours::hdbsql::{self, Key};
 use crate::neighbours::recovery::{self, From};
 use crate::restore;
 use crate::runner::Runner;
-use crate::system::System;
+use crate::system::{Sid, System};
 
 /// The name of the scratch tenant.
 pub const SCRATCH: &str = "HOSTLER_DRILL";
@@ -27,10 +28,16 @@ pub struct Wish {
     pub key: Key,
     /// The tenant whose backup is proved.
     pub tenant: Database,
+    /// The system whose tenant it is, with the configuration of the depot that has its backups; `None`: this system.
+    pub source: Option<(Sid, String)>,
     /// Where its backup is.
     pub from: From,
-    /// A key of a user of the tenant, and the table that it counts afterwards.
-    pub count: Option<(Key, Table)>,
+    /// A key of a user of the tenant, who asks afterwards.
+    pub tenant_key: Option<Key>,
+    /// The table that is counted.
+    pub count: Option<Table>,
+    /// What must hold in the restored data.
+    pub statements: Vec<Statement>,
     /// How long the recovery may take.
     pub timeout: Duration,
 }
@@ -61,6 +68,30 @@ impl std::str::FromStr for Table {
     }
 }
 
+/// A query that must return one value which is neither 0 nor empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement(String);
+
+impl std::str::FromStr for Statement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let reads = text.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("SELECT "));
+        if !reads || text.len() > 2000 || text.contains(|letter: char| letter.is_control() || letter == ';') {
+            return Err(
+                "a statement is one SELECT of at most 2000 letters in one line, without `;`".to_owned()
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Whether the value that a statement returned says that it holds.
+pub fn is_true(value: Option<&str>) -> bool {
+    !matches!(value.map(str::trim), None | Some("" | "0" | "FALSE"))
+}
+
 /// What a drill found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Proof {
@@ -73,6 +104,16 @@ pub struct Proof {
     /// How many rows the table had.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
+    /// What the statements returned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Option<String>>,
+}
+
+/// Asks in the scratch tenant.
+pub fn ask(system: &System, key: &Key, statement: &Statement) -> Call {
+    let source = "SAP HANA SQL and System Views Reference, SELECT";
+    let call = hdbsql::statement(system, key, "ask in the scratch tenant", source, statement.0.clone());
+    hdbsql::in_database(call, SCRATCH).within(Duration::from_secs(3600))
 }
 
 /// Makes the scratch tenant.
@@ -144,19 +185,29 @@ impl<'a> Drill<'a> {
     }
 
     fn prove(&self) -> Result<Proof, Error> {
-        let Wish { key, tenant, from, count: wanted, timeout } = self.wish;
+        let Wish { key, tenant, source, from, tenant_key, count: wanted, statements, timeout } = self.wish;
         let system = self.runner.system();
         let now = Timestamp::now();
-        let complete = catalog::read_entries(&self.rows(&catalog::complete(system, key, tenant), &ENTRIES)?)?;
-        let backup = restore::first(&complete, now)
-            .ok_or_else(|| Error::Refused(format!("{} has no complete backup", tenant.as_str())))?;
+        let (backup, begun_at) = match source {
+            Some((sid, config)) => self.newest_of(sid, config, now)?,
+            None => {
+                let complete = catalog::complete(system, key, tenant);
+                let complete = catalog::read_entries(&self.rows(&complete, &ENTRIES)?)?;
+                let entry = restore::first(&complete, now)
+                    .ok_or_else(|| Error::Refused(format!("{} has no complete backup", tenant.as_str())))?;
+                (entry.id, entry.begun)
+            }
+        };
         let scratch: Database = SCRATCH.parse().map_err(Error::Config)?;
         hdbsql::check(&self.runner.run(&create(system, key))?)?;
         self.stop(&scratch)?;
         let begun = Instant::now();
         let call = match from {
-            From::Backint => recovery::copy(system, key, tenant, &scratch, now).within(*timeout),
-            From::File => recovery::copy_file(system, key, &scratch, &self.prefix(backup.id)?, *timeout),
+            From::Backint => {
+                let sid = source.as_ref().map_or(&system.sid, |(sid, _)| sid);
+                recovery::copy(system, key, (tenant, sid), &scratch, now).within(*timeout)
+            }
+            From::File => recovery::copy_file(system, key, &scratch, &self.prefix(backup)?, *timeout),
         };
         hdbsql::check(&self.runner.run(&call)?)?;
         if self.state(&scratch)? != Some(true) {
@@ -165,9 +216,33 @@ impl<'a> Drill<'a> {
             ));
         }
         let seconds = begun.elapsed().as_secs();
-        let rows = wanted.as_ref().map(|(key, table)| self.count(key, table)).transpose()?;
-        let age = now.duration_since(backup.begun).unsigned_abs().as_secs();
-        Ok(Proof { backup: backup.id, age, seconds, rows })
+        let (mut rows, mut answers) = (None, Vec::new());
+        if let Some(tenant_key) = tenant_key {
+            rows = wanted.as_ref().map(|table| self.count(tenant_key, table)).transpose()?;
+            for statement in statements {
+                let outcome = self.runner.run(&ask(system, tenant_key, statement))?;
+                answers.push(hdbsql::value(&outcome)?);
+            }
+        }
+        let age = now.duration_since(begun_at).unsigned_abs().as_secs();
+        Ok(Proof { backup, age, seconds, rows, answers })
+    }
+
+    /// The newest data backup that the depot has of the tenant of another system: when it began, as an id and an instant.
+    fn newest_of(&self, sid: &Sid, config: &str, now: Timestamp) -> Result<(u64, Timestamp), Error> {
+        let outcome = self.runner.run(&depot::list(config))?;
+        let names = depot::newest(outcome.code()?, &outcome.out, sid.as_str(), now)
+            .map_err(|unclear| Error::Unclear(format!("{unclear}: {}", quoted(outcome.err.trim()))))?;
+        let tenant = self.wish.tenant.as_str();
+        let mine = format!("backint/{tenant}@{sid}/");
+        let newest =
+            names.iter().filter(|name| name.starts_with(&mine)).filter_map(|name| name.rsplit('/').next());
+        let newest = newest.map(depot::begun).collect::<Result<Vec<_>, _>>()?.into_iter().max();
+        let newest = newest
+            .ok_or_else(|| Error::Refused(format!("the depot has no data backup of {tenant}@{sid}")))?;
+        let instant = Timestamp::from_millisecond(newest)
+            .map_err(|error| Error::Unclear(format!("the id of a backup in the depot: {error}")))?;
+        Ok((u64::try_from(newest).unwrap_or_default(), instant))
     }
 
     /// The prefix of the files of a backup: what is before `_databackup_0_1`.
@@ -191,9 +266,9 @@ impl<'a> Drill<'a> {
         let rows = self.rows(&count(self.runner.system(), key, table), &["ROW_COUNT"])?;
         match rows.as_slice() {
             [row] => match row.as_slice() {
-                [Some(count)] => count
-                    .parse()
-                    .map_err(|_| Error::Unclear(format!("the count is {}", crate::error::quoted(count)))),
+                [Some(count)] => {
+                    count.parse().map_err(|_| Error::Unclear(format!("the count is {}", quoted(count))))
+                }
                 _ => Err(Error::Unclear("the count is no number".to_owned())),
             },
             _ => Err(Error::Unclear("the count has not one row".to_owned())),
@@ -204,6 +279,23 @@ impl<'a> Drill<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_that_must_hold() {
+        for good in ["SELECT COUNT(*) FROM SAPHANADB.T000", "select 1 from dummy"] {
+            assert!(good.parse::<Statement>().is_ok(), "{good}");
+        }
+        for bad in
+            ["", "SELECT", "DROP TABLE T", "SELECT 1 FROM DUMMY; DROP TABLE T", "SELECT\n1", "SELECTED x"]
+        {
+            assert!(bad.parse::<Statement>().is_err(), "{bad}");
+        }
+        for (value, holds) in
+            [(Some("1"), true), (Some("x"), true), (Some("0"), false), (Some(" "), false), (None, false)]
+        {
+            assert_eq!(is_true(value), holds, "{value:?}");
+        }
+    }
 
     #[test]
     fn names_of_tables() {

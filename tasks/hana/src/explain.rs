@@ -255,9 +255,12 @@ fn restores(system: &System, key: &Key, to: Timestamp) -> Vec<Call> {
 }
 
 fn drills(system: &System, key: &Key, to: Timestamp) -> Vec<Call> {
-    let (Some(tenant), Ok(scratch), Ok(table)) =
-        (tenant(system), drill::SCRATCH.parse::<Database>(), "TABLE".parse())
-    else {
+    let (Some(tenant), Ok(scratch), Ok(table), Ok(statement)) = (
+        tenant(system),
+        drill::SCRATCH.parse::<Database>(),
+        "TABLE".parse(),
+        "SELECT COUNT(*) FROM TABLE".parse::<drill::Statement>(),
+    ) else {
         return Vec::new();
     };
     vec![
@@ -265,10 +268,12 @@ fn drills(system: &System, key: &Key, to: Timestamp) -> Vec<Call> {
         catalog::complete(system, key, &tenant),
         drill::create(system, key),
         recovery::stop(system, key, &scratch),
-        recovery::copy(system, key, &tenant, &scratch, to).within(RECOVERY),
+        recovery::copy(system, key, (&tenant, &system.sid), &scratch, to).within(RECOVERY),
         catalog::pieces(system, key, &tenant, 0),
         recovery::copy_file(system, key, &scratch, "PREFIX", RECOVERY),
         drill::count(system, key, &table),
+        drill::ask(system, key, &statement),
+        depot::list("/etc/hostler/depot.yml"),
         recovery::drop(system, key, &scratch),
     ]
 }
@@ -302,6 +307,7 @@ fn replication(system: &System, key: &Key, hostname: &str) -> Vec<Call> {
         sapcontrol::process_list(system),
         sapcontrol::stop(system),
     ];
+    calls.extend(proofs(system, key));
     for mode in [Mode::Sync, Mode::Syncmem, Mode::Async] {
         calls.push(nsutil::register(system, &site, "PRIMARY", mode));
     }

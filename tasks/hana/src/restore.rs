@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::backup::Run;
 use crate::call::Call;
 use crate::change;
-use crate::check::Before;
+use crate::check::{self, Before};
 use crate::error::{Error, quoted};
 use crate::neighbours::catalog::{self, DATABASES, Database, ENTRIES, Entry, Kind, Part, Place, State};
 use crate::neighbours::hdbsql::{self, Key};
@@ -310,6 +310,8 @@ impl<'a> Restore<'a> {
             let done = note.databases.values().filter(|progress| **progress == Progress::Done).count();
             report::progress(done * 100 / note.databases.len(), &format!("restoring {}", database.as_str()))?;
             let progress = note.databases.get(database.as_str()).copied().unwrap_or(Progress::Stopping);
+            // The client of a run that was killed goes on by itself.
+            change::wait_alone(self.runner, "a recovery", check::recoveries_at_work)?;
             if progress == Progress::Stopping || !self.is_up(&database)? {
                 self.stop(&database)?;
                 note.databases.insert(database.as_str().to_owned(), Progress::Recovering);

@@ -25,6 +25,8 @@ pub(crate) struct Backint<'a> {
     pub(crate) root: &'a Root,
     pub(crate) system: &'a System,
     pub(crate) database: &'a str,
+    /// The system whose backups they are: another one in a copy.
+    pub(crate) of: &'a str,
     /// Prefix of the parameter with the parameter file: `data`, `log`, `catalog`.
     pub(crate) purpose: &'a str,
 }
@@ -191,8 +193,8 @@ impl Backint<'_> {
         fs::write(&asked, text).map_err(io)?;
         fs::write(&answered, "").map_err(io)?;
         let user = match self.database {
-            "SYSTEMDB" => system.sid.clone(),
-            tenant => format!("{tenant}@{}", system.sid),
+            "SYSTEMDB" => self.of.to_string(),
+            tenant => format!("{tenant}@{}", self.of),
         };
         let mut command =
             Command::new(root.at(format!("/usr/sap/{}/SYS/global/hdb/opt/hdbbackint", system.sid)));

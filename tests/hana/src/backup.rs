@@ -240,6 +240,7 @@ impl Target<'_> {
                 root: self.root,
                 system: self.system,
                 database: self.database,
+                of: &self.system.sid,
                 purpose: self.purpose,
             };
             let ids = backint.backup(job.id, job.level, job.option, streams)?;

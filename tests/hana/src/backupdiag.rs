@@ -42,7 +42,8 @@ pub(crate) fn run(root: &Root, arguments: &[String]) -> Ended {
         .collect();
     if !streams.is_empty() {
         let system = hdb::own(root)?;
-        let backint = Backint { root, system: &system, database: &data.database, purpose: "data" };
+        let backint =
+            Backint { root, system: &system, database: &data.database, of: &system.sid, purpose: "data" };
         missing.extend(backint.missing(&streams).map_err(|text| Halt::new(1, text))?);
     }
     for piece in &pieces {

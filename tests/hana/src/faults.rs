@@ -11,6 +11,16 @@ use std::path::{Path, PathBuf};
 /// Name, argument, effect.
 pub(crate) const LIST: &[(&str, &str, &str)] = &[
     ("crash", "POINT", "the tool is killed (SIGKILL) at this crash point"),
+    (
+        "kill-step",
+        "POINT",
+        "at this crash point the hostler-hana that called the tool is killed; the tool goes on",
+    ),
+    (
+        "kill-executor",
+        "POINT",
+        "at this crash point the hostler that carries out the step is killed; the tool goes on",
+    ),
     ("disk-full", "PATH", "every write to a file below PATH fails: No space left on device"),
     ("media-version", "VERSION", "SAPCAR extracts media of this version, whatever the archive's name says"),
     ("hdblcm-fails", "PHASE", "hdblcm ends with 1 at this phase and leaves its state"),
@@ -82,7 +92,8 @@ impl Faults {
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             let (name, _, argument) = parts(line);
             let known = LIST.iter().any(|(known, _, _)| *known == name);
-            let point = name != "crash" || crate::files::CRASH_POINTS.contains(&argument);
+            let at_point = ["crash", "kill-step", "kill-executor"].contains(&name);
+            let point = !at_point || crate::files::CRASH_POINTS.contains(&argument);
             if !known || !point {
                 return Err(Halt::new(70, format!("hana-standins: there is no fault '{line}'")));
             }

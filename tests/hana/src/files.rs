@@ -139,9 +139,32 @@ pub(crate) const CRASH_POINTS: &[&str] = &[
     "hdblcm.uninstall.files",
 ];
 
-/// Kills this process where the fault `crash` names the point.
+/// Kills the nearest process above this one that has the name.
+fn kill_above(program: &str) {
+    let mut pid = nix::unistd::getppid().as_raw();
+    while pid > 1 {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return };
+        // `PID (NAME) STATE PPID …`
+        let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(") ")) else {
+            return;
+        };
+        if name == program {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            return;
+        }
+        pid = rest.split(' ').nth(1).and_then(|above| above.parse().ok()).unwrap_or(0);
+    }
+}
+
+/// Kills this process where the fault `crash` names the point, or those above it where another one does.
 pub(crate) fn crash_point(root: &Root, name: &str) {
     debug_assert!(CRASH_POINTS.contains(&name), "{name} is not in the list");
+    for (fault, program) in [("kill-step", "hostler-hana"), ("kill-executor", "hostler")] {
+        if root.faults().find(fault, |point| point == name).is_some() {
+            kill_above(program);
+        }
+    }
     if root.faults().find("crash", |point| point == name).is_some() {
         die();
     }

@@ -28,8 +28,8 @@ pub(crate) struct Request {
     catalog: Option<Place>,
     log_path: Option<String>,
     data_path: Option<String>,
-    /// The database whose backups these are, where it is another one.
-    source: Option<String>,
+    /// The database whose backups these are, and its system, where it is another one.
+    source: Option<(String, String)>,
     clear_log: bool,
 }
 
@@ -59,8 +59,8 @@ pub(crate) fn parse(cursor: &mut Cursor) -> Result<Request, SqlError> {
         } else if cursor.take("USING SOURCE") {
             // DB@SID; a copy from another system has its SID here.
             let text = cursor.text()?;
-            let (database, _) = text.split_once('@').ok_or_else(|| SqlError::syntax(&text))?;
-            request.source = Some(database.to_string());
+            let (database, sid) = text.split_once('@').ok_or_else(|| SqlError::syntax(&text))?;
+            request.source = Some((database.to_string(), sid.to_string()));
         } else if cursor.take("USING CATALOG BACKINT") {
             request.catalog = Some(Place::Backint);
         } else if cursor.take("USING CATALOG PATH") {
@@ -114,7 +114,7 @@ pub(crate) fn recover(
     request: &Request,
 ) -> Result<Reached, String> {
     let told = |halt: Halt| halt.said;
-    let of = request.source.as_deref().unwrap_or(name);
+    let of = request.source.as_ref().map_or(name, |(database, _)| database);
     let source = Source { root, system, name: of, request };
     let (mut content, topology, known) = match (&request.data, request.until) {
         (Some(prefix), _) => {
@@ -178,8 +178,13 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
+    /// The system whose backups these are.
+    fn sid(&self) -> &str {
+        self.request.source.as_ref().map_or(&self.system.sid, |(_, sid)| sid)
+    }
+
     fn backint(&self, purpose: &'static str) -> Backint<'_> {
-        Backint { root: self.root, system: self.system, database: self.name, purpose }
+        Backint { root: self.root, system: self.system, database: self.name, of: self.sid(), purpose }
     }
 
     /// The backup with this prefix, from files.
@@ -266,7 +271,8 @@ impl Source<'_> {
         };
         match place {
             Place::Backint => {
-                let name = backint::folder(self.root, self.system, self.name).join("log_backup_0_0_0_0");
+                let theirs = System { sid: self.sid().to_string(), ..self.system.clone() };
+                let name = backint::folder(self.root, &theirs, self.name).join("log_backup_0_0_0_0");
                 let name = name.display().to_string();
                 let backint = self.backint("catalog");
                 let id = backint.newest(&name)?.ok_or("no backup catalog was found by Backint")?;

@@ -115,6 +115,16 @@ impl Root {
         }
     }
 
+    /// Shows this process in the host's own /proc, where it has one: the link leads to nothing when the process has ended.
+    pub(crate) fn show_process(&self) {
+        let (own, pid) = (self.path.join("proc"), std::process::id().to_string());
+        if self.path != Path::new("/") && own.is_dir() {
+            // A process that had this number before may have left its link.
+            let _ = fs::remove_file(own.join(&pid));
+            let _ = std::os::unix::fs::symlink(Path::new("/proc").join(&pid), own.join(&pid));
+        }
+    }
+
     /// Puts a tool at its place: a hard link of the program.
     pub(crate) fn link(&self, path: impl AsRef<Path>) -> Result<(), Halt> {
         let place = self.at(path);

@@ -352,7 +352,8 @@ fn delete(session: &Session, system: &System, cursor: &mut Cursor) -> Result<(),
         }
         if (all || only_backint) && !streams.is_empty() {
             let purpose = if entry.is_data() { "data" } else { "log" };
-            let backint = Backint { root: &session.root, system, database: &entry.database, purpose };
+            let backint =
+                Backint { root: &session.root, system, database: &entry.database, of: &system.sid, purpose };
             backint.delete(&streams).map_err(failed)?;
         }
     }

@@ -110,7 +110,7 @@ pub fn gather(runner: &Runner, wish: &Wish) -> Result<Observed, Error> {
         ports: ports(system),
         disks: disks(system),
         user: user(system),
-        hdblcm: at_work(system, |cmdline, _| host::hdblcm(cmdline)),
+        hdblcm: hdblcm_at_work(system),
         pacemaker: {
             let found = at_work(system, |_, name| (name == "pacemakerd").then(|| name.to_owned()));
             Seen { raw: found.raw, value: found.value.map(|found| !found.is_empty()) }
@@ -235,6 +235,16 @@ fn user(system: &System) -> Seen<Option<u32>> {
     let found = nix::unistd::User::from_name(&name);
     let found = found.map_err(|errno| Error::Local(format!("user {name} cannot be looked up: {errno}")));
     Seen::new(&name, found.map(|user| user.map(|user| user.uid.as_raw())))
+}
+
+/// Each hdblcm that is at work on the host.
+pub fn hdblcm_at_work(system: &System) -> Seen<Vec<String>> {
+    at_work(system, |cmdline, _| host::hdblcm(cmdline))
+}
+
+/// Each recovery that is at work on the host: its client lives on when what started it is killed.
+pub fn recoveries_at_work(system: &System) -> Seen<Vec<String>> {
+    at_work(system, |cmdline, _| host::recovery(cmdline))
 }
 
 /// What a look at each process finds.

@@ -7,13 +7,14 @@ use serde_json::json;
 
 use super::{BOOL, Options, print, print_json, run_id, span};
 use crate::backup::Run;
-use crate::drill::{self, Drill, Table};
+use crate::drill::{self, Drill, Statement, Table};
 use crate::error::Error;
 use crate::neighbours::catalog::Database;
 use crate::neighbours::hdbsql::Key;
 use crate::neighbours::recovery::From;
 use crate::report;
 use crate::restore;
+use crate::system::Sid;
 
 #[derive(clap::Args)]
 pub(super) struct Restore {
@@ -103,9 +104,18 @@ pub(super) struct DrillArguments {
     /// The tenant whose newest complete backup is proved
     #[arg(long, value_name = "NAME")]
     tenant: Database,
+    /// The tenant is of this other system, whose backups are in the same depot; needs --depot, and Backint
+    #[arg(long, value_name = "SID", requires = "depot")]
+    source: Option<Sid>,
+    /// Configuration of hostler-depot, which is asked for the newest backup of the other system
+    #[arg(long, value_name = "FILE", value_parser = path)]
+    depot: Option<String>,
     /// Where the backup is
     #[arg(long, default_value = "backint")]
     from: From,
+    /// Queries that must each return one value which is neither 0 nor empty, as JSON: ["SELECT …", …]
+    #[arg(long, value_name = "JSON", value_parser = statements, requires = "tenant_key")]
+    statements: Option<Statements>,
     /// Table whose rows are counted afterwards, as TABLE or SCHEMA.TABLE
     #[arg(long, value_name = "TABLE", requires = "tenant_key")]
     count: Option<Table>,
@@ -129,10 +139,18 @@ impl DrillArguments {
         let wish = drill::Wish {
             key: options.key.clone(),
             tenant: self.tenant,
+            source: self.source.zip(self.depot),
             from: self.from,
-            count: self.tenant_key.zip(self.count),
+            tenant_key: self.tenant_key,
+            count: self.count,
+            statements: self.statements.map(|all| all.0).unwrap_or_default(),
             timeout: self.timeout,
         };
+        if wish.source.is_some() && wish.from == From::File {
+            return Err(Error::Config(
+                "backups of another system come from Backint: leave --from out".to_owned(),
+            ));
+        }
         if wish.tenant.is_system() {
             return Err(Error::Config("a drill is of a tenant: SYSTEMDB has no scratch".to_owned()));
         }
@@ -141,7 +159,15 @@ impl DrillArguments {
             return drill.clear();
         }
         let proof = drill.carry_out()?;
-        report::outputs(&json!(proof))?;
+        tell(&proof)?;
+        if let Some(at) = proof.answers.iter().position(|value| !drill::is_true(value.as_deref())) {
+            return Err(Error::No(format!(
+                "statement {} does not hold in the backup {}: it returned {}",
+                at + 1,
+                proof.backup,
+                proof.answers.get(at).and_then(Option::as_deref).unwrap_or("NULL")
+            )));
+        }
         if let (Some(wanted), Some(rows)) = (self.at_least, proof.rows)
             && rows < wanted
         {
@@ -153,6 +179,32 @@ impl DrillArguments {
         print(&format!("the backup {} can be restored, in {} s", proof.backup, proof.seconds));
         Ok(())
     }
+}
+
+/// The outputs of a drill: what each statement returned has its number.
+fn tell(proof: &drill::Proof) -> Result<(), Error> {
+    let mut outputs = json!({"backup": proof.backup, "age": proof.age, "seconds": proof.seconds});
+    if let Some(all) = outputs.as_object_mut() {
+        all.extend(proof.rows.map(|rows| ("rows".to_owned(), json!(rows))));
+        for (at, value) in proof.answers.iter().enumerate() {
+            let short: String = value.as_deref().unwrap_or("NULL").chars().take(100).collect();
+            all.insert(format!("statement_{}", at + 1), json!(short));
+        }
+    }
+    report::outputs(&outputs)
+}
+
+/// Statements of one option.
+#[derive(Clone, Debug)]
+struct Statements(Vec<Statement>);
+
+fn statements(text: &str) -> Result<Statements, String> {
+    let all: Vec<String> =
+        serde_json::from_str(text).map_err(|error| format!("no JSON list of texts: {error}"))?;
+    if all.len() > 16 {
+        return Err("16 statements are the most".to_owned());
+    }
+    all.iter().map(|one| one.parse()).collect::<Result<_, _>>().map(Statements)
 }
 
 /// Reads an instant; `latest` is one that HANA takes for the newest state.

@@ -154,7 +154,7 @@ pub fn newest(exit: i32, text: &str, sid: &str, to: Timestamp) -> Reading<Vec<St
 }
 
 /// When a part was begun, in milliseconds: the ids of the depot are ULIDs, whose first ten letters say it.
-fn begun(id: &str) -> Reading<i64> {
+pub fn begun(id: &str) -> Reading<i64> {
     const LETTERS: &str = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let digits =
         id.chars().take(10).map(|letter| LETTERS.find(letter).and_then(|digit| i64::try_from(digit).ok()));

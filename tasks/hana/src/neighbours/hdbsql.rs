@@ -174,6 +174,20 @@ pub fn rows(outcome: &Outcome, columns: &[&str]) -> Result<Vec<Row>, Error> {
     Ok(table(&outcome.out, columns)?)
 }
 
+/// The one value of a query with one row and one column, whatever its name.
+pub fn value(outcome: &Outcome) -> Result<Option<String>, Error> {
+    check(outcome)?;
+    match records(&outcome.out)?.as_slice() {
+        [head, row] => match (head.as_slice(), row.as_slice()) {
+            ([_], [value]) => Ok(value.clone()),
+            _ => Err(Error::Unclear("a query returned more than one column".to_owned())),
+        },
+        rows => {
+            Err(Error::Unclear(format!("a query returned {} rows and not one", rows.len().saturating_sub(1))))
+        }
+    }
+}
+
 /// Reads CSV with a header. Unquoted `?` is NULL.
 pub fn table(text: &str, columns: &[&str]) -> Reading<Vec<Row>> {
     let mut lines = records(text)?.into_iter();
@@ -254,6 +268,16 @@ mod tests {
 
     fn outcome(code: i32, out: &str, err: &str) -> Outcome {
         Outcome { end: End::Code(code), out: out.to_owned(), err: err.to_owned(), cut: false }
+    }
+
+    #[test]
+    fn the_one_value_of_a_query() {
+        let of = |text: &str| value(&outcome(0, text, ""));
+        assert_eq!(of("N\n3\n").unwrap().as_deref(), Some("3"));
+        assert_eq!(of("\"N\"\n?\n").unwrap(), None);
+        for odd in ["", "N\n", "N\n1\n2\n", "N,M\n1,2\n"] {
+            assert!(of(odd).is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -63,6 +63,19 @@ pub fn hdblcm(cmdline: &[u8]) -> Option<String> {
     Some(action.map_or_else(|| "hdblcm".to_owned(), |action| format!("hdblcm {action}")))
 }
 
+/// Whether a command line of `/proc/<pid>/cmdline` is the client of a recovery, and which.
+pub fn recovery(cmdline: &[u8]) -> Option<String> {
+    let words: Vec<_> = cmdline.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let is = |word: &str| {
+        ["hdbsql", "HDBSettings.sh", "recoverSys.py"].iter().any(|tool| word.rsplit('/').next() == Some(tool))
+    };
+    // The program itself, or an interpreter with it as its first argument.
+    if !words.iter().take(2).any(|word| is(word)) {
+        return None;
+    }
+    words.iter().find(|word| word.contains("RECOVER DATA")).map(|word| word.chars().take(160).collect())
+}
+
 /// Whether systemd holds the clock for synchronized.
 pub fn clock_call() -> Call {
     Call {
@@ -198,6 +211,27 @@ pub fn instances(exit: i32, text: &str) -> Reading<Vec<Instance>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_of_recoveries() {
+        let of = |words: &[&str]| recovery(words.join("\0").as_bytes()).is_some();
+        assert!(of(&[
+            "/usr/sap/HDB/HDB00/exe/hdbsql",
+            "-U",
+            "K",
+            "RECOVER DATABASE FOR HDB UNTIL TIMESTAMP 'x'"
+        ]));
+        assert!(of(&[
+            "/bin/sh",
+            "/usr/sap/HDB/HDB00/HDBSettings.sh",
+            "recoverSys.py",
+            "--command=RECOVER DATA x"
+        ]));
+        assert!(of(&["python3", "/x/recoverSys.py", "--command=RECOVER DATABASE"]));
+        assert!(!of(&["/usr/sap/HDB/HDB00/exe/hdbsql", "-U", "K", "SELECT 1 FROM DUMMY"]));
+        assert!(!of(&["vi", "notes", "RECOVER DATABASE"]));
+        assert!(!of(&[]));
+    }
 
     #[test]
     fn the_kernels_files() {

@@ -10,7 +10,7 @@ use super::catalog::Database;
 use super::hdbsql::{Key, literal, statement};
 use crate::call::{As, Call, Input};
 use crate::error::{Reading, unclear};
-use crate::system::System;
+use crate::system::{Sid, System};
 
 const SOURCE: &str = "SAP HANA SQL and System Views Reference, RECOVER DATABASE";
 
@@ -52,9 +52,15 @@ pub fn tenant(system: &System, key: &Key, sql: String, timeout: Duration) -> Cal
 }
 
 /// Recovers the newest state of a tenant into another one that is stopped; it takes longer than a query. Source of `USING SOURCE`: system copies.
-pub fn copy(system: &System, key: &Key, of: &Database, into: &Database, to: Timestamp) -> Call {
+pub fn copy(
+    system: &System,
+    key: &Key,
+    (of, sid): (&Database, &Sid),
+    into: &Database,
+    to: Timestamp,
+) -> Call {
     let to = literal(&to.strftime("%Y-%m-%d %H:%M:%S").to_string());
-    let source = literal(&format!("{}@{}", of.as_str(), system.sid));
+    let source = literal(&format!("{}@{sid}", of.as_str()));
     let sql = format!(
         "RECOVER DATABASE FOR {} UNTIL TIMESTAMP {to} CLEAR LOG USING SOURCE {source} USING CATALOG BACKINT CHECK ACCESS USING BACKINT",
         into.as_str()

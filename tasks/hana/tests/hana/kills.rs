@@ -1,10 +1,14 @@
-//! SAP's tools die at each of their crash points, one after another: the same run is repeated until it has its end, and the
-//! rows and the catalog say that nothing was done twice. Restores are in `restore`.
+//! SAP's tools, the step and its executor die at crash points, one after another: the same run is repeated until it has its
+//! end, and the rows and the catalog say that nothing was done twice. Restores whose tool dies are in `restore`.
 
 use std::fs;
 
+use hostler_testkit::{Host as Agent, Vault, eventually};
+use serde_json::{Value, json};
+
+use crate::agent::{LONG, install, order};
 use crate::pair::{replicate, two};
-use crate::played::Played;
+use crate::played::{PASSWORD, Played, until};
 
 /// Runs it with a death at each point in turn, then once without.
 fn through(host: &Played, points: &[&str], arguments: &[&str]) {
@@ -102,4 +106,221 @@ fn a_takeover_goes_on_and_one_host_rules() {
     assert!(one.try_sql("HDB", "INSERT INTO T VALUES (2)").is_err(), "the former primary writes nothing");
     two.sql("HDB", "INSERT INTO T VALUES (3)");
     assert_eq!(two.rows(), "1 3");
+}
+
+/// The step is killed at the point, and SAP's tool goes on by itself.
+fn killed(host: &Played, point: &str, arguments: &[&str]) {
+    host.fault(&format!("kill-step*1 {point}"));
+    let answer = host.run(arguments);
+    assert_eq!(answer.code(), -1, "{point}: {}", answer.err());
+    assert!(
+        fs::read_to_string(host.path("/.hana-standins/faults")).unwrap().contains("kill-step*0"),
+        "{point}"
+    );
+    host.fault("");
+}
+
+/// Repeats it until it has its end; until then it is refused, or says what it cannot tell.
+fn repeated(host: &Played, what: &str, arguments: &[&str]) {
+    until(what, || {
+        let answer = host.run(arguments);
+        assert!([0, 4, 5, 6].contains(&answer.code()), "{what}: {}", answer.err());
+        answer.code() == 0
+    });
+}
+
+/// Waits until no hdblcm of this host is at work.
+fn alone(played: &Played) {
+    let own = |pid: &std::path::Path| fs::read(pid.join("cmdline")).is_ok_and(|line| !line.is_empty());
+    until("no hdblcm is at work", || {
+        let entries = fs::read_dir(played.path("/proc")).unwrap().flatten();
+        !entries.filter(|entry| entry.path().is_symlink()).any(|entry| own(&entry.path()))
+    });
+}
+
+/// Without its reader hdblcm ends when it next says something, or goes on to its end: both are an update that goes on.
+#[test]
+fn a_killed_step_makes_no_second_update() {
+    for point in ["prepare", "stop", "switch", "start"] {
+        let played = Played::with_system("h1");
+        played.sql("HDB", "CREATE TABLE T (N INTEGER)");
+        played.sql("HDB", "INSERT INTO T VALUES (1)");
+        assert_eq!(played.run(&["backup", "--run", "B1", "--to", "file"]).code(), 0);
+        let update = ["update", "--media", "/media/2.00.079.00"];
+        killed(&played, &format!("hdblcm.update.{point}"), &update);
+        repeated(&played, point, &update);
+        assert!(played.sql("SYSTEMDB", "SELECT VERSION FROM M_DATABASE").contains("2.00.079.00"));
+        let updates = played.calls().matches("--action=update").count();
+        assert!(updates <= 2, "{point}: {updates}");
+        repeated(&played, point, &update);
+        assert_eq!(
+            (played.rows(), played.calls().matches("--action=update").count()),
+            ("1".to_owned(), updates)
+        );
+    }
+}
+
+#[test]
+fn a_killed_step_makes_no_second_installation() {
+    for undone in [false, true] {
+        let played = Played::new("h1");
+        let install = ["--number", "00", "install", "--media", "/media/2.00.077.00", "--run", "I1"];
+        killed(&played, "hdblcm.install.create", &install);
+        let folders =
+            || ["/hana/shared/HDB", "/usr/sap/HDB"].iter().any(|folder| played.path(folder).exists());
+        if undone {
+            // It waits for an hdblcm that is still at work, and takes away what that has made, or says that it cannot.
+            let answer = played.run(&[&install[..], &["--undo"]].concat());
+            match answer.code() {
+                0 => assert!(!folders()),
+                code => assert!(
+                    code == 4 && folders() && answer.err().contains("look at its log"),
+                    "{}",
+                    answer.err()
+                ),
+            }
+        } else {
+            alone(&played);
+            let answer = played.run(&install);
+            assert!(
+                answer.code() == 0 || answer.code() == 6 && answer.err().contains("HDB"),
+                "{}",
+                answer.err()
+            );
+        }
+        assert_eq!(played.calls().matches("--action=install").count(), 1);
+    }
+}
+
+#[test]
+fn a_killed_step_makes_no_second_backup_and_no_second_recovery() {
+    let played = Played::with_system("h1");
+    let instant = played.with_history("file");
+    for (at, point) in ["noted", "volume", "recorded"].iter().enumerate() {
+        let run = format!("K{at}");
+        let backup = ["backup", "--run", &run, "--to", "file", "--timeout", "1s"];
+        killed(&played, &format!("backup.{point}"), &backup);
+        repeated(&played, point, &backup);
+        for database in ["SYSTEMDB", "HDB"] {
+            let good = "SELECT COUNT(*) FROM M_BACKUP_CATALOG WHERE COMMENT";
+            assert_eq!(
+                played.sql(database, &format!("{good} = 'hostler run {run}'")),
+                "1",
+                "{point}: {database}"
+            );
+        }
+    }
+    let recoveries = |of: &str| played.calls().lines().filter(|line| line.contains(of)).count();
+    for point in ["read", "written", "started"] {
+        let run = format!("R-{point}");
+        let restore = ["restore", "--run", &run, "--to", &instant, "--from", "file", "--database", "HDB"];
+        let before = recoveries("RECOVER DATABASE FOR HDB");
+        killed(&played, &format!("recovery.{point}"), &restore);
+        repeated(&played, point, &restore);
+        assert_eq!(played.rows(), "1 2", "{point}");
+        played.sql("HDB", "INSERT INTO T VALUES (9)");
+        repeated(&played, point, &restore);
+        assert_eq!(
+            (played.rows().as_str(), recoveries("RECOVER DATABASE FOR HDB")),
+            ("1 2 9", before + 1),
+            "{point}"
+        );
+    }
+    // SYSTEMDB with the whole system, and its tenant.
+    let restore = ["restore", "--run", "R-all", "--to", &instant, "--from", "file"];
+    killed(&played, "recovery.written", &restore);
+    repeated(&played, "all of it", &restore);
+    assert_eq!((played.rows().as_str(), recoveries("recoverSys.py")), ("1 2", 1));
+}
+
+#[test]
+fn a_killed_step_makes_no_second_primary() {
+    for point in ["suspended", "taken"] {
+        let (one, two) = two();
+        replicate(&one, &two);
+        let takeover = ["--hostname", "h2", "takeover", "--primary-key", "OTHER", "--run", "T1"];
+        killed(&two, &format!("replication.{point}"), &takeover);
+        repeated(&two, point, &takeover);
+        assert_eq!((two.run(&["takeover", "--probe"]).code(), two.rows().as_str()), (0, "1"), "{point}");
+        assert!(
+            one.try_sql("HDB", "INSERT INTO T VALUES (2)").is_err(),
+            "{point}: the former primary writes nothing"
+        );
+        two.sql("HDB", "INSERT INTO T VALUES (3)");
+        assert_eq!(two.rows(), "1 3", "{point}");
+    }
+}
+
+/// The executor of an order is killed in the middle of each change: the order comes to its end, or asks an operator, whose
+/// `retry` does.
+#[test]
+fn a_killed_executor_does_nothing_twice() {
+    let vault = Vault::double();
+    vault.policy("agent", &[("secret/data/hana/*", &["read"]), ("auth/token/create", &["update"])]);
+    let passwords =
+        json!({"sidadm_password": PASSWORD, "system_password": PASSWORD, "sapadm_password": PASSWORD});
+    vault.put("hana/db1/HDB", passwords);
+    let played = Played::new("h1");
+    let mut host = Agent::on_vault("db1", &vault, "");
+    install(&host, &played);
+    host.start();
+    let through = |name: &str, task: &str, params: Value, point: &str| -> Vec<String> {
+        played.fault(&format!("kill-executor*1 {point}"));
+        host.order(name, &json!({"task": task, "params": params}).to_string());
+        let mut phases = Vec::new();
+        eventually(LONG, || {
+            let Some(report) = host.report(name) else { return Err("no report".to_owned()) };
+            let phase = report["phase"].as_str().unwrap_or_default().to_owned();
+            if phase == "needs_operator" && !phases.contains(&phase) {
+                assert!(
+                    report["tail"].as_str().is_some_and(|tail| !tail.is_empty())
+                        || !report["message"].is_null(),
+                    "{report}"
+                );
+                let (code, text) = host.hostler(&["retry", name, "--host", host.name()]);
+                assert_eq!(code, 0, "{text}");
+                phases.push(phase);
+                return Err("retried".to_owned());
+            }
+            match phase.as_str() {
+                "succeeded" | "undone" | "unchanged" => {
+                    phases.push(phase);
+                    Ok(())
+                }
+                _ => Err(format!("{report}; {}", host.log_tail())),
+            }
+        });
+        let left = fs::read_to_string(played.path("/.hana-standins/faults")).unwrap();
+        assert!(left.contains("kill-executor*0"), "{point} was not reached");
+        played.fault("");
+        phases
+    };
+    let media = |version: &str| json!({"sid": "HDB", "number": "00", "media": format!("/media/{version}"), "mount": "secret"});
+    let phases = through("install", "hana-install", media("2.00.077.00"), "hdblcm.install.create");
+    if phases.last().is_some_and(|phase| phase == "undone") {
+        assert!(!played.path("/hana/shared/HDB").exists() && !played.path("/usr/sap/HDB").exists());
+        order(&host, "install-again", "hana-install", media("2.00.077.00"), "succeeded");
+    }
+    played.sql("HDB", "CREATE TABLE T (N INTEGER)");
+    played.sql("HDB", "INSERT INTO T VALUES (1)");
+    through("backup", "hana-backup", json!({"sid": "HDB", "to": "file"}), "backup.volume");
+    let run = host.report("backup").unwrap()["run"].as_str().unwrap().to_owned();
+    for database in ["SYSTEMDB", "HDB"] {
+        let mine = format!(
+            "SELECT COUNT(*) FROM M_BACKUP_CATALOG WHERE COMMENT = 'hostler run {run}' AND STATE_NAME = 'successful'"
+        );
+        assert_eq!(played.sql(database, &mine), "1", "{database}");
+    }
+    through("update", "hana-update", media("2.00.079.00"), "hdblcm.update.switch");
+    assert!(played.sql("SYSTEMDB", "SELECT VERSION FROM M_DATABASE").contains("2.00.079.00"));
+    // What is in no backup is gone, and what is in one is there.
+    played.set("persistence", "log_backup_timeout_s", "9000000");
+    played.sql("HDB", "INSERT INTO T VALUES (2)");
+    through(
+        "restore",
+        "hana-restore",
+        json!({"sid": "HDB", "from": "file", "to": "latest", "databases": ["HDB"]}),
+        "recovery.written",
+    );
+    assert_eq!(played.rows(), "1");
 }

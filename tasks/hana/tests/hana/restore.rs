@@ -145,3 +145,60 @@ fn a_drill_counts_the_rows_of_the_newest_backup_and_leaves_nothing() {
     assert_eq!(tenants(), "\"HDB\"\n\"SYSTEMDB\"");
     assert_eq!(played.run(&["drill", "--tenant", "SYSTEMDB"]).code(), 3);
 }
+
+/// A scratch system on this host restores the newest backup of another one, out of the depot that both read.
+#[test]
+fn a_scratch_system_proves_the_backup_of_another_one() {
+    let store = Store::new();
+    let played = Played::with_system("h1");
+    store.serve(&played);
+    played.with_history("backint");
+    let scratch = ["--sid", "SCR", "--number", "01", "--key", "SCRATCH"];
+    let run = |more: &[&str]| played.run(&[&scratch[..], more].concat());
+    let answer = run(&["install", "--media", "/media/2.00.077.00"]);
+    assert_eq!(answer.code(), 0, "{}", answer.err());
+    played.key("SCRATCH", "localhost:30113");
+    let backint = |sid: &str| played.path(&format!("/usr/sap/{sid}/SYS/global/hdb/opt/hdbbackint"));
+    fs::create_dir_all(backint("SCR").parent().unwrap()).unwrap();
+    fs::copy(backint("HDB"), backint("SCR")).unwrap();
+    let depot = store.config();
+    let drill = [
+        "--json",
+        "drill",
+        "--tenant",
+        "HDB",
+        "--source",
+        "HDB",
+        "--depot",
+        &depot,
+        "--tenant-key",
+        "SCRATCH",
+    ];
+    let held =
+        [&drill[..], &["--statements", "[\"SELECT COUNT(*) FROM T\", \"SELECT MAX(N) FROM T\"]"]].concat();
+    let answer = run(&held);
+    assert_eq!(answer.code(), 0, "{}", answer.err());
+    assert_eq!(answer.json()["answers"], serde_json::json!(["3", "3"]), "with its logs");
+    assert!(answer.json()["age"].as_u64().unwrap() < 300, "{}", answer.out());
+    let calls = played.calls();
+    assert!(calls.contains("FOR HOSTLER_DRILL") && calls.contains("USING SOURCE 'HDB@HDB'"), "{calls}");
+    // What does not hold is said, and nothing is left of either drill.
+    let odd =
+        [&drill[..], &["--statements", "[\"SELECT 1 FROM DUMMY\", \"SELECT COUNT(*) FROM T WHERE N = 9\"]"]]
+            .concat();
+    let answer = run(&odd);
+    assert!(answer.code() == 1 && answer.err().contains("statement 2 does not hold"), "{}", answer.err());
+    let tenants = ["-U", "SCRATCH", "-E", "3", "-x", "-a", "SELECT COUNT(*) FROM M_DATABASES"];
+    assert_eq!(played.tool("/usr/sap/SCR/HDB01/exe/hdbsql", &tenants, "").out.trim(), "2");
+    assert_eq!(played.rows(), "1 2 3");
+    let none = run(&["drill", "--tenant", "QA1", "--source", "HDB", "--depot", &depot]);
+    assert!(
+        none.code() == 6 && none.err().contains("the depot has no data backup of QA1@HDB"),
+        "{}",
+        none.err()
+    );
+    assert_eq!(
+        run(&["drill", "--tenant", "HDB", "--source", "HDB", "--depot", &depot, "--from", "file"]).code(),
+        3
+    );
+}
