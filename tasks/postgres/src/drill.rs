@@ -33,9 +33,10 @@ const MARKER: &str = "hostler.drill";
 pub struct Plan {
     #[command(flatten)]
     place: Place,
-    /// Folder in which the scratch place is made and removed
-    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/postgresql")]
-    folder: PathBuf,
+    /// Folder in which the scratch place is made and removed [default: /var/lib/postgresql, with the rpms of the PGDG
+    /// /var/lib/pgsql]
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
     /// Drill this backup [default: the newest]
     #[arg(long, value_name = "BACKUP")]
     backup: Option<String>,
@@ -60,7 +61,8 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     let depot = Depot::new(&plan.place, owner);
     let owner = owner.unwrap_or_else(Owner::own);
     let queries = plan.queries.as_deref().map(queries).transpose()?.unwrap_or_default();
-    let place = plan.folder.join(format!("hostler-drill-{}", plan.place.id));
+    let folder = plan.folder.clone().unwrap_or_else(layout::home);
+    let place = folder.join(format!("hostler-drill-{}", plan.place.id));
     let _one = claim(&place, owner)?;
     clear(&place, owner).await?;
     let chosen = choose(&depot, &Wish::latest(plan.backup.clone()), Timestamp::now()).await?;
@@ -71,7 +73,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
         )));
     }
     no_shared_tablespaces(chosen.backup.system).await?;
-    room(&plan.folder, &chosen)?;
+    room(&folder, &chosen)?;
     let scratch = Scratch { data: place.join("data"), work: place.join("work"), owner, version };
     fs::create_dir(&place).map_err(Error::local(place.display()))?;
     owner.give(&place)?;

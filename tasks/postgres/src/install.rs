@@ -139,7 +139,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     layout::start(&cluster).await?;
     report::progress(80, "holding it against what was asked for");
     verify(plan, &cluster, &file).await?;
-    layout::start_at_boot(&cluster, true)?;
+    layout::start_at_boot(&cluster, true).await?;
     begun.complete(&cluster.data, owner)?;
     report::output("cluster", cluster.title());
     report::progress(100, &format!("{} answers on port {}", cluster.title(), cluster.port));
@@ -153,22 +153,24 @@ async fn free_place(plan: &Plan) -> Result<(), Error> {
             "version {version} is not installed: install postgresql-{version}"
         )));
     }
-    let clusters = layout::clusters().await?;
-    if let Some(there) = clusters.iter().find(|cluster| cluster.version == version && cluster.name == *name) {
+    let list = layout::list().await?;
+    if let Some(there) =
+        list.clusters.iter().find(|cluster| cluster.version == version && cluster.name == *name)
+    {
         return Err(Error::Refused(format!(
             "there is a cluster {} already, and it is not touched",
             there.title()
         )));
     }
     for path in [layout::conf(version, name), layout::data(version, name)] {
-        if path.exists() {
+        if layout::occupied(&path) {
             return Err(Error::Refused(format!(
                 "{} exists: it is nothing of ours, so move it away",
                 path.display()
             )));
         }
     }
-    let taken = clusters.iter().find(|cluster| cluster.port == plan.port).map(Cluster::title);
+    let taken = list.at_port(plan.port);
     let taken =
         taken.or_else(|| TcpListener::bind(("127.0.0.1", plan.port)).err().map(|error| error.to_string()));
     match taken {

@@ -119,7 +119,7 @@ impl Intent {
         let Some(begun) = self.begun()? else { return Ok(()) };
         let (kind, name) = (self.kind, &self.name);
         let exists = [layout::data(begun.version, name), layout::conf(begun.version, name)];
-        if !exists.iter().any(|path| path.exists()) {
+        if !exists.iter().any(|path| layout::occupied(path)) {
             // Somebody has dropped the cluster since.
             return self.forget();
         }

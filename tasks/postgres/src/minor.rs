@@ -1,7 +1,7 @@
 //! A newer minor version: packages, and one restart, after a CHECKPOINT and measured.
 //!
-//! The package restarts every cluster of its version, and starts only those again that are started at boot. So all of them
-//! are looked at before, none is restarted along the way without being named, and those that ran are started again. A list
+//! Debian's package restarts every cluster of its version, and starts only those again that are started at boot; the rpm of
+//! the PGDG restarts the one of its own unit, if it does. So all that may be restarted are looked at before, none is restarted along the way without being named, and those that ran are started again. A list
 //! of them is on the disk while servers may be down: the next one starts what only this has stopped.
 
 use std::time::Duration;
@@ -63,6 +63,10 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     if !running.iter().any(|other| other.name == cluster.name) {
         return Err(Error::Refused(format!("{} does not run: start it, or find out why", cluster.title())));
     }
+    let running: Vec<_> = running
+        .into_iter()
+        .filter(|other| other.name == cluster.name || package.restarts(&other.name))
+        .collect();
     let others: Vec<_> =
         running.iter().filter(|other| other.name != cluster.name).map(Cluster::title).collect();
     if !others.is_empty() && !plan.others {
@@ -94,7 +98,10 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     let watches: Vec<_> = running.iter().map(Watch::begin).collect();
     let installed = package.install(&target).await;
     // Also after a failure: nobody else starts what the package has stopped.
-    let back = come_back(cluster.version, &names).await;
+    let mut back = come_back(cluster.version, &names).await;
+    if installed.is_ok() && back.is_ok() && !package.stops() {
+        back = renew(&running, begun).await;
+    }
     let mut gap = Duration::ZERO;
     for (watch, of) in watches.into_iter().zip(&running) {
         let length = watch.end().await?;
@@ -109,8 +116,8 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     for cluster in &running {
         let session = Session::open(cluster, "postgres", Bounds::LOOK).await?;
         let now = session.text("select split_part(current_setting('server_version'), ' ', 1)").await?;
-        let began = session.text("select extract(epoch from pg_postmaster_start_time())::bigint").await?;
-        if now != expected || began.parse().is_ok_and(|began: i64| began < begun.as_second()) {
+        let began = began(&session).await?;
+        if now != expected || began < begun.as_second() {
             return Err(Error::Unclear(format!(
                 "{} runs {now} since {began}, and {expected} is installed: hostler-postgres restart restarts it",
                 cluster.title()
@@ -148,8 +155,32 @@ fn titles(clusters: &[Cluster]) -> String {
 
 /// The clusters of a major version whose servers run.
 async fn running(version: u16) -> Result<Vec<Cluster>, Error> {
-    let all = layout::clusters().await?;
-    Ok(all.into_iter().filter(|cluster| cluster.version == version && cluster.running).collect())
+    let list = layout::list().await?;
+    // Of one that cannot be read nobody knows whether the package would restart it.
+    if let Some(unclear) = list.unclear.iter().find(|unclear| unclear.version == version) {
+        return Err(Error::Unclear(format!(
+            "{} is restarted by the package, too, and cannot be read: {}",
+            unclear.title(),
+            unclear.why
+        )));
+    }
+    Ok(list.clusters.into_iter().filter(|cluster| cluster.version == version && cluster.running).collect())
+}
+
+/// Restarts those of these clusters whose servers were started before this instant: they run the program of before.
+async fn renew(clusters: &[Cluster], since: Timestamp) -> Result<(), Error> {
+    for cluster in clusters {
+        if began(&Session::open(cluster, "postgres", Bounds::LOOK).await?).await? < since.as_second() {
+            layout::restart(cluster).await?;
+        }
+    }
+    Ok(())
+}
+
+/// When a server was started, in seconds of the epoch.
+async fn began(session: &Session) -> Result<i64, Error> {
+    let text = session.text("select extract(epoch from pg_postmaster_start_time())::bigint").await?;
+    text.parse().map_err(|_| Error::Server(format!("a server was started at {text}")))
 }
 
 /// Starts those of these clusters, one name a line, that do not run.

@@ -393,14 +393,9 @@ async fn store_rest(
     let manifest = folder.join(stream::MANIFEST);
     let manifest = File::open(&manifest).map_err(Error::local(manifest.display()))?;
     depot.put(&record::name(&depot.place, "manifest", stamp), Source::File(manifest), put(None)).await?;
-    let tar: Vec<OsString> = vec![
-        "tar".into(),
-        "--create".into(),
-        "--file=-".into(),
-        "-C".into(),
-        cluster.conf.clone().into(),
-        ".".into(),
-    ];
+    let mut tar: Vec<OsString> =
+        vec!["tar".into(), "--create".into(), "--file=-".into(), "-C".into(), cluster.conf.clone().into()];
+    tar.extend(layout::configuration(cluster).into_iter().map(OsString::from));
     depot.put(&record::name(&depot.place, "conf", stamp), Source::Command(&tar), put(None)).await?;
     Ok(())
 }

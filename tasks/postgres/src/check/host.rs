@@ -111,15 +111,15 @@ pub(super) async fn all(
         block(format!("version {to} is not installed: install postgresql-{to}"), String::new());
     }
     if !wish.prepared {
-        let clusters = layout::clusters().await?;
-        if clusters.iter().any(|cluster| cluster.version == to && cluster.name == old.name) {
+        let list = layout::list().await?;
+        if list.clusters.iter().any(|cluster| cluster.version == to && cluster.name == old.name) {
             block(
                 "the new cluster exists already and was not made by this upgrade: rename or drop it"
                     .to_owned(),
                 format!("{to}/{}", old.name),
             );
         }
-        let taken = clusters.iter().find(|cluster| cluster.port == wish.port).map(layout::Cluster::title);
+        let taken = list.at_port(wish.port);
         let taken = taken.or_else(|| match TcpListener::bind(("127.0.0.1", wish.port)) {
             Ok(_) => None,
             Err(error) => Some(error.to_string()),

@@ -123,11 +123,11 @@ fn reason(why: &str) -> String {
 pub async fn read() -> Fact {
     let begun = Instant::now();
     let (servers, all) = (begun + SERVERS, begun + ALL);
-    let clusters = match timeout_at(servers, layout::clusters()).await {
-        Ok(Ok(clusters)) => clusters,
+    let layout::List { clusters, unclear } = match timeout_at(servers, layout::list()).await {
+        Ok(Ok(list)) => list,
         Ok(Err(error)) => return Fact { unclear: Some(reason(&error.to_string())), ..Fact::default() },
         Err(_) => {
-            let why = format!("pg_lsclusters has not ended within {} s", SERVERS.as_secs());
+            let why = format!("the list of clusters has not ended within {} s", SERVERS.as_secs());
             return Fact { unclear: Some(why), ..Fact::default() };
         }
     };
@@ -146,10 +146,23 @@ pub async fn read() -> Fact {
         entry.note("backup", found);
     }
     let titled = clusters.iter().map(Cluster::title).zip(entries.into_iter().map(|(entry, _)| entry));
-    Fact { clusters: Some(titled.collect()), ..Fact::default() }
+    let unread = unclear.iter().map(|cluster| (cluster.title(), Entry::unread(cluster)));
+    Fact { clusters: Some(titled.chain(unread).collect()), ..Fact::default() }
 }
 
 impl Entry {
+    /// Of a cluster of which hardly anything is known.
+    fn unread(cluster: &layout::Unclear) -> Self {
+        let mut entry = Self::default();
+        entry.note("version", Ok(json!(cluster.version)));
+        for name in ["port", "running", "installed_version"].into_iter().chain(unread()) {
+            entry.values.insert(name, Value::Null);
+        }
+        entry.values.insert("port", json!(cluster.port));
+        entry.unclear.insert("server", reason(&cluster.why));
+        entry
+    }
+
     /// Notes a value, or why it cannot be told.
     fn note(&mut self, name: &'static str, found: Result<Value, String>) {
         match found {

@@ -268,6 +268,11 @@ fn exchangeable(cluster: &Cluster) -> Result<PathBuf, Error> {
     let refused =
         |why: String| Err(Error::Refused(format!("{}: {why}: restore it as a new cluster", cluster.title())));
     let data = fs::canonicalize(&cluster.data).map_err(Error::local(cluster.data.display()))?;
+    if cluster.conf == cluster.data {
+        return refused(
+            "its configuration is in its folder of data, and would be exchanged with it".to_owned(),
+        );
+    }
     let Some(parent) = data.parent() else { return refused("its data has no folder around it".to_owned()) };
     let device = |path: &Path| fs::metadata(path).map(|is| is.dev()).map_err(Error::local(path.display()));
     if device(&data)? != device(parent)? {

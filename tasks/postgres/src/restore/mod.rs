@@ -135,7 +135,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     if session.holds("select pg_is_in_recovery()").await? {
         return Err(Error::Unclear(format!("{} recovers once more, and should not", cluster.title())));
     }
-    layout::start_at_boot(&cluster, true)?;
+    layout::start_at_boot(&cluster, true).await?;
     fs::remove_dir_all(&scratch.work).map_err(Error::local(scratch.work.display()))?;
     begun.complete(&cluster.data, owner)?;
     let stopped = evidence.stopping.clone().unwrap_or_else(|| "everything that is archived".to_owned());
@@ -168,8 +168,10 @@ async fn free_place(plan: &Plan, scratch: &Scratch, chosen: &Chosen) -> Result<(
     if !layout::installed(version) {
         return refused(format!("the backup is of version {version}: install postgresql-{version}"));
     }
-    let clusters = layout::clusters().await?;
-    if let Some(there) = clusters.iter().find(|cluster| cluster.version == version && cluster.name == *name) {
+    let list = layout::list().await?;
+    if let Some(there) =
+        list.clusters.iter().find(|cluster| cluster.version == version && cluster.name == *name)
+    {
         return refused(format!(
             "there is a cluster {} already, and a restore never touches one: say another name, or drop it with \
              pg_dropcluster if you are sure",
@@ -188,7 +190,7 @@ async fn free_place(plan: &Plan, scratch: &Scratch, chosen: &Chosen) -> Result<(
             ));
         }
     }
-    let taken = clusters.iter().find(|cluster| cluster.port == plan.port).map(Cluster::title);
+    let taken = list.at_port(plan.port);
     let taken =
         taken.or_else(|| TcpListener::bind(("127.0.0.1", plan.port)).err().map(|error| error.to_string()));
     if let Some(taken) = taken {

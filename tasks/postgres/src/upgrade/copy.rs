@@ -32,6 +32,8 @@ use crate::wal::Lsn;
 const LONG: Duration = Duration::from_secs(60 * 3600);
 /// How many lines of what a program said are shown when it has failed.
 const SAID: usize = 8;
+/// The files of configuration that a server needs.
+const FILES: [&str; 3] = ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"];
 /// Between two looks whether the recovery has ended.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -240,7 +242,12 @@ async fn bring(pair: &Pair, copy: &Scratch, new: &Cluster) -> Result<(), Error> 
     let libraries = Session::open(&pair.old, "postgres", Bounds::LOOK).await?;
     let libraries = libraries.text("select current_setting('shared_preload_libraries')").await?;
     configure(&copy.data, &[("archive_mode".to_owned(), "off".to_owned())], copy.owner)?;
-    // Those of the new cluster are elsewhere; these go again.
+    // pg_upgrade reads these in the folder of data: where the new cluster has its own there, they come back.
+    let mut kept = Vec::new();
+    for name in FILES {
+        let own = if new.conf == new.data { durable::read(&new.conf.join(name))? } else { None };
+        kept.push((name, own));
+    }
     configure(&new.data, &[("shared_preload_libraries".to_owned(), libraries)], copy.owner)?;
     let folder = |version| layout::program(version, "postgres").parent().unwrap_or(Path::new("/")).to_owned();
     let mut words: Vec<OsString> = ["--link", "--jobs=2", "--username=postgres"].map(OsString::from).into();
@@ -254,8 +261,11 @@ async fn bring(pair: &Pair, copy: &Scratch, new: &Cluster) -> Result<(), Error> 
         words.extend([option.into(), value.into()]);
     }
     bound(copy.owner, &copy.work, layout::program(pair.to, "pg_upgrade"), words, LONG).await?;
-    for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
-        durable::remove(&new.data.join(name))?;
+    for (name, own) in kept {
+        match own {
+            Some(text) => durable::replace(&new.data.join(name), &text, new.owner)?,
+            None => durable::remove(&new.data.join(name))?,
+        }
     }
     Ok(())
 }

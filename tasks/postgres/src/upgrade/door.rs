@@ -13,7 +13,7 @@ use super::bouncer::Bouncer;
 use super::ports::Ports;
 use crate::check::Finding;
 use crate::error::Error;
-use crate::layout::Cluster;
+use crate::layout::{Cluster, List};
 
 /// A door.
 #[derive(Clone, Debug)]
@@ -33,8 +33,10 @@ pub enum Door {
 ///
 /// # Errors
 /// If there is none.
-pub fn free_port(clusters: &[Cluster]) -> Result<u16, Error> {
-    let named = |port: u16| clusters.iter().any(|cluster| cluster.port == port || cluster.configured == port);
+pub fn free_port(list: &List) -> Result<u16, Error> {
+    let named = |port: u16| {
+        list.at_port(port).is_some() || list.clusters.iter().any(|cluster| cluster.configured == port)
+    };
     let mut ports = 5433..6400;
     let port = ports.find(|port| !named(*port) && TcpListener::bind(("127.0.0.1", *port)).is_ok());
     port.ok_or_else(|| Error::Missing("no port from 5433 to 6399 is free: say --port".to_owned()))

@@ -101,8 +101,8 @@ pub async fn done(plan: &Plan) -> Result<(), Error> {
     if going(plan)?.is_some() || Intent::read(plan.to, &plan.cluster)?.is_some() {
         return no("the old cluster, or a part of it, is still there");
     }
-    let named = layout::clusters().await?.into_iter().filter(|cluster| cluster.name == plan.cluster);
-    let versions: Vec<_> = named.map(|cluster| cluster.version).collect();
+    let named = layout::list().await?.named(&plan.cluster)?;
+    let versions: Vec<_> = named.iter().map(|cluster| cluster.version).collect();
     if versions.iter().any(|version| *version < plan.to) || !versions.contains(&plan.to) {
         return no("nothing was upgraded");
     }
@@ -134,7 +134,7 @@ async fn remove(plan: &Plan, going: &Going) -> Result<(), Error> {
     let mut named = all.iter().filter(|cluster| cluster.name == plan.cluster);
     let old = named.clone().find(|old| old.version == going.major && old.data == going.data);
     if let Some(old) = old {
-        layout::start_at_boot(old, false)?;
+        layout::start_at_boot(old, false).await?;
         // A file that Debian's tool does not know would keep the folder.
         durable::remove(&fence::kept(old))?;
         match layout::drop_cluster(old).await {

@@ -91,9 +91,8 @@ fn marker(new: &Cluster, name: &str) -> PathBuf {
 }
 
 async fn old(plan: &Plan) -> Result<Cluster, Error> {
-    let all = layout::clusters().await?.into_iter();
-    let mut older: Vec<_> =
-        all.filter(|cluster| cluster.name == plan.cluster && cluster.version < plan.to).collect();
+    let mut older = layout::list().await?.named(&plan.cluster)?;
+    older.retain(|cluster| cluster.version < plan.to);
     if older.len() > 1 {
         let titles: Vec<_> = older.iter().map(Cluster::title).collect();
         return Err(Error::Refused(format!(
@@ -103,8 +102,10 @@ async fn old(plan: &Plan) -> Result<Cluster, Error> {
     }
     older.pop().ok_or_else(|| {
         Error::Missing(format!(
-            "there is no cluster {} of a version from 13 to before {}: see pg_lsclusters",
-            plan.cluster, plan.to
+            "there is no cluster {} of a version from 13 to before {}: see {}",
+            plan.cluster,
+            plan.to,
+            layout::lister()
         ))
     })
 }
@@ -140,7 +141,7 @@ pub async fn prepare(plan: &Plan) -> Result<(), Error> {
     let refused = check::refused_settings(old.owner, plan.to, &carried).await?;
     let taken = carried.iter().filter(|(name, _)| !refused.contains(name));
     let settings: String = taken.map(|(name, value)| check::line(name, value)).collect();
-    let port = door::free_port(&layout::clusters().await?)?;
+    let port = door::free_port(&layout::list().await?)?;
     intent.write(plan)?;
     here(CrashPoint::LinkIntended);
     report::progress(10, &format!("making {}/{}", plan.to, plan.cluster));
@@ -175,7 +176,7 @@ async fn may(plan: &Plan, old: &Cluster, admin: &Session) -> Result<(), Error> {
         return refused(format!("version {0} is not installed: install postgresql-{0}", plan.to));
     }
     let (conf, data) = (layout::conf(plan.to, &plan.cluster), layout::data(plan.to, &plan.cluster));
-    if let Some(path) = [&conf, &data].into_iter().find(|path| path.exists()) {
+    if let Some(path) = [&conf, &data].into_iter().find(|path| layout::occupied(path)) {
         return refused(format!("{} exists: it is nothing of ours, so remove it first", path.display()));
     }
     for (statement, why) in [
@@ -272,7 +273,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     } else {
         serve(plan, &intent).await?.ended().await?;
     }
-    layout::start_at_boot(&new, true)?;
+    layout::start_at_boot(&new, true).await?;
     report::progress(
         100,
         &format!("clients are at {}; the old cluster stays until `link finish`", new.title()),
@@ -282,7 +283,7 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
 
 /// Everything up to the decision, and the decision.
 async fn link(plan: &Plan, intent: &Intent, old: &Cluster, new: &Cluster) -> Result<(), Error> {
-    layout::start_at_boot(old, false)?;
+    layout::start_at_boot(old, false).await?;
     if !layout::stop_in_order(old, STOP).await? {
         return Err(Error::Refused(format!("{} did not stop within {} s", old.title(), STOP.as_secs())));
     }
@@ -349,7 +350,7 @@ async fn put_back(plan: &Plan, intent: &Intent) -> Result<(), Error> {
         let old = Cluster { running: false, port: intent.port, ..old.clone() };
         switch::start(&old, START).await?.1.ended().await?;
     }
-    layout::start_at_boot(&old, true)
+    layout::start_at_boot(&old, true).await
 }
 
 /// Has the side serve to which clients belong, whatever died. May be called at any time, and again.
@@ -410,8 +411,8 @@ pub async fn done(plan: &Plan, step: Step) -> Result<(), Error> {
     let intent = Intent::read(plan)?;
     if intent.is_none() && !matches!(step, Step::Prepare) {
         // Finished: only the new one is left.
-        let named = layout::clusters().await?.into_iter().filter(|cluster| cluster.name == plan.cluster);
-        let versions: Vec<_> = named.map(|cluster| cluster.version).collect();
+        let named = layout::list().await?.named(&plan.cluster)?;
+        let versions: Vec<_> = named.iter().map(|cluster| cluster.version).collect();
         return if versions == [plan.to] { Ok(()) } else { no() };
     }
     let Some(intent) = intent else { return no() };

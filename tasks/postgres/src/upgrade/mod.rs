@@ -158,8 +158,8 @@ impl Plan {
     /// # Errors
     /// If there is no older cluster of this name, or several, or an upgrade was begun by other words.
     pub async fn resolve(&self) -> Result<Pair, Error> {
-        let all = layout::clusters().await?;
-        let named = all.iter().filter(|cluster| cluster.name == self.cluster).cloned();
+        let all = layout::list().await?;
+        let named = all.named(&self.cluster)?.into_iter();
         let (mut older, newer): (Vec<_>, Vec<_>) = named.partition(|cluster| cluster.version < self.to);
         if older.len() > 1 {
             let titles: Vec<_> = older.iter().map(Cluster::title).collect();
@@ -170,8 +170,10 @@ impl Plan {
         }
         let old = older.pop().ok_or_else(|| {
             Error::Missing(format!(
-                "there is no cluster {} of a version from 13 to before {}: see pg_lsclusters",
-                self.cluster, self.to
+                "there is no cluster {} of a version from 13 to before {}: see {}",
+                self.cluster,
+                self.to,
+                layout::lister()
             ))
         })?;
         let new = newer.into_iter().find(|cluster| cluster.version == self.to);

@@ -53,7 +53,7 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     let _lock = lock::take(name)?;
     check::verdict(&pair.check().await?)?;
     let (conf, data) = (layout::conf(pair.to, name), layout::data(pair.to, name));
-    if let Some(path) = [&conf, &data].into_iter().find(|path| path.exists()) {
+    if let Some(path) = [&conf, &data].into_iter().find(|path| layout::occupied(path)) {
         return Err(Error::Refused(format!(
             "{} exists: it is nothing of ours, so remove it first",
             path.display()
@@ -88,7 +88,7 @@ pub async fn run(pair: &Pair) -> Result<(), Error> {
     access(&admin, &new).await?;
     starting.ended().await?;
     // From now on a reboot starts both, and the copy goes on by itself.
-    layout::start_at_boot(&new, true)?;
+    layout::start_at_boot(&new, true).await?;
     durable::replace(&marker(&new), &intent.text(), new.owner)?;
     let ready =
         if method == Method::Standby { "has the rows of a moment ago" } else { "is ready for the rows" };

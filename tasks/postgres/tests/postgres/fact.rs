@@ -123,6 +123,18 @@ fn the_fleet_sees_what_is_so_and_what_cannot_be_told() {
     let entry = read(store.program(&[]), &title);
     assert!(entry["backup"].is_null() && entry["unclear"]["backup"].is_string(), "{entry}");
     assert_eq!(entry["role"], "primary", "{entry}");
+    // The disk of a cluster is away: of this one nothing can be told, and everything of the other.
+    let (away, folder) = (format!("{}away", second.name()), second.path("data").join("away"));
+    second.run(
+        "pg_createcluster",
+        &["15", &away, "-d", folder.to_str().expect("a path"), "--start-conf=manual"],
+    );
+    fs::rename(&folder, second.path("elsewhere")).expect("the folder");
+    let entry = read(second.program(&[]), &format!("15/{away}"));
+    unclear(&entry, "running", "server", &format!("does {} exist?", folder.display()));
+    assert_eq!(of_standby()["role"], "standby");
+    let (status, _, said) = output(&mut second.program(&["health", "--cluster", &away]));
+    assert!(status == 3 && said.contains("owneruid"), "{status} {said}");
     // One that does not run, and one that does not answer: the host still says so in time.
     second.run("pg_ctlcluster", &["-m", "immediate", "15", second.name(), "stop"]);
     let entry = of_standby();

@@ -20,6 +20,7 @@ mod kit;
 mod link;
 mod load;
 mod memory;
+mod pgdg;
 mod ports;
 mod restart;
 mod restore;
