@@ -1,8 +1,11 @@
 //! What a copy of the old cluster's files meets, beside everything else: `pg_upgrade` refuses some of it, and only when the
 //! copy is there.
 
+use std::path::Path;
+
 use super::{Finding, Severity, Wish};
 use crate::error::Error;
+use crate::layout::spaces;
 use crate::server::{Bounds, Row, Session};
 use crate::switchover::peer::Peer;
 
@@ -18,6 +21,35 @@ const STATEMENT: &str = "select 'block', what, count(*), left(string_agg(example
     select 'collation of another version than its library: a copy would keep its indexes: reindex them, or --method logical', \
         collname::text from pg_collation where collversion <> pg_collation_actual_version(oid)) as found group by what";
 
+/// Whether each tablespace can be copied beside itself.
+async fn room_for_spaces(wish: &Wish<'_>, admin: &Session, found: &mut Vec<Finding>) -> Result<(), Error> {
+    let mut block = |what: &str, example: String| found.push(Finding::new(Severity::Block, what, example));
+    if let Err(error) = spaces::of(wish.old) {
+        block("tablespace in the folder of data: move its tables, or --method logical", error.to_string());
+        return Ok(());
+    }
+    let all = "select pg_tablespace_location(oid), pg_tablespace_size(oid)::text from pg_tablespace \
+        where spcname !~ '^pg_'";
+    for row in admin.rows(all).await? {
+        let [Some(place), Some(bytes)] = row.as_slice() else { continue };
+        let beside = spaces::beside(Path::new(place), wish.to, &wish.old.name);
+        if beside.exists() {
+            block(
+                "the place for the copy of a tablespace exists: move it away",
+                beside.display().to_string(),
+            );
+        }
+        let needed = bytes.parse::<u64>().unwrap_or(u64::MAX) / 5 * 6;
+        let free = super::free(&beside)?;
+        if free < needed {
+            let example =
+                format!("{} MiB free at {}, {} MiB needed", free >> 20, beside.display(), needed >> 20);
+            block("too little room for the copy of a tablespace", example);
+        }
+    }
+    Ok(())
+}
+
 /// All of it.
 pub(super) async fn all(
     wish: &Wish<'_>,
@@ -25,12 +57,7 @@ pub(super) async fn all(
     databases: &[(String, String, u64)],
 ) -> Result<Vec<Finding>, Error> {
     let mut found = Vec::new();
-    let spaces =
-        admin.value("select string_agg(spcname, ', ') from pg_tablespace where spcname !~ '^pg_'").await?;
-    if let Some(names) = spaces {
-        let what = "tablespaces, whose folders a copy would share: move their tables, or --method logical";
-        found.push(Finding::new(Severity::Block, what, names));
-    }
+    room_for_spaces(wish, admin, &mut found).await?;
     for (_, name, _) in databases {
         let session = Session::open(wish.old, name, Bounds::LOOK).await?;
         let read = |row: Row| Finding::read(row, Some(name));

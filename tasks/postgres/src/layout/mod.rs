@@ -12,6 +12,7 @@
 mod debian;
 mod pgdg;
 mod process;
+pub mod spaces;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -364,6 +365,7 @@ pub async fn drop_cluster(cluster: &Cluster) -> Result<(), Error> {
     match Host::this() {
         Some(host) => {
             host.drop_cluster(cluster).await?;
+            spaces::clear_of(&cluster.data, cluster.version)?;
             clear_folder(&cluster.data, cluster.version, cluster.owner).await
         }
         None => debian::drop_cluster(cluster.version, &cluster.name).await,
@@ -378,7 +380,11 @@ pub async fn drop_cluster(cluster: &Cluster) -> Result<(), Error> {
 pub async fn clear_away(version: u16, name: &str, owner: Owner) -> Result<(), Error> {
     let data = data(version, name);
     match Host::this() {
-        Some(host) => host.forget(version, name).await?,
+        Some(host) => {
+            host.forget(version, name).await?;
+            halt(&data, version, owner).await?;
+            spaces::clear_of(&data, version)?;
+        }
         None => debian::forget(version, name).await?,
     }
     clear_folder(&data, version, owner).await

@@ -110,7 +110,8 @@ impl Host {
         let prefix = format!("postgresql-{version}-");
         let name = |file: &str| {
             let name = file.strip_prefix(&prefix)?.strip_suffix(".service")?;
-            crate::upgrade::name(name).is_ok().then(|| name.to_owned())
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            (!name.is_empty() && name.chars().all(fits)).then(|| name.to_owned())
         };
         let mut names: Vec<_> = entries.filter_map(|entry| name(entry.file_name().to_str()?)).collect();
         names.push(MAIN.to_owned());

@@ -22,7 +22,7 @@ use crate::crash::{CrashPoint, here};
 use crate::durable;
 use crate::error::Error;
 use crate::exec::{self, Owner};
-use crate::layout::{self, Cluster};
+use crate::layout::{self, Cluster, spaces};
 use crate::report;
 use crate::restore::recover::Scratch;
 use crate::server::{Bounds, Session, literal};
@@ -85,6 +85,8 @@ pub async fn fill(pair: &Pair, new: &Cluster) -> Result<(), Error> {
     report::progress(75, &format!("bringing the copy to version {}", pair.to));
     bring(pair, &copy, new).await?;
     here(CrashPoint::CopyBrought);
+    // What is left of the copy there; the new cluster has links of its own to the files.
+    spaces::clear(&copied(pair)?, pair.old.version)?;
     layout::remove_folder(&folder(pair.to, &pair.old.name))
 }
 
@@ -127,7 +129,9 @@ pub(super) async fn bound(
 }
 
 async fn base_backup(pair: &Pair, copy: &Scratch) -> Result<(), Error> {
-    for path in [&folder(pair.to, &pair.old.name), &copy.work, &copy.work.join("run")] {
+    let own = [folder(pair.to, &pair.old.name), copy.work.clone(), copy.work.join("run")];
+    // The folders around tablespaces may be root's.
+    for path in own.iter().chain(&copied(pair)?) {
         fs::create_dir_all(path).map_err(Error::local(path.display()))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(Error::local(path.display()))?;
         copy.owner.give(path)?;
@@ -138,6 +142,9 @@ async fn base_backup(pair: &Pair, copy: &Scratch) -> Result<(), Error> {
     );
     words.push(Way::Up.slot(&keeper()).into());
     words.extend(socket(&pair.old));
+    for place in spaces::of(&pair.old)? {
+        words.push(spaces::mapping(&place, &spaces::beside(&place, pair.to, &pair.old.name)));
+    }
     bound(copy.owner, &copy.work, layout::program(pair.old.version, "pg_basebackup"), words, LONG).await
 }
 
@@ -270,6 +277,12 @@ async fn bring(pair: &Pair, copy: &Scratch, new: &Cluster) -> Result<(), Error> 
     Ok(())
 }
 
+/// The places of the copy's tablespaces, which become those of the new cluster.
+fn copied(pair: &Pair) -> Result<Vec<PathBuf>, Error> {
+    let places = spaces::of(&pair.old)?;
+    Ok(places.iter().map(|place| spaces::beside(place, pair.to, &pair.old.name)).collect())
+}
+
 /// Removes the copy, whatever there is of it.
 ///
 /// # Errors
@@ -278,6 +291,14 @@ pub async fn clear_away(pair: &Pair) -> Result<(), Error> {
     let copy = scratch(pair);
     layout::clear_folder(&copy.data, copy.version, copy.owner).await?;
     layout::remove_folder(&folder(pair.to, &pair.old.name))
+}
+
+/// Removes the places of the copy's tablespaces, when neither the copy nor the new cluster is there any more.
+///
+/// # Errors
+/// If something of them is still there.
+pub fn clear_spaces(pair: &Pair) -> Result<(), Error> {
+    copied(pair)?.iter().try_for_each(|place| layout::remove_folder(place))
 }
 
 /// Drops the slot that keeps WAL for the copy.

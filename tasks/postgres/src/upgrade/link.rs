@@ -31,7 +31,7 @@ use crate::crash::{CrashPoint, here};
 use crate::durable;
 use crate::error::Error;
 use crate::exec;
-use crate::layout::{self, Cluster};
+use crate::layout::{self, Cluster, spaces};
 use crate::report;
 use crate::server::{Bounds, Session};
 
@@ -185,10 +185,6 @@ async fn may(plan: &Plan, old: &Cluster, admin: &Session) -> Result<(), Error> {
             "select exists (select from pg_replication_slots where not temporary)",
             "has replication slots, which would be lost: drop them first",
         ),
-        (
-            "select exists (select from pg_tablespace where spcname !~ '^pg_')",
-            "has tablespaces, whose folders both clusters would share: move their tables first",
-        ),
         ("select exists (select from pg_prepared_xacts)", "has prepared transactions: end them first"),
     ] {
         if admin.holds(statement).await? {
@@ -201,6 +197,7 @@ async fn may(plan: &Plan, old: &Cluster, admin: &Session) -> Result<(), Error> {
     while !place.exists() {
         place = place.parent().unwrap_or(Path::new("/"));
     }
+    spaces::free(old, plan.to)?;
     let (from, to) = (device(&old.data), device(place));
     if from.as_ref().ok() != to.as_ref().ok() {
         return refused(format!("{} and {} are on two file systems", old.data.display(), place.display()));
@@ -288,6 +285,9 @@ async fn link(plan: &Plan, intent: &Intent, old: &Cluster, new: &Cluster) -> Res
         return Err(Error::Refused(format!("{} did not stop within {} s", old.title(), STOP.as_secs())));
     }
     here(CrashPoint::LinkStopped);
+    // Somebody may have made something there since `prepare`: only what is not there yet can be our own work.
+    spaces::free(old, new.version)?;
+    durable::replace(&marker(new, "spaces"), "\n", new.owner)?;
     // It is not empty any more from here on.
     durable::remove(&marker(new, "made"))?;
     pg_upgrade(old, new, false).await?;
@@ -384,8 +384,11 @@ pub async fn undo(plan: &Plan) -> Result<(), Error> {
         )));
     }
     put_back(plan, &intent).await?;
-    let owner = layout::cluster(&plan.cluster, Some(intent.from)).await?.owner;
-    layout::clear_away(plan.to, &plan.cluster, owner).await?;
+    let old = layout::cluster(&plan.cluster, Some(intent.from)).await?;
+    if layout::data(plan.to, &plan.cluster).join("hostler.spaces").exists() {
+        spaces::clear(&spaces::of(&old)?, plan.to)?;
+    }
+    layout::clear_away(plan.to, &plan.cluster, old.owner).await?;
     durable::remove(&file(plan))?;
     report::message(&format!("{}/{} is removed", plan.to, plan.cluster));
     Ok(())
@@ -446,12 +449,14 @@ pub async fn finish(plan: &Plan) -> Result<(), Error> {
     // Not by Debian's tool, which a killed call would leave without a way to go on.
     if let Ok(old) = layout::cluster(&plan.cluster, Some(intent.from)).await {
         layout::halt(&old.data, old.version, old.owner).await?;
+        // Before its data, which says where they are.
+        spaces::clear(&spaces::of(&old)?, old.version)?;
         for folder in [&old.data, &old.conf] {
             layout::remove_folder(folder)?;
         }
     }
     here(CrashPoint::LinkOldDropped);
-    for name in ["made", "linked"] {
+    for name in ["made", "linked", "spaces"] {
         durable::remove(&marker(&new, name))?;
     }
     durable::remove(&file(plan))?;

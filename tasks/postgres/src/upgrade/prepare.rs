@@ -264,6 +264,9 @@ pub async fn undo(pair: &Pair) -> Result<(), Error> {
     super::follow::end(pair).await?;
     copy::clear_away(pair).await?;
     layout::clear_away(pair.to, &pair.old.name, pair.old.owner).await?;
+    if pair.intent.as_ref().is_some_and(|intent| intent.method == Method::Standby) {
+        copy::clear_spaces(pair)?;
+    }
     Intent::forget(pair.to, &pair.old.name)?;
     drop(lock);
     report::message(&format!("{}/{} is removed", pair.to, pair.old.name));

@@ -47,6 +47,25 @@ fn files_are_linked_and_whatever_dies_one_side_serves_with_every_row() {
     lab.sql(port, "postgres", "select pg_create_physical_replication_slot('kept')");
     ends(&lab, &["prepare"], 6, "replication slots");
     lab.sql(port, "postgres", "select pg_drop_replication_slot('kept')");
+    // A tablespace has a folder for each version; one that is somebody else's is not touched.
+    let space = lab.path("space");
+    let folders = || {
+        let names = fs::read_dir(&space).expect("the space").flatten().map(|entry| entry.file_name());
+        let mut names: Vec<_> = names.map(|name| name.to_string_lossy()[..5].to_owned()).collect();
+        names.sort();
+        names
+    };
+    fs::create_dir(&space).expect("a folder");
+    crate::kit::own(&space);
+    lab.sql(port, "shop", &format!("create tablespace far location '{}'", space.display()));
+    lab.sql(
+        port,
+        "shop",
+        "create table far (i int primary key) tablespace far; insert into far values (1), (2)",
+    );
+    fs::create_dir(space.join("PG_15_202209061")).expect("a folder");
+    ends(&lab, &["prepare"], 6, "PG_15_202209061 exists");
+    fs::remove_dir(space.join("PG_15_202209061")).expect("the folder");
     // What only pg_upgrade finds is found while clients work.
     lab.sql(port, "shop", "create table handlers (id int primary key, f regproc)");
     ends(&lab, &["prepare"], 8, "reg* data types");
@@ -70,6 +89,7 @@ fn files_are_linked_and_whatever_dies_one_side_serves_with_every_row() {
     ends(&lab, &["undo"], 0, "is removed");
     load.goes_on();
     assert_eq!((version().as_str(), gone()), ("13", true));
+    assert_eq!(folders(), ["PG_13"]);
     ends(&lab, &["prepare"], 0, "can be upgraded");
     killed(&lab, &["run"], CrashPoint::LinkDecided);
     ends(&lab, &["undo"], 6, "there is no way back");
@@ -86,6 +106,10 @@ fn files_are_linked_and_whatever_dies_one_side_serves_with_every_row() {
     ends(&lab, &["done", "finish"], 1, "not done");
     let (_, said) = step(&lab, &["finish"], Some(CrashPoint::LinkOldDropped));
     assert!(!lab.conf(13).exists() && !lab.data("13").exists(), "{said}");
+    assert_eq!(
+        (folders(), lab.sql(port, "shop", "select sum(i) from far")),
+        (vec!["PG_15".to_owned()], "3".to_owned())
+    );
     ends(&lab, &["finish"], 0, "the old cluster is dropped");
     ends(&lab, &["finish"], 0, "");
     ends(&lab, &["done", "finish"], 0, "");

@@ -332,6 +332,19 @@ fn a_copy_of_the_files_has_every_row_and_whatever_dies_in_it_leaves_nothing() {
     refused(&lab, &standby("check"), new, 1, "handlers.f regproc");
     good(&lab, &["check"], new);
     lab.sql(old, "shop", "drop table handlers");
+    // The copy of a tablespace is beside it, and its own.
+    let (space, beside) = (lab.path("space"), lab.path(&format!("space.15-{}", lab.name())));
+    fs::create_dir(&space).expect("a folder");
+    crate::kit::own(&space);
+    lab.sql(old, "shop", &format!("create tablespace far location '{}'", space.display()));
+    lab.sql(
+        old,
+        "shop",
+        "create table far (i int primary key) tablespace far; insert into far values (1), (2)",
+    );
+    fs::create_dir(&beside).expect("a folder");
+    refused(&lab, &standby("check"), new, 1, "copy of a tablespace exists");
+    fs::remove_dir(&beside).expect("the folder");
     let data = lab.path("data/15");
     for point in
         [CrashPoint::FilesCopied, CrashPoint::SlotsMade, CrashPoint::CopyRecovered, CrashPoint::CopyBrought]
@@ -343,16 +356,22 @@ fn a_copy_of_the_files_has_every_row_and_whatever_dies_in_it_leaves_nothing() {
         let left: Vec<_> =
             fs::read_dir(&data).expect("the folder").flatten().map(|entry| entry.path()).collect();
         assert!(left.iter().all(|path| path.is_file()), "{}: {left:?}", point.name());
+        assert!(!beside.exists(), "{}", point.name());
     }
     good(&lab, &standby("prepare"), new);
     good(&lab, &["done", "prepare"], new);
     // It has the rows, and no table is copied again.
     assert_eq!(lab.sql(new, "shop", "select count(*) from goods"), "20000");
     lab.sql(old, "odd 'name", r#"insert into "S""x"."T t" values (3, 'three')"#);
+    lab.sql(old, "shop", "insert into far values (4)");
     good(&lab, &["follow"], new);
     good(&lab, &["done", "follow"], new);
     good(&lab, &["switch"], new);
     load.goes_on();
+    let far = "select sum(i) || ' ' || pg_tablespace_location(reltablespace) from far, pg_class \
+        where relname = 'far' group by reltablespace";
+    assert_eq!(lab.sql(new, "shop", far), format!("7 {}", beside.display()));
+    assert_eq!(fs::read_dir(&beside).expect("the space").count(), 1, "of the copy nothing is left there");
     assert_eq!(lab.sql(new, "odd 'name", r#"select count(*) from "S""x"."T t""#), "3");
     good(&lab, &["follow-back"], new);
     let said = good(&lab, &["verify"], new);
