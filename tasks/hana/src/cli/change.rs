@@ -10,7 +10,7 @@ use crate::check::{self, Observed, Wish};
 use crate::downtime::{Watch, Way};
 use crate::error::Error;
 use crate::neighbours::catalog::Database;
-use crate::neighbours::hdblcm::{Choices, Part};
+use crate::neighbours::hdblcm::{Choices, Part, Unfinished};
 use crate::neighbours::hdbsql::Key;
 use crate::neighbours::media::Media;
 use crate::neighbours::nsutil;
@@ -91,6 +91,7 @@ impl Install {
             return change::undo_install(&options.runner(None)?, &run_id(self.run)?);
         }
         extracted(options, &self.media, self.archive.as_deref(), self.probe)?;
+        alone(options, self.probe)?;
         let (runner, media, seen) = look(options, &self.media, Duration::ZERO, None)?;
         if !settle(change::install(&seen), self.probe)? {
             return Ok(());
@@ -111,6 +112,7 @@ impl Install {
 impl Update {
     pub(super) fn run(self, options: &Options) -> Result<(), Error> {
         extracted(options, &self.media, self.archive.as_deref(), self.probe)?;
+        alone(options, self.probe)?;
         let files = (!self.probe).then_some(Files::Read(CHECK));
         let (runner, media, seen) = look(options, &self.media, self.require_backup, files)?;
         let part = if self.prepare { Part::Prepare } else { Part::Finish { start: !self.no_start } };
@@ -120,7 +122,17 @@ impl Update {
             part,
             former: self.no_start,
         };
-        if !settle(change::update(&seen, terms), self.probe)? {
+        let step = match change::update(&seen, terms) {
+            // A probe says why it is not done.
+            Step::Go if self.probe && matches!(seen.unfinished.value, Ok(Some(Unfinished::Update))) => {
+                Step::Refuse(
+                    "an update is prepared or did not come to its end: read hdblcm's log in /var/tmp; the next one goes on"
+                        .to_owned(),
+                )
+            }
+            step => step,
+        };
+        if !settle(step, self.probe)? {
             return Ok(());
         }
         let watch = watch(&runner, &options.key, &seen, part);
@@ -128,6 +140,15 @@ impl Update {
         // What fails is said when the watch goes.
         watch.map_or(Ok(()), |watch| watch.end(BACK))
     }
+}
+
+/// Waits for an hdblcm that an earlier epoch of this run has left at work.
+fn alone(options: &Options, probe: bool) -> Result<(), Error> {
+    let epoch = std::env::var("HOSTLER_EPOCH").ok().and_then(|epoch| epoch.parse::<u32>().ok());
+    if probe || epoch.is_none_or(|epoch| epoch < 2) {
+        return Ok(());
+    }
+    change::wait_alone(&options.runner(None)?, "hdblcm", check::hdblcm_at_work)
 }
 
 /// A probe's answer where the media is not extracted yet: what is not there is installed nowhere.

@@ -65,7 +65,13 @@ impl Takeover {
         let runner = options.runner(None)?;
         let pair = Pair::new(&runner, options.hostname()?);
         if self.probe {
-            return if pair.rules()? { Ok(()) } else { Err(Error::No("this host is no primary".to_owned())) };
+            return if pair.rules()? {
+                Ok(())
+            } else {
+                Err(Error::No(
+                    "this host is no primary: look at `hdbnsutil -sr_state` on both hosts".to_owned(),
+                ))
+            };
         }
         if self.finish {
             return pair.finish_takeover(&run_id(self.run)?);

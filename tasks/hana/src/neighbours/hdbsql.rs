@@ -177,14 +177,17 @@ pub fn rows(outcome: &Outcome, columns: &[&str]) -> Result<Vec<Row>, Error> {
 /// The one value of a query with one row and one column, whatever its name.
 pub fn value(outcome: &Outcome) -> Result<Option<String>, Error> {
     check(outcome)?;
-    match records(&outcome.out)?.as_slice() {
+    Ok(one_value(&outcome.out)?)
+}
+
+/// Reads CSV with a header, one row and one column.
+pub fn one_value(text: &str) -> Reading<Option<String>> {
+    match records(text)?.as_slice() {
         [head, row] => match (head.as_slice(), row.as_slice()) {
             ([_], [value]) => Ok(value.clone()),
-            _ => Err(Error::Unclear("a query returned more than one column".to_owned())),
+            _ => unclear("a query returned more than one column"),
         },
-        rows => {
-            Err(Error::Unclear(format!("a query returned {} rows and not one", rows.len().saturating_sub(1))))
-        }
+        rows => unclear(format!("a query returned {} rows and not one", rows.len().saturating_sub(1))),
     }
 }
 

@@ -21,7 +21,7 @@ pub mod userstore;
 use crate::error::Reading;
 
 /// How many readers [`every_reader`] has.
-pub const READERS: usize = 27;
+pub const READERS: usize = 31;
 
 /// Gives a text to one of the readers, for tests with hostile texts. The number is taken modulo [`READERS`].
 pub fn every_reader(choice: usize, text: &str) -> Reading<()> {
@@ -52,6 +52,10 @@ pub fn every_reader(choice: usize, text: &str) -> Reading<()> {
         22 => userstore::entry(0, text, &"HOSTLER".parse().or_else(crate::error::unclear)?).map(drop),
         25 => depot::newest(0, text, "HDB", jiff::Timestamp::UNIX_EPOCH).map(drop),
         24 => depot::thawed(0, text).map(drop),
+        26 => depot::verified(0, text, &["a".to_owned()]).map(drop),
+        27 => diagnosis::read_left(&lines(&diagnosis::LEFT)?).map(drop),
+        28 => crate::parts::gaps(text.lines()).map(drop),
+        29 => hdbsql::one_value(text).map(drop),
         23 => sapcontrol::waited(1.into(), text).map(drop),
         _ => {
             let _ = (scripts::reached(text), scripts::recovery_failure(text));
@@ -61,6 +65,7 @@ pub fn every_reader(choice: usize, text: &str) -> Reading<()> {
                 hdblcm::causes(text),
                 hdblcm::log_file(text),
                 host::hdblcm(text.as_bytes()),
+                host::recovery(text.as_bytes()),
             );
             let _ = media::is_hana(text);
             Ok(())
