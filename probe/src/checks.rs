@@ -1,7 +1,7 @@
 //! One check: a program, a connection, or a question over HTTP. Each has a time-out.
 
 use std::ffi::OsString;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -91,7 +91,12 @@ fn answers(address: &SocketAddr, request: &str, timeout: Duration) -> std::io::R
     let mut chunk = [0; ANSWER];
     while !answer.contains(&b'\n') && answer.len() < ANSWER && Instant::now() < until {
         stream.set_read_timeout(Some(left()))?;
-        let count = stream.read(&mut chunk)?;
+        let count = match stream.read(&mut chunk) {
+            Ok(count) => count,
+            // A socket with a time-out is not gone on with by the kernel behind a signal, or behind a stop.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
         if count == 0 {
             break;
         }

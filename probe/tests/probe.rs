@@ -114,6 +114,13 @@ fn waits_for(flag: &Path, status: u8) -> String {
     format!("while [ ! -e {} ]; do sleep 0.01; done; exit {status}", flag.display())
 }
 
+/// Where what a check says counts, and not how long it takes, which may be long on a busy machine.
+const UNHURRIED: [&str; 4] = ["--every", "10s", "--timeout", "10s"];
+
+fn unhurried(words: &[&str]) -> Command {
+    probe(&[&UNHURRIED[..], words].concat())
+}
+
 fn output(child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
@@ -186,7 +193,7 @@ fn nothing_was_interrupted_and_the_report_is_appended() {
     let dir = tempfile::tempdir().unwrap();
     let report = dir.path().join("report");
     fs::write(&report, "{\"progress\": 1}\n").unwrap();
-    let mut command = probe(&["--for-command", "true", "--", "true"]);
+    let mut command = unhurried(&["--for-command", "true", "--", "true"]);
     let done = command.env("HOSTLER_REPORT", &report).env("HOSTLER_TASK", "restart-web@3").output().unwrap();
     assert!(done.status.success() && done.stdout.is_empty(), "{done:?}");
     let text = fs::read_to_string(&report).unwrap();
@@ -208,8 +215,10 @@ fn the_status_is_the_commands_and_signals_are_handed_on() {
     let dir = tempfile::tempdir().unwrap();
     let ready = dir.path().join("ready");
     let command = format!("trap 'exit 9' TERM; : >{}; while :; do sleep 0.02; done", ready.display());
-    let child =
-        probe(&["--for-command", "sh", "-c", &command, "--", "true"]).stdout(Stdio::piped()).spawn().unwrap();
+    let child = unhurried(&["--for-command", "sh", "-c", &command, "--", "true"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     until("the command runs", || ready.exists());
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
     let output = output(child);
@@ -246,7 +255,7 @@ fn an_answer_over_http_is_a_success_by_its_status() {
     ] {
         let mut service = Service::new(answer);
         let url = format!("http://127.0.0.1:{}/health?x=1", service.port);
-        let done = probe(&["--for-command", "sleep", "0.3", "--", "--http", &url]).output().unwrap();
+        let done = unhurried(&["--for-command", "sleep", "0.3", "--", "--http", &url]).output().unwrap();
         service.down();
         let seconds = line(&done)["downtime"]["seconds"].as_f64().unwrap();
         assert_eq!(seconds == 0.0, good, "{answer}: {done:?}");
