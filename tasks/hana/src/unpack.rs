@@ -13,6 +13,8 @@ use nix::unistd::syncfs;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::change;
+use crate::check;
 use crate::error::{Error, quoted};
 use crate::neighbours::media::{self, Media};
 use crate::neighbours::sapcar;
@@ -180,7 +182,8 @@ pub fn carry_out(runner: &Runner, wish: &Wish) -> Result<Version, Error> {
             archive.sha256.0
         )));
     }
-    // What an earlier attempt left is of no use.
+    // A SAPCAR whose caller was killed would write among the files of the next one. What it left is of no use.
+    change::wait_alone(runner, "SAPCAR", check::extractions_at_work)?;
     let new = beside(&wish.folder, ".hostler-new");
     let into = system.at(&new);
     match fs::remove_dir_all(&into) {

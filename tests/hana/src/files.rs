@@ -125,6 +125,7 @@ pub(crate) const CRASH_POINTS: &[&str] = &[
     "replication.suspended",
     "replication.taken",
     "replication.fetched",
+    "sapcar.extracted",
     "hdblcm.install.extract",
     "hdblcm.install.create",
     "hdblcm.install.start",

@@ -86,7 +86,9 @@ fn play(arguments: &[String]) -> Ended {
     let Some((_, tool)) = tools.into_iter().find(|(tool, _)| *tool == name) else { return own(rest) };
     let root = Root::find()?;
     root.note_call(arguments);
-    if name == "hdblcm" || arguments.iter().any(|argument| argument.contains("RECOVER ")) {
+    if ["hdblcm", "SAPCAR"].contains(&name.as_str())
+        || arguments.iter().any(|argument| argument.contains("RECOVER "))
+    {
         root.show_process();
     }
     root.faults().check()?;

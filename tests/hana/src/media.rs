@@ -82,6 +82,7 @@ pub(crate) fn sapcar(root: &Root, arguments: &[String]) -> Ended {
         let version = root.faults().find("media-version", |_| true).unwrap_or(named);
         let place = root.at(option(&["-R"]).map_or(".", String::as_str));
         extract(root, &version, &place)?;
+        files::crash_point(root, "sapcar.extracted");
         if let Some(manifest) = option(&["-manifest"]) {
             files::write(root, &place.join(manifest), b"signature of the stand-ins\n")?;
         }

@@ -242,9 +242,14 @@ pub fn hdblcm_at_work(system: &System) -> Seen<Vec<String>> {
     at_work(system, |cmdline, _| host::hdblcm(cmdline))
 }
 
+/// Each extraction of an archive that is at work on the host.
+pub fn extractions_at_work(system: &System) -> Seen<Vec<String>> {
+    at_work(system, |cmdline, _| host::extraction(cmdline))
+}
+
 /// Each recovery that is at work on the host: its client lives on when what started it is killed.
 pub fn recoveries_at_work(system: &System) -> Seen<Vec<String>> {
-    at_work(system, |cmdline, _| host::recovery(cmdline))
+    at_work(system, |cmdline, _| host::recovery(cmdline, &system.sid))
 }
 
 /// What a look at each process finds.

@@ -10,7 +10,7 @@ mod judge;
 use serde::Serialize;
 
 use crate::error::Error;
-pub use gather::{Wish, disks, gather, hdblcm_at_work, recoveries_at_work};
+pub use gather::{Wish, disks, extractions_at_work, gather, hdblcm_at_work, recoveries_at_work};
 pub use glance::{Glance, glance};
 pub use judge::{FULL, Observed, judge};
 

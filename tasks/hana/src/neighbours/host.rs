@@ -63,17 +63,26 @@ pub fn hdblcm(cmdline: &[u8]) -> Option<String> {
     Some(action.map_or_else(|| "hdblcm".to_owned(), |action| format!("hdblcm {action}")))
 }
 
-/// Whether a command line of `/proc/<pid>/cmdline` is the client of a recovery, and which.
-pub fn recovery(cmdline: &[u8]) -> Option<String> {
+/// Whether a command line of `/proc/<pid>/cmdline` is the client of a recovery of that system, and which.
+pub fn recovery(cmdline: &[u8], sid: &Sid) -> Option<String> {
     let words: Vec<_> = cmdline.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
     let is = |word: &str| {
         ["hdbsql", "HDBSettings.sh", "recoverSys.py"].iter().any(|tool| word.rsplit('/').next() == Some(tool))
     };
     // The program itself, or an interpreter with it as its first argument.
-    if !words.iter().take(2).any(|word| is(word)) {
+    // Its path has the system's name.
+    let own = format!("/{sid}/");
+    if !words.iter().take(2).any(|word| is(word) && (!word.starts_with('/') || word.contains(&own))) {
         return None;
     }
     words.iter().find(|word| word.contains("RECOVER DATA")).map(|word| word.chars().take(160).collect())
+}
+
+/// Whether a command line of `/proc/<pid>/cmdline` is SAPCAR at work, and on what.
+pub fn extraction(cmdline: &[u8]) -> Option<String> {
+    let words: Vec<_> = cmdline.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let is = words.first().is_some_and(|word| word.rsplit('/').next() == Some("SAPCAR"));
+    is.then(|| words.join(" ").chars().take(160).collect())
 }
 
 /// Whether systemd holds the clock for synchronized.
@@ -214,7 +223,8 @@ mod tests {
 
     #[test]
     fn clients_of_recoveries() {
-        let of = |words: &[&str]| recovery(words.join("\0").as_bytes()).is_some();
+        let sid = "HDB".parse().unwrap();
+        let of = |words: &[&str]| recovery(words.join("\0").as_bytes(), &sid).is_some();
         assert!(of(&[
             "/usr/sap/HDB/HDB00/exe/hdbsql",
             "-U",
@@ -227,10 +237,15 @@ mod tests {
             "recoverSys.py",
             "--command=RECOVER DATA x"
         ]));
-        assert!(of(&["python3", "/x/recoverSys.py", "--command=RECOVER DATABASE"]));
+        let script = "/usr/sap/HDB/HDB00/exe/python_support/recoverSys.py";
+        assert!(of(&["python3", script, "--command=RECOVER DATABASE"]));
+        assert!(of(&["python3", "recoverSys.py", "--command=RECOVER DATABASE"]));
+        assert!(!of(&["/usr/sap/QA1/HDB10/exe/hdbsql", "-U", "K", "RECOVER DATABASE FOR QA1"]));
         assert!(!of(&["/usr/sap/HDB/HDB00/exe/hdbsql", "-U", "K", "SELECT 1 FROM DUMMY"]));
         assert!(!of(&["vi", "notes", "RECOVER DATABASE"]));
         assert!(!of(&[]));
+        assert!(extraction(b"/usr/sap/hostctrl/exe/SAPCAR\0-R\0/m\0-xvf\0a.SAR\0").is_some());
+        assert!(extraction(b"vi\0SAPCAR\0").is_none() && extraction(b"").is_none());
     }
 
     #[test]

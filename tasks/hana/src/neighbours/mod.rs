@@ -65,7 +65,7 @@ pub fn every_reader(choice: usize, text: &str) -> Reading<()> {
                 hdblcm::causes(text),
                 hdblcm::log_file(text),
                 host::hdblcm(text.as_bytes()),
-                host::recovery(text.as_bytes()),
+                host::recovery(text.as_bytes(), &"HDB".parse().or_else(crate::error::unclear)?),
             );
             let _ = media::is_hana(text);
             Ok(())

@@ -38,6 +38,9 @@ fn an_archive_becomes_media_or_nothing() {
     played.fault("disk-full /media/new.hostler-new");
     assert_eq!(media(&sum, &[]).code(), 4);
     assert!(!played.path("/media/new").exists());
+    // The step is killed while SAPCAR is at work.
+    played.fault("kill-step*1 sapcar.extracted");
+    assert_eq!((media(&sum, &[]).code(), played.path("/media/new").exists()), (-1, false));
     played.fault("");
     for _ in 0..2 {
         let answer = media(&sum, &["--media-version", "2.00.79.0"]);
@@ -45,7 +48,7 @@ fn an_archive_becomes_media_or_nothing() {
     }
     assert_eq!(
         (extracted(), media(&sum, &["--probe"]).code()),
-        (3, 0),
+        (4, 0),
         "what is there is not extracted again"
     );
     assert!(played.path("/media/new/SAP_HANA_DATABASE/SIGNATURE.SMF").is_file());

@@ -178,3 +178,43 @@ fn a_password_is_changed() {
     assert_eq!(host.run("/usr/sap/HA1/HDB10/exe/hdbsql", &new).out, "1\n");
     assert_eq!(host.sql("SYSTEMDB", "SELECT 1 FROM DUMMY"), "1", "the databases have passwords of their own");
 }
+
+/// "`ALTER SYSTEM CLEAR TRACES ('…') [WITH BACKUP] [UNTIL '…']`", "`ALTER SYSTEM CLEAR AUDIT LOG UNTIL '…'`", "`ALTER SYSTEM
+/// RECLAIM LOG`": of the database that is connected, of the kinds that are named, and of what is older alone.
+#[test]
+fn traces_and_the_audit_trail_are_cleared_by_kind_and_age() {
+    let host = Host::with_system();
+    let folder = host.path("/usr/sap/HA1/HDB10/h1/trace");
+    fs::create_dir_all(&folder).unwrap();
+    let names =
+        ["nameserver_h1.30001.000.trc", "nameserver_h1.crashdump.1.trc", "localclient_7.trc", "backup.log"];
+    for name in names {
+        fs::write(folder.join(name), "text").unwrap();
+    }
+    let files = || host.sql("SYSTEMDB", "SELECT COUNT(*) FROM M_TRACEFILES WHERE FILE_SIZE = 4");
+    host.sql("SYSTEMDB", "ALTER SYSTEM CLEAR TRACES ('CRASHDUMP','*') UNTIL '2020-01-01 00:00:00'");
+    assert_eq!(files(), "4", "they are younger");
+    host.sql("HA1", "ALTER SYSTEM CLEAR TRACES ('CRASHDUMP','*')");
+    assert_eq!(files(), "4", "they are of another database");
+    host.sql(
+        "SYSTEMDB",
+        "ALTER SYSTEM CLEAR TRACES ('CRASHDUMP','*') WITH BACKUP UNTIL '2999-01-01 00:00:00'",
+    );
+    assert_eq!(
+        host.sql("SYSTEMDB", "SELECT FILE_NAME FROM M_TRACEFILES ORDER BY FILE_NAME"),
+        "\"backup.log\"\n\"localclient_7.trc\""
+    );
+    let odd = host.hdbsql(&["-E", "3", "ALTER SYSTEM CLEAR TRACES ('NOTHING')"]);
+    assert!(odd.err.starts_with("* 257: "), "{odd:?}");
+
+    host.sql("HA1", "CREATE USER ONE PASSWORD \"Secret34#\"");
+    let trail = || host.sql("HA1", "SELECT USER_NAME, EVENT_ACTION FROM AUDIT_LOG");
+    assert_eq!(trail(), "\"SYSTEM\",\"CREATE USER\"");
+    host.sql("HA1", "ALTER SYSTEM CLEAR AUDIT LOG UNTIL '2020-01-01 00:00:00'");
+    assert_eq!(trail(), "\"SYSTEM\",\"CREATE USER\"");
+    host.sql("HA1", "ALTER SYSTEM CLEAR AUDIT LOG UNTIL '2999-01-01 00:00:00'");
+    assert_eq!(trail(), "");
+    let segments = || host.sql("HA1", "SELECT STATE FROM M_LOG_SEGMENTS");
+    host.sql("HA1", "ALTER SYSTEM RECLAIM LOG");
+    assert_eq!(segments(), "\"Writing\"", "what is written to is never given back");
+}
