@@ -15,6 +15,10 @@ use crate::kit::{Lab, SOON};
 /// How many write at the same time.
 const WRITERS: usize = 4;
 
+/// How long each rests behind a transaction: some hundred in a second, and half a processor for other tests. What hangs for
+/// longer than this is in the gap.
+const PACE: Duration = Duration::from_millis(10);
+
 /// What a writer has seen.
 #[derive(Default)]
 struct Seen {
@@ -194,6 +198,6 @@ async fn work(writer: usize, seen: &Seen, stop: &AtomicBool, paths: &[PathBuf]) 
                 client = None;
             }
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(PACE).await;
     }
 }
