@@ -18,6 +18,7 @@ use crate::neighbours::media::{self, Media};
 use crate::neighbours::nsutil::Role;
 use crate::neighbours::sapcontrol::{self, State};
 use crate::notes::Note;
+use crate::power;
 use crate::report;
 use crate::runner::{End, Runner};
 use crate::system::{System, Version};
@@ -279,6 +280,36 @@ pub fn wait_alone(
     }
 }
 
+/// Notes that this run's update will stop the system and is to start it again.
+pub fn note_update(runner: &Runner, part: Part, run: Option<&Run>) -> Result<(), Error> {
+    match run {
+        Some(run) if part == (Part::Finish { start: true }) => {
+            Note::of(runner.system(), run, "update").write(&true)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Forgets the note: the update has come to its end.
+pub fn forget_update(runner: &Runner, run: Option<&Run>) -> Result<(), Error> {
+    run.map_or(Ok(()), |run| Note::of(runner.system(), run, "update").remove())
+}
+
+/// Whether this run's update has left the system not running, whole and in the version of the media: what it started may
+/// have ended with its executor, or is still coming up. Without the run's note somebody else has stopped it.
+pub fn left_stopped(runner: &Runner, seen: &Observed, part: Part, run: Option<&Run>) -> Result<bool, Error> {
+    let state = seen.processes.as_ref().and_then(|seen| seen.value.as_ref().ok());
+    let stopped = state.is_some_and(|state| !matches!(state, State::Running(_)));
+    let whole = matches!(seen.unfinished.value, Ok(None));
+    let updated = versions(seen).is_ok_and(|(installed, media)| installed == Some(media));
+    match run {
+        Some(run) if stopped && whole && updated && part == (Part::Finish { start: true }) => {
+            Ok(Note::of(runner.system(), run, "update").read::<bool>()?.is_some())
+        }
+        _ => Ok(false),
+    }
+}
+
 /// Starts hdblcm for a part of an update and judges its end.
 pub fn carry_out_update(runner: &Runner, media: &Media, version: Version, part: Part) -> Result<(), Error> {
     let call = hdblcm::update(runner.system(), media, part);
@@ -287,7 +318,16 @@ pub fn carry_out_update(runner: &Runner, media: &Media, version: Version, part: 
         Part::Prepare => Ok(()),
         Part::Finish { start } => {
             is_installed(runner, version)?;
-            if start { runs(runner, START) } else { Ok(()) }
+            if !start {
+                return Ok(());
+            }
+            // hdblcm goes on behind a start that it has done already; what that started may have ended since.
+            let outcome = runner.run(&sapcontrol::process_list(runner.system()))?;
+            let state = outcome.code().and_then(|code| Ok(sapcontrol::state(code.into(), &outcome.out)?));
+            if matches!(state, Ok(State::Stopped)) {
+                power::start(runner)?;
+            }
+            runs(runner, START)
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::neighbours::hdbsql::Key;
 use crate::neighbours::media::Media;
 use crate::neighbours::nsutil;
 use crate::parts::Files;
+use crate::power;
 use crate::runner::Runner;
 use crate::system::Version;
 
@@ -83,6 +84,9 @@ pub(super) struct Update {
     /// Change nothing: ask whether the version of the media is installed, whole and running
     #[arg(long)]
     probe: bool,
+    /// Id of the run: a repetition with the same one starts the system that its update has left stopped
+    #[arg(long, value_name = "ID", env = "HOSTLER_RUN")]
+    run: Option<Run>,
 }
 
 impl Install {
@@ -122,6 +126,10 @@ impl Update {
             part,
             former: self.no_start,
         };
+        if !self.probe && change::left_stopped(&runner, &seen, part, self.run.as_ref())? {
+            power::start(&runner)?;
+            return change::forget_update(&runner, self.run.as_ref());
+        }
         let step = match change::update(&seen, terms) {
             // A probe says why it is not done.
             Step::Go if self.probe && matches!(seen.unfinished.value, Ok(Some(Unfinished::Update))) => {
@@ -136,7 +144,9 @@ impl Update {
             return Ok(());
         }
         let watch = watch(&runner, &options.key, &seen, part);
+        change::note_update(&runner, part, self.run.as_ref())?;
         change::carry_out_update(&runner, &media, version(&seen)?, part)?;
+        change::forget_update(&runner, self.run.as_ref())?;
         // What fails is said when the watch goes.
         watch.map_or(Ok(()), |watch| watch.end(BACK))
     }

@@ -160,6 +160,24 @@ fn a_killed_step_makes_no_second_update() {
     }
 }
 
+/// An update whose system ended with its executor: the same run starts it, and no other one does.
+#[test]
+fn a_system_that_an_update_left_stopped_is_started_by_its_run_alone() {
+    let played = Played::with_system("h1");
+    assert_eq!(played.run(&["backup", "--run", "B1", "--to", "file"]).code(), 0);
+    let update = |run: &str| played.run(&["update", "--media", "/media/2.00.079.00", "--run", run]);
+    killed(&played, "hdblcm.update.finish", &["update", "--media", "/media/2.00.079.00", "--run", "U1"]);
+    alone(&played);
+    played.tool("/usr/sap/HDB/HDB00/HDB", &["kill"], "");
+    until("it is down", || played.sapcontrol("GetProcessList") == Some(4));
+    let answer = update("U2");
+    assert!(answer.code() == 6 && answer.err().contains("not all of its processes run"), "{}", answer.err());
+    assert_eq!(played.sapcontrol("GetProcessList"), Some(4), "somebody may have stopped it");
+    let answer = update("U1");
+    assert_eq!((answer.code(), played.sapcontrol("GetProcessList")), (0, Some(3)), "{}", answer.err());
+    assert_eq!(update("U2").code(), 0);
+}
+
 #[test]
 fn a_killed_step_makes_no_second_installation() {
     for undone in [false, true] {
