@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::system::{Number, Sid, numbers};
 
 /// Most systems that are looked at, and most that a list of services may hold.
-const MOST_SYSTEMS: usize = 64;
-const MOST_BYTES: u64 = 1024 * 1024;
+const MAX_SYSTEMS: usize = 64;
+const MAX_BYTES: u64 = 1024 * 1024;
 
 /// The systems, each with its instance numbers on this host.
 pub fn systems(root: &Path) -> Result<BTreeMap<Sid, Vec<Number>>, Error> {
@@ -37,7 +37,7 @@ pub fn systems(root: &Path) -> Result<BTreeMap<Sid, Vec<Number>>, Error> {
     let list = home.join("sapservices");
     let text = match fs::metadata(&list) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Ok(there) if there.len() > MOST_BYTES => {
+        Ok(there) if there.len() > MAX_BYTES => {
             return Err(Error::Unclear(format!("{} is larger than 1 MiB", list.display())));
         }
         _ => {
@@ -49,7 +49,7 @@ pub fn systems(root: &Path) -> Result<BTreeMap<Sid, Vec<Number>>, Error> {
     for (sid, number) in listed(&text) {
         found.entry(sid).or_insert_with(|| vec![number]);
     }
-    if found.len() > MOST_SYSTEMS {
+    if found.len() > MAX_SYSTEMS {
         return Err(Error::Unclear(format!("this host has {} systems", found.len())));
     }
     Ok(found)

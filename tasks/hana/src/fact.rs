@@ -28,7 +28,7 @@ const LATE: Duration = Duration::from_millis(500);
 /// Bytes of a fact of the agent.
 const MOST: usize = 4096;
 /// Most characters of a reason.
-const MOST_REASON: usize = 160;
+const MAX_REASON: usize = 160;
 /// With more than this a system's tenants are left out, where the fact has no room.
 const MANY_TENANTS: usize = 10;
 /// How far back the catalog is read: what is older is no protection.
@@ -155,7 +155,7 @@ fn line(facts: &Facts) -> String {
 }
 
 fn short(text: &str) -> String {
-    text.chars().take(MOST_REASON).collect()
+    text.chars().take(MAX_REASON).collect()
 }
 
 /// Reads the fact from what was seen.

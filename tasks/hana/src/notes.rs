@@ -17,7 +17,7 @@ use crate::system::System;
 
 const FOLDER: &str = "/var/lib/hostler-hana";
 /// Most that a note may hold.
-const MOST_BYTES: u64 = 64 * 1024;
+const MAX_BYTES: u64 = 64 * 1024;
 
 /// The note of one thing.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ impl Note {
         match fs::metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::local(path.display())(error)),
-            Ok(there) if there.len() > MOST_BYTES => {
+            Ok(there) if there.len() > MAX_BYTES => {
                 return Err(Error::Unclear(format!("{}: this is no note of this program", path.display())));
             }
             Ok(_) => {}

@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use crate::error::Error;
 
 /// Most bytes of a message that the agent keeps.
-const MOST_MESSAGE: usize = 500;
+const MAX_MESSAGE: usize = 500;
 
 /// One line that says what the step does, or why it failed.
 pub fn message(text: &str) -> Result<(), Error> {
     let plain: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-    let end = (0..=MOST_MESSAGE.min(plain.len())).rev().find(|end| plain.is_char_boundary(*end));
+    let end = (0..=MAX_MESSAGE.min(plain.len())).rev().find(|end| plain.is_char_boundary(*end));
     append(&json!({"message": plain.get(..end.unwrap_or_default())}))
 }
 

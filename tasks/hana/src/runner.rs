@@ -27,7 +27,7 @@ use crate::secret::{Secret, Secrets};
 use crate::system::System;
 
 /// Most that is kept of each output; what follows is read and thrown away.
-const MOST_OUTPUT: usize = 1024 * 1024;
+const MAX_OUTPUT: usize = 1024 * 1024;
 /// How long a program has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often a program that is silent, or has closed its pipes, is looked at.
@@ -326,7 +326,7 @@ struct Kept {
 
 impl Kept {
     fn add(&mut self, bytes: &[u8]) {
-        let room = MOST_OUTPUT - self.bytes.len().min(MOST_OUTPUT);
+        let room = MAX_OUTPUT - self.bytes.len().min(MAX_OUTPUT);
         let fitting = bytes.get(..room).unwrap_or(bytes);
         self.bytes.extend_from_slice(fitting);
         self.cut |= fitting.len() < bytes.len();
@@ -351,7 +351,7 @@ impl<T: Read + AsFd> Pipe<T> {
     /// Reads what is there now, at most as much as is kept of an output.
     fn drain(&mut self) -> io::Result<()> {
         let mut bytes = [0; 16 * 1024];
-        for _ in 0..MOST_OUTPUT / bytes.len() {
+        for _ in 0..MAX_OUTPUT / bytes.len() {
             let Some(pipe) = &mut self.0 else { return Ok(()) };
             match pipe.read(&mut bytes) {
                 Ok(0) => self.0 = None,

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 
 /// Most that a file with a secret may hold.
-const MOST_BYTES: u64 = 64 * 1024;
+const MAX_BYTES: u64 = 64 * 1024;
 
 /// A secret text.
 pub struct Secret(Zeroizing<String>);
@@ -78,7 +78,7 @@ impl Secrets {
 fn read(path: &Path) -> Result<Secret, Error> {
     let place = path.display();
     let size = fs::metadata(path).map_err(Error::local(place.to_string()))?.len();
-    if size > MOST_BYTES {
+    if size > MAX_BYTES {
         return Err(Error::Config(format!("{place}: {size} bytes are too many for a secret")));
     }
     let text = Zeroizing::new(fs::read_to_string(path).map_err(Error::local(place.to_string()))?);

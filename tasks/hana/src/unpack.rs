@@ -25,7 +25,7 @@ use crate::system::Version;
 /// The file that says of which archive a folder is.
 const NOTE: &str = ".hostler-media";
 /// Most bytes of that file.
-const MOST_NOTE: u64 = 4096;
+const MAX_NOTE: u64 = 4096;
 /// Bytes that are read of an archive at a time.
 const PIECE: usize = 1 << 20;
 
@@ -131,7 +131,7 @@ fn noted(folder: &Path) -> Result<Option<Checksum>, Error> {
             return Ok(None);
         }
         Err(error) => return Err(Error::local(place.display())(error)),
-        Ok(there) if there.len() > MOST_NOTE => {
+        Ok(there) if there.len() > MAX_NOTE => {
             return Err(Error::Unclear(format!("{} is too large", place.display())));
         }
         Ok(_) => {}

@@ -22,7 +22,7 @@ use crate::runner::{Outcome, Runner};
 use crate::system::System;
 
 /// Most processes that are looked at.
-const MOST_PROCESSES: usize = 100_000;
+const MAX_PROCESSES: usize = 100_000;
 
 /// What the check needs to know from its caller.
 #[derive(Clone, Debug)]
@@ -260,7 +260,7 @@ fn at_work(system: &System, look: impl Fn(&[u8], &str) -> Option<String>) -> See
         Ok(entries) => entries,
         Err(error) => return Seen::new("", Err(Error::local(proc.display())(error))),
     };
-    for entry in entries.take(MOST_PROCESSES) {
+    for entry in entries.take(MAX_PROCESSES) {
         let entry = match entry {
             Ok(entry) => entry,
             Err(error) => return Seen::new("", Err(Error::local(proc.display())(error))),

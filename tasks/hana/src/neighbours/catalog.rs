@@ -23,7 +23,7 @@ pub const ENTRIES: [&str; 6] =
 pub const PARTS: [&str; 4] =
     ["DESTINATION_TYPE_NAME", "DESTINATION_PATH", "BACKUP_SIZE", "EXTERNAL_BACKUP_ID"];
 /// Most entries that one query returns. When there are as many, some may be missing, and nothing is certain.
-pub const MOST_ENTRIES: usize = 5000;
+pub const MAX_ENTRIES: usize = 5000;
 
 /// The databases of the system.
 pub fn databases(system: &System, key: &Key) -> Call {
@@ -88,21 +88,21 @@ pub fn entries(system: &System, key: &Key, since: Timestamp, now: Timestamp) -> 
         since.as_millisecond()
     );
     let rows = of_all(&ENTRIES, "M_BACKUP_CATALOG", &condition);
-    let sql = format!("SELECT * FROM ({rows}) ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
+    let sql = format!("SELECT * FROM ({rows}) ORDER BY BACKUP_ID LIMIT {MAX_ENTRIES}");
     statement(system, key, "read the backup catalog", SOURCE, sql)
 }
 
 /// The entries of one database with exactly this comment.
 pub fn commented(system: &System, key: &Key, database: &Database, comment: &str) -> Call {
     let rows = of_one(&ENTRIES, "M_BACKUP_CATALOG", database, &format!("COMMENT = {}", literal(comment)));
-    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
+    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MAX_ENTRIES}");
     statement(system, key, "find the backup of this run in the catalog", SOURCE, sql)
 }
 
 /// The parts of a backup.
 pub fn parts(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
     let rows = of_one(&PARTS, "M_BACKUP_CATALOG_FILES", database, &format!("BACKUP_ID = {backup}"));
-    let sql = format!("{rows} ORDER BY DESTINATION_PATH LIMIT {MOST_ENTRIES}");
+    let sql = format!("{rows} ORDER BY DESTINATION_PATH LIMIT {MAX_ENTRIES}");
     statement(system, key, "list the parts of the backup", SOURCE, sql)
 }
 
@@ -110,14 +110,14 @@ pub fn parts(system: &System, key: &Key, database: &Database, backup: u64) -> Ca
 pub fn complete(system: &System, key: &Key, database: &Database) -> Call {
     let condition = "ENTRY_TYPE_NAME = 'complete data backup' AND STATE_NAME = 'successful'";
     let rows = of_one(&ENTRIES, "M_BACKUP_CATALOG", database, condition);
-    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
+    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MAX_ENTRIES}");
     statement(system, key, "list the complete backups of the database", SOURCE, sql)
 }
 
 /// The entries of one database from that backup on.
 pub fn since(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
     let rows = of_one(&ENTRIES, "M_BACKUP_CATALOG", database, &format!("BACKUP_ID >= {backup}"));
-    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
+    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MAX_ENTRIES}");
     statement(system, key, "list what was backed up since", SOURCE, sql)
 }
 
@@ -128,7 +128,7 @@ pub const PIECES: [&str; 5] =
 /// The parts of all backups of one database from that backup on.
 pub fn pieces(system: &System, key: &Key, database: &Database, backup: u64) -> Call {
     let rows = of_one(&PIECES, "M_BACKUP_CATALOG_FILES", database, &format!("BACKUP_ID >= {backup}"));
-    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MOST_ENTRIES}");
+    let sql = format!("{rows} ORDER BY BACKUP_ID LIMIT {MAX_ENTRIES}");
     statement(system, key, "list the parts of what was backed up since", SOURCE, sql)
 }
 
@@ -141,8 +141,8 @@ pub fn read_pieces(rows: &[Row]) -> Reading<Vec<(u64, Part)>> {
         let part = read_parts(&[rest.to_vec()])?.pop();
         pieces.extend(part.map(|part| (id, part)));
     }
-    if pieces.len() >= MOST_ENTRIES {
-        return unclear(format!("the backups have {MOST_ENTRIES} or more parts in this time"));
+    if pieces.len() >= MAX_ENTRIES {
+        return unclear(format!("the backups have {MAX_ENTRIES} or more parts in this time"));
     }
     Ok(pieces)
 }
@@ -397,8 +397,8 @@ pub fn read_databases(rows: &[Row]) -> Reading<Vec<(Database, bool)>> {
 
 /// Reads the rows of [`entries`] and [`commented`].
 pub fn read_entries(rows: &[Row]) -> Reading<Vec<Entry>> {
-    if rows.len() >= MOST_ENTRIES {
-        return unclear(format!("the catalog has {MOST_ENTRIES} or more entries in this time"));
+    if rows.len() >= MAX_ENTRIES {
+        return unclear(format!("the catalog has {MAX_ENTRIES} or more entries in this time"));
     }
     rows.iter().map(read_entry).collect()
 }
@@ -461,8 +461,8 @@ pub enum Place {
 
 /// Reads the rows of [`parts`].
 pub fn read_parts(rows: &[Row]) -> Reading<Vec<Part>> {
-    if rows.len() >= MOST_ENTRIES {
-        return unclear(format!("the backup has {MOST_ENTRIES} or more parts"));
+    if rows.len() >= MAX_ENTRIES {
+        return unclear(format!("the backup has {MAX_ENTRIES} or more parts"));
     }
     let mut parts = Vec::new();
     for row in rows {
@@ -545,7 +545,7 @@ mod tests {
         ] {
             assert!(entries_of(&good.replacen(from, to, 1)).is_err(), "{to}");
         }
-        assert!(entries_of(&good.repeat(MOST_ENTRIES)).is_err());
+        assert!(entries_of(&good.repeat(MAX_ENTRIES)).is_err());
     }
 
     #[test]

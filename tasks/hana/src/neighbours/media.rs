@@ -8,7 +8,7 @@ use crate::error::{Error, Reading, quoted, unclear};
 use crate::system::Version;
 
 /// Most that is read of a manifest or a label.
-const MOST_BYTES: u64 = 64 * 1024;
+const MAX_BYTES: u64 = 64 * 1024;
 
 /// A folder with the database server and its hdblcm.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ pub fn version_at(path: &Path) -> Result<Option<Version>, Error> {
 
 fn read(path: &Path) -> Result<String, Error> {
     let size = fs::metadata(path).map_err(Error::local(path.display()))?.len();
-    if size > MOST_BYTES {
+    if size > MAX_BYTES {
         return Err(Error::Unclear(format!("{}: {size} bytes are too many", path.display())));
     }
     let bytes = fs::read(path).map_err(Error::local(path.display()))?;
