@@ -15,11 +15,12 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::archive::fetch::STOP;
 use crate::error::Error;
+use crate::layout;
 use crate::report;
 
 /// PostgreSQL clusters on this host: their health, and their upgrade to a new major version
@@ -102,15 +103,19 @@ fn fetching() -> ExitCode {
 }
 
 fn run() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let parsed = command().try_get_matches().and_then(|matches| {
+        let name = worked_at(&matches);
+        Arguments::from_arg_matches(&matches).map(|arguments| (arguments, name))
+    });
+    let (arguments, name) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
     let done = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(until_signal(arguments)),
+        Ok(runtime) => runtime.block_on(until_signal(arguments, name)),
         Err(error) => Err(Error::Local(format!("no runtime: {error}"))),
     };
     match done {
@@ -131,12 +136,29 @@ const NEAR: Duration = Duration::from_millis(10);
 /// The status of [`Error::No`].
 const NONE: u8 = 1;
 
-async fn until_signal(arguments: Arguments) -> Result<ExitCode, Error> {
+/// Commands that work at a cluster and ask its server what is done: they wait for one that is just starting.
+const WORK: [&str; 6] = ["backup", "link", "minor", "restart", "switchover", "upgrade"];
+
+/// The name of the cluster at which the command is to work; `None`: it only looks, or makes one.
+fn worked_at(matches: &ArgMatches) -> Option<String> {
+    let (_, mut innermost) = matches.subcommand().filter(|(name, _)| WORK.contains(name))?;
+    while let Some((_, inner)) = innermost.subcommand() {
+        innermost = inner;
+    }
+    let given = innermost.try_get_raw("cluster").ok().flatten()?.next()?;
+    given.to_str().map(str::to_owned)
+}
+
+/// `name`: of [`worked_at`].
+async fn until_signal(arguments: Arguments, name: Option<String>) -> Result<ExitCode, Error> {
     let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
     let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
         return Err(Error::Local("no signals".to_owned()));
     };
     let run = async {
+        if let Some(name) = name {
+            layout::settled(&name).await;
+        }
         match arguments.command {
             Command::Health(health) => health.run().await,
             Command::Fact => {
@@ -177,5 +199,26 @@ mod tests {
     #[test]
     fn the_definitions_of_the_commands_hold() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_that_works_at_a_cluster_waits_for_its_server_and_one_that_looks_does_not() {
+        let name = |line: &str| {
+            let words = std::iter::once("hostler-postgres").chain(line.split(' '));
+            super::worked_at(
+                &super::command().try_get_matches_from(words).unwrap_or_else(|why| panic!("{why}")),
+            )
+        };
+        for line in [
+            "upgrade done follow --cluster main --to 15",
+            "upgrade release --cluster main --to 15",
+            "link undo --cluster main --to 15",
+            "switchover undo --cluster main",
+            "restart --cluster main",
+        ] {
+            assert_eq!(name(line).as_deref(), Some("main"), "{line}");
+        }
+        assert_eq!(name("health --cluster main"), None);
+        assert_eq!(name("fact"), None);
     }
 }

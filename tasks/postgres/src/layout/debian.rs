@@ -224,6 +224,11 @@ pub(super) async fn forget(version: u16, name: &str) -> Result<(), Error> {
     super::remove_folder(&conf)
 }
 
+/// The unit of a cluster.
+pub(super) fn unit(version: u16, name: &str) -> String {
+    format!("postgresql@{version}-{name}.service")
+}
+
 #[cfg(test)]
 mod tests {
     use super::read;

@@ -13,12 +13,14 @@ mod debian;
 mod pgdg;
 mod process;
 pub mod spaces;
+mod starting;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::pgdg::Host;
 pub use self::process::{Doorkeeper, clear_folder, doorkeepers, halt, living, stop, stop_in_order};
+pub use self::starting::settled;
 use crate::durable;
 use crate::error::Error;
 use crate::exec::{self, Owner};

@@ -334,7 +334,7 @@ impl Host {
 }
 
 /// The unit of a cluster.
-fn unit(version: u16, name: &str) -> String {
+pub(super) fn unit(version: u16, name: &str) -> String {
     if name == MAIN {
         return format!("postgresql-{version}.service");
     }

@@ -46,6 +46,13 @@ pub fn living(data: &Path) -> Result<Option<u32>, Error> {
 pub(super) struct Serving {
     pid: u32,
     pub(super) port: Option<u16>,
+    /// It answers nobody yet: it starts, or recovers.
+    starting: bool,
+}
+
+/// Whether a server serves this folder of data, and says in its pid file that it is starting.
+pub(super) fn starting(data: &Path) -> bool {
+    serving(data).is_ok_and(|serving| serving.is_some_and(|serving| serving.starting))
 }
 
 pub(super) fn serving(data: &Path) -> Result<Option<Serving>, Error> {
@@ -55,9 +62,10 @@ pub(super) fn serving(data: &Path) -> Result<Option<Serving>, Error> {
     let works = |pid: u32| std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
     let here = std::fs::canonicalize(data).ok();
     let pid = pid.filter(|pid| works(*pid).is_some_and(|folder| Some(folder) == here));
-    // Number, folder, time of the start, port.
+    // Number, folder, time of the start, port, folder of the socket, address, key of the memory, state.
     let port = lines.nth(2).and_then(|line| line.parse().ok());
-    Ok(pid.map(|pid| Serving { pid, port }))
+    let starting = lines.nth(3) == Some("starting");
+    Ok(pid.map(|pid| Serving { pid, port, starting }))
 }
 
 /// A process of a server that has a client, or may get one: by the rules that the server had when it began.
