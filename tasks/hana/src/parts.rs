@@ -202,7 +202,7 @@ impl<'a> Parts<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -226,14 +226,16 @@ mod tests {
         }
     }
 
-    fn entry(hours: i64, kind: Kind, state: State) -> Entry {
+    /// An entry of the catalog, of the database HDB, so many hours behind a fixed instant.
+    pub(crate) fn entry(hours: i64, kind: Kind, state: State) -> Entry {
         let begun = Timestamp::from_second(1_800_000_000 + hours * 3600).unwrap();
         let ended = Some(Timestamp::from_second(1_800_000_000 + hours * 3600 + 60).unwrap());
         let id = u64::try_from(begun.as_millisecond()).unwrap();
         Entry { database: "HDB".parse().unwrap(), id, kind, state, begun, ended }
     }
 
-    fn at(hours: i64) -> Timestamp {
+    /// The instant so many hours behind that one.
+    pub(crate) fn at(hours: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + hours * 3600).unwrap()
     }
 

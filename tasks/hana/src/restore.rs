@@ -434,17 +434,7 @@ impl<'a> Restore<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(hours: i64, kind: Kind, state: State) -> Entry {
-        let begun = Timestamp::from_second(1_800_000_000 + hours * 3600).unwrap();
-        let ended = Some(Timestamp::from_second(1_800_000_000 + hours * 3600 + 60).unwrap());
-        let id = u64::try_from(begun.as_millisecond()).unwrap();
-        Entry { database: "HDB".parse().unwrap(), id, kind, state, begun, ended }
-    }
-
-    fn at(hours: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + hours * 3600).unwrap()
-    }
+    use crate::parts::tests::{at, entry};
 
     #[test]
     fn a_recovery_begins_with_the_newest_backup_before_the_instant() {
