@@ -208,14 +208,10 @@ impl<'a> Backups<'a> {
         Self { runner, wish }
     }
 
-    fn rows(&self, call: &Call, columns: &[&str]) -> Result<Vec<hdbsql::Row>, Error> {
-        hdbsql::rows(&self.runner.run(call)?, columns)
-    }
-
     /// The databases that are meant. One that is named and not active is an error.
     fn databases(&self) -> Result<Vec<Database>, Error> {
         let call = catalog::databases(self.runner.system(), &self.wish.key);
-        let known = catalog::read_databases(&self.rows(&call, &DATABASES)?)?;
+        let known = catalog::read_databases(&self.runner.rows(&call, &DATABASES)?)?;
         let active = known.into_iter().filter(|(_, active)| *active).map(|(database, _)| database);
         let active: Vec<_> = active.collect();
         match self.wish.databases.iter().find(|database| !active.contains(database)) {
@@ -230,7 +226,7 @@ impl<'a> Backups<'a> {
     fn mine(&self, database: &Database) -> Result<Vec<Entry>, Error> {
         let comment = self.wish.run.comment();
         let call = catalog::commented(self.runner.system(), &self.wish.key, database, &comment);
-        Ok(catalog::read_entries(&self.rows(&call, &ENTRIES)?)?)
+        Ok(catalog::read_entries(&self.runner.rows(&call, &ENTRIES)?)?)
     }
 
     /// Whether the catalog has this run's backup of each database.
@@ -280,7 +276,7 @@ impl<'a> Backups<'a> {
 
     fn parts(&self, entry: &Entry) -> Result<Vec<catalog::Part>, Error> {
         let call = catalog::parts(self.runner.system(), &self.wish.key, &entry.database, entry.id);
-        Ok(catalog::read_parts(&self.rows(&call, &PARTS)?)?)
+        Ok(catalog::read_parts(&self.runner.rows(&call, &PARTS)?)?)
     }
 
     /// Has the depot read a sample of each part that it holds; how many parts these were.
@@ -343,7 +339,7 @@ impl<'a> Backups<'a> {
         loop {
             let now = Timestamp::now();
             let all = catalog::entries(self.runner.system(), &self.wish.key, now, now);
-            let all = catalog::read_entries(&self.rows(&all, &ENTRIES)?)?;
+            let all = catalog::read_entries(&self.runner.rows(&all, &ENTRIES)?)?;
             match decide(database, self.wish.what, &self.mine(database)?, &all) {
                 Step::Going(_) if begun.elapsed() < self.wish.timeout => {
                     thread::sleep(LOOK.min(self.wish.timeout));

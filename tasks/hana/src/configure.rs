@@ -135,13 +135,9 @@ impl<'a> Configuration<'a> {
         Self { runner, wish }
     }
 
-    fn rows(&self, call: &Call, columns: &[&str]) -> Result<Vec<hdbsql::Row>, Error> {
-        hdbsql::rows(&self.runner.run(call)?, columns)
-    }
-
     fn tenants(&self) -> Result<BTreeMap<Database, bool>, Error> {
         let call = catalog::databases(self.runner.system(), &self.wish.key);
-        let known = catalog::read_databases(&self.rows(&call, &DATABASES)?)?;
+        let known = catalog::read_databases(&self.runner.rows(&call, &DATABASES)?)?;
         Ok(known.into_iter().filter(|(name, _)| !name.is_system()).collect())
     }
 
@@ -149,7 +145,7 @@ impl<'a> Configuration<'a> {
     fn has(&self, wanted: &Parameter) -> Result<bool, Error> {
         let Parameter { file, section, name, value } = wanted;
         let call = catalog::parameter_of(self.runner.system(), &self.wish.key, file, section, name);
-        let has = catalog::read_parameter(&self.rows(&call, &PARAMETER)?)?;
+        let has = catalog::read_parameter(&self.runner.rows(&call, &PARAMETER)?)?;
         Ok(has.as_ref() == Some(value))
     }
 

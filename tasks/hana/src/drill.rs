@@ -149,13 +149,9 @@ impl<'a> Drill<'a> {
         Self { runner, wish }
     }
 
-    fn rows(&self, call: &Call, columns: &[&str]) -> Result<Vec<hdbsql::Row>, Error> {
-        hdbsql::rows(&self.runner.run(call)?, columns)
-    }
-
     fn state(&self, of: &Database) -> Result<Option<bool>, Error> {
         let call = catalog::databases(self.runner.system(), &self.wish.key);
-        let known = catalog::read_databases(&self.rows(&call, &DATABASES)?)?;
+        let known = catalog::read_databases(&self.runner.rows(&call, &DATABASES)?)?;
         Ok(known.into_iter().find(|(database, _)| database == of).map(|(_, active)| active))
     }
 
@@ -192,7 +188,7 @@ impl<'a> Drill<'a> {
             Some((sid, config)) => self.newest_of(sid, config, now)?,
             None => {
                 let complete = catalog::complete(system, key, tenant);
-                let complete = catalog::read_entries(&self.rows(&complete, &ENTRIES)?)?;
+                let complete = catalog::read_entries(&self.runner.rows(&complete, &ENTRIES)?)?;
                 let entry = restore::first(&complete, now)
                     .ok_or_else(|| Error::Refused(format!("{} has no complete backup", tenant.as_str())))?;
                 (entry.id, entry.begun)
@@ -250,7 +246,7 @@ impl<'a> Drill<'a> {
     /// The prefix of the files of a backup: what is before `_databackup_0_1`.
     fn prefix(&self, backup: u64) -> Result<String, Error> {
         let call = catalog::pieces(self.runner.system(), &self.wish.key, &self.wish.tenant, backup);
-        let pieces = catalog::read_pieces(&self.rows(&call, &PIECES)?)?;
+        let pieces = catalog::read_pieces(&self.runner.rows(&call, &PIECES)?)?;
         let files = pieces.iter().filter(|(id, _)| *id == backup).filter_map(|(_, part)| match &part.place {
             Place::File(path) => path.rsplit_once("_databackup_").map(|(prefix, _)| prefix.to_owned()),
             Place::Backint { .. } => None,
@@ -265,7 +261,7 @@ impl<'a> Drill<'a> {
     }
 
     fn count(&self, key: &Key, table: &Table) -> Result<u64, Error> {
-        let rows = self.rows(&count(self.runner.system(), key, table), &["ROW_COUNT"])?;
+        let rows = self.runner.rows(&count(self.runner.system(), key, table), &["ROW_COUNT"])?;
         match rows.as_slice() {
             [row] => match row.as_slice() {
                 [Some(count)] => {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::call::Call;
 use crate::check;
 use crate::error::Error;
 use crate::neighbours::catalog::{self, DATABASES, Database, ENTRIES, Entry, Kind, State};
@@ -144,7 +143,7 @@ impl<'a> Housekeeping<'a> {
             }
         }
         let known = catalog::databases(system, self.key);
-        let known = catalog::read_databases(&self.rows(&known, &DATABASES)?)?;
+        let known = catalog::read_databases(&self.runner.rows(&known, &DATABASES)?)?;
         let mut plans = Plans { backups: Vec::new(), waste: Vec::new(), closed: Vec::new() };
         for (database, _) in known.into_iter().filter(|(_, active)| *active) {
             plans.backups.extend(self.backups(&database)?);
@@ -156,17 +155,13 @@ impl<'a> Housekeeping<'a> {
         Ok(plans)
     }
 
-    fn rows(&self, call: &Call, columns: &[&str]) -> Result<Vec<hdbsql::Row>, Error> {
-        hdbsql::rows(&self.runner.run(call)?, columns)
-    }
-
     fn backups(&self, database: &Database) -> Result<Option<Plan>, Error> {
         let system = self.runner.system();
         let complete = catalog::complete(system, self.key, database);
-        let complete = catalog::read_entries(&self.rows(&complete, &ENTRIES)?)?;
+        let complete = catalog::read_entries(&self.runner.rows(&complete, &ENTRIES)?)?;
         let Some(oldest) = oldest(&complete, self.rule, Timestamp::now()) else { return Ok(None) };
         let counted = catalog::before(system, self.key, database, oldest);
-        let entries = catalog::read_count(&self.rows(&counted, &catalog::COUNT)?)?;
+        let entries = catalog::read_count(&self.runner.rows(&counted, &catalog::COUNT)?)?;
         Ok((entries > 0).then(|| Plan { database: database.clone(), oldest, entries }))
     }
 

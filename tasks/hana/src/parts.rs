@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::call::Call;
 use crate::error::{Error, Reading, quoted, unclear};
 use crate::neighbours::backint;
 use crate::neighbours::catalog::{
     self, Database, ENTRIES, Entry, Kind, PARAMETER, PIECES, Part, Place, State,
 };
-use crate::neighbours::hdbsql::{self, Key};
+use crate::neighbours::hdbsql::Key;
 use crate::neighbours::recovery;
 use crate::runner::Runner;
 
@@ -109,14 +108,10 @@ impl<'a> Parts<'a> {
         Self { runner, key }
     }
 
-    fn rows(&self, call: &Call, columns: &[&str]) -> Result<Vec<hdbsql::Row>, Error> {
-        hdbsql::rows(&self.runner.run(call)?, columns)
-    }
-
     /// What a recovery from that data backup to the instant needs.
     pub fn needed(&self, data: &Entry, to: Timestamp) -> Result<Needed, Error> {
         let since = catalog::since(self.runner.system(), self.key, &data.database, data.id);
-        let since = catalog::read_entries(&self.rows(&since, &ENTRIES)?)?;
+        let since = catalog::read_entries(&self.runner.rows(&since, &ENTRIES)?)?;
         needed(data, &since, to).map_err(|why| Error::Refused(format!("{}: {why}", data.database.as_str())))
     }
 
@@ -124,7 +119,7 @@ impl<'a> Parts<'a> {
     pub fn of(&self, needed: &Needed) -> Result<Vec<Part>, Error> {
         let Needed { data, backups } = needed;
         let call = catalog::pieces(self.runner.system(), self.key, &data.database, data.id);
-        let pieces = catalog::read_pieces(&self.rows(&call, &PIECES)?)?;
+        let pieces = catalog::read_pieces(&self.runner.rows(&call, &PIECES)?)?;
         for id in backups {
             if !pieces.iter().any(|(of, _)| of == id) {
                 return Err(Error::Unclear(format!("the catalog lists no part of the backup {id}")));
@@ -184,7 +179,7 @@ impl<'a> Parts<'a> {
     /// The parameter file that Backint is called with for data.
     pub fn parameters(&self) -> Result<Option<String>, Error> {
         let call = catalog::parameter(self.runner.system(), self.key, "backup", "data_backup_parameter_file");
-        Ok(catalog::read_parameter(&self.rows(&call, &PARAMETER)?)?)
+        Ok(catalog::read_parameter(&self.runner.rows(&call, &PARAMETER)?)?)
     }
 
     /// What a recovery from that data backup to now lacks: parts, and positions of the log.

@@ -23,7 +23,7 @@ use crate::error::{Error, quoted};
 use crate::neighbours::catalog::{
     self, DATABASES, Database, ENTRIES, Follower, IDENTITY, Identity, SECONDARIES,
 };
-use crate::neighbours::hdbsql::{self, Key};
+use crate::neighbours::hdbsql::Key;
 use crate::neighbours::media;
 use crate::neighbours::nsutil::{self, Exit, Mode, Role, Site};
 use crate::neighbours::sapcontrol;
@@ -85,10 +85,6 @@ impl<'a> Pair<'a> {
     fn state(&self) -> Result<nsutil::State, Error> {
         let outcome = self.runner.run(&nsutil::state_call(self.runner.system()))?;
         Ok(nsutil::state(outcome.code()?, &outcome.out)?)
-    }
-
-    fn rows(&self, call: &Call, columns: &[&str]) -> Result<Vec<hdbsql::Row>, Error> {
-        hdbsql::rows(&self.runner.run(call)?, columns)
     }
 
     fn processes(&self) -> Result<sapcontrol::State, Error> {
@@ -153,6 +149,7 @@ impl<'a> Pair<'a> {
         here.store(!system.at(HOOK).exists(), Ordering::SeqCst);
         let known = match former {
             Former::Suspend(key) if !begun => self
+                .runner
                 .rows(&catalog::databases(system, key), &DATABASES)
                 .and_then(|rows| Ok(catalog::read_databases(&rows)?))
                 .ok()
@@ -240,7 +237,7 @@ impl<'a> Pair<'a> {
             )));
         }
         let followers =
-            catalog::read_secondaries(&self.rows(&catalog::secondaries(system, key), &SECONDARIES)?)?;
+            catalog::read_secondaries(&self.runner.rows(&catalog::secondaries(system, key), &SECONDARIES)?)?;
         match forbids_takeover(&followers, &self.host) {
             Some(why) => Err(Error::Refused(why)),
             None if age.is_zero() => Ok(()),
@@ -252,10 +249,11 @@ impl<'a> Pair<'a> {
     /// which will need it.
     fn proved(&self, key: &Key, age: Duration) -> Result<(), Error> {
         let (system, now) = (self.runner.system(), Timestamp::now());
-        let known = catalog::read_databases(&self.rows(&catalog::databases(system, key), &DATABASES)?)?;
+        let known =
+            catalog::read_databases(&self.runner.rows(&catalog::databases(system, key), &DATABASES)?)?;
         let since = now.checked_sub(age).unwrap_or(Timestamp::UNIX_EPOCH);
         let entries = catalog::entries(system, key, since, now);
-        let entries = catalog::read_entries(&self.rows(&entries, &ENTRIES)?)?;
+        let entries = catalog::read_entries(&self.runner.rows(&entries, &ENTRIES)?)?;
         for (database, _) in known.iter().filter(|(_, active)| *active) {
             let name = database.as_str();
             let fix = format!(
@@ -279,7 +277,8 @@ impl<'a> Pair<'a> {
     /// Which system answers behind a key; it must be this one's partner.
     fn identity(&self, key: &Key) -> Result<Identity, Error> {
         let system = self.runner.system();
-        let identity = catalog::read_identity(&self.rows(&catalog::identity(system, key), &IDENTITY)?)?;
+        let identity =
+            catalog::read_identity(&self.runner.rows(&catalog::identity(system, key), &IDENTITY)?)?;
         if identity.sid != system.sid.as_str() || identity.host == self.host {
             return Err(Error::Refused(format!(
                 "behind the key {} is {} on {}, and not the other host of {}",
@@ -337,7 +336,7 @@ impl<'a> Pair<'a> {
         let follows =
             matches!(state.role, Role::Secondary(_)) && state.site.as_deref() == Some(site.as_str());
         let known = catalog::secondaries(self.runner.system(), key);
-        let known = catalog::read_secondaries(&self.rows(&known, &SECONDARIES)?)?;
+        let known = catalog::read_secondaries(&self.runner.rows(&known, &SECONDARIES)?)?;
         // Only the primary can say that it takes part: what stands on this host may be of a former life.
         if !(follows && known.iter().any(|follower| follower.host == self.host)) {
             if self.version()? < primary.version {

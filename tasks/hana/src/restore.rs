@@ -117,14 +117,10 @@ impl<'a> Restore<'a> {
         Self { runner, wish, note: Note::of(runner.system(), &wish.run, "restore") }
     }
 
-    fn rows(&self, call: &Call, columns: &[&str]) -> Result<Vec<hdbsql::Row>, Error> {
-        hdbsql::rows(&self.runner.run(call)?, columns)
-    }
-
     /// All databases, and whether each is active.
     fn known(&self) -> Result<Vec<(Database, bool)>, Error> {
         let call = catalog::databases(self.runner.system(), &self.wish.key);
-        Ok(catalog::read_databases(&self.rows(&call, &DATABASES)?)?)
+        Ok(catalog::read_databases(&self.runner.rows(&call, &DATABASES)?)?)
     }
 
     /// The databases that are meant, SYSTEMDB first.
@@ -245,7 +241,7 @@ impl<'a> Restore<'a> {
     fn needed(&self, database: &Database) -> Result<Needed, Error> {
         let system = self.runner.system();
         let complete = catalog::complete(system, &self.wish.key, database);
-        let complete = catalog::read_entries(&self.rows(&complete, &ENTRIES)?)?;
+        let complete = catalog::read_entries(&self.runner.rows(&complete, &ENTRIES)?)?;
         let data = first(&complete, self.wish.to).ok_or_else(|| {
             Error::Refused(format!(
                 "{} has no complete backup that ended before {}: choose a later instant",

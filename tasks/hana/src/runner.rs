@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::call::{As, Call, Input, Piece};
 use crate::error::Error;
-use crate::neighbours::hdblcm;
+use crate::neighbours::{hdblcm, hdbsql};
 use crate::secret::{Secret, Secrets};
 use crate::system::System;
 
@@ -140,6 +140,14 @@ impl Runner {
     /// The system that programs are started for.
     pub fn system(&self) -> &System {
         &self.system
+    }
+
+    /// The rows of a question to the database, with the columns of these names.
+    ///
+    /// # Errors
+    /// Those of [`Runner::run`], and when hdbsql fails, or prints what is not such a table.
+    pub fn rows(&self, call: &Call, columns: &[&str]) -> Result<Vec<hdbsql::Row>, Error> {
+        hdbsql::rows(&self.run(call)?, columns)
     }
 
     /// Starts the program and waits for its end.

@@ -109,13 +109,9 @@ impl<'a> Setup<'a> {
         Self { runner, wish }
     }
 
-    fn rows(&self, call: &Call, columns: &[&str]) -> Result<Vec<hdbsql::Row>, Error> {
-        hdbsql::rows(&self.runner.run(call)?, columns)
-    }
-
     fn value(&self, name: &str) -> Result<Option<String>, Error> {
         let call = catalog::parameter(self.runner.system(), &self.wish.key, SECTION, name);
-        Ok(catalog::read_parameter(&self.rows(&call, &PARAMETER)?)?)
+        Ok(catalog::read_parameter(&self.runner.rows(&call, &PARAMETER)?)?)
     }
 
     fn link(&self) -> PathBuf {
@@ -200,7 +196,7 @@ impl<'a> Setup<'a> {
             return Err(Error::Unclear("no backup of SYSTEMDB was made".to_owned()));
         };
         let parts = catalog::parts(system, &self.wish.key, &database, id);
-        let parts = catalog::read_parts(&self.rows(&parts, &PARTS)?)?;
+        let parts = catalog::read_parts(&self.runner.rows(&parts, &PARTS)?)?;
         let wanted: Vec<_> = parts
             .iter()
             .filter_map(|part| match &part.place {
