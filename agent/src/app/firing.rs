@@ -19,6 +19,7 @@ use crate::exec::user::User;
 use crate::host::clock;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::log::LogError;
+use crate::ledger::folder::Progress;
 use crate::ledger::{ArmingFolder, ArmingLock, FiringEvent, Folder};
 
 /// How long a guard is tried that does not succeed.
@@ -73,13 +74,14 @@ impl Firing<'_> {
         }
     }
 
-    /// Carries it out, unless somebody has done so. `tell` hears of each attempt that has ended, with how it failed.
+    /// Carries it out, unless somebody has done so. The report names each attempt that fails, whoever makes it: what the
+    /// guard holds is held until then. `on_attempt` is called when one has ended.
     pub(super) async fn fire(
         &self,
         lock: &mut ArmingLock,
         mark: &mut ProcessSelector,
         interrupts: &mut watch::Receiver<Interrupt>,
-        tell: &mut dyn FnMut(u32, Option<&str>),
+        on_attempt: &mut dyn FnMut(),
     ) -> Result<Fired, LogError> {
         if let Some(n) = lock.fired() {
             return Ok(Fired::Succeeded(n));
@@ -89,7 +91,7 @@ impl Firing<'_> {
         }
         lock.record(clock::now(), FiringEvent::Firing { epoch: self.epoch, why: self.why.to_owned() })?;
         here(CrashPoint::GuardFiring);
-        tracing::warn!("guard {} of step {} fires: {}", self.guard.name(), self.step_name(), self.why);
+        tracing::warn!("{} fires: {}", self.title(), self.why);
         let begun = clock::since_boot();
         let mut pause = FIRST_PAUSE;
         let mut n = 0_u32;
@@ -104,12 +106,13 @@ impl Firing<'_> {
             let Some(how) = how else {
                 lock.record(clock::now(), FiringEvent::Fired { n })?;
                 here(CrashPoint::GuardFired);
-                tell(n, None);
+                on_attempt();
                 return Ok(Fired::Succeeded(n));
             };
-            tracing::error!("guard {} of step {} {how}", self.guard.name(), self.step_name());
+            tracing::error!("{} {how}", self.title());
             lock.record(clock::now(), FiringEvent::Attempt { n, how: how.clone() })?;
-            tell(n, Some(&how));
+            self.report_failure(n, &how);
+            on_attempt();
             if clock::since_boot().saturating_sub(begun).saturating_add(pause) >= tried_for() {
                 lock.record(clock::now(), FiringEvent::GivenUp { n, epoch: self.epoch, how })?;
                 return Ok(Fired::GivenUp(self.given_up(lock).unwrap_or_default()));
@@ -132,8 +135,17 @@ impl Firing<'_> {
         })
     }
 
-    fn step_name(&self) -> &str {
-        self.plan.steps.get(self.step).map_or("?", |step| step.name.as_str())
+    /// How messages name it.
+    pub(super) fn title(&self) -> String {
+        let step = self.plan.steps.get(self.step).map_or("?", |step| step.name.as_str());
+        format!("guard {} of step {step}", self.guard.name())
+    }
+
+    fn report_failure(&self, n: u32, how: &str) {
+        let message = Some(format!("{} fires: attempt {n} {how}", self.title()));
+        if let Err(error) = self.folder.set_progress(&Progress { progress: None, message }) {
+            tracing::warn!("cannot write the progress of a guard: {error}");
+        }
     }
 
     /// One attempt; an error says how it failed, or nothing, when the host is stopping.

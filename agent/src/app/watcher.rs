@@ -88,7 +88,7 @@ pub async fn watch(folder: &Path, epoch: u32, step: usize) -> Result<(), Executo
     mark.sessions.clear();
     mark.left.clear();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let mut on_attempt = |_, _: Option<&str>| {
+    let mut on_attempt = || {
         let _ = tell.send(());
     };
     let fire = firing.fire(&mut lock, &mut mark, &mut interrupts, &mut on_attempt);

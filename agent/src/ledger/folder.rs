@@ -340,7 +340,8 @@ impl Folder {
 
     /// Says how far the step has come: renamed into place, but not synced.
     pub fn set_progress(&self, progress: &Progress) -> io::Result<()> {
-        let temp = self.path.join("progress.tmp");
+        // A step and the guard of it may say something at the same time, from two processes.
+        let temp = self.path.join(format!("progress.{}.tmp", std::process::id()));
         fs::write(&temp, serde_json::to_vec(progress)?)?;
         fs::rename(&temp, self.path.join("progress"))
     }

@@ -238,6 +238,30 @@ fn a_guard_that_fails_twice_is_tried_again_until_it_succeeds() {
 }
 
 #[test]
+fn a_guard_that_its_watcher_tries_in_vain_is_named_in_the_report() {
+    let mut host = started("in-vain");
+    let repaired = host.path("repaired");
+    let thaw = THAW.replace("set -e\n", &format!("set -e\n[ -e {} ] || exit 7\n", repaired.display()));
+    Freeze { thaw: &thaw, ..ENDLESS }.install(&host);
+    host.order("o", "task: freeze");
+    frozen(&host);
+    let executors = host.executors();
+    host.kill();
+    executors.iter().for_each(|pid| signal(*pid, Signal::SIGKILL));
+    host.start();
+    let says = "guard thaw of step hold fires: attempt ";
+    eventually(DEFAULT_TIMEOUT, || match host.report("o") {
+        Some(report) if report["message"].as_str().is_some_and(|message| message.starts_with(says)) => Ok(()),
+        other => Err(format!("{other:?}; {}", host.log_tail())),
+    });
+    assert!(is_frozen(&host));
+    fs::write(&repaired, "").expect("the repair");
+    let report = host.wait_for("o", &["undone", "undo_failed", "failed", "needs_operator"]);
+    assert_eq!(report["phase"], "undone", "{report}");
+    assert_eq!(host.effects("o"), ["hold", "thaw", "undo"]);
+}
+
+#[test]
 fn a_guard_that_never_succeeds_is_for_an_operator_and_keeps_its_locks() {
     let mut host = Host::on_dir("never");
     host.set_env("HOSTLER_GUARD_TRIED_FOR", "3");

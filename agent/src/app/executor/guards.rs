@@ -23,7 +23,6 @@ use crate::exec::processes::{self, ProcessId};
 use crate::exec::step::WatcherNews;
 use crate::host::crash::{CrashPoint, here};
 use crate::host::{clock, disk, process};
-use crate::ledger::folder::Progress;
 use crate::ledger::{ArmingFolder, ArmingLock, Folder, Journal};
 
 /// A watcher says that it watches within this.
@@ -268,17 +267,7 @@ impl Executor<'_> {
         let Some(mut lock) = firing.lock(&self.interrupts).await.map_err(io::Error::other)? else {
             return Ok(Event::Interrupted { act, spent_ms: 0 });
         };
-        let name =
-            format!("guard {} of step {}", guard.name(), guarded.map_or("?", |step| step.name.as_str()));
-        let folder = self.folder;
-        let mut tell = |n: u32, how: Option<&str>| {
-            let Some(how) = how else { return };
-            let message = Some(format!("{name} fires: attempt {n} {how}"));
-            if let Err(error) = folder.set_progress(&Progress { progress: None, message }) {
-                tracing::warn!("cannot write the progress of a guard: {error}");
-            }
-        };
-        let fired = firing.fire(&mut lock, &mut self.mark, &mut self.interrupts, &mut tell).await;
+        let fired = firing.fire(&mut lock, &mut self.mark, &mut self.interrupts, &mut || {}).await;
         let fired = fired.map_err(io::Error::other)?;
         let spent_ms = millis(clock::since_boot().saturating_sub(begun));
         let heading = format!("==> {}\n{}", self.heading(act), output::tail(firing.arming.path(), TAIL));
@@ -294,7 +283,7 @@ impl Executor<'_> {
         Ok(match fired {
             Fired::Stopped => Event::Interrupted { act, spent_ms },
             Fired::Succeeded(n) => {
-                let why = lock.reason().unwrap_or(why);
+                let (name, why) = (firing.title(), lock.reason().unwrap_or(why));
                 let warning = match n {
                     1 => format!("{name} has fired: {why}"),
                     n => format!("{name} has fired with attempt {n}: {why}"),

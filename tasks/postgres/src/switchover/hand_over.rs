@@ -35,6 +35,9 @@ const LIMITS: [&str; 5] = [
     "max_locks_per_transaction",
 ];
 
+/// Values of libpq's `sslmode`.
+const SSLMODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
 /// What is handed over, and to whom.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Plan {
@@ -50,6 +53,10 @@ pub struct Plan {
     /// ~postgres/.pgpass
     #[arg(long, value_name = "ROLE", default_value = "postgres", value_parser = role)]
     peer_user: String,
+    /// How far TLS is demanded on the way there, as `sslmode` of libpq, which finds the certificate of the authority in
+    /// ~postgres/.postgresql/root.crt
+    #[arg(long, value_name = "MODE", default_value = "prefer", value_parser = SSLMODES)]
+    peer_sslmode: String,
     /// The longest time for which clients may be held before this server is the primary again
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=300))]
     max_hold: u16,
@@ -77,8 +84,8 @@ fn role(text: &str) -> Result<String, String> {
 impl Plan {
     fn conninfo(&self, cluster: &Cluster) -> String {
         format!(
-            "host={} port={} user={} application_name={}",
-            self.peer, self.peer_port, self.peer_user, cluster.name
+            "host={} port={} user={} sslmode={} application_name={}",
+            self.peer, self.peer_port, self.peer_user, self.peer_sslmode, cluster.name
         )
     }
 }
