@@ -1,6 +1,7 @@
 //! `s3s-fs` over a folder as a program, for measurements by hand: prints its address, serves until its input ends, and
 //! then prints for how many seconds a PUT request was under way.
-//! The folder's name is followed by the key's id and the key. `tasks/depot/bench/{compare,segment}` use it.
+//! The folder's name is followed by the key's id and the key, and by an address where it is to be at a fixed one.
+//! `tasks/depot/bench/{compare,segment}` and `tests/lab` use it.
 
 use std::io::{Error, Read, Write};
 use std::sync::{Arc, Mutex};
@@ -16,13 +17,16 @@ use s3s::service::S3ServiceBuilder;
 
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, id, key] = arguments.as_slice() else { return Err(Error::other("say FOLDER KEY-ID KEY")) };
+    let [folder, id, key, address @ ..] = arguments.as_slice() else {
+        return Err(Error::other("say FOLDER KEY-ID KEY [ADDRESS]"));
+    };
     let files = s3s_fs::FileSystem::new(folder).map_err(|error| Error::other(format!("{error:?}")))?;
     let mut service = S3ServiceBuilder::new(files);
     service.set_auth(SimpleAuth::from_single(id.as_str(), key.as_str()));
     let service = service.build();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind(address.first().map_or("127.0.0.1:0", String::as_str)))?;
     let mut out = std::io::stdout();
     writeln!(out, "{}", listener.local_addr()?)?;
     out.flush()?;

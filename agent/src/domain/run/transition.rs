@@ -304,7 +304,10 @@ impl Run<'_> {
         }
         state.interruptions = 0;
         state.outputs.extend(ending.outputs.clone());
-        state.message = ending.message.clone().or(state.message.take());
+        // What a question says is the run's message only where it is the answer: `not done` is none.
+        if !act.reads_only() || ending.exit == ExitKind::Code(0) {
+            state.message = ending.message.clone().or(state.message.take());
+        }
         state.killed_processes.extend(ending.killed_processes.iter().cloned());
         state.warnings.extend(ending.warnings.iter().cloned());
         if let (Operation::Step(_) | Operation::Reprobe | Operation::Verify, ExitKind::Code(code)) =

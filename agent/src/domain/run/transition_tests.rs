@@ -63,7 +63,8 @@ pub(crate) fn plan(short: &str) -> Plan {
 }
 
 /// Events in short, separated by blanks: `b` begun (`b!` under a new boot), `stop`, `cancel`, `expired`, `cut`
-/// (the act under way is interrupted), an exit status (intends what is next and ends it so), `do` (intends it only),
+/// (the act under way is interrupted), an exit status (intends what is next and ends it so), with its message behind a
+/// colon, `do` (intends it only),
 /// `late` (timed out), `oom`, `none` (not started), `arm` (its guard is armed), `lapse` (the guard of step 0 has fired
 /// before it), `guarded` (ended, because that guard has fired).
 pub(crate) fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
@@ -92,7 +93,9 @@ pub(crate) fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
             "arm" => take(&mut state, Event::Armed { step: act.step().unwrap_or_default(), clock_ms: 7 })?,
             "lapse" => take(&mut state, Event::Lapsed { step: 0 })?,
             "do" => take(&mut state, Event::Intended { act })?,
-            exit => {
+            ended => {
+                let (exit, message) =
+                    ended.split_once(':').map_or((ended, None), |(exit, said)| (exit, Some(said)));
                 if matches!(state.phase, Phase::Next(_)) {
                     take(&mut state, Event::Intended { act })?;
                 }
@@ -108,7 +111,7 @@ pub(crate) fn play(plan: &Plan, script: &str) -> Result<State, Illegal> {
                     exit,
                     spent_ms: 1000,
                     outputs: BTreeMap::new(),
-                    message: None,
+                    message: message.map(str::to_owned),
                     killed_processes: Vec::new(),
                     warnings: Vec::new(),
                 };
@@ -299,6 +302,22 @@ fn a_status_is_that_of_the_newest_command_and_none_of_one_that_was_cut() {
     for (short, script, expected) in rows {
         let state = play(&plan(short), script).unwrap_or_else(|error| panic!("{short} {script}: {error}"));
         assert_eq!(state.exit_code, expected, "{short}: {script}");
+    }
+}
+
+#[test]
+fn a_question_that_was_answered_with_no_is_not_the_message_of_the_run() {
+    for (short, script, expected) in [
+        ("pU", "b 1:not-done 0", None),
+        ("pU", "b 1:not-done 0:made", Some("made")),
+        ("pU", "b 0:there", Some("there")),
+        ("pU", "b 1:not-done do b! 0", None),
+        ("U", "b do b! 0:is-done", Some("is-done")),
+        ("U", "b do b! 1:not-done", None),
+        ("U", "b do b! 1:not-done 0:taken-back", Some("taken-back")),
+        ("ov", "b 0:made 1:wrong", Some("made")),
+    ] {
+        assert_eq!(play(&plan(short), script).unwrap().message.as_deref(), expected, "{short}: {script}");
     }
 }
 

@@ -22,6 +22,8 @@ use crate::server::{Bounds, Session, literal};
 
 /// The first line of the file.
 const MARK: &str = "# The archive, by hostler-postgres backup setup.\n";
+/// How the last one begins once a segment came back.
+const PROVED: &str = "# Proved by a segment at ";
 
 /// Which cluster archives, and where.
 #[derive(Clone, Debug, clap::Args)]
@@ -83,7 +85,7 @@ fn settings(place: &Place, timeout: u32) -> Result<Vec<(&'static str, String)>, 
 ///
 /// # Errors
 /// If the cluster has an archive of another kind, the depot does not answer, a restart is needed and not allowed, or no
-/// segment comes: then nothing is left of it.
+/// segment comes: then nothing is left of it, and an archive that was proved before stays as it was.
 pub async fn run(plan: &Plan) -> Result<(), Error> {
     let cluster = layout::cluster(&plan.cluster, plan.version).await?;
     let depot = Depot::new(&plan.place, Some(cluster.owner));
@@ -93,14 +95,21 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     let path = file(&cluster);
     let folder = path.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(folder).map_err(Error::local(folder.display()))?;
+    let former = durable::read(&path)?.filter(|text| proved(text));
     durable::replace(&path, &format!("{MARK}{lines}"), cluster.owner)?;
     here(CrashPoint::ArchiveMeant);
     if let Err(error) = begin(plan, &cluster, &depot, off).await {
-        return Err(match take_back(&cluster).await {
+        let back = match former {
+            Some(former) => put_back(&cluster, &former).await,
+            None => take_back(&cluster).await,
+        };
+        return Err(match back {
             Ok(()) => error,
             Err(left) => Error::Unclear(format!("{error}; and {} is not taken back: {left}", path.display())),
         });
     }
+    let proved = format!("{MARK}{lines}{PROVED}{}\n", jiff::Timestamp::now());
+    durable::replace(&path, &proved, cluster.owner)?;
     let id = &plan.place.id;
     report::progress(100, &format!("{} archives as {id}: make a backup now", cluster.title()));
     Ok(())
@@ -150,9 +159,9 @@ async fn may(
 
 async fn begin(plan: &Plan, cluster: &Cluster, depot: &Depot, off: bool) -> Result<(), Error> {
     let session = Session::open(cluster, "postgres", Bounds::LOOK).await?;
-    let path = literal(&file(cluster).display().to_string());
-    if !session.holds(&format!("select count(*) = 4 from pg_file_settings where sourcefile = {path}")).await?
-    {
+    let path = file(cluster).display().to_string();
+    let read = format!("select count(*) = 4 from pg_file_settings where sourcefile = {}", literal(&path));
+    if !session.holds(&read).await? {
         return Err(Error::Refused(format!(
             "{}: the server does not read {path}: say `include_dir = 'conf.d'` in postgresql.conf",
             cluster.title()
@@ -180,13 +189,13 @@ fn restarting(cluster: &Cluster) -> restart::Plan {
     }
 }
 
-/// Whether the cluster archives by a setup.
+/// Whether the cluster archives by a setup that was proved: settings that a boot brought into effect are none.
 ///
 /// # Errors
 /// [`Error::No`] if it does not; others if that cannot be told.
 pub async fn done(which: &Which) -> Result<(), Error> {
     let cluster = layout::cluster(&which.cluster, which.version).await?;
-    if !ours(&cluster)? {
+    if !durable::read(&file(&cluster))?.is_some_and(|text| proved(&text)) {
         return Err(Error::No("not done".to_owned()));
     }
     let session = Session::open(&cluster, "postgres", Bounds::LOOK).await?;
@@ -196,6 +205,16 @@ pub async fn done(which: &Which) -> Result<(), Error> {
          where name = 'archive_command'"
     );
     if session.holds(&archives).await? { Ok(()) } else { Err(Error::No("not done".to_owned())) }
+}
+
+fn proved(text: &str) -> bool {
+    text.starts_with(MARK) && text.lines().any(|line| line.starts_with(PROVED))
+}
+
+/// Has the cluster archive as before.
+async fn put_back(cluster: &Cluster, former: &str) -> Result<(), Error> {
+    durable::replace(&file(cluster), former, cluster.owner)?;
+    Session::open(cluster, "postgres", Bounds::LOOK).await?.run("select pg_reload_conf()").await
 }
 
 fn ours(cluster: &Cluster) -> Result<bool, Error> {

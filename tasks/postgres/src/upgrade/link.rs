@@ -270,7 +270,6 @@ pub async fn run(plan: &Plan) -> Result<(), Error> {
     } else {
         serve(plan, &intent).await?.ended().await?;
     }
-    layout::start_at_boot(&new, true).await?;
     report::progress(
         100,
         &format!("clients are at {}; the old cluster stays until `link finish`", new.title()),
@@ -299,9 +298,10 @@ async fn link(plan: &Plan, intent: &Intent, old: &Cluster, new: &Cluster) -> Res
     Ok(())
 }
 
-/// Starts the new cluster at the clients' port.
+/// Starts the new cluster at the clients' port, from now on also when the host boots.
 async fn serve(plan: &Plan, intent: &Intent) -> Result<switch::Starting, Error> {
     let new = Cluster { port: intent.port, configured: intent.port, ..new(plan).await? };
+    layout::start_at_boot(&new, true).await?;
     if new.running {
         Session::open(&new, "postgres", Bounds::LOOK).await?;
         return Ok(switch::Starting::none());

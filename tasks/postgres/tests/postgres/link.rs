@@ -96,6 +96,11 @@ fn files_are_linked_and_whatever_dies_one_side_serves_with_every_row() {
     ends(&lab, &["release"], 0, "clients are served");
     load.goes_on();
     assert_eq!(version(), "15");
+    // Whoever brings clients there also has the host start it.
+    let starts = |version| {
+        fs::read_to_string(lab.conf(version).join("start.conf")).expect("start.conf").trim().to_owned()
+    };
+    assert_eq!((starts(13).as_str(), starts(15).as_str()), ("manual", "auto"));
     ends(&lab, &["release"], 0, "clients are served");
     ends(&lab, &["run"], 0, "clients are at");
     ends(&lab, &["done", "run"], 0, "");

@@ -42,9 +42,9 @@ fn an_archive_is_set_up_with_a_proof_or_not_at_all() {
     let depot = store.lab.path("bin/hostler-depot");
     let whole = depot.with_file_name("whole");
     fs::rename(&depot, &whole).expect("the depot");
-    let text =
+    let broken =
         format!("#!/bin/sh\ncase \" $* \" in *' put '*) exit 4 ;; esac\nexec {} \"$@\"\n", whole.display());
-    fs::write(&depot, text).expect("the depot");
+    fs::write(&depot, &broken).expect("the depot");
     fs::set_permissions(&depot, fs::Permissions::from_mode(0o755)).expect("the depot");
     refused(&store, &["--restart", "--wait", "1"], 6, "has not come to the archive within 1 s");
     fs::rename(&whole, &depot).expect("the depot");
@@ -61,6 +61,16 @@ fn an_archive_is_set_up_with_a_proof_or_not_at_all() {
     // Said again it proves it again, and restarts nothing.
     let begun = store.lab.sql(port, "postgres", "select pg_postmaster_start_time()");
     assert_eq!(setup(&store, &[]).0, 0);
+    // A proof that fails takes nothing away that was proved.
+    let proved = fs::read_to_string(&file).expect("the settings");
+    fs::rename(&depot, &whole).expect("the depot");
+    fs::write(&depot, &broken).expect("the depot");
+    fs::set_permissions(&depot, fs::Permissions::from_mode(0o755)).expect("the depot");
+    let (status, said) = setup(&store, &["--wait", "1", "--archive-timeout", "90"]);
+    assert_eq!((status, said.contains("within 1 s")), (6, true), "{said}");
+    fs::rename(&whole, &depot).expect("the depot");
+    assert_eq!(fs::read_to_string(&file).expect("the settings"), proved);
+    assert_eq!(asked(&store, "setup-done"), 0);
     assert_eq!(store.lab.sql(port, "postgres", "select pg_postmaster_start_time()"), begun);
     assert_eq!(asked(&store, "setup-undo"), 0);
     assert_eq!(store.lab.sql(port, "postgres", "show archive_mode"), "off");
